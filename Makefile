@@ -1,0 +1,50 @@
+# make run    set up, build and start the gateway on the embedded bus
+# make test   set up and run every test
+# make lint   what has to be clean
+# make plugins   build plugins/ into plugins/dist, where a running gateway picks them up
+# make build  the gateway, its client and the plugins
+
+PLUGINS ?= chat demo-chat system
+CARGO   ?= cargo
+DIST    := plugins/dist
+WASM    := target/wasm32-wasip2/plugin
+
+.PHONY: run build plugins test lint setup redis
+
+run: build
+	@echo
+	@echo "The gateway starts on ws://127.0.0.1:8080/ws, its admin side on http://127.0.0.1:8081. In two other terminals:"
+	@echo "    target/release/gateway-client chat --user 1"
+	@echo "    target/release/gateway-client chat --user 2"
+	@echo "Then type '@2 hello' into the first. Ctrl-C stops the gateway."
+	@echo
+	@exec target/release/gateway run --config gateway.yaml
+
+build: plugins
+	$(CARGO) build --release --locked
+
+# Each file is moved into place when it is whole, so that a running gateway never sees half of one.
+plugins: setup
+	$(CARGO) build --profile plugin --locked --target wasm32-wasip2 $(addprefix -p ,$(PLUGINS))
+	@mkdir -p $(DIST)
+	@for plugin in $(PLUGINS); do \
+		file=$$(echo $$plugin | tr - _).wasm; \
+		cmp -s $(WASM)/$$file $(DIST)/$$plugin.wasm && continue; \
+		cp $(WASM)/$$file $(DIST)/.$$plugin.wasm.new && mv $(DIST)/.$$plugin.wasm.new $(DIST)/$$plugin.wasm || exit 1; \
+		echo "$(DIST)/$$plugin.wasm"; \
+	done
+
+test: build redis
+	$(CARGO) test --release --locked --workspace
+
+lint: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+
+# What rust-toolchain.toml asks for: the compiler, clippy, rustfmt and the WebAssembly target.
+setup:
+	@rustup show active-toolchain >/dev/null 2>&1 || rustup toolchain install
+	@rustup target list --installed | grep -qx wasm32-wasip2 || rustup target add wasm32-wasip2
+
+redis:
+	@tests/install-redis

@@ -1,0 +1,109 @@
+use chat_proto::chat::MessageBroadcast;
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::packet::ROUTE_SYSTEM;
+use crate::test_gateway::{Peer, gateway};
+
+/// Holds a conversation with `script`, of what `input` has to say; returns the outcome and what was printed.
+async fn hold<T>(
+    (target, task): (Target, JoinHandle<T>),
+    input: impl AsyncBufRead + Unpin,
+) -> (anyhow::Result<()>, String, T) {
+    let mut connection = Connection::open(&target).await.unwrap();
+    let mut out = Vec::new();
+    let mut conversation = Conversation {
+        connection: &mut connection,
+        out: &mut out,
+        user_id: 1,
+        game_id: "mmo".into(),
+        session_id: String::new(),
+        last_seq: 0,
+    };
+    let outcome = conversation.hold(input).await;
+    connection.close().await;
+    (outcome, String::from_utf8(out).unwrap(), task.await.unwrap())
+}
+
+#[tokio::test]
+async fn lines_become_requests_and_answers_become_lines() {
+    let gateway = gateway(async |mut peer: Peer| {
+        peer.welcome("3f2a").await;
+        let requests = [peer.request().await, peer.request().await, peer.request().await];
+        let chat = MessageBroadcast { message_id: 17, sender_id: 1, content: "hello".into(), ..Default::default() };
+        peer.send(&Packet::push(1, ROUTE_CHAT, chat.encode_to_vec())).await;
+        peer.send(&requests[2].reply(4, "bad word")).await;
+        peer.close(1000, "").await;
+        requests
+    })
+    .await;
+    // The keyboard stays open until the gateway has closed.
+    let (mut keyboard, stdin) = tokio::io::duplex(1024);
+    keyboard.write_all(b"hello\n\n@2 hi\r\n@0 hi\n#7 hey\n").await.unwrap();
+    let (outcome, printed, requests) = hold(gateway, BufReader::new(stdin)).await;
+
+    let ended = outcome.unwrap_err().to_string();
+    assert_eq!(ended, "the gateway closed the connection: 1000 normal closure");
+    let expected = "< push #0 system  welcome: session 3f2a, server time 5 ms\n\
+                    ! not sent: user ids are 1 to 2147483647\n\
+                    < push #1 chat  from user 1 (message 17): hello\n\
+                    < reply #3 chat  status 4 rejected by policy: bad word\n";
+    assert_eq!(printed, expected);
+    check_request(&requests[0], 1, (0, 0, "hello"));
+    check_request(&requests[1], 2, (2, 0, "hi"));
+    check_request(&requests[2], 3, (0, 7, "hey"));
+}
+
+#[track_caller]
+fn check_request(packet: &Packet, seq: u32, (receiver_id, channel_id, content): (i32, i32, &str)) {
+    let request = ChatRequest::decode(packet.payload.clone()).unwrap();
+    assert_eq!(*packet, Packet::request(seq, ROUTE_CHAT, packet.payload.clone()));
+    assert_eq!((request.receiver_id, request.channel_id, request.content.as_str()), (receiver_id, channel_id, content));
+    let base = request.base.unwrap();
+    assert_eq!((base.game_id.as_str(), base.user_id), ("mmo", 1));
+    assert!((now_ms() - 60_000..=now_ms()).contains(&base.timestamp), "{}", base.timestamp);
+    let meta = request.meta.unwrap();
+    assert_eq!(meta.session_id, "3f2a");
+    assert_eq!(meta.client_version, CLIENT_VERSION);
+    assert_eq!(meta.protocol_version, "1");
+}
+
+#[tokio::test]
+async fn at_the_end_of_stdin_answers_are_awaited() {
+    let gateway = gateway(async |mut peer: Peer| {
+        peer.welcome("s").await;
+        let request = peer.request().await;
+        peer.send(&request.reply(5, "bus down")).await;
+        peer.closed().await
+    })
+    .await;
+    let (outcome, printed, code) = hold(gateway, &b"hi"[..]).await;
+    outcome.unwrap();
+    assert!(printed.ends_with("< reply #1 chat  status 5 unavailable: bus down\n"), "{printed}");
+    assert_eq!(code, Some(1000));
+}
+
+#[tokio::test]
+async fn quit_leaves_at_once_and_sends_nothing_more() {
+    let gateway = gateway(async |mut peer: Peer| {
+        peer.welcome("s").await;
+        peer.closed().await
+    })
+    .await;
+    let (outcome, _, code) = hold(gateway, &b"/quit\nhi\n"[..]).await;
+    outcome.unwrap();
+    assert_eq!(code, Some(1000));
+}
+
+#[tokio::test]
+async fn without_a_welcome_it_is_no_gateway() {
+    let gateway = gateway(async |mut peer: Peer| {
+        peer.send(&Packet::push(1, ROUTE_SYSTEM, "hi")).await;
+        peer.closed().await
+    })
+    .await;
+    let (outcome, printed, _) = hold(gateway, &b"hi\n"[..]).await;
+    assert_eq!(outcome.unwrap_err().to_string(), "the first packet is not the Welcome; is this a gateway?");
+    assert_eq!(printed, "< push #1 system  2 bytes \"hi\"\n");
+}

@@ -1,0 +1,99 @@
+//! `gateway-client`: talk to a gateway from a terminal.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic"))]
+
+mod chat;
+mod connection;
+mod endpoint;
+mod interrupt;
+mod line;
+mod packet;
+mod ping;
+mod push;
+mod show;
+mod tally;
+#[cfg(test)]
+mod test_gateway;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Talk to a gateway from a terminal.
+#[derive(Parser)]
+#[command(version, after_help = "Exit status: 0 done, 1 failed or ended by the gateway, 2 wrong arguments.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Chat(chat::Options),
+    Ping(ping::Options),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads the output (`| head`) has seen enough: no failure of ours.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // With stderr gone there is nobody left to tell; the exit code still says it.
+            let _ = writeln!(io::stderr().lock(), "gateway-client: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        match command {
+            Command::Chat(options) => chat::run(options).await,
+            Command::Ping(options) => ping::run(options).await,
+        }
+    });
+    // A read of stdin cannot be cancelled: dropping the runtime would wait for one more line from the keyboard.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Only stdout's: errors of the connection come wrapped in its own types.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[track_caller]
+    fn check_refused(arguments: &[&str], why: &str) {
+        let refusal = Arguments::try_parse_from(arguments).err().unwrap();
+        assert_eq!(refusal.exit_code(), 2);
+        assert!(refusal.to_string().contains(why), "{refusal}");
+    }
+
+    #[test]
+    fn wrong_arguments_are_usage_errors() {
+        check_refused(&["gateway-client", "chat"], "--user <ID>");
+        check_refused(&["gateway-client", "chat", "--user", "0"], "1..=2147483647");
+        check_refused(&["gateway-client", "ping", "--interval-ms", "0"], "0 is not in 1..");
+        check_refused(&["gateway-client", "ping", "--url", "wss://example.org/ws"], "ws:// only");
+    }
+
+    #[test]
+    fn a_broken_pipe_of_stdout_is_told_from_other_errors() {
+        let pipe = || io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(is_broken_pipe(&pipe().into()));
+        assert!(!is_broken_pipe(&connection::Ended::Lost(pipe().to_string()).into()));
+    }
+}

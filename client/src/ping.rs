@@ -1,0 +1,201 @@
+//! `gateway-client ping`: measures how long the gateway takes to send a heartbeat back.
+//!
+//! One heartbeat is under way at a time, as with ping(8) on a network that is not slow: the next one waits for the reply to
+//! the last, or for its timeout.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
+use tokio_tungstenite::tungstenite::Bytes;
+
+use crate::connection::{Connection, MAX_PAYLOAD_BYTES, Received, Target};
+use crate::interrupt::interrupted;
+use crate::packet::{Packet, ROUTE_SYSTEM, STATUS_OK};
+use crate::show;
+use crate::tally::{Tally, millis};
+
+/// A heartbeat without a reply by then is lost.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Measure the round trip of heartbeats, like ping(8)
+///
+/// A heartbeat must come back on the system route as a reply with the same seq, status 0 and the same payload, within 5 s.
+///
+/// Exit status: 0 if every heartbeat came back right, 1 if not, or if the gateway ended the connection.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// How many heartbeats; 0 is endless
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    count: u64,
+    /// The time from one heartbeat to the next
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
+    interval_ms: u64,
+    /// The payload of a heartbeat
+    #[arg(long, value_name = "BYTES", default_value_t = 8, value_parser = clap::value_parser!(u64).range(..=MAX_PAYLOAD_BYTES as u64))]
+    size: u64,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// What the options mean.
+struct Plan {
+    /// None is endless.
+    count: Option<u64>,
+    interval: Duration,
+    size: usize,
+    timeout: Duration,
+}
+
+/// Runs until all heartbeats are done or Ctrl-C, and sums up. An error if anything went wrong.
+pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
+    let Options { count, interval_ms, size, target } = options;
+    let plan = Plan {
+        count: (count > 0).then_some(count),
+        interval: Duration::from_millis(interval_ms),
+        // No larger than MAX_PAYLOAD_BYTES, which is a usize.
+        size: size as usize,
+        timeout: REPLY_TIMEOUT,
+    };
+    let mut connection = Connection::open(&target).await?;
+    let mut out = io::stdout().lock();
+    let mut tally = Tally::default();
+    writeln!(out, "PING {}: {size} bytes of payload", target.url)?;
+    let mut heart = Heart::new(&mut connection, &mut out, &mut tally);
+    let outcome = tokio::select! {
+        outcome = heart.beat(&plan) => outcome,
+        () = interrupted() => Ok(()),
+    };
+    connection.close().await;
+    writeln!(out, "--- {}\n{tally}", target.url)?;
+    outcome?;
+    tally.verdict()
+}
+
+struct Heart<'a, W> {
+    connection: &'a mut Connection,
+    out: &'a mut W,
+    tally: &'a mut Tally,
+    /// The seqs whose reply did not come in time, but may still come.
+    lost: BTreeSet<u32>,
+}
+
+impl<'a, W: Write> Heart<'a, W> {
+    fn new(connection: &'a mut Connection, out: &'a mut W, tally: &'a mut Tally) -> Self {
+        Self { connection, out, tally, lost: BTreeSet::new() }
+    }
+
+    async fn beat(&mut self, plan: &Plan) -> anyhow::Result<()> {
+        let mut ticks = interval(plan.interval);
+        // After a lost heartbeat the next ones shall not come in a burst.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut seq = 0_u32;
+        while plan.count.is_none_or(|count| self.tally.sent < count) {
+            self.pause(&mut ticks).await?;
+            seq = seq.wrapping_add(1);
+            self.beat_once(plan, seq).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the next tick. It listens meanwhile, for the gateway's own pings want an answer.
+    async fn pause(&mut self, ticks: &mut Interval) -> anyhow::Result<()> {
+        loop {
+            tokio::select! {
+                biased;
+                _ = ticks.tick() => return Ok(()),
+                received = self.connection.receive() => self.note_other(&received?)?,
+            }
+        }
+    }
+
+    async fn beat_once(&mut self, plan: &Plan, seq: u32) -> anyhow::Result<()> {
+        let payload = pattern(seq, plan.size);
+        let begin = Instant::now();
+        self.tally.sent += 1;
+        match timeout(plan.timeout, self.round_trip(seq, &payload)).await {
+            Ok(Ok(Reply::Right)) => {
+                let round_trip = begin.elapsed();
+                self.tally.answered(round_trip);
+                writeln!(self.out, "{} bytes: seq={seq} time={:.3} ms", plan.size, millis(round_trip))?;
+            }
+            Ok(Ok(Reply::Wrong(why))) => {
+                self.tally.wrong += 1;
+                writeln!(self.out, "seq={seq} wrong: {why}")?;
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(_) => {
+                self.tally.lost += 1;
+                self.lost.insert(seq);
+                writeln!(self.out, "seq={seq} lost: no reply within {} ms", plan.timeout.as_millis())?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn round_trip(&mut self, seq: u32, payload: &Bytes) -> anyhow::Result<Reply> {
+        self.connection.send(&Packet::request(seq, ROUTE_SYSTEM, payload.clone())).await?;
+        loop {
+            let received = self.connection.receive().await?;
+            if let Received::Packet(packet) = &received
+                && let Some(reply) = Reply::judge(packet, seq, payload)
+            {
+                return Ok(reply);
+            }
+            self.note_other(&received)?;
+        }
+    }
+
+    /// What does not concern the heartbeat under way. Pushes are nobody's fault: the Welcome, or a delivery.
+    fn note_other(&mut self, received: &Received) -> io::Result<()> {
+        match received {
+            Received::Packet(packet) if !packet.is_reply() => Ok(()),
+            Received::Packet(packet) if self.lost.remove(&packet.seq) => {
+                writeln!(self.out, "seq={} late: it counts as lost", packet.seq)
+            }
+            _ => {
+                self.tally.stray += 1;
+                writeln!(self.out, "stray: {}", show::received(received))
+            }
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Reply {
+    Right,
+    /// It breaks the contract; how.
+    Wrong(String),
+}
+
+impl Reply {
+    /// None if the packet has nothing to do with the heartbeat `seq`.
+    fn judge(packet: &Packet, seq: u32, payload: &Bytes) -> Option<Self> {
+        let echo = packet.route == ROUTE_SYSTEM && packet.payload == *payload;
+        // A push has a counter of its own that may happen to be `seq`, but not with our payload.
+        if packet.seq != seq || !(packet.is_reply() || echo) {
+            return None;
+        }
+        Some(if !packet.is_reply() {
+            Self::Wrong("it came back without the reply flag".into())
+        } else if packet.route != ROUTE_SYSTEM {
+            Self::Wrong(format!("the reply is on route 0x{:02x}", packet.route))
+        } else if packet.status != STATUS_OK {
+            Self::Wrong(show::status(packet))
+        } else if packet.payload != *payload {
+            Self::Wrong(format!("the payload differs ({} bytes, sent {})", packet.payload.len(), payload.len()))
+        } else {
+            Self::Right
+        })
+    }
+}
+
+/// A payload that differs from that of the heartbeats before and after, so that mixed-up replies show.
+fn pattern(seq: u32, size: usize) -> Bytes {
+    seq.to_be_bytes().into_iter().rev().cycle().take(size).collect()
+}
+
+#[cfg(test)]
+#[path = "ping_tests.rs"]
+mod tests;

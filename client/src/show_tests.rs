@@ -1,0 +1,95 @@
+use gateway_proto::Welcome;
+use prost::Message;
+use tokio_tungstenite::tungstenite::Bytes;
+
+use super::*;
+
+#[track_caller]
+fn check(packet: Packet, line: &str) {
+    assert_eq!(super::packet(&packet), line);
+}
+
+#[track_caller]
+fn check_push(seq: u32, message: &impl Message, line: &str) {
+    check(Packet::push(seq, ROUTE_CHAT, message.encode_to_vec()), line);
+}
+
+#[test]
+fn a_welcome() {
+    let welcome = Welcome { session_id: "3f2a".into(), server_time_ms: 1_700_000_000_123 };
+    check(
+        Packet::push(0, ROUTE_SYSTEM, welcome.encode_to_vec()),
+        "< push #0 system  welcome: session 3f2a, server time 1700000000123 ms",
+    );
+}
+
+#[test]
+fn broadcasts() {
+    let mut chat = MessageBroadcast {
+        message_id: 17,
+        sender_id: 1,
+        content: "hello".into(),
+        target_user_id: 2,
+        ..Default::default()
+    };
+    check_push(1, &chat, "< push #1 chat  from user 1 (message 17): hello");
+    chat.sender_name = "Ann".into();
+    chat.channel_id = 7;
+    chat.r#type = MessageType::Emoji.into();
+    check_push(2, &chat, "< push #2 chat  from user 1 \"Ann\" in channel 7 (message 17, emoji): hello");
+    chat.r#type = 99;
+    check_push(3, &chat, "< push #3 chat  from user 1 \"Ann\" in channel 7 (message 17, type 99): hello");
+}
+
+#[test]
+fn responses() {
+    let ok = ChatResponse { success: true, message_id: 17, timestamp: 5, ..Default::default() };
+    check_push(2, &ok, "< push #2 chat  response: ok, message 17");
+    let failed = ChatResponse { error_message: "muted\r\nfor 5 min".into(), timestamp: 5, ..Default::default() };
+    check_push(3, &failed, "< push #3 chat  response: failed: muted\\r\\nfor 5 min");
+}
+
+#[test]
+fn replies() {
+    let request = Packet::request(4, ROUTE_CHAT, "");
+    check(request.reply(6, "another user's id"), "< reply #4 chat  status 6 forbidden: another user's id");
+    check(request.reply(7, ""), "< reply #4 chat  status 7 too many requests");
+    check(request.reply(99, &b"\xff"[..]), "< reply #4 chat  status 99 unknown: \u{fffd}");
+    check(request.reply(0, ""), "< reply #4 chat  status 0 ok, empty");
+    check(Packet::request(5, ROUTE_SYSTEM, "").reply(0, "ping"), "< reply #5 system  status 0 ok, 4 bytes \"ping\"");
+}
+
+#[test]
+fn payloads_of_other_kinds() {
+    check(Packet::push(1, ROUTE_GAME, "x"), "< push #1 game  1 byte \"x\"");
+    check(Packet::push(2, 0x2a, "day\n"), "< push #2 route 0x2a  4 bytes 0x6461790a");
+    check(Packet::push(3, ROUTE_CHAT, &b"\x00\xff"[..]), "< push #3 chat  2 bytes 0x00ff");
+    let long = format!("< push #4 game  65 bytes 0x{}…", "00".repeat(64));
+    check(Packet::push(4, ROUTE_GAME, vec![0; 65]), &long);
+}
+
+#[test]
+fn messages_that_are_no_packets() {
+    let line = received(&Received::NoPacket(Bytes::from_static(b"oops\x1b")));
+    assert_eq!(line, "< no packet: 5 bytes 0x6f6f70731b");
+}
+
+#[test]
+fn a_terminal_gets_no_orders_from_strangers() {
+    assert_eq!(text("\x1b]0;pwned\x07\u{9b}2J"), "\\u{1b}]0;pwned\\u{7}\\u{9b}2J");
+    assert_eq!(text("a\u{202e}b\u{2066}c\u{2028}d"), "a\\u{202e}b\\u{2066}c\\u{2028}d");
+    assert_eq!(text("grüße 🎲 \\n \"so\""), "grüße 🎲 \\n \"so\"");
+    let chat = MessageBroadcast {
+        message_id: 1,
+        sender_name: "\x1b[31m".into(),
+        content: "\x1b[2J\n< push #9 chat".into(),
+        ..Default::default()
+    };
+    check_push(1, &chat, "< push #1 chat  from user 0 \"\\u{1b}[31m\" (message 1): \\u{1b}[2J\\n< push #9 chat");
+}
+
+#[test]
+fn a_long_text_is_cut() {
+    assert_eq!(text(&"é".repeat(2000)), "é".repeat(2000));
+    assert_eq!(text(&"é".repeat(2001)), format!("{}… (4002 bytes)", "é".repeat(2000)));
+}

@@ -1,0 +1,117 @@
+//! The operator's side: is the process alive, is it ready, and what has it counted.
+
+use crate::{bus, config::Game, gateway::Gateway, reload::Reports};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use serde_json::json;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long a backend may take to accept a connection.
+const PROBE: Duration = Duration::from_secs(1);
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the operator may ask about.
+pub struct Admin {
+    gateway: Arc<Gateway>,
+    bus: Arc<bus::Health>,
+    plugins: Arc<Reports>,
+    games: Vec<Game>,
+    draining: CancellationToken,
+    /// Whether every file was in use once. A file that is bad from then on is reported, but does not take a gateway that serves
+    /// out of its load balancer.
+    loaded: AtomicBool,
+}
+
+/// Serves the admin listener.
+///
+/// # Errors
+/// Those of the listener.
+pub async fn serve(listener: TcpListener, admin: Arc<Admin>) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(admin);
+    axum::serve(listener, router).await
+}
+
+async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    let reasons = admin.reasons();
+    let code = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut games = Vec::new();
+    for game in &admin.games {
+        games.push(json!({ "id": game.id, "chat_backend": backend(game).await }));
+    }
+    let report =
+        json!({ "ready": reasons.is_empty(), "reasons": reasons, "plugins": admin.plugins.get(), "games": games });
+    (code, Json(report))
+}
+
+impl Admin {
+    /// What there is to ask about. `draining` is set once the gateway stops.
+    #[must_use]
+    pub fn new(
+        gateway: Arc<Gateway>,
+        bus: Arc<bus::Health>,
+        plugins: Arc<Reports>,
+        games: Vec<Game>,
+        draining: CancellationToken,
+    ) -> Self {
+        Self { gateway, bus, plugins, games, draining, loaded: AtomicBool::new(false) }
+    }
+
+    fn reasons(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.draining.is_cancelled() {
+            reasons.push("the gateway stops".to_owned());
+        }
+        reasons.extend(self.bus.error().map(|error| format!("the bus is not connected: {error}")));
+        let files = self.plugins.get();
+        if files.is_empty() {
+            reasons.push("the plugins directory holds no .wasm file".to_owned());
+        }
+        if !self.loaded.load(Ordering::Relaxed) {
+            let failed = files.iter().filter_map(|file| Some(format!("{}: {}", file.file, file.error.as_ref()?)));
+            let before = reasons.len();
+            reasons.extend(failed);
+            self.loaded.store(before == reasons.len(), Ordering::Relaxed);
+        }
+        reasons
+    }
+}
+
+async fn backend(game: &Game) -> serde_json::Value {
+    let Some(address) = &game.chat_backend else { return serde_json::Value::Null };
+    let outcome = match time::timeout(PROBE, TcpStream::connect(address)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {PROBE:?}")),
+    };
+    json!({ "address": address, "reachable": outcome.is_ok(), "error": outcome.err() })
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    let metrics = &admin.gateway.metrics;
+    metrics.sessions.set(i64::try_from(admin.gateway.registry.len()).unwrap_or(i64::MAX));
+    match metrics.encode() {
+        Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, OPENMETRICS)], text),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], error.to_string()),
+    }
+}

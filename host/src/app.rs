@@ -1,0 +1,101 @@
+//! The parts put together: from a configuration to a gateway that serves until it is told to stop.
+
+use crate::{
+    admin::{self, Admin},
+    auth::Verifier,
+    bus,
+    catalog::{Catalog, Report},
+    config::Config,
+    gateway::Gateway,
+    metrics::Metrics,
+    plugin::Compiler,
+    reload::{self, Reports},
+    server,
+};
+use anyhow::Context;
+use bytes::Bytes;
+use std::{path::Path, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    time,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long the bus may take to carry what is queued when the gateway stops.
+const BUS_DRAIN: Duration = Duration::from_secs(5);
+
+/// Serves until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// What keeps it from starting, such as a port that is taken.
+pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
+    let metrics = Arc::new(Metrics::new());
+    let (publisher, intake) = bus::channel(Arc::clone(&metrics));
+    let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), publisher, config.server.max_message_bytes));
+
+    let plugins = Arc::new(Reports::default());
+    let catalog = Catalog::new(compiler()?, Arc::clone(&metrics));
+    let reloading = reload::start(path, config.clone(), catalog, Arc::clone(&gateway), Arc::clone(&plugins))?;
+
+    let health = Arc::new(bus::Health::new(metrics));
+    let bus_stop = CancellationToken::new();
+    let receiver = Arc::clone(&gateway);
+    let deliver: bus::Deliver = Arc::new(move |topic: &str, payload: &Bytes| receiver.on_message(topic, payload));
+    let topics = gateway.topics();
+    let bus =
+        tokio::spawn(bus::run(config.redis.clone(), intake, topics, deliver, Arc::clone(&health), bus_stop.clone()));
+
+    let stop = CancellationToken::new();
+    let listener = bind("server.host and server.port", config.server.listen).await?;
+    let admin_listener = bind("admin.listen", config.admin).await?;
+    let admin = Arc::new(Admin::new(Arc::clone(&gateway), health, plugins, config.games.clone(), stop.clone()));
+    let admin = tokio::spawn(admin::serve(admin_listener, admin));
+
+    let verifier = config.auth.as_ref().map(|auth| Arc::new(Verifier::new(auth)));
+    let serving = server::serve(listener, Arc::clone(&gateway), Arc::new(config), verifier, stop.clone());
+    let serving = tokio::spawn(serving);
+    tracing::info!(plugins = %gateway.snapshot(), "serving");
+
+    stopped().await?;
+    stop.cancel();
+    serving.await?;
+    bus_stop.cancel();
+    if time::timeout(BUS_DRAIN, bus).await.is_err() {
+        tracing::warn!("the bus did not take what was queued in time");
+    }
+    admin.abort();
+    tokio::task::spawn_blocking(|| drop(reloading)).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn compiler() -> anyhow::Result<Compiler> {
+    Compiler::new().map_err(|error| anyhow::anyhow!("this machine cannot run WebAssembly: {error:#}"))
+}
+
+async fn bind(key: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({key})"))?;
+    tracing::info!(address = %listener.local_addr()?, "listening ({key})");
+    Ok(listener)
+}
+
+async fn stopped() -> std::io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Loads every plugin once and answers with what became of each file.
+///
+/// # Errors
+/// Where the machine cannot run WebAssembly.
+pub fn check(config: &Config) -> anyhow::Result<Vec<Report>> {
+    let mut catalog = Catalog::new(compiler()?, Arc::default());
+    catalog.load_all(&config.directory, config);
+    catalog.assemble();
+    Ok(catalog.report())
+}

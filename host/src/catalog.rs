@@ -1,0 +1,342 @@
+//! The plugins directory and what became of each of its files. A version is loaded whole before anything is swapped; where it is
+//! not fit, the last good one stays.
+
+use crate::{
+    config::Config,
+    metrics::Metrics,
+    plugin::{Compiler, Described, Plugin, Settings},
+};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+/// The largest file that is loaded.
+const FILE_BYTES: u64 = 64 << 20;
+
+/// Every file of a directory whose name ends in `.wasm`.
+pub struct Catalog {
+    compiler: Compiler,
+    metrics: Arc<Metrics>,
+    files: BTreeMap<PathBuf, File>,
+}
+
+/// What a look at a file tells without reading it. Links are followed, so a link that is swapped makes another file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stamp {
+    Present { bytes: u64, modified: Option<SystemTime>, inode: u64 },
+    Absent(io::ErrorKind),
+}
+
+impl Stamp {
+    pub(crate) fn of(path: &Path) -> Self {
+        match fs::metadata(path) {
+            Ok(meta) => Self::Present { bytes: meta.len(), modified: meta.modified().ok(), inode: meta.ino() },
+            Err(error) => Self::Absent(error.kind()),
+        }
+    }
+}
+
+/// A file that may change at any time: it is read once two looks saw the same.
+#[derive(Debug, Default)]
+pub(crate) struct Watched {
+    seen: Option<Stamp>,
+    taken: Option<Stamp>,
+}
+
+/// What a look at a file says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Nothing new.
+    Same,
+    /// It changed since the last look, and may still be written.
+    Unsettled,
+    /// It changed, and is whole as far as one can see.
+    Changed,
+}
+
+impl Watched {
+    pub(crate) fn look(&mut self, now: Stamp) -> Look {
+        if self.taken.as_ref() == Some(&now) {
+            self.seen = Some(now);
+            return Look::Same;
+        }
+        if self.seen.as_ref() == Some(&now) {
+            return Look::Changed;
+        }
+        self.seen = Some(now);
+        Look::Unsettled
+    }
+
+    pub(crate) fn take(&mut self, stamp: Stamp) {
+        self.taken = Some(stamp);
+    }
+}
+
+#[derive(Default)]
+struct File {
+    watched: Watched,
+    digest: Option<[u8; 32]>,
+    described: Option<Arc<Described>>,
+    /// The settings that its code was last tried with.
+    tried: Option<Settings>,
+    /// The newest version that is fit.
+    fit: Option<Arc<Plugin>>,
+    /// What is in use.
+    serving: Option<Arc<Plugin>>,
+    /// Why the newest version is not fit, or why a fit one is not in use.
+    error: Option<String>,
+    conflict: Option<String>,
+}
+
+/// What is to be known of a file.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Report {
+    /// The file's name.
+    pub file: String,
+    /// The plugin that serves from it, with its version.
+    pub serving: Option<String>,
+    /// Why its newest content is not in use.
+    pub error: Option<String>,
+}
+
+impl Catalog {
+    /// A catalog of no files.
+    #[must_use]
+    pub fn new(compiler: Compiler, metrics: Arc<Metrics>) -> Self {
+        Self { compiler, metrics, files: BTreeMap::new() }
+    }
+
+    /// Loads every file of the directory as it is now.
+    pub fn load_all(&mut self, directory: &Path, config: &Config) {
+        self.look(directory, config);
+        self.look(directory, config);
+    }
+
+    /// Looks at the directory and loads what changed and is settled. True where something changed so lately that another look is
+    /// wanted soon.
+    pub fn look(&mut self, directory: &Path, config: &Config) -> bool {
+        for path in wasm_files(directory) {
+            self.files.entry(path).or_default();
+        }
+        let paths: Vec<_> = self.files.keys().cloned().collect();
+        let mut unsettled = false;
+        for path in paths {
+            let stamp = Stamp::of(&path);
+            match self.files.get_mut(&path).map(|file| file.watched.look(stamp.clone())) {
+                Some(Look::Changed) => self.read(&path, stamp, config),
+                Some(Look::Unsettled) => unsettled = true,
+                Some(Look::Same) | None => {}
+            }
+        }
+        unsettled
+    }
+
+    fn read(&mut self, path: &Path, stamp: Stamp, config: &Config) {
+        let name = file_name(path);
+        // A link that leads nowhere is still a file of the directory; without one, the plugin is taken away.
+        if matches!(stamp, Stamp::Absent(_)) && fs::symlink_metadata(path).is_err() {
+            if let Some(File { serving: Some(plugin), .. }) = self.files.remove(path) {
+                self.metrics.reloaded(plugin.name(), "removed");
+                tracing::info!(file = name, plugin = &**plugin.name(), "plugin removed");
+            }
+            return;
+        }
+        let began = Instant::now();
+        let bytes = read(path);
+        if Stamp::of(path) != stamp {
+            return; // replaced while it was read: the next look sees it
+        }
+        let Some(file) = self.files.get_mut(path) else { return };
+        file.watched.take(stamp);
+        let digest = bytes.as_ref().ok().map(|bytes| Sha256::digest(bytes).into());
+        if digest.is_some() && digest == file.digest {
+            return;
+        }
+        file.digest = digest;
+        let described =
+            bytes.and_then(|bytes| Described::load(&self.compiler, &bytes).map_err(|error| error.to_string()));
+        match described {
+            Ok(described) => {
+                let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(
+                    file = name,
+                    plugin = &*described.name,
+                    version = described.version,
+                    took_ms,
+                    "plugin compiled"
+                );
+                file.described = Some(Arc::new(described));
+                file.tried = None;
+                file.start(&name, config, &self.metrics);
+            }
+            Err(error) => file.reject(&name, error, &self.metrics),
+        }
+    }
+
+    /// Tries every plugin whose settings changed with the new ones.
+    pub fn configure(&mut self, config: &Config) {
+        for (path, file) in &mut self.files {
+            file.start(&file_name(path), config, &self.metrics);
+        }
+    }
+
+    /// Chooses what is to serve: of every file the newest version that is fit, unless it claims what another one holds. Nothing
+    /// where that is what serves already.
+    pub fn assemble(&mut self) -> Option<Vec<Arc<Plugin>>> {
+        let before: Vec<_> = self.files.values().filter_map(|file| file.serving.clone()).collect();
+        let mut placed: Vec<Arc<Plugin>> = Vec::new();
+        // Those that stay as they are hold what they have; those that change come next, and newcomers last.
+        let mut order: Vec<_> = self.files.iter_mut().collect();
+        order.sort_by_key(|(_, file)| match (&file.serving, &file.fit) {
+            (Some(serving), Some(fit)) if Arc::ptr_eq(serving, fit) => 0,
+            (Some(_), _) => 1,
+            (None, _) => 2,
+        });
+        for (path, file) in order {
+            let last = file.serving.take();
+            let conflict = file.fit.as_ref().and_then(|fit| conflict(fit, &placed));
+            if let Some(why) = &conflict
+                && file.conflict != conflict
+            {
+                self.metrics.reloaded(file.fit.as_ref().map_or("", |fit| fit.name()), "rejected");
+                tracing::error!(file = file_name(path), keeps = last.is_some(), "plugin rejected: {why}");
+            }
+            file.serving = if conflict.is_some() { last.clone() } else { file.fit.clone() };
+            file.serving = file.serving.take().filter(|plugin| self::conflict(plugin, &placed).is_none());
+            file.conflict = conflict;
+            if let Some(plugin) = &file.serving {
+                placed.push(Arc::clone(plugin));
+                announce(path, plugin, last.as_ref(), &self.metrics);
+            }
+        }
+        let same =
+            before.len() == placed.len() && before.iter().all(|old| placed.iter().any(|new| Arc::ptr_eq(old, new)));
+        placed.sort_by(|a, b| a.name().cmp(b.name()));
+        (!same).then_some(placed)
+    }
+
+    /// What became of each file.
+    #[must_use]
+    pub fn report(&self) -> Vec<Report> {
+        let report = |(path, file): (&PathBuf, &File)| Report {
+            file: file_name(path),
+            serving: file.serving.as_ref().map(|plugin| format!("{} {}", plugin.name(), plugin.version())),
+            error: file.error.clone().or_else(|| file.conflict.clone()),
+        };
+        self.files.iter().map(report).collect()
+    }
+}
+
+impl File {
+    /// Starts the code with its settings, unless that was tried before.
+    fn start(&mut self, name: &str, config: &Config, metrics: &Metrics) {
+        let Some(described) = &self.described else { return };
+        let settings = config.plugin(&described.name);
+        if self.tried.as_ref() == Some(&settings) {
+            return;
+        }
+        self.tried = Some(settings.clone());
+        match Plugin::start(Arc::clone(described), settings, metrics) {
+            Ok(plugin) => {
+                self.fit = Some(Arc::new(plugin));
+                self.error = None;
+            }
+            Err(error) => self.reject(name, error.to_string(), metrics),
+        }
+    }
+
+    fn reject(&mut self, name: &str, error: String, metrics: &Metrics) {
+        let plugin = self.serving.as_ref().map(|serving| Arc::clone(serving.name()));
+        metrics.reloaded(plugin.as_deref().unwrap_or(name), "rejected");
+        match plugin {
+            Some(plugin) => tracing::error!(
+                file = name,
+                plugin = &*plugin,
+                "plugin rejected, the last good version serves on: {error}"
+            ),
+            None => tracing::error!(file = name, "plugin rejected: {error}"),
+        }
+        self.error = Some(error);
+    }
+}
+
+fn announce(path: &Path, plugin: &Arc<Plugin>, last: Option<&Arc<Plugin>>, metrics: &Metrics) {
+    if last.is_some_and(|last| Arc::ptr_eq(last, plugin)) {
+        return;
+    }
+    plugin.put_to_use();
+    metrics.reloaded(plugin.name(), if last.is_some() { "swapped" } else { "loaded" });
+    let (name, version) = (&**plugin.name(), plugin.version());
+    let (routes, topics) = (&plugin.routes, &plugin.topics);
+    let what = if last.is_some() { "plugin swapped" } else { "plugin loaded" };
+    tracing::info!(file = file_name(path), plugin = name, version, ?routes, ?topics, "{what}");
+}
+
+fn conflict(plugin: &Plugin, placed: &[Arc<Plugin>]) -> Option<String> {
+    placed.iter().find_map(|other| {
+        if other.name() == plugin.name() {
+            return Some(format!("another file is plugin `{}` already: take one of the two away", plugin.name()));
+        }
+        let route = plugin.routes.iter().find(|route| other.routes.contains(route))?;
+        Some(format!(
+            "it claims route 0x{route:02x}, which plugin `{}` serves: give one of them another in plugins.settings.NAME.routes",
+            other.name()
+        ))
+    })
+}
+
+fn wasm_files(directory: &Path) -> Vec<PathBuf> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) => {
+            tracing::debug!(directory = %directory.display(), %error, "the plugins directory cannot be read");
+            return Vec::new();
+        }
+    };
+    let visible = |path: &PathBuf| !file_name(path).starts_with('.');
+    let wasm = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "wasm");
+    entries.filter_map(|entry| Some(entry.ok()?.path())).filter(visible).filter(wasm).collect()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let meta = fs::metadata(path).map_err(|error| format!("it cannot be read: {error}"))?;
+    if !meta.is_file() {
+        return Err("it is not a file".to_owned());
+    }
+    if meta.len() > FILE_BYTES {
+        return Err(format!("it has {} bytes, and {FILE_BYTES} are the most", meta.len()));
+    }
+    fs::read(path).map_err(|error| format!("it cannot be read: {error}"))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(bytes: u64) -> Stamp {
+        Stamp::Present { bytes, modified: None, inode: 1 }
+    }
+
+    #[test]
+    fn a_file_is_read_once_two_looks_saw_the_same() {
+        let mut file = Watched::default();
+        assert_eq!(
+            [file.look(stamp(1)), file.look(stamp(2)), file.look(stamp(2))],
+            [Look::Unsettled, Look::Unsettled, Look::Changed]
+        );
+        assert_eq!(file.look(stamp(2)), Look::Changed, "it was not taken");
+        file.take(stamp(2));
+        assert_eq!([file.look(stamp(2)), file.look(stamp(3))], [Look::Same, Look::Unsettled]);
+        assert_eq!(file.look(stamp(2)), Look::Same, "it is what it was");
+    }
+}

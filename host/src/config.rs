@@ -1,0 +1,382 @@
+//! gateway.yaml: what is written ([`raw`]) becomes what is meant, once, or every error in it is told.
+
+mod keys;
+mod raw;
+
+use crate::{outbox, plugin};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::{SocketAddr, ToSocketAddrs},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Everything that is wrong with a file, a line each.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {}", .path.display(), .errors.join("\n  "))]
+pub struct ConfigError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub errors: Vec<String>,
+}
+
+/// What the operator wants.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Of the WebSocket side.
+    pub server: Server,
+    /// Where the admin side listens.
+    pub admin: SocketAddr,
+    /// Who may connect; without it, anybody.
+    pub auth: Option<Auth>,
+    /// The bus; without it, the embedded one.
+    pub redis: Option<Redis>,
+    /// The games.
+    pub games: Vec<Game>,
+    /// Where the plugins are.
+    pub directory: PathBuf,
+    settings: BTreeMap<String, raw::PluginSettings>,
+    written: serde_json::Value,
+}
+
+/// Of the WebSocket side.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The first size of a connection's read buffer.
+    pub read_buffer_bytes: usize,
+    /// What is gathered before it is written.
+    pub write_buffer_bytes: usize,
+    /// What may wait for one session.
+    pub outbox: outbox::Limits,
+    /// The largest message, header included.
+    pub max_message_bytes: usize,
+    /// An upgrade takes no longer.
+    pub handshake_timeout: Duration,
+    /// How often a session is pinged.
+    pub ping_interval: Duration,
+    /// A session that is silent for so long ends.
+    pub idle_timeout: Duration,
+    /// How long sessions may take to empty their queues when the gateway stops.
+    pub drain_timeout: Duration,
+}
+
+/// Who may connect.
+#[derive(Clone)]
+pub struct Auth {
+    /// The secret that tokens are signed with (JWT, HS256).
+    pub jwt_secret: String,
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Auth")
+    }
+}
+
+/// Where Redis is.
+#[derive(Clone)]
+pub struct Redis {
+    /// A redis:// or rediss:// URL.
+    pub url: String,
+    /// Goes before the one in the URL.
+    pub password: Option<String>,
+}
+
+impl Redis {
+    /// The URL without what is secret.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        self.url.rsplit_once('@').map_or(self.url.as_str(), |(_, host)| host)
+    }
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.shown())
+    }
+}
+
+/// A game.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Game {
+    /// 1 to 64 characters of `A-Z a-z 0-9 _ . -`.
+    pub id: String,
+    /// `host:port` of its chat backend, whose reachability the readiness report shows.
+    pub chat_backend: Option<String>,
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with everything that is wrong.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let fail = |errors| ConfigError { path: path.to_owned(), errors };
+        let text = fs::read_to_string(path).map_err(|error| fail(vec![format!("it cannot be read: {error}")]))?;
+        Self::parse(&text).map_err(fail)
+    }
+
+    /// Parses a file's text.
+    ///
+    /// # Errors
+    /// Everything that is wrong, a line each.
+    pub fn parse(text: &str) -> Result<Self, Vec<String>> {
+        let value: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| vec![error.to_string()])?;
+        let mut errors = keys::unknown(text, &value);
+        // An empty file is a file of defaults.
+        let file = if value.is_null() { Ok(raw::File::default()) } else { serde_yaml::from_str(text) };
+        match file {
+            Ok(file) => {
+                let config = resolve(file, &mut errors);
+                if errors.is_empty() { Ok(config) } else { Err(errors) }
+            }
+            Err(error) => {
+                errors.push(error.to_string());
+                Err(errors)
+            }
+        }
+    }
+
+    /// The settings of the plugin with this name.
+    #[must_use]
+    pub fn plugin(&self, name: &str) -> plugin::Settings {
+        let written = self.settings.get(name).cloned().unwrap_or_default();
+        let games: Vec<_> = self.games.iter().map(|game| &game.id).collect();
+        plugin::Settings {
+            routes: written.routes,
+            limits: plugin::Limits {
+                call_timeout: Duration::from_millis(written.call_timeout_ms),
+                memory: written.memory_mb << 20,
+            },
+            json: serde_json::json!({ "config": written.config, "games": games }).to_string(),
+        }
+    }
+
+    /// This one, but with what may change without a restart from `other`.
+    #[must_use]
+    pub fn with_live_settings_of(&self, other: Self) -> Self {
+        Self { games: other.games, settings: other.settings, ..self.clone() }
+    }
+
+    /// The names of the plugins that have settings.
+    pub fn configured_plugins(&self) -> impl Iterator<Item = &str> {
+        self.settings.keys().map(String::as_str)
+    }
+
+    /// The keys that `other` changes and that need a restart.
+    #[must_use]
+    pub fn restart_needed(&self, other: &Self) -> Vec<String> {
+        let mut changed = Vec::new();
+        differences("", &self.written, &other.written, &mut changed);
+        changed.retain(|key| !key.starts_with("games") && !key.starts_with("plugins.settings"));
+        changed
+    }
+}
+
+fn differences(path: &str, a: &serde_json::Value, b: &serde_json::Value, changed: &mut Vec<String>) {
+    match (a.as_object(), b.as_object()) {
+        (Some(x), Some(y)) => {
+            let keys: BTreeSet<_> = x.keys().chain(y.keys()).collect();
+            for key in keys {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                differences(&path, &a[key], &b[key], changed);
+            }
+        }
+        _ if a != b => changed.push(path.to_owned()),
+        _ => {}
+    }
+}
+
+fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
+    let written = serde_json::to_value(&file).unwrap_or_default();
+    let directory = PathBuf::from(&file.plugins.directory);
+    if !directory.is_dir() {
+        let shown = directory.display();
+        errors.push(format!("plugins.directory: there is no directory {shown} (`make plugins` fills plugins/dist)"));
+    }
+    for (name, plugin) in &file.plugins.settings {
+        check_plugin(name, plugin, errors);
+    }
+    Config {
+        server: server(&file.server, errors),
+        admin: address("admin.listen", &file.admin.listen, file.admin.listen.as_str(), errors),
+        auth: file.auth.map(|auth| {
+            if auth.jwt_secret.len() < 32 {
+                errors.push("auth.jwt_secret: at least 32 bytes, as HS256 asks for (RFC 7518, 3.2)".to_owned());
+            }
+            Auth { jwt_secret: auth.jwt_secret }
+        }),
+        redis: file.redis.map(|written| redis(written, errors)),
+        games: games(file.games, errors),
+        directory,
+        settings: file.plugins.settings,
+        written,
+    }
+}
+
+fn server(raw: &raw::Server, errors: &mut Vec<String>) -> Server {
+    let mut range = |key: &str, value: u64, from: u64, to: u64| {
+        if !(from..=to).contains(&value) {
+            errors.push(format!("server.{key}: {value} is not within {from} to {to}"));
+        }
+    };
+    range("read_buffer_bytes", raw.read_buffer_bytes as u64, 256, 1 << 24);
+    range("write_buffer_bytes", raw.write_buffer_bytes as u64, 256, 1 << 24);
+    range("send_queue", raw.send_queue as u64, 1, 1 << 20);
+    range("send_queue_bytes", raw.send_queue_bytes as u64, 256, 1 << 32);
+    range("max_message_bytes", raw.max_message_bytes as u64, 256, 1 << 30);
+    range("handshake_timeout_s", raw.handshake_timeout_s, 1, 3600);
+    range("ping_interval_s", raw.ping_interval_s, 1, 86_400);
+    range("idle_timeout_s", raw.idle_timeout_s, 1, 86_400);
+    range("drain_timeout_s", raw.drain_timeout_s, 0, 3600);
+    if raw.idle_timeout_s <= raw.ping_interval_s {
+        let (idle, ping) = (raw.idle_timeout_s, raw.ping_interval_s);
+        errors.push(format!("server.idle_timeout_s: {idle} is not more than ping_interval_s, {ping}"));
+    }
+    Server {
+        listen: address("server.host", &raw.host, (raw.host.as_str(), raw.port), errors),
+        read_buffer_bytes: raw.read_buffer_bytes,
+        write_buffer_bytes: raw.write_buffer_bytes,
+        outbox: outbox::Limits {
+            messages: raw.send_queue,
+            bytes: raw.send_queue_bytes,
+            close_when_full: raw.on_full_queue == raw::OnFullQueue::Close,
+        },
+        max_message_bytes: raw.max_message_bytes,
+        handshake_timeout: Duration::from_secs(raw.handshake_timeout_s),
+        ping_interval: Duration::from_secs(raw.ping_interval_s),
+        idle_timeout: Duration::from_secs(raw.idle_timeout_s),
+        drain_timeout: Duration::from_secs(raw.drain_timeout_s),
+    }
+}
+
+fn address(key: &str, written: &str, address: impl ToSocketAddrs, errors: &mut Vec<String>) -> SocketAddr {
+    let found = address.to_socket_addrs().map_err(|error| error.to_string());
+    found.and_then(|mut found| found.next().ok_or_else(|| "it has no address".to_owned())).unwrap_or_else(|error| {
+        errors.push(format!("{key}: {written} is nowhere to listen: {error}"));
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    })
+}
+
+fn redis(raw: raw::Redis, errors: &mut Vec<String>) -> Redis {
+    let url = if raw.addr.contains("://") { raw.addr } else { format!("redis://{}", raw.addr) };
+    if let Err(error) = redis::IntoConnectionInfo::into_connection_info(url.as_str()) {
+        errors.push(format!("redis.addr: neither host:port nor a redis:// or rediss:// URL: {error}"));
+    }
+    Redis { url, password: Some(raw.password).filter(|password| !password.is_empty()) }
+}
+
+fn games(raw: Vec<raw::Game>, errors: &mut Vec<String>) -> Vec<Game> {
+    let mut seen = BTreeSet::new();
+    let mut games = Vec::new();
+    for (i, game) in raw.into_iter().enumerate() {
+        let legal = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        if !(1..=64).contains(&game.id.len()) || !game.id.chars().all(legal) {
+            errors.push(format!("games[{i}].id: {:?} is not 1 to 64 characters of A-Z a-z 0-9 _ . -", game.id));
+        }
+        if !seen.insert(game.id.clone()) {
+            errors.push(format!("games[{i}].id: {:?} is there twice", game.id));
+        }
+        let chat_backend = game.chat_backend.map(|backend| {
+            if backend.port == 0 {
+                errors.push(format!("games[{i}].chat_backend.port: a port is wanted, 1 to 65535"));
+            }
+            format!("{}:{}", backend.host, backend.port)
+        });
+        games.push(Game { id: game.id, chat_backend });
+    }
+    games
+}
+
+fn check_plugin(name: &str, raw: &raw::PluginSettings, errors: &mut Vec<String>) {
+    let key = format!("plugins.settings.{name}");
+    if !(1..=10_000).contains(&raw.call_timeout_ms) {
+        errors.push(format!("{key}.call_timeout_ms: {} is not within 1 to 10000", raw.call_timeout_ms));
+    }
+    if !(1..=4096).contains(&raw.memory_mb) {
+        errors.push(format!("{key}.memory_mb: {} is not within 1 to 4096", raw.memory_mb));
+    }
+    let routes = raw.routes.as_deref().unwrap_or_default();
+    if let Some((_, route)) = routes.iter().enumerate().find(|(i, route)| routes[..*i].contains(route)) {
+        errors.push(format!("{key}.routes: {route} is there twice"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn parse(text: &str) -> Config {
+        Config::parse(&format!("plugins: {{ directory: . }}\n{text}")).expect("a good file")
+    }
+
+    #[track_caller]
+    fn refused(text: &str, because: &[&str]) {
+        let errors = Config::parse(&format!("plugins: {{ directory: . }}\n{text}")).expect_err("a bad file");
+        assert_eq!(errors.len(), because.len(), "{errors:#?}");
+        for (error, because) in errors.iter().zip(because) {
+            assert!(error.contains(because), "{error:?} does not say {because:?}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_contract() {
+        let config = parse("");
+        assert_eq!(config.server.listen.to_string(), "0.0.0.0:8080");
+        assert_eq!(config.admin.to_string(), "127.0.0.1:8081");
+        assert_eq!((config.server.outbox.messages, config.server.outbox.bytes), (1024, 16 << 20));
+        assert!(!config.server.outbox.close_when_full && config.redis.is_none());
+        let chat = config.plugin("chat");
+        assert_eq!((chat.limits.call_timeout.as_millis(), chat.limits.memory), (20, 64 << 20));
+        assert_eq!(chat.json, r#"{"config":{},"games":[]}"#);
+    }
+
+    #[test]
+    fn unknown_keys_are_named_with_line_and_nearest_key_all_at_once() {
+        refused(
+            "server:\n  prot: 1\n  hots: x\ngames:\n  - id: a\n    idd: b\nsever: {}\n",
+            &[
+                "line 8: unknown key `sever`, did you mean `server`?",
+                "line 3: unknown key `server.prot`, did you mean `port`?",
+                "line 4: unknown key `server.hots`, did you mean `host`?",
+                "line 7: unknown key `games[0].idd`, did you mean `id`?",
+            ],
+        );
+    }
+
+    #[test]
+    fn values_out_of_range_are_told_all_at_once() {
+        refused(
+            "server: { send_queue: 0, ping_interval_s: 60 }\ngames: [{ id: a }, { id: a }, { id: 'a b' }]\n",
+            &["server.send_queue: 0", "idle_timeout_s: 60 is not more than", "\"a\" is there twice", "\"a b\" is not"],
+        );
+        refused("server: { port: 70000 }\n", &["server.port"]);
+        refused("redis: { addr: 'http://x' }\n", &["redis.addr"]);
+        refused("admin: { listen: nonsense }\n", &["admin.listen"]);
+        refused("auth: { jwt_secret: short }\n", &["auth.jwt_secret"]);
+    }
+
+    #[test]
+    fn broken_yaml_names_the_line() {
+        refused("server:\n  port: [\n", &["line"]);
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_named() {
+        let old = parse("server: { port: 1 }\n");
+        let new = parse("server: { port: 2 }\nredis: {}\ngames: [{ id: a }]\n");
+        assert_eq!(old.restart_needed(&new), ["redis", "server.port"]);
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let config = parse("redis: { addr: 'redis://:secret@db:1', password: hidden }\n");
+        let shown = format!("{:?}", config.redis);
+        assert!(shown.contains("db:1") && !shown.contains("secret") && !shown.contains("hidden"), "{shown}");
+    }
+}

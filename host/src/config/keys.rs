@@ -1,0 +1,207 @@
+//! Which keys of a file nobody knows, each with its line and the key that was probably meant.
+
+use super::raw;
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_yaml::Value;
+use std::fmt;
+
+/// A step on the way to a key.
+#[derive(Clone, Debug)]
+enum Step {
+    Key(String),
+    Index(usize),
+}
+
+/// One line for each unknown key of the file.
+pub(super) fn unknown(text: &str, file: &Value) -> Vec<String> {
+    let mut found = Unknown { text, path: Vec::new(), errors: Vec::new() };
+    found.section::<raw::File>(file, |found, file| {
+        found.key(file, "server", Unknown::leaf::<raw::Server>);
+        found.key(file, "admin", Unknown::leaf::<raw::Admin>);
+        found.key(file, "auth", Unknown::leaf::<raw::Auth>);
+        found.key(file, "redis", Unknown::leaf::<raw::Redis>);
+        found.key(file, "games", |found, games| {
+            for (i, game) in games.as_sequence().into_iter().flatten().enumerate() {
+                found.step(Step::Index(i), game, |found, game| {
+                    found.section::<raw::Game>(game, |found, game| {
+                        found.key(game, "chat_backend", Unknown::leaf::<raw::Backend>);
+                    });
+                });
+            }
+        });
+        found.key(file, "plugins", |found, plugins| {
+            found.section::<raw::Plugins>(plugins, |found, plugins| {
+                found.key(plugins, "settings", |found, settings| {
+                    for (name, plugin) in settings.as_mapping().into_iter().flatten() {
+                        let name = name.as_str().unwrap_or_default().to_owned();
+                        found.step(Step::Key(name), plugin, Unknown::leaf::<raw::PluginSettings>);
+                    }
+                });
+            });
+        });
+    });
+    found.errors
+}
+
+struct Unknown<'a> {
+    text: &'a str,
+    path: Vec<Step>,
+    errors: Vec<String>,
+}
+
+impl Unknown<'_> {
+    fn step(&mut self, step: Step, value: &Value, inside: impl FnOnce(&mut Self, &Value)) {
+        self.path.push(step);
+        inside(self, value);
+        self.path.pop();
+    }
+
+    fn key(&mut self, section: &Value, key: &str, inside: impl FnOnce(&mut Self, &Value)) {
+        if let Some(value) = section.get(key) {
+            self.step(Step::Key(key.to_owned()), value, inside);
+        }
+    }
+
+    fn leaf<T: for<'de> de::Deserialize<'de>>(&mut self, section: &Value) {
+        self.section::<T>(section, |_, _| {});
+    }
+
+    fn section<T: for<'de> de::Deserialize<'de>>(&mut self, section: &Value, inside: impl FnOnce(&mut Self, &Value)) {
+        let known = fields::<T>();
+        for key in section.as_mapping().into_iter().flat_map(|section| section.keys()) {
+            let key = key.as_str().unwrap_or("(not a string)");
+            if !known.contains(&key) {
+                self.report(key, known);
+            }
+        }
+        inside(self, section);
+    }
+
+    fn report(&mut self, key: &str, known: &[&str]) {
+        self.path.push(Step::Key(key.to_owned()));
+        let line = line(self.text, &self.path).map_or_else(String::new, |line| format!("line {line}: "));
+        let path = shown(&self.path);
+        self.path.pop();
+        let nearest = known.iter().max_by(|a, b| {
+            let near = |known| strsim::jaro_winkler(known, key);
+            near(a).total_cmp(&near(b))
+        });
+        let hint = nearest.map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
+        self.errors.push(format!("{line}unknown key `{path}`{hint} (known here: {})", known.join(", ")));
+    }
+}
+
+fn shown(path: &[Step]) -> String {
+    let mut shown = String::new();
+    for step in path {
+        match step {
+            Step::Key(key) if shown.is_empty() => shown.push_str(key),
+            Step::Key(key) => shown = format!("{shown}.{key}"),
+            Step::Index(i) => shown = format!("{shown}[{i}]"),
+        }
+    }
+    shown
+}
+
+/// The names of a struct's fields, as its own `Deserialize` asks for them.
+fn fields<T: for<'de> de::Deserialize<'de>>() -> &'static [&'static str] {
+    struct Ask<'a>(&'a mut &'static [&'static str]);
+    impl<'de> Deserializer<'de> for Ask<'_> {
+        type Error = de::value::Error;
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _name: &'static str,
+            fields: &'static [&'static str],
+            _visitor: V,
+        ) -> Result<V::Value, Self::Error> {
+            *self.0 = fields;
+            Err(de::Error::custom("only asked"))
+        }
+
+        fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Self::Error> {
+            Err(de::Error::custom("not a struct"))
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct
+            seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+    let mut fields: &'static [&'static str] = &[];
+    // The error is the one above.
+    let _ = T::deserialize(Ask(&mut fields));
+    fields
+}
+
+/// The line on which the last key of the path stands: walks there and fails, since the error knows where it is.
+fn line(text: &str, path: &[Step]) -> Option<usize> {
+    let error = Walk(path).deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
+    error.location().map(|location| location.line())
+}
+
+#[derive(Clone, Copy)]
+struct Walk<'a>(&'a [Step]);
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("what was there before")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Some((Step::Key(wanted), rest)) = self.0.split_first() else { return Ok(()) };
+        while let Some(here) = map.next_key_seed(Key { wanted, last: rest.is_empty() })? {
+            if here {
+                return map.next_value_seed(Walk(rest));
+            }
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let Some((Step::Index(wanted), rest)) = self.0.split_first() else { return Ok(()) };
+        for _ in 0..*wanted {
+            seq.next_element::<IgnoredAny>()?;
+        }
+        seq.next_element_seed(Walk(rest)).map(|_| ())
+    }
+}
+
+struct Key<'a> {
+    wanted: &'a str,
+    last: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: de::Error>(self, key: &str) -> Result<bool, E> {
+        match key == self.wanted {
+            true if self.last => Err(E::custom("here")),
+            here => Ok(here),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! gateway.yaml as it is written. Nothing here is checked beyond its type.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+macro_rules! section {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$attribute:meta])* $field:ident: $type:ty = $default:expr,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+        #[serde(default)]
+        pub(super) struct $name { $($(#[$attribute])* pub(super) $field: $type,)* }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+    )*};
+}
+
+section! {
+    File {
+        server: Server = Server::default(),
+        admin: Admin = Admin::default(),
+        auth: Option<Auth> = None,
+        redis: Option<Redis> = None,
+        games: Vec<Game> = Vec::new(),
+        plugins: Plugins = Plugins::default(),
+    }
+
+    Server {
+        host: String = "0.0.0.0".to_owned(),
+        port: u16 = 8080,
+        read_buffer_bytes: usize = 8192,
+        write_buffer_bytes: usize = 8192,
+        send_queue: usize = 1024,
+        send_queue_bytes: usize = 16 << 20,
+        max_message_bytes: usize = 16 << 20,
+        on_full_queue: OnFullQueue = OnFullQueue::Drop,
+        handshake_timeout_s: u64 = 10,
+        ping_interval_s: u64 = 25,
+        idle_timeout_s: u64 = 60,
+        drain_timeout_s: u64 = 10,
+    }
+
+    Admin {
+        listen: String = "127.0.0.1:8081".to_owned(),
+    }
+
+    Auth {
+        jwt_secret: String = String::new(),
+    }
+
+    Redis {
+        addr: String = "localhost:6379".to_owned(),
+        password: String = String::new(),
+    }
+
+    Game {
+        id: String = String::new(),
+        #[serde(skip_serializing_if = "Option::is_none")]
+        chat_backend: Option<Backend> = None,
+    }
+
+    Backend {
+        host: String = "localhost".to_owned(),
+        port: u16 = 0,
+    }
+
+    Plugins {
+        directory: String = "plugins/dist".to_owned(),
+        settings: BTreeMap<String, PluginSettings> = BTreeMap::new(),
+    }
+
+    PluginSettings {
+        routes: Option<Vec<u8>> = None,
+        call_timeout_ms: u64 = 20,
+        memory_mb: usize = 64,
+        config: serde_json::Map<String, serde_json::Value> = serde_json::Map::new(),
+    }
+}
+
+/// What happens to a session whose send queue is full.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum OnFullQueue {
+    Drop,
+    Close,
+}

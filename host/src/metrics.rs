@@ -1,0 +1,200 @@
+//! What the gateway counts. Handles are found once, not looked up per message.
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+use std::{fmt, sync::Arc};
+
+/// Upper bounds of `gateway_plugin_call_seconds`: from half a microsecond to the default deadline and beyond.
+const CALL_SECONDS: [f64; 12] = [5e-7, 1e-6, 2e-6, 5e-6, 1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 2e-2, 1e-1];
+
+macro_rules! labels {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+        struct $name { $($field: $type),* }
+    )*};
+}
+
+labels! {
+    /// Why something ended, failed or was dropped.
+    Reason { reason: &'static str }
+    /// The route byte, in decimal as in gateway.yaml, or `none` where no plugin serves it.
+    Route { route: String }
+    /// A plugin by name.
+    Name { plugin: Arc<str> }
+    /// What became of a plugin's call or load.
+    NameOutcome { plugin: Arc<str>, outcome: &'static str }
+    /// What became of a delivery.
+    Outcome { outcome: &'static str }
+}
+
+type SecondsFamily = Family<Name, Histogram, fn() -> Histogram>;
+
+/// Every metric of the gateway.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Sessions that began.
+    pub connections: Counter,
+    /// Sessions that live.
+    pub sessions: Gauge,
+    /// Packets written to sockets.
+    pub sent: Counter,
+    /// Packets for a route that no plugin serves.
+    pub received_unrouted: Counter,
+    /// Deliveries to at least one session of this gateway.
+    pub delivered: Counter,
+    /// Deliveries whose target has no session on this gateway.
+    pub undelivered: Counter,
+    /// Publishes that the bus took.
+    pub published: Counter,
+    /// Publishes that reached no subscriber.
+    pub unheard: Counter,
+    /// 1 while the bus is connected, to publish and to subscribe.
+    pub bus_connected: Gauge,
+    /// Publishes that wait for the bus.
+    pub bus_queued: Gauge,
+    disconnections: Family<Reason, Counter>,
+    received: Family<Route, Counter>,
+    routing_errors: Family<Reason, Counter>,
+    dropped: Family<Reason, Counter>,
+    handshakes_refused: Family<Reason, Counter>,
+    plugin_calls: Family<NameOutcome, Counter>,
+    plugin_seconds: SecondsFamily,
+    plugin_reloads: Family<NameOutcome, Counter>,
+    plugin_generation: Family<Name, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All metrics, registered under their names.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut r = Registry::with_prefix("gateway");
+        let seconds = SecondsFamily::new_with_constructor(|| Histogram::new(CALL_SECONDS));
+        r.register("plugin_call_seconds", "How long calls of a plugin took", seconds.clone());
+        let deliveries = Family::<Outcome, Counter>::default();
+        r.register("deliveries", "Messages for a session or a user, by whether one was here", deliveries.clone());
+        let delivery = |outcome| deliveries.get_or_create(&Outcome { outcome }).clone();
+        let received =
+            register::<Family<Route, Counter>>(&mut r, "messages_received", "Packets from clients, by route byte");
+        let unrouted = received.get_or_create(&Route { route: "none".to_owned() }).clone();
+        let r = &mut r;
+        Self {
+            connections: register(r, "connections", "Sessions that began"),
+            sessions: register(r, "sessions", "Sessions that live"),
+            sent: register(r, "messages_sent", "Packets written to sockets"),
+            received_unrouted: unrouted,
+            delivered: delivery("delivered"),
+            undelivered: delivery("not_here"),
+            published: register(r, "bus_published", "Messages that the bus took"),
+            unheard: register(r, "bus_unheard", "Messages that the bus took and nobody subscribes to"),
+            bus_connected: register(r, "bus_connected", "1 while the bus is connected, both ways"),
+            bus_queued: register(r, "bus_queued", "Messages that wait for the bus"),
+            disconnections: register(r, "disconnections", "Sessions that ended, by reason"),
+            received,
+            routing_errors: register(r, "routing_errors", "Packets and bus messages that were refused, by reason"),
+            dropped: register(r, "messages_dropped", "Messages that were lost, by reason"),
+            handshakes_refused: register(r, "handshakes_refused", "Connections that became no session, by reason"),
+            plugin_calls: register(r, "plugin_calls", "Calls of a plugin, by outcome"),
+            plugin_seconds: seconds,
+            plugin_reloads: register(r, "plugin_reloads", "Loads, swaps and removals of a plugin, by outcome"),
+            plugin_generation: register(r, "plugin_generation", "How often a plugin was put to use"),
+            registry: std::mem::take(r),
+        }
+    }
+
+    /// Sessions that ended for the reason.
+    pub fn disconnected(&self, reason: &'static str) {
+        self.disconnections.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Packets that came in on the route.
+    #[must_use]
+    pub fn received(&self, route: u8) -> Counter {
+        self.received.get_or_create(&Route { route: route.to_string() }).clone()
+    }
+
+    /// Counts a packet or a bus message that was refused.
+    pub fn refused(&self, reason: &'static str) {
+        self.routing_errors.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Counts messages that were lost.
+    pub fn dropped(&self, reason: &'static str, messages: usize) {
+        self.dropped.get_or_create(&Reason { reason }).inc_by(messages as u64);
+    }
+
+    /// Counts a connection that became no session.
+    pub fn handshake_refused(&self, reason: &'static str) {
+        self.handshakes_refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Counts what became of a plugin's file or settings.
+    pub fn reloaded(&self, plugin: &str, outcome: &'static str) {
+        self.plugin_reloads.get_or_create(&NameOutcome { plugin: plugin.into(), outcome }).inc();
+    }
+
+    /// The metrics of one plugin.
+    #[must_use]
+    pub fn plugin(&self, name: &Arc<str>) -> PluginMetrics {
+        let calls =
+            |outcome| self.plugin_calls.get_or_create(&NameOutcome { plugin: Arc::clone(name), outcome }).clone();
+        let label = Name { plugin: Arc::clone(name) };
+        PluginMetrics {
+            name: Arc::clone(name),
+            ok: calls("ok"),
+            rejected: calls("rejected"),
+            seconds: self.plugin_seconds.get_or_create(&label).clone(),
+            all_calls: self.plugin_calls.clone(),
+            generation: self.plugin_generation.get_or_create(&label).clone(),
+        }
+    }
+
+    /// Everything, in the text format of OpenMetrics 1.0.
+    ///
+    /// # Errors
+    /// None in practice: the text goes into a string.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+}
+
+/// What is counted of one plugin.
+#[derive(Debug)]
+pub struct PluginMetrics {
+    name: Arc<str>,
+    /// Calls that ended with actions.
+    pub ok: Counter,
+    /// Calls that ended with a rejection.
+    pub rejected: Counter,
+    /// How long calls took.
+    pub seconds: Histogram,
+    all_calls: Family<NameOutcome, Counter>,
+    /// How often the plugin with this name was put to use.
+    pub generation: Gauge,
+}
+
+impl PluginMetrics {
+    /// Calls with an outcome that is rare.
+    #[must_use]
+    pub fn calls(&self, outcome: &'static str) -> Counter {
+        self.all_calls.get_or_create(&NameOutcome { plugin: Arc::clone(&self.name), outcome }).clone()
+    }
+}
+
+fn register<M: Default + Clone + prometheus_client::registry::Metric>(r: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    r.register(name, help, metric.clone());
+    metric
+}

@@ -1,0 +1,248 @@
+//! Plugins: components that decide, one per file, each with a handful of instances.
+
+mod bindings;
+mod component;
+mod instance;
+mod state;
+mod wasi;
+
+pub use bindings::{Action, Answer, Closing, Delivery, Manifest, Packet, Publication, Rejection, SessionId, Target};
+pub use component::{Compiler, Unfit};
+pub use instance::{Decision, Fault, Limits};
+
+use crate::metrics::{Metrics, PluginMetrics};
+use component::Linked;
+use instance::Instance;
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+/// Topics that one plugin may subscribe to.
+const TOPICS: usize = 1024;
+
+/// Memory for the call of `describe`, which comes before the plugin's name and so before its settings are known.
+const DESCRIBE_LIMITS: Limits = Limits { call_timeout: std::time::Duration::from_millis(20), memory: 64 * 1024 * 1024 };
+
+/// Why a plugin cannot be put to use.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file is no plugin.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    /// One of the calls of loading failed.
+    #[error("its `{0}` failed: {1}")]
+    Fault(&'static str, Fault),
+    /// What it says of itself is not usable.
+    #[error("its manifest is not valid: {0}")]
+    Manifest(String),
+    /// It does not want its settings.
+    #[error("it refuses its settings (plugins.settings.{0}.config): {1}")]
+    Settings(Arc<str>, String),
+}
+
+/// A compiled file that has said who it is. It serves any number of generations.
+pub struct Described {
+    linked: Linked,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its own version.
+    pub version: String,
+    /// The routes that it claims by itself.
+    pub routes: Vec<u8>,
+}
+
+impl Described {
+    /// Compiles a file's bytes and asks the plugin who it is. Takes a processor for milliseconds to seconds.
+    ///
+    /// # Errors
+    /// [`LoadError`] says what is wrong, and what would mend it.
+    pub fn load(compiler: &Compiler, bytes: &[u8]) -> Result<Self, LoadError> {
+        let linked = compiler.compile(bytes)?;
+        let fault = |step| move |fault| LoadError::Fault(step, fault);
+        let mut instance = Instance::new(&linked, "(new)".into(), DESCRIBE_LIMITS).map_err(fault("start"))?;
+        let manifest = instance.describe().map_err(fault("describe"))?;
+        check_manifest(&manifest).map_err(LoadError::Manifest)?;
+        let Manifest { name, version, routes } = manifest;
+        Ok(Self { linked, name: name.into(), version, routes })
+    }
+}
+
+fn check_manifest(manifest: &Manifest) -> Result<(), String> {
+    let Manifest { name, version, routes } = manifest;
+    let legal = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if !(1..=64).contains(&name.len()) || !name.chars().all(legal) {
+        return Err(format!("the name {name:?} is not 1 to 64 characters of A-Z a-z 0-9 _ . -"));
+    }
+    if version.len() > 64 || version.contains(char::is_control) {
+        return Err(format!("the version {version:?} is not at most 64 bytes without control characters"));
+    }
+    let twice = routes.iter().enumerate().find(|(i, route)| routes[..*i].contains(route));
+    twice.map_or(Ok(()), |(_, route)| Err(format!("it claims route 0x{route:02x} twice")))
+}
+
+/// What an operator says of a plugin, resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Instead of the routes that it claims by itself.
+    pub routes: Option<Vec<u8>>,
+    /// What its calls may take.
+    pub limits: Limits,
+    /// The JSON that `configure` gets.
+    pub json: String,
+}
+
+/// One generation of a plugin: a file's code with its settings. It lives until the last call that uses it is over.
+pub struct Plugin {
+    described: Arc<Described>,
+    settings: Settings,
+    /// The routes that it serves.
+    pub routes: Vec<u8>,
+    /// The topics that it subscribes to.
+    pub topics: Vec<String>,
+    /// One per worker thread, so that the lock is free whenever it is taken. Not thread-locals: those would outlive the plugin
+    /// on threads that have nothing to do.
+    slots: Box<[Mutex<Option<Box<Instance>>>]>,
+    metrics: PluginMetrics,
+}
+
+impl Plugin {
+    /// Starts a generation: one instance is made and configured, which shows that it can be.
+    ///
+    /// # Errors
+    /// [`LoadError`] where the plugin fails or refuses its settings.
+    pub fn start(described: Arc<Described>, settings: Settings, metrics: &Metrics) -> Result<Self, LoadError> {
+        let (instance, topics) = configured(&described, &settings)?;
+        check_topics(&topics).map_err(LoadError::Manifest)?;
+        let metrics = metrics.plugin(&described.name);
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let slots: Box<[_]> = (0..workers).map(|_| Mutex::new(None)).collect();
+        *lock(&slots[0]) = Some(Box::new(instance));
+        let routes = settings.routes.clone().unwrap_or_else(|| described.routes.clone());
+        Ok(Self { described, settings, routes, topics, slots, metrics })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.described.name
+    }
+
+    /// Its own version.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.described.version
+    }
+
+    /// The code and the settings that it was started with.
+    #[must_use]
+    pub fn origin(&self) -> (&Arc<Described>, &Settings) {
+        (&self.described, &self.settings)
+    }
+
+    /// Asks for a decision on a packet.
+    ///
+    /// # Errors
+    /// [`Fault`] where the plugin failed; nothing has happened then.
+    pub fn on_packet(&self, packet: Packet, payload: &[u8]) -> Result<Decision, Fault> {
+        self.call(|instance| instance.on_packet(packet, payload))
+    }
+
+    /// Asks for a decision on a message of the bus.
+    ///
+    /// # Errors
+    /// [`Fault`] where the plugin failed; nothing has happened then.
+    pub fn on_message(&self, topic: &str, payload: &[u8]) -> Result<Decision, Fault> {
+        self.call(|instance| instance.on_message(topic, payload))
+    }
+
+    /// Counts that it is put to use.
+    pub fn put_to_use(&self) {
+        self.metrics.generation.inc();
+    }
+
+    /// Counts an answer that turned out not to be usable, as the fault that it is.
+    pub fn invalid(&self) {
+        self.metrics.calls("invalid").inc();
+    }
+
+    fn call(&self, call: impl FnOnce(&mut Instance) -> Result<Decision, Fault>) -> Result<Decision, Fault> {
+        let began = Instant::now();
+        let result = self.call_in(&mut lock(&self.slots[slot(self.slots.len())]), call);
+        self.metrics.seconds.observe(began.elapsed().as_secs_f64());
+        match &result {
+            Ok(Ok(_)) => self.metrics.ok.inc(),
+            Ok(Err(_)) => self.metrics.rejected.inc(),
+            Err(fault) => self.metrics.calls(fault.outcome()).inc(),
+        };
+        result
+    }
+
+    /// Leaves the instance in its slot only if it answered: after a fault or a panic the next call makes a fresh one.
+    fn call_in(
+        &self,
+        slot: &mut Option<Box<Instance>>,
+        call: impl FnOnce(&mut Instance) -> Result<Decision, Fault>,
+    ) -> Result<Decision, Fault> {
+        let mut instance = match slot.take() {
+            Some(instance) => instance,
+            None => Box::new(self.instance()?),
+        };
+        let decision = call(&mut instance)?;
+        *slot = Some(instance);
+        Ok(decision)
+    }
+
+    fn instance(&self) -> Result<Instance, Fault> {
+        match configured(&self.described, &self.settings) {
+            Ok((instance, _)) => Ok(instance),
+            Err(LoadError::Fault(_, fault)) => Err(fault),
+            Err(other) => Err(Fault::Answer(other.to_string())),
+        }
+    }
+}
+
+fn configured(described: &Described, settings: &Settings) -> Result<(Instance, Vec<String>), LoadError> {
+    let fault = |step| move |fault| LoadError::Fault(step, fault);
+    let name = Arc::clone(&described.name);
+    let mut instance = Instance::new(&described.linked, name, settings.limits).map_err(fault("start"))?;
+    let topics = instance
+        .configure(&settings.json)
+        .map_err(fault("configure"))?
+        .map_err(|refusal| LoadError::Settings(Arc::clone(&described.name), refusal))?;
+    Ok((instance, topics))
+}
+
+fn check_topics(topics: &[String]) -> Result<(), String> {
+    if topics.len() > TOPICS {
+        return Err(format!("it subscribes to {} topics, and {TOPICS} are the most", topics.len()));
+    }
+    let illegal = topics.iter().find(|topic| !is_topic(topic));
+    illegal.map_or(Ok(()), |topic| Err(format!("it subscribes to {topic:?}, and {TOPIC_RULE}")))
+}
+
+/// What [`is_topic`] asks of a topic.
+pub const TOPIC_RULE: &str = "a topic is 1 to 256 bytes without control characters";
+
+/// Whether a plugin may use the topic.
+#[must_use]
+pub fn is_topic(topic: &str) -> bool {
+    (1..=256).contains(&topic.len()) && !topic.contains(char::is_control)
+}
+
+fn lock<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic leaves the slot empty, which is a state like any other.
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The slot of the current thread, out of `count`.
+fn slot(count: usize) -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static THREAD: usize = THREADS.fetch_add(1, Ordering::Relaxed);
+    }
+    THREAD.with(|thread| thread % count)
+}

@@ -1,0 +1,232 @@
+//! From a file's bytes to a component that can be instantiated, or to the exact reason why not.
+
+use super::{
+    bindings::{Plugin as Exports, PluginPre, add_log_to_linker},
+    state::State,
+    wasi,
+};
+use semver::Version;
+use std::{
+    panic::{self, AssertUnwindSafe},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+use wasmparser::{Parser, Payload, Validator, WasmFeatures};
+use wasmtime::{
+    Config, Engine, Store,
+    component::{Component, HasSelf, Linker},
+};
+
+/// How often the clock of deadlines ticks.
+const TICK: Duration = Duration::from_millis(1);
+
+const POLICY: &str = "gateway:policy/policy";
+const LOG: &str = "gateway:policy/log";
+
+/// The version of `wit/policy.wit` that this gateway offers.
+const OFFERED: Version = Version::new(0, 1, 0);
+
+/// Why a file is no plugin.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfit {
+    /// Not WebAssembly, or broken.
+    #[error("it is not a WebAssembly component: {0}; if it is still being written, it is read again when it is whole")]
+    Broken(String),
+    /// WebAssembly, but not a component.
+    #[error(
+        "it is a core module, and a plugin is a component: build it for a component target (Rust: --target wasm32-wasip2), \
+         or wrap it with `wasm-tools component new`"
+    )]
+    CoreModule,
+    /// A component that is no plugin.
+    #[error("it exports no `{POLICY}@{OFFERED}`: build it against wit/policy.wit, world `plugin`; it exports {0}")]
+    NoPolicy(String),
+    /// Another version of the interface.
+    #[error(
+        "it was built against version {found} of the plugin interface, and this gateway offers {OFFERED}, which serves {}.{} up to \
+         that: rebuild it with the SDK of this gateway", OFFERED.major, OFFERED.minor
+    )]
+    Version {
+        /// What the file wants.
+        found: String,
+    },
+    /// It asks for something that is not offered.
+    #[error("it imports `{0}`, and this gateway offers only `{LOG}@{OFFERED}` and WASI 0.2 (`wasi:…@0.2.x`)")]
+    Import(String),
+    /// The compiler or the linker refused it.
+    #[error("it cannot be linked: {0:#}")]
+    Link(wasmtime::Error),
+    /// The compiler failed, which is a fault of the gateway.
+    #[error("the compiler panicked on it, which is a defect of the gateway: please report the file")]
+    Panic,
+}
+
+/// Compiles and links plugins. One per process.
+pub struct Compiler {
+    engine: Engine,
+    linker: Linker<State>,
+}
+
+impl Compiler {
+    /// Starts the compiler and, for as long as it lives, the clock that ends calls at their deadline.
+    ///
+    /// # Errors
+    /// Where the machine cannot run WebAssembly.
+    pub fn new() -> wasmtime::Result<Self> {
+        let mut config = Config::new();
+        config.epoch_interruption(true);
+        let engine = Engine::new(&config)?;
+        let weak = engine.weak();
+        thread::Builder::new().name("epoch".to_owned()).spawn(move || {
+            while let Some(engine) = weak.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                thread::sleep(TICK);
+            }
+        })?;
+        let mut linker = Linker::new(&engine);
+        add_log_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+        Ok(Self { engine, linker })
+    }
+
+    /// Checks, compiles and links a file's bytes. Takes a processor for milliseconds to seconds: not for the message path.
+    ///
+    /// # Errors
+    /// [`Unfit`] says what is wrong with the bytes.
+    pub fn compile(&self, bytes: &[u8]) -> Result<Linked, Unfit> {
+        let imports = check(bytes)?;
+        panic::catch_unwind(AssertUnwindSafe(|| self.link(bytes, &imports).map_err(Unfit::Link)))
+            .unwrap_or(Err(Unfit::Panic))
+    }
+
+    fn link(&self, bytes: &[u8], imports: &[String]) -> wasmtime::Result<Linked> {
+        let component = Component::from_binary(&self.engine, bytes)?;
+        let mut linker = self.linker.clone();
+        for import in imports.iter().filter(|import| import.starts_with("wasi:")) {
+            wasi::define(&mut linker, import)?;
+        }
+        linker.define_unknown_imports_as_traps(&component)?;
+        Ok(Linked { pre: PluginPre::new(linker.instantiate_pre(&component)?)? })
+    }
+}
+
+/// A component that is ready to be instantiated.
+pub struct Linked {
+    pre: PluginPre<State>,
+}
+
+impl Linked {
+    /// A fresh instance. `deadline` bounds what its language does at its start.
+    pub(super) fn instantiate(
+        &self,
+        name: Arc<str>,
+        memory: usize,
+        deadline: u64,
+    ) -> Result<(Store<State>, Exports), (wasmtime::Error, bool)> {
+        let mut store = Store::new(self.pre.engine(), State::new(name, memory));
+        store.limiter(|state| state);
+        store.set_epoch_deadline(deadline);
+        match self.pre.instantiate(&mut store) {
+            Ok(exports) => Ok((store, exports)),
+            Err(error) => Err((error, store.data().memory_refused())),
+        }
+    }
+}
+
+/// Parses the bytes before the compiler sees them, and answers with the names of what they import.
+fn check(bytes: &[u8]) -> Result<Vec<String>, Unfit> {
+    let broken = |error: wasmparser::BinaryReaderError| Unfit::Broken(error.to_string());
+    if bytes.is_empty() {
+        return Err(Unfit::Broken("the file is empty".to_owned()));
+    }
+    if Parser::is_core_wasm(bytes) {
+        return Err(Unfit::CoreModule);
+    }
+    Validator::new_with_features(WasmFeatures::default()).validate_all(bytes).map_err(broken)?;
+    let (mut imports, mut exports, mut depth) = (Vec::new(), Vec::new(), 0_u32);
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(broken)? {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    imports.push(import.map_err(broken)?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                for export in section {
+                    exports.push(export.map_err(broken)?.name.name.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    check_exports(&exports)?;
+    imports.iter().try_for_each(|import| check_import(import))?;
+    Ok(imports)
+}
+
+fn check_exports(exports: &[String]) -> Result<(), Unfit> {
+    let found = exports.iter().find_map(|export| version_of(export, POLICY)).ok_or_else(|| {
+        let names: Vec<_> = exports.iter().map(|name| format!("`{name}`")).collect();
+        Unfit::NoPolicy(if names.is_empty() { "nothing".to_owned() } else { names.join(", ") })
+    })?;
+    if serves(found) { Ok(()) } else { Err(Unfit::Version { found: found.to_owned() }) }
+}
+
+fn check_import(import: &str) -> Result<(), Unfit> {
+    if let Some(found) = version_of(import, LOG) {
+        return if serves(found) { Ok(()) } else { Err(Unfit::Version { found: found.to_owned() }) };
+    }
+    let wasi = import.starts_with("wasi:") && import.split_once('@').is_some_and(|(_, v)| v.starts_with("0.2."));
+    if wasi { Ok(()) } else { Err(Unfit::Import(import.to_owned())) }
+}
+
+fn version_of<'a>(name: &'a str, interface: &str) -> Option<&'a str> {
+    name.strip_prefix(interface)?.strip_prefix('@')
+}
+
+/// Whether this gateway serves plugins built against the version: the same major and minor, and nothing newer.
+fn serves(version: &str) -> bool {
+    Version::parse(version)
+        .is_ok_and(|v| (v.major, v.minor) == (OFFERED.major, OFFERED.minor) && v.pre.is_empty() && v <= OFFERED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn only_offered_versions_are_served() {
+        assert!(serves("0.1.0"));
+        for other in ["0.1.1", "0.2.0", "1.0.0", "0.1.0-rc.1", "", "x"] {
+            assert!(!serves(other), "{other}");
+        }
+    }
+
+    #[track_caller]
+    fn refused(bytes: &[u8], because: &str) {
+        let error = check(bytes).expect_err("no plugin").to_string();
+        assert!(error.contains(because), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_plugin_is_told_apart() {
+        refused(b"", "the file is empty");
+        refused(b"hello, this is text", "not a WebAssembly component");
+        refused(b"\0asm\x01\0\0\0", "core module");
+        refused(b"\0asm\x0d\0\x01\0", "exports no `gateway:policy/policy@0.1.0`");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(mut bytes: Vec<u8>, component: bool) {
+            if component {
+                bytes.splice(0..0, *b"\0asm\x0d\0\x01\0");
+            }
+            prop_assert!(check(&bytes).is_err());
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The WASI 0.2 that a plugin's language drags in, and all of it is empty: no arguments, no environment, no files, no network.
+//! Clocks and random numbers work; what is written to stdout and stderr becomes log lines.
+//!
+//! Not the wasmtime-wasi crate: its synchronous calls block on an async runtime, which they cannot do on the thread of one,
+//! and code that is not in the process needs no permission check.
+
+use super::{
+    bindings::{Datetime, IoError, StreamError},
+    state::State,
+};
+use rand::RngCore;
+use std::{
+    sync::LazyLock,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+use wasmtime::{
+    Error, Result, StoreContextMut,
+    component::{Linker, LinkerInstance, Resource, ResourceType},
+};
+
+struct InputStream;
+struct OutputStream;
+struct Pollable;
+struct Descriptor;
+struct TerminalInput;
+struct TerminalOutput;
+
+type Interface<'a> = LinkerInstance<'a, State>;
+type Store<'a> = StoreContextMut<'a, State>;
+
+/// What the host accepts in one write or gives in one request for random bytes.
+const CHUNK: u64 = 64 * 1024;
+const EARLY: &str = "a policy may not";
+const STDOUT: u32 = 1;
+const STDERR: u32 = 2;
+
+/// The clock of `wasi:clocks/monotonic-clock`; its zero means nothing.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Defines the interface that a component imports as `import`, such as `wasi:io/streams@0.2.6`. The functions of interfaces that
+/// are not here trap when they are called.
+///
+/// # Errors
+/// Those of the linker, for a name defined twice.
+pub(super) fn define(linker: &mut Linker<State>, import: &str) -> Result<()> {
+    let mut interface = linker.instance(import)?;
+    resources(&mut interface)?;
+    let i = &mut interface;
+    match import.split_once('@').map_or(import, |(name, _)| name) {
+        "wasi:io/poll" => poll(i),
+        "wasi:io/streams" => streams(i),
+        "wasi:cli/environment" => environment(i),
+        "wasi:cli/exit" => exit(i),
+        "wasi:cli/stdin" => i.func_wrap("get-stdin", |_, ()| Ok((Resource::<InputStream>::new_own(0),))),
+        "wasi:cli/stdout" => i.func_wrap("get-stdout", |_, ()| Ok((Resource::<OutputStream>::new_own(STDOUT),))),
+        "wasi:cli/stderr" => i.func_wrap("get-stderr", |_, ()| Ok((Resource::<OutputStream>::new_own(STDERR),))),
+        "wasi:cli/terminal-stdin" => absent::<TerminalInput>(i, "get-terminal-stdin"),
+        "wasi:cli/terminal-stdout" => absent::<TerminalOutput>(i, "get-terminal-stdout"),
+        "wasi:cli/terminal-stderr" => absent::<TerminalOutput>(i, "get-terminal-stderr"),
+        "wasi:clocks/monotonic-clock" => monotonic_clock(i),
+        "wasi:clocks/wall-clock" => wall_clock(i),
+        "wasi:filesystem/preopens" => {
+            i.func_wrap("get-directories", |_, ()| Ok((Vec::<(Resource<Descriptor>, String)>::new(),)))
+        }
+        "wasi:random/random" => random(i, "get-random-bytes", "get-random-u64"),
+        "wasi:random/insecure" => random(i, "get-insecure-random-bytes", "get-insecure-random-u64"),
+        "wasi:random/insecure-seed" => {
+            i.func_wrap("insecure-seed", |_, ()| Ok(((rand::rng().next_u64(), rand::rng().next_u64()),)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Interfaces use each other's resources, and each then exports them as well: all are defined in all, those that are not asked for
+/// do no harm.
+fn resources(i: &mut Interface) -> Result<()> {
+    resource::<IoError>(i, "error")?;
+    resource::<Pollable>(i, "pollable")?;
+    resource::<InputStream>(i, "input-stream")?;
+    resource::<OutputStream>(i, "output-stream")?;
+    resource::<Descriptor>(i, "descriptor")?;
+    resource::<TerminalInput>(i, "terminal-input")?;
+    resource::<TerminalOutput>(i, "terminal-output")
+}
+
+fn resource<T: 'static>(i: &mut Interface, name: &str) -> Result<()> {
+    i.resource(name, ResourceType::host::<T>(), |_, _| Ok(()))
+}
+
+fn absent<T: 'static>(interface: &mut Interface, name: &str) -> Result<()> {
+    interface.func_wrap(name, |_, ()| Ok((None::<Resource<T>>,)))
+}
+
+/// Everything is ready at once: a policy answers, it does not wait.
+fn poll(i: &mut Interface) -> Result<()> {
+    i.func_wrap("[method]pollable.ready", |_, _: (Resource<Pollable>,)| Ok((true,)))?;
+    i.func_wrap("[method]pollable.block", |_, _: (Resource<Pollable>,)| Ok(()))?;
+    i.func_wrap("poll", |_, (all,): (Vec<Resource<Pollable>>,)| Ok(((0_u32..).take(all.len()).collect::<Vec<u32>>(),)))
+}
+
+fn streams(i: &mut Interface) -> Result<()> {
+    for name in ["read", "blocking-read"] {
+        i.func_wrap(&format!("[method]input-stream.{name}"), |_, _: (Resource<InputStream>, u64)| {
+            Ok((Err::<Vec<u8>, _>(StreamError::Closed),))
+        })?;
+    }
+    i.func_wrap("[method]output-stream.check-write", |_, _: (Resource<OutputStream>,)| {
+        Ok((Ok::<_, StreamError>(CHUNK),))
+    })?;
+    for name in ["write", "blocking-write-and-flush"] {
+        i.func_wrap(&format!("[method]output-stream.{name}"), write)?;
+    }
+    for name in ["flush", "blocking-flush"] {
+        i.func_wrap(&format!("[method]output-stream.{name}"), |_, _: (Resource<OutputStream>,)| {
+            Ok((Ok::<(), StreamError>(()),))
+        })?;
+    }
+    i.func_wrap("[method]input-stream.subscribe", |_, _: (Resource<InputStream>,)| {
+        Ok((Resource::<Pollable>::new_own(0),))
+    })?;
+    i.func_wrap("[method]output-stream.subscribe", |_, _: (Resource<OutputStream>,)| {
+        Ok((Resource::<Pollable>::new_own(0),))
+    })
+}
+
+fn write(
+    mut store: Store<'_>,
+    (stream, bytes): (Resource<OutputStream>, Vec<u8>),
+) -> Result<(Result<(), StreamError>,)> {
+    store.data_mut().stdio(stream.rep() == STDERR, &bytes);
+    Ok((Ok(()),))
+}
+
+fn environment(i: &mut Interface) -> Result<()> {
+    i.func_wrap("get-environment", |_, ()| Ok((Vec::<(String, String)>::new(),)))?;
+    i.func_wrap("get-arguments", |_, ()| Ok((Vec::<String>::new(),)))?;
+    i.func_wrap("initial-cwd", |_, ()| Ok((None::<String>,)))
+}
+
+fn exit(i: &mut Interface) -> Result<()> {
+    i.func_wrap("exit", |_, (status,): (Result<(), ()>,)| -> Result<()> {
+        Err(Error::msg(format!("{EARLY} exit (with {})", if status.is_ok() { "success" } else { "failure" })))
+    })?;
+    i.func_wrap("exit-with-code", |_, (code,): (u8,)| -> Result<()> {
+        Err(Error::msg(format!("{EARLY} exit (with code {code})")))
+    })
+}
+
+fn monotonic_clock(i: &mut Interface) -> Result<()> {
+    i.func_wrap("now", |_, ()| Ok((u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX),)))?;
+    i.func_wrap("resolution", |_, ()| Ok((1_u64,)))?;
+    for name in ["subscribe-instant", "subscribe-duration"] {
+        i.func_wrap(name, |_, _: (u64,)| Ok((Resource::<Pollable>::new_own(0),)))?;
+    }
+    Ok(())
+}
+
+fn wall_clock(i: &mut Interface) -> Result<()> {
+    i.func_wrap("now", |_, ()| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok((Datetime { seconds: now.as_secs(), nanoseconds: now.subsec_nanos() },))
+    })?;
+    i.func_wrap("resolution", |_, ()| Ok((Datetime { seconds: 0, nanoseconds: 1 },)))
+}
+
+fn random(i: &mut Interface, bytes: &str, number: &str) -> Result<()> {
+    i.func_wrap(bytes, |_, (len,): (u64,)| {
+        if len > CHUNK {
+            return Err(Error::msg(format!(
+                "{EARLY} ask for more than {CHUNK} random bytes at once, and asked for {len}"
+            )));
+        }
+        let mut bytes = vec![0; usize::try_from(len)?];
+        rand::rng().fill_bytes(&mut bytes);
+        Ok((bytes,))
+    })?;
+    i.func_wrap(number, |_, ()| Ok((rand::rng().next_u64(),)))
+}

@@ -1,0 +1,183 @@
+//! Watches the plugins directory and gateway.yaml, and puts what changed to use. A thread of its own: compiling is no work for the
+//! threads that serve players.
+//!
+//! The watch on the directories only wakes the thread up; what it then does is look. Network file systems that tell nothing are
+//! therefore served as well, half a second later.
+
+use crate::{
+    catalog::{Catalog, Look, Report, Stamp, Watched},
+    config::Config,
+    gateway::Gateway,
+    snapshot::Snapshot,
+};
+use notify::{RecursiveMode, Watcher};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+/// A file that has not changed for so long is taken to be whole.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// How often to look although nothing was told.
+const POLL: Duration = Duration::from_millis(500);
+
+/// What is known of the plugins' files.
+#[derive(Debug, Default)]
+pub struct Reports(Mutex<Vec<Report>>);
+
+impl Reports {
+    /// As of the last look.
+    #[must_use]
+    pub fn get(&self) -> Vec<Report> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, reports: Vec<Report>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reports;
+    }
+}
+
+/// Why the thread wakes up.
+enum Wake {
+    Look,
+    Stop,
+}
+
+/// The running watch. It ends, and is waited for, when this is dropped.
+pub struct Reloading {
+    wake: mpsc::Sender<Wake>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Reloading {
+    fn drop(&mut self) {
+        // An error means that the thread has ended by itself.
+        let _ = self.wake.send(Wake::Stop);
+        if let Some(thread) = self.thread.take() {
+            // A panic in it has been told by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Reloader {
+    catalog: Catalog,
+    gateway: Arc<Gateway>,
+    reports: Arc<Reports>,
+    config: Config,
+    path: PathBuf,
+    file: Watched,
+}
+
+/// Loads the plugins and then follows the directory and the file `path`, which `config` was read from.
+///
+/// # Errors
+/// Where no thread can be started.
+pub fn start(
+    path: &Path,
+    config: Config,
+    mut catalog: Catalog,
+    gateway: Arc<Gateway>,
+    reports: Arc<Reports>,
+) -> io::Result<Reloading> {
+    catalog.load_all(&config.directory, &config);
+    let mut file = Watched::default();
+    file.take(Stamp::of(path));
+    let mut reloader = Reloader { catalog, gateway, reports, config, path: path.to_owned(), file };
+    reloader.install();
+    reloader.warn_of_unknown_plugins();
+    let (wake, woken) = mpsc::channel();
+    let watcher = watch(&reloader, wake.clone());
+    let thread = thread::Builder::new().name("reload".to_owned()).spawn(move || {
+        reloader.follow(&woken);
+        drop(watcher);
+    })?;
+    Ok(Reloading { wake, thread: Some(thread) })
+}
+
+/// Directories are watched, not files: a file that is replaced takes its watch with it.
+fn watch(reloader: &Reloader, wake: mpsc::Sender<Wake>) -> Option<notify::RecommendedWatcher> {
+    let parent = reloader.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let watching = notify::recommended_watcher(move |_| {
+        // An error means that the reloader has ended.
+        let _ = wake.send(Wake::Look);
+    });
+    let watched = watching.and_then(|mut watcher| {
+        watcher.watch(&reloader.config.directory, RecursiveMode::NonRecursive)?;
+        watcher.watch(parent, RecursiveMode::NonRecursive)?;
+        Ok(watcher)
+    });
+    watched
+        .map_err(|error| tracing::warn!(%error, "changes of files are not told by the system: looking every {POLL:?} instead"))
+        .ok()
+}
+
+impl Reloader {
+    fn follow(&mut self, woken: &mpsc::Receiver<Wake>) {
+        loop {
+            match woken.recv_timeout(POLL) {
+                Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Wake::Look) | Err(RecvTimeoutError::Timeout) => {}
+            }
+            while self.look() {
+                thread::sleep(SETTLE);
+            }
+        }
+    }
+
+    /// True where another look is wanted soon.
+    fn look(&mut self) -> bool {
+        let unsettled_config = self.look_at_config();
+        let unsettled = self.catalog.look(&self.config.directory, &self.config);
+        self.install();
+        unsettled || unsettled_config
+    }
+
+    fn look_at_config(&mut self) -> bool {
+        let stamp = Stamp::of(&self.path);
+        match self.file.look(stamp.clone()) {
+            Look::Same => return false,
+            Look::Unsettled => return true,
+            Look::Changed => self.file.take(stamp),
+        }
+        match Config::read(&self.path) {
+            Ok(config) => self.configure(config),
+            Err(error) => tracing::error!("configuration rejected, the running one stays: {error}"),
+        }
+        false
+    }
+
+    fn configure(&mut self, config: Config) {
+        let restart = self.config.restart_needed(&config);
+        if !restart.is_empty() {
+            tracing::warn!(keys = restart.join(", "), "these settings change with the next start only");
+        }
+        self.config = self.config.with_live_settings_of(config);
+        self.catalog.configure(&self.config);
+        self.warn_of_unknown_plugins();
+        tracing::info!("configuration read again");
+    }
+
+    fn install(&mut self) {
+        if let Some(plugins) = self.catalog.assemble() {
+            self.gateway.install(Snapshot::new(plugins, &self.gateway.metrics));
+        }
+        self.reports.set(self.catalog.report());
+    }
+
+    fn warn_of_unknown_plugins(&self) {
+        let snapshot = self.gateway.snapshot();
+        for name in self.config.configured_plugins() {
+            if !snapshot.plugins().iter().any(|plugin| &**plugin.name() == name) {
+                tracing::warn!(plugin = name, "plugins.settings names a plugin that is not loaded");
+            }
+        }
+    }
+}

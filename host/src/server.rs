@@ -1,0 +1,137 @@
+//! Accepts connections, gives each a task, and at the end lets all of them go in good order.
+
+use crate::{
+    auth::Verifier, config, gateway::Gateway, handshake, outbox::Closing, registry::Session, session,
+    throttle::Throttle,
+};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{JoinError, JoinSet},
+    time::{self, Instant},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::protocol::{Role, WebSocketConfig},
+};
+use tokio_util::sync::CancellationToken;
+
+/// The pause after an accept that failed, most likely for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves the listener until `stop`, then drains: no connection is accepted any more, send queues empty, sessions close with 1001.
+/// What is left after the configured time is cut off.
+pub async fn serve(
+    listener: TcpListener,
+    gateway: Arc<Gateway>,
+    config: Arc<config::Config>,
+    verifier: Option<Arc<Verifier>>,
+    stop: CancellationToken,
+) {
+    let failures = Throttle::new();
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(ended) = tasks.join_next() => account(&gateway, ended),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, remote)) => {
+                    let (gateway, config) = (Arc::clone(&gateway), Arc::clone(&config));
+                    tasks.spawn(connection(stream, remote, gateway, config, verifier.clone(), stop.clone()));
+                }
+                Err(error) => {
+                    gateway.metrics.handshake_refused("accept_failed");
+                    if let Some(held_back) = failures.permit() {
+                        tracing::error!(%error, held_back, "cannot accept connections, trying again (raise the limit of open files?)");
+                    }
+                    time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    drain(&gateway, tasks, config.server.drain_timeout).await;
+}
+
+async fn drain(gateway: &Gateway, mut tasks: JoinSet<Option<&'static str>>, timeout: Duration) {
+    tracing::info!(connections = tasks.len(), "draining");
+    gateway.registry.each(|session| session.outbox.close(going_away()));
+    let deadline = Instant::now() + timeout;
+    while let Ok(Some(ended)) = time::timeout_at(deadline, tasks.join_next()).await {
+        account(gateway, ended);
+    }
+    if !tasks.is_empty() {
+        tracing::warn!(connections = tasks.len(), "cut off: they did not empty their queues in time");
+        tasks.shutdown().await;
+    }
+}
+
+fn going_away() -> Closing {
+    Closing { code: 1001, reason: "the gateway stops".to_owned(), cause: "drain" }
+}
+
+/// A panic ends the session it happened in, and no other.
+fn account(gateway: &Gateway, ended: Result<Option<&'static str>, JoinError>) {
+    match ended {
+        Ok(Some(cause)) => gateway.metrics.disconnected(cause),
+        Ok(None) => {}
+        Err(error) => {
+            tracing::error!(%error, "a session ended by a defect of the gateway: please report it");
+            gateway.metrics.disconnected("panic");
+        }
+    }
+}
+
+/// A connection's life. Nothing where it became no session, else why that ended.
+async fn connection(
+    mut stream: TcpStream,
+    remote: SocketAddr,
+    gateway: Arc<Gateway>,
+    config: Arc<config::Config>,
+    verifier: Option<Arc<Verifier>>,
+    stop: CancellationToken,
+) -> Option<&'static str> {
+    let server = &config.server;
+    // A packet waits for nobody. An error means that the connection is gone, which the next step sees.
+    let _ = stream.set_nodelay(true);
+    let upgrade = tokio::select! {
+        upgrade = time::timeout(server.handshake_timeout, handshake::upgrade(&mut stream, verifier.as_deref())) => upgrade,
+        () = stop.cancelled() => return None,
+    };
+    let upgraded = match upgrade {
+        Ok(Ok(upgraded)) => upgraded,
+        Ok(Err(refused)) => {
+            tracing::debug!(%remote, %refused, "handshake refused");
+            gateway.metrics.handshake_refused(refused.reason());
+            let _ =
+                time::timeout(server.handshake_timeout.min(Duration::from_secs(2)), session::linger(&mut stream)).await;
+            return None;
+        }
+        Err(_) => {
+            tracing::debug!(%remote, "handshake timed out");
+            gateway.metrics.handshake_refused("timeout");
+            return None;
+        }
+    };
+    let limits = WebSocketConfig::default()
+        .read_buffer_size(server.read_buffer_bytes)
+        .write_buffer_size(server.write_buffer_bytes)
+        .max_message_size(Some(server.max_message_bytes))
+        .max_frame_size(Some(server.max_message_bytes));
+    let socket = WebSocketStream::from_partially_read(stream, upgraded.early, Role::Server, Some(limits)).await;
+    let session = gateway.registry.insert(Session::new(remote, server.outbox));
+    if let Some(user) = upgraded.user {
+        // A fresh session is bound to nobody, so this cannot be refused.
+        let _ = gateway.registry.bind(&session, user);
+    }
+    if stop.is_cancelled() {
+        session.outbox.close(going_away());
+    }
+    gateway.metrics.connections.inc();
+    tracing::debug!(session = %session.id, %remote, user = session.user(), "session began");
+    let id = session.id;
+    let cause = session::run(socket, session, &gateway, server).await;
+    tracing::debug!(session = %id, cause, "session ended");
+    Some(cause)
+}

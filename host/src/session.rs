@@ -1,0 +1,232 @@
+//! One actor per connection: it owns the socket, reads packets, writes what its outbox holds, and pings.
+
+use crate::{
+    config,
+    gateway::Gateway,
+    outbox::{Closing, Outgoing},
+    packet::{HEADER_LEN, Header, ROUTE_SYSTEM},
+    registry::Registered,
+};
+use bytes::{Bytes, BytesMut};
+use futures_util::{FutureExt, SinkExt, StreamExt};
+use prost::Message as _;
+use std::{
+    future::{Future, poll_fn},
+    ops::ControlFlow,
+    pin::pin,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{self, Instant},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error, Message,
+        error::{CapacityError, ProtocolError},
+        protocol::CloseFrame,
+    },
+};
+
+/// Packets that are read before others get their turn on the thread.
+const BATCH: usize = 64;
+
+/// How long the other side may take to see its close frame.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How a session ended: the label of `gateway_disconnections_total`, and what the other side is told.
+struct End {
+    cause: &'static str,
+    told: Option<(u16, String)>,
+}
+
+impl End {
+    fn silent(cause: &'static str) -> Self {
+        Self { cause, told: None }
+    }
+
+    fn told(cause: &'static str, code: u16, reason: impl Into<String>) -> Self {
+        Self { cause, told: Some((code, reason.into())) }
+    }
+}
+
+impl From<Closing> for End {
+    fn from(closing: Closing) -> Self {
+        Self::told(closing.cause, closing.code, closing.reason)
+    }
+}
+
+/// Serves a connection until it ends, and answers with the reason.
+pub async fn run(
+    mut socket: WebSocketStream<TcpStream>,
+    session: Registered,
+    gateway: &Gateway,
+    config: &config::Server,
+) -> &'static str {
+    let mut actor =
+        Actor { socket: &mut socket, session: &session, gateway, config, batch: Vec::new(), heard: Instant::now() };
+    let End { cause, told } = match actor.welcome().await {
+        ControlFlow::Continue(()) => actor.serve().await,
+        ControlFlow::Break(end) => end,
+    };
+    // From here on nothing reaches it any more.
+    drop(session);
+    if let Some((code, reason)) = told {
+        // Whoever does not want to hear it is gone all the same.
+        let _ = time::timeout(LINGER, part(socket, code, reason)).await;
+    }
+    cause
+}
+
+struct Actor<'a> {
+    socket: &'a mut WebSocketStream<TcpStream>,
+    session: &'a Registered,
+    gateway: &'a Gateway,
+    config: &'a config::Server,
+    /// What is being written; empty between writes.
+    batch: Vec<Outgoing>,
+    heard: Instant,
+}
+
+impl Actor<'_> {
+    /// The first packet that a client receives.
+    async fn welcome(&mut self) -> ControlFlow<End> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let welcome = gateway_proto::Welcome {
+            session_id: self.session.id.to_string(),
+            server_time_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+        };
+        self.batch.push(Outgoing { header: Header::push(ROUTE_SYSTEM, 0), payload: welcome.encode_to_vec().into() });
+        self.write().await
+    }
+
+    async fn serve(&mut self) -> End {
+        let mut timer = pin!(time::sleep(self.config.ping_interval));
+        loop {
+            let flow = tokio::select! {
+                biased;
+                closing = poll_fn(|cx| self.session.outbox.poll_drain(cx, &mut self.batch)) => {
+                    let written = self.write().await;
+                    match closing {
+                        Some(closing) => ControlFlow::Break(closing.into()),
+                        None => written,
+                    }
+                }
+                message = self.socket.next() => self.read(message),
+                () = &mut timer => {
+                    let next = Instant::now() + self.config.ping_interval;
+                    timer.as_mut().reset(next.min(self.heard + self.config.idle_timeout));
+                    self.ping().await
+                }
+            };
+            if let ControlFlow::Break(end) = flow {
+                return end;
+            }
+        }
+    }
+
+    /// Serves a message and those that are ready behind it, as long as the answers do not pile up.
+    fn read(&mut self, first: Option<Result<Message, Error>>) -> ControlFlow<End> {
+        self.heard = Instant::now();
+        let mut message = first;
+        for _ in 0..BATCH {
+            match message {
+                Some(Ok(Message::Binary(packet))) => self.gateway.on_packet(self.session, packet),
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Ok(Message::Text(_))) => {
+                    return ControlFlow::Break(End::told("text", 1003, "packets are binary messages"));
+                }
+                Some(Ok(Message::Close(_))) => return ControlFlow::Break(End::told("closed", 1000, "")),
+                Some(Err(error)) => return ControlFlow::Break(ended(&error)),
+                None => return ControlFlow::Break(End::silent("closed")),
+            }
+            if self.session.outbox.queued_bytes() >= self.config.write_buffer_bytes {
+                break;
+            }
+            let Some(next) = self.socket.next().now_or_never() else { break };
+            message = next;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Writes what is in the batch: all of it into the socket's buffer, then one flush.
+    async fn write(&mut self) -> ControlFlow<End> {
+        let count = self.batch.len();
+        let writing = async {
+            for outgoing in self.batch.drain(..) {
+                self.socket.feed(Message::Binary(encode(&outgoing))).await?;
+            }
+            self.socket.flush().await
+        };
+        let flow = written(self.session, self.config.idle_timeout, writing).await;
+        // What a burst took is given back.
+        self.batch = Vec::new();
+        if flow.is_continue() {
+            self.gateway.metrics.sent.inc_by(count as u64);
+        }
+        flow
+    }
+
+    async fn ping(&mut self) -> ControlFlow<End> {
+        if self.heard.elapsed() >= self.config.idle_timeout {
+            return ControlFlow::Break(End::told("idle", 1001, "idle: nothing was heard for too long"));
+        }
+        written(self.session, self.config.idle_timeout, self.socket.send(Message::Ping(Bytes::new()))).await
+    }
+}
+
+/// Bounds a write: a client that does not read ends by the timeout, or at once where its full queue is to close it.
+async fn written(
+    session: &Registered,
+    timeout: Duration,
+    writing: impl Future<Output = Result<(), Error>>,
+) -> ControlFlow<End> {
+    let overflow = poll_fn(|cx| session.outbox.poll_overflow(cx));
+    tokio::select! {
+        biased;
+        outcome = time::timeout(timeout, writing) => match outcome {
+            Ok(Ok(())) => ControlFlow::Continue(()),
+            Ok(Err(error)) => ControlFlow::Break(ended(&error)),
+            Err(_) => ControlFlow::Break(End::silent("write_timeout")),
+        },
+        closing = overflow => ControlFlow::Break(closing.into()),
+    }
+}
+
+fn encode(outgoing: &Outgoing) -> Bytes {
+    let mut packet = BytesMut::with_capacity(HEADER_LEN + outgoing.payload.len());
+    packet.extend_from_slice(&outgoing.header.encode());
+    packet.extend_from_slice(&outgoing.payload);
+    packet.freeze()
+}
+
+fn ended(error: &Error) -> End {
+    match error {
+        Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
+            End::told("too_large", 1009, format!("a message of {size} bytes is over max_message_bytes, {max_size}"))
+        }
+        Error::ConnectionClosed | Error::AlreadyClosed => End::silent("closed"),
+        Error::Io(_) | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::silent("gone"),
+        Error::Utf8(_) => End::told("protocol_error", 1007, "text has to be UTF-8"),
+        other => End::told("protocol_error", 1002, other.to_string()),
+    }
+}
+
+/// Says good-bye, then reads on until the other side has closed: to close with bytes unread would reset the connection, and the
+/// close frame could be lost on the way.
+async fn part(mut socket: WebSocketStream<TcpStream>, code: u16, mut reason: String) {
+    reason.truncate(reason.floor_char_boundary(123));
+    // An error here means that the other side is gone, or has closed by itself.
+    let _ = socket.close(Some(CloseFrame { code: code.into(), reason: reason.into() })).await;
+    linger(socket.get_mut()).await;
+}
+
+/// Ends a connection in a way that what was written still arrives. Runs under a timeout of the caller's.
+pub(crate) async fn linger(stream: &mut TcpStream) {
+    if stream.shutdown().await.is_ok() {
+        let mut rest = [0; 4096];
+        while matches!(stream.read(&mut rest).await, Ok(1..)) {}
+    }
+}

@@ -1,0 +1,89 @@
+//! Short ways to say what the gateway shall do.
+
+use crate::{Action, Answer, Closing, Delivery, Publication, SessionId, Target};
+use std::{fmt, str::FromStr};
+
+impl Action {
+    /// Publish the payload of this call, byte for byte.
+    pub fn publish(topic: impl Into<String>) -> Self {
+        Self::Publish(Publication { topic: topic.into(), body: None })
+    }
+
+    /// Publish a message of your own.
+    pub fn publish_body(topic: impl Into<String>, body: impl Into<Vec<u8>>) -> Self {
+        Self::Publish(Publication { topic: topic.into(), body: Some(body.into()) })
+    }
+
+    /// Answer the packet with status 0.
+    pub fn reply(body: impl Into<Vec<u8>>) -> Self {
+        Self::Reply(Answer { status: 0, body: body.into() })
+    }
+
+    /// Push the payload of this call, byte for byte.
+    #[must_use]
+    pub fn deliver(to: Target, route: u8) -> Self {
+        Self::Deliver(Delivery { to, route, body: None })
+    }
+
+    /// Push a message of your own.
+    pub fn deliver_body(to: Target, route: u8, body: impl Into<Vec<u8>>) -> Self {
+        Self::Deliver(Delivery { to, route, body: Some(body.into()) })
+    }
+
+    /// Close the session that sent the packet. The code is 1000 or 3000 to 4999.
+    pub fn close(code: u16, reason: impl Into<String>) -> Self {
+        Self::Close(Closing { code, reason: reason.into() })
+    }
+}
+
+/// A text that is no session id.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotASessionId;
+
+impl fmt::Display for NotASessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a session id is a UUID: 32 hexadecimal digits, in groups of 8-4-4-4-12")
+    }
+}
+
+impl std::error::Error for NotASessionId {}
+
+impl FromStr for SessionId {
+    type Err = NotASessionId;
+
+    fn from_str(text: &str) -> Result<Self, NotASessionId> {
+        let groups: Vec<_> = text.split('-').collect();
+        let lengths: Vec<_> = groups.iter().map(|group| group.len()).collect();
+        let digits = groups.concat();
+        if lengths != [8, 4, 4, 4, 12] || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(NotASessionId);
+        }
+        let half = |digits| u64::from_str_radix(digits, 16).map_err(|_| NotASessionId);
+        Ok(Self { high: half(&digits[..16])?, low: half(&digits[16..])? })
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (high, low) = (self.high, self.low);
+        let groups = [high >> 32, high >> 16 & 0xffff, high & 0xffff, low >> 48, low & 0xffff_ffff_ffff];
+        let [a, b, c, d, e] = groups;
+        write!(f, "{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_id_reads_as_it_is_written() {
+        let text = "01234567-89ab-cdef-0123-456789abcdef";
+        let id: SessionId = text.parse().unwrap();
+        assert_eq!((id.high, id.low), (0x0123_4567_89ab_cdef, 0x0123_4567_89ab_cdef));
+        assert_eq!(id.to_string(), text);
+        for other in ["", "0123456789abcdef0123456789abcdef", "g1234567-89ab-cdef-0123-456789abcdef", "é"] {
+            assert_eq!(other.parse::<SessionId>().unwrap_err(), NotASessionId);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The chat route: which topic a request goes to, whose session it is, and who receives what a backend answers.
+//!
+//! Only what is decided on is decoded. The rest of a message passes unread and unchanged, fields of a newer version included.
+
+use gateway_plugin_sdk::{Action, NoConfig, Packet, Policy, Rejection, Settings, Target, export};
+use prost::Message;
+
+#[cfg(test)]
+mod tests;
+
+const ROUTE: u8 = 0x01;
+const REQUESTS: &str = "game:request:";
+const BROADCAST: &str = "broadcast";
+
+/// Of `chat.ChatRequest`.
+#[derive(Message)]
+struct Request {
+    #[prost(message, optional, tag = "1")]
+    base: Option<Base>,
+}
+
+/// Of `common.MessageBase`.
+#[derive(Message)]
+struct Base {
+    #[prost(string, tag = "1")]
+    game_id: String,
+    #[prost(int32, tag = "2")]
+    user_id: i32,
+}
+
+/// Of `chat.ChatResponse` and of `chat.MessageBroadcast`, which have it in common.
+#[derive(Message)]
+struct Targets {
+    #[prost(int32, tag = "10")]
+    user_id: i32,
+    #[prost(string, tag = "11")]
+    session_id: String,
+}
+
+struct Chat {
+    games: Vec<String>,
+}
+
+impl Policy for Chat {
+    const NAME: &str = "chat";
+    const ROUTES: &[u8] = &[ROUTE];
+    type Config = NoConfig;
+
+    fn configure(settings: Settings<NoConfig>) -> Result<Self, String> {
+        Ok(Self { games: settings.games })
+    }
+
+    fn topics(&self) -> Vec<String> {
+        vec![BROADCAST.to_owned()]
+    }
+
+    fn on_packet(&mut self, packet: &Packet, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
+        let request =
+            Request::decode(payload).map_err(|error| Rejection::malformed(format!("ChatRequest: {error}")))?;
+        let base = request.base.ok_or_else(|| Rejection::malformed("ChatRequest.base is missing"))?;
+        if base.game_id.is_empty() {
+            return Err(Rejection::malformed("ChatRequest.base.game_id is missing"));
+        }
+        if base.user_id <= 0 {
+            return Err(Rejection::malformed("ChatRequest.base.user_id has to be positive"));
+        }
+        if !self.knows(&base.game_id) {
+            return Err(Rejection::rejected("ChatRequest.base.game_id is no game of this gateway"));
+        }
+        let publish = Action::publish([REQUESTS, &base.game_id].concat());
+        match packet.user {
+            None => Ok(vec![Action::Bind(base.user_id), publish]),
+            Some(user) if user == base.user_id => Ok(vec![publish]),
+            Some(_) => Err(Rejection::forbidden("ChatRequest.base.user_id is not the user of this session")),
+        }
+    }
+
+    fn on_message(&mut self, _topic: &str, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
+        let targets = Targets::decode(payload)
+            .map_err(|error| Rejection::malformed(format!("neither ChatResponse nor MessageBroadcast: {error}")))?;
+        let target = match (targets.session_id.as_str(), targets.user_id) {
+            ("", 0) => return Err(Rejection::malformed("neither target_user_id nor target_session_id is set")),
+            ("", user) => Target::User(user),
+            (session, _) => Target::Session(
+                session.parse().map_err(|error| Rejection::malformed(format!("target_session_id: {error}")))?,
+            ),
+        };
+        Ok(vec![Action::deliver(target, ROUTE)])
+    }
+}
+
+impl Chat {
+    /// With no games configured, any id that cannot be mistaken for another topic.
+    fn knows(&self, game: &str) -> bool {
+        if self.games.is_empty() {
+            return game.len() <= 64 && game.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+        }
+        self.games.iter().any(|known| known == game)
+    }
+}
+
+export!(Chat);

@@ -1,0 +1,114 @@
+use super::*;
+use chat_proto::{
+    chat::{ChatRequest, ChatResponse, MessageBroadcast},
+    common::MessageBase,
+};
+use gateway_plugin_sdk::testing::Harness;
+use proptest::prelude::*;
+
+const MMO: &str = r#"{"games":["mmo"]}"#;
+
+fn request(game_id: &str, user_id: i32) -> Vec<u8> {
+    let base = MessageBase { game_id: game_id.to_owned(), user_id, timestamp: 5 };
+    ChatRequest { base: Some(base), content: "hi".to_owned(), ..Default::default() }.encode_to_vec()
+}
+
+#[track_caller]
+fn refused(settings: &str, payload: &[u8], status: u16) {
+    let rejection = Harness::<Chat>::new(settings).unwrap().packet(ROUTE, payload).unwrap_err();
+    assert_eq!(rejection.status, status, "{}", rejection.message);
+}
+
+#[test]
+fn the_first_request_binds_the_session_and_every_request_is_published() {
+    let mut chat = Harness::<Chat>::new(MMO).unwrap();
+    assert_eq!(chat.topics, ["broadcast"]);
+    let publish = Action::publish("game:request:mmo");
+    assert_eq!(chat.packet(ROUTE, &request("mmo", 7)).unwrap(), [Action::Bind(7), publish.clone()]);
+    assert_eq!(chat.packet(ROUTE, &request("mmo", 7)).unwrap(), [publish]);
+    assert_eq!(chat.packet(ROUTE, &request("mmo", 8)).unwrap_err().status, 6);
+}
+
+#[test]
+fn what_is_missing_or_broken_is_malformed() {
+    refused(MMO, b"\xff", 2);
+    refused(MMO, &ChatRequest::default().encode_to_vec(), 2);
+    for (game, user) in [("", 7), ("mmo", 0), ("mmo", -1)] {
+        refused(MMO, &request(game, user), 2);
+    }
+}
+
+#[test]
+fn only_configured_games_are_served_or_any_harmless_id_without() {
+    refused(MMO, &request("other", 7), 4);
+    let long = "x".repeat(65);
+    for game in ["a b", "a:b", "a\n", "*", "ü", &long] {
+        refused("{}", &request(game, 7), 4);
+    }
+    let mut any = Harness::<Chat>::new("{}").unwrap();
+    assert_eq!(any.packet(ROUTE, &request("A_z.0-9", 7)).unwrap()[1], Action::publish("game:request:A_z.0-9"));
+}
+
+#[test]
+fn settings_that_nobody_knows_are_refused() {
+    let error = Harness::<Chat>::new(r#"{"config":{"colour":"red"}}"#).err().unwrap();
+    assert!(error.contains("colour"), "{error}");
+}
+
+fn delivered(payload: &[u8]) -> Result<Vec<Action>, u16> {
+    Harness::<Chat>::new(MMO).unwrap().message("broadcast", payload).map_err(|rejection| rejection.status)
+}
+
+#[test]
+fn a_message_for_nobody_is_refused() {
+    assert_eq!(delivered(b""), Err(2));
+    assert_eq!(delivered(&request("mmo", 7)), Err(2));
+    let junk = ChatResponse { target_session_id: "junk".to_owned(), ..Default::default() };
+    assert_eq!(delivered(&junk.encode_to_vec()), Err(2));
+}
+
+prop_compose! {
+    fn response()(
+        base in any::<Option<(String, i32, i64)>>(),
+        success: bool, error_message: String, message_id: i64, timestamp: i64, target_user_id: i32,
+        session in any::<Option<(u64, u64)>>(),
+    ) -> ChatResponse {
+        let base = base.map(|(game_id, user_id, timestamp)| MessageBase { game_id, user_id, timestamp });
+        let id = |(high, low)| gateway_plugin_sdk::SessionId { high, low }.to_string();
+        let target_session_id = session.map(id).unwrap_or_default();
+        ChatResponse { base, success, error_message, message_id, timestamp, target_user_id, target_session_id }
+    }
+}
+
+prop_compose! {
+    fn broadcast()(
+        message_id: i64, sender_id: i32, sender_name: String, channel_id: i32, content: String, timestamp: i64,
+        r#type in 0..4, target_user_id in 1..i32::MAX,
+    ) -> MessageBroadcast {
+        MessageBroadcast { message_id, sender_id, sender_name, channel_id, content, timestamp, r#type, target_user_id }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_response_goes_to_its_session_else_to_its_user(response in response()) {
+        let expected = match (response.target_session_id.as_str(), response.target_user_id) {
+            ("", 0) => Err(2),
+            ("", user) => Ok(Target::User(user)),
+            (session, _) => Ok(Target::Session(session.parse().unwrap())),
+        };
+        prop_assert_eq!(delivered(&response.encode_to_vec()), expected.map(|to| vec![Action::deliver(to, ROUTE)]));
+    }
+
+    #[test]
+    fn a_broadcast_goes_to_its_user(broadcast in broadcast()) {
+        let expected = Action::deliver(Target::User(broadcast.target_user_id), ROUTE);
+        prop_assert_eq!(delivered(&broadcast.encode_to_vec()), Ok(vec![expected]));
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes: Vec<u8>) {
+        let _ = delivered(&bytes);
+        let _ = Harness::<Chat>::new(MMO).unwrap().packet(ROUTE, &bytes);
+    }
+}

@@ -1,0 +1,115 @@
+//! Plays the chat backend: it hears the requests of each game, answers the sender, and forwards the message to its receiver.
+//!
+//! It serves no route. To the gateway it is a plugin like any other, which shows that a backend can be one.
+
+use chat_proto::chat::{ChatRequest, ChatResponse, MessageBroadcast};
+use gateway_plugin_sdk::{Action, Policy, Rejection, Settings, export};
+use prost::Message;
+use serde::Deserialize;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const REQUESTS: &str = "game:request:";
+const BROADCAST: &str = "broadcast";
+
+/// What the operator may write.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    /// The games that it plays the backend of; without it, all that are configured.
+    games: Option<Vec<String>>,
+}
+
+struct DemoChat {
+    games: Vec<String>,
+}
+
+impl Policy for DemoChat {
+    const NAME: &str = "demo-chat";
+    const ROUTES: &[u8] = &[];
+    type Config = Config;
+
+    fn configure(settings: Settings<Config>) -> Result<Self, String> {
+        let games = settings.config.games.unwrap_or_else(|| settings.games.clone());
+        match games.iter().find(|game| !settings.games.contains(game)) {
+            Some(unknown) => Err(format!("games: {unknown:?} is not under `games` in gateway.yaml")),
+            None => Ok(Self { games }),
+        }
+    }
+
+    fn topics(&self) -> Vec<String> {
+        self.games.iter().map(|game| [REQUESTS, game].concat()).collect()
+    }
+
+    fn on_message(&mut self, _topic: &str, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
+        let request =
+            ChatRequest::decode(payload).map_err(|error| Rejection::malformed(format!("ChatRequest: {error}")))?;
+        let sender = request.base.as_ref().map_or(0, |base| base.user_id);
+        // Unlike a counter, the clock goes on through a reload.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let message_id = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
+        let timestamp = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        let response = ChatResponse {
+            base: request.base,
+            success: true,
+            message_id,
+            timestamp,
+            target_user_id: sender,
+            target_session_id: request.meta.map(|meta| meta.session_id).unwrap_or_default(),
+            ..Default::default()
+        };
+        let mut actions = vec![Action::publish_body(BROADCAST, response.encode_to_vec())];
+        if request.receiver_id > 0 {
+            let broadcast = MessageBroadcast {
+                message_id,
+                sender_id: sender,
+                sender_name: format!("user {sender}"),
+                channel_id: request.channel_id,
+                content: request.content,
+                timestamp,
+                r#type: request.r#type,
+                target_user_id: request.receiver_id,
+            };
+            actions.push(Action::publish_body(BROADCAST, broadcast.encode_to_vec()));
+        }
+        Ok(actions)
+    }
+}
+
+export!(DemoChat);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chat_proto::common::MessageBase;
+    use gateway_plugin_sdk::testing::Harness;
+
+    #[track_caller]
+    fn published(action: &Action) -> &[u8] {
+        match action {
+            Action::Publish(publication) if publication.topic == BROADCAST => publication.body.as_deref().unwrap(),
+            other => panic!("not a publish on {BROADCAST}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_request_is_answered_and_forwarded() {
+        let mut demo = Harness::<DemoChat>::new(r#"{"games":["mmo","rpg"]}"#).unwrap();
+        assert_eq!(demo.topics, ["game:request:mmo", "game:request:rpg"]);
+        let base = MessageBase { game_id: "mmo".to_owned(), user_id: 1, timestamp: 5 };
+        let request =
+            ChatRequest { base: Some(base.clone()), receiver_id: 2, content: "hello".to_owned(), ..Default::default() };
+        let actions = demo.message("game:request:mmo", &request.encode_to_vec()).unwrap();
+        let response = ChatResponse::decode(published(&actions[0])).unwrap();
+        assert_eq!((response.base, response.success, response.target_user_id), (Some(base), true, 1));
+        let broadcast = MessageBroadcast::decode(published(&actions[1])).unwrap();
+        assert_eq!((broadcast.sender_id, broadcast.target_user_id, &*broadcast.content), (1, 2, "hello"));
+        assert_eq!(broadcast.message_id, response.message_id);
+    }
+
+    #[test]
+    fn it_can_be_left_out() {
+        let demo = Harness::<DemoChat>::new(r#"{"games":["mmo"],"config":{"games":[]}}"#).unwrap();
+        assert!(demo.topics.is_empty());
+        assert!(Harness::<DemoChat>::new(r#"{"games":["mmo"],"config":{"games":["x"]}}"#).is_err());
+    }
+}

@@ -1,0 +1,33 @@
+//! The system route: the heartbeat, whose payload comes back unchanged.
+
+use gateway_plugin_sdk::{Action, NoConfig, Packet, Policy, Rejection, Settings, export};
+
+struct System;
+
+impl Policy for System {
+    const NAME: &str = "system";
+    const ROUTES: &[u8] = &[0x03];
+    type Config = NoConfig;
+
+    fn configure(_: Settings<NoConfig>) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn on_packet(&mut self, _: &Packet, _: &[u8]) -> Result<Vec<Action>, Rejection> {
+        Ok(vec![Action::Echo])
+    }
+}
+
+export!(System);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gateway_plugin_sdk::testing::Harness;
+
+    #[test]
+    fn a_heartbeat_is_echoed() {
+        let mut system = Harness::<System>::new("{}").unwrap();
+        assert_eq!(system.packet(0x03, b"beat").unwrap(), [Action::Echo]);
+    }
+}

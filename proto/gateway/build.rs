@@ -1,0 +1,8 @@
+//! Compiles the .proto files with protox, so that no protoc need be installed.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let files = protox::compile(["gateway.proto"], ["proto"])?;
+    prost_build::Config::new().compile_fds(files)?;
+    println!("cargo:rerun-if-changed=proto");
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! The real binary, in a folder of its own, on ports of its own.
+
+use crate::{Client, PATIENCE, eventually};
+use serde_json::Value;
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    process::{Child, Command},
+    time,
+};
+
+/// The plugin that plays the chat backend.
+pub const DEMO_CHAT: &str = "demo-chat";
+
+/// The root of the repository.
+#[must_use]
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// The compiled plugin with this name, as `make plugins` left it.
+#[must_use]
+pub fn dist(plugin: &str) -> PathBuf {
+    root().join("plugins/dist").join(format!("{plugin}.wasm"))
+}
+
+/// What a gateway is started with.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// More of gateway.yaml. Keys of `server` go into the line after it.
+    pub yaml: String,
+    /// The keys of `server`, beside host and port.
+    pub server: String,
+    /// What is in the plugins directory at the start.
+    pub plugins: Vec<&'static str>,
+    /// The limit of open files, where it is not the machine's.
+    pub open_files: Option<u32>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            yaml: "games: [{ id: mmo }]".to_owned(),
+            server: String::new(),
+            plugins: vec!["chat", "system"],
+            open_files: None,
+        }
+    }
+}
+
+impl Setup {
+    /// Chat and system with the game `mmo`, and this Redis as the bus.
+    #[must_use]
+    pub fn redis(redis: &crate::Redis) -> Self {
+        let yaml = format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{}\" }}", redis.port);
+        Self { yaml, ..Self::default() }
+    }
+
+    /// Chat and system on the embedded bus, with these keys of `server`.
+    #[must_use]
+    pub fn server(keys: &str) -> Self {
+        Self { server: keys.to_owned(), ..Self::default() }
+    }
+}
+
+/// A running gateway. It is killed when this is dropped.
+pub struct Gateway {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// Where operators ask.
+    pub admin: SocketAddr,
+    folder: TempDir,
+    child: Child,
+    log: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Gateway {
+    /// Starts a gateway and waits until it serves.
+    pub async fn start(setup: Setup) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("plugins")).unwrap();
+        for plugin in &setup.plugins {
+            let file = dist(plugin);
+            fs::copy(&file, folder.path().join(format!("plugins/{plugin}.wasm")))
+                .unwrap_or_else(|error| panic!("{}: {error} (make plugins builds it)", file.display()));
+        }
+        fs::write(folder.path().join("gateway.yaml"), yaml(&setup)).unwrap();
+        Self::start_in(folder, setup.open_files).await
+    }
+
+    async fn start_in(folder: TempDir, open_files: Option<u32>) -> Self {
+        let mut command = Self::command(open_files);
+        command.args(["run", "--log-format", "json"]).current_dir(&folder);
+        let mut child = command.stderr(Stdio::piped()).kill_on_drop(true).spawn().expect("the gateway, built");
+        let log: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let sink = Arc::clone(&log);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                sink.lock().unwrap().push(line);
+            }
+        });
+        let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut gateway = Self { address: unknown, admin: unknown, folder, child, log };
+        gateway.address = gateway.listening("listening (server.host and server.port)").await;
+        gateway.admin = gateway.listening("listening (admin.listen)").await;
+        gateway.logged("serving").await;
+        gateway
+    }
+
+    /// The command `gateway`, as built.
+    #[must_use]
+    pub fn command(open_files: Option<u32>) -> Command {
+        // The tests are built into target/PROFILE/deps, the binary into target/PROFILE.
+        let binary = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("gateway");
+        let Some(limit) = open_files else { return Command::new(binary) };
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\"")).arg(binary);
+        command
+    }
+
+    async fn listening(&self, what: &str) -> SocketAddr {
+        self.logged(what).await["fields"]["address"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// A client that is connected.
+    pub async fn client(&self) -> Client {
+        Client::connect(self.address).await
+    }
+
+    /// The plugins directory.
+    #[must_use]
+    pub fn plugins(&self) -> PathBuf {
+        self.folder.path().join("plugins")
+    }
+
+    /// A plugin's file in it.
+    #[must_use]
+    pub fn plugin(&self, name: &str) -> PathBuf {
+        self.plugins().join(format!("{name}.wasm"))
+    }
+
+    /// gateway.yaml.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("gateway.yaml")
+    }
+
+    /// Writes gateway.yaml anew, from a setup.
+    pub fn reconfigure(&self, setup: &Setup) {
+        fs::write(self.config(), yaml(setup)).unwrap();
+    }
+
+    /// The first log line that contains the text, in its message or in a field; waits for it.
+    pub async fn logged(&self, text: &str) -> Value {
+        self.logged_after(0, text).await
+    }
+
+    /// The same, among the lines after the first `skip`.
+    pub async fn logged_after(&self, skip: usize, text: &str) -> Value {
+        let found = eventually(&format!("a log line with {text:?}"), || async {
+            self.log_lines().into_iter().skip(skip).find(|line| line.to_string().contains(text))
+        });
+        tokio::select! {
+            line = found => line,
+            () = time::sleep(PATIENCE / 2) => panic!("no log line with {text:?} in: {:#?}", self.log_lines()),
+        }
+    }
+
+    /// Every log line so far.
+    #[must_use]
+    pub fn log_lines(&self) -> Vec<Value> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// A GET on the admin listener: the status and the body.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.admin).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
+        (head[9..12].parse().unwrap(), body.to_owned())
+    }
+
+    /// The metric written so, with its labels in any order: `gateway_sessions`, `gateway_disconnections_total{reason="idle"}`. 0 where
+    /// it is not there yet.
+    pub async fn metric(&self, wanted: &str) -> f64 {
+        let (_, text) = self.get("/metrics").await;
+        let wanted = series(wanted);
+        let lines = text.lines().filter_map(|line| line.rsplit_once(' '));
+        lines.filter(|(name, _)| series(name) == wanted).map(|(_, value)| value.parse::<f64>().unwrap()).sum()
+    }
+
+    /// Waits until the metric has the value.
+    #[allow(clippy::float_cmp, reason = "counts are whole")]
+    pub async fn metric_is(&self, wanted: &str, value: f64) {
+        let what = format!("{wanted} {value}");
+        eventually(&what, || async { (self.metric(wanted).await == value).then_some(()) }).await;
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// Sends a signal, such as `TERM`.
+    pub async fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().await.unwrap().success());
+    }
+
+    /// Waits for the end of the process.
+    pub async fn exit(&mut self) -> ExitStatus {
+        time::timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap()
+    }
+}
+
+fn series(name: &str) -> (String, Vec<String>) {
+    let (name, labels) = name.split_once('{').unwrap_or((name, ""));
+    let mut labels: Vec<_> = labels.trim_end_matches('}').split(',').map(str::to_owned).collect();
+    labels.sort();
+    (name.to_owned(), labels)
+}
+
+fn yaml(setup: &Setup) -> String {
+    let server = if setup.server.is_empty() { String::new() } else { format!(", {}", setup.server) };
+    let Setup { yaml, .. } = setup;
+    let plugins = if yaml.contains("plugins:") { "" } else { "plugins: { directory: plugins }\n" };
+    format!("server: {{ host: 127.0.0.1, port: 0{server} }}\nadmin: {{ listen: \"127.0.0.1:0\" }}\n{plugins}{yaml}\n")
+}

@@ -1,0 +1,47 @@
+//! What the end-to-end tests are written with: the real binary in a folder of its own, clients, and a real Redis.
+//!
+//! Nothing here sleeps for luck: [`eventually`] waits for a condition and fails loudly when it does not come true.
+#![allow(clippy::missing_panics_doc, reason = "a test helper fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test helper fails by panicking")]
+
+mod client;
+mod gateway;
+mod redis_server;
+
+pub use client::{Client, Packet, header};
+pub use gateway::{DEMO_CHAT, Gateway, Setup, dist, root};
+pub use redis_server::Redis;
+
+use chat_proto::{chat::ChatRequest, common::MessageBase};
+use prost::Message;
+use std::{future::Future, time::Duration};
+use tokio::time::{self, Instant};
+
+/// How long a condition may take to come true on a machine that is busy.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` answers with something.
+#[track_caller]
+pub fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) -> impl Future<Output = T> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(value) = condition().await {
+                return value;
+            }
+            assert!(Instant::now() < deadline, "{caller}: waited in vain for: {what}");
+            time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// A chat request of a user in a game.
+#[must_use]
+pub fn chat_request(game_id: &str, user_id: i32, content: &str) -> Vec<u8> {
+    let base = MessageBase { game_id: game_id.to_owned(), user_id, timestamp: 5 };
+    ChatRequest { base: Some(base), content: content.to_owned(), ..Default::default() }.encode_to_vec()
+}

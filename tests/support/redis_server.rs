@@ -1,0 +1,103 @@
+//! A real redis-server, on a port of its own.
+
+use crate::{PATIENCE, eventually};
+use futures_util::{Stream, StreamExt};
+use redis::{AsyncCommands, Msg, aio::MultiplexedConnection};
+use std::{net::TcpListener, pin::Pin, process::Stdio};
+use tempfile::TempDir;
+use tokio::{
+    process::{Child, Command},
+    time,
+};
+
+/// A running redis-server. It is killed when this is dropped.
+pub struct Redis {
+    /// Where it listens, on 127.0.0.1.
+    pub port: u16,
+    folder: TempDir,
+    child: Child,
+}
+
+impl Redis {
+    /// Starts a server and waits until it answers.
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let redis = Self { port, child: spawn(port, &folder), folder };
+        redis.connection().await;
+        redis
+    }
+
+    /// A connection, as soon as the server answers.
+    pub async fn connection(&self) -> MultiplexedConnection {
+        eventually("redis answers", || async { self.client().get_multiplexed_async_connection().await.ok() }).await
+    }
+
+    /// Publishes as a backend does, and answers with how many subscribers received it.
+    pub async fn publish(&self, topic: &str, message: &[u8]) -> usize {
+        self.connection().await.publish(topic, message).await.unwrap()
+    }
+
+    /// Hears a topic as a backend does.
+    pub async fn subscribe(&self, topic: &str) -> Subscription {
+        let mut subscriber = self.client().get_async_pubsub().await.unwrap();
+        subscriber.subscribe(topic).await.unwrap();
+        Subscription(Box::pin(subscriber.into_on_message()))
+    }
+
+    /// Waits until so many subscribers hear the topic.
+    pub async fn subscribers_are(&self, topic: &str, count: usize) {
+        let mut connection = self.connection().await;
+        let mut command = redis::cmd("PUBSUB");
+        command.arg("NUMSUB").arg(topic);
+        loop {
+            let answer: (String, usize) = command.query_async(&mut connection).await.unwrap();
+            if answer.1 == count {
+                return;
+            }
+            time::sleep(time::Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Kills the server, as a crash would.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Starts it again on the same port.
+    pub async fn restart(&mut self) {
+        self.child = spawn(self.port, &self.folder);
+        self.connection().await;
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    fn client(&self) -> redis::Client {
+        redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap()
+    }
+}
+
+fn spawn(port: u16, folder: &TempDir) -> Child {
+    Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .current_dir(folder)
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("redis-server, which tests/install-redis installs")
+}
+
+/// What a backend hears.
+pub struct Subscription(Pin<Box<dyn Stream<Item = Msg> + Send>>);
+
+impl Subscription {
+    /// The next message, which has to come.
+    pub async fn next(&mut self) -> Vec<u8> {
+        let message = time::timeout(PATIENCE, self.0.next()).await.expect("nothing came");
+        message.expect("redis lives").get_payload_bytes().to_vec()
+    }
+}
