@@ -1,6 +1,7 @@
 //! Plugins: components that decide, one per file, each with a handful of instances.
 
 mod bindings;
+mod clock;
 mod component;
 mod instance;
 mod state;

@@ -135,3 +135,29 @@ async fn connection(
     tracing::debug!(session = %id, cause, "session ended");
     Some(cause)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{bus, metrics::Metrics, outbox::Limits};
+
+    #[tokio::test]
+    async fn a_panic_ends_its_session_alone_and_is_counted() {
+        let metrics = Arc::new(Metrics::new());
+        let (publisher, _intake) = bus::channel(Arc::clone(&metrics));
+        let gateway = Gateway::new(metrics, publisher, 1024);
+        let limits = Limits { messages: 1, bytes: 1, close_when_full: false };
+        let session = || gateway.registry.insert(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits));
+        let (broken, whole) = (session(), session());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let _session = broken;
+            panic!("a defect");
+        });
+        account(&gateway, tasks.join_next().await.unwrap());
+        assert_eq!(gateway.registry.len(), 1);
+        assert!(gateway.registry.session(whole.id).is_some());
+        let text = gateway.metrics.encode().unwrap();
+        assert!(text.contains("gateway_disconnections_total{reason=\"panic\"} 1"), "{text}");
+    }
+}

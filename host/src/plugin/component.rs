@@ -2,6 +2,7 @@
 
 use super::{
     bindings::{Plugin as Exports, PluginPre, add_log_to_linker},
+    clock::Clock,
     state::State,
     wasi,
 };
@@ -9,17 +10,12 @@ use semver::Version;
 use std::{
     panic::{self, AssertUnwindSafe},
     sync::Arc,
-    thread,
-    time::Duration,
 };
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 use wasmtime::{
     Config, Engine, Store,
     component::{Component, HasSelf, Linker},
 };
-
-/// How often the clock of deadlines ticks.
-const TICK: Duration = Duration::from_millis(1);
 
 const POLICY: &str = "gateway:policy/policy";
 const LOG: &str = "gateway:policy/log";
@@ -66,10 +62,11 @@ pub enum Unfit {
 pub struct Compiler {
     engine: Engine,
     linker: Linker<State>,
+    clock: Arc<Clock>,
 }
 
 impl Compiler {
-    /// Starts the compiler and, for as long as it lives, the clock that ends calls at their deadline.
+    /// Starts the compiler, and the clock that ends calls at their deadline.
     ///
     /// # Errors
     /// Where the machine cannot run WebAssembly.
@@ -77,17 +74,10 @@ impl Compiler {
         let mut config = Config::new();
         config.epoch_interruption(true);
         let engine = Engine::new(&config)?;
-        let weak = engine.weak();
-        thread::Builder::new().name("epoch".to_owned()).spawn(move || {
-            while let Some(engine) = weak.upgrade() {
-                engine.increment_epoch();
-                drop(engine);
-                thread::sleep(TICK);
-            }
-        })?;
+        let clock = Arc::new(Clock::start(&engine)?);
         let mut linker = Linker::new(&engine);
         add_log_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
-        Ok(Self { engine, linker })
+        Ok(Self { engine, linker, clock })
     }
 
     /// Checks, compiles and links a file's bytes. Takes a processor for milliseconds to seconds: not for the message path.
@@ -107,16 +97,23 @@ impl Compiler {
             wasi::define(&mut linker, import)?;
         }
         linker.define_unknown_imports_as_traps(&component)?;
-        Ok(Linked { pre: PluginPre::new(linker.instantiate_pre(&component)?)? })
+        let pre = PluginPre::new(linker.instantiate_pre(&component)?)?;
+        Ok(Linked { pre, clock: Arc::clone(&self.clock) })
     }
 }
 
 /// A component that is ready to be instantiated.
 pub struct Linked {
     pre: PluginPre<State>,
+    clock: Arc<Clock>,
 }
 
 impl Linked {
+    /// The clock of its deadlines.
+    pub(super) fn clock(&self) -> &Arc<Clock> {
+        &self.clock
+    }
+
     /// A fresh instance. `deadline` bounds what its language does at its start.
     pub(super) fn instantiate(
         &self,
@@ -126,6 +123,7 @@ impl Linked {
     ) -> Result<(Store<State>, Exports), (wasmtime::Error, bool)> {
         let mut store = Store::new(self.pre.engine(), State::new(name, memory));
         store.limiter(|state| state);
+        self.clock.call_begins();
         store.set_epoch_deadline(deadline);
         match self.pre.instantiate(&mut store) {
             Ok(exports) => Ok((store, exports)),

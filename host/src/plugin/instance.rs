@@ -2,6 +2,7 @@
 
 use super::{
     bindings::{Action, Manifest, Packet, Plugin as Exports, Rejection},
+    clock::{Clock, TICK},
     component::Linked,
     state::State,
 };
@@ -66,6 +67,7 @@ pub(super) struct Instance {
     store: Store<State>,
     exports: Exports,
     limits: Limits,
+    clock: Arc<Clock>,
 }
 
 impl Instance {
@@ -74,7 +76,7 @@ impl Instance {
         match linked.instantiate(name, limits.memory, ticks(LOAD_TIMEOUT)) {
             Ok((mut store, exports)) => {
                 store.set_hostcall_fuel(RESULT_BYTES);
-                Ok(Self { store, exports, limits })
+                Ok(Self { store, exports, limits, clock: Arc::clone(linked.clock()) })
             }
             Err((error, memory_refused)) => Err(fault(&error, memory_refused, limits, LOAD_TIMEOUT)),
         }
@@ -103,6 +105,7 @@ impl Instance {
         timeout: Duration,
         call: impl FnOnce(&Exports, &mut Store<State>) -> wasmtime::Result<R>,
     ) -> Result<R, Fault> {
+        self.clock.call_begins();
         self.store.set_epoch_deadline(ticks(timeout));
         call(&self.exports, &mut self.store).map_err(|error| {
             self.store.data_mut().flush_stdio();
@@ -111,9 +114,9 @@ impl Instance {
     }
 }
 
-/// A deadline in ticks of 1 ms; one more, since the first may come at once.
+/// A deadline in ticks; one more, since the first may come at once.
 fn ticks(timeout: Duration) -> u64 {
-    u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX - 1).saturating_add(1)
+    u64::try_from(timeout.as_nanos() / TICK.as_nanos()).unwrap_or(u64::MAX - 1).saturating_add(1)
 }
 
 fn fault(error: &wasmtime::Error, memory_refused: bool, limits: Limits, timeout: Duration) -> Fault {

@@ -1,0 +1,78 @@
+//! The clock of deadlines: it ends calls that run too long, and stands still while there are none.
+
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, Thread},
+    time::Duration,
+};
+use wasmtime::Engine;
+
+/// How often it ticks.
+pub(super) const TICK: Duration = Duration::from_millis(1);
+
+/// After so many ticks without a call it stands still: more than the longest deadline, so that none is missed.
+const IDLE_TICKS: u32 = 20_000;
+
+/// Whom to wake up when a call begins.
+#[derive(Debug)]
+pub(super) struct Clock {
+    state: Arc<State>,
+    thread: Thread,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    called: AtomicBool,
+    still: AtomicBool,
+}
+
+impl Clock {
+    /// Starts the clock of an engine. It ends with it.
+    pub(super) fn start(engine: &Engine) -> std::io::Result<Self> {
+        let state = Arc::<State>::default();
+        let (ticking, engine) = (Arc::downgrade(&state), engine.clone());
+        let handle = thread::Builder::new().name("clock".to_owned()).spawn(move || tick(&ticking, &engine))?;
+        Ok(Self { state, thread: handle.thread().clone() })
+    }
+
+    /// To be called before each call of a guest.
+    pub(super) fn call_begins(&self) {
+        // Most calls find it set, since the last tick, and write nothing that other threads read.
+        if !self.state.called.load(Ordering::Relaxed) {
+            self.state.called.store(true, Ordering::SeqCst);
+            if self.state.still.load(Ordering::SeqCst) {
+                self.thread.unpark();
+            }
+        }
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        self.thread.unpark();
+    }
+}
+
+fn tick(state: &Weak<State>, engine: &Engine) {
+    let mut idle = 0;
+    while let Some(state) = state.upgrade() {
+        state.still.store(false, Ordering::SeqCst);
+        engine.increment_epoch();
+        idle = if state.called.swap(false, Ordering::SeqCst) { 0 } else { idle + 1 };
+        if idle < IDLE_TICKS {
+            drop(state);
+            thread::sleep(TICK);
+            continue;
+        }
+        idle = 0;
+        state.still.store(true, Ordering::SeqCst);
+        // Whoever sets `called` from here on sees `still`, and whoever did before is seen here.
+        if !state.called.load(Ordering::SeqCst) {
+            drop(state);
+            thread::park();
+        }
+    }
+}
