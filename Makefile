@@ -9,7 +9,7 @@ CARGO   ?= cargo
 DIST    := plugins/dist
 WASM    := target/wasm32-wasip2/plugin
 
-.PHONY: run build plugins test lint setup redis
+.PHONY: run build plugins test guests lint setup redis
 
 run: build
 	@echo
@@ -34,8 +34,12 @@ plugins: setup
 		echo "$(DIST)/$$plugin.wasm"; \
 	done
 
-test: build redis
+test: build guests redis
 	$(CARGO) test --release --locked --workspace
+
+# Plugins for the tests alone, used where they are built.
+guests: setup
+	$(CARGO) build --profile plugin --locked --target wasm32-wasip2 -p guest-chat-next -p guest-variant
 
 lint: setup
 	$(CARGO) fmt --all --check

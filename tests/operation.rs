@@ -1,1 +1,323 @@
-//! .
+//! Contract sections 6, 7 and 8: what an operator sees of a gateway that runs (health, readiness, metrics and the log), its
+//! commands, and how it ends.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "operation/command.rs"]
+mod command;
+#[path = "operation/drain.rs"]
+mod drain;
+#[path = "operation/limits.rs"]
+mod limits;
+
+use gateway_tests::{Gateway, PATIENCE, Packet, Redis, Setup, chat_request, dist, header, put};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, fs, net::TcpListener as StdListener, process::Stdio};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+
+/// `/readyz`: the status and the report.
+async fn readiness(gateway: &Gateway) -> (u16, Value) {
+    let (status, body) = gateway.get("/readyz").await;
+    (status, serde_json::from_str(&body).unwrap())
+}
+
+/// Waits until `/readyz` has this status, and answers with the report.
+async fn ready_is(gateway: &Gateway, status: u16) -> Value {
+    gateway_tests::eventually(&format!("/readyz {status}"), || async {
+        let (found, report) = readiness(gateway).await;
+        assert_eq!(report["ready"], found == 200);
+        assert_eq!(report["reasons"].as_array().unwrap().is_empty(), found == 200, "{report}");
+        (found == status).then_some(report)
+    })
+    .await
+}
+
+fn reason(report: &Value) -> &str {
+    assert_eq!(report["reasons"].as_array().unwrap().len(), 1, "{report}");
+    report["reasons"][0].as_str().unwrap()
+}
+
+#[tokio::test]
+async fn healthz_is_200_while_the_process_lives_and_anything_else_is_404() {
+    let gateway = Gateway::start(Setup { plugins: Vec::new(), ..Setup::default() }).await;
+    assert_eq!(gateway.get("/healthz").await.0, 200);
+    assert_eq!(gateway.get("/").await.0, 404);
+}
+
+#[tokio::test]
+async fn readyz_is_200_with_the_bus_connected_and_the_plugins_loaded() {
+    let gateway = Gateway::start(Setup::default()).await;
+    let file =
+        |name: &str| json!({ "file": format!("{name}.wasm"), "serving": format!("{name} 0.1.0"), "error": null });
+    let report = json!({
+        "ready": true,
+        "reasons": [],
+        "plugins": [file("chat"), file("system")],
+        "games": [{ "id": "mmo", "chat_backend": null }],
+    });
+    assert_eq!(readiness(&gateway).await, (200, report));
+}
+
+#[tokio::test]
+async fn readyz_is_503_until_a_plugin_that_is_bad_at_the_start_is_mended() {
+    let files = vec![("system.wasm", b"rubbish".to_vec())];
+    let gateway = Gateway::start(Setup { plugins: vec!["chat"], files, ..Setup::default() }).await;
+    let (status, report) = readiness(&gateway).await;
+    assert_eq!(status, 503);
+    assert!(reason(&report).starts_with("system.wasm: it is not a WebAssembly component"), "{report}");
+    put(&gateway.plugin("system"), &fs::read(dist("system")).unwrap());
+    ready_is(&gateway, 200).await;
+}
+
+#[tokio::test]
+async fn readyz_is_503_without_any_plugin() {
+    let gateway = Gateway::start(Setup { plugins: Vec::new(), ..Setup::default() }).await;
+    assert_eq!(reason(&ready_is(&gateway, 503).await), "the plugins directory holds no .wasm file");
+    put(&gateway.plugin("system"), &fs::read(dist("system")).unwrap());
+    ready_is(&gateway, 200).await;
+}
+
+#[tokio::test]
+async fn readyz_and_bus_connected_tell_whether_redis_is_there() {
+    let mut redis = Redis::start().await;
+    let gateway = Gateway::start(Setup::redis(&redis)).await;
+    ready_is(&gateway, 200).await;
+    gateway.metric_is("gateway_bus_connected", 1.0).await;
+    redis.kill().await;
+    let report = ready_is(&gateway, 503).await;
+    let because = format!("the bus is not connected: redis redis://127.0.0.1:{}: ", redis.port);
+    assert!(reason(&report).starts_with(&because), "{report}");
+    gateway.metric_is("gateway_bus_connected", 0.0).await;
+    redis.restart().await;
+    ready_is(&gateway, 200).await;
+    gateway.metric_is("gateway_bus_connected", 1.0).await;
+}
+
+#[tokio::test]
+async fn a_gateway_starts_without_its_redis_and_says_so() {
+    let port = StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let yaml = format!("redis: {{ addr: \"127.0.0.1:{port}\" }}");
+    let gateway = Gateway::start(Setup { yaml, ..Setup::default() }).await;
+    let report = ready_is(&gateway, 503).await;
+    assert!(reason(&report).starts_with("the bus is not connected: "), "{report}");
+    gateway.metric_is("gateway_bus_connected", 0.0).await;
+    gateway.client().await.assert_alive().await;
+}
+
+#[tokio::test]
+async fn readyz_shows_whether_a_chat_backend_is_reachable_and_stays_200_when_not() {
+    let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = backend.local_addr().unwrap().port();
+    let yaml = format!("games: [{{ id: mmo, chat_backend: {{ host: 127.0.0.1, port: {port} }} }}, {{ id: rpg }}]");
+    let gateway = Gateway::start(Setup { yaml, ..Setup::default() }).await;
+    let address = format!("127.0.0.1:{port}");
+    let reachable = json!({ "address": address, "reachable": true, "error": null });
+    let rpg = json!({ "id": "rpg", "chat_backend": null });
+    let report = ready_is(&gateway, 200).await;
+    assert_eq!(report["games"], json!([{ "id": "mmo", "chat_backend": reachable }, rpg]));
+    drop(backend);
+    let (status, report) = readiness(&gateway).await;
+    let (mmo, error) = (&report["games"][0]["chat_backend"], "Connection refused");
+    assert_eq!((status, &mmo["address"], &mmo["reachable"]), (200, &json!(address), &json!(false)));
+    assert!(mmo["error"].as_str().unwrap().starts_with(error), "{report}");
+}
+
+#[tokio::test]
+async fn every_metric_of_the_contract_is_there() {
+    let gateway = Gateway::start(Setup::server("send_queue: 4")).await;
+    let (mut first, mut second) = (gateway.client().await, gateway.client().await);
+    first.assert_alive().await;
+    assert_eq!(first.request(9, b"").await.status, 3);
+    second.send(1, &chat_request("mmo", 7, "hi")).await;
+    second.socket.close(None).await.unwrap();
+    gateway.metric_is("gateway_disconnections_total{reason=\"closed\"}", 1.0).await;
+    // Four may wait, so a session that reads more before it writes has to drop some.
+    first.send_messages((0..60).map(|seq| header(seq, 3))).await;
+    gateway.metric_is("gateway_messages_received_total{route=\"3\"}", 61.0).await;
+
+    let samples = openmetrics(&gateway.get("/metrics").await.1);
+    let expect = |name: &str, labels: &[&str]| {
+        let found = samples.get(name).unwrap_or_else(|| panic!("no {name} in {samples:#?}"));
+        assert!(found.iter().all(|(found, _)| found == labels), "{name} has the labels {found:?}");
+    };
+    expect("gateway_connections_total", &[]);
+    expect("gateway_disconnections_total", &["reason"]);
+    expect("gateway_sessions", &[]);
+    expect("gateway_messages_received_total", &["route"]);
+    expect("gateway_messages_sent_total", &[]);
+    expect("gateway_routing_errors_total", &["reason"]);
+    expect("gateway_messages_dropped_total", &["reason"]);
+    expect("gateway_plugin_calls_total", &["plugin", "outcome"]);
+    expect("gateway_plugin_call_seconds_sum", &["plugin"]);
+    expect("gateway_plugin_call_seconds_count", &["plugin"]);
+    expect("gateway_plugin_call_seconds_bucket", &["le", "plugin"]);
+    expect("gateway_plugin_reloads_total", &["plugin", "outcome"]);
+    expect("gateway_plugin_generation", &["plugin"]);
+    expect("gateway_bus_connected", &[]);
+}
+
+type Samples = BTreeMap<String, Vec<(Vec<String>, f64)>>;
+
+/// Reads the text format of OpenMetrics 1.0, and answers with the label names and the value of each sample by its name.
+fn openmetrics(text: &str) -> Samples {
+    let body = text.strip_suffix("# EOF\n").expect("the end is marked");
+    let mut types = BTreeMap::new();
+    let mut samples = Samples::new();
+    for line in body.lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let (kind, rest) = comment.split_once(' ').expect(line);
+            let (family, what) = rest.split_once(' ').expect(line);
+            assert!(matches!(kind, "HELP" | "TYPE" | "UNIT") && family.starts_with("gateway_"), "{line}");
+            if kind == "TYPE" {
+                assert_eq!(types.insert(family.to_owned(), what.to_owned()), None, "{family} is there twice");
+            }
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').expect(line);
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let labels = labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty());
+        let names = labels.map(|label| {
+            let (name, value) = label.split_once('=').expect(line);
+            assert!(value.starts_with('"') && value.ends_with('"') && value.len() >= 2, "{line}");
+            name.to_owned()
+        });
+        let kind = types.iter().find_map(|(family, kind)| {
+            let suffix = name.strip_prefix(family.as_str())?;
+            let kinds: &[&str] = match suffix {
+                "" => &["gauge"],
+                "_total" => &["counter"],
+                "_bucket" | "_sum" | "_count" => &["histogram"],
+                _ => &[],
+            };
+            kinds.contains(&kind.as_str()).then_some(())
+        });
+        assert!(kind.is_some(), "no TYPE before {line}");
+        samples.entry(name.to_owned()).or_default().push((names.collect(), value.parse().expect(line)));
+    }
+    samples
+}
+
+#[tokio::test]
+async fn metrics_are_served_as_openmetrics() {
+    let gateway = Gateway::start(Setup::default()).await;
+    let mut stream = TcpStream::connect(gateway.admin).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    let head = response.split("\r\n\r\n").next().unwrap().to_lowercase();
+    assert!(head.contains("\r\ncontent-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{head}");
+}
+
+#[tokio::test]
+async fn metrics_count_what_happened() {
+    let gateway = Gateway::start(Setup::default()).await;
+    let (mut first, mut second) = (gateway.client().await, gateway.client().await);
+    for _ in 0..3 {
+        first.assert_alive().await;
+    }
+    assert_eq!(first.request(9, b"").await.status, 3);
+    assert_eq!(second.request(1, b"\xff").await.status, 2);
+    second.send(1, &chat_request("mmo", 7, "hi")).await;
+    second.assert_alive().await;
+    gateway.metric_is("gateway_sessions", 2.0).await;
+    second.socket.close(None).await.unwrap();
+    for (metric, count) in [
+        ("gateway_disconnections_total{reason=\"closed\"}", 1.0),
+        ("gateway_sessions", 1.0),
+        ("gateway_connections_total", 2.0),
+        ("gateway_messages_received_total{route=\"1\"}", 2.0),
+        ("gateway_messages_received_total{route=\"3\"}", 4.0),
+        ("gateway_messages_received_total{route=\"none\"}", 1.0),
+        // Two welcomes, four heartbeats, two refusals.
+        ("gateway_messages_sent_total", 8.0),
+        ("gateway_routing_errors_total{reason=\"no_route\"}", 1.0),
+        ("gateway_routing_errors_total{reason=\"malformed_payload\"}", 1.0),
+        ("gateway_plugin_calls_total{plugin=\"chat\",outcome=\"ok\"}", 1.0),
+        ("gateway_plugin_calls_total{plugin=\"chat\",outcome=\"rejected\"}", 1.0),
+        ("gateway_plugin_calls_total{plugin=\"system\",outcome=\"ok\"}", 4.0),
+        ("gateway_plugin_call_seconds_count{plugin=\"system\"}", 4.0),
+        ("gateway_plugin_call_seconds_count{plugin=\"chat\"}", 2.0),
+        ("gateway_plugin_reloads_total{plugin=\"chat\",outcome=\"loaded\"}", 1.0),
+        ("gateway_plugin_generation{plugin=\"system\"}", 1.0),
+        ("gateway_bus_connected", 1.0),
+    ] {
+        gateway.metric_is(metric, count).await;
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_messages_are_served_without_a_line_in_the_log() {
+    let mut gateway = Gateway::start(Setup::default().patient()).await;
+    let mut client = gateway.client().await;
+    let before = gateway.log_lines().len();
+    let (beats, chats) = (500, 500);
+    let chat = (1..=chats).map(|seq| [header(seq, 1), chat_request("mmo", 7, "hi")].concat());
+    client.send_messages(chat).await;
+    client.send_messages((1..=beats).map(|seq| [header(seq, 3), b"beat".to_vec()].concat())).await;
+    for seq in 1..=beats {
+        let reply = Packet { seq, route: 3, flags: 1, status: 0, payload: "beat".into() };
+        assert_eq!(client.receive().await, reply);
+    }
+    gateway.metric_is("gateway_messages_received_total{route=\"1\"}", f64::from(chats)).await;
+    gateway.metric_is("gateway_bus_published_total", f64::from(chats)).await;
+    drop(client);
+    gateway.metric_is("gateway_sessions", 0.0).await;
+    gateway.signal("TERM").await;
+    gateway.exit().await;
+    gateway.logged("stopped").await;
+    let lines = gateway.log_lines();
+    let messages: Vec<_> = lines[before..].iter().map(|line| line["fields"]["message"].as_str().unwrap()).collect();
+    assert_eq!(messages, ["draining", "stopped"]);
+}
+
+#[tokio::test]
+async fn with_log_format_json_every_line_is_an_object_with_time_level_and_message() {
+    let mut gateway = Gateway::start(Setup { env: vec![("RUST_LOG", "gateway=debug")], ..Setup::default() }).await;
+    gateway.client().await.request(9, b"\"quoted\"\nand more").await;
+    put(&gateway.plugin("new"), b"rubbish");
+    gateway.logged("plugin rejected").await;
+    gateway.signal("TERM").await;
+    gateway.exit().await;
+    gateway.logged("stopped").await;
+    for line in gateway.log_lines() {
+        let text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
+        assert!(text(&line["timestamp"]) && text(&line["level"]) && text(&line["target"]), "{line}");
+        assert!(line["fields"].is_object(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn rust_log_filters() {
+    let gateway = Gateway::start(Setup { env: vec![("RUST_LOG", "warn,gateway::app=info")], ..Setup::default() }).await;
+    let mut client = gateway.client().await;
+    assert_eq!(client.request(9, b"").await.status, 3);
+    gateway.logged("packet refused").await;
+    let quiet = |line: &Value| line["level"] == "WARN" || line["target"] == "gateway::app";
+    assert!(gateway.log_lines().iter().all(quiet), "{:#?}", gateway.log_lines());
+
+    let gateway = Gateway::start(Setup { env: vec![("RUST_LOG", "gateway=debug")], ..Setup::default() }).await;
+    drop(gateway.client().await);
+    assert_eq!(gateway.logged("session ended").await["level"], "DEBUG");
+}
+
+#[tokio::test]
+async fn without_a_terminal_the_text_format_is_plain() {
+    let folder = tempfile::tempdir().unwrap();
+    let yaml = "server: { host: 127.0.0.1, port: 0 }\nadmin: { listen: \"127.0.0.1:0\" }\nplugins: { directory: . }\n";
+    fs::write(folder.path().join("gateway.yaml"), yaml).unwrap();
+    let mut command = Gateway::command(None);
+    command.arg("run").current_dir(&folder).stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    loop {
+        let line = timeout(PATIENCE, lines.next_line()).await.expect("a line").unwrap().expect("it runs");
+        assert!(line.contains(" INFO gateway::app: "), "{line:?}");
+        assert!(!line.contains(char::is_control), "{line:?}");
+        if line.contains("serving plugins=none") {
+            break;
+        }
+    }
+}

@@ -6,6 +6,7 @@ mod connection;
 mod endpoint;
 mod interrupt;
 mod line;
+mod load;
 mod packet;
 mod ping;
 mod push;
@@ -31,6 +32,7 @@ struct Arguments {
 enum Command {
     Chat(chat::Options),
     Ping(ping::Options),
+    Load(load::Options),
 }
 
 fn main() -> ExitCode {
@@ -47,13 +49,16 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Chat(options) => block_on(chat::run(options)),
+        Command::Ping(options) => block_on(ping::run(options)),
+        Command::Load(options) => load::run(options),
+    }
+}
+
+fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(async {
-        match command {
-            Command::Chat(options) => chat::run(options).await,
-            Command::Ping(options) => ping::run(options).await,
-        }
-    });
+    let outcome = runtime.block_on(command);
     // A read of stdin cannot be cancelled: dropping the runtime would wait for one more line from the keyboard.
     runtime.shutdown_background();
     outcome
@@ -88,6 +93,14 @@ mod tests {
         check_refused(&["gateway-client", "chat", "--user", "0"], "1..=2147483647");
         check_refused(&["gateway-client", "ping", "--interval-ms", "0"], "0 is not in 1..");
         check_refused(&["gateway-client", "ping", "--url", "wss://example.org/ws"], "ws:// only");
+        check_refused(&["gateway-client", "load"], "request");
+        check_refused(&["gateway-client", "load", "loop"], "--rate <R>");
+        check_refused(&["gateway-client", "load", "ping", "--rate", "0"], "a rate is a number");
+        check_refused(&["gateway-client", "load", "ping", "--rate", "1", "--pipeline", "1"], "cannot be used with");
+        check_refused(&["gateway-client", "load", "idle", "--pipeline", "1"], "--pipeline");
+        check_refused(&["gateway-client", "load", "ping", "--game", "mmo"], "--game");
+        check_refused(&["gateway-client", "load", "request", "--game", "a b"], "A-Z, a-z");
+        check_refused(&["gateway-client", "load", "ping", "--duration-s=-1"], "seconds are a number");
     }
 
     #[test]

@@ -88,6 +88,17 @@ impl Peer {
         self.send(&request.reply(0, request.payload.clone())).await;
     }
 
+    /// Echoes heartbeats until the client leaves, and says how many.
+    pub(crate) async fn echo_all(&mut self) -> usize {
+        let mut echoed = 0;
+        while let Some(Ok(Message::Binary(message))) = self.message().await {
+            let request = Packet::decode(&message).unwrap();
+            self.send(&request.reply(0, request.payload.clone())).await;
+            echoed += 1;
+        }
+        echoed
+    }
+
     /// Closes first, and waits until the client has answered.
     pub(crate) async fn close(mut self, code: u16, reason: &'static str) {
         let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };

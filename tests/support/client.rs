@@ -94,6 +94,25 @@ impl Client {
         self.socket.send(Message::Binary(message.into())).await.unwrap();
     }
 
+    /// Sends binary messages as they are, with one write as far as they fit.
+    pub async fn send_messages(&mut self, messages: impl IntoIterator<Item = Vec<u8>>) {
+        for message in messages {
+            self.socket.feed(Message::Binary(message.into())).await.unwrap();
+        }
+        self.socket.flush().await.unwrap();
+    }
+
+    /// The next binary message as it came, header and all.
+    pub async fn receive_message(&mut self) -> Bytes {
+        loop {
+            match next(&mut self.socket).await {
+                Some(Message::Binary(message)) => return message,
+                Some(Message::Ping(_) | Message::Pong(_)) => {}
+                other => panic!("not a packet: {other:?}"),
+            }
+        }
+    }
+
     /// The next packet, which has to come.
     pub async fn receive(&mut self) -> Packet {
         loop {
@@ -111,6 +130,23 @@ impl Client {
         let reply = self.receive().await;
         assert_eq!((reply.seq, reply.route, reply.flags), (seq, route, 1), "{reply:?}");
         reply
+    }
+
+    /// Asks again and again until the answer is this status and text. Answers with every answer on the way there, those that
+    /// repeat the one before left out.
+    pub async fn answers_until(&mut self, route: u8, status: u16, text: &str) -> Vec<(u16, String)> {
+        let deadline = time::Instant::now() + PATIENCE;
+        let mut answers = Vec::new();
+        loop {
+            let reply = self.request(route, b"again").await;
+            answers.push((reply.status, reply.text().to_owned()));
+            answers.dedup();
+            if (reply.status, reply.text()) == (status, text) {
+                return answers;
+            }
+            assert!(time::Instant::now() < deadline, "waited in vain for {text:?}: {answers:?}");
+            time::sleep(time::Duration::from_millis(5)).await;
+        }
     }
 
     /// Shows that the session lives and serves, and that nothing else was on its way: a heartbeat comes back next.

@@ -41,6 +41,10 @@ pub struct Setup {
     pub server: String,
     /// What is in the plugins directory at the start.
     pub plugins: Vec<&'static str>,
+    /// What else is there, file by file.
+    pub files: Vec<(&'static str, Vec<u8>)>,
+    /// More of the environment.
+    pub env: Vec<(&'static str, &'static str)>,
     /// The limit of open files, where it is not the machine's.
     pub open_files: Option<u32>,
 }
@@ -51,6 +55,8 @@ impl Default for Setup {
             yaml: "games: [{ id: mmo }]".to_owned(),
             server: String::new(),
             plugins: vec!["chat", "system"],
+            files: Vec::new(),
+            env: Vec::new(),
             open_files: None,
         }
     }
@@ -62,6 +68,15 @@ impl Setup {
     pub fn redis(redis: &crate::Redis) -> Self {
         let yaml = format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{}\" }}", redis.port);
         Self { yaml, ..Self::default() }
+    }
+
+    /// The same with plugins that may take long. On a machine that is busy, a call may have to wait for a processor for longer
+    /// than it may take by default, and not every test wants to know.
+    #[must_use]
+    pub fn patient(self) -> Self {
+        let slow = "{ call_timeout_ms: 10000 }";
+        let plugins = format!("plugins: {{ directory: plugins, settings: {{ chat: {slow}, system: {slow} }} }}");
+        Self { yaml: format!("{}\n{plugins}", self.yaml), ..self }
     }
 
     /// Chat and system on the embedded bus, with these keys of `server`.
@@ -92,13 +107,16 @@ impl Gateway {
             fs::copy(&file, folder.path().join(format!("plugins/{plugin}.wasm")))
                 .unwrap_or_else(|error| panic!("{}: {error} (make plugins builds it)", file.display()));
         }
+        for (file, content) in &setup.files {
+            fs::write(folder.path().join("plugins").join(file), content).unwrap();
+        }
         fs::write(folder.path().join("gateway.yaml"), yaml(&setup)).unwrap();
-        Self::start_in(folder, setup.open_files).await
+        Self::start_in(folder, &setup).await
     }
 
-    async fn start_in(folder: TempDir, open_files: Option<u32>) -> Self {
-        let mut command = Self::command(open_files);
-        command.args(["run", "--log-format", "json"]).current_dir(&folder);
+    async fn start_in(folder: TempDir, setup: &Setup) -> Self {
+        let mut command = Self::command(setup.open_files);
+        command.args(["run", "--log-format", "json"]).current_dir(&folder).envs(setup.env.iter().copied());
         let mut child = command.stderr(Stdio::piped()).kill_on_drop(true).spawn().expect("the gateway, built");
         let log: Arc<Mutex<Vec<Value>>> = Arc::default();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -137,6 +155,15 @@ impl Gateway {
         Client::connect(self.address).await
     }
 
+    /// A client whose session is bound to the user, by a chat request in the game `mmo`.
+    pub async fn client_of(&self, user_id: i32) -> Client {
+        let mut client = self.client().await;
+        client.send(1, &crate::chat_request("mmo", user_id, "bind")).await;
+        // Packets of a session are served in order: once this one is, the one before it is as well.
+        client.assert_alive().await;
+        client
+    }
+
     /// The plugins directory.
     #[must_use]
     pub fn plugins(&self) -> PathBuf {
@@ -167,7 +194,8 @@ impl Gateway {
 
     /// The same, among the lines after the first `skip`.
     pub async fn logged_after(&self, skip: usize, text: &str) -> Value {
-        let found = eventually(&format!("a log line with {text:?}"), || async {
+        let what = format!("a log line with {text:?}");
+        let found = eventually(&what, || async {
             self.log_lines().into_iter().skip(skip).find(|line| line.to_string().contains(text))
         });
         tokio::select! {
@@ -213,6 +241,14 @@ impl Gateway {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id().expect("it runs")
+    }
+
+    /// The memory that the process holds (`VmRSS`), in bytes.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        resident.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
     /// Sends a signal, such as `TERM`.

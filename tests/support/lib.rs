@@ -6,11 +6,14 @@
 
 mod client;
 mod gateway;
+mod guests;
 mod redis_server;
+pub mod wire;
 
 pub use client::{Client, Packet, header};
 pub use gateway::{DEMO_CHAT, Gateway, Setup, dist, root};
-pub use redis_server::Redis;
+pub use guests::{chat_next, greeter, put, variant};
+pub use redis_server::{Redis, Subscription};
 
 use chat_proto::{chat::ChatRequest, common::MessageBase};
 use prost::Message;

@@ -2,7 +2,7 @@
 
 use crate::{PATIENCE, eventually};
 use futures_util::{Stream, StreamExt};
-use redis::{AsyncCommands, Msg, aio::MultiplexedConnection};
+use redis::{AsyncCommands, AsyncConnectionConfig, Msg, aio::MultiplexedConnection};
 use std::{net::TcpListener, pin::Pin, process::Stdio};
 use tempfile::TempDir;
 use tokio::{
@@ -16,14 +16,24 @@ pub struct Redis {
     pub port: u16,
     folder: TempDir,
     child: Child,
+    password: Option<&'static str>,
 }
 
 impl Redis {
     /// Starts a server and waits until it answers.
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// The same, for those alone who know the password.
+    pub async fn start_with_password(password: &'static str) -> Self {
+        Self::start_with(Some(password)).await
+    }
+
+    async fn start_with(password: Option<&'static str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let redis = Self { port, child: spawn(port, &folder), folder };
+        let redis = Self { port, child: spawn(port, &folder, password), folder, password };
         redis.connection().await;
         redis
     }
@@ -31,6 +41,12 @@ impl Redis {
     /// A connection, as soon as the server answers.
     pub async fn connection(&self) -> MultiplexedConnection {
         eventually("redis answers", || async { self.client().get_multiplexed_async_connection().await.ok() }).await
+    }
+
+    /// The same for a backend that sends much, whose answers may take their time.
+    pub async fn publisher(&self) -> MultiplexedConnection {
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        self.client().get_multiplexed_async_connection_with_config(&config).await.unwrap()
     }
 
     /// Publishes as a backend does, and answers with how many subscribers received it.
@@ -42,6 +58,13 @@ impl Redis {
     pub async fn subscribe(&self, topic: &str) -> Subscription {
         let mut subscriber = self.client().get_async_pubsub().await.unwrap();
         subscriber.subscribe(topic).await.unwrap();
+        Subscription(Box::pin(subscriber.into_on_message()))
+    }
+
+    /// Hears every topic, which shows that nothing is published elsewhere.
+    pub async fn observe(&self) -> Subscription {
+        let mut subscriber = self.client().get_async_pubsub().await.unwrap();
+        subscriber.psubscribe("*").await.unwrap();
         Subscription(Box::pin(subscriber.into_on_message()))
     }
 
@@ -66,8 +89,14 @@ impl Redis {
 
     /// Starts it again on the same port.
     pub async fn restart(&mut self) {
-        self.child = spawn(self.port, &self.folder);
+        self.child = spawn(self.port, &self.folder, self.password);
         self.connection().await;
+    }
+
+    /// Sends a signal, such as `STOP`.
+    pub async fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().await.unwrap().success());
     }
 
     /// Its process id.
@@ -77,13 +106,15 @@ impl Redis {
     }
 
     fn client(&self) -> redis::Client {
-        redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap()
+        let password = self.password.map(|password| format!(":{password}@")).unwrap_or_default();
+        redis::Client::open(format!("redis://{password}127.0.0.1:{}", self.port)).unwrap()
     }
 }
 
-fn spawn(port: u16, folder: &TempDir) -> Child {
+fn spawn(port: u16, folder: &TempDir, password: Option<&str>) -> Child {
     Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(["--requirepass", password.unwrap_or_default()])
         .current_dir(folder)
         .stdout(Stdio::null())
         .kill_on_drop(true)
@@ -99,5 +130,11 @@ impl Subscription {
     pub async fn next(&mut self) -> Vec<u8> {
         let message = time::timeout(PATIENCE, self.0.next()).await.expect("nothing came");
         message.expect("redis lives").get_payload_bytes().to_vec()
+    }
+
+    /// The next message, which has to come, with its topic.
+    pub async fn next_with_topic(&mut self) -> (String, Vec<u8>) {
+        let message = time::timeout(PATIENCE, self.0.next()).await.expect("nothing came").expect("redis lives");
+        (message.get_channel_name().to_owned(), message.get_payload_bytes().to_vec())
     }
 }

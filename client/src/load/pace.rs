@@ -1,0 +1,48 @@
+//! The open loop: sends what is due, whether anything has arrived or not.
+//!
+//! It has a thread of its own, since the runtime's timers tick in milliseconds, ten times what a fast gateway takes.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use super::clock::{Period, Schedule};
+use super::traffic::Traffic;
+
+/// The longest sleep, so that the end of the run is noticed.
+const NAP: Duration = Duration::from_millis(100);
+
+/// Keeps to the schedule until the end of the period. What is late is sent at once; its latency counts from when it was due.
+pub(super) fn keep(traffic: &Traffic, schedule: Schedule, period: &Period) -> anyhow::Result<()> {
+    wake_up_on_time();
+    let total = schedule.total(period.measured.end - period.start);
+    let (mut sent, mut out) = (0, Vec::new());
+    while sent < total && !traffic.stopped() {
+        let now = traffic.clock.now();
+        let elapsed = now.saturating_sub(period.start);
+        let (due, count) = (schedule.due(sent), schedule.count(elapsed).min(total));
+        if count <= sent {
+            let pause = Duration::from_nanos(due.saturating_sub(elapsed));
+            thread::sleep(pause.clamp(Duration::from_nanos(1), NAP));
+            continue;
+        }
+        if period.measured.contains(&now) {
+            traffic.tally().lateness.record(elapsed.saturating_sub(due));
+        }
+        traffic.send_scheduled(schedule, sent, count, &mut out)?;
+        sent = count;
+    }
+    Ok(())
+}
+
+/// Linux lets sleeps last 50 µs longer than asked for, to save wake-ups. Without that, messages are sent a little less late; where
+/// it cannot be had, the report says how late they were.
+fn wake_up_on_time() {
+    // A link to PID/task/TID.
+    if let Ok(thread) = fs::read_link("/proc/thread-self")
+        && let Some(id) = thread.file_name()
+    {
+        let _ = fs::write(Path::new("/proc").join(id).join("timerslack_ns"), "1");
+    }
+}

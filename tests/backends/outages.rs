@@ -1,0 +1,284 @@
+//! Redis goes away and comes back: killed, frozen, or not there yet.
+
+use super::{BROADCAST, CHAT, REQUESTS, assert_pushed, broadcast, stage};
+use chat_proto::chat::ChatRequest;
+use gateway_tests::{Client, Gateway, Redis, Setup, Subscription, chat_request, eventually};
+use prost::Message;
+use serde_json::Value;
+use std::{collections::BTreeSet, time::Duration};
+use tokio::time::{self, Instant};
+
+const CONNECTED: &str = "gateway_bus_connected";
+const UNAVAILABLE: &str = "gateway_routing_errors_total{reason=\"unavailable\"}";
+
+/// What `GRACE` is in host/src/bus/redis.rs: an outage that is shorter loses nothing.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What the client is told where nobody knows whether Redis took the message.
+const PERHAPS: &str = "may or may not";
+
+fn request(number: usize) -> Vec<u8> {
+    chat_request("mmo", 7, &number.to_string())
+}
+
+fn number(request: &[u8]) -> usize {
+    let request = ChatRequest::decode(request).expect("a ChatRequest");
+    request.content.parse().expect("the number of the request")
+}
+
+/// A client of the user, whose request to be bound Redis has taken: nothing of it is under way any more.
+async fn bound(gateway: &Gateway, user_id: i32) -> Client {
+    let client = gateway.client_of(user_id).await;
+    gateway.metric_is("gateway_bus_published_total", 1.0).await;
+    client
+}
+
+/// Starts Redis again and hears what is published from the first message on: the gateways are held until then.
+async fn back(redis: &mut Redis, gateways: &[&Gateway]) -> Subscription {
+    for gateway in gateways {
+        gateway.signal("STOP").await;
+    }
+    redis.restart().await;
+    let heard = redis.subscribe(REQUESTS).await;
+    for gateway in gateways {
+        gateway.signal("CONT").await;
+    }
+    heard
+}
+
+/// Shows that both directions work.
+async fn carries_both_ways(redis: &Redis, client: &mut Client, deliveries: u32) {
+    let mut heard = redis.subscribe(REQUESTS).await;
+    client.send(CHAT, &request(0)).await;
+    assert_eq!(heard.next().await, request(0));
+    assert_eq!(redis.publish(BROADCAST, &broadcast(7, 1)).await, 1);
+    assert_pushed(client, deliveries, &broadcast(7, 1)).await;
+    client.assert_alive().await;
+}
+
+#[tokio::test]
+async fn while_redis_is_away_sessions_stay_and_readiness_says_why() {
+    let (mut redis, gateway) = stage().await;
+    let (mut client, mut idle) = (bound(&gateway, 7).await, gateway.client().await);
+    carries_both_ways(&redis, &mut client, 1).await;
+    for round in 2..=3 {
+        redis.kill().await;
+        gateway.metric_is(CONNECTED, 0.0).await;
+        let (status, report) = gateway.get("/readyz").await;
+        let report: Value = serde_json::from_str(&report).unwrap();
+        assert_eq!((status, &report["ready"]), (503, &Value::Bool(false)), "{report}");
+        let reasons = report["reasons"].as_array().unwrap();
+        let named = format!("redis redis://127.0.0.1:{}", redis.port);
+        assert!(reasons.len() == 1 && reasons[0].as_str().unwrap().contains(&named), "{report}");
+        assert_eq!(gateway.get("/healthz").await.0, 200);
+        client.assert_alive().await;
+        idle.assert_alive().await;
+
+        redis.restart().await;
+        gateway.metric_is(CONNECTED, 1.0).await;
+        redis.subscribers_are(BROADCAST, 1).await;
+        assert_eq!(gateway.get("/readyz").await.0, 200);
+        carries_both_ways(&redis, &mut client, round).await;
+        idle.assert_alive().await;
+    }
+    assert_eq!(gateway.metric("gateway_sessions").await, 2.0);
+    assert_eq!(gateway.metric("gateway_connections_total").await, 2.0);
+}
+
+#[tokio::test]
+async fn requests_of_a_short_outage_are_published_after_it_in_order() {
+    let (mut redis, gateway) = stage().await;
+    let mut client = bound(&gateway, 7).await;
+    redis.kill().await;
+    gateway.metric_is(CONNECTED, 0.0).await;
+    for number in 0..100 {
+        client.send(CHAT, &request(number)).await;
+        // They wait: none has been answered with status 5.
+        client.assert_alive().await;
+    }
+    let mut heard = back(&mut redis, &[&gateway]).await;
+    for number in 0..100 {
+        assert_eq!(heard.next().await, request(number));
+    }
+    client.send(CHAT, &request(100)).await;
+    assert_eq!(heard.next().await, request(100), "each is published once");
+    client.assert_alive().await;
+    assert_eq!(gateway.metric(UNAVAILABLE).await, 0.0);
+}
+
+#[tokio::test]
+async fn an_outage_that_ends_a_second_before_the_grace_does_refuses_nothing() {
+    let mut redis = Redis::start().await;
+    // Several, since each tries again at times of its own.
+    let mut gateways = Vec::new();
+    for _ in 0..4 {
+        gateways.push(super::connected(Setup::redis(&redis)).await);
+    }
+    let mut clients = Vec::new();
+    for (user, gateway) in (1..).zip(&gateways) {
+        clients.push((user, bound(gateway, user).await));
+    }
+    let end = Instant::now() + GRACE - Duration::from_secs(1);
+    redis.kill().await;
+    for (gateway, (user, client)) in gateways.iter().zip(&mut clients) {
+        gateway.metric_is(CONNECTED, 0.0).await;
+        client.send(CHAT, &chat_request("mmo", *user, "wait")).await;
+    }
+    // The length of the outage is what this is about.
+    time::sleep_until(end).await;
+    let mut heard = back(&mut redis, &gateways.iter().collect::<Vec<_>>()).await;
+    let mut users = BTreeSet::new();
+    for (gateway, (_, client)) in gateways.iter().zip(&mut clients) {
+        gateway.metric_is(CONNECTED, 1.0).await;
+        client.assert_alive().await;
+    }
+    for _ in &clients {
+        users.insert(ChatRequest::decode(&heard.next().await[..]).unwrap().base.unwrap().user_id);
+    }
+    assert_eq!(users, BTreeSet::from([1, 2, 3, 4]));
+}
+
+#[tokio::test]
+async fn requests_of_a_long_outage_get_status_5_and_the_client_lives() {
+    let (mut redis, gateway) = stage().await;
+    let mut client = bound(&gateway, 7).await;
+    redis.kill().await;
+    gateway.metric_is(CONNECTED, 0.0).await;
+    let seqs = [client.send(CHAT, &request(1)).await, client.send(CHAT, &request(2)).await];
+    for seq in seqs {
+        let refused = client.receive().await;
+        assert_eq!((refused.seq, refused.route, refused.flags, refused.status), (seq, CHAT, 1, 5), "{refused:?}");
+        assert!(refused.text().contains("bus"), "{refused:?}");
+    }
+    // From now on nothing waits any more, and what is not the bus's is served.
+    for number in 3..=100 {
+        let refused = client.request(CHAT, &request(number)).await;
+        assert_eq!(refused.status, 5, "{refused:?}");
+        client.assert_alive().await;
+    }
+    assert_eq!(gateway.metric(UNAVAILABLE).await, 100.0);
+    assert_eq!(gateway.metric("gateway_messages_dropped_total{reason=\"bus_unavailable\"}").await, 100.0);
+    gateway.logged("publish refused").await;
+    redis.restart().await;
+    gateway.metric_is(CONNECTED, 1.0).await;
+    carries_both_ways(&redis, &mut client, 1).await;
+}
+
+#[tokio::test]
+async fn each_of_many_requests_of_a_long_outage_is_answered_or_counted_as_dropped() {
+    const BURST: usize = 3000; // Nearly three times what a send queue holds.
+    let (mut redis, gateway) = stage().await;
+    let mut client = bound(&gateway, 7).await;
+    redis.kill().await;
+    gateway.metric_is(CONNECTED, 0.0).await;
+    for number in 0..BURST {
+        client.send(CHAT, &request(number)).await;
+    }
+    gateway.metric_is(UNAVAILABLE, BURST as f64).await;
+    let last = client.send(3, b"after all of them").await;
+    let (mut answered, mut seq) = (0.0, 0);
+    loop {
+        let reply = client.receive().await;
+        assert!(reply.seq > seq, "answers keep the order of the requests: {reply:?} after {seq}");
+        if reply.seq == last {
+            break;
+        }
+        assert_eq!((reply.route, reply.flags, reply.status), (CHAT, 1, 5), "{reply:?}");
+        seq = reply.seq;
+        answered += 1.0;
+    }
+    let dropped = gateway.metric("gateway_messages_dropped_total{reason=\"send_queue_full\"}").await;
+    assert_eq!(answered + dropped, BURST as f64, "{answered} answered and {dropped} counted as dropped");
+    if dropped > 0.0 {
+        let line = gateway.logged("send queue full").await;
+        assert_eq!(line["fields"]["session"], client.welcome.session_id.as_str(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn requests_to_a_redis_that_is_frozen_for_a_moment_are_all_published_once_and_in_order() {
+    let (redis, gateway) = stage().await;
+    let mut heard = redis.subscribe(REQUESTS).await;
+    let mut client = gateway.client().await;
+    for round in 0..5 {
+        redis.signal("STOP").await;
+        for number in 0..200 {
+            client.send(CHAT, &request(round * 200 + number)).await;
+        }
+        client.assert_alive().await;
+        redis.signal("CONT").await;
+        for number in 0..200 {
+            assert_eq!(heard.next().await, request(round * 200 + number));
+        }
+    }
+    client.send(CHAT, &request(1000)).await;
+    assert_eq!(heard.next().await, request(1000), "nothing was doubled");
+    client.assert_alive().await;
+    gateway.metric_is("gateway_bus_published_total", 1001.0).await;
+}
+
+#[tokio::test]
+async fn requests_to_a_redis_that_is_frozen_for_long_are_published_or_refused_and_none_is_lost_or_doubled() {
+    const BURST: usize = 500;
+    let (redis, gateway) = stage().await;
+    let mut heard = redis.subscribe(REQUESTS).await;
+    let mut client = gateway.client().await;
+    redis.signal("STOP").await;
+    let mut seqs = Vec::new();
+    for number in 0..BURST {
+        seqs.push(client.send(CHAT, &request(number)).await);
+    }
+    // Once the first of them is refused, the connection has been given up.
+    let mut refused = vec![client.receive().await];
+    gateway.metric_is(CONNECTED, 0.0).await;
+    redis.signal("CONT").await;
+    gateway.metric_is(CONNECTED, 1.0).await;
+    // What waited goes first.
+    client.send(CHAT, &request(BURST)).await;
+    let mut published = Vec::new();
+    while published.last() != Some(&BURST) {
+        published.push(number(&heard.next().await));
+    }
+    let last = client.send(3, b"after all of them").await;
+    while refused.last().is_some_and(|reply| reply.seq != last) {
+        refused.push(client.receive().await);
+    }
+    refused.pop();
+
+    let once: BTreeSet<_> = published.iter().copied().collect();
+    assert_eq!(once.len(), published.len(), "doubled: {published:?}");
+    for reply in &refused {
+        assert_eq!((reply.route, reply.flags, reply.status), (CHAT, 1, 5), "{reply:?}");
+        let number = seqs.iter().position(|seq| *seq == reply.seq).expect("it answers a request");
+        assert!(reply.text().contains(PERHAPS) || !once.contains(&number), "published all the same: {reply:?}");
+    }
+    let answered: BTreeSet<_> = refused.iter().map(|reply| reply.seq).collect();
+    assert_eq!(answered.len(), refused.len(), "answered twice: {refused:?}");
+    for (number, seq) in seqs.iter().enumerate() {
+        assert!(once.contains(&number) || answered.contains(seq), "request {number} is lost");
+    }
+    // What is not refused keeps its order.
+    let taken: Vec<_> = published.into_iter().filter(|n| seqs.get(*n).is_none_or(|s| !answered.contains(s))).collect();
+    assert!(taken.is_sorted(), "{taken:?}");
+    assert_eq!(gateway.metric(UNAVAILABLE).await, refused.len() as f64);
+}
+
+#[tokio::test]
+async fn a_gateway_that_starts_before_redis_serves_heartbeats_at_once_and_chat_once_redis_is_there() {
+    let mut redis = Redis::start().await;
+    redis.kill().await;
+    let gateway = Gateway::start(Setup::redis(&redis)).await;
+    let mut client = gateway.client().await;
+    client.assert_alive().await;
+    assert_eq!(gateway.metric(CONNECTED).await, 0.0);
+    assert_eq!(gateway.get("/readyz").await.0, 503);
+    gateway.logged("bus not connected").await;
+    client.send(CHAT, &request(1)).await;
+    client.assert_alive().await;
+    let mut heard = back(&mut redis, &[&gateway]).await;
+    assert_eq!(heard.next().await, request(1));
+    gateway.metric_is(CONNECTED, 1.0).await;
+    eventually("readiness", || async { (gateway.get("/readyz").await.0 == 200).then_some(()) }).await;
+    drop(heard);
+    carries_both_ways(&redis, &mut client, 1).await;
+}

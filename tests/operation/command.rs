@@ -1,0 +1,311 @@
+//! The commands as an operator types them: `gateway check`, `gateway run` that cannot start, and `gateway-client`.
+
+use gateway_tests::{DEMO_CHAT, Gateway, PATIENCE, Setup, dist, greeter, root};
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::{Output, Stdio},
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    time::timeout,
+};
+
+/// The exit code for a configuration that is not valid.
+const BAD_CONFIG: Option<i32> = Some(78);
+
+const GOOD: &str = "games: [{ id: mmo }]\nplugins: { directory: plugins }\n";
+
+/// A folder with chat and system in `plugins`, and this gateway.yaml.
+fn folder(yaml: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("plugins")).unwrap();
+    for plugin in ["chat", "system"] {
+        fs::copy(dist(plugin), folder.path().join(format!("plugins/{plugin}.wasm"))).unwrap();
+    }
+    fs::write(folder.path().join("gateway.yaml"), yaml).unwrap();
+    folder
+}
+
+async fn gateway(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Gateway::command(None);
+    command.args(arguments).current_dir(folder).kill_on_drop(true);
+    timeout(PATIENCE, command.output()).await.expect("it ends").unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+#[tokio::test]
+async fn check_exits_0_and_names_each_plugin() {
+    let output = gateway(folder(GOOD).path(), &["check"]).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(stdout(&output), "chat.wasm: ok, chat 0.1.0\nsystem.wasm: ok, system 0.1.0\n");
+}
+
+#[tokio::test]
+async fn check_of_the_gateway_yaml_that_is_shipped_exits_0() {
+    let output = gateway(&root(), &["check"]).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[tokio::test]
+async fn an_empty_file_is_one_of_defaults() {
+    let folder = folder("");
+    fs::create_dir(folder.path().join("plugins/dist")).unwrap();
+    fs::copy(dist("system"), folder.path().join("plugins/dist/system.wasm")).unwrap();
+    let output = gateway(folder.path(), &["check"]).await;
+    assert_eq!((output.status.code(), stdout(&output)), (Some(0), "system.wasm: ok, system 0.1.0\n"), "{output:?}");
+}
+
+#[tokio::test]
+async fn every_key_of_the_contract_is_known() {
+    let yaml = r#"
+server:
+  host: "0.0.0.0"
+  port: 8080
+  read_buffer_bytes: 8192
+  write_buffer_bytes: 8192
+  send_queue: 1024
+  send_queue_bytes: 16777216
+  max_message_bytes: 16777216
+  on_full_queue: drop
+  handshake_timeout_s: 10
+  ping_interval_s: 25
+  idle_timeout_s: 60
+admin:
+  listen: "127.0.0.1:8081"
+redis:
+  addr: "localhost:6379"
+  password: ""
+games:
+  - id: "mmo"
+    chat_backend: { host: "localhost", port: 9002 }
+plugins:
+  directory: "plugins"
+  settings:
+    chat: { routes: [1], call_timeout_ms: 20, memory_mb: 64, config: {} }
+"#;
+    let output = gateway(folder(yaml).path(), &["check"]).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let close = yaml.replace("on_full_queue: drop", "on_full_queue: close");
+    assert_eq!(gateway(folder(&close).path(), &["check"]).await.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_file_may_have_another_name() {
+    let folder = folder("nonsense: 1\n");
+    fs::write(folder.path().join("other.yaml"), GOOD).unwrap();
+    assert_eq!(gateway(folder.path(), &["check", "--config", "other.yaml"]).await.status.code(), Some(0));
+    assert_eq!(gateway(folder.path(), &["check"]).await.status.code(), BAD_CONFIG);
+}
+
+/// Both `check` and `run` refuse the file with 78, and tell all of this.
+async fn refused(yaml: &str, because: &[&str]) {
+    let folder = folder(yaml);
+    for command in ["check", "run"] {
+        let output = gateway(folder.path(), &[command]).await;
+        assert_eq!(output.status.code(), BAD_CONFIG, "{command}: {output:?}");
+        let told = stderr(&output);
+        assert!(told.starts_with("gateway: gateway.yaml: "), "{command}: {told}");
+        for because in because {
+            assert!(told.contains(because), "{command} does not say {because:?}: {told}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_named_with_its_line_and_the_nearest_key() {
+    let yaml = format!("{GOOD}server:\n  host: 127.0.0.1\n  max_mesage_bytes: 1000\n");
+    refused(&yaml, &["line 5: unknown key `server.max_mesage_bytes`, did you mean `max_message_bytes`?"]).await;
+    let yaml = "plugins:\n  directory: plugins\n  settings:\n    chat: { memory: 64 }\n";
+    refused(yaml, &["line 4: unknown key `plugins.settings.chat.memory`, did you mean `memory_mb`?"]).await;
+}
+
+#[tokio::test]
+async fn a_value_out_of_range_is_named() {
+    refused(&format!("{GOOD}server: {{ send_queue: 0 }}\n"), &["server.send_queue: 0 is not within 1 to "]).await;
+    refused(&format!("{GOOD}server: {{ port: 65536 }}\n"), &["server.port"]).await;
+    refused(&format!("{GOOD}server: {{ on_full_queue: wait }}\n"), &["server.on_full_queue", "drop", "close"]).await;
+    let idle = format!("{GOOD}server: {{ ping_interval_s: 30, idle_timeout_s: 30 }}\n");
+    refused(&idle, &["server.idle_timeout_s: 30 is not more than ping_interval_s, 30"]).await;
+    let memory = "plugins: { directory: plugins, settings: { chat: { memory_mb: 0, call_timeout_ms: 0 } } }\n";
+    let because =
+        ["plugins.settings.chat.memory_mb: 0 is not within", "plugins.settings.chat.call_timeout_ms: 0 is not within"];
+    refused(memory, &because).await;
+}
+
+#[tokio::test]
+async fn a_game_id_that_is_there_twice_is_named() {
+    let yaml = "games: [{ id: mmo }, { id: rpg }, { id: mmo }]\nplugins: { directory: plugins }\n";
+    refused(yaml, &["games[2].id: \"mmo\" is there twice"]).await;
+}
+
+#[tokio::test]
+async fn a_directory_that_is_not_there_is_named() {
+    refused("plugins: { directory: nowhere }\n", &["plugins.directory: there is no directory nowhere"]).await;
+    refused("plugins: { directory: gateway.yaml }\n", &["plugins.directory: there is no directory gateway.yaml"]).await;
+}
+
+#[tokio::test]
+async fn all_errors_are_told_at_once() {
+    let yaml = "server: { prot: 1, send_queue: 0 }\ngames: [{ id: a }, { id: a }]\nplugins: { directory: nowhere }\n";
+    let because = [
+        "line 1: unknown key `server.prot`, did you mean `port`?",
+        "server.send_queue: 0",
+        "games[1].id: \"a\" is there twice",
+        "plugins.directory: there is no directory nowhere",
+    ];
+    refused(yaml, &because).await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_there_is_named() {
+    for command in ["check", "run"] {
+        let output = gateway(folder(GOOD).path(), &[command, "--config", "nowhere.yaml"]).await;
+        assert_eq!(output.status.code(), BAD_CONFIG);
+        assert!(stderr(&output).starts_with("gateway: nowhere.yaml: it cannot be read"), "{output:?}");
+    }
+}
+
+#[tokio::test]
+async fn check_names_the_plugins_that_are_not_fit_and_why() {
+    let folder = folder(GOOD);
+    let put = |name: &str, content: &[u8]| fs::write(folder.path().join("plugins").join(name), content).unwrap();
+    put("bad.wasm", b"rubbish");
+    put("rival.wasm", &greeter("rival", "1", &[3]));
+    let output = gateway(folder.path(), &["check"]).await;
+    assert_eq!(output.status.code(), BAD_CONFIG, "{output:?}");
+    let lines: Vec<_> = stdout(&output).lines().collect();
+    assert_eq!((lines.len(), lines[1]), (4, "chat.wasm: ok, chat 0.1.0"), "{lines:?}");
+    assert!(lines[0].starts_with("bad.wasm: it is not a WebAssembly component"), "{lines:?}");
+    // One of the two that claim the same route, and it is said which other one has it.
+    let told = |file: &str, other: &str| {
+        let because = format!("{file}.wasm: it claims route 0x03, which plugin `{other}` serves");
+        lines.iter().any(|line| line.starts_with(&because))
+    };
+    assert!(told("rival", "system") != told("system", "rival"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn check_names_the_settings_that_a_plugin_refuses() {
+    let yaml = "plugins: { directory: plugins, settings: { chat: { config: { colour: red } } } }\n";
+    let output = gateway(folder(yaml).path(), &["check"]).await;
+    assert_eq!(output.status.code(), BAD_CONFIG, "{output:?}");
+    let because =
+        "chat.wasm: it refuses its settings (plugins.settings.chat.config): config.colour: unknown field `colour`";
+    assert!(stdout(&output).starts_with(because), "{output:?}");
+}
+
+/// `run` with one of its ports taken exits with 1 and names the key.
+async fn taken(yaml: impl Fn(u16) -> String, key: &str) {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = holder.local_addr().unwrap().port();
+    let output = gateway(folder(&yaml(port)).path(), &["run"]).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told = stderr(&output).lines().last().unwrap();
+    let expected = format!("gateway: cannot listen on 127.0.0.1:{port} ({key}): Address already in use");
+    assert!(told.starts_with(&expected), "{told}");
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named_with_its_key() {
+    let server =
+        |port| format!("{GOOD}server: {{ host: 127.0.0.1, port: {port} }}\nadmin: {{ listen: \"127.0.0.1:0\" }}\n");
+    taken(server, "server.host and server.port").await;
+    let admin =
+        |port| format!("{GOOD}server: {{ host: 127.0.0.1, port: 0 }}\nadmin: {{ listen: \"127.0.0.1:{port}\" }}\n");
+    taken(admin, "admin.listen").await;
+}
+
+/// The command `gateway-client`, as built.
+fn client() -> Command {
+    let tests = std::env::current_exe().unwrap();
+    let mut command = Command::new(tests.ancestors().nth(2).unwrap().join("gateway-client"));
+    command.kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A user at a terminal.
+struct User {
+    child: Child,
+    keyboard: ChildStdin,
+    screen: Lines<BufReader<ChildStdout>>,
+}
+
+impl User {
+    fn start(gateway: &Gateway, id: &str) -> Self {
+        let url = format!("ws://{}/ws", gateway.address);
+        let mut child =
+            client().args(["chat", "--user", id, "--url", &url]).stdin(Stdio::piped()).spawn().expect("it is built");
+        let keyboard = child.stdin.take().unwrap();
+        let screen = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, keyboard, screen }
+    }
+
+    async fn types(&mut self, line: &str) {
+        self.keyboard.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+    }
+
+    /// The next line, which has to have this in it.
+    async fn sees(&mut self, text: &str) {
+        let line = timeout(PATIENCE, self.screen.next_line()).await.expect("nothing is shown").unwrap().unwrap();
+        assert!(line.contains(text), "{line:?} instead of {text:?}");
+    }
+
+    async fn leaves(mut self) {
+        self.types("/quit").await;
+        let status = timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap();
+        assert_eq!(status.code(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn two_users_talk_with_gateway_client_through_the_demonstration_backend() {
+    let gateway = Gateway::start(Setup { plugins: vec!["chat", DEMO_CHAT, "system"], ..Setup::default() }).await;
+    let (mut ann, mut bob) = (User::start(&gateway, "1"), User::start(&gateway, "2"));
+    for user in [&mut ann, &mut bob] {
+        user.sees("welcome: session ").await;
+        // The first request makes the session that user's.
+        user.types("hello, everybody").await;
+        user.sees("response: ok").await;
+    }
+    ann.types("@2 hello, Bob").await;
+    ann.sees("response: ok").await;
+    bob.sees("from user 1 \"user 1\" (message ").await;
+    bob.types("@1 hello, Ann").await;
+    bob.sees("response: ok").await;
+    ann.sees("): hello, Ann").await;
+    ann.leaves().await;
+    bob.leaves().await;
+    gateway.metric_is("gateway_disconnections_total{reason=\"closed\"}", 2.0).await;
+}
+
+#[tokio::test]
+async fn gateway_client_pings_and_exits_0() {
+    let gateway = Gateway::start(Setup::default()).await;
+    let url = format!("ws://{}/ws", gateway.address);
+    let ping = ["ping", "--count", "3", "--interval-ms", "10", "--size", "100", "--url", &url];
+    let output = client().args(ping).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let replies = stdout(&output).lines().filter(|line| line.starts_with("100 bytes: seq=")).count();
+    assert_eq!(replies, 3, "{output:?}");
+    gateway.metric_is("gateway_messages_received_total{route=\"3\"}", 3.0).await;
+}
+
+#[tokio::test]
+async fn gateway_client_fails_where_heartbeats_do_not_come_back() {
+    let gateway = Gateway::start(Setup { plugins: vec!["chat"], ..Setup::default() }).await;
+    let url = format!("ws://{}/ws", gateway.address);
+    let ping = client().args(["ping", "--count", "1", "--url", &url]).output().await.unwrap();
+    assert_eq!(ping.status.code(), Some(1), "{ping:?}");
+    assert!(stdout(&ping).contains("seq=1 wrong: status 3 no such route"), "{ping:?}");
+}

@@ -1,0 +1,181 @@
+//! SIGTERM and SIGINT: no connection is accepted any more, what is queued still arrives, sessions close with 1001, and the exit
+//! code is 0.
+
+use chat_proto::chat::ChatResponse;
+use gateway_tests::{Client, Gateway, Packet, Redis, Setup, chat_request, header};
+use prost::Message;
+use std::time::{Duration, Instant};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+/// More than the kernel takes for one connection, and less than a send queue holds: 12.8 MB.
+const DELIVERIES: u32 = 800;
+const CONTENT: usize = 16_000;
+
+/// A gateway on this Redis with these keys of `server`.
+async fn start(redis: &Redis, server: &str) -> Gateway {
+    let gateway = Gateway::start(Setup { server: server.to_owned(), ..Setup::redis(redis).patient() }).await;
+    redis.subscribers_are("broadcast", 1).await;
+    gateway
+}
+
+fn delivery(number: u32) -> Vec<u8> {
+    let error_message = "x".repeat(CONTENT);
+    ChatResponse { message_id: number.into(), target_user_id: 7, error_message, ..Default::default() }.encode_to_vec()
+}
+
+/// A client that does not read, for whom far more is queued than the connection takes.
+async fn slow_reader(redis: &Redis, gateway: &Gateway) -> Client {
+    let mut client = gateway.client().await;
+    client.send(1, &chat_request("mmo", 7, "here I am")).await;
+    client.assert_alive().await;
+    let mut pipeline = redis::pipe();
+    for number in 1..=DELIVERIES {
+        pipeline.publish("broadcast", delivery(number)).ignore();
+    }
+    pipeline.query_async::<()>(&mut redis.publisher().await).await.unwrap();
+    gateway.metric_is("gateway_deliveries_total{outcome=\"delivered\"}", f64::from(DELIVERIES)).await;
+    let sent = gateway.metric("gateway_messages_sent_total").await;
+    assert!(sent < f64::from(DELIVERIES), "nothing is queued: {sent} were sent");
+    client
+}
+
+/// Takes the whole queue and then the close frame.
+async fn takes_everything(client: &mut Client) {
+    for number in 1..=DELIVERIES {
+        let payload = delivery(number).into();
+        assert_eq!(client.receive().await, Packet { seq: number, route: 1, flags: 0, status: 0, payload });
+    }
+    goes_away(client).await;
+}
+
+async fn goes_away(client: &mut Client) {
+    let frame = client.closed().await.expect("a close frame with a code");
+    assert_eq!((u16::from(frame.code), frame.reason.as_str()), (1001, "the gateway stops"));
+}
+
+async fn exits_with_0(gateway: &mut Gateway) {
+    assert_eq!(gateway.exit().await.code(), Some(0));
+    gateway.logged("stopped").await;
+}
+
+/// The signal lets queues empty, closes with 1001 and ends in 0.
+async fn drains(signal: &str) {
+    let redis = Redis::start().await;
+    let mut gateway = start(&redis, "").await;
+    let mut slow = slow_reader(&redis, &gateway).await;
+    let mut idle = gateway.client().await;
+    gateway.signal(signal).await;
+    gateway.logged("draining").await;
+    goes_away(&mut idle).await;
+    takes_everything(&mut slow).await;
+    exits_with_0(&mut gateway).await;
+    let cut_off = gateway.log_lines().into_iter().find(|line| line.to_string().contains("cut off"));
+    assert_eq!(cut_off, None);
+}
+
+#[tokio::test]
+async fn sigterm_lets_queues_empty_closes_with_1001_and_exits_0() {
+    drains("TERM").await;
+}
+
+#[tokio::test]
+async fn sigint_lets_queues_empty_closes_with_1001_and_exits_0() {
+    drains("INT").await;
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_the_bus_still_reach_it() {
+    let redis = Redis::start().await;
+    let mut backend = redis.subscribe("game:request:mmo").await;
+    let mut gateway = start(&redis, "").await;
+    let mut client = gateway.client().await;
+    let requests: Vec<_> = (0..500).map(|i| chat_request("mmo", 7, &i.to_string())).collect();
+    // Redis takes nothing while the requests come in, so they wait in the gateway.
+    redis.signal("STOP").await;
+    for request in &requests {
+        client.send(1, request).await;
+    }
+    client.assert_alive().await;
+    gateway.signal("TERM").await;
+    gateway.logged("draining").await;
+    goes_away(&mut client).await;
+    redis.signal("CONT").await;
+    for request in &requests {
+        assert_eq!(&backend.next().await, request);
+    }
+    exits_with_0(&mut gateway).await;
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_cut_off_after_drain_timeout_s() {
+    let redis = Redis::start().await;
+    let mut gateway = start(&redis, "drain_timeout_s: 1").await;
+    let _slow = slow_reader(&redis, &gateway).await;
+    let began = Instant::now();
+    gateway.signal("TERM").await;
+    exits_with_0(&mut gateway).await;
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(1), "it had no time to empty its queue: {took:?}");
+    assert!(took < Duration::from_secs(4), "it held the exit up: {took:?}");
+    let line = gateway.logged("cut off: they did not empty their queues in time").await;
+    assert_eq!((&line["level"], &line["fields"]["connections"]), (&"WARN".into(), &1.into()));
+}
+
+#[tokio::test]
+async fn a_gateway_that_drains_is_alive_but_not_ready_and_accepts_nobody() {
+    let redis = Redis::start().await;
+    let mut gateway = start(&redis, "").await;
+    let mut slow = slow_reader(&redis, &gateway).await;
+    gateway.signal("TERM").await;
+    gateway.logged("draining").await;
+    assert_eq!(gateway.get("/healthz").await.0, 200);
+    let (status, body) = gateway.get("/readyz").await;
+    let report: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &report["ready"]), (503, &false.into()));
+    assert_eq!(report["reasons"], serde_json::json!(["the gateway stops"]));
+    let refused = TcpStream::connect(gateway.address).await.map(drop).map_err(|error| error.kind());
+    assert_eq!(refused, Err(std::io::ErrorKind::ConnectionRefused));
+    takes_everything(&mut slow).await;
+    exits_with_0(&mut gateway).await;
+}
+
+#[tokio::test]
+async fn a_gateway_without_clients_stops_at_once() {
+    let mut gateway = Gateway::start(Setup::default()).await;
+    // Not for luck: however long it has been looking at its files, that does not have to be finished first.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let began = Instant::now();
+    gateway.signal("TERM").await;
+    exits_with_0(&mut gateway).await;
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_client_that_never_finishes_its_handshake_does_not_hold_the_exit_up() {
+    let mut gateway = Gateway::start(Setup::default()).await;
+    let mut half = TcpStream::connect(gateway.address).await.unwrap();
+    half.write_all(b"GET /ws HTTP/1.1\r\nHost: gateway\r\n").await.unwrap();
+    let mut served = gateway.client().await;
+    served.assert_alive().await;
+    let began = Instant::now();
+    gateway.signal("TERM").await;
+    goes_away(&mut served).await;
+    drop(served);
+    exits_with_0(&mut gateway).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn what_was_answered_before_the_signal_arrives_before_the_close_frame() {
+    let mut gateway = Gateway::start(Setup::default().patient()).await;
+    let mut client = gateway.client().await;
+    let beats = 200;
+    client.send_messages((1..=beats).map(|seq| header(seq, 3))).await;
+    gateway.metric_is("gateway_messages_received_total{route=\"3\"}", f64::from(beats)).await;
+    gateway.signal("TERM").await;
+    for seq in 1..=beats {
+        assert_eq!(client.receive().await.seq, seq);
+    }
+    goes_away(&mut client).await;
+    exits_with_0(&mut gateway).await;
+}

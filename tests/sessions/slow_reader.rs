@@ -1,0 +1,186 @@
+//! Clients that do not read: what waits for them is bounded, and nobody else notices.
+
+use crate::{assert_receives, backend, delivery, publish, session_of, start};
+use gateway_tests::{
+    Client, Gateway, PATIENCE, Redis, Setup,
+    wire::{BINARY, PING, Wire, frame},
+};
+use std::{io, time::Duration};
+use tokio::{
+    io::AsyncWriteExt,
+    time::{self, Instant},
+};
+
+const MIB: u64 = 1 << 20;
+/// More than the kernel's buffers hold on both sides, and then many times the send queue.
+const MESSAGES: usize = 5120;
+const BATCH: usize = 256;
+const CONTENT: usize = 16 * 1024;
+
+const DROPPED: &str = "gateway_messages_dropped_total{reason=\"send_queue_full\"}";
+const DELIVERED: &str = "gateway_deliveries_total{outcome=\"delivered\"}";
+
+/// Delivers `MESSAGES` to the user, and answers with the most memory that the gateway held meanwhile.
+async fn flood(redis: &Redis, gateway: &Gateway, user: i32) -> u64 {
+    let mut backend = backend(redis).await;
+    let payload = delivery(user, &"x".repeat(CONTENT));
+    let already = gateway.metric(DELIVERED).await;
+    let mut most = 0;
+    for sent in (BATCH..=MESSAGES).step_by(BATCH) {
+        publish(&mut backend, &payload, BATCH).await;
+        // Redis gives up subscribers for whom more than 32 MiB wait.
+        gateway.metric_is(DELIVERED, already + sent as f64).await;
+        most = most.max(gateway.resident_bytes());
+    }
+    most
+}
+
+fn warnings(gateway: &Gateway, client: &Client) -> usize {
+    let of_this = |line: &&serde_json::Value| {
+        line["level"] == "WARN"
+            && line["fields"]["message"].as_str().is_some_and(|message| message.starts_with("send queue full"))
+            && line["fields"]["session"] == client.welcome.session_id.as_str()
+    };
+    gateway.log_lines().iter().filter(of_this).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_reader_that_stopped_cannot_take_is_dropped_and_counted_and_leaves_a_gap() {
+    let (redis, gateway) = start("send_queue: 1000000, send_queue_bytes: 2097152").await;
+    let mut slow = session_of(&gateway, 1).await;
+    let mut other = session_of(&gateway, 2).await;
+    let before = gateway.resident_bytes();
+    let began = Instant::now();
+    let most = flood(&redis, &gateway, 1).await;
+    // The queue, what is being written beside it, and room for what the allocator and Redis' connection hold: far below the 80 MiB
+    // that came.
+    let grown = most.saturating_sub(before) / MIB;
+    assert!(grown < 24, "the gateway grew by {grown} MiB");
+    gateway.logged("send queue full").await;
+    let most_warnings = 1 + began.elapsed().as_secs() / 10;
+    assert!((1..=most_warnings as usize).contains(&warnings(&gateway, &slow)), "{:#?}", gateway.log_lines());
+
+    let payload = delivery(2, "nobody else notices");
+    publish(&mut backend(&redis).await, &payload, 1).await;
+    assert_receives(&mut other, 1, &payload).await;
+    other.assert_alive().await;
+
+    // It reads again: what it gets is numbered upwards, and what was dropped is missing from the numbers.
+    let last = delivery(1, "last");
+    let mut numbers = Vec::new();
+    let dropped = gateway.metric(DROPPED).await;
+    assert!(dropped > 1000.0, "only {dropped} were dropped");
+    while numbers.len() as f64 + dropped < MESSAGES as f64 {
+        numbers.push(slow.receive().await.seq);
+    }
+    publish(&mut backend(&redis).await, &last, 1).await;
+    assert_receives(&mut slow, MESSAGES as u32 + 1, &last).await;
+    assert!(numbers.is_sorted_by(|a, b| a < b) && numbers[0] == 1, "{numbers:?}");
+    assert!((*numbers.last().unwrap() as usize) <= MESSAGES);
+    gateway.metric_is(DROPPED, dropped).await;
+    slow.assert_alive().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn send_queue_bounds_the_messages_that_wait() {
+    let (redis, gateway) = start("send_queue: 10, send_queue_bytes: 1073741824").await;
+    let mut slow = session_of(&gateway, 1).await;
+    flood(&redis, &gateway, 1).await;
+    let dropped = gateway.metric(DROPPED).await;
+    // Ten wait and ten are being written; the rest of what is not dropped is in the kernel's buffers. By the bytes alone, all
+    // would have found room.
+    let not_dropped = MESSAGES - dropped as usize;
+    assert!(not_dropped * CONTENT < 20 << 20, "{not_dropped} of {MESSAGES} were not dropped");
+    for _ in 0..not_dropped {
+        slow.receive().await;
+    }
+    slow.assert_alive().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_is_warned_of_once_in_ten_seconds() {
+    let (redis, gateway) = start("send_queue: 10").await;
+    let slow = session_of(&gateway, 1).await;
+    let backend = &mut backend(&redis).await;
+    let payload = delivery(1, &"x".repeat(CONTENT));
+    let mut until = async |count| {
+        let deadline = Instant::now() + PATIENCE;
+        while warnings(&gateway, &slow) < count {
+            assert!(Instant::now() < deadline, "no warning {count}");
+            publish(backend, &payload, 64).await;
+            time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(warnings(&gateway, &slow), count);
+        (Instant::now(), gateway.metric(DROPPED).await)
+    };
+    let (first, dropped_first) = until(1).await;
+    let (second, dropped_second) = until(2).await;
+    let between = second - first;
+    // The first is seen a moment after it was written.
+    assert!(between > Duration::from_secs(9), "{between:?} between the warnings");
+    assert!(dropped_second - dropped_first > 1000.0, "{dropped_first} and {dropped_second} were dropped");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_full_queue_close_closes_the_session_with_1013() {
+    let (redis, gateway) = start("send_queue: 10, on_full_queue: close").await;
+    let mut slow = session_of(&gateway, 1).await;
+    let mut other = session_of(&gateway, 2).await;
+    let backend = &mut backend(&redis).await;
+    let payload = delivery(1, &"x".repeat(CONTENT));
+    while gateway.metric("gateway_sessions").await > 1.0 {
+        publish(backend, &payload, 64).await;
+    }
+    // The gateway holds the connection for a moment longer, so that the reason arrives at whoever reads on.
+    let closed = slow.closed().await.expect("a reason");
+    assert_eq!((u16::from(closed.code), closed.reason.as_str()), (1013, "too slow: the send queue is full"));
+    drop(slow);
+    gateway.metric_is("gateway_disconnections_total{reason=\"send_queue_full\"}", 1.0).await;
+    assert!(gateway.metric(DROPPED).await >= 1.0);
+    gateway.metric_is("gateway_sessions", 1.0).await;
+    other.assert_alive().await;
+}
+
+/// Sends the bytes again and again, up to `most` in all, and reads nothing. Answers with the error that ended it, and with the
+/// most memory that the gateway held meanwhile.
+async fn pour(gateway: &Gateway, wire: &mut Wire, bytes: &[u8], most: u64) -> (Option<io::Error>, u64) {
+    let mut held = 0;
+    for _ in 0..most / bytes.len() as u64 {
+        let written =
+            time::timeout(PATIENCE, wire.stream.write_all(bytes)).await.expect("it is neither read nor ended");
+        held = held.max(gateway.resident_bytes());
+        if let Err(error) = written {
+            return (Some(error), held);
+        }
+    }
+    (None, held)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_never_reads_its_replies_grows_no_memory_and_ends() {
+    let gateway = Gateway::start(Setup::server("ping_interval_s: 1, idle_timeout_s: 2")).await;
+    let mut wire = Wire::upgraded(gateway.address).await;
+    let mut other = gateway.client().await;
+    other.assert_alive().await;
+    let before = gateway.resident_bytes();
+    let beat = frame(BINARY, &[&[0, 0, 0, 1, 3, 0, 0, 0][..], &[0x7e; 64 * 1024]].concat());
+    let (error, most) = pour(&gateway, &mut wire, &beat, 256 * MIB).await;
+    assert!(error.is_some(), "256 MiB of heartbeats were taken from a client that reads no reply");
+    let grown = most.saturating_sub(before) / MIB;
+    assert!(grown < 16, "the gateway grew by {grown} MiB");
+    gateway.metric_is("gateway_disconnections_total{reason=\"write_timeout\"}", 1.0).await;
+    gateway.client().await.assert_alive().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_never_reads_its_pongs_grows_no_memory() {
+    let gateway = Gateway::start(Setup::server("ping_interval_s: 5, idle_timeout_s: 10")).await;
+    let mut wire = Wire::upgraded(gateway.address).await;
+    gateway.client().await.assert_alive().await;
+    let before = gateway.resident_bytes();
+    let pings = frame(PING, &[0x7e; 125]).repeat(512);
+    let (_, most) = pour(&gateway, &mut wire, &pings, 128 * MIB).await;
+    let grown = most.saturating_sub(before) / MIB;
+    assert!(grown < 16, "the gateway grew by {grown} MiB");
+    gateway.client().await.assert_alive().await;
+}

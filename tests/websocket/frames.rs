@@ -1,0 +1,122 @@
+//! Messages, fragments, pings, pongs and close frames (RFC 6455, sections 5 and 7).
+
+use crate::{assert_serving, heartbeat, heartbeat_reply};
+use bytes::Bytes;
+use gateway_tests::{
+    Gateway, Setup,
+    wire::{BINARY, CLOSE, PING, PONG, Wire, frame},
+};
+
+/// A frame that begins a binary message without ending it.
+const BINARY_BEGINS: u8 = 0x02;
+const CONTINUES: u8 = 0x00;
+const CONTINUES_AND_ENDS: u8 = 0x80;
+
+async fn start() -> (Gateway, Wire) {
+    let gateway = Gateway::start(Setup::default()).await;
+    let wire = Wire::upgraded(gateway.address).await;
+    (gateway, wire)
+}
+
+#[track_caller]
+fn check(came: Option<(u8, Bytes)>, first: u8, payload: &[u8]) {
+    assert_eq!(came, Some((first, Bytes::copy_from_slice(payload))));
+}
+
+#[tokio::test]
+async fn one_binary_message_is_one_packet() {
+    let (gateway, mut wire) = start().await;
+    // One message with the bytes of two packets is one packet, and its reply is one message.
+    let two = [heartbeat(1, b"one"), heartbeat(2, b"two")].concat();
+    wire.send(&frame(BINARY, &two)).await;
+    check(wire.frame().await, BINARY, &heartbeat_reply(1, &two[8..]));
+    // Two messages in one write are two packets.
+    wire.send(&[frame(BINARY, &heartbeat(3, b"three")), frame(BINARY, &heartbeat(4, b""))].concat()).await;
+    check(wire.frame().await, BINARY, &heartbeat_reply(3, b"three"));
+    check(wire.frame().await, BINARY, &heartbeat_reply(4, b""));
+    gateway.metric_is("gateway_messages_received_total{route=\"3\"}", 3.0).await;
+}
+
+#[tokio::test]
+async fn every_length_of_frame_is_read_and_written() {
+    let (_gateway, mut wire) = start().await;
+    // On either side of where the length takes 7 bits, 16 and 64.
+    for len in [8, 125, 126, 127, 65_535, 65_536, 100_000] {
+        let payload = vec![0x5a; len - 8];
+        wire.send(&frame(BINARY, &heartbeat(9, &payload))).await;
+        check(wire.frame().await, BINARY, &heartbeat_reply(9, &payload));
+    }
+}
+
+#[tokio::test]
+async fn a_frame_that_comes_byte_by_byte_is_served() {
+    let (_gateway, mut wire) = start().await;
+    for byte in frame(BINARY, &heartbeat(5, b"slowly")) {
+        wire.send(&[byte]).await;
+    }
+    check(wire.frame().await, BINARY, &heartbeat_reply(5, b"slowly"));
+}
+
+#[tokio::test]
+async fn a_fragmented_message_is_one_packet_also_with_a_ping_between_the_fragments() {
+    let (gateway, mut wire) = start().await;
+    let packet = heartbeat(6, b"in pieces");
+    // The header itself is torn apart, and a fragment may be empty.
+    wire.send(&frame(BINARY_BEGINS, &packet[..3])).await;
+    wire.send(&frame(PING, b"between")).await;
+    check(wire.frame().await, PONG, b"between");
+    wire.send(&frame(CONTINUES, b"")).await;
+    wire.send(&frame(CONTINUES, &packet[3..10])).await;
+    wire.send(&frame(PONG, b"unasked")).await;
+    wire.send(&frame(CONTINUES_AND_ENDS, &packet[10..])).await;
+    check(wire.frame().await, BINARY, &heartbeat_reply(6, b"in pieces"));
+    wire.send(&[frame(BINARY_BEGINS, &packet), frame(CONTINUES_AND_ENDS, b"")].concat()).await;
+    check(wire.frame().await, BINARY, &heartbeat_reply(6, b"in pieces"));
+    gateway.metric_is("gateway_messages_received_total{route=\"3\"}", 2.0).await;
+}
+
+#[tokio::test]
+async fn a_ping_is_answered_by_a_pong_with_its_payload() {
+    let (_gateway, mut wire) = start().await;
+    for payload in [&b""[..], b"x", &[0xff; 125]] {
+        wire.send(&frame(PING, payload)).await;
+        check(wire.frame().await, PONG, payload);
+    }
+}
+
+#[tokio::test]
+async fn a_pong_that_nobody_asked_for_is_ignored() {
+    let (_gateway, mut wire) = start().await;
+    wire.send(&frame(PONG, b"unasked")).await;
+    wire.send(&frame(BINARY, &heartbeat(1, b""))).await;
+    check(wire.frame().await, BINARY, &heartbeat_reply(1, b""));
+}
+
+#[tokio::test]
+async fn a_close_frame_is_answered_by_a_close_frame_and_the_end_of_the_connection() {
+    let gateway = Gateway::start(Setup::default()).await;
+    let closes: [&[u8]; 4] = [b"\x03\xe8", b"\x03\xe9going", b"\x0f\xa0", b""];
+    for payload in closes {
+        let mut wire = Wire::upgraded(gateway.address).await;
+        wire.send(&frame(CLOSE, payload)).await;
+        // Who closes is answered with the code it closes with (5.5.1).
+        let code = payload.first_chunk().copied().map(u16::from_be_bytes);
+        assert_eq!(wire.closed().await, code, "{payload:?}");
+    }
+    gateway.metric_is("gateway_disconnections_total{reason=\"closed\"}", 4.0).await;
+    gateway.metric_is("gateway_sessions", 0.0).await;
+    assert_serving(&gateway).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_without_a_close_frame_is_counted_as_gone() {
+    let (gateway, wire) = start().await;
+    drop(wire);
+    gateway.metric_is("gateway_disconnections_total{reason=\"gone\"}", 1.0).await;
+    let mut half = Wire::upgraded(gateway.address).await;
+    half.send(&frame(BINARY, &heartbeat(1, b"never whole"))[..10]).await;
+    half.reset();
+    gateway.metric_is("gateway_disconnections_total{reason=\"gone\"}", 2.0).await;
+    gateway.metric_is("gateway_sessions", 0.0).await;
+    assert_serving(&gateway).await;
+}
