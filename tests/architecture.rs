@@ -52,7 +52,8 @@ fn the_host_depends_on_no_chat_crate() {
 #[test]
 fn the_host_names_no_topic_and_no_message_of_a_game() {
     for (path, text) in host() {
-        for word in ["game:request", "\"broadcast\"", "ChatRequest", "ChatResponse", "MessageBroadcast", "0x01", "0x02"] {
+        for word in ["game:request", "\"broadcast\"", "ChatRequest", "ChatResponse", "MessageBroadcast", "0x01", "0x02"]
+        {
             assert!(!code(&text).contains(word), "{} names {word}", path.display());
         }
     }

@@ -14,6 +14,7 @@ use std::{
     future::{Future, poll_fn},
     ops::ControlFlow,
     pin::pin,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
@@ -62,7 +63,7 @@ impl From<Closing> for End {
 pub async fn run(
     mut socket: WebSocketStream<TcpStream>,
     session: Registered,
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     config: &config::Server,
 ) -> &'static str {
     let mut actor =
@@ -83,7 +84,7 @@ pub async fn run(
 struct Actor<'a> {
     socket: &'a mut WebSocketStream<TcpStream>,
     session: &'a Registered,
-    gateway: &'a Gateway,
+    gateway: &'a Arc<Gateway>,
     config: &'a config::Server,
     /// What is being written; empty between writes.
     batch: Vec<Outgoing>,
@@ -114,7 +115,7 @@ impl Actor<'_> {
                         None => written,
                     }
                 }
-                message = self.socket.next() => self.read(message),
+                message = self.socket.next() => self.read(message).await,
                 () = &mut timer => {
                     let next = Instant::now() + self.config.ping_interval;
                     timer.as_mut().reset(next.min(self.heard + self.config.idle_timeout));
@@ -128,12 +129,18 @@ impl Actor<'_> {
     }
 
     /// Serves a message and those that are ready behind it, as long as the answers do not pile up.
-    fn read(&mut self, first: Option<Result<Message, Error>>) -> ControlFlow<End> {
+    async fn read(&mut self, first: Option<Result<Message, Error>>) -> ControlFlow<End> {
         self.heard = Instant::now();
         let mut message = first;
         for _ in 0..BATCH {
             match message {
-                Some(Ok(Message::Binary(packet))) => self.gateway.on_packet(self.session, packet),
+                Some(Ok(Message::Binary(packet))) => {
+                    if let Some(aside) = self.gateway.on_packet(self.session, packet)
+                        && aside.await.is_err()
+                    {
+                        return ControlFlow::Break(End::told("panic", 1011, "a defect of the gateway"));
+                    }
+                }
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
                 Some(Ok(Message::Text(_))) => {
                     return ControlFlow::Break(End::told("text", 1003, "packets are binary messages"));

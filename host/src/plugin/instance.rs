@@ -4,8 +4,10 @@ use super::{
     bindings::{Action, Manifest, Packet, Plugin as Exports, Rejection},
     clock::{Clock, TICK},
     component::Linked,
-    state::State,
+    state::{Refused, State},
 };
+use crate::metrics::PluginMetrics;
+use prometheus_client::metrics::gauge::Gauge;
 use std::{sync::Arc, time::Duration};
 use wasmtime::{Store, Trap};
 
@@ -19,10 +21,19 @@ pub struct Limits {
     pub call_timeout: Duration,
     /// The linear memory an instance may have, in bytes.
     pub memory: usize,
+    /// The elements that each of its tables may have. Those of the largest guests seen, interpreters, are a tenth of the default.
+    pub table_elements: usize,
+    /// The handles to resources of the host or of its own that it may hold.
+    pub handles: usize,
+    /// What the bytes of one call's result may come to on the host's side.
+    pub result: usize,
+    /// The actions that one call may answer with.
+    pub actions: usize,
+    /// The bytes of a log line that are kept.
+    pub log_line: usize,
+    /// The log lines that an instance may write in a second.
+    pub log_lines_per_s: u32,
 }
-
-/// What the bytes of one call's result may come to, lists and strings of the guest together.
-const RESULT_BYTES: usize = 64 * 1024 * 1024;
 
 /// How long the calls of loading may run: instantiation, `describe` and `configure`.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,6 +52,14 @@ pub enum Fault {
         /// What it then did.
         reason: String,
     },
+    /// It wanted a larger table than it may have, and did not survive the refusal.
+    #[error("it wanted a table of more than {limit} elements (`table_elements`): {reason}")]
+    Table {
+        /// The limit in elements.
+        limit: usize,
+        /// What it then did.
+        reason: String,
+    },
     /// It trapped.
     #[error("{0}")]
     Trap(String),
@@ -55,7 +74,7 @@ impl Fault {
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::Deadline(_) => "deadline",
-            Self::Memory { .. } => "memory",
+            Self::Memory { .. } | Self::Table { .. } => "memory",
             Self::Trap(_) => "trap",
             Self::Answer(_) => "invalid",
         }
@@ -68,17 +87,30 @@ pub(super) struct Instance {
     exports: Exports,
     limits: Limits,
     clock: Arc<Clock>,
+    gauge: Gauge,
 }
 
 impl Instance {
     /// A fresh instance, not configured.
-    pub(super) fn new(linked: &Linked, name: Arc<str>, limits: Limits) -> Result<Self, Fault> {
-        match linked.instantiate(name, limits.memory, ticks(LOAD_TIMEOUT)) {
-            Ok((mut store, exports)) => {
-                store.set_hostcall_fuel(RESULT_BYTES);
-                Ok(Self { store, exports, limits, clock: Arc::clone(linked.clock()) })
+    pub(super) fn new(
+        linked: &Linked,
+        name: Arc<str>,
+        limits: Limits,
+        metrics: Option<&PluginMetrics>,
+    ) -> Result<Self, Fault> {
+        let (gauge, memory) = metrics.map_or_else(Default::default, |m| (m.instances.clone(), m.memory.clone()));
+        let mut store = linked.store(State::new(name, limits, memory));
+        store.limiter(|state| state);
+        store.set_hostcall_fuel(limits.result);
+        store.set_max_component_handles(limits.handles);
+        linked.clock().call_begins();
+        store.set_epoch_deadline(ticks(LOAD_TIMEOUT));
+        match linked.instantiate(&mut store) {
+            Ok(exports) => {
+                gauge.inc();
+                Ok(Self { store, exports, limits, clock: Arc::clone(linked.clock()), gauge })
             }
-            Err((error, memory_refused)) => Err(fault(&error, memory_refused, limits, LOAD_TIMEOUT)),
+            Err(error) => Err(fault(&error, &mut store, limits, LOAD_TIMEOUT)),
         }
     }
 
@@ -107,10 +139,13 @@ impl Instance {
     ) -> Result<R, Fault> {
         self.clock.call_begins();
         self.store.set_epoch_deadline(ticks(timeout));
-        call(&self.exports, &mut self.store).map_err(|error| {
-            self.store.data_mut().flush_stdio();
-            fault(&error, self.store.data().memory_refused(), self.limits, timeout)
-        })
+        call(&self.exports, &mut self.store).map_err(|error| fault(&error, &mut self.store, self.limits, timeout))
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.gauge.dec();
     }
 }
 
@@ -119,12 +154,18 @@ fn ticks(timeout: Duration) -> u64 {
     u64::try_from(timeout.as_nanos() / TICK.as_nanos()).unwrap_or(u64::MAX - 1).saturating_add(1)
 }
 
-fn fault(error: &wasmtime::Error, memory_refused: bool, limits: Limits, timeout: Duration) -> Fault {
+fn fault(error: &wasmtime::Error, store: &mut Store<State>, limits: Limits, timeout: Duration) -> Fault {
+    store.data_mut().flush_stdio();
     // With `:#` the chain of causes; the backtrace of the guest's functions comes first in it.
     let reason = format!("{error:#}").replace('\n', " ");
-    match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => Fault::Deadline(timeout),
-        _ if memory_refused => Fault::Memory { limit: limits.memory, reason },
+    match (error.downcast_ref::<Trap>(), store.data().refused()) {
+        (Some(Trap::Interrupt), _) => Fault::Deadline(timeout),
+        (_, Some(Refused::Memory)) => Fault::Memory { limit: limits.memory, reason },
+        (_, Some(Refused::Table)) => Fault::Table { limit: limits.table_elements, reason },
+        // The library has no type for this error.
+        _ if reason.contains("fuel allocated for hostcalls") => {
+            Fault::Answer(format!("its result is over {} MiB (`result_mb`)", limits.result >> 20))
+        }
         _ => Fault::Trap(reason),
     }
 }
