@@ -12,7 +12,7 @@ use crate::{
     snapshot::Snapshot,
     throttle::Throttle,
 };
-use actions::Call;
+use actions::{Call, queued};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use refusal::Refusal;
@@ -41,8 +41,9 @@ pub struct Origin {
 }
 
 impl bus::Origin for Origin {
-    fn refused(&self, why: &'static str) {
-        self.session.outbox.reply(self.header.reply(Status::Unavailable as u16), Bytes::from_static(why.as_bytes()));
+    fn refused(&self, why: &'static str, metrics: &Metrics) {
+        let header = self.header.reply(Status::Unavailable as u16);
+        queued(metrics, &self.session, self.session.outbox.reply(header, Bytes::from_static(why.as_bytes())));
     }
 }
 
@@ -188,6 +189,6 @@ impl Gateway {
             let (session, route) = (session.id, header.route);
             tracing::warn!(%session, route, seq = header.seq, status, why, held_back, "packet refused");
         }
-        self.queued(session, session.outbox.reply(header.reply(status), Bytes::from(why)));
+        queued(&self.metrics, session, session.outbox.reply(header.reply(status), Bytes::from(why)));
     }
 }

@@ -131,31 +131,34 @@ impl Actor<'_> {
     /// Serves a message and those that are ready behind it, as long as the answers do not pile up.
     async fn read(&mut self, first: Option<Result<Message, Error>>) -> ControlFlow<End> {
         self.heard = Instant::now();
-        let mut message = first;
-        for _ in 0..BATCH {
-            match message {
-                Some(Ok(Message::Binary(packet))) => {
-                    if let Some(aside) = self.gateway.on_packet(self.session, packet)
-                        && aside.await.is_err()
-                    {
-                        return ControlFlow::Break(End::told("panic", 1011, "a defect of the gateway"));
-                    }
-                }
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-                Some(Ok(Message::Text(_))) => {
-                    return ControlFlow::Break(End::told("text", 1003, "packets are binary messages"));
-                }
-                Some(Ok(Message::Close(_))) => return ControlFlow::Break(End::told("closed", 1000, "")),
-                Some(Err(error)) => return ControlFlow::Break(ended(&error)),
-                None => return ControlFlow::Break(End::silent("closed")),
-            }
+        self.on_message(first).await?;
+        for _ in 1..BATCH {
             if self.session.outbox.queued_bytes() >= self.config.write_buffer_bytes {
                 break;
             }
-            let Some(next) = self.socket.next().now_or_never() else { break };
-            message = next;
+            let Some(message) = self.socket.next().now_or_never() else { break };
+            self.on_message(message).await?;
         }
         ControlFlow::Continue(())
+    }
+
+    async fn on_message(&mut self, message: Option<Result<Message, Error>>) -> ControlFlow<End> {
+        let end = match message {
+            Some(Ok(Message::Binary(packet))) => match self.gateway.on_packet(self.session, packet) {
+                None => return ControlFlow::Continue(()),
+                Some(aside) => match aside.await {
+                    Ok(()) => return ControlFlow::Continue(()),
+                    Err(_) => End::told("panic", 1011, "a defect of the gateway"),
+                },
+            },
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => return ControlFlow::Continue(()),
+            Some(Ok(Message::Text(_))) => End::told("text", 1003, "packets are binary messages"),
+            // What is told then is the client's own frame, as the answer to it.
+            Some(Ok(Message::Close(_))) => End::told("closed", 1000, ""),
+            Some(Err(error)) => ended(&error),
+            None => End::silent("closed"),
+        };
+        ControlFlow::Break(end)
     }
 
     /// Writes what is in the batch: all of it into the socket's buffer, then one flush.
@@ -225,8 +228,9 @@ fn ended(error: &Error) -> End {
 /// close frame could be lost on the way.
 async fn part(mut socket: WebSocketStream<TcpStream>, code: u16, mut reason: String) {
     reason.truncate(reason.floor_char_boundary(123));
-    // An error here means that the other side is gone, or has closed by itself.
+    // Where the other side has closed by itself, its frame is answered by the flush instead. Errors mean that it is gone.
     let _ = socket.close(Some(CloseFrame { code: code.into(), reason: reason.into() })).await;
+    let _ = socket.flush().await;
     linger(socket.get_mut()).await;
 }
 

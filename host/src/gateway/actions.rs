@@ -3,6 +3,7 @@
 use super::{Gateway, Origin, Refusal};
 use crate::{
     bus::Publication,
+    metrics::Metrics,
     outbox::{self, Outcome},
     packet::{HEADER_LEN, Header},
     plugin::{self, Action, Answer, Closing, Decision, Delivery, Fault, Plugin, Rejection, SessionId, Target},
@@ -45,10 +46,10 @@ impl Gateway {
                     self.registry.bind(session, user).map_err(|_| Refusal::BoundToAnother)?;
                 }
                 (Action::Reply(Answer { status, body }), Some((session, header))) => {
-                    self.queued(session, session.outbox.reply(header.reply(status), body.into()));
+                    queued(&self.metrics, session, session.outbox.reply(header.reply(status), body.into()));
                 }
                 (Action::Echo, Some((session, header))) => {
-                    self.queued(session, session.outbox.reply(header.reply(0), call.payload.clone()));
+                    queued(&self.metrics, session, session.outbox.reply(header.reply(0), call.payload.clone()));
                 }
                 (Action::Close(Closing { code, reason }), Some((session, _))) => {
                     session.outbox.close(outbox::Closing { code, reason, cause: "policy" });
@@ -114,7 +115,8 @@ impl Gateway {
 
     fn deliver(&self, delivery: Delivery, payload: &Bytes) {
         let body = delivery.body.map_or_else(|| payload.clone(), Bytes::from);
-        let push = |session: &Arc<Session>| self.queued(session, session.outbox.push(delivery.route, body.clone()));
+        let push =
+            |session: &Arc<Session>| queued(&self.metrics, session, session.outbox.push(delivery.route, body.clone()));
         let here = match delivery.to {
             Target::User(user) => self.registry.each_of_user(user, push),
             Target::Session(SessionId { high, low }) => {
@@ -122,20 +124,6 @@ impl Gateway {
             }
         };
         if here { &self.metrics.delivered } else { &self.metrics.undelivered }.inc();
-    }
-
-    pub(super) fn queued(&self, session: &Session, outcome: Outcome) {
-        match outcome {
-            Outcome::Queued => {}
-            Outcome::Full { warn } => {
-                self.metrics.dropped("send_queue_full", 1);
-                if warn {
-                    let (session, remote) = (session.id, session.remote);
-                    tracing::warn!(%session, %remote, "send queue full: the client reads too slowly, messages are dropped");
-                }
-            }
-            Outcome::Closed => self.metrics.dropped("session_closing", 1),
-        }
     }
 
     fn rejected(&self, call: &Call<'_>, mut rejection: Rejection) -> Refusal {
@@ -156,5 +144,20 @@ impl Gateway {
             tracing::error!(plugin, version = call.plugin.version(), held_back, "plugin call failed: {fault}");
         }
         Refusal::Fault
+    }
+}
+
+/// Counts and logs a message that a send queue did not take.
+pub(super) fn queued(metrics: &Metrics, session: &Session, outcome: Outcome) {
+    match outcome {
+        Outcome::Queued => {}
+        Outcome::Full { warn } => {
+            metrics.dropped("send_queue_full", 1);
+            if warn {
+                let (session, remote) = (session.id, session.remote);
+                tracing::warn!(%session, %remote, "send queue full: the client reads too slowly, messages are dropped");
+            }
+        }
+        Outcome::Closed => metrics.dropped("session_closing", 1),
     }
 }

@@ -2,14 +2,14 @@
 
 use super::{
     bindings::{Action, Manifest, Packet, Plugin as Exports, Rejection},
-    clock::{Clock, TICK},
+    clock::Clock,
     component::Linked,
     state::{Refused, State},
 };
 use crate::metrics::PluginMetrics;
 use prometheus_client::metrics::gauge::Gauge;
 use std::{sync::Arc, time::Duration};
-use wasmtime::{Store, Trap};
+use wasmtime::{Store, Trap, UpdateDeadline};
 
 /// What a plugin answers.
 pub type Decision = Result<Vec<Action>, Rejection>;
@@ -17,7 +17,7 @@ pub type Decision = Result<Vec<Action>, Rejection>;
 /// Bounds of what one call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How long a call may run.
+    /// The processor time that a call may take.
     pub call_timeout: Duration,
     /// The linear memory an instance may have, in bytes.
     pub memory: usize,
@@ -35,7 +35,7 @@ pub struct Limits {
     pub log_lines_per_s: u32,
 }
 
-/// How long the calls of loading may run: instantiation, `describe` and `configure`.
+/// The processor time that each call of loading may take: instantiation, `describe` and `configure`.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A call that did not end with an answer. The instance is lost.
@@ -101,10 +101,19 @@ impl Instance {
         let (gauge, memory) = metrics.map_or_else(Default::default, |m| (m.instances.clone(), m.memory.clone()));
         let mut store = linked.store(State::new(name, limits, memory));
         store.limiter(|state| state);
+        let clock = Arc::clone(linked.clock());
+        store.epoch_deadline_callback(move |mut store| {
+            // A call that is still running keeps the clock going.
+            clock.call_begins();
+            if store.data_mut().deadline().is_over() {
+                Err(Trap::Interrupt.into())
+            } else {
+                Ok(UpdateDeadline::Continue(1))
+            }
+        });
         store.set_hostcall_fuel(limits.result);
         store.set_max_component_handles(limits.handles);
-        linked.clock().call_begins();
-        store.set_epoch_deadline(ticks(LOAD_TIMEOUT));
+        begin(&mut store, linked.clock(), LOAD_TIMEOUT);
         match linked.instantiate(&mut store) {
             Ok(exports) => {
                 gauge.inc();
@@ -137,8 +146,7 @@ impl Instance {
         timeout: Duration,
         call: impl FnOnce(&Exports, &mut Store<State>) -> wasmtime::Result<R>,
     ) -> Result<R, Fault> {
-        self.clock.call_begins();
-        self.store.set_epoch_deadline(ticks(timeout));
+        begin(&mut self.store, &self.clock, timeout);
         call(&self.exports, &mut self.store).map_err(|error| fault(&error, &mut self.store, self.limits, timeout))
     }
 }
@@ -149,9 +157,10 @@ impl Drop for Instance {
     }
 }
 
-/// A deadline in ticks; one more, since the first may come at once.
-fn ticks(timeout: Duration) -> u64 {
-    u64::try_from(timeout.as_nanos() / TICK.as_nanos()).unwrap_or(u64::MAX - 1).saturating_add(1)
+fn begin(store: &mut Store<State>, clock: &Clock, timeout: Duration) {
+    clock.call_begins();
+    store.data_mut().deadline().set(timeout);
+    store.set_epoch_deadline(1);
 }
 
 fn fault(error: &wasmtime::Error, store: &mut Store<State>, limits: Limits, timeout: Duration) -> Fault {

@@ -2,6 +2,7 @@
 
 use super::{
     bindings::{Level, LogHost},
+    clock::Deadline,
     instance::Limits,
 };
 use prometheus_client::metrics::gauge::Gauge;
@@ -18,6 +19,7 @@ pub(super) struct State {
     memory_used: usize,
     memory_gauge: Gauge,
     refused: Option<Refused>,
+    deadline: Deadline,
     log: Log,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
@@ -34,7 +36,21 @@ impl State {
     /// The state of a fresh instance.
     pub(super) fn new(plugin: Arc<str>, limits: Limits, memory_gauge: Gauge) -> Self {
         let log = Log { plugin, limits, window: Instant::now(), lines: 0, held_back: 0 };
-        Self { limits, memory_used: 0, memory_gauge, refused: None, log, stdout: Vec::new(), stderr: Vec::new() }
+        Self {
+            limits,
+            memory_used: 0,
+            memory_gauge,
+            refused: None,
+            deadline: Deadline::default(),
+            log,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+        }
+    }
+
+    /// The deadline of the call that runs.
+    pub(super) fn deadline(&mut self) -> &mut Deadline {
+        &mut self.deadline
     }
 
     /// What it asked for in vain.
