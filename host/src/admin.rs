@@ -59,8 +59,16 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     for game in &admin.games {
         games.push(json!({ "id": game.id, "chat_backend": backend(game).await }));
     }
-    let report =
-        json!({ "ready": reasons.is_empty(), "reasons": reasons, "plugins": admin.plugins.get(), "games": games });
+    let snapshot = admin.gateway.snapshot();
+    let quarantined = snapshot.plugins().iter().filter(|plugin| plugin.is_quarantined());
+    let quarantined: Vec<_> = quarantined.map(|plugin| plugin.name().to_string()).collect();
+    let report = json!({
+        "ready": reasons.is_empty(),
+        "reasons": reasons,
+        "plugins": admin.plugins.get(),
+        "quarantined": quarantined,
+        "games": games,
+    });
     (code, Json(report))
 }
 

@@ -24,7 +24,7 @@ const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// Whoever asked for a publish.
 pub trait Origin: Send + 'static {
     /// The bus did not take it, or nobody knows whether it did.
-    fn refused(&self, why: &'static str);
+    fn refused(&self, why: &'static str, metrics: &Metrics);
 }
 
 /// A message on its way to the bus.
@@ -142,7 +142,7 @@ impl<O: Origin> Intake<O> {
         }
         if let Some(origin) = &publication.origin {
             self.metrics.refused("unavailable");
-            origin.refused(why);
+            origin.refused(why, &self.metrics);
         }
     }
 }

@@ -4,7 +4,7 @@
 use crate::{
     config::Config,
     metrics::Metrics,
-    plugin::{Compiler, Described, Plugin, Settings},
+    plugin::{Compiler, Described, Plugin, Settings, lane::Lane},
 };
 use sha2::{Digest, Sha256};
 use std::{
@@ -24,6 +24,8 @@ pub struct Catalog {
     compiler: Compiler,
     metrics: Arc<Metrics>,
     files: BTreeMap<PathBuf, File>,
+    /// By plugin name.
+    lanes: BTreeMap<Arc<str>, Arc<Lane>>,
 }
 
 /// What a look at a file tells without reading it. Links are followed, so a link that is swapped makes another file.
@@ -109,7 +111,7 @@ impl Catalog {
     /// A catalog of no files.
     #[must_use]
     pub fn new(compiler: Compiler, metrics: Arc<Metrics>) -> Self {
-        Self { compiler, metrics, files: BTreeMap::new() }
+        Self { compiler, metrics, files: BTreeMap::new(), lanes: BTreeMap::new() }
     }
 
     /// Loads every file of the directory as it is now.
@@ -173,7 +175,7 @@ impl Catalog {
                 );
                 file.described = Some(Arc::new(described));
                 file.tried = None;
-                file.start(&name, config, &self.metrics);
+                file.start(&name, config, &mut self.lanes, &self.metrics);
             }
             Err(error) => file.reject(&name, error, &self.metrics),
         }
@@ -182,7 +184,7 @@ impl Catalog {
     /// Tries every plugin whose settings changed with the new ones.
     pub fn configure(&mut self, config: &Config) {
         for (path, file) in &mut self.files {
-            file.start(&file_name(path), config, &self.metrics);
+            file.start(&file_name(path), config, &mut self.lanes, &self.metrics);
         }
     }
 
@@ -235,14 +237,16 @@ impl Catalog {
 
 impl File {
     /// Starts the code with its settings, unless that was tried before.
-    fn start(&mut self, name: &str, config: &Config, metrics: &Metrics) {
+    fn start(&mut self, name: &str, config: &Config, lanes: &mut BTreeMap<Arc<str>, Arc<Lane>>, metrics: &Metrics) {
         let Some(described) = &self.described else { return };
-        let settings = config.plugin(&described.name);
+        let settings = config.plugin(&described.name, &described.routes);
         if self.tried.as_ref() == Some(&settings) {
             return;
         }
         self.tried = Some(settings.clone());
-        match Plugin::start(Arc::clone(described), settings, metrics) {
+        let lane =
+            lanes.entry(Arc::clone(&described.name)).or_insert_with_key(|name| Arc::new(Lane::new(Arc::clone(name))));
+        match Plugin::start(Arc::clone(described), settings, Arc::clone(lane), metrics) {
             Ok(plugin) => {
                 self.fit = Some(Arc::new(plugin));
                 self.error = None;
@@ -273,7 +277,7 @@ fn announce(path: &Path, plugin: &Arc<Plugin>, last: Option<&Arc<Plugin>>, metri
     plugin.put_to_use();
     metrics.reloaded(plugin.name(), if last.is_some() { "swapped" } else { "loaded" });
     let (name, version) = (&**plugin.name(), plugin.version());
-    let (routes, topics) = (&plugin.routes, &plugin.topics);
+    let (routes, topics) = (plugin.routes(), &plugin.topics);
     let what = if last.is_some() { "plugin swapped" } else { "plugin loaded" };
     tracing::info!(file = file_name(path), plugin = name, version, ?routes, ?topics, "{what}");
 }
@@ -283,7 +287,7 @@ fn conflict(plugin: &Plugin, placed: &[Arc<Plugin>]) -> Option<String> {
         if other.name() == plugin.name() {
             return Some(format!("another file is plugin `{}` already: take one of the two away", plugin.name()));
         }
-        let route = plugin.routes.iter().find(|route| other.routes.contains(route))?;
+        let route = plugin.routes().iter().find(|route| other.routes().contains(route))?;
         Some(format!(
             "it claims route 0x{route:02x}, which plugin `{}` serves: give one of them another in plugins.settings.NAME.routes",
             other.name()

@@ -109,6 +109,13 @@ pub struct Game {
     pub chat_backend: Option<String>,
 }
 
+impl Default for Config {
+    /// What an empty file means.
+    fn default() -> Self {
+        resolve(raw::File::default(), &mut Vec::new())
+    }
+}
+
 impl Config {
     /// Reads a file.
     ///
@@ -141,18 +148,25 @@ impl Config {
         }
     }
 
-    /// The settings of the plugin with this name.
+    /// The settings of the plugin with this name, which by itself claims `routes`.
     #[must_use]
-    pub fn plugin(&self, name: &str) -> plugin::Settings {
+    pub fn plugin(&self, name: &str, routes: &[u8]) -> plugin::Settings {
         let written = self.settings.get(name).cloned().unwrap_or_default();
         let games: Vec<_> = self.games.iter().map(|game| &game.id).collect();
+        let routes = written.routes.unwrap_or_else(|| routes.to_vec());
         plugin::Settings {
-            routes: written.routes,
             limits: plugin::Limits {
                 call_timeout: Duration::from_millis(written.call_timeout_ms),
                 memory: written.memory_mb << 20,
+                table_elements: written.table_elements,
+                handles: written.handles,
+                result: written.result_mb << 20,
+                actions: written.actions,
+                log_line: written.log_line_bytes,
+                log_lines_per_s: written.log_lines_per_s,
             },
-            json: serde_json::json!({ "config": written.config, "games": games }).to_string(),
+            json: serde_json::json!({ "config": written.config, "games": games, "routes": routes }).to_string(),
+            routes,
         }
     }
 
@@ -294,12 +308,19 @@ fn games(raw: Vec<raw::Game>, errors: &mut Vec<String>) -> Vec<Game> {
 
 fn check_plugin(name: &str, raw: &raw::PluginSettings, errors: &mut Vec<String>) {
     let key = format!("plugins.settings.{name}");
-    if !(1..=10_000).contains(&raw.call_timeout_ms) {
-        errors.push(format!("{key}.call_timeout_ms: {} is not within 1 to 10000", raw.call_timeout_ms));
-    }
-    if !(1..=4096).contains(&raw.memory_mb) {
-        errors.push(format!("{key}.memory_mb: {} is not within 1 to 4096", raw.memory_mb));
-    }
+    let mut range = |name: &str, value: u64, from: u64, to: u64| {
+        if !(from..=to).contains(&value) {
+            errors.push(format!("{key}.{name}: {value} is not within {from} to {to}"));
+        }
+    };
+    range("call_timeout_ms", raw.call_timeout_ms, 1, 10_000);
+    range("memory_mb", raw.memory_mb as u64, 1, 4096);
+    range("table_elements", raw.table_elements as u64, 1, 100_000_000);
+    range("handles", raw.handles as u64, 1, 1_000_000);
+    range("result_mb", raw.result_mb as u64, 1, 1024);
+    range("actions", raw.actions as u64, 1, 1_000_000);
+    range("log_line_bytes", raw.log_line_bytes as u64, 1, 1 << 20);
+    range("log_lines_per_s", u64::from(raw.log_lines_per_s), 1, 1_000_000);
     let routes = raw.routes.as_deref().unwrap_or_default();
     if let Some((_, route)) = routes.iter().enumerate().find(|(i, route)| routes[..*i].contains(route)) {
         errors.push(format!("{key}.routes: {route} is there twice"));
@@ -331,9 +352,9 @@ mod tests {
         assert_eq!(config.admin.to_string(), "127.0.0.1:8081");
         assert_eq!((config.server.outbox.messages, config.server.outbox.bytes), (1024, 16 << 20));
         assert!(!config.server.outbox.close_when_full && config.redis.is_none());
-        let chat = config.plugin("chat");
+        let chat = config.plugin("chat", &[1]);
         assert_eq!((chat.limits.call_timeout.as_millis(), chat.limits.memory), (20, 64 << 20));
-        assert_eq!(chat.json, r#"{"config":{},"games":[]}"#);
+        assert_eq!(chat.json, r#"{"config":{},"games":[],"routes":[1]}"#);
     }
 
     #[test]

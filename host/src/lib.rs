@@ -34,3 +34,4 @@ pub mod metrics;
 pub mod throttle;
 
 pub mod app;
+pub mod author;

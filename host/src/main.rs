@@ -1,10 +1,16 @@
 //! The command `gateway`.
 
-use clap::{Parser, Subcommand, ValueEnum};
-use gateway::{app, config::Config};
+mod cli;
+
+use clap::Parser;
+use cli::{Arguments, Command, Configured, LogFormat, PluginCommand};
+use gateway::{
+    app, author,
+    config::{Config, ConfigError},
+};
 use std::{
     io::{IsTerminal, Write, stderr, stdout},
-    path::PathBuf,
+    path::Path,
     process::ExitCode,
 };
 use tracing_subscriber::EnvFilter;
@@ -15,51 +21,26 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The exit code for a configuration that is not valid (EX_CONFIG of sysexits.h).
 const BAD_CONFIG: u8 = 78;
 
-/// A WebSocket gateway for online games whose policy is WebAssembly, swapped while the players stay connected.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-    /// How log lines are written to stderr. RUST_LOG filters them.
-    #[arg(long, value_enum, default_value = "text", global = true)]
-    log_format: LogFormat,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Serve until SIGTERM or SIGINT, then drain.
-    Run(Configured),
-    /// Parse the configuration, load every plugin, and say all that is wrong.
-    Check(Configured),
-}
-
-#[derive(clap::Args)]
-struct Configured {
-    /// The configuration file.
-    #[arg(long, default_value = "gateway.yaml")]
-    config: PathBuf,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
-}
-
 fn main() -> ExitCode {
     let Arguments { command, log_format } = Arguments::parse();
     start_log(log_format);
-    let (Command::Run(Configured { config: path }) | Command::Check(Configured { config: path })) = &command;
-    let outcome = match (Config::read(path), &command) {
-        (Ok(config), Command::Run(_)) => run(path, config),
-        (Ok(config), Command::Check(_)) => check(&config),
-        (Err(error), _) => return fail(BAD_CONFIG, &error.to_string()),
+    let outcome = match command {
+        Command::Run(Configured { config }) => read(&config).and_then(|read| run(&config, read)),
+        Command::Check(Configured { config }) => read(&config).and_then(|read| check(&read)),
+        Command::Plugin(command) => plugin(command),
     };
-    outcome.unwrap_or_else(|error| fail(1, &format!("{error:#}")))
+    outcome.unwrap_or_else(|error| {
+        // There is nobody left to tell if stderr is gone.
+        let _ = writeln!(stderr(), "gateway: {error:#}");
+        ExitCode::from(if error.is::<ConfigError>() { BAD_CONFIG } else { 1 })
+    })
 }
 
-fn run(path: &std::path::Path, config: Config) -> anyhow::Result<ExitCode> {
+fn read(path: &Path) -> anyhow::Result<Config> {
+    Ok(Config::read(path)?)
+}
+
+fn run(path: &Path, config: Config) -> anyhow::Result<ExitCode> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(app::run(path, config))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -78,10 +59,22 @@ fn check(config: &Config) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-fn fail(code: u8, why: &str) -> ExitCode {
-    // There is nobody left to tell if stderr is gone.
-    let _ = writeln!(stderr(), "gateway: {why}");
-    ExitCode::from(code)
+fn plugin(command: PluginCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        PluginCommand::Check { file, config } => {
+            let config = config.as_deref().map(read).transpose()?;
+            write!(stdout(), "{}", author::check(&file, config.as_ref())?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        PluginCommand::Test { file, vectors } => {
+            let (passed, failures) = author::test(&file, &vectors)?;
+            for failure in &failures {
+                writeln!(stdout(), "FAILED {failure}")?;
+            }
+            writeln!(stdout(), "{passed} passed, {} failed", failures.len())?;
+            Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+    }
 }
 
 fn start_log(format: LogFormat) {

@@ -66,6 +66,10 @@ pub struct Metrics {
     plugin_seconds: SecondsFamily,
     plugin_reloads: Family<NameOutcome, Counter>,
     plugin_generation: Family<Name, Gauge>,
+    plugin_live_generations: Family<Name, Gauge>,
+    plugin_instances: Family<Name, Gauge>,
+    plugin_memory: Family<Name, Gauge>,
+    plugin_quarantined: Family<Name, Gauge>,
 }
 
 impl Default for Metrics {
@@ -108,6 +112,14 @@ impl Metrics {
             plugin_seconds: seconds,
             plugin_reloads: register(r, "plugin_reloads", "Loads, swaps and removals of a plugin, by outcome"),
             plugin_generation: register(r, "plugin_generation", "How often a plugin was put to use"),
+            plugin_live_generations: register(r, "plugin_live_generations", "Generations of a plugin that still live"),
+            plugin_instances: register(r, "plugin_instances", "Instances of a plugin"),
+            plugin_memory: register(r, "plugin_memory_bytes", "Linear memory of a plugin's instances"),
+            plugin_quarantined: register(
+                r,
+                "plugin_quarantined",
+                "1 while a plugin is not asked, since it keeps failing",
+            ),
             registry: std::mem::take(r),
         }
     }
@@ -156,6 +168,10 @@ impl Metrics {
             seconds: self.plugin_seconds.get_or_create(&label).clone(),
             all_calls: self.plugin_calls.clone(),
             generation: self.plugin_generation.get_or_create(&label).clone(),
+            live_generations: self.plugin_live_generations.get_or_create(&label).clone(),
+            instances: self.plugin_instances.get_or_create(&label).clone(),
+            memory: self.plugin_memory.get_or_create(&label).clone(),
+            quarantined: self.plugin_quarantined.get_or_create(&label).clone(),
         }
     }
 
@@ -183,6 +199,14 @@ pub struct PluginMetrics {
     all_calls: Family<NameOutcome, Counter>,
     /// How often the plugin with this name was put to use.
     pub generation: Gauge,
+    /// Generations that live.
+    pub live_generations: Gauge,
+    /// Instances that live.
+    pub instances: Gauge,
+    /// Their linear memory in bytes.
+    pub memory: Gauge,
+    /// 1 while the plugin is not asked.
+    pub quarantined: Gauge,
 }
 
 impl PluginMetrics {

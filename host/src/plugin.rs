@@ -3,30 +3,44 @@
 mod bindings;
 mod clock;
 mod component;
+mod health;
 mod instance;
+pub mod lane;
 mod state;
+pub mod trial;
 mod wasi;
 
 pub use bindings::{Action, Answer, Closing, Delivery, Manifest, Packet, Publication, Rejection, SessionId, Target};
-pub use component::{Compiler, Unfit};
+pub use component::{Compiler, LOG, OFFERED, POLICY, Unfit};
 pub use instance::{Decision, Fault, Limits};
 
 use crate::metrics::{Metrics, PluginMetrics};
 use component::Linked;
+use health::{Change, Health};
 use instance::Instance;
+use lane::Lane;
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// Topics that one plugin may subscribe to.
 const TOPICS: usize = 1024;
 
 /// Memory for the call of `describe`, which comes before the plugin's name and so before its settings are known.
-const DESCRIBE_LIMITS: Limits = Limits { call_timeout: std::time::Duration::from_millis(20), memory: 64 * 1024 * 1024 };
+const DESCRIBE_LIMITS: Limits = Limits {
+    call_timeout: Duration::from_millis(20),
+    memory: 64 << 20,
+    table_elements: 1_000_000,
+    handles: 10_000,
+    result: 1 << 20,
+    actions: 0,
+    log_line: 4096,
+    log_lines_per_s: 100,
+};
 
 /// Why a plugin cannot be put to use.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +71,12 @@ pub struct Described {
 }
 
 impl Described {
+    /// The interfaces that it imports.
+    #[must_use]
+    pub fn imports(&self) -> &[String] {
+        self.linked.imports()
+    }
+
     /// Compiles a file's bytes and asks the plugin who it is. Takes a processor for milliseconds to seconds.
     ///
     /// # Errors
@@ -64,7 +84,7 @@ impl Described {
     pub fn load(compiler: &Compiler, bytes: &[u8]) -> Result<Self, LoadError> {
         let linked = compiler.compile(bytes)?;
         let fault = |step| move |fault| LoadError::Fault(step, fault);
-        let mut instance = Instance::new(&linked, "(new)".into(), DESCRIBE_LIMITS).map_err(fault("start"))?;
+        let mut instance = Instance::new(&linked, "(new)".into(), DESCRIBE_LIMITS, None).map_err(fault("start"))?;
         let manifest = instance.describe().map_err(fault("describe"))?;
         check_manifest(&manifest).map_err(LoadError::Manifest)?;
         let Manifest { name, version, routes } = manifest;
@@ -88,8 +108,8 @@ fn check_manifest(manifest: &Manifest) -> Result<(), String> {
 /// What an operator says of a plugin, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Instead of the routes that it claims by itself.
-    pub routes: Option<Vec<u8>>,
+    /// The routes that it shall serve.
+    pub routes: Vec<u8>,
     /// What its calls may take.
     pub limits: Limits,
     /// The JSON that `configure` gets.
@@ -100,13 +120,13 @@ pub struct Settings {
 pub struct Plugin {
     described: Arc<Described>,
     settings: Settings,
-    /// The routes that it serves.
-    pub routes: Vec<u8>,
     /// The topics that it subscribes to.
     pub topics: Vec<String>,
     /// One per worker thread, so that the lock is free whenever it is taken. Not thread-locals: those would outlive the plugin
     /// on threads that have nothing to do.
     slots: Box<[Mutex<Option<Box<Instance>>>]>,
+    health: Health,
+    lane: Arc<Lane>,
     metrics: PluginMetrics,
 }
 
@@ -115,21 +135,32 @@ impl Plugin {
     ///
     /// # Errors
     /// [`LoadError`] where the plugin fails or refuses its settings.
-    pub fn start(described: Arc<Described>, settings: Settings, metrics: &Metrics) -> Result<Self, LoadError> {
-        let (instance, topics) = configured(&described, &settings)?;
-        check_topics(&topics).map_err(LoadError::Manifest)?;
+    pub fn start(
+        described: Arc<Described>,
+        settings: Settings,
+        lane: Arc<Lane>,
+        metrics: &Metrics,
+    ) -> Result<Self, LoadError> {
         let metrics = metrics.plugin(&described.name);
+        let (instance, topics) = configured(&described, &settings, &metrics)?;
+        check_topics(&topics).map_err(LoadError::Manifest)?;
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let slots: Box<[_]> = (0..workers).map(|_| Mutex::new(None)).collect();
         *lock(&slots[0]) = Some(Box::new(instance));
-        let routes = settings.routes.clone().unwrap_or_else(|| described.routes.clone());
-        Ok(Self { described, settings, routes, topics, slots, metrics })
+        metrics.live_generations.inc();
+        Ok(Self { described, settings, topics, slots, health: Health::default(), lane, metrics })
     }
 
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
         &self.described.name
+    }
+
+    /// The routes that it serves.
+    #[must_use]
+    pub fn routes(&self) -> &[u8] {
+        &self.settings.routes
     }
 
     /// Its own version.
@@ -163,23 +194,84 @@ impl Plugin {
     /// Counts that it is put to use.
     pub fn put_to_use(&self) {
         self.metrics.generation.inc();
+        self.metrics.quarantined.set(0);
     }
 
-    /// Counts an answer that turned out not to be usable, as the fault that it is.
+    /// The actions that one call may answer with.
+    #[must_use]
+    pub fn most_actions(&self) -> usize {
+        self.settings.limits.actions
+    }
+
+    /// Whether it may be asked: not while it is in quarantine, but for a trial now and then.
+    #[must_use]
+    pub fn admits(&self) -> bool {
+        self.health.admits()
+    }
+
+    /// Whether it is in quarantine.
+    #[must_use]
+    pub fn is_quarantined(&self) -> bool {
+        self.health.is_quarantined()
+    }
+
+    /// Where its calls have to run, if not right here: aside while it is slow.
+    #[must_use]
+    pub fn aside(&self) -> Option<&Lane> {
+        self.health.is_slow().then_some(&*self.lane)
+    }
+
+    /// The same for messages, of which none may overtake another.
+    #[must_use]
+    pub fn aside_in_order(&self) -> Option<&Lane> {
+        (self.health.is_slow() || self.lane.is_busy()).then_some(&*self.lane)
+    }
+
+    /// Takes note of an answer that turned out not to be usable, as the fault that it is.
     pub fn invalid(&self) {
         self.metrics.calls("invalid").inc();
+        self.note(Duration::ZERO, true);
     }
 
     fn call(&self, call: impl FnOnce(&mut Instance) -> Result<Decision, Fault>) -> Result<Decision, Fault> {
         let began = Instant::now();
-        let result = self.call_in(&mut lock(&self.slots[slot(self.slots.len())]), call);
-        self.metrics.seconds.observe(began.elapsed().as_secs_f64());
+        let result = self.call_in(&mut self.slot(), call);
+        let took = began.elapsed();
+        self.metrics.seconds.observe(took.as_secs_f64());
+        self.note(took, result.is_err());
         match &result {
             Ok(Ok(_)) => self.metrics.ok.inc(),
             Ok(Err(_)) => self.metrics.rejected.inc(),
             Err(fault) => self.metrics.calls(fault.outcome()).inc(),
         };
         result
+    }
+
+    fn note(&self, took: Duration, failed: bool) {
+        let plugin = &**self.name();
+        match self.health.called(took, failed) {
+            Change::Nothing => {}
+            Change::Quarantined(pause) => {
+                self.metrics.quarantined.set(1);
+                tracing::error!(plugin, ?pause, "plugin quarantined: it keeps failing, and its routes answer status 5");
+            }
+            Change::Released => {
+                self.metrics.quarantined.set(0);
+                tracing::info!(plugin, "plugin released from quarantine: it answers again");
+            }
+        }
+    }
+
+    /// The slot of this thread, or another one while that is taken: a lane's thread is not one of the workers.
+    fn slot(&self) -> MutexGuard<'_, Option<Box<Instance>>> {
+        let own = thread_number() % self.slots.len();
+        let (others, first) = self.slots.split_at(own);
+        let free = first.iter().chain(others).find_map(|slot| match slot.try_lock() {
+            Ok(slot) => Some(slot),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        });
+        free.unwrap_or_else(|| lock(&self.slots[own]))
     }
 
     /// Leaves the instance in its slot only if it answered: after a fault or a panic the next call makes a fresh one.
@@ -198,7 +290,7 @@ impl Plugin {
     }
 
     fn instance(&self) -> Result<Instance, Fault> {
-        match configured(&self.described, &self.settings) {
+        match configured(&self.described, &self.settings, &self.metrics) {
             Ok((instance, _)) => Ok(instance),
             Err(LoadError::Fault(_, fault)) => Err(fault),
             Err(other) => Err(Fault::Answer(other.to_string())),
@@ -206,10 +298,21 @@ impl Plugin {
     }
 }
 
-fn configured(described: &Described, settings: &Settings) -> Result<(Instance, Vec<String>), LoadError> {
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        self.metrics.live_generations.dec();
+    }
+}
+
+fn configured(
+    described: &Described,
+    settings: &Settings,
+    metrics: &PluginMetrics,
+) -> Result<(Instance, Vec<String>), LoadError> {
     let fault = |step| move |fault| LoadError::Fault(step, fault);
     let name = Arc::clone(&described.name);
-    let mut instance = Instance::new(&described.linked, name, settings.limits).map_err(fault("start"))?;
+    let mut instance =
+        Instance::new(&described.linked, name, settings.limits, Some(metrics)).map_err(fault("start"))?;
     let topics = instance
         .configure(&settings.json)
         .map_err(fault("configure"))?
@@ -239,11 +342,11 @@ fn lock<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The slot of the current thread, out of `count`.
-fn slot(count: usize) -> usize {
+/// Counts the threads that call plugins; those of the runtime's workers are next to each other.
+fn thread_number() -> usize {
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static THREAD: usize = THREADS.fetch_add(1, Ordering::Relaxed);
     }
-    THREAD.with(|thread| thread % count)
+    THREAD.with(|thread| *thread)
 }

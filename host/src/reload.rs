@@ -8,6 +8,7 @@ use crate::{
     catalog::{Catalog, Look, Report, Stamp, Watched},
     config::Config,
     gateway::Gateway,
+    plugin::lane,
     snapshot::Snapshot,
 };
 use notify::{RecursiveMode, Watcher};
@@ -76,29 +77,34 @@ struct Reloader {
     file: Watched,
 }
 
-/// Loads the plugins and then follows the directory and the file `path`, which `config` was read from.
+/// Loads the plugins and then follows the directory and the file `path`, which `config` was read from. Answers when the plugins are
+/// loaded.
 ///
 /// # Errors
 /// Where no thread can be started.
 pub fn start(
     path: &Path,
     config: Config,
-    mut catalog: Catalog,
+    catalog: Catalog,
     gateway: Arc<Gateway>,
     reports: Arc<Reports>,
 ) -> io::Result<Reloading> {
-    catalog.load_all(&config.directory, &config);
     let mut file = Watched::default();
     file.take(Stamp::of(path));
     let mut reloader = Reloader { catalog, gateway, reports, config, path: path.to_owned(), file };
-    reloader.install();
-    reloader.warn_of_unknown_plugins();
     let (wake, woken) = mpsc::channel();
-    let watcher = watch(&reloader, wake.clone());
+    let (loaded, all_loaded) = mpsc::channel::<()>();
+    let waker = wake.clone();
     let thread = thread::Builder::new().name("reload".to_owned()).spawn(move || {
+        // Before the first compilation, whose threads inherit it.
+        lane::yield_to_players();
+        reloader.load_all();
+        let _watcher = watch(&reloader, waker);
+        drop(loaded);
         reloader.follow(&woken);
-        drop(watcher);
     })?;
+    // Nothing is sent: the sender goes when everything is loaded, or when the thread has panicked.
+    let _ = all_loaded.recv();
     Ok(Reloading { wake, thread: Some(thread) })
 }
 
@@ -120,6 +126,12 @@ fn watch(reloader: &Reloader, wake: mpsc::Sender<Wake>) -> Option<notify::Recomm
 }
 
 impl Reloader {
+    fn load_all(&mut self) {
+        self.catalog.load_all(&self.config.directory, &self.config);
+        self.install();
+        self.warn_of_unknown_plugins();
+    }
+
     fn follow(&mut self, woken: &mpsc::Receiver<Wake>) {
         loop {
             match woken.recv_timeout(POLL) {

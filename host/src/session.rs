@@ -14,6 +14,7 @@ use std::{
     future::{Future, poll_fn},
     ops::ControlFlow,
     pin::pin,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
@@ -62,7 +63,7 @@ impl From<Closing> for End {
 pub async fn run(
     mut socket: WebSocketStream<TcpStream>,
     session: Registered,
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     config: &config::Server,
 ) -> &'static str {
     let mut actor =
@@ -83,7 +84,7 @@ pub async fn run(
 struct Actor<'a> {
     socket: &'a mut WebSocketStream<TcpStream>,
     session: &'a Registered,
-    gateway: &'a Gateway,
+    gateway: &'a Arc<Gateway>,
     config: &'a config::Server,
     /// What is being written; empty between writes.
     batch: Vec<Outgoing>,
@@ -114,7 +115,7 @@ impl Actor<'_> {
                         None => written,
                     }
                 }
-                message = self.socket.next() => self.read(message),
+                message = self.socket.next() => self.read(message).await,
                 () = &mut timer => {
                     let next = Instant::now() + self.config.ping_interval;
                     timer.as_mut().reset(next.min(self.heard + self.config.idle_timeout));
@@ -128,27 +129,36 @@ impl Actor<'_> {
     }
 
     /// Serves a message and those that are ready behind it, as long as the answers do not pile up.
-    fn read(&mut self, first: Option<Result<Message, Error>>) -> ControlFlow<End> {
+    async fn read(&mut self, first: Option<Result<Message, Error>>) -> ControlFlow<End> {
         self.heard = Instant::now();
-        let mut message = first;
-        for _ in 0..BATCH {
-            match message {
-                Some(Ok(Message::Binary(packet))) => self.gateway.on_packet(self.session, packet),
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-                Some(Ok(Message::Text(_))) => {
-                    return ControlFlow::Break(End::told("text", 1003, "packets are binary messages"));
-                }
-                Some(Ok(Message::Close(_))) => return ControlFlow::Break(End::told("closed", 1000, "")),
-                Some(Err(error)) => return ControlFlow::Break(ended(&error)),
-                None => return ControlFlow::Break(End::silent("closed")),
-            }
+        self.on_message(first).await?;
+        for _ in 1..BATCH {
             if self.session.outbox.queued_bytes() >= self.config.write_buffer_bytes {
                 break;
             }
-            let Some(next) = self.socket.next().now_or_never() else { break };
-            message = next;
+            let Some(message) = self.socket.next().now_or_never() else { break };
+            self.on_message(message).await?;
         }
         ControlFlow::Continue(())
+    }
+
+    async fn on_message(&mut self, message: Option<Result<Message, Error>>) -> ControlFlow<End> {
+        let end = match message {
+            Some(Ok(Message::Binary(packet))) => match self.gateway.on_packet(self.session, packet) {
+                None => return ControlFlow::Continue(()),
+                Some(aside) => match aside.await {
+                    Ok(()) => return ControlFlow::Continue(()),
+                    Err(_) => End::told("panic", 1011, "a defect of the gateway"),
+                },
+            },
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => return ControlFlow::Continue(()),
+            Some(Ok(Message::Text(_))) => End::told("text", 1003, "packets are binary messages"),
+            // What is told then is the client's own frame, as the answer to it.
+            Some(Ok(Message::Close(_))) => End::told("closed", 1000, ""),
+            Some(Err(error)) => ended(&error),
+            None => End::silent("closed"),
+        };
+        ControlFlow::Break(end)
     }
 
     /// Writes what is in the batch: all of it into the socket's buffer, then one flush.
@@ -218,8 +228,9 @@ fn ended(error: &Error) -> End {
 /// close frame could be lost on the way.
 async fn part(mut socket: WebSocketStream<TcpStream>, code: u16, mut reason: String) {
     reason.truncate(reason.floor_char_boundary(123));
-    // An error here means that the other side is gone, or has closed by itself.
+    // Where the other side has closed by itself, its frame is answered by the flush instead. Errors mean that it is gone.
     let _ = socket.close(Some(CloseFrame { code: code.into(), reason: reason.into() })).await;
+    let _ = socket.flush().await;
     linger(socket.get_mut()).await;
 }
 

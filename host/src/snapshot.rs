@@ -32,7 +32,7 @@ impl Snapshot {
         let mut routes = [const { None }; 256];
         let mut topics: HashMap<String, Vec<Arc<Plugin>>> = HashMap::new();
         for plugin in &plugins {
-            for route in &plugin.routes {
+            for route in plugin.routes() {
                 routes[usize::from(*route)] =
                     Some(Route { plugin: Arc::clone(plugin), received: metrics.received(*route) });
             }
@@ -72,7 +72,7 @@ impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         for plugin in &self.plugins {
-            let routes: Vec<_> = plugin.routes.iter().map(|route| format!("0x{route:02x}")).collect();
+            let routes: Vec<_> = plugin.routes().iter().map(|route| format!("0x{route:02x}")).collect();
             write!(f, "{separator}{} {} (", plugin.name(), plugin.version())?;
             write!(f, "routes [{}], topics [{}])", routes.join(", "), plugin.topics.join(", "))?;
             separator = "; ";

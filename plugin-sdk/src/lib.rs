@@ -41,6 +41,7 @@ mod export;
 pub mod log;
 mod rejection;
 mod settings;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
 pub use bindings::exports::gateway::policy::policy::{

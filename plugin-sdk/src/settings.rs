@@ -10,6 +10,9 @@ pub struct Settings<Config> {
     /// The ids under `games`.
     #[serde(default)]
     pub games: Vec<String>,
+    /// The routes that the plugin serves: [`Policy::ROUTES`](crate::Policy::ROUTES), unless the operator says otherwise.
+    #[serde(default)]
+    pub routes: Vec<u8>,
 }
 
 /// For a plugin without settings: every key is an error.

@@ -13,7 +13,7 @@ const MARK: &[u8] = b"variant:";
 /// The chat plugin of plugins/chat, as version 0.2.0.
 #[must_use]
 pub fn chat_next() -> Vec<u8> {
-    built("guest_chat_next")
+    built("chat_next")
 }
 
 /// A plugin that answers each packet with its version, unless `greeting` in its config says otherwise. But `trap` makes it
@@ -26,7 +26,7 @@ pub fn greeter(name: &str, version: &str, routes: &[u8]) -> Vec<u8> {
 /// The same with faults: the keys are the fields of `Variant` in `tests/guests/variant`.
 #[must_use]
 pub fn variant(variant: &Value) -> Vec<u8> {
-    let mut component = built("guest_variant");
+    let mut component = built("variant");
     let json = variant.to_string();
     assert!(MARK.len() + json.len() <= BLOCK, "the block is too short for {json}");
     let mut block = [MARK, json.as_bytes()].concat();
@@ -45,10 +45,16 @@ pub fn put(file: &Path, content: &[u8]) {
     fs::rename(whole, file).unwrap();
 }
 
-fn built(guest: &str) -> Vec<u8> {
+/// The file of the guest in `tests/guests` with this name.
+#[must_use]
+pub fn guest(name: &str) -> PathBuf {
     // The tests are built into target/PROFILE/deps.
     let tests = std::env::current_exe().unwrap();
     let target: PathBuf = tests.ancestors().nth(3).unwrap().to_owned();
-    let file = target.join(format!("wasm32-wasip2/plugin/{guest}.wasm"));
+    target.join(format!("wasm32-wasip2/plugin/guest_{name}.wasm"))
+}
+
+fn built(name: &str) -> Vec<u8> {
+    let file = guest(name);
     fs::read(&file).unwrap_or_else(|error| panic!("{}: {error} (make guests builds it)", file.display()))
 }

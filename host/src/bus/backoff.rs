@@ -4,9 +4,10 @@ use rand::Rng;
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(5);
+/// Short enough that a Redis which is back within the grace of publishes is found in time.
+const LONGEST: Duration = Duration::from_millis(500);
 
-/// Doubling pauses from 100 ms to 5 s, each shortened by up to a half at random.
+/// Doubling pauses from 100 ms to 500 ms, each shortened by up to a half at random.
 #[derive(Debug)]
 pub(super) struct Backoff(Duration);
 

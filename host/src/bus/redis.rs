@@ -56,7 +56,7 @@ struct Link {
 
 impl Link {
     /// Tries until it is connected.
-    async fn connect(&self, pushes: Option<Pushes>) -> MultiplexedConnection {
+    async fn connect(&self, pushes: &Pushes) -> MultiplexedConnection {
         let mut backoff = Backoff::new();
         loop {
             match self.attempt(pushes.clone()).await {
@@ -67,20 +67,21 @@ impl Link {
         }
     }
 
-    async fn attempt(&self, pushes: Option<Pushes>) -> RedisResult<MultiplexedConnection> {
-        let mut settings = self.config.url.as_str().into_connection_info()?;
-        let mut redis = settings.redis_settings().clone();
+    async fn attempt(&self, pushes: Pushes) -> RedisResult<MultiplexedConnection> {
+        let settings = self.config.url.as_str().into_connection_info()?;
+        let mut redis = settings.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         if let Some(password) = &self.config.password {
             redis = redis.set_password(password);
         }
-        let mut config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(TIMEOUT)).set_response_timeout(Some(TIMEOUT));
-        if let Some(pushes) = pushes {
-            redis = redis.set_protocol(ProtocolVersion::RESP3);
-            config = config.set_push_sender(pushes);
-        }
-        settings = settings.set_redis_settings(redis);
-        Client::open(settings)?.get_multiplexed_async_connection_with_config(&config).await
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(TIMEOUT))
+            .set_response_timeout(Some(TIMEOUT))
+            .set_push_sender(pushes);
+        let client = Client::open(settings.set_redis_settings(redis))?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        // A server that wants a password lets anybody connect.
+        redis::cmd("PING").query_async::<()>(&mut connection).await?;
+        Ok(connection)
     }
 
     fn up(&self) {
@@ -98,14 +99,15 @@ impl Link {
 async fn publish<O: Origin>(link: Link, mut intake: Intake<O>, stop: CancellationToken) {
     loop {
         intake.set_away(true);
+        let pushes = Pushes::new(None);
         let connection = tokio::select! {
-            connection = link.connect(None) => connection,
+            connection = link.connect(&pushes) => connection,
             () = refuse_late(&mut intake) => return,
             () = stop.cancelled() => return refuse_all(&mut intake).await,
         };
         intake.set_away(false);
         link.up();
-        match forward(connection, &mut intake, &stop).await {
+        match forward(connection, &mut intake, &pushes.broken, &stop).await {
             Ok(()) => return,
             Err(error) => link.down(&error),
         }
@@ -137,12 +139,15 @@ async fn refuse_all<O: Origin>(intake: &mut Intake<O>) {
 async fn forward<O: Origin>(
     mut connection: MultiplexedConnection,
     intake: &mut Intake<O>,
+    broken: &Notify,
     stop: &CancellationToken,
 ) -> RedisResult<()> {
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         tokio::select! {
             biased;
+            // Before anything is taken: what waits for the next connection is not lost with this one.
+            () = broken.notified() => return Err(broken_off()),
             taken = intake.take(&mut batch, BATCH) => if taken == 0 { return Ok(()) },
             () = stop.cancelled(), if !intake.receiver.is_closed() => {
                 intake.receiver.close();
@@ -195,10 +200,9 @@ fn settle<O: Origin>(intake: &Intake<O>, publication: &Publication<O>, answer: &
 
 async fn subscribe(link: Link, mut topics: watch::Receiver<BTreeSet<String>>, deliver: Deliver) {
     loop {
-        let broken = Arc::new(Notify::new());
-        let pushes = Pushes { deliver: Arc::clone(&deliver), broken: Arc::clone(&broken) };
-        let connection = link.connect(Some(pushes)).await;
-        let error = follow(&link, connection, &mut topics, &broken).await;
+        let pushes = Pushes::new(Some(Arc::clone(&deliver)));
+        let connection = link.connect(&pushes).await;
+        let error = follow(&link, connection, &mut topics, &pushes.broken).await;
         link.down(&error);
         // A Redis that accepts and then breaks off shall not be asked without a pause.
         time::sleep(Backoff::new().pause()).await;
@@ -228,7 +232,7 @@ async fn follow(
                     Ok(()) => break,
                     Err(_) => std::future::pending().await,
                 },
-                () = broken.notified() => return RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe)),
+                () = broken.notified() => return broken_off(),
                 () = time::sleep(PING) => {
                     if let Err(error) = redis::cmd("PING").query_async::<()>(&mut connection).await {
                         return error;
@@ -257,22 +261,32 @@ async fn change(
     Ok(())
 }
 
-/// What a subscriber's connection calls for each push.
+fn broken_off() -> RedisError {
+    RedisError::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
+}
+
+/// What a connection calls for each push.
 #[derive(Clone)]
 struct Pushes {
-    deliver: Deliver,
+    deliver: Option<Deliver>,
     broken: Arc<Notify>,
+}
+
+impl Pushes {
+    fn new(deliver: Option<Deliver>) -> Self {
+        Self { deliver, broken: Arc::default() }
+    }
 }
 
 impl AsyncPushSender for Pushes {
     fn send(&self, push: PushInfo) -> Result<(), SendError> {
-        match (push.kind, push.data.as_slice()) {
-            (PushKind::Message, [Value::BulkString(topic), Value::BulkString(body)]) => {
+        match (push.kind, push.data.as_slice(), &self.deliver) {
+            (PushKind::Message, [Value::BulkString(topic), Value::BulkString(body)], Some(deliver)) => {
                 if let Ok(topic) = std::str::from_utf8(topic) {
-                    (self.deliver)(topic, &Bytes::copy_from_slice(body));
+                    deliver(topic, &Bytes::copy_from_slice(body));
                 }
             }
-            (PushKind::Disconnection, _) => self.broken.notify_one(),
+            (PushKind::Disconnection, _, _) => self.broken.notify_one(),
             _ => {}
         }
         Ok(())

@@ -76,6 +76,12 @@ section! {
         routes: Option<Vec<u8>> = None,
         call_timeout_ms: u64 = 20,
         memory_mb: usize = 64,
+        table_elements: usize = 1_000_000,
+        handles: usize = 10_000,
+        result_mb: usize = 32,
+        actions: usize = 1024,
+        log_line_bytes: usize = 4096,
+        log_lines_per_s: u32 = 100,
         config: serde_json::Map<String, serde_json::Value> = serde_json::Map::new(),
     }
 }

@@ -1,5 +1,6 @@
 //! The clock of deadlines: it ends calls that run too long, and stands still while there are none.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::{
     sync::{
         Arc, Weak,
@@ -11,10 +12,32 @@ use std::{
 use wasmtime::Engine;
 
 /// How often it ticks.
-pub(super) const TICK: Duration = Duration::from_millis(1);
+const TICK: Duration = Duration::from_millis(1);
 
-/// After so many ticks without a call it stands still: more than the longest deadline, so that none is missed.
-const IDLE_TICKS: u32 = 20_000;
+/// After so many ticks in which no call began or ran it stands still.
+const IDLE_TICKS: u32 = 100;
+
+/// The deadline of a call, in processor time: a thread that the system does not let run is not the plugin's fault, and neither is the
+/// copying of a large payload. It counts from the first tick, so that a call which sees none, as nearly all, costs nothing.
+#[derive(Debug, Default)]
+pub(super) struct Deadline {
+    timeout: Duration,
+    began: Option<Duration>,
+}
+
+impl Deadline {
+    /// Sets it for the call that begins.
+    pub(super) fn set(&mut self, timeout: Duration) {
+        *self = Self { timeout, began: None };
+    }
+
+    /// To be asked at each tick: whether the call has to end.
+    pub(super) fn is_over(&mut self) -> bool {
+        let now = clock_gettime(ClockId::ThreadCPUTime);
+        let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
+        now.saturating_sub(*self.began.get_or_insert(now)) >= self.timeout
+    }
+}
 
 /// Whom to wake up when a call begins.
 #[derive(Debug)]

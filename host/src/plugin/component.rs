@@ -8,6 +8,7 @@ use super::{
 };
 use semver::Version;
 use std::{
+    borrow::Cow,
     panic::{self, AssertUnwindSafe},
     sync::Arc,
 };
@@ -16,12 +17,15 @@ use wasmtime::{
     Config, Engine, Store,
     component::{Component, HasSelf, Linker},
 };
+use wit_component::ComponentEncoder;
 
-const POLICY: &str = "gateway:policy/policy";
-const LOG: &str = "gateway:policy/log";
+/// What every plugin exports.
+pub const POLICY: &str = "gateway:policy/policy";
+/// What the host offers beside WASI.
+pub const LOG: &str = "gateway:policy/log";
 
 /// The version of `wit/policy.wit` that this gateway offers.
-const OFFERED: Version = Version::new(0, 1, 0);
+pub const OFFERED: Version = Version::new(0, 1, 0);
 
 /// Why a file is no plugin.
 #[derive(Debug, thiserror::Error)]
@@ -29,12 +33,12 @@ pub enum Unfit {
     /// Not WebAssembly, or broken.
     #[error("it is not a WebAssembly component: {0}; if it is still being written, it is read again when it is whole")]
     Broken(String),
-    /// WebAssembly, but not a component.
+    /// WebAssembly, but no component, and none can be made of it.
     #[error(
-        "it is a core module, and a plugin is a component: build it for a component target (Rust: --target wasm32-wasip2), \
-         or wrap it with `wasm-tools component new`"
+        "it is a core module that cannot be made a component: {0}. Build it for a component target (Rust: --target \
+         wasm32-wasip2), or embed wit/policy.wit with `wasm-tools component embed`"
     )]
-    CoreModule,
+    CoreModule(String),
     /// A component that is no plugin.
     #[error("it exports no `{POLICY}@{OFFERED}`: build it against wit/policy.wit, world `plugin`; it exports {0}")]
     NoPolicy(String),
@@ -85,12 +89,15 @@ impl Compiler {
     /// # Errors
     /// [`Unfit`] says what is wrong with the bytes.
     pub fn compile(&self, bytes: &[u8]) -> Result<Linked, Unfit> {
-        let imports = check(bytes)?;
-        panic::catch_unwind(AssertUnwindSafe(|| self.link(bytes, &imports).map_err(Unfit::Link)))
-            .unwrap_or(Err(Unfit::Panic))
+        let compile = || {
+            let component = componentize(bytes)?;
+            let imports = check(&component)?;
+            self.link(&component, imports).map_err(Unfit::Link)
+        };
+        panic::catch_unwind(AssertUnwindSafe(compile)).unwrap_or(Err(Unfit::Panic))
     }
 
-    fn link(&self, bytes: &[u8], imports: &[String]) -> wasmtime::Result<Linked> {
+    fn link(&self, bytes: &[u8], imports: Vec<String>) -> wasmtime::Result<Linked> {
         let component = Component::from_binary(&self.engine, bytes)?;
         let mut linker = self.linker.clone();
         for import in imports.iter().filter(|import| import.starts_with("wasi:")) {
@@ -98,7 +105,7 @@ impl Compiler {
         }
         linker.define_unknown_imports_as_traps(&component)?;
         let pre = PluginPre::new(linker.instantiate_pre(&component)?)?;
-        Ok(Linked { pre, clock: Arc::clone(&self.clock) })
+        Ok(Linked { pre, clock: Arc::clone(&self.clock), imports })
     }
 }
 
@@ -106,30 +113,38 @@ impl Compiler {
 pub struct Linked {
     pre: PluginPre<State>,
     clock: Arc<Clock>,
+    imports: Vec<String>,
 }
 
 impl Linked {
+    /// The interfaces that it imports.
+    pub(super) fn imports(&self) -> &[String] {
+        &self.imports
+    }
+
     /// The clock of its deadlines.
     pub(super) fn clock(&self) -> &Arc<Clock> {
         &self.clock
     }
 
-    /// A fresh instance. `deadline` bounds what its language does at its start.
-    pub(super) fn instantiate(
-        &self,
-        name: Arc<str>,
-        memory: usize,
-        deadline: u64,
-    ) -> Result<(Store<State>, Exports), (wasmtime::Error, bool)> {
-        let mut store = Store::new(self.pre.engine(), State::new(name, memory));
-        store.limiter(|state| state);
-        self.clock.call_begins();
-        store.set_epoch_deadline(deadline);
-        match self.pre.instantiate(&mut store) {
-            Ok(exports) => Ok((store, exports)),
-            Err(error) => Err((error, store.data().memory_refused())),
-        }
+    /// A store for one instance.
+    pub(super) fn store(&self, state: State) -> Store<State> {
+        Store::new(self.pre.engine(), state)
     }
+
+    /// An instance in a store of its own. Runs what its language does at its start.
+    pub(super) fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Exports> {
+        self.pre.instantiate(store)
+    }
+}
+
+/// A core module that carries its WIT, as `cargo build --target wasm32-unknown-unknown` leaves it, becomes a component.
+fn componentize(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Unfit> {
+    if !Parser::is_core_wasm(bytes) {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    let encoded = ComponentEncoder::default().validate(true).module(bytes).and_then(|mut encoder| encoder.encode());
+    encoded.map(Cow::Owned).map_err(|error| Unfit::CoreModule(format!("{error:#}").replace('\n', " ")))
 }
 
 /// Parses the bytes before the compiler sees them, and answers with the names of what they import.
@@ -137,9 +152,6 @@ fn check(bytes: &[u8]) -> Result<Vec<String>, Unfit> {
     let broken = |error: wasmparser::BinaryReaderError| Unfit::Broken(error.to_string());
     if bytes.is_empty() {
         return Err(Unfit::Broken("the file is empty".to_owned()));
-    }
-    if Parser::is_core_wasm(bytes) {
-        return Err(Unfit::CoreModule);
     }
     Validator::new_with_features(WasmFeatures::default()).validate_all(bytes).map_err(broken)?;
     let (mut imports, mut exports, mut depth) = (Vec::new(), Vec::new(), 0_u32);
@@ -206,7 +218,7 @@ mod tests {
 
     #[track_caller]
     fn refused(bytes: &[u8], because: &str) {
-        let error = check(bytes).expect_err("no plugin").to_string();
+        let error = componentize(bytes).and_then(|bytes| check(&bytes)).expect_err("no plugin").to_string();
         assert!(error.contains(because), "{error}");
     }
 
@@ -224,7 +236,7 @@ mod tests {
             if component {
                 bytes.splice(0..0, *b"\0asm\x0d\0\x01\0");
             }
-            prop_assert!(check(&bytes).is_err());
+            prop_assert!(componentize(&bytes).and_then(|bytes| check(&bytes)).is_err());
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use super::{
     bindings::{Action, Manifest, Packet, Plugin as Exports, Rejection},
-    clock::{Clock, TICK},
+    clock::Clock,
     component::Linked,
-    state::State,
+    state::{Refused, State},
 };
+use crate::metrics::PluginMetrics;
+use prometheus_client::metrics::gauge::Gauge;
 use std::{sync::Arc, time::Duration};
-use wasmtime::{Store, Trap};
+use wasmtime::{Store, Trap, UpdateDeadline};
 
 /// What a plugin answers.
 pub type Decision = Result<Vec<Action>, Rejection>;
@@ -15,16 +17,25 @@ pub type Decision = Result<Vec<Action>, Rejection>;
 /// Bounds of what one call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How long a call may run.
+    /// The processor time that a call may take.
     pub call_timeout: Duration,
     /// The linear memory an instance may have, in bytes.
     pub memory: usize,
+    /// The elements that each of its tables may have. Those of the largest guests seen, interpreters, are a tenth of the default.
+    pub table_elements: usize,
+    /// The handles to resources of the host or of its own that it may hold.
+    pub handles: usize,
+    /// What the bytes of one call's result may come to on the host's side.
+    pub result: usize,
+    /// The actions that one call may answer with.
+    pub actions: usize,
+    /// The bytes of a log line that are kept.
+    pub log_line: usize,
+    /// The log lines that an instance may write in a second.
+    pub log_lines_per_s: u32,
 }
 
-/// What the bytes of one call's result may come to, lists and strings of the guest together.
-const RESULT_BYTES: usize = 64 * 1024 * 1024;
-
-/// How long the calls of loading may run: instantiation, `describe` and `configure`.
+/// The processor time that each call of loading may take: instantiation, `describe` and `configure`.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A call that did not end with an answer. The instance is lost.
@@ -37,6 +48,14 @@ pub enum Fault {
     #[error("it wanted more than {} MiB of memory (`memory_mb`): {reason}", .limit >> 20)]
     Memory {
         /// The limit in bytes.
+        limit: usize,
+        /// What it then did.
+        reason: String,
+    },
+    /// It wanted a larger table than it may have, and did not survive the refusal.
+    #[error("it wanted a table of more than {limit} elements (`table_elements`): {reason}")]
+    Table {
+        /// The limit in elements.
         limit: usize,
         /// What it then did.
         reason: String,
@@ -55,7 +74,7 @@ impl Fault {
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::Deadline(_) => "deadline",
-            Self::Memory { .. } => "memory",
+            Self::Memory { .. } | Self::Table { .. } => "memory",
             Self::Trap(_) => "trap",
             Self::Answer(_) => "invalid",
         }
@@ -68,17 +87,39 @@ pub(super) struct Instance {
     exports: Exports,
     limits: Limits,
     clock: Arc<Clock>,
+    gauge: Gauge,
 }
 
 impl Instance {
     /// A fresh instance, not configured.
-    pub(super) fn new(linked: &Linked, name: Arc<str>, limits: Limits) -> Result<Self, Fault> {
-        match linked.instantiate(name, limits.memory, ticks(LOAD_TIMEOUT)) {
-            Ok((mut store, exports)) => {
-                store.set_hostcall_fuel(RESULT_BYTES);
-                Ok(Self { store, exports, limits, clock: Arc::clone(linked.clock()) })
+    pub(super) fn new(
+        linked: &Linked,
+        name: Arc<str>,
+        limits: Limits,
+        metrics: Option<&PluginMetrics>,
+    ) -> Result<Self, Fault> {
+        let (gauge, memory) = metrics.map_or_else(Default::default, |m| (m.instances.clone(), m.memory.clone()));
+        let mut store = linked.store(State::new(name, limits, memory));
+        store.limiter(|state| state);
+        let clock = Arc::clone(linked.clock());
+        store.epoch_deadline_callback(move |mut store| {
+            // A call that is still running keeps the clock going.
+            clock.call_begins();
+            if store.data_mut().deadline().is_over() {
+                Err(Trap::Interrupt.into())
+            } else {
+                Ok(UpdateDeadline::Continue(1))
             }
-            Err((error, memory_refused)) => Err(fault(&error, memory_refused, limits, LOAD_TIMEOUT)),
+        });
+        store.set_hostcall_fuel(limits.result);
+        store.set_max_component_handles(limits.handles);
+        begin(&mut store, linked.clock(), LOAD_TIMEOUT);
+        match linked.instantiate(&mut store) {
+            Ok(exports) => {
+                gauge.inc();
+                Ok(Self { store, exports, limits, clock: Arc::clone(linked.clock()), gauge })
+            }
+            Err(error) => Err(fault(&error, &mut store, limits, LOAD_TIMEOUT)),
         }
     }
 
@@ -105,26 +146,35 @@ impl Instance {
         timeout: Duration,
         call: impl FnOnce(&Exports, &mut Store<State>) -> wasmtime::Result<R>,
     ) -> Result<R, Fault> {
-        self.clock.call_begins();
-        self.store.set_epoch_deadline(ticks(timeout));
-        call(&self.exports, &mut self.store).map_err(|error| {
-            self.store.data_mut().flush_stdio();
-            fault(&error, self.store.data().memory_refused(), self.limits, timeout)
-        })
+        begin(&mut self.store, &self.clock, timeout);
+        call(&self.exports, &mut self.store).map_err(|error| fault(&error, &mut self.store, self.limits, timeout))
     }
 }
 
-/// A deadline in ticks; one more, since the first may come at once.
-fn ticks(timeout: Duration) -> u64 {
-    u64::try_from(timeout.as_nanos() / TICK.as_nanos()).unwrap_or(u64::MAX - 1).saturating_add(1)
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
 }
 
-fn fault(error: &wasmtime::Error, memory_refused: bool, limits: Limits, timeout: Duration) -> Fault {
+fn begin(store: &mut Store<State>, clock: &Clock, timeout: Duration) {
+    clock.call_begins();
+    store.data_mut().deadline().set(timeout);
+    store.set_epoch_deadline(1);
+}
+
+fn fault(error: &wasmtime::Error, store: &mut Store<State>, limits: Limits, timeout: Duration) -> Fault {
+    store.data_mut().flush_stdio();
     // With `:#` the chain of causes; the backtrace of the guest's functions comes first in it.
     let reason = format!("{error:#}").replace('\n', " ");
-    match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => Fault::Deadline(timeout),
-        _ if memory_refused => Fault::Memory { limit: limits.memory, reason },
+    match (error.downcast_ref::<Trap>(), store.data().refused()) {
+        (Some(Trap::Interrupt), _) => Fault::Deadline(timeout),
+        (_, Some(Refused::Memory)) => Fault::Memory { limit: limits.memory, reason },
+        (_, Some(Refused::Table)) => Fault::Table { limit: limits.table_elements, reason },
+        // The library has no type for this error.
+        _ if reason.contains("fuel allocated for hostcalls") => {
+            Fault::Answer(format!("its result is over {} MiB (`result_mb`)", limits.result >> 20))
+        }
         _ => Fault::Trap(reason),
     }
 }

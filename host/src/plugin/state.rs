@@ -1,34 +1,61 @@
-//! What the host keeps for one instance: its limits, and the way of its log lines.
+//! What the host keeps for one instance: its memory's bounds, and the way of its log lines.
 
-use super::bindings::{Level, LogHost};
-use std::sync::Arc;
+use super::{
+    bindings::{Level, LogHost},
+    clock::Deadline,
+    instance::Limits,
+};
+use prometheus_client::metrics::gauge::Gauge;
+use std::{
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use wasmtime::ResourceLimiter;
-
-/// The bytes of a log line that are kept.
-const LINE_BYTES: usize = 4096;
-
-/// Table elements that an instance may have: those of the largest guests seen (interpreters of JavaScript and Python) are a tenth.
-const TABLE_ELEMENTS: usize = 1_000_000;
 
 /// What belongs to an instance's store.
 pub(super) struct State {
-    plugin: Arc<str>,
-    memory_bytes: usize,
+    limits: Limits,
     memory_used: usize,
-    memory_refused: bool,
+    memory_gauge: Gauge,
+    refused: Option<Refused>,
+    deadline: Deadline,
+    log: Log,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
 }
 
+/// What an instance wanted more of than it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    Memory,
+    Table,
+}
+
 impl State {
-    /// The state of a fresh instance that may use `memory_bytes` of linear memory.
-    pub(super) fn new(plugin: Arc<str>, memory_bytes: usize) -> Self {
-        Self { plugin, memory_bytes, memory_used: 0, memory_refused: false, stdout: Vec::new(), stderr: Vec::new() }
+    /// The state of a fresh instance.
+    pub(super) fn new(plugin: Arc<str>, limits: Limits, memory_gauge: Gauge) -> Self {
+        let log = Log { plugin, limits, window: Instant::now(), lines: 0, held_back: 0 };
+        Self {
+            limits,
+            memory_used: 0,
+            memory_gauge,
+            refused: None,
+            deadline: Deadline::default(),
+            log,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+        }
     }
 
-    /// Whether the instance asked for more memory than it may have.
-    pub(super) fn memory_refused(&self) -> bool {
-        self.memory_refused
+    /// The deadline of the call that runs.
+    pub(super) fn deadline(&mut self) -> &mut Deadline {
+        &mut self.deadline
+    }
+
+    /// What it asked for in vain.
+    pub(super) fn refused(&self) -> Option<Refused> {
+        self.refused
     }
 
     /// What a guest wrote to stdout or stderr: a log line for each of its lines.
@@ -36,11 +63,11 @@ impl State {
         let level = if error { Level::Warn } else { Level::Info };
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let line = if error { &mut self.stderr } else { &mut self.stdout };
-            let room = LINE_BYTES.saturating_sub(line.len());
+            let room = self.limits.log_line.saturating_sub(line.len());
             line.extend_from_slice(&piece[..piece.len().min(room)]);
             if piece.ends_with(b"\n") {
-                let whole = std::mem::take(line);
-                write_line(&self.plugin, level, String::from_utf8_lossy(&whole).trim_end());
+                let whole = mem::take(line);
+                self.log.write(level, String::from_utf8_lossy(&whole).trim_end());
             }
         }
     }
@@ -55,35 +82,85 @@ impl State {
     }
 }
 
-impl LogHost for State {
-    fn write(&mut self, level: Level, message: String) {
-        let end = message.floor_char_boundary(LINE_BYTES);
-        write_line(&self.plugin, level, &message[..end]);
+impl Drop for State {
+    fn drop(&mut self) {
+        self.memory_gauge.dec_by(signed(self.memory_used));
     }
 }
 
-fn write_line(plugin: &str, level: Level, line: &str) {
-    // The formatter escapes control characters, so a plugin cannot forge the lines of others.
-    match level {
-        Level::Error => tracing::error!(target: "plugin", plugin, line),
-        Level::Warn => tracing::warn!(target: "plugin", plugin, line),
-        Level::Info => tracing::info!(target: "plugin", plugin, line),
-        Level::Debug => tracing::debug!(target: "plugin", plugin, line),
+impl LogHost for State {
+    fn write(&mut self, level: Level, message: String) {
+        let end = message.floor_char_boundary(self.limits.log_line);
+        self.log.write(level, &message[..end]);
     }
 }
 
 impl ResourceLimiter for State {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let used = self.memory_used + (desired - current);
-        if used > self.memory_bytes {
-            self.memory_refused = true;
+        let more = desired - current;
+        if self.memory_used + more > self.limits.memory {
+            self.refused = Some(Refused::Memory);
             return Ok(false);
         }
-        self.memory_used = used;
+        self.memory_used += more;
+        self.memory_gauge.inc_by(signed(more));
         Ok(true)
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS)
+        if desired > self.limits.table_elements {
+            self.refused = Some(Refused::Table);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+}
+
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// The lines of one instance, so many a second.
+struct Log {
+    plugin: Arc<str>,
+    limits: Limits,
+    window: Instant,
+    lines: u32,
+    held_back: u64,
+}
+
+impl Log {
+    fn write(&mut self, level: Level, line: &str) {
+        if self.window.elapsed() >= Duration::from_secs(1) {
+            self.tell_held_back();
+            (self.window, self.lines) = (Instant::now(), 0);
+        }
+        if self.lines >= self.limits.log_lines_per_s {
+            self.held_back += 1;
+            return;
+        }
+        self.lines += 1;
+        let plugin = &*self.plugin;
+        // The formatter escapes control characters, so a plugin cannot forge the lines of others.
+        match level {
+            Level::Error => tracing::error!(target: "plugin", plugin, line),
+            Level::Warn => tracing::warn!(target: "plugin", plugin, line),
+            Level::Info => tracing::info!(target: "plugin", plugin, line),
+            Level::Debug => tracing::debug!(target: "plugin", plugin, line),
+        }
+    }
+
+    fn tell_held_back(&mut self) {
+        let held_back = mem::take(&mut self.held_back);
+        if held_back > 0 {
+            let (plugin, most) = (&*self.plugin, self.limits.log_lines_per_s);
+            tracing::warn!(plugin, held_back, "the plugin logs more than {most} lines a second (`log_lines_per_s`)");
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.tell_held_back();
     }
 }

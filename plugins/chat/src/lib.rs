@@ -39,6 +39,7 @@ struct Targets {
 
 struct Chat {
     games: Vec<String>,
+    route: u8,
 }
 
 impl Policy for Chat {
@@ -47,7 +48,8 @@ impl Policy for Chat {
     type Config = NoConfig;
 
     fn configure(settings: Settings<NoConfig>) -> Result<Self, String> {
-        Ok(Self { games: settings.games })
+        let route = settings.routes.first().copied().unwrap_or(ROUTE);
+        Ok(Self { games: settings.games, route })
     }
 
     fn topics(&self) -> Vec<String> {
@@ -85,7 +87,7 @@ impl Policy for Chat {
                 session.parse().map_err(|error| Rejection::malformed(format!("target_session_id: {error}")))?,
             ),
         };
-        Ok(vec![Action::deliver(target, ROUTE)])
+        Ok(vec![Action::deliver(target, self.route)])
     }
 }
 

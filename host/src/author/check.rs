@@ -1,0 +1,98 @@
+//! All that a load would say of a file, and what its calls cost.
+
+use super::{load, settings};
+use crate::{
+    config::Config,
+    plugin::{Decision, Fault, LOG, OFFERED, POLICY, Packet, SessionId, trial::Trial},
+};
+use anyhow::{Context, anyhow};
+use std::{
+    fmt::Write,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// Calls whose median is told.
+const CALLS: usize = 1000;
+
+/// Checks a file, with the settings that the configuration has for it.
+///
+/// # Errors
+/// What a load would refuse it for, and what would mend that.
+pub fn check(path: &Path, config: Option<&Config>) -> anyhow::Result<String> {
+    let size = fs::metadata(path).with_context(|| format!("{} cannot be read", path.display()))?.len();
+    let began = Instant::now();
+    let described = load(path)?;
+    let compiled = began.elapsed();
+    let settings = settings(&described, config);
+    let began = Instant::now();
+    let mut trial = Trial::new(&described, settings.limits).map_err(|fault| anyhow!("it does not start: {fault}"))?;
+    let started = began.elapsed();
+    let topics = trial.configure(&settings.json).map_err(|fault| anyhow!("its `configure` failed: {fault}"))?;
+    let topics = topics.map_err(|why| anyhow!("it refuses its settings {}: {why}", settings.json))?;
+    let (name, version) = (&described.name, &described.version);
+    let routes: Vec<_> = settings.routes.iter().map(|route| format!("0x{route:02x}")).collect();
+
+    let mut report = String::new();
+    let mut line = |key: &str, value: &str| writeln!(report, "{key:<10} {value}");
+    line("plugin", &format!("{name} {version}"))?;
+    line("file", &format!("{}, {size} bytes", path.display()))?;
+    line("interface", &format!("{POLICY}, and this gateway offers {OFFERED}"))?;
+    line("routes", &listed(&routes))?;
+    line("topics", &listed(&topics))?;
+    line("settings", &settings.json)?;
+    for import in described.imports() {
+        line("imports", &format!("{import} ({})", granted(import)))?;
+    }
+    line("compiled", &format!("in {compiled:.1?}, `describe` included"))?;
+    line("started", &format!("in {started:.1?}"))?;
+    if let Some(route) = settings.routes.first() {
+        line("a call", &call(&mut trial, *route)?)?;
+    }
+    Ok(report)
+}
+
+fn listed(items: &[String]) -> String {
+    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+}
+
+fn granted(import: &str) -> &'static str {
+    match import.split_once('@').map_or(import, |(name, _)| name) {
+        LOG => "granted: lines in the gateway's log",
+        "wasi:cli/stdout" | "wasi:cli/stderr" => "granted: lines in the gateway's log",
+        "wasi:clocks/wall-clock" | "wasi:clocks/monotonic-clock" => "granted: the clock; waiting returns at once",
+        "wasi:random/random" | "wasi:random/insecure" | "wasi:random/insecure-seed" => "granted: random numbers",
+        name if name.starts_with("gateway:policy/") => "types only",
+        _ => "empty: nothing is there",
+    }
+}
+
+/// The median of a packet without payload, and what it is answered with.
+fn call(trial: &mut Trial, route: u8) -> anyhow::Result<String> {
+    let mut times = Vec::with_capacity(CALLS);
+    let mut answer = None;
+    for _ in 0..CALLS {
+        let packet = Packet { seq: 1, route, flags: 0, session: SessionId { high: 1, low: 2 }, user: None };
+        let began = Instant::now();
+        let outcome = trial.on_packet(packet, b"");
+        times.push(began.elapsed());
+        let failed = outcome.is_err();
+        answer = Some(outcome);
+        if failed {
+            break;
+        }
+    }
+    times.sort();
+    let median = times.get(times.len() / 2).copied().unwrap_or(Duration::ZERO);
+    let answer = answer.map_or_else(String::new, |outcome| shown(&outcome));
+    Ok(format!("{median:.1?}, the median of {} without payload; it answers with {answer}", times.len()))
+}
+
+fn shown(outcome: &Result<Decision, Fault>) -> String {
+    match outcome {
+        Ok(Ok(actions)) => format!("{} actions", actions.len()),
+        Ok(Err(rejection)) => format!("status {}: {}", rejection.status, rejection.message),
+        Err(fault) => format!("a fault: {fault}"),
+    }
+}

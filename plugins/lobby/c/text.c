@@ -1,0 +1,87 @@
+#include "text.h"
+
+#include <string.h>
+
+text_t text_of(const char *literal) {
+  return (text_t){literal, strlen(literal)};
+}
+
+bool text_is(text_t text, const char *literal) {
+  return text.len == strlen(literal) && memcmp(text.at, literal, text.len) == 0;
+}
+
+bool text_skip(text_t *text, const char *prefix) {
+  size_t len = strlen(prefix);
+  if (text->len < len || memcmp(text->at, prefix, len) != 0) return false;
+  *text = (text_t){text->at + len, text->len - len};
+  return true;
+}
+
+bool text_is_utf8(text_t text) {
+  const unsigned char *p = (const unsigned char *)text.at, *end = p + text.len;
+  while (p < end) {
+    unsigned char lead = *p++, low = 0x80, high = 0xbf;
+    int more;
+    if (lead < 0x80) more = 0;
+    else if (lead >= 0xc2 && lead <= 0xdf) more = 1;
+    else if (lead >= 0xe0 && lead <= 0xef) more = 2;
+    else if (lead >= 0xf0 && lead <= 0xf4) more = 3;
+    else return false;
+
+    // Overlong forms, surrogates, and what lies past U+10FFFF show in the second byte.
+    if (lead == 0xe0) low = 0xa0;
+    if (lead == 0xed) high = 0x9f;
+    if (lead == 0xf0) low = 0x90;
+    if (lead == 0xf4) high = 0x8f;
+    for (; more > 0; more--, low = 0x80, high = 0xbf) {
+      if (p == end || *p < low || *p > high) return false;
+      p++;
+    }
+  }
+  return true;
+}
+
+bool text_split(text_t text, text_t *head, text_t *tail) {
+  const char *space = memchr(text.at, ' ', text.len);
+  if (space == NULL) return false;
+  *head = (text_t){text.at, (size_t)(space - text.at)};
+  *tail = (text_t){space + 1, text.len - head->len - 1};
+  return tail->len > 0;
+}
+
+bool text_to_user(text_t text, int32_t *user) {
+  if (text.len == 0 || text.len > strlen("2147483647") || text.at[0] == '0') return false;
+  int64_t value = 0;
+  for (size_t i = 0; i < text.len; i++) {
+    if (text.at[i] < '0' || text.at[i] > '9') return false;
+    value = value * 10 + (text.at[i] - '0');
+  }
+  *user = (int32_t)value;
+  return value <= INT32_MAX;
+}
+
+static int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+bool text_to_uuid(text_t text, uint64_t *high, uint64_t *low) {
+  static const char form[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+  uint64_t halves[2] = {0, 0};
+  if (text.len != strlen(form)) return false;
+  for (size_t i = 0, digits = 0; i < text.len; i++) {
+    if (form[i] == '-') {
+      if (text.at[i] != '-') return false;
+      continue;
+    }
+    int digit = hex_digit(text.at[i]);
+    if (digit < 0) return false;
+    uint64_t *half = &halves[digits++ / 16];
+    *half = *half << 4 | (uint64_t)digit;
+  }
+  *high = halves[0];
+  *low = halves[1];
+  return true;
+}

@@ -1,0 +1,139 @@
+// The lobby: log in, see who you are, write to one another, and talk to whoever listens on the bus.
+
+import { write } from "gateway:policy/log@0.1.0";
+
+const ROUTE = 0x10;
+
+const Status = { OK: 0, MALFORMED_PAYLOAD: 2, REJECTED: 4, FORBIDDEN: 6, LOBBY: 256 };
+
+const encoder = new TextEncoder();
+// Without `ignoreBOM` it would swallow a byte order mark, and `\ufeffping` would be a ping.
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+const lobby = { topic: "lobby", maxBytes: 64, route: ROUTE };
+
+export const policy = {
+  describe() {
+    return { name: "lobby", version: "0.1.0", routes: new Uint8Array([ROUTE]) };
+  },
+
+  configure(settings) {
+    const { config = {}, routes = [] } = JSON.parse(settings);
+    Object.assign(lobby, readConfig(config));
+    lobby.route = routes[0] ?? ROUTE;
+    write("debug", "lobby configured");
+    return [`${lobby.topic}:out`];
+  },
+
+  onPacket({ session, user }, payload) {
+    const text = decode(payload);
+    if (user === undefined) return logIn(text);
+    switch (text) {
+      case "whoami":
+        return [reply(`user ${user}, session ${formatSession(session)}`)];
+      case "ping":
+        return [{ tag: "echo" }];
+      case "bye":
+        return [{ tag: "close", val: { code: 1000, reason: "bye" } }];
+      case "status":
+        return [reply("lobby", Status.LOBBY)];
+      case "crash":
+        // An Error without a payload is no rejection: it ends the instance.
+        throw new Error("a client asked for it");
+    }
+    if (text.startsWith("login ")) throw new Rejection(Status.REJECTED, "already logged in");
+    return say(user, text);
+  },
+
+  onMessage(topic, payload) {
+    const [, head] = tryDecode(payload)?.match(/^([^ ]+) ./s) ?? [];
+    const target = parseTarget(head ?? "");
+    if (!target) throw new Rejection(Status.MALFORMED_PAYLOAD, "a message is `USER TEXT` or `SESSION TEXT`");
+    return [deliver(target)];
+  },
+};
+
+/** What the client is told instead of an answer. The payload is what the interface calls a rejection. */
+class Rejection extends Error {
+  constructor(status, message) {
+    super(message);
+    this.payload = { status, message };
+  }
+}
+
+/** What the operator is told. */
+class Refusal extends Error {
+  constructor(message) {
+    super(message);
+    this.payload = message;
+  }
+}
+
+function readConfig({ topic = "lobby", max_bytes: maxBytes = 64, ...others }) {
+  const [unknown] = Object.keys(others);
+  if (unknown !== undefined) throw new Refusal(`config.${unknown}: unknown key (known: topic, max_bytes)`);
+  if (typeof topic !== "string" || !/^[a-z0-9:_-]{1,64}$/.test(topic)) {
+    throw new Refusal("config.topic: 1 to 64 characters of a-z 0-9 : _ - are allowed");
+  }
+  if (!Number.isInteger(maxBytes) || maxBytes < 1 || maxBytes > 65536) {
+    throw new Refusal("config.max_bytes: 1 to 65536 is allowed");
+  }
+  return { topic, maxBytes };
+}
+
+function decode(payload) {
+  if (payload.length === 0) throw new Rejection(Status.MALFORMED_PAYLOAD, "the payload is empty");
+  const text = tryDecode(payload);
+  if (text === undefined) throw new Rejection(Status.MALFORMED_PAYLOAD, "the payload is not UTF-8");
+  if (payload.length > lobby.maxBytes) throw new Rejection(Status.REJECTED, `more than ${lobby.maxBytes} bytes`);
+  return text;
+}
+
+function tryDecode(payload) {
+  try {
+    return decoder.decode(payload);
+  } catch {
+    return undefined;
+  }
+}
+
+function logIn(text) {
+  const user = text.startsWith("login ") ? parseUser(text.slice("login ".length)) : undefined;
+  if (user === undefined) throw new Rejection(Status.FORBIDDEN, "log in first");
+  return [{ tag: "bind", val: user }, reply(`welcome ${user}`)];
+}
+
+/** To one user with `to USER TEXT`, else to everybody who listens on the bus. */
+function say(from, text) {
+  const [, head, words] = text.match(/^to ([^ ]+) (.+)$/s) ?? [];
+  const user = parseUser(head ?? "");
+  if (user === undefined) return [{ tag: "publish", val: { topic: lobby.topic } }];
+  return [deliver({ tag: "user", val: user }, encoder.encode(`from ${from}: ${words}`)), reply("sent")];
+}
+
+function parseTarget(text) {
+  const user = parseUser(text);
+  if (user !== undefined) return { tag: "user", val: user };
+  if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text)) return undefined;
+  const digits = text.replaceAll("-", "");
+  return { tag: "session", val: { high: BigInt(`0x${digits.slice(0, 16)}`), low: BigInt(`0x${digits.slice(16)}`) } };
+}
+
+/** A user's id has one spelling; Number() would take many. */
+function parseUser(text) {
+  const user = /^[1-9][0-9]{0,9}$/.test(text) ? Number(text) : Infinity;
+  return user <= 0x7fffffff ? user : undefined;
+}
+
+function formatSession({ high, low }) {
+  const digits = ((high << 64n) | low).toString(16).padStart(32, "0");
+  return digits.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+}
+
+function reply(text, status = Status.OK) {
+  return { tag: "reply", val: { status, body: encoder.encode(text) } };
+}
+
+function deliver(to, body) {
+  return { tag: "deliver", val: { to, route: lobby.route, body } };
+}

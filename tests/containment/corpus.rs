@@ -1,0 +1,140 @@
+//! One row for each way to misbehave while serving: the limit that is set, what the client is answered, how the call is counted, and
+//! what the log says.
+
+use crate::{ROUTE, bystander::Bystander, gateway, settings};
+use gateway_tests::{Client, Gateway, eventually};
+
+struct Case {
+    way: &'static str,
+    limits: &'static str,
+    status: u16,
+    outcome: &'static str,
+    log: &'static str,
+}
+
+const fn case(
+    way: &'static str,
+    limits: &'static str,
+    status: u16,
+    outcome: &'static str,
+    log: &'static str,
+) -> Case {
+    Case { way, limits, status, outcome, log }
+}
+
+const CASES: [Case; 32] = [
+    case("well", "", 0, "ok", "plugin swapped"),
+    // Time.
+    case("loop", "", 8, "deadline", "it ran for more than 20 ms (`call_timeout_ms`)"),
+    case("loop", "call_timeout_ms: 5", 8, "deadline", "it ran for more than 5 ms (`call_timeout_ms`)"),
+    case("slow", "", 0, "ok", "plugin swapped"),
+    case("sleep", "", 0, "ok", "plugin swapped"),
+    // Traps.
+    case("panic", "", 8, "trap", "on purpose"),
+    case("abort", "", 8, "trap", "unreachable"),
+    case("exit", "", 8, "trap", "a policy may not exit"),
+    case("divide-by-zero", "", 8, "trap", "divide by zero"),
+    case("index", "", 8, "trap", "index out of bounds"),
+    case("recurse", "", 8, "trap", "stack"),
+    // Memory.
+    case("memory-at-once", "", 8, "memory", "it wanted more than 64 MiB of memory (`memory_mb`)"),
+    case("memory-page-by-page", "call_timeout_ms: 1000", 8, "memory", "it wanted more than 64 MiB of memory"),
+    case("memory-page-by-page", "memory_mb: 4, call_timeout_ms: 1000", 8, "memory", "it wanted more than 4 MiB of memory"),
+    // Answers.
+    case("million-actions", "call_timeout_ms: 1000, result_mb: 1024", 8, "invalid", "1024 are the most (`actions`)"),
+    case("million-actions", "call_timeout_ms: 1000", 8, "invalid", "its result is over 32 MiB (`result_mb`)"),
+    case("huge-result", "call_timeout_ms: 5000, memory_mb: 1024", 8, "invalid", "its result is over 32 MiB (`result_mb`)"),
+    case("reply-over-message-limit", "call_timeout_ms: 5000, memory_mb: 1024", 8, "invalid", "(`max_message_bytes`)"),
+    case("invalid-utf8", "", 8, "trap", "utf-8"),
+    case("control-characters-in-topic", "", 8, "invalid", "a topic is 1 to 256 bytes without control characters"),
+    case("empty-topic", "", 8, "invalid", "a topic is 1 to 256 bytes"),
+    case("unknown-route", "", 8, "invalid", "it delivers on route 0xee, which no plugin serves"),
+    case("reserved-status", "", 8, "invalid", "status 99, and 9 to 255 are reserved"),
+    case("close-code", "", 8, "invalid", "it closes with 1006"),
+    case("close-reason", "", 8, "invalid", "124 bytes of reason"),
+    case("reject-with-0", "", 8, "invalid", "it rejected with status 0"),
+    case("two-users", "", 6, "ok", "bound to another user"),
+    case("long-rejection", "", 4, "rejected", "packet refused"),
+    // The log.
+    case("log-a-million-lines", "call_timeout_ms: 5000", 0, "ok", "(`log_lines_per_s`)"),
+    case("log-a-long-line", "", 0, "ok", "xxxxxxxx"),
+    case("print-a-long-line", "log_line_bytes: 100", 8, "", ""),
+    // What is around it.
+    case("look-around", "", 0, "ok", "plugin swapped"),
+];
+
+/// Calls that each case makes: fewer than send a plugin into quarantine.
+const CALLS: usize = 3;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_way_to_misbehave_costs_its_own_call_and_nothing_else() {
+    let gateway = gateway(settings("on_packet", "nothing", "")).await;
+    gateway.logged("plugin loaded\",\"plugin\":\"hostile").await;
+    let bystander = Bystander::start(&gateway).await;
+    for case in CASES.iter().filter(|case| !case.outcome.is_empty()) {
+        check(&gateway, case).await;
+    }
+    bystander.finish().await;
+    gateway.metric_is("gateway_plugin_live_generations{plugin=\"hostile\"}", 1.0).await;
+}
+
+async fn check(gateway: &Gateway, case: &Case) {
+    let Case { way, limits, status, outcome, log } = case;
+    let (generation, calls) = ("gateway_plugin_generation{plugin=\"hostile\"}", calls(outcome));
+    let (before, counted, lines) =
+        (gateway.metric(generation).await, gateway.metric(&calls).await, gateway.log_lines().len());
+    // A blank line more or less makes every file another one, so that each case has a generation of its own.
+    gateway.reconfigure(&settings("on_packet", way, &with_marker(limits, before)));
+    gateway.metric_is(generation, before + 1.0).await;
+    let mut client = Client::connect(gateway.address).await;
+    for _ in 0..CALLS {
+        let reply = client.request(ROUTE, b"x").await;
+        assert_eq!(reply.status, *status, "{way} {limits}: {:?}", reply.payload);
+        assert!(reply.payload.len() <= 1024, "{way}: a reply of {} bytes", reply.payload.len());
+    }
+    client.assert_alive().await;
+    #[allow(clippy::cast_precision_loss, reason = "a few calls")]
+    gateway.metric_is(&calls, counted + CALLS as f64).await;
+    if !log.is_empty() {
+        gateway.logged_after(lines, log).await;
+    }
+    for line in gateway.log_lines().into_iter().skip(lines) {
+        assert!(line.to_string().len() < 8192, "{way}: a log line of {} bytes", line.to_string().len());
+    }
+}
+
+/// Another value of a limit that does not matter here.
+fn with_marker(limits: &str, generation: f64) -> String {
+    let comma = if limits.is_empty() { "" } else { ", " };
+    format!("{limits}{comma}handles: {}", 1000.0 + generation)
+}
+
+fn calls(outcome: &str) -> String {
+    format!("gateway_plugin_calls_total{{plugin=\"hostile\",outcome=\"{outcome}\"}}")
+}
+
+#[tokio::test]
+async fn a_plugin_sees_no_file_no_network_and_no_environment() {
+    let gateway = gateway(settings("on_packet", "look-around", "")).await;
+    let mut client = gateway.client().await;
+    let reply = eventually("the plugin is loaded", || async {
+        let mut other = gateway.client().await;
+        Some(other.request(ROUTE, b"").await).filter(|reply| reply.status == 0)
+    })
+    .await;
+    assert_eq!(reply.text(), "files false, network false, environment 0");
+    client.assert_alive().await;
+}
+
+#[tokio::test]
+async fn what_it_prints_becomes_log_lines_of_bounded_length() {
+    let gateway = gateway(settings("on_packet", "print-a-long-line", "log_line_bytes: 100")).await;
+    gateway.logged("plugin loaded\",\"plugin\":\"hostile").await;
+    let mut client = gateway.client().await;
+    assert_eq!(client.request(ROUTE, b"").await.text(), "printed");
+    // Without an end of line the text waits for one, or for the end of the instance.
+    std::fs::remove_file(gateway.plugin("hostile")).unwrap();
+    let line = gateway.logged("yyyy").await;
+    assert_eq!(line["fields"]["line"].as_str().unwrap().len(), 100);
+    assert_eq!(line["fields"]["plugin"], "hostile");
+}

@@ -1,0 +1,131 @@
+//! A plugin that keeps failing is not asked any more, for a while; and one that is slow is asked beside the players.
+
+use crate::{
+    GAME, ROUTE,
+    bystander::{Bystander, percentile},
+    gateway, settings,
+};
+use gateway_tests::{Gateway, chat_request, eventually};
+use std::time::Duration;
+
+const QUARANTINED: &str = "gateway_plugin_quarantined{plugin=\"hostile\"}";
+
+async fn loaded(call: &str, way: &str) -> Gateway {
+    let gateway = gateway(settings(call, way, "")).await;
+    gateway.logged("plugin loaded\",\"plugin\":\"hostile").await;
+    gateway
+}
+
+#[tokio::test]
+async fn a_plugin_that_keeps_failing_is_quarantined_until_it_is_mended() {
+    let gateway = loaded("on_packet", "panic").await;
+    let mut client = gateway.client().await;
+    for _ in 0..5 {
+        assert_eq!(client.request(ROUTE, b"").await.status, 8);
+    }
+    let reply = client.request(ROUTE, b"").await;
+    assert_eq!((reply.status, reply.text()), (5, "the plugin is in quarantine: it keeps failing"));
+    gateway.metric_is(QUARANTINED, 1.0).await;
+    gateway.logged("plugin quarantined").await;
+    let (code, report) = gateway.get("/readyz").await;
+    assert!(code == 200 && report.contains("\"quarantined\":[\"hostile\"]"), "{report}");
+    client.assert_alive().await;
+    // A reload is a fresh start.
+    gateway.reconfigure(&settings("on_packet", "well", ""));
+    gateway.metric_is(QUARANTINED, 0.0).await;
+    assert_eq!(client.request(ROUTE, b"").await.status, 0);
+}
+
+#[tokio::test]
+async fn a_quarantined_plugin_is_tried_again_after_a_pause() {
+    let gateway = loaded("on_packet", "panic").await;
+    let mut client = gateway.client().await;
+    let (mut failed, mut refused) = (0, 0);
+    // Five calls, then a trial after 1 s, then another after 2 s more.
+    while failed < 7 {
+        match client.request(ROUTE, b"").await.status {
+            8 => failed += 1,
+            5 => refused += 1,
+            other => panic!("status {other}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(refused > 50, "{refused} refused between trials");
+}
+
+#[tokio::test]
+async fn a_plugin_that_fails_on_every_third_call_only_is_not_quarantined() {
+    let gateway = loaded("on_packet", "every-third-call").await;
+    let mut client = gateway.client().await;
+    // Each instance counts its own calls, and each failure makes a fresh one.
+    let mut failed = 0;
+    for _ in 0..60 {
+        let status = client.request(ROUTE, b"").await.status;
+        assert!(status == 0 || status == 8, "{status}");
+        failed += usize::from(status == 8);
+    }
+    assert!((15..=20).contains(&failed), "{failed} of 60 failed");
+    assert!(gateway.metric(QUARANTINED).await < 0.5);
+}
+
+#[tokio::test]
+async fn messages_for_a_plugin_that_loops_are_dropped_and_counted_and_nobody_waits() {
+    let gateway = loaded("on_message", "loop").await;
+    let mut client = gateway.client().await;
+    for _ in 0..10 {
+        client.send(1, &chat_request(GAME, 1, "x")).await;
+    }
+    client.assert_alive().await;
+    let lost = || async {
+        let failed = gateway.metric("gateway_routing_errors_total{reason=\"message_fault\"}").await;
+        let dropped = gateway.metric("gateway_messages_dropped_total{reason=\"plugin_quarantined\"}").await;
+        (failed + dropped > 9.5).then_some((failed, dropped))
+    };
+    let (failed, dropped) = eventually("ten messages are accounted for", lost).await;
+    assert!(failed >= 5.0 && dropped >= 1.0 && failed + dropped < 10.5, "{failed} failed, {dropped} dropped");
+}
+
+/// The bound that the README promises.
+fn bound(quiet: Duration) -> Duration {
+    2 * quiet + Duration::from_millis(5)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_healthy_route_does_not_notice_a_plugin_that_is_slow_or_loops_for_ever() {
+    for way in ["slow", "loop"] {
+        // Other work on the machine disturbs a single run: one of three has to be within the bound.
+        let mut runs = Vec::new();
+        for _ in 0..3 {
+            let (quiet, beside) = run(way).await;
+            runs.push((quiet, beside));
+            if beside <= bound(quiet) {
+                break;
+            }
+        }
+        let (quiet, beside) = *runs.last().unwrap();
+        assert!(beside <= bound(quiet), "{way}: p99 (quiet, beside it) {runs:?}");
+    }
+}
+
+/// The 99th percentile of a healthy route without and with clients that keep a bad plugin busy.
+async fn run(way: &str) -> (Duration, Duration) {
+    let gateway = loaded("on_packet", way).await;
+    let bystander = Bystander::start(&gateway).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let quiet = percentile(&bystander.finish().await, 99);
+    let bystander = Bystander::start(&gateway).await;
+    let mut busy = Vec::new();
+    for _ in 0..4 {
+        let mut client = gateway.client().await;
+        busy.push(tokio::spawn(async move {
+            loop {
+                client.request(ROUTE, b"x").await;
+            }
+        }));
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for task in busy {
+        task.abort();
+    }
+    (quiet, percentile(&bystander.finish().await, 99))
+}

@@ -1,0 +1,163 @@
+//! A plugin that misbehaves in the way that its settings name, on route 0x66 and on the topic of the game `hostile`. What each of the ways has
+//! to come to stands in `tests/containment.rs`.
+
+use gateway_plugin_sdk::{Action, Packet, Policy, Rejection, Settings, Target, export, log};
+use serde::Deserialize;
+use std::{
+    env, fs,
+    hint::black_box,
+    io::Write,
+    net::TcpStream,
+    process, thread,
+    time::{Duration, Instant},
+};
+
+const ROUTE: u8 = 0x66;
+const MIB: usize = 1 << 20;
+
+/// The call that misbehaves, and how.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    #[serde(default)]
+    configure: String,
+    #[serde(default)]
+    on_packet: String,
+    #[serde(default)]
+    on_message: String,
+}
+
+struct Hostile {
+    config: Config,
+    calls: u32,
+}
+
+impl Policy for Hostile {
+    const NAME: &str = "hostile";
+    const ROUTES: &[u8] = &[ROUTE];
+    type Config = Config;
+
+    fn configure(Settings { config, .. }: Settings<Config>) -> Result<Self, String> {
+        match config.configure.as_str() {
+            "refuse" => return Err("config.configure: this is refused".to_owned()),
+            way => {
+                misbehave(way, 0);
+            }
+        }
+        Ok(Self { config, calls: 0 })
+    }
+
+    fn topics(&self) -> Vec<String> {
+        match self.config.configure.as_str() {
+            "too-many-topics" => (0..2000).map(|i| format!("topic-{i}")).collect(),
+            "illegal-topic" => vec!["a\nb".to_owned()],
+            _ => vec!["game:request:hostile".to_owned()],
+        }
+    }
+
+    fn on_packet(&mut self, _: &Packet, _: &[u8]) -> Result<Vec<Action>, Rejection> {
+        self.calls += 1;
+        answer(&self.config.on_packet, self.calls)
+    }
+
+    fn on_message(&mut self, _: &str, _: &[u8]) -> Result<Vec<Action>, Rejection> {
+        self.calls += 1;
+        answer(&self.config.on_message, self.calls).map(|_| Vec::new())
+    }
+}
+
+/// Misbehaves in what it answers, or else on the way to it.
+fn answer(way: &str, call: u32) -> Result<Vec<Action>, Rejection> {
+    Ok(match way {
+        "million-actions" => vec![Action::Echo; 1_000_000],
+        "huge-result" => vec![Action::reply(vec![b'x'; 256 * MIB])],
+        "reply-over-message-limit" => vec![Action::reply(vec![b'x'; 17 * MIB])],
+        "invalid-utf8" => vec![Action::publish(not_utf8())],
+        "control-characters-in-topic" => vec![Action::publish("a\r\nPUBLISH b c")],
+        "empty-topic" => vec![Action::publish("")],
+        "unknown-route" => vec![Action::deliver(Target::User(1), 0xee)],
+        "reserved-status" => vec![Action::Reply(gateway_plugin_sdk::Answer { status: 99, body: Vec::new() })],
+        "close-code" => vec![Action::close(1006, "no such code")],
+        "close-reason" => vec![Action::close(1000, "x".repeat(124))],
+        "two-users" => vec![Action::Bind(1), Action::Bind(2)],
+        "reject-with-0" => return Err(Rejection::new(0_u16, "no rejection")),
+        "long-rejection" => return Err(Rejection::rejected("x".repeat(MIB))),
+        _ => vec![Action::reply(misbehave(way, call))],
+    })
+}
+
+#[allow(unsafe_code, reason = "to be hostile")]
+fn not_utf8() -> String {
+    unsafe { String::from_utf8_unchecked(vec![0xff, 0xfe]) }
+}
+
+fn misbehave(way: &str, call: u32) -> String {
+    match way {
+        "loop" => loop {
+            black_box(());
+        },
+        "panic" => panic!("on purpose"),
+        "abort" => process::abort(),
+        "exit" => process::exit(0),
+        "divide-by-zero" => (1 / black_box(0)).to_string(),
+        "index" => [1, 2, 3][black_box(3)].to_string(),
+        "recurse" => recurse(call.into()).to_string(),
+        "memory-at-once" => vec![1_u8; 1024 * MIB].len().to_string(),
+        "memory-page-by-page" => grow(),
+        "leak" => {
+            Box::leak(vec![1_u8; MIB].into_boxed_slice());
+            "leaked".to_owned()
+        }
+        "random-bytes" => {
+            // The map's seeds are the only random numbers that the standard library offers.
+            (0..1000).map(|_| std::collections::HashMap::<u8, u8>::new().len()).sum::<usize>().to_string()
+        }
+        "log-a-million-lines" => {
+            (0..1_000_000).for_each(|i| log::info(&format!("line {i}")));
+            "logged".to_owned()
+        }
+        "log-a-long-line" => {
+            log::info(&"x".repeat(MIB));
+            "logged".to_owned()
+        }
+        "print-a-long-line" => {
+            let _ = std::io::stdout().write_all("y".repeat(MIB).as_bytes());
+            "printed".to_owned()
+        }
+        "slow" => {
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_millis(15) {}
+            "slow".to_owned()
+        }
+        "sleep" => {
+            thread::sleep(Duration::from_secs(3600));
+            "slept".to_owned()
+        }
+        "every-third-call" => {
+            assert!(!call.is_multiple_of(3), "on purpose, every third call");
+            "fine".to_owned()
+        }
+        "look-around" => {
+            let files = fs::read_dir("/").is_ok() || fs::read("/etc/passwd").is_ok() || fs::write("/tmp/x", "x").is_ok();
+            let network = TcpStream::connect("127.0.0.1:22").is_ok();
+            let environment = env::vars().count() + env::args().count();
+            format!("files {files}, network {network}, environment {environment}")
+        }
+        _ => "well".to_owned(),
+    }
+}
+
+#[allow(unconditional_recursion, reason = "to be hostile")]
+fn recurse(depth: u64) -> u64 {
+    let frame = black_box([depth; 64]);
+    recurse(depth + 1) + frame[0]
+}
+
+fn grow() -> String {
+    let mut pages = Vec::new();
+    loop {
+        pages.push(vec![1_u8; 64 * 1024]);
+    }
+}
+
+export!(Hostile);
