@@ -52,7 +52,7 @@ pub(super) struct Heartbeats {
 
 #[derive(clap::Args)]
 pub(super) struct Loop {
-    /// Messages a second in total. Each has its time beforehand, from which its latency counts
+    /// Messages a second in total, in groups each 500 µs. Each has its time beforehand, from which its latency counts
     #[arg(long, value_name = "R", value_parser = positive)]
     rate: f64,
     #[command(flatten)]
@@ -68,7 +68,7 @@ struct Pacing {
     /// Closed loop: messages of each client that are under way at a time, sent in bursts of half as many
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pipeline: u32,
-    /// Open loop: messages a second in total. Each has its time beforehand, from which its latency counts
+    /// Open loop: messages a second in total, in groups each 500 µs. Each has its time beforehand, from which its latency counts
     #[arg(long, value_name = "R", conflicts_with = "pipeline", value_parser = positive)]
     rate: Option<f64>,
 }

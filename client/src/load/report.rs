@@ -31,7 +31,7 @@ impl Report {
         self.0.push(Line { label, figures: figures.into() });
     }
 
-    /// `latency` becomes a line with the quantiles and the maximum of a histogram of nanoseconds.
+    /// A line with the quantiles and the maximum of a histogram of nanoseconds, under these keys.
     pub(super) fn times(&mut self, label: &'static str, keys: [&'static str; 4], histogram: &Histogram) {
         let quantile = |per_mille| histogram.quantile(per_mille).map(millis);
         let max = quantile(1000).map(|_| millis(histogram.max()));

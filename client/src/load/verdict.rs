@@ -19,10 +19,8 @@ pub(super) fn report(plan: &Plan, flow: &Flow, run: &Run) -> Report {
     report.line("messages", [Figure::count("messages", "", messages, "")]);
     report.line("seconds", [Figure::number("seconds", "", Some(seconds), 3, "")]);
     report.line("messages/s", [Figure::number("messages_per_s", "", Some(messages as f64 / seconds), 0, "")]);
-    if plan.server.is_some() {
-        let each = micros_each(spent(begin, end, |reading| reading.server_cpu), messages);
-        report.line("server CPU", [Figure::number("server_cpu_us_per_message", "", each, 2, "µs/message")]);
-    }
+    let each = micros_each(spent(begin, end, |reading| reading.server_cpu), messages);
+    report.line("server CPU", [Figure::number("server_cpu_us_per_message", "", each, 2, "µs/message")]);
     let each = micros_each(spent(begin, end, |reading| reading.own_cpu), messages);
     report.line("own CPU", [Figure::number("own_cpu_us_per_message", "", each, 2, "µs/message")]);
     let keys = ["latency_p50_ms", "latency_p99_ms", "latency_p999_ms", "latency_max_ms"];
@@ -60,7 +58,7 @@ fn asked(plan: &Plan, flow: &Flow) -> [Figure; 3] {
         Figure::count("clients", "clients", plan.clients as u64, ""),
         match flow.pace {
             Pace::Window(window) => Figure::count("pipeline", "pipeline", window, ""),
-            Pace::Rate(rate) => Figure::number("rate", "rate", Some(rate), 3, "/s"),
+            Pace::Rate(rate) => Figure::number("rate", "rate", Some(rate), if rate.fract() == 0.0 { 0 } else { 3 }, "/s"),
         },
         Figure::count("payload_bytes", "payload", flow.payload as u64, "bytes"),
     ]
