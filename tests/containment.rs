@@ -25,8 +25,9 @@ fn hostile() -> PathBuf {
 fn settings(call: &str, way: &str, limits: &str) -> Setup {
     let comma = if limits.is_empty() { "" } else { ", " };
     let hostile = format!("hostile: {{ config: {{ {call}: {way} }}{comma}{limits} }}");
-    let yaml =
-        format!("games: [{{ id: mmo }}, {{ id: {GAME} }}]\nplugins: {{ directory: plugins, settings: {{ {hostile} }} }}");
+    let yaml = format!(
+        "games: [{{ id: mmo }}, {{ id: {GAME} }}]\nplugins: {{ directory: plugins, settings: {{ {hostile} }} }}"
+    );
     Setup { yaml, ..Setup::default() }
 }
 

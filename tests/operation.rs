@@ -56,6 +56,7 @@ async fn readyz_is_200_with_the_bus_connected_and_the_plugins_loaded() {
         "ready": true,
         "reasons": [],
         "plugins": [file("chat"), file("system")],
+        "quarantined": [],
         "games": [{ "id": "mmo", "chat_backend": null }],
     });
     assert_eq!(readiness(&gateway).await, (200, report));

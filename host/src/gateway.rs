@@ -30,7 +30,6 @@ pub struct Gateway {
     bus: Publisher<Origin>,
     max_message_bytes: usize,
     refusals: Throttle,
-    faults: Throttle,
 }
 
 /// The packet that a publish came from, to be answered if the bus does not take it.
@@ -63,7 +62,6 @@ impl Gateway {
             bus,
             max_message_bytes,
             refusals: Throttle::new(),
-            faults: Throttle::new(),
         }
     }
 

@@ -14,7 +14,10 @@ pub use bindings::{Action, Answer, Closing, Delivery, Manifest, Packet, Publicat
 pub use component::{Compiler, LOG, OFFERED, POLICY, Unfit};
 pub use instance::{Decision, Fault, Limits};
 
-use crate::metrics::{Metrics, PluginMetrics};
+use crate::{
+    metrics::{Metrics, PluginMetrics},
+    throttle::Throttle,
+};
 use component::Linked;
 use health::{Change, Health};
 use instance::Instance;
@@ -128,6 +131,8 @@ pub struct Plugin {
     health: Health,
     lane: Arc<Lane>,
     metrics: PluginMetrics,
+    /// Bounds the lines about its faults.
+    pub fault_log: Throttle,
 }
 
 impl Plugin {
@@ -148,7 +153,16 @@ impl Plugin {
         let slots: Box<[_]> = (0..workers).map(|_| Mutex::new(None)).collect();
         *lock(&slots[0]) = Some(Box::new(instance));
         metrics.live_generations.inc();
-        Ok(Self { described, settings, topics, slots, health: Health::default(), lane, metrics })
+        Ok(Self {
+            described,
+            settings,
+            topics,
+            slots,
+            health: Health::default(),
+            lane,
+            metrics,
+            fault_log: Throttle::new(),
+        })
     }
 
     /// Its name.

@@ -111,9 +111,12 @@ pub fn start(
 /// Directories are watched, not files: a file that is replaced takes its watch with it.
 fn watch(reloader: &Reloader, wake: mpsc::Sender<Wake>) -> Option<notify::RecommendedWatcher> {
     let parent = reloader.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let watching = notify::recommended_watcher(move |_| {
-        // An error means that the reloader has ended.
-        let _ = wake.send(Wake::Look);
+    let watching = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // To look is an access as well, and would wake itself up for ever.
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            // An error means that the reloader has ended.
+            let _ = wake.send(Wake::Look);
+        }
     });
     let watched = watching.and_then(|mut watcher| {
         watcher.watch(&reloader.config.directory, RecursiveMode::NonRecursive)?;

@@ -14,20 +14,20 @@ use tokio_tungstenite::tungstenite::Message;
 const PERIOD: Duration = Duration::from_millis(5);
 
 /// Sends heartbeats until it is told to finish. Latency is measured from the time at which each was due.
-pub struct Bystander {
+pub(crate) struct Bystander {
     stop: oneshot::Sender<()>,
     task: JoinHandle<Vec<Duration>>,
 }
 
 impl Bystander {
-    pub async fn start(gateway: &Gateway) -> Self {
+    pub(crate) async fn start(gateway: &Gateway) -> Self {
         let client = gateway.client().await;
         let (stop, stopped) = oneshot::channel();
         Self { stop, task: tokio::spawn(beat(client, stopped)) }
     }
 
     /// Stops, and answers with the latencies, sorted. Fails if a heartbeat was lost, doubled, reordered or refused.
-    pub async fn finish(self) -> Vec<Duration> {
+    pub(crate) async fn finish(self) -> Vec<Duration> {
         self.stop.send(()).unwrap();
         let mut latencies = self.task.await.expect("no heartbeat was lost");
         latencies.sort();
@@ -36,7 +36,7 @@ impl Bystander {
 }
 
 /// The value below which so many per cent of the sorted latencies are.
-pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+pub(crate) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     sorted[(sorted.len() - 1) * percent / 100]
 }
 

@@ -12,13 +12,7 @@ struct Case {
     log: &'static str,
 }
 
-const fn case(
-    way: &'static str,
-    limits: &'static str,
-    status: u16,
-    outcome: &'static str,
-    log: &'static str,
-) -> Case {
+const fn case(way: &'static str, limits: &'static str, status: u16, outcome: &'static str, log: &'static str) -> Case {
     Case { way, limits, status, outcome, log }
 }
 
@@ -39,11 +33,23 @@ const CASES: [Case; 32] = [
     // Memory.
     case("memory-at-once", "", 8, "memory", "it wanted more than 64 MiB of memory (`memory_mb`)"),
     case("memory-page-by-page", "call_timeout_ms: 1000", 8, "memory", "it wanted more than 64 MiB of memory"),
-    case("memory-page-by-page", "memory_mb: 4, call_timeout_ms: 1000", 8, "memory", "it wanted more than 4 MiB of memory"),
+    case(
+        "memory-page-by-page",
+        "memory_mb: 4, call_timeout_ms: 1000",
+        8,
+        "memory",
+        "it wanted more than 4 MiB of memory",
+    ),
     // Answers.
     case("million-actions", "call_timeout_ms: 1000, result_mb: 1024", 8, "invalid", "1024 are the most (`actions`)"),
     case("million-actions", "call_timeout_ms: 1000", 8, "invalid", "its result is over 32 MiB (`result_mb`)"),
-    case("huge-result", "call_timeout_ms: 5000, memory_mb: 1024", 8, "invalid", "its result is over 32 MiB (`result_mb`)"),
+    case(
+        "huge-result",
+        "call_timeout_ms: 5000, memory_mb: 1024",
+        8,
+        "invalid",
+        "its result is over 32 MiB (`result_mb`)",
+    ),
     case("reply-over-message-limit", "call_timeout_ms: 5000, memory_mb: 1024", 8, "invalid", "(`max_message_bytes`)"),
     case("invalid-utf8", "", 8, "trap", "utf-8"),
     case("control-characters-in-topic", "", 8, "invalid", "a topic is 1 to 256 bytes without control characters"),

@@ -1,5 +1,6 @@
 //! One client of the load: its session's outlet, what it sends and what it gets.
 
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
@@ -26,7 +27,7 @@ pub(super) struct Client {
 /// What the messages of one client look like.
 pub(super) struct Script {
     /// What is sent: by the client, or (deliver) by the backend.
-    pub(super) message: Template,
+    message: Template,
     /// What it makes the gateway publish.
     pub(super) published: Option<Payload>,
     /// What the backend answers to that (loop).
@@ -70,6 +71,11 @@ impl Script {
                 }
             }
         })
+    }
+
+    /// Appends the messages with these numbers.
+    pub(super) fn append(&self, numbers: Range<u64>, out: &mut Vec<u8>) {
+        numbers.for_each(|number| self.message.append(number, out));
     }
 
     fn sending(message: Template) -> Self {

@@ -25,8 +25,8 @@ pub(super) fn request(game_id: &str, user_id: i32, size: usize) -> anyhow::Resul
     Ok(Payload { bytes, number_at: Some(number_at) })
 }
 
-/// A `ChatResponse` of `size` bytes for a user. The number is the message id, the padding the error message, for there is no other
-/// text.
+/// A `ChatResponse` of `size` bytes for a user. The number is the message id; the padding is the error message, the only text that
+/// it has.
 pub(super) fn response(target_user_id: i32, size: usize) -> anyhow::Result<Payload> {
     let bytes = padded(size, |error_message, success| ChatResponse {
         success,

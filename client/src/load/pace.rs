@@ -36,8 +36,8 @@ pub(super) fn keep(traffic: &Traffic, schedule: Schedule, period: &Period) -> an
     Ok(())
 }
 
-/// Linux lets sleeps last 50 µs longer than asked for, to save wake-ups. Without that, messages are sent a little less late; where
-/// it cannot be had, the report says how late they were.
+/// Linux lets sleeps last up to 50 µs longer than asked for, to save wake-ups; this thread asks for no more than 1 ns. Where that
+/// cannot be had, messages are sent a little later, and the report says how late.
 fn wake_up_on_time() {
     // A link to PID/task/TID.
     if let Ok(thread) = fs::read_link("/proc/thread-self")

@@ -23,7 +23,7 @@ use crate::show;
 pub(super) struct Traffic {
     pub(super) way: Way,
     pub(super) clients: Vec<Client>,
-    /// Set unless the way is a ping.
+    /// Set where this program speaks for the backend.
     pub(super) publisher: Option<Outlet>,
     pub(super) clock: Clock,
     /// Set when traffic begins.
@@ -195,7 +195,7 @@ impl Traffic {
             return Ok(());
         }
         out.clear();
-        self.append(client, stream.send(burst, now), out);
+        client.script.append(stream.send(burst, now), out);
         match self.backend() {
             Some(publisher) => publisher.queue(out),
             None => client.outlet.send(out),
@@ -214,7 +214,7 @@ impl Traffic {
         for (index, count) in schedule.shares(from, to) {
             let client = &self.clients[index];
             let numbers = lock(&client.stream).send(count, 0);
-            self.append(client, numbers, out);
+            client.script.append(numbers, out);
             if self.backend().is_none() {
                 client.outlet.send(out)?;
                 out.clear();
@@ -223,23 +223,17 @@ impl Traffic {
         self.backend().map_or(Ok(()), |publisher| publisher.send(out))
     }
 
-    fn append(&self, client: &Client, numbers: std::ops::Range<u64>, out: &mut Vec<u8>) {
-        for number in numbers {
-            client.script.message.append(number, out);
-        }
-    }
-
     /// Whose messages go to Redis.
     fn backend(&self) -> Option<&Outlet> {
         self.publisher.as_ref().filter(|_| matches!(self.way, Way::Deliver(_)))
     }
 
-    /// Of the messages that were sent, those that have not arrived.
+    /// Of the messages that were sent, those that have neither arrived nor been refused.
     pub(super) fn missing(&self) -> u64 {
         self.clients.iter().map(|client| lock(&client.stream).missing()).sum()
     }
 
-    /// A message that has not arrived: the user, its number of those of this user, and how many these were.
+    /// One of those: the user, its number of those of this user, and how many these were.
     pub(super) fn first_missing(&self) -> Option<(usize, u64, u64)> {
         self.clients.iter().enumerate().find_map(|(index, client)| {
             let stream = lock(&client.stream);

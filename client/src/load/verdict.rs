@@ -58,7 +58,9 @@ fn asked(plan: &Plan, flow: &Flow) -> [Figure; 3] {
         Figure::count("clients", "clients", plan.clients as u64, ""),
         match flow.pace {
             Pace::Window(window) => Figure::count("pipeline", "pipeline", window, ""),
-            Pace::Rate(rate) => Figure::number("rate", "rate", Some(rate), if rate.fract() == 0.0 { 0 } else { 3 }, "/s"),
+            Pace::Rate(rate) => {
+                Figure::number("rate", "rate", Some(rate), if rate.fract() == 0.0 { 0 } else { 3 }, "/s")
+            }
         },
         Figure::count("payload_bytes", "payload", flow.payload as u64, "bytes"),
     ]

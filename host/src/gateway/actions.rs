@@ -139,7 +139,7 @@ impl Gateway {
         if matches!(fault, Fault::Answer(_)) {
             call.plugin.invalid();
         }
-        if let Some(held_back) = self.faults.permit() {
+        if let Some(held_back) = call.plugin.fault_log.permit() {
             let plugin = &**call.plugin.name();
             tracing::error!(plugin, version = call.plugin.version(), held_back, "plugin call failed: {fault}");
         }

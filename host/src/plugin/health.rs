@@ -13,6 +13,8 @@ const SLOW: Duration = Duration::from_millis(1);
 /// So many slow calls within [`WINDOW_MS`] send a plugin's calls aside,
 const SLOW_CALLS: u32 = 3;
 const WINDOW_MS: u64 = 1000;
+/// and so does a single one that takes longer than this,
+const VERY_SLOW: Duration = Duration::from_millis(10);
 /// until none was slow for so long.
 const ASIDE_MS: u64 = 5000;
 
@@ -77,18 +79,18 @@ impl Health {
     /// Takes note of a call.
     pub(super) fn called(&self, took: Duration, failed: bool) -> Change {
         if took > SLOW {
-            self.slow_call();
+            self.slow_call(took > VERY_SLOW);
         }
         if failed { self.failed() } else { self.answered() }
     }
 
-    fn slow_call(&self) {
+    fn slow_call(&self, very: bool) {
         let now = now_ms();
         if now >= self.window_ends.load(Ordering::Relaxed) {
             self.window_ends.store(now + WINDOW_MS, Ordering::Relaxed);
             self.slow_calls.store(0, Ordering::Relaxed);
         }
-        if self.slow_calls.fetch_add(1, Ordering::Relaxed) + 1 >= SLOW_CALLS {
+        if self.slow_calls.fetch_add(1, Ordering::Relaxed) + 1 >= SLOW_CALLS || very {
             self.aside_until.store(now + ASIDE_MS, Ordering::Relaxed);
         }
     }

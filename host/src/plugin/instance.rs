@@ -119,7 +119,7 @@ impl Instance {
                 gauge.inc();
                 Ok(Self { store, exports, limits, clock: Arc::clone(linked.clock()), gauge })
             }
-            Err(error) => Err(fault(&error, &mut store, limits, LOAD_TIMEOUT)),
+            Err(error) => Err(fault(&error, &store, limits, LOAD_TIMEOUT)),
         }
     }
 
@@ -147,7 +147,7 @@ impl Instance {
         call: impl FnOnce(&Exports, &mut Store<State>) -> wasmtime::Result<R>,
     ) -> Result<R, Fault> {
         begin(&mut self.store, &self.clock, timeout);
-        call(&self.exports, &mut self.store).map_err(|error| fault(&error, &mut self.store, self.limits, timeout))
+        call(&self.exports, &mut self.store).map_err(|error| fault(&error, &self.store, self.limits, timeout))
     }
 }
 
@@ -163,8 +163,7 @@ fn begin(store: &mut Store<State>, clock: &Clock, timeout: Duration) {
     store.set_epoch_deadline(1);
 }
 
-fn fault(error: &wasmtime::Error, store: &mut Store<State>, limits: Limits, timeout: Duration) -> Fault {
-    store.data_mut().flush_stdio();
+fn fault(error: &wasmtime::Error, store: &Store<State>, limits: Limits, timeout: Duration) -> Fault {
     // With `:#` the chain of causes; the backtrace of the guest's functions comes first in it.
     let reason = format!("{error:#}").replace('\n', " ");
     match (error.downcast_ref::<Trap>(), store.data().refused()) {

@@ -73,7 +73,7 @@ impl State {
     }
 
     /// Logs what a guest wrote without an end of line, before its instance goes.
-    pub(super) fn flush_stdio(&mut self) {
+    fn flush_stdio(&mut self) {
         for (error, rest) in [(false, !self.stdout.is_empty()), (true, !self.stderr.is_empty())] {
             if rest {
                 self.stdio(error, b"\n");
@@ -84,6 +84,7 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
+        self.flush_stdio();
         self.memory_gauge.dec_by(signed(self.memory_used));
     }
 }

@@ -5,7 +5,7 @@
 //! and code that is not in the process needs no permission check.
 
 use super::{
-    bindings::{Datetime, IoError, StreamError},
+    bindings::{AddressFamily, Datetime, IoError, NetworkError, StreamError},
     state::State,
 };
 use rand::RngCore;
@@ -24,6 +24,10 @@ struct Pollable;
 struct Descriptor;
 struct TerminalInput;
 struct TerminalOutput;
+struct Network;
+struct TcpSocket;
+struct UdpSocket;
+struct Addresses;
 
 type Interface<'a> = LinkerInstance<'a, State>;
 type Store<'a> = StoreContextMut<'a, State>;
@@ -62,6 +66,14 @@ pub(super) fn define(linker: &mut Linker<State>, import: &str) -> Result<()> {
         "wasi:filesystem/preopens" => {
             i.func_wrap("get-directories", |_, ()| Ok((Vec::<(Resource<Descriptor>, String)>::new(),)))
         }
+        "wasi:sockets/instance-network" => {
+            i.func_wrap("instance-network", |_, ()| Ok((Resource::<Network>::new_own(0),)))
+        }
+        "wasi:sockets/tcp-create-socket" => no_socket::<TcpSocket>(i, "create-tcp-socket"),
+        "wasi:sockets/udp-create-socket" => no_socket::<UdpSocket>(i, "create-udp-socket"),
+        "wasi:sockets/ip-name-lookup" => i.func_wrap("resolve-addresses", |_, _: (Resource<Network>, String)| {
+            Ok((Err::<Resource<Addresses>, _>(NetworkError::AccessDenied),))
+        }),
         "wasi:random/random" => random(i, "get-random-bytes", "get-random-u64"),
         "wasi:random/insecure" => random(i, "get-insecure-random-bytes", "get-insecure-random-u64"),
         "wasi:random/insecure-seed" => {
@@ -80,7 +92,11 @@ fn resources(i: &mut Interface) -> Result<()> {
     resource::<OutputStream>(i, "output-stream")?;
     resource::<Descriptor>(i, "descriptor")?;
     resource::<TerminalInput>(i, "terminal-input")?;
-    resource::<TerminalOutput>(i, "terminal-output")
+    resource::<TerminalOutput>(i, "terminal-output")?;
+    resource::<Network>(i, "network")?;
+    resource::<TcpSocket>(i, "tcp-socket")?;
+    resource::<UdpSocket>(i, "udp-socket")?;
+    resource::<Addresses>(i, "resolve-address-stream")
 }
 
 fn resource<T: 'static>(i: &mut Interface, name: &str) -> Result<()> {
@@ -89,6 +105,10 @@ fn resource<T: 'static>(i: &mut Interface, name: &str) -> Result<()> {
 
 fn absent<T: 'static>(interface: &mut Interface, name: &str) -> Result<()> {
     interface.func_wrap(name, |_, ()| Ok((None::<Resource<T>>,)))
+}
+
+fn no_socket<T: 'static>(i: &mut Interface, name: &str) -> Result<()> {
+    i.func_wrap(name, |_, _: (AddressFamily,)| Ok((Err::<Resource<T>, _>(NetworkError::AccessDenied),)))
 }
 
 /// Everything is ready at once: a policy answers, it does not wait.

@@ -138,7 +138,8 @@ fn misbehave(way: &str, call: u32) -> String {
             "fine".to_owned()
         }
         "look-around" => {
-            let files = fs::read_dir("/").is_ok() || fs::read("/etc/passwd").is_ok() || fs::write("/tmp/x", "x").is_ok();
+            let files =
+                fs::read_dir("/").is_ok() || fs::read("/etc/passwd").is_ok() || fs::write("/tmp/x", "x").is_ok();
             let network = TcpStream::connect("127.0.0.1:22").is_ok();
             let environment = env::vars().count() + env::args().count();
             format!("files {files}, network {network}, environment {environment}")
