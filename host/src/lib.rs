@@ -14,6 +14,7 @@ pub mod server;
 pub mod auth;
 pub mod handshake;
 pub mod session;
+pub mod wire;
 
 pub mod outbox;
 pub mod packet;
@@ -32,6 +33,7 @@ pub mod admin;
 pub mod config;
 pub mod metrics;
 pub mod throttle;
+pub mod uptime;
 
 pub mod app;
 pub mod author;

@@ -2,7 +2,7 @@
 
 use crate::{
     auth::Verifier, config, gateway::Gateway, handshake, outbox::Closing, registry::Session, session,
-    throttle::Throttle,
+    throttle::Throttle, wire::Wire,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -119,7 +119,8 @@ async fn connection(
         .write_buffer_size(server.write_buffer_bytes)
         .max_message_size(Some(server.max_message_bytes))
         .max_frame_size(Some(server.max_message_bytes));
-    let socket = WebSocketStream::from_partially_read(stream, upgraded.early, Role::Server, Some(limits)).await;
+    let socket =
+        WebSocketStream::from_partially_read(Wire::new(stream), upgraded.early, Role::Server, Some(limits)).await;
     let session = gateway.registry.insert(Session::new(remote, server.outbox));
     if let Some(user) = upgraded.user {
         // A fresh session is bound to nobody, so this cannot be refused.

@@ -6,20 +6,22 @@ use crate::{
     outbox::{Closing, Outgoing},
     packet::{HEADER_LEN, Header, ROUTE_SYSTEM},
     registry::Registered,
+    wire::{Progress, Wire},
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use prost::Message as _;
 use std::{
     future::{Future, poll_fn},
+    mem,
     ops::ControlFlow,
     pin::pin,
     sync::Arc,
+    task::{Context, Waker},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{self, Instant},
 };
 use tokio_tungstenite::{
@@ -61,34 +63,36 @@ impl From<Closing> for End {
 
 /// Serves a connection until it ends, and answers with the reason.
 pub async fn run(
-    mut socket: WebSocketStream<TcpStream>,
+    mut socket: WebSocketStream<Wire>,
     session: Registered,
     gateway: &Arc<Gateway>,
     config: &config::Server,
 ) -> &'static str {
-    let mut actor =
-        Actor { socket: &mut socket, session: &session, gateway, config, batch: Vec::new(), heard: Instant::now() };
+    let progress = socket.get_ref().progress();
+    let mut actor = Actor { socket: &mut socket, progress, session: &session, gateway, config, batch: Vec::new() };
     let End { cause, told } = match actor.welcome().await {
         ControlFlow::Continue(()) => actor.serve().await,
         ControlFlow::Break(end) => end,
     };
-    // From here on nothing reaches it any more.
-    drop(session);
     if let Some((code, reason)) = told {
         // Whoever does not want to hear it is gone all the same.
-        let _ = time::timeout(LINGER, part(socket, code, reason)).await;
+        let deadline = Instant::now() + LINGER;
+        let _ = time::timeout_at(deadline, actor.write_rest()).await;
+        // From here on nothing reaches it any more.
+        drop(session);
+        let _ = time::timeout_at(deadline, part(socket, code, reason)).await;
     }
     cause
 }
 
 struct Actor<'a> {
-    socket: &'a mut WebSocketStream<TcpStream>,
+    socket: &'a mut WebSocketStream<Wire>,
+    progress: Arc<Progress>,
     session: &'a Registered,
     gateway: &'a Arc<Gateway>,
     config: &'a config::Server,
     /// What is being written; empty between writes.
     batch: Vec<Outgoing>,
-    heard: Instant,
 }
 
 impl Actor<'_> {
@@ -115,12 +119,14 @@ impl Actor<'_> {
                         None => written,
                     }
                 }
-                message = self.socket.next() => self.read(message).await,
+                // Before the socket, which a flood keeps ready for ever.
                 () = &mut timer => {
-                    let next = Instant::now() + self.config.ping_interval;
-                    timer.as_mut().reset(next.min(self.heard + self.config.idle_timeout));
-                    self.ping().await
+                    let flow = self.ping().await;
+                    let idle_in = self.config.idle_timeout.saturating_sub(self.progress.silence());
+                    timer.as_mut().reset(Instant::now() + self.config.ping_interval.min(idle_in));
+                    flow
                 }
+                message = self.socket.next() => self.read(message).await,
             };
             if let ControlFlow::Break(end) = flow {
                 return end;
@@ -130,7 +136,6 @@ impl Actor<'_> {
 
     /// Serves a message and those that are ready behind it, as long as the answers do not pile up.
     async fn read(&mut self, first: Option<Result<Message, Error>>) -> ControlFlow<End> {
-        self.heard = Instant::now();
         self.on_message(first).await?;
         for _ in 1..BATCH {
             if self.session.outbox.queued_bytes() >= self.config.write_buffer_bytes {
@@ -151,7 +156,12 @@ impl Actor<'_> {
                     Err(_) => End::told("panic", 1011, "a defect of the gateway"),
                 },
             },
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => return ControlFlow::Continue(()),
+            // The pong has been queued. Whoever does not read pongs is not read from either.
+            Some(Ok(Message::Ping(_))) => {
+                let flushing = self.socket.flush();
+                return bounded(flushing, &self.progress, self.session, self.config.idle_timeout).await;
+            }
+            Some(Ok(Message::Pong(_) | Message::Frame(_))) => return ControlFlow::Continue(()),
             Some(Ok(Message::Text(_))) => End::told("text", 1003, "packets are binary messages"),
             // What is told then is the client's own frame, as the answer to it.
             Some(Ok(Message::Close(_))) => End::told("closed", 1000, ""),
@@ -163,45 +173,61 @@ impl Actor<'_> {
 
     /// Writes what is in the batch: all of it into the socket's buffer, then one flush.
     async fn write(&mut self) -> ControlFlow<End> {
-        let count = self.batch.len();
+        let batch = mem::take(&mut self.batch);
+        let count = batch.len();
+        let socket = &mut *self.socket;
         let writing = async {
-            for outgoing in self.batch.drain(..) {
-                self.socket.feed(Message::Binary(encode(&outgoing))).await?;
+            for outgoing in batch {
+                socket.feed(Message::Binary(encode(&outgoing))).await?;
             }
-            self.socket.flush().await
+            socket.flush().await
         };
-        let flow = written(self.session, self.config.idle_timeout, writing).await;
-        // What a burst took is given back.
-        self.batch = Vec::new();
+        let flow = bounded(writing, &self.progress, self.session, self.config.idle_timeout).await;
         if flow.is_continue() {
             self.gateway.metrics.sent.inc_by(count as u64);
         }
         flow
     }
 
+    /// Writes the answers to what came before the end.
+    async fn write_rest(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        if self.session.outbox.poll_drain(&mut cx, &mut self.batch).is_ready() {
+            // It ends in any case.
+            let _ = self.write().await;
+        }
+    }
+
     async fn ping(&mut self) -> ControlFlow<End> {
-        if self.heard.elapsed() >= self.config.idle_timeout {
+        if self.progress.silence() >= self.config.idle_timeout {
             return ControlFlow::Break(End::told("idle", 1001, "idle: nothing was heard for too long"));
         }
-        written(self.session, self.config.idle_timeout, self.socket.send(Message::Ping(Bytes::new()))).await
+        let ping = self.socket.send(Message::Ping(Bytes::new()));
+        bounded(ping, &self.progress, self.session, self.config.idle_timeout).await
     }
 }
 
-/// Bounds a write: a client that does not read ends by the timeout, or at once where its full queue is to close it.
-async fn written(
+/// Bounds a write: a client that reads nothing for `timeout` is gone, and one whose full queue is to close it goes at once.
+async fn bounded(
+    writing: impl Future<Output = Result<(), Error>>,
+    progress: &Progress,
     session: &Registered,
     timeout: Duration,
-    writing: impl Future<Output = Result<(), Error>>,
 ) -> ControlFlow<End> {
-    let overflow = poll_fn(|cx| session.outbox.poll_overflow(cx));
-    tokio::select! {
-        biased;
-        outcome = time::timeout(timeout, writing) => match outcome {
-            Ok(Ok(())) => ControlFlow::Continue(()),
-            Ok(Err(error)) => ControlFlow::Break(ended(&error)),
-            Err(_) => ControlFlow::Break(End::silent("write_timeout")),
-        },
-        closing = overflow => ControlFlow::Break(closing.into()),
+    let mut writing = pin!(writing);
+    loop {
+        let before = progress.written();
+        let overflow = poll_fn(|cx| session.outbox.poll_overflow(cx));
+        tokio::select! {
+            biased;
+            outcome = time::timeout(timeout, &mut writing) => match outcome {
+                Ok(Ok(())) => return ControlFlow::Continue(()),
+                Ok(Err(error)) => return ControlFlow::Break(ended(&error)),
+                Err(_) if progress.written() == before => return ControlFlow::Break(End::silent("write_timeout")),
+                Err(_) => {}
+            },
+            closing = overflow => return ControlFlow::Break(closing.into()),
+        }
     }
 }
 
@@ -226,7 +252,7 @@ fn ended(error: &Error) -> End {
 
 /// Says good-bye, then reads on until the other side has closed: to close with bytes unread would reset the connection, and the
 /// close frame could be lost on the way.
-async fn part(mut socket: WebSocketStream<TcpStream>, code: u16, mut reason: String) {
+async fn part(mut socket: WebSocketStream<Wire>, code: u16, mut reason: String) {
     reason.truncate(reason.floor_char_boundary(123));
     // Where the other side has closed by itself, its frame is answered by the flush instead. Errors mean that it is gone.
     let _ = socket.close(Some(CloseFrame { code: code.into(), reason: reason.into() })).await;
@@ -235,7 +261,7 @@ async fn part(mut socket: WebSocketStream<TcpStream>, code: u16, mut reason: Str
 }
 
 /// Ends a connection in a way that what was written still arrives. Runs under a timeout of the caller's.
-pub(crate) async fn linger(stream: &mut TcpStream) {
+pub(crate) async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     if stream.shutdown().await.is_ok() {
         let mut rest = [0; 4096];
         while matches!(stream.read(&mut rest).await, Ok(1..)) {}

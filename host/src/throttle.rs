@@ -1,14 +1,7 @@
 //! A log line that strangers can cause is written at most once a second; the rest are counted.
 
-use std::{
-    sync::{
-        LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
-};
-
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+use crate::uptime::now_ms;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Lets one line a second through.
 #[derive(Debug, Default)]
@@ -26,7 +19,7 @@ impl Throttle {
 
     /// Where the line may be written: how many were held back since the last one.
     pub fn permit(&self) -> Option<u64> {
-        let now = u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = now_ms();
         let next = self.next_ms.load(Ordering::Relaxed);
         let mine = now >= next
             && self.next_ms.compare_exchange(next, now + 1000, Ordering::Relaxed, Ordering::Relaxed).is_ok();

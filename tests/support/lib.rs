@@ -21,7 +21,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::{self, Instant};
 
 /// How long a condition may take to come true on a machine that is busy.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until `condition` answers with something.
 #[track_caller]

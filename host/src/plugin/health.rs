@@ -1,11 +1,9 @@
 //! How a plugin does: whether it is too slow to run beside the players, and whether it fails so often that it is not asked any more.
 
+use crate::uptime::now_ms;
 use std::{
-    sync::{
-        LazyLock,
-        atomic::{AtomicU32, AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    time::Duration,
 };
 
 /// A call that takes longer is slow. A policy takes microseconds; the system's scheduler alone may now and then make it a millisecond.
@@ -121,12 +119,6 @@ impl Health {
         let doublings = self.trials.load(Ordering::Relaxed).min(16);
         (FIRST_PAUSE_MS << doublings).min(LONGEST_PAUSE_MS)
     }
-}
-
-/// Milliseconds since some moment before the first call; never 0.
-fn now_ms() -> u64 {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 #[cfg(test)]
