@@ -17,7 +17,6 @@ use std::{
     ops::ControlFlow,
     pin::pin,
     sync::Arc,
-    task::{Context, Waker},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
@@ -191,8 +190,8 @@ impl Actor<'_> {
 
     /// Writes the answers to what came before the end.
     async fn write_rest(&mut self) {
-        let mut cx = Context::from_waker(Waker::noop());
-        if self.session.outbox.poll_drain(&mut cx, &mut self.batch).is_ready() {
+        let drained = poll_fn(|cx| self.session.outbox.poll_drain(cx, &mut self.batch)).now_or_never();
+        if drained.is_some() {
             // It ends in any case.
             let _ = self.write().await;
         }

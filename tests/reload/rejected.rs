@@ -41,6 +41,8 @@ async fn rejected(put_bad: impl FnOnce(&Path), because: &str) {
     assert_eq!(client.request(3, b"").await.text(), "1");
     put_bad(&gateway.plugin("system"));
 
+    // A call that never ends takes its time, and more on a machine that is busy.
+    eventually("it is rejected", || async { rejections(&gateway).await.pop() }).await;
     let line = gateway.logged("plugin rejected").await;
     let (level, file) = (&line["level"], &line["fields"]["file"]);
     assert_eq!((level, file), (&json!("ERROR"), &json!(FILE)));
@@ -122,7 +124,7 @@ async fn a_component_with_random_bytes_in_it_is_rejected() {
 
 #[tokio::test]
 async fn a_core_module_is_rejected() {
-    rejected_bytes(b"\0asm\x01\0\0\0", "it is a core module that cannot be made a component: ").await;
+    rejected_bytes(b"\0asm\x01\0\0\0", "it is a core module").await;
 }
 
 #[tokio::test]
