@@ -1,6 +1,11 @@
 //! The operator's side: is the process alive, is it ready, and what has it counted.
 
-use crate::{bus, config::Game, gateway::Gateway, reload::Reports};
+use crate::{
+    bus,
+    config::Game,
+    gateway::Gateway,
+    reload::{Known, Reports},
+};
 use axum::{
     Json, Router,
     extract::State,
@@ -9,13 +14,7 @@ use axum::{
     routing::get,
 };
 use serde_json::json;
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     time,
@@ -31,12 +30,8 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 pub struct Admin {
     gateway: Arc<Gateway>,
     bus: Arc<bus::Health>,
-    plugins: Arc<Reports>,
-    games: Vec<Game>,
+    files: Arc<Reports>,
     draining: CancellationToken,
-    /// Whether every file was in use once. A file that is bad from then on is reported, but does not take a gateway that serves
-    /// out of its load balancer.
-    loaded: AtomicBool,
 }
 
 /// Serves the admin listener.
@@ -53,10 +48,11 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) -> std::io::Result<
 }
 
 async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    let reasons = admin.reasons();
+    let known = admin.files.get();
+    let reasons = admin.reasons(&known);
     let code = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut games = Vec::new();
-    for game in &admin.games {
+    for game in &known.games {
         games.push(json!({ "id": game.id, "chat_backend": backend(game).await }));
     }
     let snapshot = admin.gateway.snapshot();
@@ -65,7 +61,7 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let report = json!({
         "ready": reasons.is_empty(),
         "reasons": reasons,
-        "plugins": admin.plugins.get(),
+        "plugins": known.plugins,
         "quarantined": quarantined,
         "games": games,
     });
@@ -75,31 +71,23 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 impl Admin {
     /// What there is to ask about. `draining` is set once the gateway stops.
     #[must_use]
-    pub fn new(
-        gateway: Arc<Gateway>,
-        bus: Arc<bus::Health>,
-        plugins: Arc<Reports>,
-        games: Vec<Game>,
-        draining: CancellationToken,
-    ) -> Self {
-        Self { gateway, bus, plugins, games, draining, loaded: AtomicBool::new(false) }
+    pub fn new(gateway: Arc<Gateway>, bus: Arc<bus::Health>, files: Arc<Reports>, draining: CancellationToken) -> Self {
+        Self { gateway, bus, files, draining }
     }
 
-    fn reasons(&self) -> Vec<String> {
+    fn reasons(&self, known: &Known) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.draining.is_cancelled() {
             reasons.push("the gateway stops".to_owned());
         }
         reasons.extend(self.bus.error().map(|error| format!("the bus is not connected: {error}")));
-        let files = self.plugins.get();
-        if files.is_empty() {
+        if known.plugins.is_empty() {
             reasons.push("the plugins directory holds no .wasm file".to_owned());
         }
-        if !self.loaded.load(Ordering::Relaxed) {
-            let failed = files.iter().filter_map(|file| Some(format!("{}: {}", file.file, file.error.as_ref()?)));
-            let before = reasons.len();
+        if !known.loaded {
+            let failed =
+                known.plugins.iter().filter_map(|file| Some(format!("{}: {}", file.file, file.error.as_ref()?)));
             reasons.extend(failed);
-            self.loaded.store(before == reasons.len(), Ordering::Relaxed);
         }
         reasons
     }

@@ -49,7 +49,7 @@ pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let listener = bind("server.host and server.port", config.server.listen).await?;
     let admin_listener = bind("admin.listen", config.admin).await?;
-    let admin = Arc::new(Admin::new(Arc::clone(&gateway), health, plugins, config.games.clone(), stop.clone()));
+    let admin = Arc::new(Admin::new(Arc::clone(&gateway), health, plugins, stop.clone()));
     let admin = tokio::spawn(admin::serve(admin_listener, admin));
 
     let verifier = config.auth.as_ref().map(|auth| Arc::new(Verifier::new(auth)));

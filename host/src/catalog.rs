@@ -24,6 +24,8 @@ pub struct Catalog {
     compiler: Compiler,
     metrics: Arc<Metrics>,
     files: BTreeMap<PathBuf, File>,
+    /// What was last put to use, by plugin name.
+    serving: Vec<Arc<Plugin>>,
     /// By plugin name.
     lanes: BTreeMap<Arc<str>, Arc<Lane>>,
 }
@@ -91,8 +93,11 @@ struct File {
     fit: Option<Arc<Plugin>>,
     /// What is in use.
     serving: Option<Arc<Plugin>>,
-    /// Why the newest version is not fit, or why a fit one is not in use.
-    error: Option<String>,
+    /// Why the newest content is no plugin,
+    unfit: Option<String>,
+    /// why the plugin does not start with its newest settings,
+    refused: Option<String>,
+    /// and why a fit version is not in use.
     conflict: Option<String>,
 }
 
@@ -111,7 +116,7 @@ impl Catalog {
     /// A catalog of no files.
     #[must_use]
     pub fn new(compiler: Compiler, metrics: Arc<Metrics>) -> Self {
-        Self { compiler, metrics, files: BTreeMap::new(), lanes: BTreeMap::new() }
+        Self { compiler, metrics, files: BTreeMap::new(), serving: Vec::new(), lanes: BTreeMap::new() }
     }
 
     /// Loads every file of the directory as it is now.
@@ -175,9 +180,13 @@ impl Catalog {
                 );
                 file.described = Some(Arc::new(described));
                 file.tried = None;
+                file.unfit = None;
                 file.start(&name, config, &mut self.lanes, &self.metrics);
             }
-            Err(error) => file.reject(&name, error, &self.metrics),
+            Err(error) => {
+                file.reject(&name, &error, &self.metrics);
+                file.unfit = Some(error);
+            }
         }
     }
 
@@ -191,36 +200,18 @@ impl Catalog {
     /// Chooses what is to serve: of every file the newest version that is fit, unless it claims what another one holds. Nothing
     /// where that is what serves already.
     pub fn assemble(&mut self) -> Option<Vec<Arc<Plugin>>> {
-        let before: Vec<_> = self.files.values().filter_map(|file| file.serving.clone()).collect();
-        let mut placed: Vec<Arc<Plugin>> = Vec::new();
-        // Those that stay as they are hold what they have; those that change come next, and newcomers last.
-        let mut order: Vec<_> = self.files.iter_mut().collect();
-        order.sort_by_key(|(_, file)| match (&file.serving, &file.fit) {
-            (Some(serving), Some(fit)) if Arc::ptr_eq(serving, fit) => 0,
-            (Some(_), _) => 1,
-            (None, _) => 2,
-        });
-        for (path, file) in order {
-            let last = file.serving.take();
-            let conflict = file.fit.as_ref().and_then(|fit| conflict(fit, &placed));
-            if let Some(why) = &conflict
-                && file.conflict != conflict
-            {
-                self.metrics.reloaded(file.fit.as_ref().map_or("", |fit| fit.name()), "rejected");
-                tracing::error!(file = file_name(path), keeps = last.is_some(), "plugin rejected: {why}");
-            }
-            file.serving = if conflict.is_some() { last.clone() } else { file.fit.clone() };
-            file.serving = file.serving.take().filter(|plugin| self::conflict(plugin, &placed).is_none());
-            file.conflict = conflict;
-            if let Some(plugin) = &file.serving {
-                placed.push(Arc::clone(plugin));
-                announce(path, plugin, last.as_ref(), &self.metrics);
-            }
+        let mut chosen: Vec<_> = self.files.iter_mut().map(|(path, file)| Choice::new(path, file)).collect();
+        while let Some((loser, why)) = first_conflict(&chosen) {
+            chosen[loser].step_back(why);
         }
-        let same =
-            before.len() == placed.len() && before.iter().all(|old| placed.iter().any(|new| Arc::ptr_eq(old, new)));
-        placed.sort_by(|a, b| a.name().cmp(b.name()));
-        (!same).then_some(placed)
+        for choice in &mut chosen {
+            choice.put_to_use(&self.metrics);
+        }
+        let mut serving: Vec<_> = chosen.iter().filter_map(|choice| choice.plugin.clone()).collect();
+        serving.sort_by(|a, b| a.name().cmp(b.name()));
+        let same = serving.iter().map(Arc::as_ptr).eq(self.serving.iter().map(Arc::as_ptr));
+        self.serving.clone_from(&serving);
+        (!same).then_some(serving)
     }
 
     /// What became of each file.
@@ -229,7 +220,7 @@ impl Catalog {
         let report = |(path, file): (&PathBuf, &File)| Report {
             file: file_name(path),
             serving: file.serving.as_ref().map(|plugin| format!("{} {}", plugin.name(), plugin.version())),
-            error: file.error.clone().or_else(|| file.conflict.clone()),
+            error: [&file.unfit, &file.refused, &file.conflict].into_iter().flatten().next().cloned(),
         };
         self.files.iter().map(report).collect()
     }
@@ -249,13 +240,17 @@ impl File {
         match Plugin::start(Arc::clone(described), settings, Arc::clone(lane), metrics) {
             Ok(plugin) => {
                 self.fit = Some(Arc::new(plugin));
-                self.error = None;
+                self.refused = None;
             }
-            Err(error) => self.reject(name, error.to_string(), metrics),
+            Err(error) => {
+                let error = error.to_string();
+                self.reject(name, &error, metrics);
+                self.refused = Some(error);
+            }
         }
     }
 
-    fn reject(&mut self, name: &str, error: String, metrics: &Metrics) {
+    fn reject(&self, name: &str, error: &str, metrics: &Metrics) {
         let plugin = self.serving.as_ref().map(|serving| Arc::clone(serving.name()));
         metrics.reloaded(plugin.as_deref().unwrap_or(name), "rejected");
         match plugin {
@@ -266,33 +261,87 @@ impl File {
             ),
             None => tracing::error!(file = name, "plugin rejected: {error}"),
         }
-        self.error = Some(error);
     }
 }
 
-fn announce(path: &Path, plugin: &Arc<Plugin>, last: Option<&Arc<Plugin>>, metrics: &Metrics) {
-    if last.is_some_and(|last| Arc::ptr_eq(last, plugin)) {
-        return;
-    }
-    plugin.put_to_use();
-    metrics.reloaded(plugin.name(), if last.is_some() { "swapped" } else { "loaded" });
-    let (name, version) = (&**plugin.name(), plugin.version());
-    let (routes, topics) = (plugin.routes(), &plugin.topics);
-    let what = if last.is_some() { "plugin swapped" } else { "plugin loaded" };
-    tracing::info!(file = file_name(path), plugin = name, version, ?routes, ?topics, "{what}");
+/// What one file is to serve with.
+struct Choice<'a> {
+    path: &'a Path,
+    file: &'a mut File,
+    plugin: Option<Arc<Plugin>>,
+    conflict: Option<String>,
 }
 
-fn conflict(plugin: &Plugin, placed: &[Arc<Plugin>]) -> Option<String> {
-    placed.iter().find_map(|other| {
-        if other.name() == plugin.name() {
-            return Some(format!("another file is plugin `{}` already: take one of the two away", plugin.name()));
+impl<'a> Choice<'a> {
+    fn new(path: &'a Path, file: &'a mut File) -> Self {
+        let plugin = file.fit.clone();
+        Self { path, file, plugin, conflict: None }
+    }
+
+    /// From the newest version to the one in use, and from that to none.
+    fn step_back(&mut self, why: String) {
+        let last = self.file.serving.clone();
+        let same = |last: &Arc<Plugin>| self.plugin.as_ref().is_some_and(|plugin| Arc::ptr_eq(plugin, last));
+        self.plugin = last.filter(|last| !same(last));
+        self.conflict.get_or_insert(why);
+    }
+
+    /// Whether what serves from the file holds this.
+    fn holds(&self, name: &str, route: Option<u8>) -> bool {
+        let holds =
+            |last: &Arc<Plugin>| &**last.name() == name || route.is_some_and(|route| last.routes().contains(&route));
+        self.file.serving.as_ref().is_some_and(holds)
+    }
+
+    fn put_to_use(&mut self, metrics: &Metrics) {
+        let file = file_name(self.path);
+        if let Some(why) = &self.conflict
+            && self.file.conflict != self.conflict
+        {
+            metrics.reloaded(self.file.fit.as_ref().map_or("", |fit| fit.name()), "rejected");
+            tracing::error!(file, keeps = self.plugin.is_some(), "plugin rejected: {why}");
         }
-        let route = plugin.routes().iter().find(|route| other.routes().contains(route))?;
-        Some(format!(
-            "it claims route 0x{route:02x}, which plugin `{}` serves: give one of them another in plugins.settings.NAME.routes",
-            other.name()
-        ))
-    })
+        self.file.conflict = self.conflict.take();
+        let last = std::mem::replace(&mut self.file.serving, self.plugin.clone());
+        let Some(plugin) = &self.plugin else { return };
+        if last.as_ref().is_some_and(|last| Arc::ptr_eq(last, plugin)) {
+            return;
+        }
+        plugin.put_to_use();
+        let (outcome, what) = if last.is_some() { ("swapped", "plugin swapped") } else { ("loaded", "plugin loaded") };
+        metrics.reloaded(plugin.name(), outcome);
+        let (name, version) = (&**plugin.name(), plugin.version());
+        let (routes, topics) = (plugin.routes(), &plugin.topics);
+        tracing::info!(file, plugin = name, version, ?routes, ?topics, "{what}");
+    }
+}
+
+/// Two plugins that claim the same, of which the one that does not hold it has to step back: its place, and why.
+fn first_conflict(chosen: &[Choice]) -> Option<(usize, String)> {
+    for (i, a) in chosen.iter().enumerate() {
+        for (j, b) in chosen.iter().enumerate().skip(i + 1) {
+            let (Some(x), Some(y)) = (&a.plugin, &b.plugin) else { continue };
+            let route = x.routes().iter().copied().find(|route| y.routes().contains(route));
+            if x.name() != y.name() && route.is_none() {
+                continue;
+            }
+            let name = if x.name() == y.name() { x.name() } else { "" };
+            let (loser, winner) = if b.holds(name, route) && !a.holds(name, route) { (i, y) } else { (j, x) };
+            return Some((loser, told(route.filter(|_| name.is_empty()), winner)));
+        }
+    }
+    None
+}
+
+fn told(route: Option<u8>, winner: &Plugin) -> String {
+    let name = winner.name();
+    match route {
+        None => format!("another file is plugin `{name}` already: take one of the two away"),
+        Some(route) => format!(
+            "it claims route 0x{route:02x}, which plugin `{name}` serves: give one of them another in \
+             plugins.settings.NAME.routes"
+        ),
+    }
 }
 
 fn wasm_files(directory: &Path) -> Vec<PathBuf> {

@@ -7,7 +7,7 @@ use crate::{
     bus::{self, Publisher},
     metrics::Metrics,
     packet::{self, Header, Status},
-    plugin::{Packet, Plugin, SessionId},
+    plugin::{Decision, Packet, Plugin, SessionId},
     registry::{Registry, Session},
     snapshot::Snapshot,
     throttle::Throttle,
@@ -143,7 +143,8 @@ impl Gateway {
             user: session.user(),
         };
         let call = Call { plugin, origin: Some((session, header)), payload };
-        self.perform(&call, plugin.on_packet(packet, payload))
+        let valid = |decision: &Decision| self.valid(plugin, true, decision);
+        self.perform(&call, plugin.on_packet(packet, payload, valid))
     }
 
     /// Hands a message of the bus to whoever subscribes to its topic, and answers with how many those are.
@@ -159,6 +160,9 @@ impl Gateway {
             let (topic, payload) = (topic.to_owned(), payload.clone());
             if lane.submit(Box::new(move || gateway.hear(&plugin, &topic, &payload))).is_err() {
                 self.metrics.dropped("plugin_busy", 1);
+                if let Some(held_back) = self.refusals.permit() {
+                    tracing::warn!(held_back, "bus message dropped: its plugin is slow, and too much waits for it");
+                }
             }
         }
         subscribers.len()
@@ -169,7 +173,8 @@ impl Gateway {
             return self.metrics.dropped("plugin_quarantined", 1);
         }
         let call = Call { plugin, origin: None, payload };
-        let Err(refusal) = self.perform(&call, plugin.on_message(topic, payload)) else { return };
+        let valid = |decision: &Decision| self.valid(plugin, false, decision);
+        let Err(refusal) = self.perform(&call, plugin.on_message(topic, payload, valid)) else { return };
         let reason = if matches!(refusal, Refusal::Fault) { "message_fault" } else { "message_rejected" };
         self.metrics.refused(reason);
         if let Some(held_back) = self.refusals.permit() {

@@ -119,6 +119,11 @@ pub struct Settings {
     pub json: String,
 }
 
+/// Says what is wrong with a decision that nobody could carry out.
+pub trait Valid: FnOnce(&Decision) -> Result<(), String> {}
+
+impl<F: FnOnce(&Decision) -> Result<(), String>> Valid for F {}
+
 /// One generation of a plugin: a file's code with its settings. It lives until the last call that uses it is over.
 pub struct Plugin {
     described: Arc<Described>,
@@ -189,22 +194,6 @@ impl Plugin {
         (&self.described, &self.settings)
     }
 
-    /// Asks for a decision on a packet.
-    ///
-    /// # Errors
-    /// [`Fault`] where the plugin failed; nothing has happened then.
-    pub fn on_packet(&self, packet: Packet, payload: &[u8]) -> Result<Decision, Fault> {
-        self.call(|instance| instance.on_packet(packet, payload))
-    }
-
-    /// Asks for a decision on a message of the bus.
-    ///
-    /// # Errors
-    /// [`Fault`] where the plugin failed; nothing has happened then.
-    pub fn on_message(&self, topic: &str, payload: &[u8]) -> Result<Decision, Fault> {
-        self.call(|instance| instance.on_message(topic, payload))
-    }
-
     /// Counts that it is put to use.
     pub fn put_to_use(&self) {
         self.metrics.generation.inc();
@@ -241,18 +230,33 @@ impl Plugin {
         (self.health.is_slow() || self.lane.is_busy()).then_some(&*self.lane)
     }
 
-    /// Takes note of an answer that turned out not to be usable, as the fault that it is.
-    pub fn invalid(&self) {
-        self.metrics.calls("invalid").inc();
-        self.note(Duration::ZERO, true);
+    /// Asks for a decision on a packet. `valid` says what is wrong with one that nobody could carry out.
+    ///
+    /// # Errors
+    /// [`Fault`] where the plugin failed; nothing has happened then.
+    pub fn on_packet(&self, packet: Packet, payload: &[u8], valid: impl Valid) -> Result<Decision, Fault> {
+        self.call(|instance| instance.on_packet(packet, payload), valid)
     }
 
-    fn call(&self, call: impl FnOnce(&mut Instance) -> Result<Decision, Fault>) -> Result<Decision, Fault> {
+    /// Asks for a decision on a message of the bus.
+    ///
+    /// # Errors
+    /// [`Fault`] where the plugin failed; nothing has happened then.
+    pub fn on_message(&self, topic: &str, payload: &[u8], valid: impl Valid) -> Result<Decision, Fault> {
+        self.call(|instance| instance.on_message(topic, payload), valid)
+    }
+
+    fn call(
+        &self,
+        call: impl FnOnce(&mut Instance) -> Result<Decision, Fault>,
+        valid: impl Valid,
+    ) -> Result<Decision, Fault> {
         let began = Instant::now();
-        let result = self.call_in(&mut self.slot(), call);
+        let (result, busy) = self.call_in(&mut self.slot(), call);
         let took = began.elapsed();
+        let result = result.and_then(|decision| valid(&decision).map(|()| decision).map_err(Fault::Answer));
         self.metrics.seconds.observe(took.as_secs_f64());
-        self.note(took, result.is_err());
+        self.note(busy, result.is_err());
         match &result {
             Ok(Ok(_)) => self.metrics.ok.inc(),
             Ok(Err(_)) => self.metrics.rejected.inc(),
@@ -261,9 +265,9 @@ impl Plugin {
         result
     }
 
-    fn note(&self, took: Duration, failed: bool) {
+    fn note(&self, busy: Duration, failed: bool) {
         let plugin = &**self.name();
-        match self.health.called(took, failed) {
+        match self.health.called(busy, failed) {
             Change::Nothing => {}
             Change::Quarantined(pause) => {
                 self.metrics.quarantined.set(1);
@@ -288,19 +292,27 @@ impl Plugin {
         free.unwrap_or_else(|| lock(&self.slots[own]))
     }
 
-    /// Leaves the instance in its slot only if it answered: after a fault or a panic the next call makes a fresh one.
+    /// Leaves the instance in its slot only if it answered: after a fault or a panic the next call makes a fresh one. Answers with the
+    /// time for which it kept the thread busy, too.
     fn call_in(
         &self,
         slot: &mut Option<Box<Instance>>,
         call: impl FnOnce(&mut Instance) -> Result<Decision, Fault>,
-    ) -> Result<Decision, Fault> {
-        let mut instance = match slot.take() {
-            Some(instance) => instance,
-            None => Box::new(self.instance()?),
+    ) -> (Result<Decision, Fault>, Duration) {
+        let began = Instant::now();
+        let (mut instance, starting) = match slot.take() {
+            Some(instance) => (instance, Duration::ZERO),
+            None => match self.instance() {
+                Ok(instance) => (Box::new(instance), began.elapsed()),
+                Err(fault) => return (Err(fault), began.elapsed()),
+            },
         };
-        let decision = call(&mut instance)?;
-        *slot = Some(instance);
-        Ok(decision)
+        let decision = call(&mut instance);
+        let busy = starting + instance.busy();
+        if decision.is_ok() {
+            *slot = Some(instance);
+        }
+        (decision, busy)
     }
 
     fn instance(&self) -> Result<Instance, Fault> {

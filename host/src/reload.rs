@@ -6,7 +6,7 @@
 
 use crate::{
     catalog::{Catalog, Look, Report, Stamp, Watched},
-    config::Config,
+    config::{Config, Game},
     gateway::Gateway,
     plugin::lane,
     snapshot::Snapshot,
@@ -29,19 +29,36 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// How often to look although nothing was told.
 const POLL: Duration = Duration::from_millis(500);
 
-/// What is known of the plugins' files.
+/// What operators may know of the files.
 #[derive(Debug, Default)]
-pub struct Reports(Mutex<Vec<Report>>);
+pub struct Reports(Mutex<Known>);
+
+/// As of the last look.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// What became of each file of the plugins directory.
+    pub plugins: Vec<Report>,
+    /// Whether every file was in use once. A file that is bad from then on is reported, but does not take a gateway that serves out
+    /// of its load balancer.
+    pub loaded: bool,
+    /// The games.
+    pub games: Vec<Game>,
+}
 
 impl Reports {
     /// As of the last look.
     #[must_use]
-    pub fn get(&self) -> Vec<Report> {
+    pub fn get(&self) -> Known {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, reports: Vec<Report>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reports;
+    fn set(&self, plugins: Vec<Report>, games: &[Game]) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.loaded |= plugins.iter().all(|plugin| plugin.error.is_none());
+        known.plugins = plugins;
+        if known.games != games {
+            known.games = games.to_vec();
+        }
     }
 }
 
@@ -184,7 +201,7 @@ impl Reloader {
         if let Some(plugins) = self.catalog.assemble() {
             self.gateway.install(Snapshot::new(plugins, &self.gateway.metrics));
         }
-        self.reports.set(self.catalog.report());
+        self.reports.set(self.catalog.report(), &self.config.games);
     }
 
     fn warn_of_unknown_plugins(&self) {

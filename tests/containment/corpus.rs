@@ -29,7 +29,7 @@ const CASES: [Case; 32] = [
     case("exit", "", 8, "trap", "a policy may not exit"),
     case("divide-by-zero", "", 8, "trap", "divide by zero"),
     case("index", "", 8, "trap", "index out of bounds"),
-    case("recurse", "", 8, "trap", "stack"),
+    case("recurse", "", 8, "trap", "wasm trap"),
     // Memory.
     case("memory-at-once", "", 8, "memory", "it wanted more than 64 MiB of memory (`memory_mb`)"),
     case("memory-page-by-page", "call_timeout_ms: 1000", 8, "memory", "it wanted more than 64 MiB of memory"),

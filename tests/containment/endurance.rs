@@ -1,10 +1,13 @@
 //! A thousand reloads under load.
 
 use crate::bystander::Bystander;
-use gateway_tests::{Gateway, Setup, dist, greeter, put};
-use std::fs;
+use gateway_tests::{Gateway, Setup, greeter, put};
+use std::{fmt::Write, fs};
 
-const RELOADS: u32 = 1000;
+/// Plugins that are reloaded.
+const PLUGINS: u8 = 10;
+/// Rounds, in each of which all of them get other settings, and one another file as well.
+const ROUNDS: u32 = 91;
 
 /// Resident memory in KiB.
 fn resident(gateway: &Gateway) -> u64 {
@@ -13,23 +16,48 @@ fn resident(gateway: &Gateway) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+fn setup(greeting: u32) -> Setup {
+    let mut settings = String::new();
+    for i in 0..PLUGINS {
+        write!(settings, "g{i}: {{ config: {{ greeting: \"{greeting}\" }} }}, ").unwrap();
+    }
+    let yaml = format!("games: [{{ id: mmo }}]\nplugins: {{ directory: plugins, settings: {{ {settings} }} }}");
+    Setup { yaml, ..Setup::default() }
+}
+
+fn generation(plugin: u8) -> String {
+    format!("gateway_plugin_generation{{plugin=\"g{plugin}\"}}")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_reloads_lose_nothing_and_leave_nothing_behind() {
-    let gateway = Gateway::start(Setup::default()).await;
-    assert!(dist("system").exists());
-    let bystander = Bystander::start(&gateway).await;
-    let generation = "gateway_plugin_generation{plugin=\"greeter\"}";
-    let mut before = 0;
-    for reload in 1..=RELOADS {
-        put(&gateway.plugin("greeter"), &greeter("greeter", &format!("0.0.{reload}"), &[0x20]));
-        gateway.metric_is(generation, f64::from(reload)).await;
-        if reload == RELOADS / 10 {
-            before = resident(&gateway);
-        }
+    let gateway = Gateway::start(setup(0)).await;
+    for i in 0..PLUGINS {
+        put(&gateway.plugin(&format!("g{i}")), &greeter(&format!("g{i}"), "0.0.0", &[0x20 + i]));
+        gateway.metric_is(&generation(i), 1.0).await;
     }
+    let bystander = Bystander::start(&gateway).await;
+    // What the first rounds allocate stays for the later ones.
+    reload(&gateway, 1, 10).await;
+    let before = resident(&gateway);
+    reload(&gateway, 11, ROUNDS - 10).await;
     let grown = resident(&gateway).saturating_sub(before);
     assert!(grown < 10 * 1024, "memory grew by {grown} KiB");
-    gateway.metric_is("gateway_plugin_live_generations{plugin=\"greeter\"}", 1.0).await;
-    gateway.metric_is("gateway_plugin_live_generations{plugin=\"system\"}", 1.0).await;
+    for i in 0..PLUGINS {
+        gateway.metric_is(&format!("gateway_plugin_live_generations{{plugin=\"g{i}\"}}"), 1.0).await;
+    }
     bystander.finish().await;
+}
+
+/// Rounds of other settings for all plugins, with a new file for the first in each.
+async fn reload(gateway: &Gateway, first: u32, rounds: u32) {
+    for round in first..first + rounds {
+        gateway.reconfigure(&setup(round));
+        for i in 1..PLUGINS {
+            gateway.metric_is(&generation(i), f64::from(1 + round)).await;
+        }
+        let before = gateway.metric(&generation(0)).await;
+        put(&gateway.plugin("g0"), &greeter("g0", &format!("0.0.{round}"), &[0x20]));
+        gateway.metric_is(&generation(0), before + 1.0).await;
+    }
 }

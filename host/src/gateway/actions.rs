@@ -2,11 +2,13 @@
 
 use super::{Gateway, Origin, Refusal};
 use crate::{
-    bus::Publication,
+    bus,
     metrics::Metrics,
     outbox::{self, Outcome},
     packet::{HEADER_LEN, Header},
-    plugin::{self, Action, Answer, Closing, Decision, Delivery, Fault, Plugin, Rejection, SessionId, Target},
+    plugin::{
+        self, Action, Answer, Closing, Decision, Delivery, Fault, Plugin, Publication, Rejection, SessionId, Target,
+    },
     registry::Session,
 };
 use bytes::Bytes;
@@ -28,10 +30,13 @@ impl Gateway {
     pub(super) fn perform(&self, call: &Call<'_>, decision: Result<Decision, Fault>) -> Result<(), Refusal> {
         let actions = match decision {
             Ok(Ok(actions)) => actions,
-            Ok(Err(rejection)) => return Err(self.rejected(call, rejection)),
-            Err(fault) => return Err(self.fault(call, &fault)),
+            Ok(Err(mut rejection)) => {
+                rejection.message.truncate(rejection.message.floor_char_boundary(REJECTION_BYTES));
+                return Err(Refusal::Rejected(rejection));
+            }
+            Err(error) => return Err(fault(call.plugin, &error)),
         };
-        self.check(call, &actions)?;
+        bindable(call, &actions)?;
         let publishes = actions.iter().filter(|action| matches!(action, Action::Publish(_))).count();
         let mut permits = self.bus.reserve(publishes).ok_or(Refusal::BusFull)?;
         for action in actions {
@@ -39,7 +44,7 @@ impl Gateway {
                 (Action::Publish(publication), _) => {
                     let body = publication.body.map_or_else(|| call.payload.clone(), Bytes::from);
                     let origin = call.origin.map(|(session, header)| Origin { session: Arc::clone(session), header });
-                    permits.publish(Publication { topic: publication.topic, body, origin });
+                    permits.publish(bus::Publication { topic: publication.topic, body, origin });
                 }
                 (Action::Deliver(delivery), _) => self.deliver(delivery, call.payload),
                 (Action::Bind(user), Some((session, _))) => {
@@ -60,57 +65,56 @@ impl Gateway {
         Ok(())
     }
 
-    /// Looks at every action before the first is carried out.
-    fn check(&self, call: &Call<'_>, actions: &[Action]) -> Result<(), Refusal> {
-        let invalid = |why: String| Err(self.fault(call, &Fault::Answer(why)));
-        let most = call.plugin.most_actions();
+    /// Looks at all that a plugin answered, before any of it is carried out. `packet`: whether there is one to answer.
+    ///
+    /// # Errors
+    /// What no plugin may answer with.
+    pub(super) fn valid(&self, plugin: &Plugin, packet: bool, decision: &Decision) -> Result<(), String> {
+        let actions = match decision {
+            Ok(actions) => actions,
+            Err(Rejection { status: status @ (0 | 9..256), .. }) => {
+                return Err(format!("it rejected with status {status}, which is no rejection"));
+            }
+            Err(_) => return Ok(()),
+        };
+        let most = plugin.most_actions();
         if actions.len() > most {
-            return invalid(format!("it answered with {} actions, and {most} are the most (`actions`)", actions.len()));
+            return Err(format!("it answered with {} actions, and {most} are the most (`actions`)", actions.len()));
         }
+        actions.iter().try_for_each(|action| self.valid_action(packet, action))
+    }
+
+    fn valid_action(&self, packet: bool, action: &Action) -> Result<(), String> {
         let most = self.max_message_bytes - HEADER_LEN;
-        let mut user = call.origin.and_then(|(session, _)| session.user());
-        for action in actions {
-            let body = match action {
-                Action::Publish(publication) => &publication.body,
-                Action::Deliver(delivery) => &delivery.body,
-                Action::Reply(Answer { body, .. }) if body.len() > most => {
-                    return invalid(format!(
-                        "its reply has {} bytes, and {most} are the most (`max_message_bytes`)",
-                        body.len()
-                    ));
-                }
-                _ => &None,
-            };
-            if body.as_ref().is_some_and(|body| body.len() > most) {
-                return invalid(format!("its message is over {most} bytes, the most (`max_message_bytes`)"));
-            }
-            match action {
-                Action::Publish(publication) if !plugin::is_topic(&publication.topic) => {
-                    return invalid(format!("it publishes on {:?}, and {}", publication.topic, plugin::TOPIC_RULE));
-                }
-                Action::Deliver(delivery) if self.snapshot.load().route(delivery.route).is_none() => {
-                    return invalid(format!("it delivers on route 0x{:02x}, which no plugin serves", delivery.route));
-                }
-                Action::Publish(_) | Action::Deliver(_) => {}
-                _ if call.origin.is_none() => {
-                    return invalid("only a packet can be answered with that action".to_owned());
-                }
-                Action::Bind(wanted) if *user.get_or_insert(*wanted) != *wanted => return Err(Refusal::BoundToAnother),
-                Action::Reply(Answer { status: status @ 9..256, .. }) => {
-                    return invalid(format!("its reply has status {status}, and 9 to 255 are reserved"));
-                }
-                Action::Close(Closing { code, reason })
-                    if !matches!(code, 1000 | 3000..=4999) || reason.len() > 123 =>
-                {
-                    return invalid(format!(
-                        "it closes with {code} and {} bytes of reason; 1000 and 3000 to 4999, and 123 bytes, are allowed",
-                        reason.len()
-                    ));
-                }
-                Action::Bind(_) | Action::Reply(_) | Action::Echo | Action::Close(_) => {}
-            }
+        let body = match action {
+            Action::Publish(Publication { body, .. }) | Action::Deliver(Delivery { body, .. }) => body.as_ref(),
+            Action::Reply(Answer { body, .. }) => Some(body),
+            Action::Bind(_) | Action::Echo | Action::Close(_) => None,
+        };
+        if let Some(body) = body.filter(|body| body.len() > most) {
+            let bytes = body.len();
+            return Err(format!("its message has {bytes} bytes, and {most} are the most (`max_message_bytes`)"));
         }
-        Ok(())
+        match action {
+            Action::Publish(publication) if !plugin::is_topic(&publication.topic) => {
+                Err(format!("it publishes on {:?}, and {}", publication.topic, plugin::TOPIC_RULE))
+            }
+            Action::Deliver(delivery) if self.snapshot.load().route(delivery.route).is_none() => {
+                Err(format!("it delivers on route 0x{:02x}, which no plugin serves", delivery.route))
+            }
+            Action::Publish(_) | Action::Deliver(_) => Ok(()),
+            _ if !packet => Err("only a packet can be answered with that action".to_owned()),
+            Action::Reply(Answer { status: status @ 9..256, .. }) => {
+                Err(format!("its reply has status {status}, and 9 to 255 are reserved"))
+            }
+            Action::Close(Closing { code, reason }) if !matches!(code, 1000 | 3000..=4999) || reason.len() > 123 => {
+                let bytes = reason.len();
+                Err(format!(
+                    "it closes with {code} and {bytes} bytes of reason; 1000, 3000 to 4999, and 123 bytes are allowed"
+                ))
+            }
+            Action::Bind(_) | Action::Reply(_) | Action::Echo | Action::Close(_) => Ok(()),
+        }
     }
 
     fn deliver(&self, delivery: Delivery, payload: &Bytes) {
@@ -125,26 +129,24 @@ impl Gateway {
         };
         if here { &self.metrics.delivered } else { &self.metrics.undelivered }.inc();
     }
+}
 
-    fn rejected(&self, call: &Call<'_>, mut rejection: Rejection) -> Refusal {
-        if matches!(rejection.status, 0 | 9..256) {
-            let why = format!("it rejected with status {}, which is no rejection", rejection.status);
-            return self.fault(call, &Fault::Answer(why));
-        }
-        rejection.message.truncate(rejection.message.floor_char_boundary(REJECTION_BYTES));
-        Refusal::Rejected(rejection)
-    }
+/// A session that has a user, or gets one by these actions, keeps it.
+fn bindable(call: &Call<'_>, actions: &[Action]) -> Result<(), Refusal> {
+    let mut user = call.origin.and_then(|(session, _)| session.user());
+    let mut fits = |action: &Action| match action {
+        Action::Bind(wanted) => *user.get_or_insert(*wanted) == *wanted,
+        _ => true,
+    };
+    if actions.iter().all(&mut fits) { Ok(()) } else { Err(Refusal::BoundToAnother) }
+}
 
-    fn fault(&self, call: &Call<'_>, fault: &Fault) -> Refusal {
-        if matches!(fault, Fault::Answer(_)) {
-            call.plugin.invalid();
-        }
-        if let Some(held_back) = call.plugin.fault_log.permit() {
-            let plugin = &**call.plugin.name();
-            tracing::error!(plugin, version = call.plugin.version(), held_back, "plugin call failed: {fault}");
-        }
-        Refusal::Fault
+fn fault(plugin: &Plugin, fault: &Fault) -> Refusal {
+    if let Some(held_back) = plugin.fault_log.permit() {
+        let (name, version) = (&**plugin.name(), plugin.version());
+        tracing::error!(plugin = name, version, held_back, "plugin call failed: {fault}");
     }
+    Refusal::Fault
 }
 
 /// Counts and logs a message that a send queue did not take.

@@ -33,10 +33,19 @@ impl Deadline {
 
     /// To be asked at each tick: whether the call has to end.
     pub(super) fn is_over(&mut self) -> bool {
-        let now = clock_gettime(ClockId::ThreadCPUTime);
-        let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
-        now.saturating_sub(*self.began.get_or_insert(now)) >= self.timeout
+        let began = *self.began.get_or_insert_with(processor_time);
+        processor_time().saturating_sub(began) >= self.timeout
     }
+
+    /// How long the call kept its thread busy, up to a tick.
+    pub(super) fn busy(&self) -> Duration {
+        self.began.map_or(Duration::ZERO, |began| processor_time().saturating_sub(began))
+    }
+}
+
+fn processor_time() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 /// Whom to wake up when a call begins.

@@ -143,13 +143,22 @@ fn componentize(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Unfit> {
     if !Parser::is_core_wasm(bytes) {
         return Ok(Cow::Borrowed(bytes));
     }
+    let sections = Parser::new(0).parse_all(bytes).map_while(Result::ok);
+    let carries_wit =
+        |payload| matches!(payload, Payload::CustomSection(it) if it.name().starts_with("component-type"));
+    if !sections.into_iter().any(|payload| carries_wit(payload)) {
+        return Err(Unfit::CoreModule("it does not carry its WIT".to_owned()));
+    }
     let encoded = ComponentEncoder::default().validate(true).module(bytes).and_then(|mut encoder| encoder.encode());
     encoded.map(Cow::Owned).map_err(|error| Unfit::CoreModule(format!("{error:#}").replace('\n', " ")))
 }
 
 /// Parses the bytes before the compiler sees them, and answers with the names of what they import.
 fn check(bytes: &[u8]) -> Result<Vec<String>, Unfit> {
-    let broken = |error: wasmparser::BinaryReaderError| Unfit::Broken(error.to_string());
+    let broken = |error: wasmparser::BinaryReaderError| {
+        let what = error.message().lines().collect::<Vec<_>>().join(" ");
+        Unfit::Broken(format!("{what} (at offset {:#x})", error.offset()))
+    };
     if bytes.is_empty() {
         return Err(Unfit::Broken("the file is empty".to_owned()));
     }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-/// A call that takes longer is slow. A policy takes microseconds; the system's scheduler alone may now and then make it a millisecond.
+/// A call that keeps its thread busy for longer is slow. A policy takes microseconds.
 const SLOW: Duration = Duration::from_millis(1);
 /// So many slow calls within [`WINDOW_MS`] send a plugin's calls aside,
 const SLOW_CALLS: u32 = 3;

@@ -141,6 +141,11 @@ impl Instance {
         self.call(timeout, |exports, store| exports.gateway_policy_policy().call_on_message(store, topic, payload))
     }
 
+    /// How long the last call kept its thread busy, up to a tick.
+    pub(super) fn busy(&mut self) -> Duration {
+        self.store.data_mut().deadline().busy()
+    }
+
     fn call<R>(
         &mut self,
         timeout: Duration,

@@ -1,0 +1,71 @@
+use super::*;
+
+#[track_caller]
+fn parse(text: &str) -> Config {
+    Config::parse(&format!("plugins: {{ directory: . }}\n{text}")).expect("a good file")
+}
+
+#[track_caller]
+fn refused(text: &str, because: &[&str]) {
+    let errors = Config::parse(&format!("plugins: {{ directory: . }}\n{text}")).expect_err("a bad file");
+    assert_eq!(errors.len(), because.len(), "{errors:#?}");
+    for (error, because) in errors.iter().zip(because) {
+        assert!(error.contains(because), "{error:?} does not say {because:?}");
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let config = parse("");
+    assert_eq!(config.server.listen.to_string(), "0.0.0.0:8080");
+    assert_eq!(config.admin.to_string(), "127.0.0.1:8081");
+    assert_eq!((config.server.outbox.messages, config.server.outbox.bytes), (1024, 16 << 20));
+    assert!(!config.server.outbox.close_when_full && config.redis.is_none());
+    let chat = config.plugin("chat", &[1]);
+    assert_eq!((chat.limits.call_timeout.as_millis(), chat.limits.memory), (20, 64 << 20));
+    assert_eq!(chat.json, r#"{"config":{},"games":[],"routes":[1]}"#);
+}
+
+#[test]
+fn unknown_keys_are_named_with_line_and_nearest_key_all_at_once() {
+    refused(
+        "server:\n  prot: 1\n  hots: x\ngames:\n  - id: a\n    idd: b\nsever: {}\n",
+        &[
+            "line 8: unknown key `sever`, did you mean `server`?",
+            "line 3: unknown key `server.prot`, did you mean `port`?",
+            "line 4: unknown key `server.hots`, did you mean `host`?",
+            "line 7: unknown key `games[0].idd`, did you mean `id`?",
+        ],
+    );
+}
+
+#[test]
+fn values_out_of_range_are_told_all_at_once() {
+    refused(
+        "server: { send_queue: 0, ping_interval_s: 60 }\ngames: [{ id: a }, { id: a }, { id: 'a b' }]\n",
+        &["server.send_queue: 0", "idle_timeout_s: 60 is not more than", "\"a\" is there twice", "\"a b\" is not"],
+    );
+    refused("server: { port: 70000 }\n", &["server.port"]);
+    refused("redis: { addr: 'http://x' }\n", &["redis.addr"]);
+    refused("admin: { listen: nonsense }\n", &["admin.listen"]);
+    refused("auth: { jwt_secret: short }\n", &["auth.jwt_secret"]);
+}
+
+#[test]
+fn broken_yaml_names_the_line() {
+    refused("server:\n  port: [\n", &["line"]);
+}
+
+#[test]
+fn what_needs_a_restart_is_named() {
+    let old = parse("server: { port: 1 }\n");
+    let new = parse("server: { port: 2 }\nredis: {}\ngames: [{ id: a }]\n");
+    assert_eq!(old.restart_needed(&new), ["redis", "server.port"]);
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let config = parse("redis: { addr: 'redis://:secret@db:1', password: hidden }\n");
+    let shown = format!("{:?}", config.redis);
+    assert!(shown.contains("db:1") && !shown.contains("secret") && !shown.contains("hidden"), "{shown}");
+}
