@@ -4,6 +4,7 @@ mod keys;
 mod raw;
 #[cfg(test)]
 mod tests;
+mod twice;
 
 use crate::{outbox, plugin};
 use std::{
@@ -134,11 +135,8 @@ impl Config {
     /// # Errors
     /// Everything that is wrong, a line each.
     pub fn parse(text: &str) -> Result<Self, Vec<String>> {
-        let value: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| {
-            // Of a key that is there twice only the second reading tells the line.
-            let located = serde_yaml::from_str::<raw::File>(text).err().filter(|error| error.location().is_some());
-            vec![located.unwrap_or(error).to_string()]
-        })?;
+        let value: serde_yaml::Value = serde_yaml::from_str(text)
+            .map_err(|error| vec![twice::twice(text).unwrap_or_else(|| error.to_string())])?;
         let mut errors = keys::unknown(text, &value);
         // An empty file is a file of defaults.
         let file = if value.is_null() { Ok(raw::File::default()) } else { serde_yaml::from_str(text) };

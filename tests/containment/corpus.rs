@@ -41,8 +41,20 @@ const CASES: [Case; 32] = [
         "it wanted more than 4 MiB of memory",
     ),
     // Answers.
-    case("million-actions", "call_timeout_ms: 1000, result_mb: 1024", 8, "invalid", "1024 are the most (`actions`)"),
-    case("million-actions", "call_timeout_ms: 1000", 8, "invalid", "its result is over 32 MiB (`result_mb`)"),
+    case(
+        "million-actions",
+        "call_timeout_ms: 1000, memory_mb: 1024, result_mb: 1024",
+        8,
+        "invalid",
+        "1024 are the most (`actions`)",
+    ),
+    case(
+        "million-actions",
+        "call_timeout_ms: 1000, memory_mb: 1024",
+        8,
+        "invalid",
+        "its result is over 32 MiB (`result_mb`)",
+    ),
     case(
         "huge-result",
         "call_timeout_ms: 5000, memory_mb: 1024",

@@ -57,6 +57,12 @@ fn broken_yaml_names_the_line() {
 }
 
 #[test]
+fn a_key_that_is_there_twice_is_named_with_its_line() {
+    refused("server:\n  port: 1\n  port: 2\n", &["line 4: server: `port` is there twice"]);
+    refused("games: [{ id: a, id: b }]\n", &["line 2: games[0]: `id` is there twice"]);
+}
+
+#[test]
 fn what_needs_a_restart_is_named() {
     let old = parse("server: { port: 1 }\n");
     let new = parse("server: { port: 2 }\nredis: {}\ngames: [{ id: a }]\n");
