@@ -143,10 +143,9 @@ fn componentize(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Unfit> {
     if !Parser::is_core_wasm(bytes) {
         return Ok(Cow::Borrowed(bytes));
     }
-    let sections = Parser::new(0).parse_all(bytes).map_while(Result::ok);
-    let carries_wit =
-        |payload| matches!(payload, Payload::CustomSection(it) if it.name().starts_with("component-type"));
-    if !sections.into_iter().any(|payload| carries_wit(payload)) {
+    let mut sections = Parser::new(0).parse_all(bytes).map_while(Result::ok);
+    let is_wit = |section| matches!(section, Payload::CustomSection(it) if it.name().starts_with("component-type"));
+    if !sections.any(is_wit) {
         return Err(Unfit::CoreModule("it does not carry its WIT".to_owned()));
     }
     let encoded = ComponentEncoder::default().validate(true).module(bytes).and_then(|mut encoder| encoder.encode());
