@@ -5,15 +5,15 @@ use crate::{
     config::Config,
     metrics::Metrics,
     plugin::{Compiler, Described, Plugin, Settings, lane::Lane},
+    watched::{Look, Stamp, Watched},
 };
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
-    fs, io,
-    os::unix::fs::MetadataExt,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::Instant,
 };
 
 /// The largest file that is loaded.
@@ -28,58 +28,6 @@ pub struct Catalog {
     serving: Vec<Arc<Plugin>>,
     /// By plugin name.
     lanes: BTreeMap<Arc<str>, Arc<Lane>>,
-}
-
-/// What a look at a file tells without reading it. Links are followed, so a link that is swapped makes another file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Stamp {
-    Present { bytes: u64, modified: Option<SystemTime>, inode: u64 },
-    Absent(io::ErrorKind),
-}
-
-impl Stamp {
-    pub(crate) fn of(path: &Path) -> Self {
-        match fs::metadata(path) {
-            Ok(meta) => Self::Present { bytes: meta.len(), modified: meta.modified().ok(), inode: meta.ino() },
-            Err(error) => Self::Absent(error.kind()),
-        }
-    }
-}
-
-/// A file that may change at any time: it is read once two looks saw the same.
-#[derive(Debug, Default)]
-pub(crate) struct Watched {
-    seen: Option<Stamp>,
-    taken: Option<Stamp>,
-}
-
-/// What a look at a file says.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Look {
-    /// Nothing new.
-    Same,
-    /// It changed since the last look, and may still be written.
-    Unsettled,
-    /// It changed, and is whole as far as one can see.
-    Changed,
-}
-
-impl Watched {
-    pub(crate) fn look(&mut self, now: Stamp) -> Look {
-        if self.taken.as_ref() == Some(&now) {
-            self.seen = Some(now);
-            return Look::Same;
-        }
-        if self.seen.as_ref() == Some(&now) {
-            return Look::Changed;
-        }
-        self.seen = Some(now);
-        Look::Unsettled
-    }
-
-    pub(crate) fn take(&mut self, stamp: Stamp) {
-        self.taken = Some(stamp);
-    }
 }
 
 #[derive(Default)]
@@ -199,19 +147,17 @@ impl Catalog {
 
     /// Chooses what is to serve: of every file the newest version that is fit, unless it claims what another one holds. Nothing
     /// where that is what serves already.
-    pub fn assemble(&mut self) -> Option<Vec<Arc<Plugin>>> {
+    pub fn assemble(&mut self) -> Option<Assembly> {
         let mut chosen: Vec<_> = self.files.iter_mut().map(|(path, file)| Choice::new(path, file)).collect();
         while let Some((loser, why)) = first_conflict(&chosen) {
             chosen[loser].step_back(why);
         }
-        for choice in &mut chosen {
-            choice.put_to_use(&self.metrics);
-        }
-        let mut serving: Vec<_> = chosen.iter().filter_map(|choice| choice.plugin.clone()).collect();
-        serving.sort_by(|a, b| a.name().cmp(b.name()));
-        let same = serving.iter().map(Arc::as_ptr).eq(self.serving.iter().map(Arc::as_ptr));
-        self.serving.clone_from(&serving);
-        (!same).then_some(serving)
+        let news = chosen.iter_mut().filter_map(|choice| choice.settle(&self.metrics)).collect();
+        let mut plugins: Vec<_> = chosen.iter().filter_map(|choice| choice.plugin.clone()).collect();
+        plugins.sort_by(|a, b| a.name().cmp(b.name()));
+        let same = plugins.iter().map(Arc::as_ptr).eq(self.serving.iter().map(Arc::as_ptr));
+        self.serving.clone_from(&plugins);
+        (!same).then_some(Assembly { plugins, news })
     }
 
     /// What became of each file.
@@ -293,7 +239,8 @@ impl<'a> Choice<'a> {
         self.file.serving.as_ref().is_some_and(holds)
     }
 
-    fn put_to_use(&mut self, metrics: &Metrics) {
+    /// Makes the choice the file's own; what is new in it is to be told once it serves.
+    fn settle(&mut self, metrics: &Metrics) -> Option<News> {
         let file = file_name(self.path);
         if let Some(why) = &self.conflict
             && self.file.conflict != self.conflict
@@ -303,12 +250,33 @@ impl<'a> Choice<'a> {
         }
         self.file.conflict = self.conflict.take();
         let last = std::mem::replace(&mut self.file.serving, self.plugin.clone());
-        let Some(plugin) = &self.plugin else { return };
-        if last.as_ref().is_some_and(|last| Arc::ptr_eq(last, plugin)) {
-            return;
-        }
+        let plugin = self.plugin.clone()?;
+        let same = last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &plugin));
+        (!same).then(|| News { file, plugin, swapped: last.is_some() })
+    }
+}
+
+/// What is to serve.
+pub struct Assembly {
+    /// All of it.
+    pub plugins: Vec<Arc<Plugin>>,
+    /// What did not serve before.
+    pub news: Vec<News>,
+}
+
+/// A plugin that was put to use.
+pub struct News {
+    file: String,
+    plugin: Arc<Plugin>,
+    swapped: bool,
+}
+
+impl News {
+    /// Counts it and logs it.
+    pub fn tell(&self, metrics: &Metrics) {
+        let Self { file, plugin, swapped } = self;
         plugin.put_to_use();
-        let (outcome, what) = if last.is_some() { ("swapped", "plugin swapped") } else { ("loaded", "plugin loaded") };
+        let (outcome, what) = if *swapped { ("swapped", "plugin swapped") } else { ("loaded", "plugin loaded") };
         metrics.reloaded(plugin.name(), outcome);
         let (name, version) = (&**plugin.name(), plugin.version());
         let (routes, topics) = (plugin.routes(), &plugin.topics);
@@ -370,26 +338,4 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn stamp(bytes: u64) -> Stamp {
-        Stamp::Present { bytes, modified: None, inode: 1 }
-    }
-
-    #[test]
-    fn a_file_is_read_once_two_looks_saw_the_same() {
-        let mut file = Watched::default();
-        assert_eq!(
-            [file.look(stamp(1)), file.look(stamp(2)), file.look(stamp(2))],
-            [Look::Unsettled, Look::Unsettled, Look::Changed]
-        );
-        assert_eq!(file.look(stamp(2)), Look::Changed, "it was not taken");
-        file.take(stamp(2));
-        assert_eq!([file.look(stamp(2)), file.look(stamp(3))], [Look::Same, Look::Unsettled]);
-        assert_eq!(file.look(stamp(2)), Look::Same, "it is what it was");
-    }
 }

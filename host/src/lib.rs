@@ -28,6 +28,7 @@ pub mod bus;
 
 pub mod catalog;
 pub mod reload;
+pub mod watched;
 
 pub mod admin;
 pub mod config;

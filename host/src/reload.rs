@@ -5,11 +5,12 @@
 //! therefore served as well, half a second later.
 
 use crate::{
-    catalog::{Catalog, Look, Report, Stamp, Watched},
+    catalog::{Assembly, Catalog, Report},
     config::{Config, Game},
     gateway::Gateway,
     plugin::lane,
     snapshot::Snapshot,
+    watched::{Look, Stamp, Watched},
 };
 use notify::{RecursiveMode, Watcher};
 use std::{
@@ -198,8 +199,9 @@ impl Reloader {
     }
 
     fn install(&mut self) {
-        if let Some(plugins) = self.catalog.assemble() {
+        if let Some(Assembly { plugins, news }) = self.catalog.assemble() {
             self.gateway.install(Snapshot::new(plugins, &self.gateway.metrics));
+            news.iter().for_each(|news| news.tell(&self.gateway.metrics));
         }
         self.reports.set(self.catalog.report(), &self.config.games);
     }
