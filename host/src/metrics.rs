@@ -1,14 +1,15 @@
 //! What the gateway counts. Handles are found once, not looked up per message.
 
+mod seconds;
+
+pub use seconds::Seconds;
+
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use std::{fmt, sync::Arc};
-
-/// Upper bounds of `gateway_plugin_call_seconds`: from half a microsecond to the default deadline and beyond.
-const CALL_SECONDS: [f64; 12] = [5e-7, 1e-6, 2e-6, 5e-6, 1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 2e-2, 1e-1];
 
 macro_rules! labels {
     ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* })*) => {$(
@@ -30,8 +31,6 @@ labels! {
     /// What became of a delivery.
     Outcome { outcome: &'static str }
 }
-
-type SecondsFamily = Family<Name, Histogram, fn() -> Histogram>;
 
 /// Every metric of the gateway.
 #[derive(Debug)]
@@ -63,7 +62,7 @@ pub struct Metrics {
     dropped: Family<Reason, Counter>,
     handshakes_refused: Family<Reason, Counter>,
     plugin_calls: Family<NameOutcome, Counter>,
-    plugin_seconds: SecondsFamily,
+    plugin_seconds: Family<Name, Seconds>,
     plugin_reloads: Family<NameOutcome, Counter>,
     plugin_generation: Family<Name, Gauge>,
     plugin_live_generations: Family<Name, Gauge>,
@@ -83,8 +82,6 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let mut r = Registry::with_prefix("gateway");
-        let seconds = SecondsFamily::new_with_constructor(|| Histogram::new(CALL_SECONDS));
-        r.register("plugin_call_seconds", "How long calls of a plugin took", seconds.clone());
         let deliveries = Family::<Outcome, Counter>::default();
         r.register("deliveries", "Messages for a session or a user, by whether one was here", deliveries.clone());
         let delivery = |outcome| deliveries.get_or_create(&Outcome { outcome }).clone();
@@ -109,7 +106,7 @@ impl Metrics {
             dropped: register(r, "messages_dropped", "Messages that were lost, by reason"),
             handshakes_refused: register(r, "handshakes_refused", "Connections that became no session, by reason"),
             plugin_calls: register(r, "plugin_calls", "Calls of a plugin, by outcome"),
-            plugin_seconds: seconds,
+            plugin_seconds: register(r, "plugin_call_seconds", "How long calls of a plugin took"),
             plugin_reloads: register(r, "plugin_reloads", "Loads, swaps and removals of a plugin, by outcome"),
             plugin_generation: register(r, "plugin_generation", "How often a plugin was put to use"),
             plugin_live_generations: register(r, "plugin_live_generations", "Generations of a plugin that still live"),
@@ -195,7 +192,7 @@ pub struct PluginMetrics {
     /// Calls that ended with a rejection.
     pub rejected: Counter,
     /// How long calls took.
-    pub seconds: Histogram,
+    pub seconds: Seconds,
     all_calls: Family<NameOutcome, Counter>,
     /// How often the plugin with this name was put to use.
     pub generation: Gauge,

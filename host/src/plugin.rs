@@ -255,7 +255,7 @@ impl Plugin {
         let (result, busy) = self.call_in(&mut self.slot(), call);
         let took = began.elapsed();
         let result = result.and_then(|decision| valid(&decision).map(|()| decision).map_err(Fault::Answer));
-        self.metrics.seconds.observe(took.as_secs_f64());
+        self.metrics.seconds.observe(took);
         self.note(busy, result.is_err());
         match &result {
             Ok(Ok(_)) => self.metrics.ok.inc(),
@@ -299,13 +299,15 @@ impl Plugin {
         slot: &mut Option<Box<Instance>>,
         call: impl FnOnce(&mut Instance) -> Result<Decision, Fault>,
     ) -> (Result<Decision, Fault>, Duration) {
-        let began = Instant::now();
         let (mut instance, starting) = match slot.take() {
             Some(instance) => (instance, Duration::ZERO),
-            None => match self.instance() {
-                Ok(instance) => (Box::new(instance), began.elapsed()),
-                Err(fault) => return (Err(fault), began.elapsed()),
-            },
+            None => {
+                let began = Instant::now();
+                match self.instance() {
+                    Ok(instance) => (Box::new(instance), began.elapsed()),
+                    Err(fault) => return (Err(fault), began.elapsed()),
+                }
+            }
         };
         let decision = call(&mut instance);
         let busy = starting + instance.busy();

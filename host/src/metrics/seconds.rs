@@ -1,0 +1,84 @@
+//! A histogram of durations that is observed for every message, by every thread: atomics, where the library's takes a lock.
+
+use prometheus_client::{
+    encoding::{EncodeMetric, MetricEncoder, NoLabelSet},
+    metrics::{MetricType, TypedMetric},
+};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+/// Upper bounds in nanoseconds, from half a microsecond to the default deadline and beyond.
+const BOUNDS: [u64; 12] =
+    [500, 1_000, 2_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000, 20_000_000, 100_000_000];
+
+/// Durations by size.
+#[derive(Clone, Debug, Default)]
+pub struct Seconds(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    sum: AtomicU64,
+    /// One more than bounds, for what is over the last.
+    counts: [AtomicU64; BOUNDS.len() + 1],
+}
+
+impl Seconds {
+    /// Takes note of a duration.
+    pub fn observe(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let bucket = BOUNDS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS.len());
+        self.0.counts[bucket].fetch_add(1, Ordering::Relaxed);
+        self.0.sum.fetch_add(nanos, Ordering::Relaxed);
+    }
+}
+
+impl TypedMetric for Seconds {
+    const TYPE: MetricType = MetricType::Histogram;
+}
+
+impl EncodeMetric for Seconds {
+    fn encode(&self, mut encoder: MetricEncoder) -> Result<(), fmt::Error> {
+        let counts = self.0.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
+        let bounds = BOUNDS.iter().map(|bound| Duration::from_nanos(*bound).as_secs_f64()).chain([f64::INFINITY]);
+        let buckets: Vec<_> = bounds.zip(counts).collect();
+        let sum = Duration::from_nanos(self.0.sum.load(Ordering::Relaxed)).as_secs_f64();
+        encoder.encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus_client::{encoding::text, registry::Registry};
+
+    #[test]
+    fn durations_fall_into_their_buckets() {
+        let (mut registry, seconds) = (Registry::default(), Seconds::default());
+        registry.register("x", "x", seconds.clone());
+        for micros in [0, 1, 2, 1000, 10_000_000] {
+            seconds.observe(Duration::from_micros(micros));
+        }
+        let mut out = String::new();
+        text::encode(&mut out, &registry).unwrap();
+        for line in [
+            "x_sum 10.001003",
+            "x_count 5",
+            "x_bucket{le=\"5e-7\"} 1",
+            "x_bucket{le=\"0.000001\"} 2",
+            "x_bucket{le=\"0.001\"} 4",
+            "x_bucket{le=\"+Inf\"} 5",
+        ] {
+            assert!(out.lines().any(|found| found == line), "{line}: {out}");
+        }
+    }
+}
