@@ -52,3 +52,6 @@ setup:
 
 redis:
 	@tests/install-redis
+
+# The example policy in each language.
+include plugins/lobby/lobby.mk

@@ -1,7 +1,7 @@
 // The lobby: log in, see who you are, write to one another, and talk to whoever listens on the bus.
 //
-// What an exported function is handed belongs to it, and what it answers with is freed by the caller: so inputs are freed here,
-// once, and everything in an answer is allocated.
+// What an exported function is handed belongs to it, and what it answers with is freed by the caller: so inputs are
+// freed here, once, and everything in an answer is allocated.
 #define _GNU_SOURCE // vasprintf
 #include "json.h"
 #include "plugin.h"
@@ -22,6 +22,12 @@ static struct {
   uint8_t route;
 } lobby;
 
+static void *allocate(size_t size) {
+  void *memory = malloc(size);
+  if (memory == NULL) abort();
+  return memory;
+}
+
 static plugin_string_t print(const char *format, ...) {
   char *text;
   va_list arguments;
@@ -39,53 +45,48 @@ static void append(plugin_string_t *string, text_t text) {
   string->len += text.len;
 }
 
-static policy_action_t *add(policy_list_action_t *actions, uint8_t tag) {
+static exports_policy_action_t *add(exports_policy_list_action_t *actions, uint8_t tag) {
   actions->ptr = realloc(actions->ptr, (actions->len + 1) * sizeof *actions->ptr);
   if (actions->ptr == NULL) abort();
-  policy_action_t *action = &actions->ptr[actions->len++];
-  // Whatever is not set below is none.
-  memset(action, 0, sizeof *action);
-  action->tag = tag;
+  exports_policy_action_t *action = &actions->ptr[actions->len++];
+  // A body that nobody sets is none.
+  *action = (exports_policy_action_t){.tag = tag};
+  memset(&action->val, 0, sizeof action->val);
   return action;
 }
 
-static void reply(policy_list_action_t *actions, uint16_t status, plugin_string_t body) {
-  policy_answer_t *answer = &add(actions, POLICY_ACTION_REPLY)->val.reply;
-  *answer = (policy_answer_t){status, {body.ptr, body.len}};
+static void reply(exports_policy_list_action_t *actions, uint16_t status, plugin_string_t body) {
+  exports_policy_answer_t *answer = &add(actions, EXPORTS_POLICY_ACTION_REPLY)->val.reply;
+  *answer = (exports_policy_answer_t){status, {body.ptr, body.len}};
 }
 
-static policy_delivery_t *deliver(policy_list_action_t *actions, policy_target_t to) {
-  policy_delivery_t *delivery = &add(actions, POLICY_ACTION_DELIVER)->val.deliver;
+static exports_policy_delivery_t *deliver(exports_policy_list_action_t *actions, exports_policy_target_t to) {
+  exports_policy_delivery_t *delivery = &add(actions, EXPORTS_POLICY_ACTION_DELIVER)->val.deliver;
   delivery->to = to;
   delivery->route = lobby.route;
   return delivery;
 }
 
-static bool reject(policy_rejection_t *rejection, uint16_t status, plugin_string_t message) {
-  *rejection = (policy_rejection_t){status, message};
+static bool reject(exports_policy_rejection_t *rejection, uint16_t status, plugin_string_t message) {
+  *rejection = (exports_policy_rejection_t){status, message};
   return false;
 }
 
-// Of the copy of the settings' text, since a name with escapes has to be written out.
 static bool set_topic(text_t value) {
+  char *room = allocate(value.len + 1);
   text_t topic;
-  char *room = malloc(value.len + 1);
-  if (room == NULL) abort();
   bool allowed = json_string(value, room, &topic) && topic.len >= 1 && topic.len <= TOPIC_MAX;
-  for (size_t i = 0; allowed && i < topic.len; i++) {
-    allowed = memchr("abcdefghijklmnopqrstuvwxyz0123456789:_-", topic.at[i], 39) != NULL;
-  }
   if (allowed) {
-    memcpy(lobby.topic, topic.at, topic.len);
-    lobby.topic[topic.len] = '\0';
+    room[topic.len] = '\0';
+    allowed = strspn(room, "abcdefghijklmnopqrstuvwxyz0123456789:_-") == topic.len;
   }
+  if (allowed) memcpy(lobby.topic, room, topic.len + 1);
   free(room);
   return allowed;
 }
 
 static bool refuse_key(text_t key, plugin_string_t *error) {
-  char *room = malloc(key.len);
-  if (room == NULL) abort();
+  char *room = allocate(key.len);
   text_t name = text_of("");
   json_string(key, room, &name);
   *error = print("config.%.*s: unknown key (known: topic, max_bytes)", (int)name.len, name.at);
@@ -111,14 +112,14 @@ static bool read_config(text_t config, plugin_string_t *error) {
   return true;
 }
 
-void policy_describe(policy_manifest_t *manifest) {
+void exports_policy_describe(exports_policy_manifest_t *manifest) {
   manifest->name = print("lobby");
   manifest->version = print("0.1.0");
   plugin_string_t routes = print("%c", ROUTE);
   manifest->routes = (plugin_list_u8_t){routes.ptr, routes.len};
 }
 
-bool policy_configure(plugin_string_t *settings, plugin_list_string_t *topics, plugin_string_t *error) {
+bool exports_policy_configure(plugin_string_t *settings, plugin_list_string_t *topics, plugin_string_t *error) {
   text_t rest = {(const char *)settings->ptr, settings->len}, config = text_of("{}"), routes = text_of("[]");
   for (text_t key, value; json_next(&rest, &key, &value);) {
     if (text_is(key, "\"config\"")) config = value;
@@ -134,52 +135,54 @@ bool policy_configure(plugin_string_t *settings, plugin_list_string_t *topics, p
 
   plugin_string_t line;
   plugin_string_set(&line, "lobby configured");
-  gateway_policy_log_write(GATEWAY_POLICY_LOG_LEVEL_DEBUG, &line);
-  topics->ptr = malloc(sizeof *topics->ptr);
-  if (topics->ptr == NULL) abort();
+  log_write(LOG_LEVEL_DEBUG, &line);
+  topics->ptr = allocate(sizeof *topics->ptr);
   topics->ptr[0] = print("%s:out", lobby.topic);
   topics->len = 1;
   return true;
 }
 
-static bool log_in(text_t text, policy_list_action_t *actions, policy_rejection_t *rejection) {
+static bool log_in(text_t text, exports_policy_list_action_t *actions, exports_policy_rejection_t *rejection) {
   int32_t user;
-  if (!text_skip(&text, "login ") || !text_to_user(text, &user)) return reject(rejection, FORBIDDEN, print("log in first"));
-  add(actions, POLICY_ACTION_BIND)->val.bind = user;
+  if (!text_skip(&text, "login ") || !text_to_user(text, &user))
+    return reject(rejection, FORBIDDEN, print("log in first"));
+  add(actions, EXPORTS_POLICY_ACTION_BIND)->val.bind = user;
   reply(actions, OK, print("welcome %" PRId32, user));
   return true;
 }
 
 // To one user with "to USER TEXT", else to everybody who listens on the bus.
-static void say(int32_t from, text_t text, policy_list_action_t *actions) {
+static void say(int32_t from, text_t text, exports_policy_list_action_t *actions) {
   text_t rest = text, head, words;
-  policy_target_t to = {.tag = POLICY_TARGET_USER};
+  exports_policy_target_t to = {.tag = EXPORTS_POLICY_TARGET_USER};
   if (text_skip(&rest, "to ") && text_split(rest, &head, &words) && text_to_user(head, &to.val.user)) {
     plugin_string_t body = print("from %" PRId32 ": ", from);
     append(&body, words);
     deliver(actions, to)->body = (plugin_option_list_u8_t){true, {body.ptr, body.len}};
     reply(actions, OK, print("sent"));
   } else {
-    add(actions, POLICY_ACTION_PUBLISH)->val.publish.topic = print("%s", lobby.topic);
+    add(actions, EXPORTS_POLICY_ACTION_PUBLISH)->val.publish.topic = print("%s", lobby.topic);
   }
 }
 
-static bool decide(const policy_packet_t *packet, text_t text, policy_list_action_t *actions, policy_rejection_t *rejection) {
+static bool decide(const exports_policy_packet_t *packet, text_t text, exports_policy_list_action_t *actions,
+                   exports_policy_rejection_t *rejection) {
   if (text.len == 0) return reject(rejection, MALFORMED_PAYLOAD, print("the payload is empty"));
   if (!text_is_utf8(text)) return reject(rejection, MALFORMED_PAYLOAD, print("the payload is not UTF-8"));
-  if (text.len > lobby.max_bytes) return reject(rejection, REJECTED, print("more than %" PRIu32 " bytes", lobby.max_bytes));
+  if (text.len > lobby.max_bytes)
+    return reject(rejection, REJECTED, print("more than %" PRIu32 " bytes", lobby.max_bytes));
   if (!packet->user.is_some) return log_in(text, actions, rejection);
 
   int32_t user = packet->user.val;
   if (text_is(text, "whoami")) {
     uint64_t high = packet->session.high, low = packet->session.low;
     reply(actions, OK,
-          print("user %" PRId32 ", session %08" PRIx64 "-%04" PRIx64 "-%04" PRIx64 "-%04" PRIx64 "-%012" PRIx64, user, high >> 32,
-                high >> 16 & 0xffff, high & 0xffff, low >> 48, low & 0xffffffffffff));
+          print("user %" PRId32 ", session %08" PRIx64 "-%04" PRIx64 "-%04" PRIx64 "-%04" PRIx64 "-%012" PRIx64, user,
+                high >> 32, high >> 16 & 0xffff, high & 0xffff, low >> 48, low & 0xffffffffffff));
   } else if (text_is(text, "ping")) {
-    add(actions, POLICY_ACTION_ECHO);
+    add(actions, EXPORTS_POLICY_ACTION_ECHO);
   } else if (text_is(text, "bye")) {
-    add(actions, POLICY_ACTION_CLOSE)->val.close = (policy_closing_t){CLOSE_NORMAL, print("bye")};
+    add(actions, EXPORTS_POLICY_ACTION_CLOSE)->val.close = (exports_policy_closing_t){CLOSE_NORMAL, print("bye")};
   } else if (text_is(text, "status")) {
     reply(actions, LOBBY, print("lobby"));
   } else if (text_is(text, "crash")) {
@@ -192,19 +195,19 @@ static bool decide(const policy_packet_t *packet, text_t text, policy_list_actio
   return true;
 }
 
-bool policy_on_packet(policy_packet_t *packet, plugin_list_u8_t *payload, policy_list_action_t *actions,
-                      policy_rejection_t *rejection) {
-  *actions = (policy_list_action_t){NULL, 0};
+bool exports_policy_on_packet(exports_policy_packet_t *packet, plugin_list_u8_t *payload,
+                              exports_policy_list_action_t *actions, exports_policy_rejection_t *rejection) {
+  *actions = (exports_policy_list_action_t){NULL, 0};
   bool served = decide(packet, (text_t){(const char *)payload->ptr, payload->len}, actions, rejection);
   plugin_list_u8_free(payload);
   return served;
 }
 
-bool policy_on_message(plugin_string_t *topic, plugin_list_u8_t *payload, policy_list_action_t *actions,
-                       policy_rejection_t *rejection) {
-  *actions = (policy_list_action_t){NULL, 0};
+bool exports_policy_on_message(plugin_string_t *topic, plugin_list_u8_t *payload, exports_policy_list_action_t *actions,
+                               exports_policy_rejection_t *rejection) {
+  *actions = (exports_policy_list_action_t){NULL, 0};
   text_t text = {(const char *)payload->ptr, payload->len}, head, words;
-  policy_target_t user = {.tag = POLICY_TARGET_USER}, session = {.tag = POLICY_TARGET_SESSION};
+  exports_policy_target_t user = {.tag = EXPORTS_POLICY_TARGET_USER}, session = {.tag = EXPORTS_POLICY_TARGET_SESSION};
   bool form = text_is_utf8(text) && text_split(text, &head, &words);
   bool served = true;
   if (form && text_to_user(head, &user.val.user)) {

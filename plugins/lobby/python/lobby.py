@@ -2,7 +2,8 @@
 
 import json
 import re
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import Any, ClassVar, NoReturn
 from uuid import UUID
 
 from componentize_py_types import Err
@@ -19,22 +20,27 @@ USER = re.compile(r"[1-9][0-9]{0,9}")
 SESSION = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
-class Policy(exports.Policy):
-    """One of these lives in each instance of the plugin."""
-
+@dataclass(frozen=True)
+class Config:
     topic: str
     max_bytes: int
     route: int
+
+
+class Policy(exports.Policy):
+    # Of the class, since each call is made on an object of its own.
+    config: ClassVar[Config]
 
     def describe(self) -> wit.Manifest:
         return wit.Manifest("lobby", "0.1.0", bytes([ROUTE]))
 
     def configure(self, settings: str) -> list[str]:
         given = json.loads(settings)
-        self.topic, self.max_bytes = read_config(given.get("config", {}))
-        self.route = next(iter(given.get("routes", [])), ROUTE)
+        topic, max_bytes = read_config(given.get("config", {}))
+        route = next(iter(given.get("routes", [])), ROUTE)
+        Policy.config = Config(topic, max_bytes, route)
         log.write(log.Level.DEBUG, "lobby configured")
-        return [f"{self.topic}:out"]
+        return [f"{topic}:out"]
 
     def on_packet(self, packet: wit.Packet, payload: bytes) -> list[wit.Action]:
         text = self.decode(payload)
@@ -76,8 +82,8 @@ class Policy(exports.Policy):
             text = payload.decode()
         except UnicodeDecodeError:
             reject(MALFORMED_PAYLOAD, "the payload is not UTF-8")
-        if len(payload) > self.max_bytes:
-            reject(REJECTED, f"more than {self.max_bytes} bytes")
+        if len(payload) > self.config.max_bytes:
+            reject(REJECTED, f"more than {self.config.max_bytes} bytes")
         return text
 
     def say(self, sender: int, text: str) -> list[wit.Action]:
@@ -87,10 +93,10 @@ class Policy(exports.Policy):
             if words and (user := parse_user(to)):
                 body = f"from {sender}: {words}".encode()
                 return [self.deliver(wit.Target_User(user), body), reply("sent")]
-        return [wit.Action_Publish(wit.Publication(self.topic, None))]
+        return [wit.Action_Publish(wit.Publication(self.config.topic, None))]
 
     def deliver(self, to: wit.Target, body: bytes | None = None) -> wit.Action:
-        return wit.Action_Deliver(wit.Delivery(to, self.route, body))
+        return wit.Action_Deliver(wit.Delivery(to, self.config.route, body))
 
 
 def read_config(config: dict[str, Any]) -> tuple[str, int]:

@@ -120,3 +120,16 @@ fn is_topic(text: &str) -> bool {
 }
 
 export!(Lobby);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gateway_plugin_sdk::testing::vectors;
+
+    #[test]
+    fn it_does_what_every_other_language_does() {
+        let passed =
+            vectors::<Lobby>(include_str!("../../vectors.json")).unwrap_or_else(|failures| panic!("{failures}"));
+        assert!(passed > 0);
+    }
+}

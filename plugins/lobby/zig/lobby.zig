@@ -1,0 +1,256 @@
+//! The lobby: log in, see who you are, write to one another, and talk to whoever listens on the bus.
+//!
+//! What an exported function is handed belongs to it, and what it answers with is freed by the caller, with C's `free`: so inputs
+//! are freed here, once, and everything in an answer is allocated with C's allocator.
+
+const std = @import("std");
+const wit = @import("plugin");
+
+/// A panic is a trap, without a message: there is nowhere to print it.
+pub const panic = std.debug.no_panic;
+
+const allocator = std.heap.c_allocator;
+
+const Action = wit.exports_policy_action_t;
+const Rejection = wit.exports_policy_rejection_t;
+const SessionId = wit.exports_policy_session_id_t;
+const Target = wit.exports_policy_target_t;
+
+const default_route = 0x10;
+const Status = enum(u16) { ok = 0, malformed_payload = 2, rejected = 4, forbidden = 6, lobby = 256 };
+
+const Decision = union(enum) { actions: []Action, rejection: Rejection };
+
+const Config = struct { topic: []const u8 = "lobby", max_bytes: usize = 64, route: u8 = default_route };
+
+var lobby: Config = .{};
+
+export fn exports_policy_describe(manifest: *wit.exports_policy_manifest_t) void {
+    const routes = copy(u8, &.{default_route});
+    manifest.* = .{
+        .name = print("lobby", .{}),
+        .version = print("0.1.0", .{}),
+        .routes = .{ .ptr = routes.ptr, .len = routes.len },
+    };
+}
+
+export fn exports_policy_configure(
+    settings: *wit.plugin_string_t,
+    topics: *wit.plugin_list_string_t,
+    refusal: *wit.plugin_string_t,
+) bool {
+    defer wit.plugin_string_free(settings);
+    var arena: std.heap.ArenaAllocator = .init(allocator);
+    defer arena.deinit();
+    const given = std.json.parseFromSliceLeaky(std.json.Value, arena.allocator(), bytes(settings), .{}) catch |err| {
+        refusal.* = print("the settings are no JSON: {t}", .{err});
+        return false;
+    };
+    lobby = readConfig(given.object.get("config"), refusal) orelse return false;
+    if (given.object.get("routes")) |routes| {
+        if (routes.array.items.len > 0) lobby.route = @intCast(routes.array.items[0].integer);
+    }
+
+    var line: wit.plugin_string_t = undefined;
+    wit.plugin_string_set(&line, "lobby configured");
+    wit.log_write(wit.LOG_LEVEL_DEBUG, &line);
+    const list = copy(wit.plugin_string_t, &.{print("{s}:out", .{lobby.topic})});
+    topics.* = .{ .ptr = list.ptr, .len = list.len };
+    return true;
+}
+
+export fn exports_policy_on_packet(
+    packet: *wit.exports_policy_packet_t,
+    payload: *wit.plugin_list_u8_t,
+    actions: *wit.exports_policy_list_action_t,
+    rejection: *Rejection,
+) bool {
+    defer wit.plugin_list_u8_free(payload);
+    return answer(decide(packet, bytes(payload)), actions, rejection);
+}
+
+export fn exports_policy_on_message(
+    topic: *wit.plugin_string_t,
+    payload: *wit.plugin_list_u8_t,
+    actions: *wit.exports_policy_list_action_t,
+    rejection: *Rejection,
+) bool {
+    defer wit.plugin_string_free(topic);
+    defer wit.plugin_list_u8_free(payload);
+    return answer(forward(bytes(payload)), actions, rejection);
+}
+
+fn answer(decision: Decision, actions: *wit.exports_policy_list_action_t, rejection: *Rejection) bool {
+    switch (decision) {
+        .actions => |list| actions.* = .{ .ptr = list.ptr, .len = list.len },
+        .rejection => |why| rejection.* = why,
+    }
+    return decision == .actions;
+}
+
+fn readConfig(given: ?std.json.Value, refusal: *wit.plugin_string_t) ?Config {
+    var config: Config = .{};
+    const object = (given orelse return config).object;
+    for (object.keys()) |key| {
+        if (std.mem.eql(u8, key, "topic") or std.mem.eql(u8, key, "max_bytes")) continue;
+        refusal.* = print("config.{s}: unknown key (known: topic, max_bytes)", .{key});
+        return null;
+    }
+    if (object.get("topic")) |topic| {
+        if (topic != .string or !isTopic(topic.string)) {
+            refusal.* = print("config.topic: 1 to 64 characters of a-z 0-9 : _ - are allowed", .{});
+            return null;
+        }
+        config.topic = copy(u8, topic.string);
+    }
+    if (object.get("max_bytes")) |max_bytes| {
+        if (max_bytes != .integer or max_bytes.integer < 1 or max_bytes.integer > 65536) {
+            refusal.* = print("config.max_bytes: 1 to 65536 is allowed", .{});
+            return null;
+        }
+        config.max_bytes = @intCast(max_bytes.integer);
+    }
+    return config;
+}
+
+fn isTopic(text: []const u8) bool {
+    return text.len >= 1 and text.len <= 64 and
+        std.mem.findNone(u8, text, "abcdefghijklmnopqrstuvwxyz0123456789:_-") == null;
+}
+
+fn decide(packet: *const wit.exports_policy_packet_t, text: []const u8) Decision {
+    if (text.len == 0) return reject(.malformed_payload, "the payload is empty", .{});
+    if (!std.unicode.utf8ValidateSlice(text)) return reject(.malformed_payload, "the payload is not UTF-8", .{});
+    if (text.len > lobby.max_bytes) return reject(.rejected, "more than {d} bytes", .{lobby.max_bytes});
+    if (!packet.user.is_some) return logIn(text);
+    const user = packet.user.val;
+
+    const Command = enum { whoami, ping, bye, status, crash };
+    const command = std.meta.stringToEnum(Command, text) orelse {
+        if (std.mem.startsWith(u8, text, "login ")) return reject(.rejected, "already logged in", .{});
+        return say(user, text);
+    };
+    return switch (command) {
+        .whoami => perform(&.{reply(.ok, "user {d}, session {f}", .{ user, Uuid{ .id = packet.session } })}),
+        .ping => perform(&.{.{ .tag = wit.EXPORTS_POLICY_ACTION_ECHO }}),
+        .bye => perform(&.{.{
+            .tag = wit.EXPORTS_POLICY_ACTION_CLOSE,
+            .val = .{ .close = .{ .code = 1000, .reason = print("bye", .{}) } },
+        }}),
+        .status => perform(&.{reply(.lobby, "lobby", .{})}),
+        .crash => @panic("a client asked for it"),
+    };
+}
+
+fn logIn(text: []const u8) Decision {
+    const user = parseUser(std.mem.cutPrefix(u8, text, "login ") orelse "") orelse
+        return reject(.forbidden, "log in first", .{});
+    return perform(&.{
+        .{ .tag = wit.EXPORTS_POLICY_ACTION_BIND, .val = .{ .bind = user } },
+        reply(.ok, "welcome {d}", .{user}),
+    });
+}
+
+/// To one user with `to USER TEXT`, else to everybody who listens on the bus.
+fn say(from: i32, text: []const u8) Decision {
+    if (std.mem.cutPrefix(u8, text, "to ")) |rest| {
+        const to, const words = split(rest);
+        if (words.len > 0) if (parseUser(to)) |user| {
+            const body = print("from {d}: {s}", .{ from, words });
+            return perform(&.{ deliver(toUser(user), body), reply(.ok, "sent", .{}) });
+        };
+    }
+    return perform(&.{.{
+        .tag = wit.EXPORTS_POLICY_ACTION_PUBLISH,
+        .val = .{ .publish = .{ .topic = print("{s}", .{lobby.topic}) } },
+    }});
+}
+
+/// Passes a message of the bus on, as it is, to the user or the session that it begins with.
+fn forward(message: []const u8) Decision {
+    const to, const text = split(message);
+    if (text.len > 0 and std.unicode.utf8ValidateSlice(message)) {
+        if (parseUser(to)) |user| return perform(&.{deliver(toUser(user), null)});
+        if (parseSession(to)) |id| {
+            const target: Target = .{ .tag = wit.EXPORTS_POLICY_TARGET_SESSION, .val = .{ .session = id } };
+            return perform(&.{deliver(target, null)});
+        }
+    }
+    return reject(.malformed_payload, "a message is `USER TEXT` or `SESSION TEXT`", .{});
+}
+
+/// What is before the first space, and what is behind it, further spaces included.
+fn split(text: []const u8) struct { []const u8, []const u8 } {
+    const head, const tail = std.mem.cutScalar(u8, text, ' ') orelse return .{ text, "" };
+    return .{ head, tail };
+}
+
+fn parseUser(text: []const u8) ?i32 {
+    // One spelling only: parseInt would take a plus, underscores, and zeros in front.
+    if (std.mem.startsWith(u8, text, "0") or std.mem.findNone(u8, text, "0123456789") != null) return null;
+    return std.fmt.parseInt(i32, text, 10) catch null;
+}
+
+fn parseSession(text: []const u8) ?SessionId {
+    const form = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+    if (text.len != form.len) return null;
+    var id: u128 = 0;
+    for (text, form) |char, expected| {
+        if (expected == '-') {
+            if (char != '-') return null;
+        } else {
+            id = id << 4 | (std.fmt.charToDigit(char, 16) catch return null);
+        }
+    }
+    return .{ .high = @truncate(id >> 64), .low = @truncate(id) };
+}
+
+const Uuid = struct {
+    id: SessionId,
+
+    pub fn format(uuid: Uuid, writer: *std.Io.Writer) std.Io.Writer.Error!void {
+        const high, const low = .{ uuid.id.high, uuid.id.low };
+        try writer.print("{x:0>8}-{x:0>4}-{x:0>4}-{x:0>4}-{x:0>12}", .{
+            high >> 32, high >> 16 & 0xffff, high & 0xffff, low >> 48, low & 0xffff_ffff_ffff,
+        });
+    }
+};
+
+fn perform(actions: []const Action) Decision {
+    return .{ .actions = copy(Action, actions) };
+}
+
+fn reject(status: Status, comptime format: []const u8, args: anytype) Decision {
+    return .{ .rejection = .{ .status = @backingInt(status), .message = print(format, args) } };
+}
+
+fn reply(status: Status, comptime format: []const u8, args: anytype) Action {
+    const body = print(format, args);
+    return .{
+        .tag = wit.EXPORTS_POLICY_ACTION_REPLY,
+        .val = .{ .reply = .{ .status = @backingInt(status), .body = .{ .ptr = body.ptr, .len = body.len } } },
+    };
+}
+
+fn deliver(to: Target, body: ?wit.plugin_string_t) Action {
+    var delivery: wit.exports_policy_delivery_t = .{ .to = to, .route = lobby.route };
+    if (body) |text| delivery.body = .{ .is_some = true, .val = .{ .ptr = text.ptr, .len = text.len } };
+    return .{ .tag = wit.EXPORTS_POLICY_ACTION_DELIVER, .val = .{ .deliver = delivery } };
+}
+
+fn toUser(user: i32) Target {
+    return .{ .tag = wit.EXPORTS_POLICY_TARGET_USER, .val = .{ .user = user } };
+}
+
+fn bytes(list: anytype) []const u8 {
+    return list.ptr[0..list.len];
+}
+
+fn copy(comptime T: type, items: []const T) []T {
+    return allocator.dupe(T, items) catch @panic("out of memory");
+}
+
+fn print(comptime format: []const u8, args: anytype) wit.plugin_string_t {
+    const text = std.fmt.allocPrint(allocator, format, args) catch @panic("out of memory");
+    return .{ .ptr = text.ptr, .len = text.len };
+}
