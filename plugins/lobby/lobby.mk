@@ -20,6 +20,7 @@ WASM_TOOLS_VERSION  := 1.263.0
 
 LOBBY_WIT_BINDGEN := target/tools/.wit-bindgen-$(WIT_BINDGEN_VERSION)
 LOBBY_WASM_TOOLS  := target/tools/.wasm-tools-$(WASM_TOOLS_VERSION)
+LOBBY_GENERATOR   := $(LOBBY_WIT_BINDGEN) $(LOBBY_WASM_TOOLS)
 LOBBY_ZIG         := target/tools/zig/.installed
 LOBBY_NODE        := $(LOBBY_OUT)/javascript/.installed
 LOBBY_VENV        := $(LOBBY_OUT)/python/.installed
@@ -29,7 +30,9 @@ LOBBY_WIT         := $(wildcard wit/*.wit)
 
 # One after another, since they share tools.
 lobby:
-	@for language in rust c go javascript python zig; do $(MAKE) --no-print-directory -f $(LOBBY)/lobby.mk lobby-$$language || exit 1; done
+	@for language in rust c go javascript python zig; do \
+		$(MAKE) --no-print-directory -f $(LOBBY)/lobby.mk lobby-$$language || exit 1; \
+	done
 
 # $(call lobby_build,LANGUAGE,TEST,WHAT IT NEEDS,TOOLS)
 define lobby_build
@@ -44,10 +47,10 @@ lobby-rust:
 	$(call lobby_build,rust,$(CARGO) --version,cargo; see https://rustup.rs,lobby-target)
 
 lobby-c:
-	$(call lobby_build,c,$(CARGO) --version && $(PYTHON) -c 'import ensurepip',cargo and python3 with venv,$(LOBBY_WIT_BINDGEN) $(LOBBY_WASM_TOOLS) $(LOBBY_ZIG))
+	$(call lobby_build,c,$(CARGO) --version && $(PYTHON) -c 'import ensurepip',cargo and python3 with venv,$(LOBBY_GENERATOR) $(LOBBY_ZIG))
 
 lobby-go:
-	$(call lobby_build,go,$(CARGO) --version && cd $(LOBBY)/go && $(GO) version | grep -E 'go1\.(2[6-9]|[3-9][0-9])',cargo and go 1.26 or later,$(LOBBY_WIT_BINDGEN) $(LOBBY_WASM_TOOLS))
+	$(call lobby_build,go,$(CARGO) --version && cd $(LOBBY)/go && $(GO) version | grep -E 'go1\.(2[6-9]|[3-9][0-9])',cargo and go 1.26 or later,$(LOBBY_GENERATOR))
 
 lobby-javascript:
 	$(call lobby_build,javascript,$(NPM) --version && node -e 'process.exitCode = Number(parseInt(process.versions.node) < 20)',node 20 or later with npm,$(LOBBY_NODE))
@@ -56,7 +59,7 @@ lobby-python:
 	$(call lobby_build,python,$(PYTHON) -c 'import ensurepip',python3 with venv,$(LOBBY_VENV))
 
 lobby-zig:
-	$(call lobby_build,zig,$(CARGO) --version && $(PYTHON) -c 'import ensurepip',cargo and python3 with venv,$(LOBBY_WIT_BINDGEN) $(LOBBY_WASM_TOOLS) $(LOBBY_ZIG))
+	$(call lobby_build,zig,$(CARGO) --version && $(PYTHON) -c 'import ensurepip',cargo and python3 with venv,$(LOBBY_GENERATOR) $(LOBBY_ZIG))
 
 # -- tools --
 
@@ -106,7 +109,7 @@ $(LOBBY_OUT)/rust.wasm: $(wildcard $(LOBBY)/rust/Cargo.toml $(LOBBY)/rust/src/*.
 	@mkdir -p $(@D)
 	cp target/wasm32-wasip2/plugin/lobby.wasm $@
 
-$(LOBBY_OUT)/c.wasm: $(wildcard $(LOBBY)/c/*.[ch]) $(LOBBY_WIT) $(LOBBY_WIT_BINDGEN) $(LOBBY_WASM_TOOLS) $(LOBBY_ZIG)
+$(LOBBY_OUT)/c.wasm: $(wildcard $(LOBBY)/c/*.[ch]) $(LOBBY_WIT) $(LOBBY_GENERATOR) $(LOBBY_ZIG)
 	$(lobby_c_bindings) --out-dir $(@:.wasm=)
 	$(lobby_zig) cc -target wasm32-wasi -mexec-model=reactor -std=c17 -Os -Wall -Wextra -Werror -I$(@:.wasm=) \
 		$(LOBBY)/c/*.c $(@:.wasm=)/plugin.c $(@:.wasm=)/plugin_component_type.o -o $(@:.wasm=)/core.wasm
@@ -117,7 +120,7 @@ lobby_c_bindings = $(LOBBY_BIN)/wit-bindgen c wit --rename gateway:policy/policy
 lobby_zig        = target/tools/zig/bin/python -m ziglang
 
 # Without stack protector, which would ask WASI for random numbers.
-$(LOBBY_OUT)/zig.wasm: $(LOBBY)/zig/lobby.zig $(LOBBY_WIT) $(LOBBY_WIT_BINDGEN) $(LOBBY_WASM_TOOLS) $(LOBBY_ZIG)
+$(LOBBY_OUT)/zig.wasm: $(LOBBY)/zig/lobby.zig $(LOBBY_WIT) $(LOBBY_GENERATOR) $(LOBBY_ZIG)
 	$(lobby_c_bindings) --out-dir $(@:.wasm=)
 	$(lobby_zig) translate-c -lc -target wasm32-wasi $(@:.wasm=)/plugin.h > $(@:.wasm=)/plugin.zig
 	$(lobby_zig) build-exe -mexec-model=reactor -fno-entry -fstrip -fno-stack-protector \
@@ -125,7 +128,7 @@ $(LOBBY_OUT)/zig.wasm: $(LOBBY)/zig/lobby.zig $(LOBBY_WIT) $(LOBBY_WIT_BINDGEN) 
 		--dep plugin -Mroot=$< -target wasm32-wasi -O ReleaseSafe -Mplugin=$(@:.wasm=)/plugin.zig -femit-bin=$(@:.wasm=)/core.wasm
 	$(LOBBY_BIN)/wasm-tools component new $(@:.wasm=)/core.wasm -o $@
 
-$(LOBBY_OUT)/go.wasm: $(wildcard $(LOBBY)/go/*.go $(LOBBY)/go/go.mod) $(LOBBY_WIT) $(LOBBY_WIT_BINDGEN) $(LOBBY_WASM_TOOLS)
+$(LOBBY_OUT)/go.wasm: $(wildcard $(LOBBY)/go/*.go $(LOBBY)/go/go.mod) $(LOBBY_WIT) $(LOBBY_GENERATOR)
 	$(LOBBY_BIN)/wit-bindgen go wit --out-dir $(LOBBY_OUT)/go
 	cd $(LOBBY_OUT)/go && $(GO) mod edit -go=1.26 -replace=go.bytecodealliance.org/pkg=../../tools/wit-go \
 		-require=wit_component/export_gateway_policy_policy@v0.0.0 \

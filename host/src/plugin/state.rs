@@ -137,6 +137,10 @@ impl Log {
             (self.window, self.lines) = (Instant::now(), 0);
         }
         if self.lines >= self.limits.log_lines_per_s {
+            if self.held_back == 0 {
+                let (plugin, most) = (&*self.plugin, self.limits.log_lines_per_s);
+                tracing::warn!(plugin, "the plugin logs more than {most} lines a second (`log_lines_per_s`)");
+            }
             self.held_back += 1;
             return;
         }
@@ -154,8 +158,7 @@ impl Log {
     fn tell_held_back(&mut self) {
         let held_back = mem::take(&mut self.held_back);
         if held_back > 0 {
-            let (plugin, most) = (&*self.plugin, self.limits.log_lines_per_s);
-            tracing::warn!(plugin, held_back, "the plugin logs more than {most} lines a second (`log_lines_per_s`)");
+            tracing::warn!(plugin = &*self.plugin, held_back, "log lines of the plugin were held back");
         }
     }
 }
