@@ -85,7 +85,7 @@ async fn messages_for_a_plugin_that_loops_are_dropped_and_counted_and_nobody_wai
     assert!(failed >= 5.0 && dropped >= 1.0 && failed + dropped < 10.5, "{failed} failed, {dropped} dropped");
 }
 
-/// The README's bound is 5 ms over twice the quiet latency, on a machine that does nothing else. Here there is other work; without
+/// The README's bound is 5 ms over twice the quiet latency, on a lightly loaded machine. Here there is other work; without
 /// containment it would be four clients' 20 ms calls on two threads, over and over.
 fn bound(quiet: Duration) -> Duration {
     2 * quiet + Duration::from_millis(25)
