@@ -37,28 +37,35 @@ async fn a_thousand_reloads_lose_nothing_and_leave_nothing_behind() {
         gateway.metric_is(&generation(i), 1.0).await;
     }
     let bystander = Bystander::start(&gateway).await;
-    // What the first half allocates stays for the second.
-    let half = ROUNDS / 2;
-    reload(&gateway, 1, half).await;
-    let before = resident(&gateway);
-    reload(&gateway, half + 1, ROUNDS - half).await;
-    let grown = resident(&gateway).saturating_sub(before);
-    assert!(grown < 10 * 1024, "memory grew by {grown} KiB");
+    let mut memory = Vec::new();
+    for round in 1..=ROUNDS {
+        reload(&gateway, round).await;
+        memory.push(resident(&gateway));
+    }
+    // A compilation takes and gives back about 10 MiB, so single readings differ by that much. Levels do not: those of the first
+    // and of the last third are two thirds of the thousand apart.
+    let third = memory.len() / 3;
+    let grown = median(&memory[2 * third..]).saturating_sub(median(&memory[..third]));
+    assert!(grown < 6 * 1024, "memory grew by {grown} KiB: {memory:?}");
     for i in 0..PLUGINS {
         gateway.metric_is(&format!("gateway_plugin_live_generations{{plugin=\"g{i}\"}}"), 1.0).await;
     }
     bystander.finish().await;
 }
 
-/// Rounds of other settings for all plugins, with a new file for the first in each.
-async fn reload(gateway: &Gateway, first: u32, rounds: u32) {
-    for round in first..first + rounds {
-        gateway.reconfigure(&setup(round));
-        for i in 1..PLUGINS {
-            gateway.metric_is(&generation(i), f64::from(1 + round)).await;
-        }
-        let before = gateway.metric(&generation(0)).await;
-        put(&gateway.plugin("g0"), &greeter("g0", &format!("0.0.{round}"), &[0x20]));
-        gateway.metric_is(&generation(0), before + 1.0).await;
+/// Other settings for all plugins, and a new file for the first.
+async fn reload(gateway: &Gateway, round: u32) {
+    gateway.reconfigure(&setup(round));
+    for i in 1..PLUGINS {
+        gateway.metric_is(&generation(i), f64::from(1 + round)).await;
     }
+    let before = gateway.metric(&generation(0)).await;
+    put(&gateway.plugin("g0"), &greeter("g0", &format!("0.0.{round}"), &[0x20]));
+    gateway.metric_is(&generation(0), before + 1.0).await;
+}
+
+fn median(readings: &[u64]) -> u64 {
+    let mut sorted = readings.to_vec();
+    sorted.sort_unstable();
+    sorted[sorted.len() / 2]
 }
