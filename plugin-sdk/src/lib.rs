@@ -39,6 +39,7 @@ mod action;
 pub mod bindings;
 mod export;
 pub mod log;
+pub mod protobuf;
 mod rejection;
 mod settings;
 #[cfg(not(target_arch = "wasm32"))]

@@ -2,8 +2,10 @@
 //!
 //! Only what is decided on is decoded. The rest of a message passes unread and unchanged, fields of a newer version included.
 
-use gateway_plugin_sdk::{Action, NoConfig, Packet, Policy, Rejection, Settings, Target, export};
-use prost::Message;
+use gateway_plugin_sdk::{
+    Action, NoConfig, Packet, Policy, Rejection, Settings, Target, export,
+    protobuf::{Malformed, fields},
+};
 
 #[cfg(test)]
 mod tests;
@@ -12,29 +14,59 @@ const ROUTE: u8 = 0x01;
 const REQUESTS: &str = "game:request:";
 const BROADCAST: &str = "broadcast";
 
-/// Of `chat.ChatRequest`.
-#[derive(Message)]
-struct Request {
-    #[prost(message, optional, tag = "1")]
-    base: Option<Base>,
+/// Of `common.MessageBase`.
+#[derive(Default)]
+struct Base<'a> {
+    game_id: &'a str,
+    user_id: i32,
 }
 
-/// Of `common.MessageBase`.
-#[derive(Message)]
-struct Base {
-    #[prost(string, tag = "1")]
-    game_id: String,
-    #[prost(int32, tag = "2")]
-    user_id: i32,
+impl<'a> Base<'a> {
+    fn read(&mut self, message: &'a [u8]) -> Result<(), Malformed> {
+        for field in fields(message) {
+            let field = field?;
+            match field.number {
+                1 => self.game_id = field.string()?,
+                2 => self.user_id = field.int32()?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// That of a `chat.ChatRequest`.
+    fn of_request(message: &'a [u8]) -> Result<Option<Self>, Malformed> {
+        let mut base = None;
+        for field in fields(message) {
+            let field = field?;
+            if field.number == 1 {
+                base.get_or_insert_with(Self::default).read(field.bytes()?)?;
+            }
+        }
+        Ok(base)
+    }
 }
 
 /// Of `chat.ChatResponse` and of `chat.MessageBroadcast`, which have it in common.
-#[derive(Message)]
-struct Targets {
-    #[prost(int32, tag = "10")]
+#[derive(Default)]
+struct Targets<'a> {
     user_id: i32,
-    #[prost(string, tag = "11")]
-    session_id: String,
+    session_id: &'a str,
+}
+
+impl<'a> Targets<'a> {
+    fn read(message: &'a [u8]) -> Result<Self, Malformed> {
+        let mut targets = Self::default();
+        for field in fields(message) {
+            let field = field?;
+            match field.number {
+                10 => targets.user_id = field.int32()?,
+                11 => targets.session_id = field.string()?,
+                _ => {}
+            }
+        }
+        Ok(targets)
+    }
 }
 
 struct Chat {
@@ -57,19 +89,19 @@ impl Policy for Chat {
     }
 
     fn on_packet(&mut self, packet: &Packet, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
-        let request =
-            Request::decode(payload).map_err(|error| Rejection::malformed(format!("ChatRequest: {error}")))?;
-        let base = request.base.ok_or_else(|| Rejection::malformed("ChatRequest.base is missing"))?;
+        let base = Base::of_request(payload)
+            .map_err(|error| Rejection::malformed(format!("ChatRequest: {error}")))?
+            .ok_or_else(|| Rejection::malformed("ChatRequest.base is missing"))?;
         if base.game_id.is_empty() {
             return Err(Rejection::malformed("ChatRequest.base.game_id is missing"));
         }
         if base.user_id <= 0 {
             return Err(Rejection::malformed("ChatRequest.base.user_id has to be positive"));
         }
-        if !self.knows(&base.game_id) {
+        if !self.knows(base.game_id) {
             return Err(Rejection::rejected("ChatRequest.base.game_id is no game of this gateway"));
         }
-        let publish = Action::publish([REQUESTS, &base.game_id].concat());
+        let publish = Action::publish([REQUESTS, base.game_id].concat());
         match packet.user {
             None => Ok(vec![Action::Bind(base.user_id), publish]),
             Some(user) if user == base.user_id => Ok(vec![publish]),
@@ -78,9 +110,9 @@ impl Policy for Chat {
     }
 
     fn on_message(&mut self, _topic: &str, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
-        let targets = Targets::decode(payload)
+        let targets = Targets::read(payload)
             .map_err(|error| Rejection::malformed(format!("neither ChatResponse nor MessageBroadcast: {error}")))?;
-        let target = match (targets.session_id.as_str(), targets.user_id) {
+        let target = match (targets.session_id, targets.user_id) {
             ("", 0) => return Err(Rejection::malformed("neither target_user_id nor target_session_id is set")),
             ("", user) => Target::User(user),
             (session, _) => Target::Session(

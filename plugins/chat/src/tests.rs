@@ -5,6 +5,7 @@ use chat_proto::{
 };
 use gateway_plugin_sdk::testing::Harness;
 use proptest::prelude::*;
+use prost::Message;
 
 const MMO: &str = r#"{"games":["mmo"]}"#;
 
@@ -110,5 +111,42 @@ proptest! {
     fn no_bytes_panic(bytes: Vec<u8>) {
         let _ = delivered(&bytes);
         let _ = Harness::<Chat>::new(MMO).unwrap().packet(ROUTE, &bytes);
+    }
+}
+
+/// Bytes that are nearly, or just, a request.
+fn nearly_requests() -> impl Strategy<Value = Vec<u8>> {
+    let requests = (any::<[Option<(String, i32)>; 2]>(), any::<Vec<u8>>()).prop_map(|(bases, junk)| {
+        let base = |(game_id, user_id)| MessageBase { game_id, user_id, timestamp: -1 };
+        // Encodings of one message after another are merged.
+        let request = |of| ChatRequest { base: Option::map(of, base), extra_data: junk.clone(), ..Default::default() };
+        bases.map(|of| request(of).encode_to_vec()).concat()
+    });
+    (requests, any::<Option<(prop::sample::Index, u8)>>()).prop_map(|(mut bytes, change)| {
+        if let Some((at, byte)) = change
+            && !bytes.is_empty()
+        {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        bytes
+    })
+}
+
+proptest! {
+    /// A request must not mean one thing here and another to its backend.
+    #[test]
+    fn what_is_decided_on_is_what_a_backend_reads(bytes in nearly_requests()) {
+        if let (Ok(ours), Ok(theirs)) = (Base::of_request(&bytes), ChatRequest::decode(&bytes[..])) {
+            let ours = ours.map(|base| (base.game_id.to_owned(), base.user_id));
+            prop_assert_eq!(ours, theirs.base.map(|base| (base.game_id, base.user_id)));
+        }
+    }
+
+    #[test]
+    fn what_a_backend_can_read_can_be_read_here(base: Option<(String, i32)>, content: String, extra_data: Vec<u8>) {
+        let base = base.map(|(game_id, user_id)| MessageBase { game_id, user_id, timestamp: 1 << 40 });
+        let request = ChatRequest { base, content, extra_data, ..Default::default() };
+        prop_assert!(Base::of_request(&request.encode_to_vec()).is_ok());
     }
 }
