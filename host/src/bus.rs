@@ -16,10 +16,12 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Messages that may wait for the bus, and
+/// Messages that may wait for the bus,
 const QUEUE: usize = 16 * 1024;
-/// their bytes.
+/// and the bytes of those that are large.
 const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+/// Smaller messages are bounded by their number, to as much again: nothing is counted for them that all threads would write.
+const LARGE: usize = QUEUE_BYTES / QUEUE;
 
 /// Whoever asked for a publish.
 pub trait Origin: Send + 'static {
@@ -107,7 +109,9 @@ impl<O> Permits<'_, O> {
             // It may wait for long: it shall not keep the whole read buffer that it is a slice of.
             publication.body = Bytes::copy_from_slice(&publication.body);
         }
-        self.shared.bytes.fetch_add(publication.body.len(), Ordering::Relaxed);
+        if let bytes @ LARGE.. = publication.body.len() {
+            self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
         permit.send(publication);
     }
 }
@@ -124,8 +128,10 @@ impl<O: Origin> Intake<O> {
     /// Takes what is queued, up to `most`; nothing only when the queue is closed and empty.
     async fn take(&mut self, batch: &mut Vec<Publication<O>>, most: usize) -> usize {
         let taken = self.receiver.recv_many(batch, most).await;
-        let bytes: usize = batch[batch.len() - taken..].iter().map(|publication| publication.body.len()).sum();
-        self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let large = batch[batch.len() - taken..].iter().map(|it| it.body.len()).filter(|bytes| *bytes >= LARGE);
+        if let bytes @ 1.. = large.sum() {
+            self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
         self.metrics.bus_queued.set(i64::try_from(self.receiver.len()).unwrap_or(i64::MAX));
         taken
     }
@@ -174,6 +180,10 @@ impl Health {
     #[must_use]
     pub fn error(&self) -> Option<String> {
         self.errors.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().next().cloned()
+    }
+
+    fn is_down(&self, direction: Direction) -> bool {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner)[direction as usize].is_some()
     }
 
     fn set(&self, direction: Direction, error: Option<String>) {

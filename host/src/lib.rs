@@ -33,6 +33,7 @@ pub mod watched;
 pub mod admin;
 pub mod config;
 pub mod metrics;
+pub mod sharded;
 pub mod throttle;
 pub mod uptime;
 

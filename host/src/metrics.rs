@@ -1,7 +1,9 @@
 //! What the gateway counts. Handles are found once, not looked up per message.
 
+mod count;
 mod seconds;
 
+pub use count::Count;
 pub use seconds::Seconds;
 
 use prometheus_client::{
@@ -41,27 +43,27 @@ pub struct Metrics {
     /// Sessions that live.
     pub sessions: Gauge,
     /// Packets written to sockets.
-    pub sent: Counter,
+    pub sent: Count,
     /// Packets for a route that no plugin serves.
-    pub received_unrouted: Counter,
+    pub received_unrouted: Count,
     /// Deliveries to at least one session of this gateway.
-    pub delivered: Counter,
+    pub delivered: Count,
     /// Deliveries whose target has no session on this gateway.
-    pub undelivered: Counter,
+    pub undelivered: Count,
     /// Publishes that the bus took.
-    pub published: Counter,
+    pub published: Count,
     /// Publishes that reached no subscriber.
-    pub unheard: Counter,
+    pub unheard: Count,
     /// 1 while the bus is connected, to publish and to subscribe.
     pub bus_connected: Gauge,
     /// Publishes that wait for the bus.
     pub bus_queued: Gauge,
     disconnections: Family<Reason, Counter>,
-    received: Family<Route, Counter>,
+    received: Family<Route, Count>,
     routing_errors: Family<Reason, Counter>,
     dropped: Family<Reason, Counter>,
     handshakes_refused: Family<Reason, Counter>,
-    plugin_calls: Family<NameOutcome, Counter>,
+    plugin_calls: Family<NameOutcome, Count>,
     plugin_seconds: Family<Name, Seconds>,
     plugin_reloads: Family<NameOutcome, Counter>,
     plugin_generation: Family<Name, Gauge>,
@@ -82,11 +84,11 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let mut r = Registry::with_prefix("gateway");
-        let deliveries = Family::<Outcome, Counter>::default();
+        let deliveries = Family::<Outcome, Count>::default();
         r.register("deliveries", "Messages for a session or a user, by whether one was here", deliveries.clone());
         let delivery = |outcome| deliveries.get_or_create(&Outcome { outcome }).clone();
         let received =
-            register::<Family<Route, Counter>>(&mut r, "messages_received", "Packets from clients, by route byte");
+            register::<Family<Route, Count>>(&mut r, "messages_received", "Packets from clients, by route byte");
         let unrouted = received.get_or_create(&Route { route: "none".to_owned() }).clone();
         let r = &mut r;
         Self {
@@ -128,7 +130,7 @@ impl Metrics {
 
     /// Packets that came in on the route.
     #[must_use]
-    pub fn received(&self, route: u8) -> Counter {
+    pub fn received(&self, route: u8) -> Count {
         self.received.get_or_create(&Route { route: route.to_string() }).clone()
     }
 
@@ -188,12 +190,12 @@ impl Metrics {
 pub struct PluginMetrics {
     name: Arc<str>,
     /// Calls that ended with actions.
-    pub ok: Counter,
+    pub ok: Count,
     /// Calls that ended with a rejection.
-    pub rejected: Counter,
+    pub rejected: Count,
     /// How long calls took.
     pub seconds: Seconds,
-    all_calls: Family<NameOutcome, Counter>,
+    all_calls: Family<NameOutcome, Count>,
     /// How often the plugin with this name was put to use.
     pub generation: Gauge,
     /// Generations that live.
@@ -209,7 +211,7 @@ pub struct PluginMetrics {
 impl PluginMetrics {
     /// Calls with an outcome that is rare.
     #[must_use]
-    pub fn calls(&self, outcome: &'static str) -> Counter {
+    pub fn calls(&self, outcome: &'static str) -> Count {
         self.all_calls.get_or_create(&NameOutcome { plugin: Arc::clone(&self.name), outcome }).clone()
     }
 }

@@ -16,6 +16,7 @@ pub use instance::{Decision, Fault, Limits};
 
 use crate::{
     metrics::{Metrics, PluginMetrics},
+    sharded::Sharded,
     throttle::Throttle,
 };
 use component::Linked;
@@ -23,10 +24,7 @@ use health::{Change, Health};
 use instance::Instance;
 use lane::Lane;
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     time::{Duration, Instant},
 };
 
@@ -124,6 +122,9 @@ pub trait Valid: FnOnce(&Decision) -> Result<(), String> {}
 
 impl<F: FnOnce(&Decision) -> Result<(), String>> Valid for F {}
 
+/// Where an instance waits for its next call.
+type Slot = Mutex<Option<Box<Instance>>>;
+
 /// One generation of a plugin: a file's code with its settings. It lives until the last call that uses it is over.
 pub struct Plugin {
     described: Arc<Described>,
@@ -132,7 +133,7 @@ pub struct Plugin {
     pub topics: Vec<String>,
     /// One per worker thread, so that the lock is free whenever it is taken. Not thread-locals: those would outlive the plugin
     /// on threads that have nothing to do.
-    slots: Box<[Mutex<Option<Box<Instance>>>]>,
+    slots: Sharded<Slot>,
     health: Health,
     lane: Arc<Lane>,
     metrics: PluginMetrics,
@@ -154,9 +155,8 @@ impl Plugin {
         let metrics = metrics.plugin(&described.name);
         let (instance, topics) = configured(&described, &settings, &metrics)?;
         check_topics(&topics).map_err(LoadError::Manifest)?;
-        let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        let slots: Box<[_]> = (0..workers).map(|_| Mutex::new(None)).collect();
-        *lock(&slots[0]) = Some(Box::new(instance));
+        let slots = Sharded::<Slot>::default();
+        *lock(slots.own()) = Some(Box::new(instance));
         metrics.live_generations.inc();
         Ok(Self {
             described,
@@ -282,14 +282,12 @@ impl Plugin {
 
     /// The slot of this thread, or another one while that is taken: a lane's thread is not one of the workers.
     fn slot(&self) -> MutexGuard<'_, Option<Box<Instance>>> {
-        let own = thread_number() % self.slots.len();
-        let (others, first) = self.slots.split_at(own);
-        let free = first.iter().chain(others).find_map(|slot| match slot.try_lock() {
+        let free = self.slots.own_first().find_map(|slot| match slot.try_lock() {
             Ok(slot) => Some(slot),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         });
-        free.unwrap_or_else(|| lock(&self.slots[own]))
+        free.unwrap_or_else(|| lock(self.slots.own()))
     }
 
     /// Leaves the instance in its slot only if it answered: after a fault or a panic the next call makes a fresh one. Answers with the
@@ -362,19 +360,13 @@ pub const TOPIC_RULE: &str = "a topic is 1 to 256 bytes without control characte
 /// Whether a plugin may use the topic.
 #[must_use]
 pub fn is_topic(topic: &str) -> bool {
-    (1..=256).contains(&topic.len()) && !topic.contains(char::is_control)
+    // Bytes are looked at faster than characters, and outside ASCII there are control characters as well.
+    let has_control =
+        topic.bytes().any(|byte| byte.is_ascii_control()) || (!topic.is_ascii() && topic.contains(char::is_control));
+    (1..=256).contains(&topic.len()) && !has_control
 }
 
-fn lock<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock(slot: &Slot) -> MutexGuard<'_, Option<Box<Instance>>> {
     // A panic leaves the slot empty, which is a state like any other.
     slot.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Counts the threads that call plugins; those of the runtime's workers are next to each other.
-fn thread_number() -> usize {
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static THREAD: usize = THREADS.fetch_add(1, Ordering::Relaxed);
-    }
-    THREAD.with(|thread| *thread)
 }

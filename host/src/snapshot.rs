@@ -1,8 +1,10 @@
 //! Which plugin serves which route and hears which topic, all of one moment. Immutable: a reload makes a new one, and a packet
 //! that holds one never sees half a reload.
 
-use crate::{metrics::Metrics, plugin::Plugin};
-use prometheus_client::metrics::counter::Counter;
+use crate::{
+    metrics::{Count, Metrics},
+    plugin::Plugin,
+};
 use std::{
     collections::{BTreeSet, HashMap},
     fmt,
@@ -22,7 +24,7 @@ pub struct Route {
     /// Who serves it.
     pub plugin: Arc<Plugin>,
     /// Its packets.
-    pub received: Counter,
+    pub received: Count,
 }
 
 impl Snapshot {

@@ -1,11 +1,12 @@
-//! A histogram of durations that is observed for every message, by every thread: atomics, where the library's takes a lock.
+//! A histogram of durations that is observed for every message, by every thread by itself, where the library's takes a lock.
 
+use crate::sharded::Sharded;
 use prometheus_client::{
     encoding::{EncodeMetric, MetricEncoder, NoLabelSet},
     metrics::{MetricType, TypedMetric},
 };
 use std::{
-    fmt,
+    array, fmt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,10 +20,10 @@ const BOUNDS: [u64; 12] =
 
 /// Durations by size.
 #[derive(Clone, Debug, Default)]
-pub struct Seconds(Arc<Inner>);
+pub struct Seconds(Arc<Sharded<Share>>);
 
 #[derive(Debug, Default)]
-struct Inner {
+struct Share {
     sum: AtomicU64,
     /// One more than bounds, for what is over the last.
     counts: [AtomicU64; BOUNDS.len() + 1],
@@ -33,8 +34,9 @@ impl Seconds {
     pub fn observe(&self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let bucket = BOUNDS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS.len());
-        self.0.counts[bucket].fetch_add(1, Ordering::Relaxed);
-        self.0.sum.fetch_add(nanos, Ordering::Relaxed);
+        let share = self.0.own();
+        share.counts[bucket].fetch_add(1, Ordering::Relaxed);
+        share.sum.fetch_add(nanos, Ordering::Relaxed);
     }
 }
 
@@ -44,10 +46,13 @@ impl TypedMetric for Seconds {
 
 impl EncodeMetric for Seconds {
     fn encode(&self, mut encoder: MetricEncoder) -> Result<(), fmt::Error> {
-        let counts = self.0.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
+        let all = |of: &dyn Fn(&Share) -> &AtomicU64| -> u64 {
+            self.0.into_iter().map(|share| of(share).load(Ordering::Relaxed)).sum()
+        };
+        let counts: [u64; BOUNDS.len() + 1] = array::from_fn(|bucket| all(&|share| &share.counts[bucket]));
         let bounds = BOUNDS.iter().map(|bound| Duration::from_nanos(*bound).as_secs_f64()).chain([f64::INFINITY]);
         let buckets: Vec<_> = bounds.zip(counts).collect();
-        let sum = Duration::from_nanos(self.0.sum.load(Ordering::Relaxed)).as_secs_f64();
+        let sum = Duration::from_nanos(all(&|share| &share.sum)).as_secs_f64();
         encoder.encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)
     }
 

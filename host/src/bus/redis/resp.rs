@@ -1,0 +1,190 @@
+//! RESP3, the Redis serialization protocol, as far as publishing and subscribing speak it: commands out, frames in, without an allocation per
+//! message.
+
+use std::str;
+
+/// The longest string that Redis ever sends (`proto-max-bulk-len`).
+const LONGEST: usize = 512 << 20;
+/// Elements of an aggregate; those that a gateway gets have a few.
+const MOST: usize = 1 << 16;
+/// Aggregates within aggregates.
+const DEEPEST: usize = 8;
+
+/// What Redis says.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Frame<'a> {
+    /// A simple, bulk or verbatim string, or a value that is written like one.
+    Text(&'a [u8]),
+    /// Why a command was refused.
+    Error(&'a [u8]),
+    Integer(i64),
+    Null,
+    /// An array or a set, or keys and values of a map by turns.
+    List(Vec<Self>),
+    /// What was not asked for: a message, or the confirmation of a subscription.
+    Push(Vec<Self>),
+}
+
+/// What no Redis says.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not RESP3, the protocol of Redis 6 and later: {0}")]
+pub(super) struct Malformed(&'static str);
+
+/// Appends a command.
+pub(super) fn command(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    length(out, b'*', parts.len());
+    for part in parts {
+        length(out, b'$', part.len());
+        out.extend_from_slice(part);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn length(out: &mut Vec<u8>, kind: u8, length: usize) {
+    out.push(kind);
+    out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The frame at the beginning of `input` and its length in bytes; nothing while it is not whole.
+pub(super) fn parse(input: &[u8]) -> Result<Option<(Frame<'_>, usize)>, Malformed> {
+    let mut rest = input;
+    let frame = frame(&mut rest, DEEPEST)?;
+    Ok(frame.map(|frame| (frame, input.len() - rest.len())))
+}
+
+fn frame<'a>(rest: &mut &'a [u8], depth: usize) -> Result<Option<Frame<'a>>, Malformed> {
+    let Some(line) = line(rest)? else { return Ok(None) };
+    let Some((kind, head)) = line.split_first() else { return Err(Malformed("an empty line")) };
+    Ok(Some(match kind {
+        b'+' | b',' | b'(' | b'#' => Frame::Text(head),
+        b'-' => Frame::Error(head),
+        b':' => Frame::Integer(number(head)?),
+        b'_' => Frame::Null,
+        b'$' | b'*' if head == b"-1" => Frame::Null,
+        b'$' | b'=' | b'!' => {
+            let Some(text) = text(rest, at_most(head, LONGEST)?)? else { return Ok(None) };
+            if *kind == b'!' { Frame::Error(text) } else { Frame::Text(text) }
+        }
+        b'*' | b'~' | b'>' | b'%' => {
+            let each = if *kind == b'%' { 2 } else { 1 };
+            let Some(depth) = depth.checked_sub(1) else { return Err(Malformed("aggregates within aggregates")) };
+            let Some(list) = list(rest, each * at_most(head, MOST)?, depth)? else { return Ok(None) };
+            if *kind == b'>' { Frame::Push(list) } else { Frame::List(list) }
+        }
+        _ => return Err(Malformed("an unknown type")),
+    }))
+}
+
+fn list<'a>(rest: &mut &'a [u8], len: usize, depth: usize) -> Result<Option<Vec<Frame<'a>>>, Malformed> {
+    // What was announced takes memory when it is there.
+    let mut list = Vec::with_capacity(len.min(4));
+    for _ in 0..len {
+        let Some(frame) = frame(rest, depth)? else { return Ok(None) };
+        list.push(frame);
+    }
+    Ok(Some(list))
+}
+
+fn text<'a>(rest: &mut &'a [u8], len: usize) -> Result<Option<&'a [u8]>, Malformed> {
+    let Some((text, after)) = rest.split_at_checked(len) else { return Ok(None) };
+    let Some((end, after)) = after.split_first_chunk() else { return Ok(None) };
+    if end != b"\r\n" {
+        return Err(Malformed("a string without an end"));
+    }
+    *rest = after;
+    Ok(Some(text))
+}
+
+/// Without the end of the line.
+fn line<'a>(rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Malformed> {
+    let Some(at) = rest.iter().position(|byte| *byte == b'\n') else {
+        // The longest line is that of an error.
+        return if rest.len() > LONGEST_LINE { Err(Malformed("a line without an end")) } else { Ok(None) };
+    };
+    let (line, after) = rest.split_at(at + 1);
+    *rest = after;
+    line.strip_suffix(b"\r\n").map(Some).ok_or(Malformed("a line without an end"))
+}
+
+const LONGEST_LINE: usize = 64 << 10;
+
+fn at_most(digits: &[u8], most: usize) -> Result<usize, Malformed> {
+    let length = usize::try_from(number(digits)?).ok().filter(|length| *length <= most);
+    length.ok_or(Malformed("a length out of bounds"))
+}
+
+fn number(digits: &[u8]) -> Result<i64, Malformed> {
+    str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(Malformed("not a number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_command_is_an_array_of_strings() {
+        let mut out = Vec::new();
+        command(&mut out, &[b"PUBLISH", b"t", b"\r\n"]);
+        assert_eq!(out, b"*3\r\n$7\r\nPUBLISH\r\n$1\r\nt\r\n$2\r\n\r\n\r\n");
+    }
+
+    #[track_caller]
+    fn check(input: &[u8], frame: &Frame<'_>) {
+        let mut more = input.to_vec();
+        more.extend_from_slice(b":1\r\n");
+        assert_eq!(parse(&more), Ok(Some((frame.clone(), input.len()))));
+        for len in 0..input.len() {
+            assert_eq!(parse(&input[..len]), Ok(None), "{len} bytes of it");
+        }
+    }
+
+    #[test]
+    fn a_frame_is_read_once_it_is_whole() {
+        check(b":-7\r\n", &Frame::Integer(-7));
+        check(b"+PONG\r\n", &Frame::Text(b"PONG"));
+        check(b"-ERR no\r\n", &Frame::Error(b"ERR no"));
+        check(b"$-1\r\n", &Frame::Null);
+        check(b"$2\r\n\r\n\r\n", &Frame::Text(b"\r\n"));
+        check(b"%1\r\n+a\r\n:1\r\n", &Frame::List(vec![Frame::Text(b"a"), Frame::Integer(1)]));
+        let message = [b"message".as_slice(), b"broadcast", b"\0\xff"].map(Frame::Text);
+        check(b">3\r\n$7\r\nmessage\r\n$9\r\nbroadcast\r\n$2\r\n\0\xff\r\n", &Frame::Push(message.to_vec()));
+    }
+
+    #[track_caller]
+    fn refused(input: &[u8], because: &str) {
+        assert_eq!(parse(input).map_err(|error| error.0), Err(because));
+    }
+
+    #[test]
+    fn what_no_redis_says_is_told_apart() {
+        refused(b"HTTP/1.1 400\r\n", "an unknown type");
+        refused(b"\r\n", "an empty line");
+        refused(b"+x\n", "a line without an end");
+        refused(&[b'+'; LONGEST_LINE + 1], "a line without an end");
+        refused(b":x\r\n", "not a number");
+        refused(b"$99999999999\r\n", "a length out of bounds");
+        refused(b"*-2\r\n", "a length out of bounds");
+        refused(b"$1\r\nxyz", "a string without an end");
+        refused(&b"*1\r\n".repeat(DEEPEST + 1), "aggregates within aggregates");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_frame_or_an_error_or_not_whole(bytes: Vec<u8>) {
+            if let Ok(Some((_, len))) = parse(&bytes) {
+                prop_assert!((3..=bytes.len()).contains(&len));
+            }
+        }
+
+        #[test]
+        fn a_command_reads_back(parts in proptest::collection::vec(any::<Vec<u8>>(), 1..5)) {
+            let parts: Vec<_> = parts.iter().map(Vec::as_slice).collect();
+            let mut out = Vec::new();
+            command(&mut out, &parts);
+            let list = Frame::List(parts.into_iter().map(Frame::Text).collect());
+            prop_assert_eq!(parse(&out), Ok(Some((list, out.len()))));
+        }
+    }
+}

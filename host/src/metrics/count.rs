@@ -1,0 +1,24 @@
+//! A counter for what every thread counts with every message.
+
+use crate::sharded::Sharded;
+use prometheus_client::metrics::counter::{Atomic, Counter};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counts on each thread by itself; what is read is the sum.
+pub type Count = Counter<u64, Sharded<AtomicU64>>;
+
+impl Atomic<u64> for Sharded<AtomicU64> {
+    /// Answers with this thread's share.
+    fn inc(&self) -> u64 {
+        self.inc_by(1)
+    }
+
+    /// Answers with this thread's share.
+    fn inc_by(&self, more: u64) -> u64 {
+        self.own().fetch_add(more, Ordering::Relaxed)
+    }
+
+    fn get(&self) -> u64 {
+        self.into_iter().map(|share| share.load(Ordering::Relaxed)).sum()
+    }
+}
