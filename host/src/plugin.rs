@@ -361,8 +361,8 @@ pub const TOPIC_RULE: &str = "a topic is 1 to 256 bytes without control characte
 #[must_use]
 pub fn is_topic(topic: &str) -> bool {
     // Bytes are looked at faster than characters, and outside ASCII there are control characters as well.
-    let has_control =
-        topic.bytes().any(|byte| byte.is_ascii_control()) || (!topic.is_ascii() && topic.contains(char::is_control));
+    let has_control = topic.bytes().fold(false, |found, byte| found | byte.is_ascii_control())
+        || (!topic.is_ascii() && topic.contains(char::is_control));
     (1..=256).contains(&topic.len()) && !has_control
 }
 

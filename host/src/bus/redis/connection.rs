@@ -75,7 +75,7 @@ impl Connection {
 
     /// Queues a publish, and writes what is queued where that has become much.
     pub(super) async fn publish(&mut self, topic: &str, body: &[u8]) -> Result<(), LinkError> {
-        resp::command(&mut self.output, &[b"PUBLISH", topic.as_bytes(), body]);
+        resp::publish(&mut self.output, topic.as_bytes(), body);
         if self.output.len() >= CHUNK { self.flush().await } else { Ok(()) }
     }
 

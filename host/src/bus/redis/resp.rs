@@ -34,10 +34,22 @@ pub(super) struct Malformed(&'static str);
 pub(super) fn command(out: &mut Vec<u8>, parts: &[&[u8]]) {
     length(out, b'*', parts.len());
     for part in parts {
-        length(out, b'$', part.len());
-        out.extend_from_slice(part);
-        out.extend_from_slice(b"\r\n");
+        bulk(out, part);
     }
+}
+
+/// Appends the command that there is one of for each message.
+pub(super) fn publish(out: &mut Vec<u8>, topic: &[u8], body: &[u8]) {
+    out.reserve(64 + topic.len() + body.len());
+    out.extend_from_slice(b"*3\r\n$7\r\nPUBLISH\r\n");
+    bulk(out, topic);
+    bulk(out, body);
+}
+
+fn bulk(out: &mut Vec<u8>, part: &[u8]) {
+    length(out, b'$', part.len());
+    out.extend_from_slice(part);
+    out.extend_from_slice(b"\r\n");
 }
 
 fn length(out: &mut Vec<u8>, kind: u8, length: usize) {
@@ -128,6 +140,9 @@ mod tests {
         let mut out = Vec::new();
         command(&mut out, &[b"PUBLISH", b"t", b"\r\n"]);
         assert_eq!(out, b"*3\r\n$7\r\nPUBLISH\r\n$1\r\nt\r\n$2\r\n\r\n\r\n");
+        let mut published = Vec::new();
+        publish(&mut published, b"t", b"\r\n");
+        assert_eq!(published, out);
     }
 
     #[track_caller]
