@@ -39,7 +39,7 @@ test: build guests redis
 
 # Plugins for the tests alone, used where they are built.
 guests: setup
-	$(CARGO) build --profile plugin --locked --target wasm32-wasip2 -p guest-chat-next -p guest-hostile -p guest-variant
+	$(CARGO) build --profile plugin --locked --target wasm32-wasip2 -p guest-chat-next -p guest-first -p guest-hostile -p guest-variant
 
 lint: setup
 	$(CARGO) fmt --all --check
