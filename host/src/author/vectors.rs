@@ -1,21 +1,22 @@
 //! A table of vectors against a component.
 
 use super::{load, settings};
-use crate::plugin::trial::Trial;
+use crate::{config::Config, plugin::trial::Trial};
 use anyhow::Context;
 use gateway_plugin_vectors::{self as vectors, Failure, Outcome, Subject, Table};
 use std::{fs, path::Path};
 
-/// Runs a file of vectors against a component: the number of checks that passed, and those that did not.
+/// Runs a file of vectors against a component, with the limits that the configuration has for it: the number of checks that passed, and
+/// those that did not. The settings are those of the vectors.
 ///
 /// # Errors
 /// Where one of the files cannot be read, or the component is no plugin.
-pub fn test(path: &Path, vectors: &Path) -> anyhow::Result<(usize, Vec<Failure>)> {
+pub fn test(path: &Path, vectors: &Path, config: Option<&Config>) -> anyhow::Result<(usize, Vec<Failure>)> {
     let table = fs::read_to_string(vectors).with_context(|| format!("{} cannot be read", vectors.display()))?;
     let table: Table =
         serde_json::from_str(&table).with_context(|| format!("{} is no table of vectors", vectors.display()))?;
     let described = load(path)?;
-    let limits = settings(&described, None).limits;
+    let limits = settings(&described, config).limits;
     Ok(vectors::run(&table, || Trial::new(&described, limits).map_err(|fault| fault.to_string())))
 }
 
