@@ -34,7 +34,7 @@ plugins: setup
 		echo "$(DIST)/$$plugin.wasm"; \
 	done
 
-test: build guests redis
+test: build guests lobby redis
 	$(CARGO) test --release --locked --workspace
 
 # Plugins for the tests alone, used where they are built.
