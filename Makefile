@@ -3,13 +3,14 @@
 # make lint   what has to be clean
 # make plugins   build plugins/ into plugins/dist, where a running gateway picks them up
 # make build  the gateway, its client and the plugins
+# make languages   what the same plugin costs in each language, measured here
 
 PLUGINS ?= chat demo-chat system
 CARGO   ?= cargo
 DIST    := plugins/dist
 WASM    := target/wasm32-wasip2/plugin
 
-.PHONY: run build plugins test guests lint setup redis
+.PHONY: run build plugins test guests lint setup redis languages
 
 run: build
 	@echo
@@ -55,3 +56,6 @@ redis:
 
 # The example policy in each language.
 include plugins/lobby/lobby.mk
+
+languages: build lobby
+	@plugins/lobby/measure
