@@ -3,13 +3,14 @@
 # make lint   what has to be clean
 # make plugins   build plugins/ into plugins/dist, where a running gateway picks them up
 # make build  the gateway, its client and the plugins
+# make languages   what the same plugin costs in each language, measured here
 
 PLUGINS ?= chat demo-chat system
 CARGO   ?= cargo
 DIST    := plugins/dist
 WASM    := target/wasm32-wasip2/plugin
 
-.PHONY: run build plugins test guests lint setup redis
+.PHONY: run build plugins test guests lint setup redis languages
 
 run: build
 	@echo
@@ -34,12 +35,12 @@ plugins: setup
 		echo "$(DIST)/$$plugin.wasm"; \
 	done
 
-test: build guests redis
+test: build guests lobby redis
 	$(CARGO) test --release --locked --workspace
 
 # Plugins for the tests alone, used where they are built.
 guests: setup
-	$(CARGO) build --profile plugin --locked --target wasm32-wasip2 -p guest-chat-next -p guest-hostile -p guest-variant
+	$(CARGO) build --profile plugin --locked --target wasm32-wasip2 -p guest-chat-next -p guest-first -p guest-hostile -p guest-variant
 
 lint: setup
 	$(CARGO) fmt --all --check
@@ -55,3 +56,6 @@ redis:
 
 # The example policy in each language.
 include plugins/lobby/lobby.mk
+
+languages: build lobby
+	@plugins/lobby/measure

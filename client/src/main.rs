@@ -10,6 +10,7 @@ mod load;
 mod packet;
 mod ping;
 mod push;
+mod send;
 mod show;
 mod tally;
 #[cfg(test)]
@@ -32,6 +33,7 @@ struct Arguments {
 enum Command {
     Chat(chat::Options),
     Ping(ping::Options),
+    Send(send::Options),
     Load(load::Options),
 }
 
@@ -52,6 +54,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Chat(options) => block_on(chat::run(options)),
         Command::Ping(options) => block_on(ping::run(options)),
+        Command::Send(options) => block_on(send::run(options)),
         Command::Load(options) => load::run(options),
     }
 }

@@ -1,9 +1,11 @@
-//! What plugin authors use: `gateway plugin check` and `gateway plugin test`. No gateway runs for either.
+//! What plugin authors use: `gateway plugin new`, `gateway plugin check` and `gateway plugin test`. No gateway runs for any.
 
 mod check;
+mod new;
 mod vectors;
 
-pub use check::check;
+pub use check::{Sample, check};
+pub use new::{Language, Name, NewPlugin, new};
 pub use vectors::test;
 
 use crate::{

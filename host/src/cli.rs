@@ -1,6 +1,7 @@
 //! What can be typed.
 
 use clap::{Parser, Subcommand, ValueEnum};
+use gateway::author::{Language, Name};
 use std::path::PathBuf;
 
 /// A WebSocket gateway for online games whose policy is WebAssembly, swapped while the players stay connected.
@@ -27,6 +28,20 @@ pub(crate) enum Command {
 
 #[derive(Subcommand)]
 pub(crate) enum PluginCommand {
+    /// Write a folder with a small plugin that builds, passes its own test, and answers on a route.
+    New {
+        /// The plugin's name, and the folder's: a letter, and then a-z 0-9 -.
+        name: Name,
+        /// What it is written in.
+        #[arg(long, value_enum)]
+        language: Language,
+        /// The route that it answers on.
+        #[arg(long, default_value_t = 16)]
+        route: u8,
+        /// For Rust, the folder of the SDK, if not in the repository that this gateway was built from.
+        #[arg(long, value_name = "PATH")]
+        sdk: Option<PathBuf>,
+    },
     /// Say all that a load would say of a file, and what its calls cost.
     Check {
         /// The component.
@@ -34,6 +49,12 @@ pub(crate) enum PluginCommand {
         /// A configuration file, for the plugin's settings.
         #[arg(long)]
         config: Option<PathBuf>,
+        /// The payload of the packet whose cost is measured.
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        payload: String,
+        /// The user that sends it.
+        #[arg(long, value_name = "ID")]
+        user: Option<i32>,
     },
     /// Run a table of test vectors against a component.
     Test {
@@ -41,6 +62,9 @@ pub(crate) enum PluginCommand {
         file: PathBuf,
         /// The table, as JSON.
         vectors: PathBuf,
+        /// A configuration file, for the plugin's limits. Its settings are those of the table.
+        #[arg(long)]
+        config: Option<PathBuf>,
     },
 }
 

@@ -5,7 +5,8 @@ mod cli;
 use clap::Parser;
 use cli::{Arguments, Command, Configured, LogFormat, PluginCommand};
 use gateway::{
-    app, author,
+    app,
+    author::{self, NewPlugin, Sample},
     config::{Config, ConfigError},
 };
 use std::{
@@ -61,13 +62,20 @@ fn check(config: &Config) -> anyhow::Result<ExitCode> {
 
 fn plugin(command: PluginCommand) -> anyhow::Result<ExitCode> {
     match command {
-        PluginCommand::Check { file, config } => {
-            let config = config.as_deref().map(read).transpose()?;
-            write!(stdout(), "{}", author::check(&file, config.as_ref())?)?;
+        PluginCommand::New { name, language, route, sdk } => {
+            let plugin = NewPlugin { name, language, route, sdk };
+            write!(stdout(), "{}", author::new(&plugin, Path::new(""))?)?;
             Ok(ExitCode::SUCCESS)
         }
-        PluginCommand::Test { file, vectors } => {
-            let (passed, failures) = author::test(&file, &vectors)?;
+        PluginCommand::Check { file, config, payload, user } => {
+            let config = config.as_deref().map(read).transpose()?;
+            let sample = Sample { payload: payload.into_bytes(), user };
+            write!(stdout(), "{}", author::check(&file, config.as_ref(), &sample)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        PluginCommand::Test { file, vectors, config } => {
+            let config = config.as_deref().map(read).transpose()?;
+            let (passed, failures) = author::test(&file, &vectors, config.as_ref())?;
             for failure in &failures {
                 writeln!(stdout(), "FAILED {failure}")?;
             }

@@ -3,6 +3,21 @@
 use crate::{Action, Answer, Closing, Delivery, Publication, SessionId, Target};
 use std::{fmt, str::FromStr};
 
+/// Short ways to say what the gateway shall do. What is missing here is said with the variants themselves.
+///
+/// ```
+/// use gateway_plugin_sdk::{Action, Answer, Target};
+///
+/// let actions = [
+///     Action::Bind(7),
+///     Action::publish("requests"),
+///     Action::deliver_body(Target::User(8), 0x20, "hello from 7"),
+///     Action::reply("welcome"),
+/// ];
+/// // A status of the game's own.
+/// let unknown = Action::Reply(Answer { status: 256, body: b"no such room".to_vec() });
+/// assert_ne!(actions[3], unknown);
+/// ```
 impl Action {
     /// Publish the payload of this call, byte for byte.
     pub fn publish(topic: impl Into<String>) -> Self {
@@ -48,6 +63,14 @@ impl fmt::Display for NotASessionId {
 
 impl std::error::Error for NotASessionId {}
 
+/// The text form, which clients and backends know: a UUID.
+///
+/// ```
+/// use gateway_plugin_sdk::SessionId;
+///
+/// let id: SessionId = "00000000-0000-0001-0000-000000000002".parse().unwrap();
+/// assert_eq!((id.high, id.low), (1, 2));
+/// ```
 impl FromStr for SessionId {
     type Err = NotASessionId;
 

@@ -61,6 +61,24 @@ impl<P: Policy> Default for Exported<P> {
 /// Makes the crate a plugin with this [`Policy`]. The plugin's version is the crate's.
 ///
 /// On anything but WebAssembly it does nothing, so that the crate can be tested natively.
+///
+/// ```
+/// use gateway_plugin_sdk::{NoConfig, Policy, Settings, export};
+///
+/// struct Silent;
+///
+/// impl Policy for Silent {
+///     const NAME: &str = "silent";
+///     const ROUTES: &[u8] = &[];
+///     type Config = NoConfig;
+///
+///     fn configure(_: Settings<NoConfig>) -> Result<Self, String> {
+///         Ok(Self)
+///     }
+/// }
+///
+/// export!(Silent);
+/// ```
 #[macro_export]
 macro_rules! export {
     ($policy:ty) => {

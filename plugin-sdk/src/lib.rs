@@ -57,6 +57,39 @@ use serde::de::DeserializeOwned;
 
 /// What a plugin decides. One value of it lives in each instance of the plugin, and the gateway keeps one instance per worker thread:
 /// keep in it only what may be lost.
+///
+/// Only [`configure`](Self::configure) has to be there. This one hears what a backend says, and passes it on:
+///
+/// ```
+/// use gateway_plugin_sdk::{Action, NoConfig, Policy, Rejection, Settings, Target, testing::Harness};
+///
+/// struct News;
+///
+/// impl Policy for News {
+///     const NAME: &str = "news";
+///     const ROUTES: &[u8] = &[0x21];
+///     type Config = NoConfig;
+///
+///     fn configure(_: Settings<NoConfig>) -> Result<Self, String> {
+///         Ok(Self)
+///     }
+///
+///     fn topics(&self) -> Vec<String> {
+///         vec!["news".to_owned()]
+///     }
+///
+///     fn on_message(&mut self, _: &str, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
+///         let (user, _) = payload.split_first().ok_or_else(|| Rejection::malformed("nobody is named"))?;
+///         Ok(vec![Action::deliver(Target::User((*user).into()), 0x21)])
+///     }
+/// }
+///
+/// let mut news = Harness::<News>::new("{}").unwrap();
+/// assert_eq!(news.topics, ["news"]);
+/// assert_eq!(news.message("news", b"\x07hello"), Ok(vec![Action::deliver(Target::User(7), 0x21)]));
+/// // No packet is served where nothing says how.
+/// assert_eq!(news.packet(0x21, b"").unwrap_err().status, 3);
+/// ```
 pub trait Policy: Sized + 'static {
     /// The plugin's name: the key of its settings in gateway.yaml, and its label in metrics and logs.
     const NAME: &str;

@@ -26,6 +26,13 @@ impl From<Status> for u16 {
     }
 }
 
+/// ```
+/// use gateway_plugin_sdk::{Rejection, Status};
+///
+/// assert_eq!(Rejection::forbidden("log in first"), Rejection::new(Status::Forbidden, "log in first"));
+/// // A status of the game's own.
+/// assert_eq!(Rejection::new(256_u16, "it is not your turn").status, 256);
+/// ```
 impl Rejection {
     /// A rejection with any status but 0.
     pub fn new(status: impl Into<u16>, message: impl Into<String>) -> Self {

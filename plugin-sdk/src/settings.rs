@@ -2,7 +2,37 @@
 
 use serde::{Deserialize, de::DeserializeOwned};
 
-/// What a plugin is configured with.
+/// What a plugin is configured with. `Config` is the plugin's own: a key that is missing, unknown or of the wrong type is refused, by name,
+/// before [`Policy::configure`](crate::Policy::configure) sees it.
+///
+/// ```
+/// use gateway_plugin_sdk::{Policy, Settings, testing::Harness};
+/// use serde::Deserialize;
+///
+/// #[derive(Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct Config {
+///     #[serde(default)]
+///     most: u32,
+/// }
+///
+/// struct Limited;
+///
+/// impl Policy for Limited {
+///     const NAME: &str = "limited";
+///     const ROUTES: &[u8] = &[0x20];
+///     type Config = Config;
+///
+///     fn configure(settings: Settings<Config>) -> Result<Self, String> {
+///         if settings.config.most > 100 { Err("config.most: at most 100".to_owned()) } else { Ok(Self) }
+///     }
+/// }
+///
+/// assert!(Harness::<Limited>::new(r#"{"config": {"most": 3}}"#).is_ok());
+/// let refused = |settings| Harness::<Limited>::new(settings).err().unwrap();
+/// assert_eq!(refused(r#"{"config": {"most": 101}}"#), "config.most: at most 100");
+/// assert!(refused(r#"{"config": {"least": 3}}"#).starts_with("config.least: unknown field `least`"));
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 pub struct Settings<Config> {
     /// What stands under `plugins.settings.NAME.config` in gateway.yaml.

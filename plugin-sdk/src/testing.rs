@@ -1,11 +1,32 @@
 //! Test a policy natively: no gateway, no WebAssembly.
 
-use crate::{Action, Exported, Manifest, Packet, Policy, Rejection, SessionId, Target};
-use gateway_plugin_vectors::{self as vectors, Bytes, Outcome, Subject, Table};
+use crate::{Action, Exported, Manifest, Packet, Policy, Rejection, SessionId};
+use gateway_plugin_vectors::{self as vectors, Outcome, Subject, Table};
 use serde_json::{Value, json};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A configured policy and one session that talks to it.
+///
+/// ```
+/// use gateway_plugin_sdk::testing::Harness;
+/// # use gateway_plugin_sdk::{Action, NoConfig, Packet, Policy, Rejection, Settings};
+/// # struct Login;
+/// # impl Policy for Login {
+/// #     const NAME: &str = "login";
+/// #     const ROUTES: &[u8] = &[0x20];
+/// #     type Config = NoConfig;
+/// #     fn configure(_: Settings<NoConfig>) -> Result<Self, String> { Ok(Self) }
+/// #     fn on_packet(&mut self, packet: &Packet, _: &[u8]) -> Result<Vec<Action>, Rejection> {
+/// #         Ok(vec![packet.user.map_or(Action::Bind(7), |user| Action::reply(user.to_string()))])
+/// #     }
+/// # }
+///
+/// // `Login` binds each session to user 7, and tells who it is bound to.
+/// let mut login = Harness::<Login>::new("{}").unwrap();
+/// assert_eq!(login.packet(0x20, b"hello"), Ok(vec![Action::Bind(7)]));
+/// assert_eq!(login.user, Some(7));
+/// assert_eq!(login.packet(0x20, b"hello"), Ok(vec![Action::reply("7")]));
+/// ```
 pub struct Harness<P> {
     policy: Exported<P>,
     /// The topics that the policy subscribes to.
@@ -70,6 +91,29 @@ impl<P: Policy> Harness<P> {
 /// Runs a table of vectors (the format is documented in the crate `gateway-plugin-vectors`) against the policy: the number of
 /// checks that passed.
 ///
+/// ```
+/// use gateway_plugin_sdk::testing::vectors;
+/// # use gateway_plugin_sdk::{Action, NoConfig, Packet, Policy, Rejection, Settings};
+/// # struct Login;
+/// # impl Policy for Login {
+/// #     const NAME: &str = "login";
+/// #     const ROUTES: &[u8] = &[0x20];
+/// #     type Config = NoConfig;
+/// #     fn configure(_: Settings<NoConfig>) -> Result<Self, String> { Ok(Self) }
+/// #     fn on_packet(&mut self, packet: &Packet, _: &[u8]) -> Result<Vec<Action>, Rejection> {
+/// #         Ok(vec![packet.user.map_or(Action::Bind(7), |user| Action::reply(user.to_string()))])
+/// #     }
+/// # }
+///
+/// let table = r#"{ "suites": [ { "settings": { "config": {}, "routes": [32] }, "cases": [
+///     { "name": "it binds", "packet": { "payload": "hello" }, "expect": { "actions": [ { "bind": 7 } ] } },
+///     { "name": "it tells", "packet": { "user": 8 }, "expect": { "actions": [ { "reply": { "body": "8" } } ] } }
+/// ] } ] }"#;
+/// // The settings count as one.
+/// assert_eq!(vectors::<Login>(table), Ok(3));
+/// assert!(vectors::<Login>(&table.replace("\"bind\": 7", "\"bind\": 9")).is_err());
+/// ```
+///
 /// # Errors
 /// A line for each check that did not, or why the table cannot be read.
 pub fn vectors<P: Policy>(table: &str) -> Result<usize, String> {
@@ -87,14 +131,11 @@ impl<P: Policy> Subject for Native<P> {
     }
 
     fn packet(&mut self, packet: &vectors::Packet, route: u8) -> Outcome {
-        let (high, low) = packet.session.as_u64_pair();
-        let vectors::Packet { seq, flags, user, payload, .. } = packet;
-        let packet = Packet { seq: *seq, route, flags: *flags, session: SessionId { high, low }, user: *user };
-        caught(|| self.0.on_packet(&packet, &payload.0)).map(plain)
+        caught(|| self.0.on_packet(&self::packet(packet, route), &packet.payload.0)).map(decision)
     }
 
     fn message(&mut self, message: &vectors::Message) -> Outcome {
-        caught(|| self.0.on_message(&message.topic, &message.payload.0)).map(plain)
+        caught(|| self.0.on_message(&message.topic, &message.payload.0)).map(decision)
     }
 }
 
@@ -102,25 +143,4 @@ fn caught<R>(call: impl FnOnce() -> R) -> Result<R, String> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|_| "it panicked".to_owned())
 }
 
-fn plain(decision: Result<Vec<Action>, Rejection>) -> Result<Vec<vectors::Action>, vectors::Rejection> {
-    let rejection = |Rejection { status, message }| vectors::Rejection { status, message };
-    decision.map(|actions| actions.into_iter().map(action).collect()).map_err(rejection)
-}
-
-fn action(action: Action) -> vectors::Action {
-    match action {
-        Action::Publish(it) => vectors::Action::Publish { topic: it.topic, body: it.body.map(Bytes) },
-        Action::Bind(user) => vectors::Action::Bind(user),
-        Action::Reply(it) => vectors::Action::Reply { status: it.status, body: Bytes(it.body) },
-        Action::Echo => vectors::Action::Echo,
-        Action::Deliver(it) => vectors::Action::Deliver {
-            to: match it.to {
-                Target::Session(id) => vectors::Target::Session(uuid::Uuid::from_u64_pair(id.high, id.low)),
-                Target::User(user) => vectors::Target::User(user),
-            },
-            route: it.route,
-            body: it.body.map(Bytes),
-        },
-        Action::Close(it) => vectors::Action::Close { code: it.code, reason: it.reason },
-    }
-}
+vectors::conversions!(crate);

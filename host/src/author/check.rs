@@ -16,11 +16,20 @@ use std::{
 /// Calls whose median is told.
 const CALLS: usize = 1000;
 
+/// The packet whose cost is measured.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    /// Its payload.
+    pub payload: Vec<u8>,
+    /// The user that its session is bound to.
+    pub user: Option<i32>,
+}
+
 /// Checks a file, with the settings that the configuration has for it.
 ///
 /// # Errors
 /// What a load would refuse it for, and what would mend that.
-pub fn check(path: &Path, config: Option<&Config>) -> anyhow::Result<String> {
+pub fn check(path: &Path, config: Option<&Config>, sample: &Sample) -> anyhow::Result<String> {
     let size = fs::metadata(path).with_context(|| format!("{} cannot be read", path.display()))?.len();
     let began = Instant::now();
     let described = load(path)?;
@@ -48,7 +57,7 @@ pub fn check(path: &Path, config: Option<&Config>) -> anyhow::Result<String> {
     line("compiled", &format!("in {compiled:.1?}, `describe` included"))?;
     line("started", &format!("in {started:.1?}"))?;
     if let Some(route) = settings.routes.first() {
-        line("a call", &call(&mut trial, *route)?)?;
+        line("a call", &call(&mut trial, *route, sample)?)?;
     }
     Ok(report)
 }
@@ -68,14 +77,14 @@ fn granted(import: &str) -> &'static str {
     }
 }
 
-/// The median of a packet without payload, and what it is answered with.
-fn call(trial: &mut Trial, route: u8) -> anyhow::Result<String> {
+/// The median of a packet's calls, and what it is answered with.
+fn call(trial: &mut Trial, route: u8, sample: &Sample) -> anyhow::Result<String> {
     let mut times = Vec::with_capacity(CALLS);
     let mut answer = None;
     for _ in 0..CALLS {
-        let packet = Packet { seq: 1, route, flags: 0, session: SessionId { high: 1, low: 2 }, user: None };
+        let packet = Packet { seq: 1, route, flags: 0, session: SessionId { high: 1, low: 2 }, user: sample.user };
         let began = Instant::now();
-        let outcome = trial.on_packet(packet, b"");
+        let outcome = trial.on_packet(packet, &sample.payload);
         times.push(began.elapsed());
         let failed = outcome.is_err();
         answer = Some(outcome);
@@ -86,7 +95,8 @@ fn call(trial: &mut Trial, route: u8) -> anyhow::Result<String> {
     times.sort();
     let median = times.get(times.len() / 2).copied().unwrap_or(Duration::ZERO);
     let answer = answer.map_or_else(String::new, |outcome| shown(&outcome));
-    Ok(format!("{median:.1?}, the median of {} without payload; it answers with {answer}", times.len()))
+    let (count, bytes) = (times.len(), sample.payload.len());
+    Ok(format!("{median:.1?}, the median of {count} with {bytes} bytes of payload; it answers with {answer}"))
 }
 
 fn shown(outcome: &Result<Decision, Fault>) -> String {

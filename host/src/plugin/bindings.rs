@@ -8,7 +8,7 @@ bindgen!({ path: "../wit", world: "plugin" });
 pub use self::exports::gateway::policy::policy::{
     Action, Answer, Closing, Delivery, Manifest, Packet, Publication, Rejection, SessionId, Target,
 };
-pub use self::gateway::policy::log::{Host as LogHost, Level, add_to_linker as add_log_to_linker};
+pub use self::gateway::policy::log::Level;
 
 /// `wasi:io/error`: the resource, of which there is never one.
 pub struct IoError;

@@ -1,7 +1,7 @@
 //! From a file's bytes to a component that can be instantiated, or to the exact reason why not.
 
 use super::{
-    bindings::{Plugin as Exports, PluginPre, add_log_to_linker},
+    bindings::{Level, Plugin as Exports, PluginPre},
     clock::Clock,
     state::State,
     wasi,
@@ -14,8 +14,8 @@ use std::{
 };
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 use wasmtime::{
-    Config, Engine, Store,
-    component::{Component, HasSelf, Linker},
+    Config, Engine, Store, StoreContextMut,
+    component::{Component, Linker},
 };
 use wit_component::ComponentEncoder;
 
@@ -26,6 +26,9 @@ pub const LOG: &str = "gateway:policy/log";
 
 /// The version of `wit/policy.wit` that this gateway offers.
 pub const OFFERED: Version = Version::new(0, 1, 0);
+
+/// The version of the SDK that fits: all packages of the repository have the same.
+const SDK: &str = env!("CARGO_PKG_VERSION");
 
 /// Why a file is no plugin.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +47,9 @@ pub enum Unfit {
     NoPolicy(String),
     /// Another version of the interface.
     #[error(
-        "it was built against version {found} of the plugin interface, and this gateway offers {OFFERED}, which serves {}.{} up to \
-         that: rebuild it with the SDK of this gateway", OFFERED.major, OFFERED.minor
+        "it was built against version {found} of the plugin interface, and this gateway offers {OFFERED}, which serves plugins built \
+         against {}.{}.0 up to {OFFERED}: rebuild it with gateway-plugin-sdk {SDK} or this gateway's wit/policy.wit, or serve it with a \
+         gateway that offers {found}", OFFERED.major, OFFERED.minor
     )]
     Version {
         /// What the file wants.
@@ -65,7 +69,6 @@ pub enum Unfit {
 /// Compiles and links plugins. One per process.
 pub struct Compiler {
     engine: Engine,
-    linker: Linker<State>,
     clock: Arc<Clock>,
 }
 
@@ -79,9 +82,7 @@ impl Compiler {
         config.epoch_interruption(true);
         let engine = Engine::new(&config)?;
         let clock = Arc::new(Clock::start(&engine)?);
-        let mut linker = Linker::new(&engine);
-        add_log_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
-        Ok(Self { engine, linker, clock })
+        Ok(Self { engine, clock })
     }
 
     /// Checks, compiles and links a file's bytes. Takes a processor for milliseconds to seconds: not for the message path.
@@ -99,14 +100,28 @@ impl Compiler {
 
     fn link(&self, bytes: &[u8], imports: Vec<String>) -> wasmtime::Result<Linked> {
         let component = Component::from_binary(&self.engine, bytes)?;
-        let mut linker = self.linker.clone();
-        for import in imports.iter().filter(|import| import.starts_with("wasi:")) {
-            wasi::define(&mut linker, import)?;
+        let mut linker = Linker::new(&self.engine);
+        for import in &imports {
+            if version_of(import, LOG).is_some() {
+                define_log(&mut linker, import)?;
+            } else if import.starts_with("wasi:") {
+                wasi::define(&mut linker, import)?;
+            }
         }
         linker.define_unknown_imports_as_traps(&component)?;
         let pre = PluginPre::new(linker.instantiate_pre(&component)?)?;
         Ok(Linked { pre, clock: Arc::clone(&self.clock), imports })
     }
+}
+
+/// Defines the log under the name that the component imports it by, version included: what is unknown is told by exact names, so under the
+/// offered version's name alone a plugin that was built against an earlier one would find a trap in its place.
+fn define_log(linker: &mut Linker<State>, import: &str) -> wasmtime::Result<()> {
+    linker.instance(import)?.func_wrap("write", |mut store: StoreContextMut<'_, State>, line: (Level, String)| {
+        let (level, message) = line;
+        store.data_mut().write(level, &message);
+        Ok(())
+    })
 }
 
 /// A component that is ready to be instantiated.
@@ -190,12 +205,12 @@ fn check_exports(exports: &[String]) -> Result<(), Unfit> {
         let names: Vec<_> = exports.iter().map(|name| format!("`{name}`")).collect();
         Unfit::NoPolicy(if names.is_empty() { "nothing".to_owned() } else { names.join(", ") })
     })?;
-    if serves(found) { Ok(()) } else { Err(Unfit::Version { found: found.to_owned() }) }
+    if serves(found, &OFFERED) { Ok(()) } else { Err(Unfit::Version { found: found.to_owned() }) }
 }
 
 fn check_import(import: &str) -> Result<(), Unfit> {
     if let Some(found) = version_of(import, LOG) {
-        return if serves(found) { Ok(()) } else { Err(Unfit::Version { found: found.to_owned() }) };
+        return if serves(found, &OFFERED) { Ok(()) } else { Err(Unfit::Version { found: found.to_owned() }) };
     }
     let wasi = import.starts_with("wasi:") && import.split_once('@').is_some_and(|(_, v)| v.starts_with("0.2."));
     if wasi { Ok(()) } else { Err(Unfit::Import(import.to_owned())) }
@@ -205,10 +220,10 @@ fn version_of<'a>(name: &'a str, interface: &str) -> Option<&'a str> {
     name.strip_prefix(interface)?.strip_prefix('@')
 }
 
-/// Whether this gateway serves plugins built against the version: the same major and minor, and nothing newer.
-fn serves(version: &str) -> bool {
+/// Whether a gateway with this offer serves plugins built against the version: the same major and minor, and nothing newer.
+fn serves(version: &str, offered: &Version) -> bool {
     Version::parse(version)
-        .is_ok_and(|v| (v.major, v.minor) == (OFFERED.major, OFFERED.minor) && v.pre.is_empty() && v <= OFFERED)
+        .is_ok_and(|v| (v.major, v.minor) == (offered.major, offered.minor) && v.pre.is_empty() && v <= *offered)
 }
 
 #[cfg(test)]
@@ -218,9 +233,16 @@ mod tests {
 
     #[test]
     fn only_offered_versions_are_served() {
-        assert!(serves("0.1.0"));
+        assert!(serves("0.1.0", &OFFERED));
         for other in ["0.1.1", "0.2.0", "1.0.0", "0.1.0-rc.1", "", "x"] {
-            assert!(!serves(other), "{other}");
+            assert!(!serves(other, &OFFERED), "{other}");
+        }
+        let later = Version::new(0, 1, 3);
+        for served in ["0.1.0", "0.1.1", "0.1.3"] {
+            assert!(serves(served, &later), "{served}");
+        }
+        for other in ["0.0.9", "0.1.4", "0.1.2-rc.1", "0.2.0", "1.1.0"] {
+            assert!(!serves(other, &later), "{other}");
         }
     }
 

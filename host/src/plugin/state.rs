@@ -1,10 +1,6 @@
 //! What the host keeps for one instance: its memory's bounds, and the way of its log lines.
 
-use super::{
-    bindings::{Level, LogHost},
-    clock::Deadline,
-    instance::Limits,
-};
+use super::{bindings::Level, clock::Deadline, instance::Limits};
 use prometheus_client::metrics::gauge::Gauge;
 use std::{
     mem,
@@ -58,6 +54,12 @@ impl State {
         self.refused
     }
 
+    /// Writes a line to the log.
+    pub(super) fn write(&mut self, level: Level, message: &str) {
+        let end = message.floor_char_boundary(self.limits.log_line);
+        self.log.write(level, &message[..end]);
+    }
+
     /// What a guest wrote to stdout or stderr: a log line for each of its lines.
     pub(super) fn stdio(&mut self, error: bool, bytes: &[u8]) {
         let level = if error { Level::Warn } else { Level::Info };
@@ -86,13 +88,6 @@ impl Drop for State {
     fn drop(&mut self) {
         self.flush_stdio();
         self.memory_gauge.dec_by(signed(self.memory_used));
-    }
-}
-
-impl LogHost for State {
-    fn write(&mut self, level: Level, message: String) {
-        let end = message.floor_char_boundary(self.limits.log_line);
-        self.log.write(level, &message[..end]);
     }
 }
 

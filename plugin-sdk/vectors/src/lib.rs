@@ -23,6 +23,7 @@
 //! `configure` refuses with. The cases of a suite are sent to one instance, in order; after a trap comes a fresh one.
 
 mod bytes;
+mod conversions;
 mod run;
 
 pub use bytes::Bytes;
@@ -175,6 +176,14 @@ pub enum Target {
     Session(Uuid),
     /// Every session of a user.
     User(i32),
+}
+
+impl Target {
+    /// The session with this id.
+    #[must_use]
+    pub fn session(high: u64, low: u64) -> Self {
+        Self::Session(Uuid::from_u64_pair(high, low))
+    }
 }
 
 /// Why a call is not served.

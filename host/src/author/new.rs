@@ -1,0 +1,221 @@
+//! A folder with a small plugin in a language of the author's choice, which builds and passes its own test.
+
+use anyhow::{Context, anyhow, ensure};
+use clap::ValueEnum;
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+/// The repository that this gateway was built from. It need not be there any more.
+const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// The languages that there is a template for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs, reason = "their names say it")]
+pub enum Language {
+    Rust,
+    C,
+    Go,
+    Javascript,
+    Python,
+}
+
+/// A plugin's name that is a name for its folder, its file and its package as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name(String);
+
+impl FromStr for Name {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if name.len() <= 64 && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.bytes().all(allowed) {
+            Ok(Self(name.to_owned()))
+        } else {
+            Err("a name is a letter and then up to 63 of a-z 0-9 -")
+        }
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct NewPlugin {
+    /// Also the name of the folder.
+    pub name: Name,
+    /// What it is written in.
+    pub language: Language,
+    /// The route that it answers on.
+    pub route: u8,
+    /// Where the Rust SDK is, if not in the repository that this gateway was built from.
+    pub sdk: Option<PathBuf>,
+}
+
+/// A file of the folder, and its text with `{{name}}`, `{{route}}`, `{{gateway}}` and `{{sdk}}` to be filled in.
+type Template = (&'static str, &'static str);
+
+const VECTORS: Template = ("vectors.json", include_str!("templates/vectors.json"));
+const IGNORED: Template = (".gitignore", include_str!("templates/gitignore"));
+const CONFIG: Template = ("gateway.yaml", include_str!("templates/gateway.yaml"));
+const TOOLS: Template = ("tools.mk", include_str!("../../../plugins/tools.mk"));
+const WIT: Template = ("wit/policy.wit", include_str!("../../../wit/policy.wit"));
+
+const RUST: &[Template] = &[
+    ("README.md", include_str!("templates/rust/README.md")),
+    ("Makefile", include_str!("templates/rust/Makefile")),
+    ("Cargo.toml", include_str!("templates/rust/Cargo.toml")),
+    ("src/lib.rs", include_str!("templates/rust/lib.rs")),
+    ("rust-toolchain.toml", include_str!("../../../rust-toolchain.toml")),
+    VECTORS,
+    IGNORED,
+    CONFIG,
+];
+
+const C: &[Template] = &[
+    ("README.md", include_str!("templates/c/README.md")),
+    ("Makefile", include_str!("templates/c/Makefile")),
+    ("policy.c", include_str!("templates/c/policy.c")),
+    VECTORS,
+    IGNORED,
+    CONFIG,
+    TOOLS,
+    WIT,
+];
+
+const GO: &[Template] = &[
+    ("README.md", include_str!("templates/go/README.md")),
+    ("Makefile", include_str!("templates/go/Makefile")),
+    ("go.mod", include_str!("templates/go/go.mod")),
+    ("policy.go", include_str!("templates/go/policy.go")),
+    ("garbage.go", include_str!("../../../plugins/lobby/go/garbage.go")),
+    VECTORS,
+    IGNORED,
+    CONFIG,
+    TOOLS,
+    WIT,
+];
+
+const JAVASCRIPT: &[Template] = &[
+    ("README.md", include_str!("templates/javascript/README.md")),
+    ("Makefile", include_str!("templates/javascript/Makefile")),
+    ("policy.js", include_str!("templates/javascript/policy.js")),
+    ("package.json", include_str!("../../../plugins/lobby/javascript/package.json")),
+    ("package-lock.json", include_str!("../../../plugins/lobby/javascript/package-lock.json")),
+    ("gateway.yaml", include_str!("templates/javascript/gateway.yaml")),
+    VECTORS,
+    IGNORED,
+    TOOLS,
+    WIT,
+];
+
+const PYTHON: &[Template] = &[
+    ("README.md", include_str!("templates/python/README.md")),
+    ("Makefile", include_str!("templates/python/Makefile")),
+    ("policy.py", include_str!("templates/python/policy.py")),
+    VECTORS,
+    IGNORED,
+    CONFIG,
+    TOOLS,
+    WIT,
+];
+
+fn templates(language: Language) -> &'static [Template] {
+    match language {
+        Language::Rust => RUST,
+        Language::C => C,
+        Language::Go => GO,
+        Language::Javascript => JAVASCRIPT,
+        Language::Python => PYTHON,
+    }
+}
+
+/// Writes the folder below `parent`, and answers with what to do next.
+///
+/// # Errors
+/// Where the folder is there already or cannot be written, and where the Rust SDK is not found.
+pub fn new(plugin: &NewPlugin, parent: &Path) -> anyhow::Result<String> {
+    let NewPlugin { name: Name(name), language, route, sdk } = plugin;
+    let sdk = if *language == Language::Rust { found_sdk(sdk.as_deref())? } else { String::new() };
+    let gateway = env::current_exe().map_or_else(|_| "gateway".to_owned(), |path| path.display().to_string());
+    let folder = parent.join(name);
+    ensure!(!folder.exists(), "{} is there already: choose another name, or remove it", folder.display());
+    for (path, text) in templates(*language) {
+        let text = text.replace("{{name}}", name).replace("{{route}}", &route.to_string());
+        let text = text.replace("{{gateway}}", &gateway).replace("{{sdk}}", &sdk);
+        write(&folder.join(path), &text)?;
+    }
+    Ok(next_steps(name, *language))
+}
+
+fn found_sdk(given: Option<&Path>) -> anyhow::Result<String> {
+    let built_from = Path::new(REPOSITORY).join("plugin-sdk");
+    let sdk = given.unwrap_or(&built_from);
+    let sdk = sdk.canonicalize().ok().filter(|sdk| sdk.join("Cargo.toml").is_file()).ok_or_else(|| {
+        anyhow!("there is no Rust SDK in {}: say `--sdk PATH`, the folder plugin-sdk of the repository", sdk.display())
+    })?;
+    Ok(sdk.display().to_string())
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(path, text))
+        .with_context(|| format!("{} cannot be written", path.display()))
+}
+
+fn next_steps(name: &str, language: Language) -> String {
+    let repository = Path::new(REPOSITORY).canonicalize();
+    let dist = repository.map_or_else(|_| "PLUGINS_DIRECTORY".into(), |path| path.join("plugins/dist"));
+    let dist = dist.display();
+    let mut steps = format!(
+        "{name}/ is written. Next:\n    make -C {name}\n    make -C {name} test\n    cp {name}/{name}.wasm {dist}/\n"
+    );
+    if language == Language::Javascript {
+        steps += &format!(
+            "Before the last one, give the engine room, in that gateway's gateway.yaml under `plugins.settings`:\n    {name}: {{ \
+             call_timeout_ms: 100, memory_mb: 256 }}\n"
+        );
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_for_files_and_packages_too() {
+        for good in ["a", "tic-tac-toe", "v2"] {
+            assert_eq!(good.parse::<Name>().unwrap().0, good);
+        }
+        for bad in ["", "-a", "2d", "A", "a_b", "a/b", "..", "ä", &"a".repeat(65)] {
+            assert!(bad.parse::<Name>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_to_fill_in() {
+        for language in Language::value_variants() {
+            let parent = tempfile::tempdir().unwrap();
+            let plugin = NewPlugin { name: "x".parse().unwrap(), language: *language, route: 77, sdk: None };
+            new(&plugin, parent.path()).unwrap();
+            for (path, _) in templates(*language) {
+                let text = fs::read_to_string(parent.path().join("x").join(path)).unwrap();
+                assert!(!text.contains("{{"), "{language:?}: {path}");
+            }
+            let error = new(&plugin, parent.path()).unwrap_err().to_string();
+            assert!(error.ends_with("/x is there already: choose another name, or remove it"), "{error}");
+        }
+    }
+
+    #[test]
+    fn without_the_sdk_nothing_is_written() {
+        let parent = tempfile::tempdir().unwrap();
+        let sdk = Some(parent.path().to_owned());
+        let plugin = NewPlugin { name: "x".parse().unwrap(), language: Language::Rust, route: 16, sdk };
+        let error = new(&plugin, parent.path()).unwrap_err().to_string();
+        assert!(error.contains("there is no Rust SDK in") && error.contains("`--sdk PATH`"), "{error}");
+        assert!(!parent.path().join("x").exists());
+    }
+}

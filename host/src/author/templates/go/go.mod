@@ -1,0 +1,14 @@
+module wit_component/export_gateway_policy_policy
+
+go 1.26
+
+require (
+	go.bytecodealliance.org/pkg v0.2.3
+	wit_component v0.0.0
+)
+
+// What `make` generates, and the runtime that came with the generator.
+replace (
+	go.bytecodealliance.org/pkg => ./.tools/wit-go
+	wit_component => ./build
+)

@@ -1,0 +1,41 @@
+//! Answers each packet with a greeting.
+
+use gateway_plugin_sdk::{Action, NoConfig, Packet, Policy, Rejection, Settings, export};
+
+struct Greeter;
+
+impl Policy for Greeter {
+    const NAME: &str = "{{name}}";
+    const ROUTES: &[u8] = &[{{route}}];
+    type Config = NoConfig;
+
+    fn configure(_: Settings<NoConfig>) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn on_packet(&mut self, _: &Packet, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
+        if payload.is_empty() {
+            return Err(Rejection::malformed("the payload is empty"));
+        }
+        Ok(vec![Action::reply([b"hello, ", payload].concat())])
+    }
+}
+
+export!(Greeter);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gateway_plugin_sdk::testing::{Harness, vectors};
+
+    #[test]
+    fn it_greets() {
+        let mut greeter = Harness::<Greeter>::new("{}").unwrap();
+        assert_eq!(greeter.packet({{route}}, b"world"), Ok(vec![Action::reply("hello, world")]));
+    }
+
+    #[test]
+    fn it_does_what_the_vectors_say() {
+        vectors::<Greeter>(include_str!("../vectors.json")).unwrap_or_else(|failures| panic!("{failures}"));
+    }
+}

@@ -1,0 +1,65 @@
+# The tools that plugins in languages other than Rust are built with: one version of each, installed below $(TOOLS), never for the
+# whole machine. plugins/lobby/lobby.mk uses them, and each folder that `gateway plugin new` writes has a copy of this file.
+
+TOOLS  ?= .tools
+CARGO  ?= cargo
+GO     ?= go
+NPM    ?= npm
+PYTHON ?= python3
+
+WIT_BINDGEN_VERSION     := 0.61.1
+WIT_ADAPTER_VERSION     := 46.0.1
+WASM_TOOLS_VERSION      := 1.263.0
+ZIG_VERSION             := 0.17.1
+COMPONENTIZE_PY_VERSION := 0.25.1
+
+WIT_BINDGEN     := $(TOOLS)/bin/wit-bindgen
+WIT_ADAPTER     := $(TOOLS)/wasi_snapshot_preview1.reactor.wasm
+WASM_TOOLS      := $(TOOLS)/bin/wasm-tools
+ZIG             := $(TOOLS)/zig/bin/python -m ziglang
+COMPONENTIZE_JS := $(TOOLS)/node/node_modules/.bin/componentize-js
+COMPONENTIZE_PY := $(TOOLS)/python/bin/componentize-py
+
+# For JavaScript the folder of package.json and package-lock.json, which have the versions.
+NODE_PACKAGE ?= .
+
+# What a build depends on: empty files, each of which says that this version is installed.
+GENERATOR      := $(TOOLS)/.wit-bindgen-$(WIT_BINDGEN_VERSION) $(TOOLS)/.wasm-tools-$(WASM_TOOLS_VERSION)
+ZIG_TOOLS      := $(TOOLS)/.zig-$(ZIG_VERSION)
+NODE_TOOLS     := $(TOOLS)/.node-$(firstword $(shell cksum $(NODE_PACKAGE)/package-lock.json 2>/dev/null))
+PYTHON_TOOLS   := $(TOOLS)/.componentize-py-$(COMPONENTIZE_PY_VERSION)
+
+# Unoptimised: they are built faster, run for milliseconds, and what they write is the same.
+cargo_install = CARGO_PROFILE_DEV_DEBUG=false $(CARGO) install --debug --locked --root $(TOOLS) --no-default-features
+crates        = "$${CARGO_HOME:-$$HOME/.cargo}"/registry/src/*
+
+# Go needs two more things, which came with the generator: the runtime of what it generates, and the adapter that makes of a
+# module for WASI 0.1 a component.
+$(TOOLS)/.wit-bindgen-$(WIT_BINDGEN_VERSION):
+	$(cargo_install) --features c,go --version $(WIT_BINDGEN_VERSION) wit-bindgen-cli
+	rm -rf $(TOOLS)/wit-go
+	set -- $(crates)/wit-bindgen-go-$(WIT_BINDGEN_VERSION)/src/pkg && cp -R "$$1" $(TOOLS)/wit-go
+	set -- $(crates)/wasi-preview1-component-adapter-provider-$(WIT_ADAPTER_VERSION)/artefacts/$(notdir $(WIT_ADAPTER)) && \
+		cp "$$1" $(WIT_ADAPTER)
+	touch $@
+
+$(TOOLS)/.wasm-tools-$(WASM_TOOLS_VERSION):
+	$(cargo_install) --features component --version $(WASM_TOOLS_VERSION) wasm-tools
+	touch $@
+
+# Zig for Zig, and for C, too: it brings clang, a linker and a libc for WebAssembly.
+$(ZIG_TOOLS):
+	$(PYTHON) -m venv --clear $(TOOLS)/zig
+	$(TOOLS)/zig/bin/pip install -q --disable-pip-version-check ziglang==$(ZIG_VERSION)
+	touch $@
+
+$(NODE_TOOLS):
+	mkdir -p $(TOOLS)/node
+	cp $(NODE_PACKAGE)/package.json $(NODE_PACKAGE)/package-lock.json $(TOOLS)/node
+	cd $(TOOLS)/node && $(NPM) ci --ignore-scripts --no-audit --no-fund
+	touch $@
+
+$(PYTHON_TOOLS):
+	$(PYTHON) -m venv --clear $(TOOLS)/python
+	$(TOOLS)/python/bin/pip install -q --disable-pip-version-check componentize-py==$(COMPONENTIZE_PY_VERSION)
+	touch $@
