@@ -3,13 +3,16 @@
 # make lint   what has to be clean
 # make plugins   build plugins/ into plugins/dist, where a running gateway picks them up
 # make build  the gateway, its client and the plugins
+# make bench  measure the gateway beside gateways written by hand (BENCH.md)
 
 PLUGINS ?= chat demo-chat system
 CARGO   ?= cargo
+BENCH_ROUNDS  ?= 3
+BENCH_SECONDS ?= 3
 DIST    := plugins/dist
 WASM    := target/wasm32-wasip2/plugin
 
-.PHONY: run build plugins test guests lint setup redis
+.PHONY: run build plugins test guests bench lint setup redis
 
 run: build
 	@echo
@@ -40,6 +43,11 @@ test: build guests redis
 # Plugins for the tests alone, used where they are built.
 guests: setup
 	$(CARGO) build --profile plugin --locked --target wasm32-wasip2 -p guest-chat-next -p guest-hostile -p guest-variant
+
+# Together with what is measured, so that all of it is built with the same features.
+bench: build redis
+	$(CARGO) build --release --locked -p gateway -p gateway-client -p gateway-baseline -p gateway-bench
+	@target/release/gateway-bench --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) $(BENCH_FLAGS)
 
 lint: setup
 	$(CARGO) fmt --all --check
