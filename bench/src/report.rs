@@ -38,7 +38,7 @@ impl fmt::Display for Report {
         for line in &self.machine {
             writeln!(f, "- {line}")?;
         }
-        writeln!(f, "- medians of {} rounds, {} s each", self.rounds, self.seconds)?;
+        writeln!(f, "- rounds, whose medians are told: {}, of {} s for each measurement", self.rounds, self.seconds)?;
         writeln!(f)?;
         let sections = [
             ("Server CPU per message, µs", self.costs(&self.messages, "work")),

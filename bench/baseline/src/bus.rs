@@ -9,6 +9,7 @@ use prost::Message as _;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Pipeline, PushInfo, PushKind, Value};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::task::JoinHandle;
 
 use crate::registry::Registry;
 
@@ -21,20 +22,26 @@ const BATCH: usize = 1024;
 /// A topic and a payload.
 pub(crate) type Publication = (String, Bytes);
 
-pub(crate) async fn connect(address: &str, registry: Arc<Registry>) -> Result<Sender<Publication>> {
+/// Connects. Requests are published by the task, which ends only if Redis fails.
+pub(crate) async fn connect(
+    address: &str,
+    registry: Arc<Registry>,
+) -> Result<(Sender<Publication>, JoinHandle<Result<()>>)> {
     let client = Client::open(format!("redis://{address}/?protocol=resp3"))?;
+    // The library's own limit, of half a second, is too short for a machine that is busy.
+    let config = AsyncConnectionConfig::new().set_response_timeout(None);
+    let publisher = client.get_multiplexed_async_connection_with_config(&config).await?;
     let pushes = move |push: PushInfo| deliver(&registry, push);
-    let config = AsyncConnectionConfig::new().set_push_sender(pushes);
+    let config = config.set_push_sender(pushes);
     let mut subscriber = client.get_multiplexed_async_connection_with_config(&config).await?;
     subscriber.subscribe("broadcast").await?;
-    let publisher = client.get_multiplexed_async_connection().await?;
     let (sender, receiver) = channel(QUEUE);
-    tokio::spawn(async move {
+    let publishing = tokio::spawn(async move {
         // To drop it would end the subscription.
         let _subscriber = subscriber;
         publish(publisher, receiver).await
     });
-    Ok(sender)
+    Ok((sender, publishing))
 }
 
 async fn publish(mut redis: MultiplexedConnection, mut receiver: Receiver<Publication>) -> Result<()> {

@@ -24,11 +24,14 @@ async fn main() -> anyhow::Result<()> {
     let mut arguments = env::args().skip(1);
     let (listen, redis) = arguments.next().zip(arguments.next()).context("usage: gateway-baseline LISTEN REDIS")?;
     let registry = Arc::new(Registry::default());
-    let publisher = bus::connect(&redis, Arc::clone(&registry)).await?;
+    let (publisher, mut publishing) = bus::connect(&redis, Arc::clone(&registry)).await?;
     let listener = TcpListener::bind(listen).await?;
     writeln!(stdout(), "listening on {}", listener.local_addr()?)?;
     loop {
-        let (stream, _) = listener.accept().await?;
+        let (stream, _) = tokio::select! {
+            accepted = listener.accept() => accepted?,
+            ended = &mut publishing => return ended?,
+        };
         let (registry, publisher) = (Arc::clone(&registry), publisher.clone());
         // A session that fails is over; there is nobody to tell.
         tokio::spawn(async move { session::run(stream, &registry, &publisher).await });
