@@ -4,13 +4,16 @@
 # make plugins   build plugins/ into plugins/dist, where a running gateway picks them up
 # make build  the gateway, its client and the plugins
 # make languages   what the same plugin costs in each language, measured here
+# make bench  measure the gateway beside gateways written by hand (BENCH.md)
 
 PLUGINS ?= chat demo-chat system
 CARGO   ?= cargo
+BENCH_ROUNDS  ?= 3
+BENCH_SECONDS ?= 3
 DIST    := plugins/dist
 WASM    := target/wasm32-wasip2/plugin
 
-.PHONY: run build plugins test guests lint setup redis languages
+.PHONY: run build plugins test guests bench lint setup redis languages
 
 run: build
 	@echo
@@ -41,6 +44,11 @@ test: build guests lobby redis
 # Plugins for the tests alone, used where they are built.
 guests: setup
 	$(CARGO) build --profile plugin --locked --target wasm32-wasip2 -p guest-chat-next -p guest-first -p guest-hostile -p guest-variant
+
+# Together with what is measured, so that all of it is built with the same features.
+bench: build redis
+	$(CARGO) build --release --locked -p gateway -p gateway-client -p gateway-baseline -p gateway-bench
+	@target/release/gateway-bench --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) $(BENCH_FLAGS)
 
 lint: setup
 	$(CARGO) fmt --all --check

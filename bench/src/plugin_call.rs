@@ -1,0 +1,63 @@
+//! What one call of a plugin costs, without a gateway around it.
+
+use std::fs;
+use std::time::Instant;
+
+use anyhow::{Context, anyhow, bail};
+use chat_proto::chat::ChatRequest;
+use chat_proto::common::MessageBase;
+use gateway::config::Config;
+use gateway::plugin::trial::Trial;
+use gateway::plugin::{Compiler, Described, Packet, SessionId};
+use prost::Message;
+
+use crate::contender::Folders;
+
+/// The payload, in bytes.
+const PAYLOAD: usize = 64;
+
+/// Calls of a batch, which is timed as a whole, and batches.
+const CALLS: u32 = 1000;
+const BATCHES: usize = 201;
+
+/// The nanoseconds of a chat request in the plugin `chat`, of a session that is bound: the median of many batches.
+pub(crate) fn measure(folders: &Folders) -> anyhow::Result<f64> {
+    let mut trial = trial(folders)?;
+    let payload = request()?;
+    let mut batches: Vec<f64> = (0..BATCHES).map(|_| batch(&mut trial, &payload)).collect::<anyhow::Result<_>>()?;
+    batches.sort_by(f64::total_cmp);
+    Ok(batches[BATCHES / 2])
+}
+
+/// The plugin with the settings that the gateway gives it.
+fn trial(folders: &Folders) -> anyhow::Result<Trial> {
+    let file = folders.bench.join("plugin-call.yaml");
+    fs::write(&file, folders.config(1, 1, 1))?;
+    let config = Config::read(&file)?;
+    let compiler = Compiler::new().map_err(|error| anyhow!("this machine cannot run WebAssembly: {error:#}"))?;
+    let described = Described::load(&compiler, &fs::read(folders.plugins().join("chat.wasm"))?)?;
+    let settings = config.plugin(&described.name, &described.routes);
+    let mut trial = Trial::new(&described, settings.limits)?;
+    trial.configure(&settings.json)?.map_err(|refusal| anyhow!(refusal))?;
+    Ok(trial)
+}
+
+fn request() -> anyhow::Result<Vec<u8>> {
+    let base = MessageBase { game_id: "mmo".to_owned(), user_id: 1, timestamp: 1_700_000_000_000 };
+    let mut request = ChatRequest { base: Some(base), ..ChatRequest::default() };
+    // The tag and the length of the text.
+    let text = PAYLOAD.checked_sub(request.encoded_len() + 2).context("no room for a text")?;
+    request.content = "x".repeat(text);
+    Ok(request.encode_to_vec())
+}
+
+fn batch(trial: &mut Trial, payload: &[u8]) -> anyhow::Result<f64> {
+    let packet = || Packet { seq: 1, route: 1, flags: 0, session: SessionId { high: 1, low: 2 }, user: Some(1) };
+    let began = Instant::now();
+    for _ in 0..CALLS {
+        if let Err(rejection) = trial.on_packet(packet(), payload)? {
+            bail!("the plugin chat rejects the request: {}", rejection.message);
+        }
+    }
+    Ok(began.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS))
+}

@@ -1,0 +1,91 @@
+//! Processes that run while something is measured.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use crate::contender::{Contender, Folders};
+
+/// How long a server may take to start.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often is looked whether it has.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// A process that is killed when this is dropped.
+pub(crate) struct Server {
+    child: Child,
+    /// Where it listens, on 127.0.0.1.
+    pub(crate) port: u16,
+}
+
+impl Server {
+    /// A Redis that keeps nothing. A subscriber may lag behind as far as the window of the load allows.
+    pub(crate) fn redis(folders: &Folders) -> anyhow::Result<Self> {
+        let port = free_port()?;
+        let mut command = Command::new("redis-server");
+        command
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(["--client-output-buffer-limit", "pubsub 0 0 0"])
+            .current_dir(&folders.bench)
+            .stdout(Stdio::null());
+        Self::start(command, port, || TcpStream::connect(("127.0.0.1", port)).is_ok())
+    }
+
+    /// A gateway that is connected to the Redis on that port.
+    pub(crate) fn gateway(contender: Contender, folders: &Folders, redis: u16) -> anyhow::Result<Self> {
+        let (port, admin) = (free_port()?, free_port()?);
+        let mut command = contender.command(folders, port, admin, redis)?;
+        command.stdout(Stdio::null());
+        Self::start(command, port, || match contender {
+            Contender::Gateway => is_ready(admin).unwrap_or(false),
+            // They listen when the rest is done.
+            Contender::Baseline | Contender::Node => TcpStream::connect(("127.0.0.1", port)).is_ok(),
+        })
+    }
+
+    fn start(mut command: Command, port: u16, ready: impl Fn() -> bool) -> anyhow::Result<Self> {
+        let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("{:?}", command.get_program()))?;
+        let mut server = Self { child, port };
+        let deadline = Instant::now() + PATIENCE;
+        while !ready() {
+            if let Some(status) = server.child.try_wait()? {
+                bail!("{:?} ended: {status}", command.get_program());
+            }
+            if Instant::now() > deadline {
+                bail!("{:?} is not ready", command.get_program());
+            }
+            sleep(GLANCE);
+        }
+        Ok(server)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// Whether the gateway's admin side says that the bus is connected and the plugins serve.
+fn is_ready(admin: u16) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect(("127.0.0.1", admin))?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response)?;
+    Ok(response.starts_with(b"HTTP/1.1 200"))
+}
