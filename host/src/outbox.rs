@@ -124,6 +124,11 @@ impl Outbox {
         Poll::Ready(state.closing.clone())
     }
 
+    /// To be called before the receiver itself may queue: what comes is seen by the drain that follows, so nobody has to be woken up.
+    pub fn attend(&self) {
+        self.state().receiver = None;
+    }
+
     /// Ready once the session is to end because its queue is full: waiting for the queue to empty would be in vain.
     pub fn poll_overflow(&self, cx: &mut Context<'_>) -> Poll<Closing> {
         let mut state = self.state();

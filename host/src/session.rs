@@ -125,7 +125,10 @@ impl Actor<'_> {
                     timer.as_mut().reset(Instant::now() + self.config.ping_interval.min(idle_in));
                     flow
                 }
-                message = self.socket.next() => self.read(message).await,
+                message = self.socket.next() => {
+                    self.session.outbox.attend();
+                    self.read(message).await
+                }
             };
             if let ControlFlow::Break(end) = flow {
                 return end;
@@ -214,6 +217,10 @@ async fn bounded(
     timeout: Duration,
 ) -> ControlFlow<End> {
     let mut writing = pin!(writing);
+    // Nearly every write is done at once, and needs no timer.
+    if let Some(outcome) = writing.as_mut().now_or_never() {
+        return outcome.map_or_else(|error| ControlFlow::Break(ended(&error)), ControlFlow::Continue);
+    }
     loop {
         let before = progress.written();
         let overflow = poll_fn(|cx| session.outbox.poll_overflow(cx));
@@ -262,7 +269,8 @@ async fn part(mut socket: WebSocketStream<Wire>, code: u16, mut reason: String) 
 /// Ends a connection in a way that what was written still arrives. Runs under a timeout of the caller's.
 pub(crate) async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     if stream.shutdown().await.is_ok() {
-        let mut rest = [0; 4096];
+        // Not an array: every session would hold it all its life.
+        let mut rest = vec![0; 4096];
         while matches!(stream.read(&mut rest).await, Ok(1..)) {}
     }
 }

@@ -1,8 +1,11 @@
 //! A connection that tells whether anything moves on it: a large message on a slow line is neither silence nor a reader that has
-//! stopped.
+//! stopped. And one that holds no buffer while nothing does: it reads much at once into a buffer of its thread, and keeps what was not asked
+//! for yet.
 
 use crate::uptime::now_ms;
+use bytes::Bytes;
 use std::{
+    cell::RefCell,
     io,
     pin::Pin,
     sync::{
@@ -43,14 +46,21 @@ impl Progress {
 pub struct Wire {
     stream: TcpStream,
     progress: Arc<Progress>,
+    /// What was read, but not asked for yet.
+    rest: Bytes,
+    read_bytes: usize,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Wire {
-    /// A connection on which something was heard just now.
+    /// A connection on which something was heard just now, and which reads up to `read_bytes` at once.
     #[must_use]
-    pub fn new(stream: TcpStream) -> Self {
+    pub fn new(stream: TcpStream, read_bytes: usize) -> Self {
         let progress = Progress { heard_ms: AtomicU64::new(now_ms()), written: AtomicU64::new(0) };
-        Self { stream, progress: Arc::new(progress) }
+        Self { stream, progress: Arc::new(progress), rest: Bytes::new(), read_bytes }
     }
 
     /// What has moved on it.
@@ -60,10 +70,31 @@ impl Wire {
     }
 }
 
+impl Wire {
+    fn read_into(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            if scratch.len() < self.read_bytes {
+                scratch.resize(self.read_bytes, 0);
+            }
+            let mut read = ReadBuf::new(&mut scratch[..self.read_bytes]);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+            let (asked, rest) = read.filled().split_at(read.filled().len().min(buffer.remaining()));
+            buffer.put_slice(asked);
+            self.rest = Bytes::copy_from_slice(rest);
+            Poll::Ready(Ok(()))
+        })
+    }
+}
+
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        self.progress.heard_ms.store(now_ms(), Ordering::Relaxed);
+        if self.rest.is_empty() {
+            ready!(self.read_into(cx, buffer))?;
+            self.progress.heard_ms.store(now_ms(), Ordering::Relaxed);
+        } else {
+            let taken = self.rest.len().min(buffer.remaining());
+            buffer.put_slice(&self.rest.split_to(taken));
+        }
         Poll::Ready(Ok(()))
     }
 }
