@@ -60,7 +60,7 @@ setup:
 	@rustup target list --installed | grep -qx wasm32-wasip2 || rustup target add wasm32-wasip2
 
 redis:
-	@tests/install-redis
+	@tests/install redis-server redis-server redis redis redis
 
 # The example policy in each language.
 include plugins/lobby/lobby.mk

@@ -3,18 +3,13 @@
 use std::fs;
 use std::time::Instant;
 
-use anyhow::{Context, anyhow, bail};
-use chat_proto::chat::ChatRequest;
-use chat_proto::common::MessageBase;
+use anyhow::{anyhow, bail};
 use gateway::config::Config;
 use gateway::plugin::trial::Trial;
 use gateway::plugin::{Compiler, Described, Packet, SessionId};
-use prost::Message;
+use gateway_bench::chat_request;
 
 use crate::contender::Folders;
-
-/// The payload, in bytes.
-const PAYLOAD: usize = 64;
 
 /// Calls of a batch, which is timed as a whole, and batches.
 const CALLS: u32 = 1000;
@@ -23,7 +18,7 @@ const BATCHES: usize = 201;
 /// The nanoseconds of a chat request in the plugin `chat`, of a session that is bound: the median of many batches.
 pub(crate) fn measure(folders: &Folders) -> anyhow::Result<f64> {
     let mut trial = trial(folders)?;
-    let payload = request()?;
+    let payload = chat_request();
     let mut batches: Vec<f64> = (0..BATCHES).map(|_| batch(&mut trial, &payload)).collect::<anyhow::Result<_>>()?;
     batches.sort_by(f64::total_cmp);
     Ok(batches[BATCHES / 2])
@@ -40,15 +35,6 @@ fn trial(folders: &Folders) -> anyhow::Result<Trial> {
     let mut trial = Trial::new(&described, settings.limits)?;
     trial.configure(&settings.json)?.map_err(|refusal| anyhow!(refusal))?;
     Ok(trial)
-}
-
-fn request() -> anyhow::Result<Vec<u8>> {
-    let base = MessageBase { game_id: "mmo".to_owned(), user_id: 1, timestamp: 1_700_000_000_000 };
-    let mut request = ChatRequest { base: Some(base), ..ChatRequest::default() };
-    // The tag and the length of the text.
-    let text = PAYLOAD.checked_sub(request.encoded_len() + 2).context("no room for a text")?;
-    request.content = "x".repeat(text);
-    Ok(request.encode_to_vec())
 }
 
 fn batch(trial: &mut Trial, payload: &[u8]) -> anyhow::Result<f64> {

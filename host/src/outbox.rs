@@ -4,7 +4,7 @@
 //! a gap in the numbers that something was dropped; and the queue of an idle session holds no memory.
 
 use crate::packet::{HEADER_LEN, Header};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::{
     mem,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -35,6 +35,17 @@ pub struct Outgoing {
     pub header: Header,
     /// What follows it.
     pub payload: Bytes,
+}
+
+impl Outgoing {
+    /// The packet's bytes.
+    #[must_use]
+    pub fn packet(&self) -> Bytes {
+        let mut packet = BytesMut::with_capacity(HEADER_LEN + self.payload.len());
+        packet.extend_from_slice(&self.header.encode());
+        packet.extend_from_slice(&self.payload);
+        packet.freeze()
+    }
 }
 
 /// Why a session is being closed, in the terms of RFC 6455.

@@ -4,11 +4,11 @@ use crate::{
     config,
     gateway::Gateway,
     outbox::{Closing, Outgoing},
-    packet::{HEADER_LEN, Header, ROUTE_SYSTEM},
+    packet::{Header, ROUTE_SYSTEM},
     registry::Registered,
     wire::{Progress, Wire},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use prost::Message as _;
 use std::{
@@ -180,7 +180,7 @@ impl Actor<'_> {
         let socket = &mut *self.socket;
         let writing = async {
             for outgoing in batch {
-                socket.feed(Message::Binary(encode(&outgoing))).await?;
+                socket.feed(Message::Binary(outgoing.packet())).await?;
             }
             socket.flush().await
         };
@@ -235,13 +235,6 @@ async fn bounded(
             closing = overflow => return ControlFlow::Break(closing.into()),
         }
     }
-}
-
-fn encode(outgoing: &Outgoing) -> Bytes {
-    let mut packet = BytesMut::with_capacity(HEADER_LEN + outgoing.payload.len());
-    packet.extend_from_slice(&outgoing.header.encode());
-    packet.extend_from_slice(&outgoing.payload);
-    packet.freeze()
 }
 
 fn ended(error: &Error) -> End {

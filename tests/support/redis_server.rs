@@ -119,7 +119,7 @@ fn spawn(port: u16, folder: &TempDir, password: Option<&str>) -> Child {
         .stdout(Stdio::null())
         .kill_on_drop(true)
         .spawn()
-        .expect("redis-server, which tests/install-redis installs")
+        .expect("redis-server, which `tests/install redis-server` installs")
 }
 
 /// What a backend hears.

@@ -1,0 +1,163 @@
+//! `packet-path CHAT_WASM`: each step of a packet's way, a thousand times, for callgrind to count its instructions.
+//! `bench/tests/budget.rs` runs it, and compares with `bench/budget.txt`.
+
+use std::hint::black_box;
+use std::io::{Cursor, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::{env, fs, io};
+
+use anyhow::{Context as _, anyhow, ensure};
+use bytes::Bytes;
+use chat_proto::chat::ChatResponse;
+use gateway::bus::{self, Intake};
+use gateway::config::Config;
+use gateway::gateway::{Gateway, Origin};
+use gateway::metrics::Metrics;
+use gateway::outbox::Outgoing;
+use gateway::packet::{self, Header};
+use gateway::plugin::lane::Lane;
+use gateway::plugin::{Compiler, Described, Plugin};
+use gateway::registry::{Registered, Session};
+use gateway::snapshot::Snapshot;
+use gateway_bench::chat_request;
+use prost::Message as _;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketContext};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const TIMES: usize = 1000;
+
+fn main() -> anyhow::Result<()> {
+    let wasm = env::args().nth(1).context("usage: packet-path CHAT_WASM")?;
+    Stage::new(&wasm)?.run()
+}
+
+/// A gateway with the plugin `chat` and a session, without sockets.
+struct Stage {
+    gateway: Arc<Gateway>,
+    session: Registered,
+    /// Publishes stay in it: it has room for more than there are.
+    _intake: Intake<Origin>,
+}
+
+impl Stage {
+    fn new(wasm: &str) -> anyhow::Result<Self> {
+        let config = Config::parse("games: [{ id: mmo }]").map_err(|errors| anyhow!(errors.join("; ")))?;
+        let metrics = Arc::new(Metrics::new());
+        let (publisher, intake) = bus::channel(Arc::clone(&metrics));
+        let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), publisher, config.server.max_message_bytes));
+        let compiler = Compiler::new().map_err(|error| anyhow!("{error:#}"))?;
+        let described = Arc::new(Described::load(&compiler, &fs::read(wasm)?)?);
+        let settings = config.plugin(&described.name, &described.routes);
+        let lane = Arc::new(Lane::new(Arc::clone(&described.name)));
+        let chat = Arc::new(Plugin::start(described, settings, lane, &metrics)?);
+        gateway.install(Snapshot::new(vec![chat], &metrics));
+        let session = Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), config.server.outbox);
+        let session = gateway.registry.insert(session);
+        Ok(Self { gateway, session, _intake: intake })
+    }
+
+    fn run(&self) -> anyhow::Result<()> {
+        let packet = Bytes::from([&Header { route: 1, ..Header::default() }.encode()[..], &chat_request()].concat());
+        measured_header(&packet);
+        measured_frame_in(&frames(&packet))?;
+        measured_request(&self.gateway, &self.session, &packet);
+        ensure!(self.session.user() == Some(1) && self.drained().is_empty(), "the request is not served");
+        let response = ChatResponse { target_user_id: 1, error_message: "x".repeat(60), ..ChatResponse::default() };
+        measured_delivery(&self.gateway, &Bytes::from(response.encode_to_vec()));
+        let deliveries = self.drained();
+        ensure!(deliveries.len() == TIMES, "{} deliveries", deliveries.len());
+        measured_frame_out(deliveries)
+    }
+
+    fn drained(&self) -> Vec<Outgoing> {
+        let mut batch = Vec::new();
+        match self.session.outbox.poll_drain(&mut Context::from_waker(Waker::noop()), &mut batch) {
+            Poll::Ready(_) | Poll::Pending => batch,
+        }
+    }
+}
+
+/// A header read, and that of its reply written.
+#[inline(never)]
+fn measured_header(packet: &Bytes) {
+    for _ in 0..TIMES {
+        if let Ok((header, payload)) = packet::parse(black_box(packet).clone()) {
+            black_box((header.reply(0).encode(), payload));
+        }
+    }
+}
+
+/// A masked frame to the packet in it.
+#[inline(never)]
+fn measured_frame_in(frames: &[u8]) -> anyhow::Result<()> {
+    let mut wire = Memory(Cursor::new(frames));
+    let mut socket = WebSocketContext::new(Role::Server, None);
+    for _ in 0..TIMES {
+        black_box(socket.read(&mut wire)?);
+    }
+    Ok(())
+}
+
+/// A packet to the publish that waits for the bus: header, route, the plugin's call, its actions.
+#[inline(never)]
+fn measured_request(gateway: &Arc<Gateway>, session: &Arc<Session>, packet: &Bytes) {
+    for _ in 0..TIMES {
+        black_box(gateway.on_packet(session, packet.clone()));
+    }
+}
+
+/// A message of the bus to the packet in the session's send queue: the plugin's call, the registry, the queue.
+#[inline(never)]
+fn measured_delivery(gateway: &Arc<Gateway>, message: &Bytes) {
+    for _ in 0..TIMES {
+        black_box(gateway.on_message("broadcast", message));
+    }
+}
+
+/// A packet to its frame.
+#[inline(never)]
+fn measured_frame_out(deliveries: Vec<Outgoing>) -> anyhow::Result<()> {
+    let mut wire = Memory(Cursor::new(&[]));
+    let mut socket = WebSocketContext::new(Role::Server, None);
+    for outgoing in deliveries {
+        socket.write(&mut wire, Message::Binary(outgoing.packet()))?;
+    }
+    Ok(socket.flush(&mut wire)?)
+}
+
+/// What a client sends for the packet, many times over.
+fn frames(packet: &Bytes) -> Vec<u8> {
+    let mut frames = Vec::new();
+    for i in 0..TIMES {
+        let mut frame = Frame::message(packet.clone(), OpCode::Data(Data::Binary), true);
+        frame.header_mut().mask = Some(u32::try_from(i).unwrap_or_default().to_be_bytes());
+        let _ = frame.format(&mut frames);
+    }
+    frames
+}
+
+/// A socket that brings what is given, and takes everything.
+struct Memory<'a>(Cursor<&'a [u8]>);
+
+impl Read for Memory<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Memory<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

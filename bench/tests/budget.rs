@@ -1,0 +1,94 @@
+//! What a packet's way costs in instructions, counted by callgrind against the budget in `budget.txt`: a count says the same on a busy machine,
+//! and a step that became dearer is seen in the change that made it so.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and tells what it saw")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::{env, fs};
+
+/// By how much a step may be over its budget: compilers, and the processors that code is generated for, differ by less.
+const SLACK: f64 = 1.05;
+
+/// How often `packet-path` does each step.
+const TIMES: u64 = 1000;
+
+#[test]
+fn no_step_of_a_packets_way_is_over_its_budget() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    if cfg!(not(all(target_os = "linux", target_arch = "x86_64")))
+        || Command::new("valgrind").arg("--version").output().is_err()
+    {
+        assert!(env::var("CI").is_err(), "valgrind is missing: tests/install valgrind");
+        eprintln!("SKIPPED: the budget of a packet's way is counted by valgrind, on Linux and x86-64");
+        return;
+    }
+    let budget = budget(&fs::read_to_string(root.join("bench/budget.txt")).unwrap());
+    let counted = count(root);
+    assert_eq!(
+        counted.keys().collect::<Vec<_>>(),
+        budget.keys().collect::<Vec<_>>(),
+        "the steps, and those of bench/budget.txt"
+    );
+    let mut over = Vec::new();
+    for (step, instructions) in counted {
+        let most = budget[&step];
+        eprintln!("{step:<10} {instructions:>6} instructions, the budget is {most}");
+        if instructions as f64 > most as f64 * SLACK {
+            over.push(format!("{step} takes {instructions} instructions, and {most} are its budget"));
+        }
+    }
+    assert!(
+        over.is_empty(),
+        "{}: make it cheaper, or raise bench/budget.txt and say what it is worth",
+        over.join("; ")
+    );
+}
+
+/// Lines of a step and its instructions; `#` begins a comment.
+fn budget(text: &str) -> BTreeMap<String, u64> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let entries = lines.filter_map(|line| line.split_once(' '));
+    entries.map(|(step, most)| (step.to_owned(), most.trim().parse().unwrap())).collect()
+}
+
+/// Instructions of each step, one time.
+fn count(root: &Path) -> BTreeMap<String, u64> {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("callgrind.out");
+    let run = Command::new("valgrind")
+        .args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=packet_path::measured_*"])
+        .arg(format!("--callgrind-out-file={}", out.display()))
+        .args([env!("CARGO_BIN_EXE_packet-path"), "plugins/dist/chat.wasm"])
+        .current_dir(root)
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let steps = inclusive(&fs::read_to_string(out).unwrap(), "packet_path::measured_");
+    steps.into_iter().map(|(step, instructions)| (step, instructions / TIMES)).collect()
+}
+
+/// Of each function whose name begins with `prefix` its own instructions and those of all that it calls, from callgrind's file: after a line
+/// `fn=` there is a line for each of its places, `POSITION COST`, and for each of its calls, whose cost is that of what was called.
+fn inclusive(profile: &str, prefix: &str) -> BTreeMap<String, u64> {
+    let mut costs = BTreeMap::new();
+    let mut names = BTreeMap::new();
+    let mut step = None;
+    for line in profile.lines() {
+        if let Some(function) = line.strip_prefix("fn=").or(line.strip_prefix("cfn=")) {
+            // A name is written once, `(ID) NAME`, and then referred to, `(ID)`.
+            let (id, name) = function.split_once(' ').unwrap_or((function, ""));
+            let name = if name.is_empty() { names.get(id).copied().unwrap_or_default() } else { name };
+            names.insert(id, name);
+            if line.starts_with("fn=") {
+                step = name.strip_prefix(prefix);
+            }
+        } else if let (Some(step), Some((position, cost))) = (step, line.split_once(' ')) {
+            let is_cost = position.starts_with(|c: char| c.is_ascii_digit() || "+-*".contains(c));
+            if let (true, Ok(cost)) = (is_cost, cost.parse::<u64>()) {
+                *costs.entry(step.to_owned()).or_default() += cost;
+            }
+        }
+    }
+    costs
+}
