@@ -11,7 +11,7 @@ use super::histogram::Histogram;
 use super::plan::Plan;
 use super::process::Process;
 use super::report::{Figure, Report, micros_each};
-use super::session::{self, Dialer};
+use super::session::{self, Dialer, Session};
 use super::socket::{Outlet, Reader};
 
 /// What the server has used so far.
@@ -42,13 +42,16 @@ pub(super) async fn run(plan: &Plan) -> anyhow::Result<Report> {
     let dialer = Dialer::new(plan.target.clone()).await?;
     let (mut sessions, mut outlets, mut opening) = (JoinSet::new(), Vec::new(), Histogram::new());
     let before = Meters::read(plan)?;
-    session::open_all(&dialer, plan.clients, |session, took| {
+    let mut hold = |session: Session, took| {
         opening.record(took);
         let (reader, outlet) = (session.reader, Arc::new(session.outlet));
         outlets.push(Arc::clone(&outlet));
         sessions.spawn(keep(reader, outlet));
-    })
-    .await?;
+    };
+    let first = first(plan.clients);
+    session::open_all(&dialer, first, &mut hold).await?;
+    let some = Meters::read(plan)?;
+    session::open_all(&dialer, plan.clients - first, &mut hold).await?;
     let opened = Meters::read(plan)?;
     let course = async {
         sleep(plan.warmup).await;
@@ -61,7 +64,12 @@ pub(super) async fn run(plan: &Plan) -> anyhow::Result<Report> {
         Some(ended) = sessions.join_next() => return Err(ended.unwrap_or_else(anyhow::Error::from)),
     };
     session::close_all(outlets.iter().map(Arc::as_ref), &mut sessions).await;
-    Ok(report(plan, &opening, &[before, opened, settled, end]))
+    Ok(report(plan, &opening, &[before, some, opened, settled, end]))
+}
+
+/// Sessions after which the memory of one is counted: what a server has left over from its start serves the first ones.
+fn first(clients: usize) -> usize {
+    clients / 10
 }
 
 /// Answers pings until the session ends.
@@ -74,11 +82,12 @@ async fn keep(reader: Reader, outlet: Arc<Outlet>) -> anyhow::Error {
     }
 }
 
-fn report(plan: &Plan, opening: &Histogram, [before, opened, settled, end]: &[Meters; 4]) -> Report {
+fn report(plan: &Plan, opening: &Histogram, [before, some, opened, settled, end]: &[Meters; 5]) -> Report {
     let clients = plan.clients as u64;
     let seconds = opened.seconds_since(before);
-    let grown = settled.resident_bytes.zip(before.resident_bytes);
-    let bytes_each = grown.map(|(after, before)| (after as f64 - before as f64) / clients as f64);
+    let grown = settled.resident_bytes.zip(some.resident_bytes);
+    let counted = (plan.clients - first(plan.clients)) as f64;
+    let bytes_each = grown.map(|(all, some)| (all as f64 - some as f64) / counted);
     let idle_seconds = end.seconds_since(settled);
     let idle_cpu = end.cpu_since(settled).map(|cpu| cpu.as_secs_f64() * 1e3 / idle_seconds);
     let mut report = Report::default();
