@@ -24,8 +24,9 @@ run: build
 	@echo
 	@exec target/release/gateway run --config gateway.yaml
 
+# The whole workspace is chosen, for its features: tests and benchmark then find every library, wasmtime above all, built as they want it.
 build: plugins
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked --workspace --bins
 
 # Each file is moved into place when it is whole, so that a running gateway never sees half of one.
 plugins: setup
@@ -45,9 +46,7 @@ test: build guests lobby redis
 guests: setup
 	$(CARGO) build --profile plugin --locked --target wasm32-wasip2 -p guest-chat-next -p guest-first -p guest-hostile -p guest-variant
 
-# Together with what is measured, so that all of it is built with the same features.
 bench: build redis
-	$(CARGO) build --release --locked -p gateway -p gateway-client -p gateway-baseline -p gateway-bench
 	@target/release/gateway-bench --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) $(BENCH_FLAGS)
 
 lint: setup

@@ -49,7 +49,7 @@ pub struct Config {
 pub struct Server {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// The first size of a connection's read buffer.
+    /// What is read from a connection at once.
     pub read_buffer_bytes: usize,
     /// What is gathered before it is written.
     pub write_buffer_bytes: usize,
