@@ -1,4 +1,5 @@
-;; A plugin that takes without end what no compiler's output comes near. The packet says what: "handles", "tables" or "recurse".
+;; A plugin that takes without end what no compiler's output comes near. The packet says what: "handles", "tables" or "recurse";
+;; or "5000 handles", which is not without end.
 (component
   (core module $module
     (import "own" "new" (func $new (param i32) (result i32)))
@@ -26,6 +27,7 @@
       (local $first i32)
       (local.set $first (i32.load8_u (local.get 7)))
       (if (i32.eq (local.get $first) (i32.const 0x68 (; h ;))) (then (call $handles)))
+      (if (i32.eq (local.get $first) (i32.const 0x35 (; 5 ;))) (then (call $five-thousand-handles)))
       (if (i32.eq (local.get $first) (i32.const 0x74 (; t ;))) (then (call $tables)))
       (if (i32.eq (local.get $first) (i32.const 0x72 (; r ;))) (then (drop (call $recurse (i32.const 0)))))
       (call $nothing))
@@ -35,6 +37,13 @@
       (loop $again
         (drop (call $new (i32.const 0)))
         (br $again)))
+
+    (func $five-thousand-handles
+      (local $i i32)
+      (loop $again
+        (drop (call $new (i32.const 0)))
+        (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (br_if $again (i32.lt_u (local.get $i) (i32.const 5000)))))
 
     ;; Two tables by turns, until one of them is refused.
     (func $tables
