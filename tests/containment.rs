@@ -8,10 +8,12 @@ mod bystander;
 mod corpus;
 #[path = "containment/endurance.rs"]
 mod endurance;
+#[path = "containment/loading.rs"]
+mod loading;
 #[path = "containment/quarantine.rs"]
 mod quarantine;
 
-use gateway_tests::{Gateway, Setup};
+use gateway_tests::{Gateway, Setup, put};
 use std::{fs, path::PathBuf};
 
 /// The route of `tests/guests/hostile`, and the game whose requests it hears.
@@ -24,10 +26,14 @@ fn hostile() -> PathBuf {
 
 /// Settings under which the hostile plugin misbehaves in `call` in the way `way`; `limits` are more of its keys.
 fn settings(call: &str, way: &str, limits: &str) -> Setup {
+    settings_of("hostile", call, way, limits)
+}
+
+fn settings_of(plugin: &str, call: &str, way: &str, limits: &str) -> Setup {
     let comma = if limits.is_empty() { "" } else { ", " };
-    let hostile = format!("hostile: {{ config: {{ {call}: {way} }}{comma}{limits} }}");
+    let settings = format!("{plugin}: {{ config: {{ {call}: {way} }}{comma}{limits} }}");
     let yaml = format!(
-        "games: [{{ id: mmo }}, {{ id: {GAME} }}]\nplugins: {{ directory: plugins, settings: {{ {hostile} }} }}"
+        "games: [{{ id: mmo }}, {{ id: {GAME} }}]\nplugins: {{ directory: plugins, settings: {{ {settings} }} }}"
     );
     Setup { yaml, ..Setup::default() }
 }
@@ -35,7 +41,22 @@ fn settings(call: &str, way: &str, limits: &str) -> Setup {
 /// A gateway with chat, system and the hostile plugin.
 async fn gateway(setup: Setup) -> Gateway {
     let gateway = Gateway::start(setup).await;
-    fs::copy(hostile(), gateway.plugins().join(".hostile.new")).unwrap();
-    fs::rename(gateway.plugins().join(".hostile.new"), gateway.plugin("hostile")).unwrap();
+    put(&gateway.plugin("hostile"), &fs::read(hostile()).unwrap());
     gateway
+}
+
+/// Waits until that one serves.
+async fn loaded(setup: Setup) -> Gateway {
+    let gateway = gateway(setup).await;
+    gateway.logged("plugin loaded\",\"plugin\":\"hostile").await;
+    gateway
+}
+
+/// The readme counts the corpus.
+#[test]
+fn the_readme_says_how_many_ways_to_misbehave_there_are() {
+    let readme = fs::read_to_string(gateway_tests::root().join("README.md")).unwrap();
+    let (serving, loading) = (corpus::WAYS, loading::WAYS);
+    let claim = format!("{serving} ways to misbehave while it serves and {loading} while it loads");
+    assert!(readme.contains(&claim), "it does not say: {claim}");
 }

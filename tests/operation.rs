@@ -8,6 +8,8 @@ mod command;
 mod drain;
 #[path = "operation/limits.rs"]
 mod limits;
+#[path = "operation/trace.rs"]
+mod trace;
 
 use gateway_tests::{Gateway, PATIENCE, Packet, Redis, Setup, chat_request, dist, header, put};
 use serde_json::{Value, json};

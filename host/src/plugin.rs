@@ -7,6 +7,7 @@ mod health;
 mod instance;
 pub mod lane;
 mod state;
+mod trace;
 pub mod trial;
 mod wasi;
 
@@ -86,7 +87,8 @@ impl Described {
         let linked = compiler.compile(bytes)?;
         let fault = |step| move |fault| LoadError::Fault(step, fault);
         let mut instance = Instance::new(&linked, "(new)".into(), DESCRIBE_LIMITS, None).map_err(fault("start"))?;
-        let manifest = instance.describe().map_err(fault("describe"))?;
+        let outcome = |described: &Result<_, Fault>| described.as_ref().map_or_else(Fault::outcome, |_| "ok");
+        let manifest = trace::within(&trace::describe(), || instance.describe(), outcome).map_err(fault("describe"))?;
         check_manifest(&manifest).map_err(LoadError::Manifest)?;
         let Manifest { name, version, routes } = manifest;
         Ok(Self { linked, name: name.into(), version, routes })
@@ -235,7 +237,8 @@ impl Plugin {
     /// # Errors
     /// [`Fault`] where the plugin failed; nothing has happened then.
     pub fn on_packet(&self, packet: Packet, payload: &[u8], valid: impl Valid) -> Result<Decision, Fault> {
-        self.call(|instance| instance.on_packet(packet, payload), valid)
+        let span = trace::on_packet(self, &packet);
+        trace::within(&span, || self.call(|instance| instance.on_packet(packet, payload), valid), trace::outcome)
     }
 
     /// Asks for a decision on a message of the bus.
@@ -243,7 +246,8 @@ impl Plugin {
     /// # Errors
     /// [`Fault`] where the plugin failed; nothing has happened then.
     pub fn on_message(&self, topic: &str, payload: &[u8], valid: impl Valid) -> Result<Decision, Fault> {
-        self.call(|instance| instance.on_message(topic, payload), valid)
+        let span = trace::on_message(self, topic);
+        trace::within(&span, || self.call(|instance| instance.on_message(topic, payload), valid), trace::outcome)
     }
 
     fn call(
@@ -339,8 +343,8 @@ fn configured(
     let name = Arc::clone(&described.name);
     let mut instance =
         Instance::new(&described.linked, name, settings.limits, Some(metrics)).map_err(fault("start"))?;
-    let topics = instance
-        .configure(&settings.json)
+    let span = trace::configure(&described.name, &described.version);
+    let topics = trace::within(&span, || instance.configure(&settings.json), trace::outcome)
         .map_err(fault("configure"))?
         .map_err(|refusal| LoadError::Settings(Arc::clone(&described.name), refusal))?;
     Ok((instance, topics))

@@ -1,10 +1,11 @@
 //! One row for each way to misbehave while serving: the limit that is set, what the client is answered, how the call is counted, and
 //! what the log says.
 
-use crate::{ROUTE, bystander::Bystander, gateway, settings};
-use gateway_tests::{Client, Gateway, eventually};
+use crate::{ROUTE, bystander::Bystander, gateway, loaded, settings, settings_of};
+use gateway_tests::{Client, Gateway, component, eventually, put, wat};
 
 struct Case {
+    guest: Guest,
     way: &'static str,
     limits: &'static str,
     status: u16,
@@ -12,12 +13,25 @@ struct Case {
     log: &'static str,
 }
 
+/// A plugin's name and its route.
+type Guest = (&'static str, u8);
+
+const HOSTILE: Guest = ("hostile", ROUTE);
+const ENDLESS: Guest = ("endless", 0x67);
+
 const fn case(way: &'static str, limits: &'static str, status: u16, outcome: &'static str, log: &'static str) -> Case {
-    Case { way, limits, status, outcome, log }
+    Case { guest: HOSTILE, way, limits, status, outcome, log }
 }
 
-const CASES: [Case; 32] = [
-    case("well", "", 0, "ok", "plugin swapped"),
+/// A case of the guest that is written by hand.
+const fn endless(way: &'static str, limits: &'static str, outcome: &'static str, log: &'static str) -> Case {
+    Case { guest: ENDLESS, ..case(way, limits, 8, outcome, log) }
+}
+
+/// How many there are.
+pub(crate) const WAYS: usize = CASES.len();
+
+const CASES: [Case; 35] = [
     // Time.
     case("loop", "", 8, "deadline", "it ran for more than 20 ms (`call_timeout_ms`)"),
     case("loop", "call_timeout_ms: 5", 8, "deadline", "it ran for more than 5 ms (`call_timeout_ms`)"),
@@ -29,7 +43,8 @@ const CASES: [Case; 32] = [
     case("exit", "", 8, "trap", "a policy may not exit"),
     case("divide-by-zero", "", 8, "trap", "divide by zero"),
     case("index", "", 8, "trap", "index out of bounds"),
-    case("recurse", "", 8, "trap", "wasm trap"),
+    case("recurse", "", 8, "trap", "out of bounds memory access"),
+    endless("recurse", "", "trap", "call stack exhausted"),
     // Memory.
     case("memory-at-once", "", 8, "memory", "it wanted more than 64 MiB of memory (`memory_mb`)"),
     case("memory-page-by-page", "call_timeout_ms: 1000", 8, "memory", "it wanted more than 64 MiB of memory"),
@@ -40,6 +55,16 @@ const CASES: [Case; 32] = [
         "memory",
         "it wanted more than 4 MiB of memory",
     ),
+    // Tables and handles.
+    endless("tables", "", "memory", "it wanted tables of more than 1000000 elements (`table_elements`)"),
+    endless(
+        "tables",
+        "table_elements: 1000",
+        "memory",
+        "it wanted tables of more than 1000 elements (`table_elements`)",
+    ),
+    endless("handles", "", "memory", "it wanted more than 10000 handles (`handles`)"),
+    endless("5000 handles", "handles: 4999", "memory", "it wanted more than 4999 handles (`handles`)"),
     // Answers.
     case(
         "million-actions",
@@ -76,7 +101,6 @@ const CASES: [Case; 32] = [
     // The log.
     case("log-a-million-lines", "call_timeout_ms: 5000", 0, "ok", "(`log_lines_per_s`)"),
     case("log-a-long-line", "", 0, "ok", "xxxxxxxx"),
-    case("print-a-long-line", "log_line_bytes: 100", 8, "", ""),
     // What is around it.
     case("look-around", "", 0, "ok", "plugin swapped"),
 ];
@@ -86,27 +110,30 @@ const CALLS: usize = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_way_to_misbehave_costs_its_own_call_and_nothing_else() {
-    let gateway = gateway(settings("on_packet", "nothing", "")).await;
-    gateway.logged("plugin loaded\",\"plugin\":\"hostile").await;
+    let gateway = loaded(settings("on_packet", "nothing", "")).await;
+    put(&gateway.plugin("endless"), &component(&wat("endless")));
+    gateway.logged("plugin loaded\",\"plugin\":\"endless").await;
     let bystander = Bystander::start(&gateway).await;
-    for case in CASES.iter().filter(|case| !case.outcome.is_empty()) {
+    for case in &CASES {
         check(&gateway, case).await;
     }
     bystander.finish().await;
-    gateway.metric_is("gateway_plugin_live_generations{plugin=\"hostile\"}", 1.0).await;
+    for (guest, _) in [HOSTILE, ENDLESS] {
+        gateway.metric_is(&format!("gateway_plugin_live_generations{{plugin=\"{guest}\"}}"), 1.0).await;
+    }
 }
 
 async fn check(gateway: &Gateway, case: &Case) {
-    let Case { way, limits, status, outcome, log } = case;
-    let (generation, calls) = ("gateway_plugin_generation{plugin=\"hostile\"}", calls(outcome));
+    let Case { guest: (guest, route), way, limits, status, outcome, log } = case;
+    let generation = format!("gateway_plugin_generation{{plugin=\"{guest}\"}}");
+    let calls = format!("gateway_plugin_calls_total{{plugin=\"{guest}\",outcome=\"{outcome}\"}}");
     let (before, counted, lines) =
-        (gateway.metric(generation).await, gateway.metric(&calls).await, gateway.log_lines().len());
-    // A blank line more or less makes every file another one, so that each case has a generation of its own.
-    gateway.reconfigure(&settings("on_packet", way, &with_marker(limits, before)));
-    gateway.metric_is(generation, before + 1.0).await;
+        (gateway.metric(&generation).await, gateway.metric(&calls).await, gateway.log_lines().len());
+    gateway.reconfigure(&settings_of(guest, "on_packet", way, &with_marker(limits, before)));
+    gateway.metric_is(&generation, before + 1.0).await;
     let mut client = Client::connect(gateway.address).await;
     for _ in 0..CALLS {
-        let reply = client.request(ROUTE, b"x").await;
+        let reply = client.request(*route, way.as_bytes()).await;
         assert_eq!(reply.status, *status, "{way} {limits}: {:?}", reply.payload);
         assert!(reply.payload.len() <= 1024, "{way}: a reply of {} bytes", reply.payload.len());
     }
@@ -121,14 +148,10 @@ async fn check(gateway: &Gateway, case: &Case) {
     }
 }
 
-/// Another value of a limit that does not matter here.
+/// Another value of a limit that does not matter here, so that each case has a generation of its own.
 fn with_marker(limits: &str, generation: f64) -> String {
     let comma = if limits.is_empty() { "" } else { ", " };
-    format!("{limits}{comma}handles: {}", 1000.0 + generation)
-}
-
-fn calls(outcome: &str) -> String {
-    format!("gateway_plugin_calls_total{{plugin=\"hostile\",outcome=\"{outcome}\"}}")
+    format!("{limits}{comma}log_line_bytes: {}", 4096.0 + generation)
 }
 
 #[tokio::test]
@@ -146,8 +169,7 @@ async fn a_plugin_sees_no_file_no_network_and_no_environment() {
 
 #[tokio::test]
 async fn what_it_prints_becomes_log_lines_of_bounded_length() {
-    let gateway = gateway(settings("on_packet", "print-a-long-line", "log_line_bytes: 100")).await;
-    gateway.logged("plugin loaded\",\"plugin\":\"hostile").await;
+    let gateway = loaded(settings("on_packet", "print-a-long-line", "log_line_bytes: 100")).await;
     let mut client = gateway.client().await;
     assert_eq!(client.request(ROUTE, b"").await.text(), "printed");
     // Without an end of line the text waits for one, or for the end of the instance.

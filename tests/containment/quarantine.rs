@@ -3,22 +3,20 @@
 use crate::{
     GAME, ROUTE,
     bystander::{Bystander, percentile},
-    gateway, settings,
+    loaded, settings,
 };
 use gateway_tests::{Gateway, chat_request, eventually};
 use std::time::Duration;
 
 const QUARANTINED: &str = "gateway_plugin_quarantined{plugin=\"hostile\"}";
 
-async fn loaded(call: &str, way: &str) -> Gateway {
-    let gateway = gateway(settings(call, way, "")).await;
-    gateway.logged("plugin loaded\",\"plugin\":\"hostile").await;
-    gateway
+async fn misbehaving(call: &str, way: &str) -> Gateway {
+    loaded(settings(call, way, "")).await
 }
 
 #[tokio::test]
 async fn a_plugin_that_keeps_failing_is_quarantined_until_it_is_mended() {
-    let gateway = loaded("on_packet", "panic").await;
+    let gateway = misbehaving("on_packet", "panic").await;
     let mut client = gateway.client().await;
     for _ in 0..5 {
         assert_eq!(client.request(ROUTE, b"").await.status, 8);
@@ -38,7 +36,7 @@ async fn a_plugin_that_keeps_failing_is_quarantined_until_it_is_mended() {
 
 #[tokio::test]
 async fn a_quarantined_plugin_is_tried_again_after_a_pause() {
-    let gateway = loaded("on_packet", "panic").await;
+    let gateway = misbehaving("on_packet", "panic").await;
     let mut client = gateway.client().await;
     let (mut failed, mut refused) = (0, 0);
     // Five calls, then a trial after 1 s, then another after 2 s more.
@@ -55,7 +53,8 @@ async fn a_quarantined_plugin_is_tried_again_after_a_pause() {
 
 #[tokio::test]
 async fn a_plugin_that_fails_on_every_third_call_only_is_not_quarantined() {
-    let gateway = loaded("on_packet", "every-third-call").await;
+    let gateway = misbehaving("on_packet", "every-third-call").await;
+    let bystander = Bystander::start(&gateway).await;
     let mut client = gateway.client().await;
     // Each instance counts its own calls, and each failure makes a fresh one.
     let mut failed = 0;
@@ -66,11 +65,13 @@ async fn a_plugin_that_fails_on_every_third_call_only_is_not_quarantined() {
     }
     assert!((15..=20).contains(&failed), "{failed} of 60 failed");
     assert!(gateway.metric(QUARANTINED).await < 0.5);
+    bystander.finish().await;
 }
 
 #[tokio::test]
 async fn messages_for_a_plugin_that_loops_are_dropped_and_counted_and_nobody_waits() {
-    let gateway = loaded("on_message", "loop").await;
+    let gateway = misbehaving("on_message", "loop").await;
+    let bystander = Bystander::start(&gateway).await;
     let mut client = gateway.client().await;
     for _ in 0..10 {
         client.send(1, &chat_request(GAME, 1, "x")).await;
@@ -83,6 +84,7 @@ async fn messages_for_a_plugin_that_loops_are_dropped_and_counted_and_nobody_wai
     };
     let (failed, dropped) = eventually("ten messages are accounted for", lost).await;
     assert!(failed >= 5.0 && dropped >= 1.0 && failed + dropped < 10.5, "{failed} failed, {dropped} dropped");
+    bystander.finish().await;
 }
 
 /// The README's bound is 5 ms over twice the quiet latency, on a lightly loaded machine. Here there is other work; without
@@ -110,7 +112,7 @@ async fn a_healthy_route_does_not_notice_a_plugin_that_is_slow_or_loops_for_ever
 
 /// The 99th percentile of a healthy route without and with clients that keep a bad plugin busy.
 async fn run(way: &str) -> (Duration, Duration) {
-    let gateway = loaded("on_packet", way).await;
+    let gateway = misbehaving("on_packet", way).await;
     let bystander = Bystander::start(&gateway).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let quiet = percentile(&bystander.finish().await, 99);

@@ -1,5 +1,6 @@
-//! Plugins that only tests want: `make guests` builds them, from the packages under `tests/guests`.
+//! Plugins that only tests want: `make guests` builds them, from the packages under `tests/guests`. What is WAT there is built right here.
 
+use crate::root;
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -52,6 +53,19 @@ pub fn guest(name: &str) -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let target: PathBuf = tests.ancestors().nth(3).unwrap().to_owned();
     target.join(format!("wasm32-wasip2/plugin/guest_{name}.wasm"))
+}
+
+/// The text of the guest that is written by hand in `tests/guests/NAME.wat`.
+#[must_use]
+pub fn wat(name: &str) -> String {
+    let file = root().join(format!("tests/guests/{name}.wat"));
+    fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// The component of such a text.
+#[must_use]
+pub fn component(wat: &str) -> Vec<u8> {
+    wat::parse_str(wat).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn built(name: &str) -> Vec<u8> {

@@ -12,7 +12,7 @@ pub mod wire;
 
 pub use client::{Client, Packet, header};
 pub use gateway::{DEMO_CHAT, Gateway, Setup, dist, root};
-pub use guests::{chat_next, greeter, guest, put, variant};
+pub use guests::{chat_next, component, greeter, guest, put, variant, wat};
 pub use redis_server::{Redis, Subscription};
 
 use chat_proto::{chat::ChatRequest, common::MessageBase};

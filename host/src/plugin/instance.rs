@@ -21,7 +21,7 @@ pub struct Limits {
     pub call_timeout: Duration,
     /// The linear memory an instance may have, in bytes.
     pub memory: usize,
-    /// The elements that each of its tables may have. Those of the largest guests seen, interpreters, are a tenth of the default.
+    /// The elements that its tables may have together. Those of the largest guests seen, interpreters, are a tenth of the default.
     pub table_elements: usize,
     /// The handles to resources of the host or of its own that it may hold.
     pub handles: usize,
@@ -52,14 +52,17 @@ pub enum Fault {
         /// What it then did.
         reason: String,
     },
-    /// It wanted a larger table than it may have, and did not survive the refusal.
-    #[error("it wanted a table of more than {limit} elements (`table_elements`): {reason}")]
-    Table {
+    /// It wanted larger tables than it may have, and did not survive the refusal.
+    #[error("it wanted tables of more than {limit} elements (`table_elements`): {reason}")]
+    Tables {
         /// The limit in elements.
         limit: usize,
         /// What it then did.
         reason: String,
     },
+    /// It wanted more handles than it may hold, which no guest survives.
+    #[error("it wanted more than {0} handles (`handles`)")]
+    Handles(usize),
     /// It trapped.
     #[error("{0}")]
     Trap(String),
@@ -74,7 +77,7 @@ impl Fault {
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::Deadline(_) => "deadline",
-            Self::Memory { .. } | Self::Table { .. } => "memory",
+            Self::Memory { .. } | Self::Tables { .. } | Self::Handles(_) => "memory",
             Self::Trap(_) => "trap",
             Self::Answer(_) => "invalid",
         }
@@ -174,11 +177,12 @@ fn fault(error: &wasmtime::Error, store: &Store<State>, limits: Limits, timeout:
     match (error.downcast_ref::<Trap>(), store.data().refused()) {
         (Some(Trap::Interrupt), _) => Fault::Deadline(timeout),
         (_, Some(Refused::Memory)) => Fault::Memory { limit: limits.memory, reason },
-        (_, Some(Refused::Table)) => Fault::Table { limit: limits.table_elements, reason },
-        // The library has no type for this error.
+        (_, Some(Refused::Tables)) => Fault::Tables { limit: limits.table_elements, reason },
+        // The library has no types for these errors.
         _ if reason.contains("fuel allocated for hostcalls") => {
             Fault::Answer(format!("its result is over {} MiB (`result_mb`)", limits.result >> 20))
         }
+        _ if reason.contains("store handle limit exceeded") => Fault::Handles(limits.handles),
         _ => Fault::Trap(reason),
     }
 }

@@ -13,6 +13,7 @@ use wasmtime::ResourceLimiter;
 pub(super) struct State {
     limits: Limits,
     memory_used: usize,
+    table_elements: usize,
     memory_gauge: Gauge,
     refused: Option<Refused>,
     deadline: Deadline,
@@ -25,7 +26,7 @@ pub(super) struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     Memory,
-    Table,
+    Tables,
 }
 
 impl State {
@@ -35,6 +36,7 @@ impl State {
         Self {
             limits,
             memory_used: 0,
+            table_elements: 0,
             memory_gauge,
             refused: None,
             deadline: Deadline::default(),
@@ -103,11 +105,13 @@ impl ResourceLimiter for State {
         Ok(true)
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        if desired > self.limits.table_elements {
-            self.refused = Some(Refused::Table);
+    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let more = desired - current;
+        if self.table_elements + more > self.limits.table_elements {
+            self.refused = Some(Refused::Tables);
             return Ok(false);
         }
+        self.table_elements += more;
         Ok(true)
     }
 }

@@ -1,0 +1,94 @@
+//! One row for each way to misbehave while a file or its settings are loaded, before any player is served: it is rejected for the exact
+//! reason, what was in use serves on, and a healthy route goes on beside it.
+
+use crate::{ROUTE, bystander::Bystander, loaded, settings};
+use gateway_tests::{Gateway, PATIENCE, component, put, variant, wat};
+use serde_json::{Value, json};
+use tokio::time::{self, Duration, Instant};
+
+/// How many there are.
+pub(crate) const WAYS: usize = CONFIGURE.len() + FILES.len();
+
+/// What the hostile plugin does in `configure`, and why it is rejected.
+const CONFIGURE: [(&str, &str); 10] = [
+    ("loop", "its `configure` failed: it ran for more than 5000 ms"),
+    ("panic", "its `configure` failed: error while executing at wasm backtrace: "),
+    ("exit", "its `configure` failed: error while executing at wasm backtrace: "),
+    ("divide-by-zero", "its `configure` failed: error while executing at wasm backtrace: "),
+    ("recurse", "its `configure` failed: error while executing at wasm backtrace: "),
+    ("memory-at-once", "its `configure` failed: it wanted more than 64 MiB of memory (`memory_mb`)"),
+    ("memory-page-by-page", "its `configure` failed: it wanted more than 64 MiB of memory (`memory_mb`)"),
+    ("too-many-topics", "its manifest is not valid: it subscribes to 2000 topics, and 1024 are the most"),
+    ("illegal-topic", "its manifest is not valid: it subscribes to \"a\\nb\", and a topic is 1 to 256 bytes"),
+    ("refuse", "it refuses its settings (plugins.settings.hostile.config): config.configure: this is refused"),
+];
+
+/// New files, and why they are rejected.
+const FILES: [(fn() -> Vec<u8>, &str); 5] = [
+    (|| faulty("loops_in", "describe"), "its `describe` failed: it ran for more than 5000 ms"),
+    (|| faulty("traps_in", "describe"), "its `describe` failed: error while executing at wasm backtrace: "),
+    (|| edited("(export \"on-message\" (func $on-message))", ""), "it cannot be linked: "),
+    (
+        || edited("(table $two 0 funcref)", "(table $two 1000001 funcref)"),
+        "its `start` failed: it wanted tables of more than 1000000 elements (`table_elements`)",
+    ),
+    (
+        || edited("(memory (export \"memory\") 1)", "(memory (export \"memory\") 1025)"),
+        "its `start` failed: it wanted more than 64 MiB of memory (`memory_mb`)",
+    ),
+];
+
+fn faulty(fault: &str, call: &str) -> Vec<u8> {
+    variant(&json!({ "name": "newcomer", "version": "1", "routes": [0x68], fault: call }))
+}
+
+/// The guest that is written by hand, with a change.
+fn edited(old: &str, new: &str) -> Vec<u8> {
+    let text = wat("endless");
+    assert!(text.contains(old), "{old} is not in it");
+    component(&text.replace(old, new))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_bad_configure_is_rejected_and_the_settings_before_serve_on() {
+    let gateway = loaded(settings("on_packet", "well", "")).await;
+    let bystander = Bystander::start(&gateway).await;
+    for (way, because) in CONFIGURE {
+        let lines = gateway.log_lines().len();
+        gateway.reconfigure(&settings("configure", way, ""));
+        rejected(&gateway, lines, "hostile.wasm", because).await;
+    }
+    bystander.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_bad_file_is_rejected_and_nobody_notices() {
+    let gateway = loaded(settings("on_packet", "well", "")).await;
+    let bystander = Bystander::start(&gateway).await;
+    for (file, because) in FILES {
+        let lines = gateway.log_lines().len();
+        put(&gateway.plugin("newcomer"), &file());
+        rejected(&gateway, lines, "newcomer.wasm", because).await;
+    }
+    bystander.finish().await;
+}
+
+/// Waits for the reason in the log after `lines` lines. The hostile plugin serves as before.
+async fn rejected(gateway: &Gateway, lines: usize, file: &str, because: &str) {
+    // To find out that a call never ends takes seconds of a processor, which on a machine that is busy is far longer.
+    let deadline = Instant::now() + 3 * PATIENCE;
+    let line = loop {
+        let rejection = |line: &Value| line.to_string().contains("plugin rejected");
+        if let Some(line) = gateway.log_lines().into_iter().skip(lines).find(rejection) {
+            break line;
+        }
+        assert!(Instant::now() < deadline, "it is not rejected: {because}");
+        time::sleep(Duration::from_millis(10)).await;
+    };
+    assert_eq!(line["fields"]["file"], file);
+    let message = line["fields"]["message"].as_str().unwrap();
+    let (_, why) = message.split_once(": ").unwrap();
+    assert!(why.starts_with(because), "{message}");
+    let reply = gateway.client().await.request(ROUTE, b"").await;
+    assert_eq!((reply.status, reply.text()), (0, "well"));
+}
