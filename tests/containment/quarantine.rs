@@ -87,10 +87,9 @@ async fn messages_for_a_plugin_that_loops_are_dropped_and_counted_and_nobody_wai
     bystander.finish().await;
 }
 
-/// The README's bound is 5 ms over twice the quiet latency, on a lightly loaded machine. Here there is other work; without
-/// containment it would be four clients' 20 ms calls on two threads, over and over.
+/// The README's bound. Without containment it would be four clients' 20 ms calls on two threads, over and over.
 fn bound(quiet: Duration) -> Duration {
-    2 * quiet + Duration::from_millis(25)
+    2 * quiet + Duration::from_millis(5)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
