@@ -56,15 +56,25 @@ const CASES: [Case; 35] = [
         "it wanted more than 4 MiB of memory",
     ),
     // Tables and handles.
-    endless("tables", "", "memory", "it wanted tables of more than 1000000 elements (`table_elements`)"),
+    endless(
+        "tables",
+        "call_timeout_ms: 1000",
+        "memory",
+        "it wanted tables of more than 1000000 elements (`table_elements`)",
+    ),
     endless(
         "tables",
         "table_elements: 1000",
         "memory",
         "it wanted tables of more than 1000 elements (`table_elements`)",
     ),
-    endless("handles", "", "memory", "it wanted more than 10000 handles (`handles`)"),
-    endless("5000 handles", "handles: 4999", "memory", "it wanted more than 4999 handles (`handles`)"),
+    endless("handles", "call_timeout_ms: 1000", "memory", "it wanted more than 10000 handles (`handles`)"),
+    endless(
+        "5000 handles",
+        "handles: 4999, call_timeout_ms: 1000",
+        "memory",
+        "it wanted more than 4999 handles (`handles`)",
+    ),
     // Answers.
     case(
         "million-actions",

@@ -23,8 +23,11 @@ const CONFIGURE: [(&str, &str); 10] = [
     ("refuse", "it refuses its settings (plugins.settings.hostile.config): config.configure: this is refused"),
 ];
 
+/// Makes a file's content.
+type Content = fn() -> Vec<u8>;
+
 /// New files, and why they are rejected.
-const FILES: [(fn() -> Vec<u8>, &str); 5] = [
+const FILES: [(Content, &str); 5] = [
     (|| faulty("loops_in", "describe"), "its `describe` failed: it ran for more than 5000 ms"),
     (|| faulty("traps_in", "describe"), "its `describe` failed: error while executing at wasm backtrace: "),
     (|| edited("(export \"on-message\" (func $on-message))", ""), "it cannot be linked: "),
