@@ -1,11 +1,10 @@
 //! A clock that fits into an atomic.
 
-use rustix::time::{ClockId, clock_gettime};
+use std::{sync::LazyLock, time::Instant};
 
-/// Milliseconds since some moment before this process; never 0, so that 0 may mean never. It steps every few milliseconds, as the kernel's
-/// timer does, and costs a fifth of an exact one.
+/// Milliseconds since some moment before the first call; never 0, so that 0 may mean never.
 #[must_use]
 pub fn now_ms() -> u64 {
-    let now = clock_gettime(ClockId::MonotonicCoarse);
-    now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000 + 1
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
