@@ -7,7 +7,7 @@ use crate::{
     bus::{self, Publisher},
     metrics::Metrics,
     packet::{self, Header, Status},
-    plugin::{Decision, Packet, Plugin, SessionId},
+    plugin::{Decision, Packet, Seat, SessionId},
     registry::{Registry, Session},
     snapshot::Snapshot,
     throttle::Throttle,
@@ -114,23 +114,27 @@ impl Gateway {
             return Err(Refusal::NoRoute(header.route));
         };
         route.received.inc();
-        let Some(lane) = route.plugin.aside() else {
-            return self.decide(&route.plugin, session, header, &payload).map(|()| None);
-        };
+        if let Some(seat) = route.plugin.here() {
+            return self.decide(seat, session, header, &payload).map(|()| None);
+        }
+        if route.plugin.is_barred() {
+            return Err(Refusal::Quarantined);
+        }
         let (done, aside) = oneshot::channel();
         let (gateway, plugin, session) = (Arc::clone(self), Arc::clone(&route.plugin), Arc::clone(session));
         let job = move || {
-            if let Err(refusal) = gateway.decide(&plugin, &session, header, &payload) {
+            if let Err(refusal) = gateway.decide(plugin.beside(), &session, header, &payload) {
                 gateway.refuse(&session, header, &refusal);
             }
             // An error means that the session has ended meanwhile.
             let _ = done.send(());
         };
-        lane.submit(Box::new(job)).map_err(|_| Refusal::Busy)?;
+        route.plugin.lane().submit(Box::new(job)).map_err(|_| Refusal::Busy)?;
         Ok(Some(aside))
     }
 
-    fn decide(&self, plugin: &Plugin, session: &Arc<Session>, header: Header, payload: &Bytes) -> Result<(), Refusal> {
+    fn decide(&self, seat: Seat<'_>, session: &Arc<Session>, header: Header, payload: &Bytes) -> Result<(), Refusal> {
+        let plugin = seat.plugin;
         if !plugin.admits() {
             return Err(Refusal::Quarantined);
         }
@@ -144,7 +148,7 @@ impl Gateway {
         };
         let call = Call { plugin, origin: Some((session, header)), payload };
         let valid = |decision: &Decision| self.valid(plugin, true, decision);
-        self.perform(&call, plugin.on_packet(packet, payload, valid))
+        self.perform(&call, seat.on_packet(packet, payload, valid))
     }
 
     /// Hands a message of the bus to whoever subscribes to its topic, and answers with how many those are.
@@ -152,13 +156,14 @@ impl Gateway {
         let snapshot = self.snapshot.load();
         let subscribers = snapshot.subscribers(topic);
         for plugin in subscribers {
-            let Some(lane) = plugin.aside_in_order() else {
-                self.hear(plugin, topic, payload);
+            if let Some(seat) = plugin.here_in_order() {
+                self.hear(seat, topic, payload);
                 continue;
-            };
-            let (gateway, plugin) = (Arc::clone(self), Arc::clone(plugin));
+            }
+            let (gateway, heard_by) = (Arc::clone(self), Arc::clone(plugin));
             let (topic, payload) = (topic.to_owned(), payload.clone());
-            if lane.submit(Box::new(move || gateway.hear(&plugin, &topic, &payload))).is_err() {
+            let job = move || gateway.hear(heard_by.beside(), &topic, &payload);
+            if plugin.lane().submit(Box::new(job)).is_err() {
                 self.metrics.dropped("plugin_busy", 1);
                 if let Some(held_back) = self.refusals.permit() {
                     tracing::warn!(held_back, "bus message dropped: its plugin is slow, and too much waits for it");
@@ -168,13 +173,14 @@ impl Gateway {
         subscribers.len()
     }
 
-    fn hear(&self, plugin: &Plugin, topic: &str, payload: &Bytes) {
+    fn hear(&self, seat: Seat<'_>, topic: &str, payload: &Bytes) {
+        let plugin = seat.plugin;
         if !plugin.admits() {
             return self.metrics.dropped("plugin_quarantined", 1);
         }
         let call = Call { plugin, origin: None, payload };
         let valid = |decision: &Decision| self.valid(plugin, false, decision);
-        let Err(refusal) = self.perform(&call, plugin.on_message(topic, payload, valid)) else { return };
+        let Err(refusal) = self.perform(&call, seat.on_message(topic, payload, valid)) else { return };
         let reason = if matches!(refusal, Refusal::Fault) { "message_fault" } else { "message_rejected" };
         self.metrics.refused(reason);
         if let Some(held_back) = self.refusals.permit() {

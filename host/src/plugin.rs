@@ -6,6 +6,7 @@ mod component;
 mod health;
 mod instance;
 pub mod lane;
+mod pool;
 mod state;
 mod trace;
 pub mod trial;
@@ -17,15 +18,15 @@ pub use instance::{Decision, Fault, Limits};
 
 use crate::{
     metrics::{Metrics, PluginMetrics},
-    sharded::Sharded,
     throttle::Throttle,
 };
 use component::Linked;
 use health::{Change, Health};
 use instance::Instance;
 use lane::Lane;
+use pool::{Held, Pool};
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -124,18 +125,13 @@ pub trait Valid: FnOnce(&Decision) -> Result<(), String> {}
 
 impl<F: FnOnce(&Decision) -> Result<(), String>> Valid for F {}
 
-/// Where an instance waits for its next call.
-type Slot = Mutex<Option<Box<Instance>>>;
-
 /// One generation of a plugin: a file's code with its settings. It lives until the last call that uses it is over.
 pub struct Plugin {
     described: Arc<Described>,
     settings: Settings,
     /// The topics that it subscribes to.
     pub topics: Vec<String>,
-    /// One per worker thread, so that the lock is free whenever it is taken. Not thread-locals: those would outlive the plugin
-    /// on threads that have nothing to do.
-    slots: Sharded<Slot>,
+    pool: Pool,
     health: Health,
     lane: Arc<Lane>,
     metrics: PluginMetrics,
@@ -144,7 +140,7 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    /// Starts a generation: one instance is made and configured, which shows that it can be.
+    /// Starts a generation: every instance that it will call is made and configured, so that no player waits for that.
     ///
     /// # Errors
     /// [`LoadError`] where the plugin fails or refuses its settings.
@@ -155,16 +151,19 @@ impl Plugin {
         metrics: &Metrics,
     ) -> Result<Self, LoadError> {
         let metrics = metrics.plugin(&described.name);
-        let (instance, topics) = configured(&described, &settings, &metrics)?;
-        check_topics(&topics).map_err(LoadError::Manifest)?;
-        let slots = Sharded::<Slot>::default();
-        *lock(slots.own()) = Some(Box::new(instance));
+        let mut topics = Vec::new();
+        let pool = Pool::filled(|| {
+            let (instance, its_topics) = configured(&described, &settings, &metrics)?;
+            check_topics(&its_topics).map_err(LoadError::Manifest)?;
+            topics = its_topics;
+            Ok(instance)
+        })?;
         metrics.live_generations.inc();
         Ok(Self {
             described,
             settings,
             topics,
-            slots,
+            pool,
             health: Health::default(),
             lane,
             metrics,
@@ -208,10 +207,16 @@ impl Plugin {
         self.settings.limits.actions
     }
 
-    /// Whether it may be asked: not while it is in quarantine, but for a trial now and then.
+    /// Whether it may be asked: not while it is in quarantine, but for a trial now and then. The one who asks has to make the call.
     #[must_use]
     pub fn admits(&self) -> bool {
         self.health.admits()
+    }
+
+    /// Whether nobody may ask it yet.
+    #[must_use]
+    pub fn is_barred(&self) -> bool {
+        self.health.is_barred()
     }
 
     /// Whether it is in quarantine.
@@ -220,53 +225,28 @@ impl Plugin {
         self.health.is_quarantined()
     }
 
-    /// Where its calls have to run, if not right here: aside while it is slow.
+    /// An instance for a call right here. Nothing while the plugin is slow, or where no instance waits: then the call has to run on its lane.
     #[must_use]
-    pub fn aside(&self) -> Option<&Lane> {
-        self.health.is_slow().then_some(&*self.lane)
+    pub fn here(&self) -> Option<Seat<'_>> {
+        if self.health.is_slow() { None } else { self.pool.waiting().map(|slot| Seat { plugin: self, slot }) }
     }
 
     /// The same for messages, of which none may overtake another.
     #[must_use]
-    pub fn aside_in_order(&self) -> Option<&Lane> {
-        (self.health.is_slow() || self.lane.is_busy()).then_some(&*self.lane)
+    pub fn here_in_order(&self) -> Option<Seat<'_>> {
+        if self.lane.is_busy() { None } else { self.here() }
     }
 
-    /// Asks for a decision on a packet. `valid` says what is wrong with one that nobody could carry out.
-    ///
-    /// # Errors
-    /// [`Fault`] where the plugin failed; nothing has happened then.
-    pub fn on_packet(&self, packet: Packet, payload: &[u8], valid: impl Valid) -> Result<Decision, Fault> {
-        let span = trace::on_packet(self, &packet);
-        trace::within(&span, || self.call(|instance| instance.on_packet(packet, payload), valid), trace::outcome)
+    /// An instance for a call on the lane, which is where one that failed is replaced: that may take as long as loading.
+    #[must_use]
+    pub fn beside(&self) -> Seat<'_> {
+        Seat { plugin: self, slot: self.pool.empty_or_waiting() }
     }
 
-    /// Asks for a decision on a message of the bus.
-    ///
-    /// # Errors
-    /// [`Fault`] where the plugin failed; nothing has happened then.
-    pub fn on_message(&self, topic: &str, payload: &[u8], valid: impl Valid) -> Result<Decision, Fault> {
-        let span = trace::on_message(self, topic);
-        trace::within(&span, || self.call(|instance| instance.on_message(topic, payload), valid), trace::outcome)
-    }
-
-    fn call(
-        &self,
-        call: impl FnOnce(&mut Instance) -> Result<Decision, Fault>,
-        valid: impl Valid,
-    ) -> Result<Decision, Fault> {
-        let began = Instant::now();
-        let (result, busy) = self.call_in(&mut self.slot(), call);
-        let took = began.elapsed();
-        let result = result.and_then(|decision| valid(&decision).map(|()| decision).map_err(Fault::Answer));
-        self.metrics.seconds.observe(took);
-        self.note(busy, result.is_err());
-        match &result {
-            Ok(Ok(_)) => self.metrics.ok.inc(),
-            Ok(Err(_)) => self.metrics.rejected.inc(),
-            Err(fault) => self.metrics.calls(fault.outcome()).inc(),
-        };
-        result
+    /// Where calls run that are not for the threads that serve players.
+    #[must_use]
+    pub fn lane(&self) -> &Lane {
+        &self.lane
     }
 
     fn note(&self, busy: Duration, failed: bool) {
@@ -284,41 +264,6 @@ impl Plugin {
         }
     }
 
-    /// The slot of this thread, or another one while that is taken: a lane's thread is not one of the workers.
-    fn slot(&self) -> MutexGuard<'_, Option<Box<Instance>>> {
-        let free = self.slots.own_first().find_map(|slot| match slot.try_lock() {
-            Ok(slot) => Some(slot),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        });
-        free.unwrap_or_else(|| lock(self.slots.own()))
-    }
-
-    /// Leaves the instance in its slot only if it answered: after a fault or a panic the next call makes a fresh one. Answers with the
-    /// time for which it kept the thread busy, too.
-    fn call_in(
-        &self,
-        slot: &mut Option<Box<Instance>>,
-        call: impl FnOnce(&mut Instance) -> Result<Decision, Fault>,
-    ) -> (Result<Decision, Fault>, Duration) {
-        let (mut instance, starting) = match slot.take() {
-            Some(instance) => (instance, Duration::ZERO),
-            None => {
-                let began = Instant::now();
-                match self.instance() {
-                    Ok(instance) => (Box::new(instance), began.elapsed()),
-                    Err(fault) => return (Err(fault), began.elapsed()),
-                }
-            }
-        };
-        let decision = call(&mut instance);
-        let busy = starting + instance.busy();
-        if decision.is_ok() {
-            *slot = Some(instance);
-        }
-        (decision, busy)
-    }
-
     fn instance(&self) -> Result<Instance, Fault> {
         match configured(&self.described, &self.settings, &self.metrics) {
             Ok((instance, _)) => Ok(instance),
@@ -331,6 +276,75 @@ impl Plugin {
 impl Drop for Plugin {
     fn drop(&mut self) {
         self.metrics.live_generations.dec();
+    }
+}
+
+/// An instance that is held for one call.
+pub struct Seat<'a> {
+    /// Whose it is.
+    pub plugin: &'a Plugin,
+    slot: Held<'a>,
+}
+
+impl Seat<'_> {
+    /// Asks for a decision on a packet. `valid` says what is wrong with one that nobody could carry out.
+    ///
+    /// # Errors
+    /// [`Fault`] where the plugin failed; nothing has happened then.
+    pub fn on_packet(self, packet: Packet, payload: &[u8], valid: impl Valid) -> Result<Decision, Fault> {
+        let span = trace::on_packet(self.plugin, &packet);
+        trace::within(&span, || self.call(|instance| instance.on_packet(packet, payload), valid), trace::outcome)
+    }
+
+    /// Asks for a decision on a message of the bus.
+    ///
+    /// # Errors
+    /// [`Fault`] where the plugin failed; nothing has happened then.
+    pub fn on_message(self, topic: &str, payload: &[u8], valid: impl Valid) -> Result<Decision, Fault> {
+        let span = trace::on_message(self.plugin, topic);
+        trace::within(&span, || self.call(|instance| instance.on_message(topic, payload), valid), trace::outcome)
+    }
+
+    fn call(
+        mut self,
+        call: impl FnOnce(&mut Instance) -> Result<Decision, Fault>,
+        valid: impl Valid,
+    ) -> Result<Decision, Fault> {
+        let began = Instant::now();
+        let (result, busy) = self.call_instance(call);
+        let took = began.elapsed();
+        let Self { plugin, slot } = self;
+        drop(slot);
+        let result = result.and_then(|decision| valid(&decision).map(|()| decision).map_err(Fault::Answer));
+        let metrics = &plugin.metrics;
+        metrics.seconds.observe(took);
+        plugin.note(busy, result.is_err());
+        match &result {
+            Ok(Ok(_)) => metrics.ok.inc(),
+            Ok(Err(_)) => metrics.rejected.inc(),
+            Err(fault) => metrics.calls(fault.outcome()).inc(),
+        };
+        result
+    }
+
+    /// Leaves the instance in its slot only if it answered. Answers with the time for which it kept the thread busy, too.
+    fn call_instance(
+        &mut self,
+        call: impl FnOnce(&mut Instance) -> Result<Decision, Fault>,
+    ) -> (Result<Decision, Fault>, Duration) {
+        let mut instance = match self.slot.take() {
+            Some(instance) => instance,
+            None => match self.plugin.instance() {
+                Ok(instance) => Box::new(instance),
+                Err(fault) => return (Err(fault), Duration::ZERO),
+            },
+        };
+        let decision = call(&mut instance);
+        let busy = instance.busy();
+        if decision.is_ok() {
+            *self.slot = Some(instance);
+        }
+        (decision, busy)
     }
 }
 
@@ -368,9 +382,4 @@ pub fn is_topic(topic: &str) -> bool {
     let has_control = topic.bytes().fold(false, |found, byte| found | byte.is_ascii_control())
         || (!topic.is_ascii() && topic.contains(char::is_control));
     (1..=256).contains(&topic.len()) && !has_control
-}
-
-fn lock(slot: &Slot) -> MutexGuard<'_, Option<Box<Instance>>> {
-    // A panic leaves the slot empty, which is a state like any other.
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,7 +11,7 @@ pub(crate) const WAYS: usize = CONFIGURE.len() + FILES.len();
 
 /// What the hostile plugin does in `configure`, and why it is rejected.
 const CONFIGURE: [(&str, &str); 10] = [
-    ("loop", "its `configure` failed: it ran for more than 5000 ms"),
+    ("loop", "its `configure` failed: it ran for more than 5 s"),
     ("panic", "its `configure` failed: error while executing at wasm backtrace: "),
     ("exit", "its `configure` failed: error while executing at wasm backtrace: "),
     ("divide-by-zero", "its `configure` failed: error while executing at wasm backtrace: "),
@@ -28,7 +28,7 @@ type Content = fn() -> Vec<u8>;
 
 /// New files, and why they are rejected.
 const FILES: [(Content, &str); 5] = [
-    (|| faulty("loops_in", "describe"), "its `describe` failed: it ran for more than 5000 ms"),
+    (|| faulty("loops_in", "describe"), "its `describe` failed: it ran for more than 5 s"),
     (|| faulty("traps_in", "describe"), "its `describe` failed: error while executing at wasm backtrace: "),
     (|| edited("(export \"on-message\" (func $on-message))", ""), "it cannot be linked: "),
     (

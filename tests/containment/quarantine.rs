@@ -93,8 +93,9 @@ fn bound(quiet: Duration) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_healthy_route_does_not_notice_a_plugin_that_is_slow_or_loops_for_ever() {
-    for way in ["slow", "loop"] {
+async fn a_healthy_route_does_not_notice_a_plugin_that_is_slow_or_loops_for_ever_or_starts_slowly() {
+    // The last one fails now and then, and takes long to start again.
+    for way in ["slow", "loop", "every-third-call, configure: slow-start"] {
         // Other work on the machine disturbs a single run: one of five has to be within the bound.
         let mut runs = Vec::new();
         for _ in 0..5 {

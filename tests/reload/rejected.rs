@@ -177,7 +177,7 @@ async fn a_plugin_that_traps_in_configure_is_rejected() {
 
 #[tokio::test]
 async fn a_plugin_that_never_ends_its_describe_is_rejected() {
-    let because = "its `describe` failed: it ran for more than 5000 ms";
+    let because = "its `describe` failed: it ran for more than 5 s";
     rejected_bytes(&faulty(&json!({ "loops_in": "describe" })), because).await;
 }
 

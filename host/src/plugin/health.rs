@@ -58,6 +58,12 @@ impl Health {
         slow
     }
 
+    /// Whether it may not be asked, not even as a trial.
+    pub(super) fn is_barred(&self) -> bool {
+        let at = self.trial_at.load(Ordering::Relaxed);
+        at != 0 && now_ms() < at
+    }
+
     /// Whether it may be asked. In quarantine one call in each pause may, as a trial.
     pub(super) fn admits(&self) -> bool {
         let at = self.trial_at.load(Ordering::Relaxed);

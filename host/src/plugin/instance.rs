@@ -35,7 +35,7 @@ pub struct Limits {
     pub log_lines_per_s: u32,
 }
 
-/// The processor time that each call of loading may take: instantiation, `describe` and `configure`.
+/// The processor time that each step of loading may take: instantiation, `describe` and `configure`.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A call that did not end with an answer. The instance is lost.
@@ -44,6 +44,9 @@ pub enum Fault {
     /// It ran past its deadline.
     #[error("it ran for more than {} ms (`call_timeout_ms`)", .0.as_millis())]
     Deadline(Duration),
+    /// It ran past the deadline of loading.
+    #[error("it ran for more than {} s, which no step of loading may take", LOAD_TIMEOUT.as_secs())]
+    Loading,
     /// It wanted more memory than it may have, and did not survive the refusal.
     #[error("it wanted more than {} MiB of memory (`memory_mb`): {reason}", .limit >> 20)]
     Memory {
@@ -76,13 +79,18 @@ impl Fault {
     #[must_use]
     pub fn outcome(&self) -> &'static str {
         match self {
-            Self::Deadline(_) => "deadline",
+            Self::Deadline(_) | Self::Loading => "deadline",
             Self::Memory { .. } | Self::Tables { .. } | Self::Handles(_) => "memory",
             Self::Trap(_) => "trap",
             Self::Answer(_) => "invalid",
         }
     }
 }
+
+/// The call of an export.
+trait Call<R>: FnOnce(&Exports, &mut Store<State>) -> wasmtime::Result<R> {}
+
+impl<R, F: FnOnce(&Exports, &mut Store<State>) -> wasmtime::Result<R>> Call<R> for F {}
 
 /// A live instance.
 pub(super) struct Instance {
@@ -122,26 +130,24 @@ impl Instance {
                 gauge.inc();
                 Ok(Self { store, exports, limits, clock: Arc::clone(linked.clock()), gauge })
             }
-            Err(error) => Err(fault(&error, &store, limits, LOAD_TIMEOUT)),
+            Err(error) => Err(fault(&error, &store, limits, Fault::Loading)),
         }
     }
 
     pub(super) fn describe(&mut self) -> Result<Manifest, Fault> {
-        self.call(LOAD_TIMEOUT, |exports, store| exports.gateway_policy_policy().call_describe(store))
+        self.load(|exports, store| exports.gateway_policy_policy().call_describe(store))
     }
 
     pub(super) fn configure(&mut self, settings: &str) -> Result<Result<Vec<String>, String>, Fault> {
-        self.call(LOAD_TIMEOUT, |exports, store| exports.gateway_policy_policy().call_configure(store, settings))
+        self.load(|exports, store| exports.gateway_policy_policy().call_configure(store, settings))
     }
 
     pub(super) fn on_packet(&mut self, packet: Packet, payload: &[u8]) -> Result<Decision, Fault> {
-        let timeout = self.limits.call_timeout;
-        self.call(timeout, |exports, store| exports.gateway_policy_policy().call_on_packet(store, packet, payload))
+        self.call(|exports, store| exports.gateway_policy_policy().call_on_packet(store, packet, payload))
     }
 
     pub(super) fn on_message(&mut self, topic: &str, payload: &[u8]) -> Result<Decision, Fault> {
-        let timeout = self.limits.call_timeout;
-        self.call(timeout, |exports, store| exports.gateway_policy_policy().call_on_message(store, topic, payload))
+        self.call(|exports, store| exports.gateway_policy_policy().call_on_message(store, topic, payload))
     }
 
     /// How long the last call kept its thread busy, up to a tick.
@@ -149,13 +155,16 @@ impl Instance {
         self.store.data_mut().deadline().busy()
     }
 
-    fn call<R>(
-        &mut self,
-        timeout: Duration,
-        call: impl FnOnce(&Exports, &mut Store<State>) -> wasmtime::Result<R>,
-    ) -> Result<R, Fault> {
+    fn load<R>(&mut self, call: impl Call<R>) -> Result<R, Fault> {
+        begin(&mut self.store, &self.clock, LOAD_TIMEOUT);
+        call(&self.exports, &mut self.store).map_err(|error| fault(&error, &self.store, self.limits, Fault::Loading))
+    }
+
+    fn call<R>(&mut self, call: impl Call<R>) -> Result<R, Fault> {
+        let timeout = self.limits.call_timeout;
         begin(&mut self.store, &self.clock, timeout);
-        call(&self.exports, &mut self.store).map_err(|error| fault(&error, &self.store, self.limits, timeout))
+        let too_late = Fault::Deadline(timeout);
+        call(&self.exports, &mut self.store).map_err(|error| fault(&error, &self.store, self.limits, too_late))
     }
 }
 
@@ -171,11 +180,11 @@ fn begin(store: &mut Store<State>, clock: &Clock, timeout: Duration) {
     store.set_epoch_deadline(1);
 }
 
-fn fault(error: &wasmtime::Error, store: &Store<State>, limits: Limits, timeout: Duration) -> Fault {
+fn fault(error: &wasmtime::Error, store: &Store<State>, limits: Limits, too_late: Fault) -> Fault {
     // With `:#` the chain of causes; the backtrace of the guest's functions comes first in it.
     let reason = format!("{error:#}").replace('\n', " ");
     match (error.downcast_ref::<Trap>(), store.data().refused()) {
-        (Some(Trap::Interrupt), _) => Fault::Deadline(timeout),
+        (Some(Trap::Interrupt), _) => too_late,
         (_, Some(Refused::Memory)) => Fault::Memory { limit: limits.memory, reason },
         (_, Some(Refused::Tables)) => Fault::Tables { limit: limits.table_elements, reason },
         // The library has no types for these errors.

@@ -129,6 +129,11 @@ fn misbehave(way: &str, call: u32) -> String {
             while began.elapsed() < Duration::from_millis(15) {}
             "slow".to_owned()
         }
+        "slow-start" => {
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_millis(200) {}
+            "started".to_owned()
+        }
         "sleep" => {
             thread::sleep(Duration::from_secs(3600));
             "slept".to_owned()
