@@ -8,11 +8,13 @@ mod reconfigure;
 #[path = "reload/rejected.rs"]
 mod rejected;
 
-use gateway_tests::{Gateway, Setup, dist, greeter, put};
+use gateway_tests::{Gateway, PATIENCE, Setup, dist, greeter, put};
+use notify::{EventKind, RecursiveMode, Watcher, event::AccessKind};
 use std::{
     fs,
     os::unix::fs::symlink,
     path::Path,
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -136,6 +138,47 @@ async fn a_half_written_file_is_loaded_when_it_is_whole() {
     std::io::Write::write_all(&mut file, rest).unwrap();
     assert_eq!(client.answers_until(3, 0, "2").await, answers(&[(0, "1"), (0, "2")]));
     gateway.metric_is(&generation("system"), 2.0).await;
+}
+
+/// A component with 48 MiB behind it that mean nothing, and take a while to read.
+fn padded(mut component: Vec<u8>) -> Vec<u8> {
+    const PADDING: u32 = 48 << 20;
+    // A custom section: its id, its length as five bytes of LEB128, and a name of no bytes.
+    let length = PADDING + 1;
+    component.push(0);
+    component.extend((0..5).map(|i| (length >> (7 * i) & 0x7f) as u8 | if i < 4 { 0x80 } else { 0 }));
+    component.resize(component.len() + length as usize, 0);
+    component
+}
+
+/// What was read of a file while it changed is neither used nor held against it.
+#[tokio::test]
+async fn a_file_replaced_while_it_is_read_is_read_again() {
+    let gateway = start(vec![("system.wasm", greeter("system", "0", &[3]))]).await;
+    let mut client = gateway.client().await;
+    let file = gateway.plugin("system");
+    let (opened, openings) = mpsc::channel();
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let event = event.unwrap();
+        if matches!(event.kind, EventKind::Access(AccessKind::Open(_))) {
+            let _ = opened.send(event.paths);
+        }
+    })
+    .unwrap();
+    watcher.watch(gateway.plugins().as_path(), RecursiveMode::NonRecursive).unwrap();
+    let replace: [fn(&Path, &[u8]); 2] = [|file, content| fs::write(file, content).unwrap(), put];
+    for (i, replace) in replace.iter().cycle().take(6).enumerate() {
+        put(&file, &padded(greeter("system", &format!("read {i}"), &[3])));
+        while !openings.recv_timeout(PATIENCE).unwrap().contains(&file) {}
+        let version = format!("replaced {i}");
+        replace(&file, &greeter("system", &version, &[3]));
+        client.answers_until(3, 0, &version).await;
+        while openings.try_recv().is_ok() {}
+    }
+    let lines = gateway.log_lines();
+    let with = |text: &str| lines.iter().filter(|line| line.to_string().contains(text)).count();
+    assert_eq!(with("rejected"), 0, "{lines:?}");
+    assert!(with("\"version\":\"read ") < 12, "each file was whole when it was read, so that nothing was tried");
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ pub mod server;
 pub mod auth;
 pub mod handshake;
 pub mod session;
+pub mod socket;
 pub mod wire;
 
 pub mod outbox;

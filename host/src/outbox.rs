@@ -87,6 +87,8 @@ struct State {
     pushes: u32,
     closing: Option<Closing>,
     receiver: Option<Waker>,
+    /// The receiver will look again by itself.
+    looks: bool,
     warned: Option<Instant>,
 }
 
@@ -121,11 +123,10 @@ impl Outbox {
     pub fn poll_drain(&self, cx: &mut Context<'_>, batch: &mut Vec<Outgoing>) -> Poll<Option<Closing>> {
         let mut state = self.state();
         if state.queue.is_empty() && state.closing.is_none() {
-            if !state.receiver.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                state.receiver = Some(cx.waker().clone());
-            }
+            state.wait(cx);
             return Poll::Pending;
         }
+        state.looks = true;
         state.bytes = 0;
         if batch.is_empty() {
             mem::swap(batch, &mut state.queue);
@@ -137,7 +138,7 @@ impl Outbox {
 
     /// To be called before the receiver itself may queue: what comes is seen by the drain that follows, so nobody has to be woken up.
     pub fn attend(&self) {
-        self.state().receiver = None;
+        self.state().looks = true;
     }
 
     /// Ready once the session is to end because its queue is full: waiting for the queue to empty would be in vain.
@@ -146,9 +147,7 @@ impl Outbox {
         if let Some(closing) = state.closing.as_ref().filter(|closing| closing.cause == OVERFLOW) {
             return Poll::Ready(closing.clone());
         }
-        if !state.receiver.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            state.receiver = Some(cx.waker().clone());
-        }
+        state.wait(cx);
         Poll::Pending
     }
 
@@ -192,9 +191,21 @@ impl State {
         due
     }
 
+    /// The receiver is to be woken up, once, when something changes.
+    fn wait(&mut self, cx: &Context<'_>) {
+        self.looks = false;
+        match &mut self.receiver {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+
     fn wake(&mut self) {
-        if let Some(waker) = self.receiver.take() {
-            waker.wake();
+        if !self.looks
+            && let Some(waker) = &self.receiver
+        {
+            self.looks = true;
+            waker.wake_by_ref();
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Accepts connections, gives each a task, and at the end lets all of them go in good order.
 
 use crate::{
-    auth::Verifier, config, gateway::Gateway, handshake, outbox::Closing, registry::Session, session,
+    auth::Verifier, config, gateway::Gateway, handshake, outbox::Closing, registry::Session, session, socket::Socket,
     throttle::Throttle, wire::Wire,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -10,18 +10,10 @@ use tokio::{
     task::{JoinError, JoinSet},
     time::{self, Instant},
 };
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::protocol::{Role, WebSocketConfig},
-};
 use tokio_util::sync::CancellationToken;
 
 /// The pause after an accept that failed, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// What the WebSocket library takes from a connection at a time. It keeps a buffer of this size for each, busy or not; what is read from the
-/// socket at once is the connection's own business.
-const SIP: usize = 512;
 
 /// Serves the listener until `stop`, then drains: no connection is accepted any more, send queues empty, sessions close with 1001.
 /// What is left after the configured time is cut off.
@@ -118,18 +110,7 @@ async fn connection(
             return None;
         }
     };
-    let limits = WebSocketConfig::default()
-        .read_buffer_size(SIP)
-        .write_buffer_size(server.write_buffer_bytes)
-        .max_message_size(Some(server.max_message_bytes))
-        .max_frame_size(Some(server.max_message_bytes));
-    let socket = WebSocketStream::from_partially_read(
-        Wire::new(stream, server.read_buffer_bytes),
-        upgraded.early,
-        Role::Server,
-        Some(limits),
-    )
-    .await;
+    let socket = Socket::new(Wire::new(stream, server.read_buffer_bytes), upgraded.early, server);
     let session = gateway.registry.insert(Session::new(remote, server.outbox));
     if let Some(user) = upgraded.user {
         // A fresh session is bound to nobody, so this cannot be refused.

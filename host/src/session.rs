@@ -6,14 +6,15 @@ use crate::{
     outbox::{Closing, Outgoing},
     packet::{Header, ROUTE_SYSTEM},
     registry::Registered,
-    wire::{Progress, Wire},
+    socket::Socket,
+    wire::Progress,
 };
 use bytes::Bytes;
-use futures_util::{FutureExt, SinkExt, StreamExt};
+use futures_util::FutureExt;
 use prost::Message as _;
 use std::{
     future::{Future, poll_fn},
-    mem,
+    iter, mem,
     ops::ControlFlow,
     pin::pin,
     sync::Arc,
@@ -23,13 +24,10 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{self, Instant},
 };
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        Error, Message,
-        error::{CapacityError, ProtocolError},
-        protocol::CloseFrame,
-    },
+use tungstenite::{
+    Error, Message,
+    error::{CapacityError, ProtocolError},
+    protocol::CloseFrame,
 };
 
 /// Packets that are read before others get their turn on the thread.
@@ -62,12 +60,12 @@ impl From<Closing> for End {
 
 /// Serves a connection until it ends, and answers with the reason.
 pub async fn run(
-    mut socket: WebSocketStream<Wire>,
+    mut socket: Socket,
     session: Registered,
     gateway: &Arc<Gateway>,
     config: &config::Server,
 ) -> &'static str {
-    let progress = socket.get_ref().progress();
+    let progress = socket.progress();
     let mut actor = Actor { socket: &mut socket, progress, session: &session, gateway, config, batch: Vec::new() };
     let End { cause, told } = match actor.welcome().await {
         ControlFlow::Continue(()) => actor.serve().await,
@@ -85,7 +83,7 @@ pub async fn run(
 }
 
 struct Actor<'a> {
-    socket: &'a mut WebSocketStream<Wire>,
+    socket: &'a mut Socket,
     progress: Arc<Progress>,
     session: &'a Registered,
     gateway: &'a Arc<Gateway>,
@@ -125,7 +123,7 @@ impl Actor<'_> {
                     timer.as_mut().reset(Instant::now() + self.config.ping_interval.min(idle_in));
                     flow
                 }
-                message = self.socket.next() => {
+                message = self.socket.message() => {
                     self.session.outbox.attend();
                     self.read(message).await
                 }
@@ -137,21 +135,21 @@ impl Actor<'_> {
     }
 
     /// Serves a message and those that are ready behind it, as long as the answers do not pile up.
-    async fn read(&mut self, first: Option<Result<Message, Error>>) -> ControlFlow<End> {
+    async fn read(&mut self, first: Result<Message, Error>) -> ControlFlow<End> {
         self.on_message(first).await?;
         for _ in 1..BATCH {
+            let Some(message) = self.socket.message_at_hand().await else { break };
+            self.on_message(message).await?;
             if self.session.outbox.queued_bytes() >= self.config.write_buffer_bytes {
                 break;
             }
-            let Some(message) = self.socket.next().now_or_never() else { break };
-            self.on_message(message).await?;
         }
         ControlFlow::Continue(())
     }
 
-    async fn on_message(&mut self, message: Option<Result<Message, Error>>) -> ControlFlow<End> {
+    async fn on_message(&mut self, message: Result<Message, Error>) -> ControlFlow<End> {
         let end = match message {
-            Some(Ok(Message::Binary(packet))) => match self.gateway.on_packet(self.session, packet) {
+            Ok(Message::Binary(packet)) => match self.gateway.on_packet(self.session, packet) {
                 None => return ControlFlow::Continue(()),
                 Some(aside) => match aside.await {
                     Ok(()) => return ControlFlow::Continue(()),
@@ -159,16 +157,15 @@ impl Actor<'_> {
                 },
             },
             // The pong has been queued. Whoever does not read pongs is not read from either.
-            Some(Ok(Message::Ping(_))) => {
-                let flushing = self.socket.flush();
+            Ok(Message::Ping(_)) => {
+                let flushing = self.socket.write(iter::empty());
                 return bounded(flushing, &self.progress, self.session, self.config.idle_timeout).await;
             }
-            Some(Ok(Message::Pong(_) | Message::Frame(_))) => return ControlFlow::Continue(()),
-            Some(Ok(Message::Text(_))) => End::told("text", 1003, "packets are binary messages"),
+            Ok(Message::Pong(_) | Message::Frame(_)) => return ControlFlow::Continue(()),
+            Ok(Message::Text(_)) => End::told("text", 1003, "packets are binary messages"),
             // What is told then is the client's own frame, as the answer to it.
-            Some(Ok(Message::Close(_))) => End::told("closed", 1000, ""),
-            Some(Err(error)) => ended(&error),
-            None => End::silent("closed"),
+            Ok(Message::Close(_)) => End::told("closed", 1000, ""),
+            Err(error) => ended(&error),
         };
         ControlFlow::Break(end)
     }
@@ -177,13 +174,7 @@ impl Actor<'_> {
     async fn write(&mut self) -> ControlFlow<End> {
         let batch = mem::take(&mut self.batch);
         let count = batch.len();
-        let socket = &mut *self.socket;
-        let writing = async {
-            for outgoing in batch {
-                socket.feed(Message::Binary(outgoing.packet())).await?;
-            }
-            socket.flush().await
-        };
+        let writing = self.socket.write(batch.iter().map(|outgoing| Message::Binary(outgoing.packet())));
         let flow = bounded(writing, &self.progress, self.session, self.config.idle_timeout).await;
         if flow.is_continue() {
             self.gateway.metrics.sent.inc_by(count as u64);
@@ -204,7 +195,7 @@ impl Actor<'_> {
         if self.progress.silence() >= self.config.idle_timeout {
             return ControlFlow::Break(End::told("idle", 1001, "idle: nothing was heard for too long"));
         }
-        let ping = self.socket.send(Message::Ping(Bytes::new()));
+        let ping = self.socket.write(iter::once(Message::Ping(Bytes::new())));
         bounded(ping, &self.progress, self.session, self.config.idle_timeout).await
     }
 }
@@ -251,12 +242,13 @@ fn ended(error: &Error) -> End {
 
 /// Says good-bye, then reads on until the other side has closed: to close with bytes unread would reset the connection, and the
 /// close frame could be lost on the way.
-async fn part(mut socket: WebSocketStream<Wire>, code: u16, mut reason: String) {
+async fn part(mut socket: Socket, code: u16, mut reason: String) {
     reason.truncate(reason.floor_char_boundary(123));
     // Where the other side has closed by itself, its frame is answered by the flush instead. Errors mean that it is gone.
-    let _ = socket.close(Some(CloseFrame { code: code.into(), reason: reason.into() })).await;
-    let _ = socket.flush().await;
-    linger(socket.get_mut()).await;
+    let close = CloseFrame { code: code.into(), reason: reason.into() };
+    let _ = socket.write(iter::once(Message::Close(Some(close)))).await;
+    let _ = socket.write(iter::empty()).await;
+    linger(socket.wire()).await;
 }
 
 /// Ends a connection in a way that what was written still arrives. Runs under a timeout of the caller's.

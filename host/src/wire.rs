@@ -48,6 +48,8 @@ pub struct Wire {
     progress: Arc<Progress>,
     /// What was read, but not asked for yet.
     rest: Bytes,
+    /// The last read left room in its buffer.
+    drained: bool,
     read_bytes: usize,
 }
 
@@ -60,7 +62,7 @@ impl Wire {
     #[must_use]
     pub fn new(stream: TcpStream, read_bytes: usize) -> Self {
         let progress = Progress { heard_ms: AtomicU64::new(now_ms()), written: AtomicU64::new(0) };
-        Self { stream, progress: Arc::new(progress), rest: Bytes::new(), read_bytes }
+        Self { stream, progress: Arc::new(progress), rest: Bytes::new(), drained: false, read_bytes }
     }
 
     /// What has moved on it.
@@ -68,9 +70,13 @@ impl Wire {
     pub fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
     }
-}
 
-impl Wire {
+    /// Whether all that had been received at the last read has been handed over.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.drained && self.rest.is_empty()
+    }
+
     fn read_into(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         SCRATCH.with_borrow_mut(|scratch| {
             if scratch.len() < self.read_bytes {
@@ -81,6 +87,7 @@ impl Wire {
             let (asked, rest) = read.filled().split_at(read.filled().len().min(buffer.remaining()));
             buffer.put_slice(asked);
             self.rest = Bytes::copy_from_slice(rest);
+            self.drained = read.remaining() > 0;
             Poll::Ready(Ok(()))
         })
     }
