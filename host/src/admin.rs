@@ -105,7 +105,9 @@ async fn backend(game: &Game) -> serde_json::Value {
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let metrics = &admin.gateway.metrics;
-    metrics.sessions.set(i64::try_from(admin.gateway.registry.len()).unwrap_or(i64::MAX));
+    let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    metrics.sessions.set(gauge(admin.gateway.registry.len()));
+    metrics.bus_queued.set(gauge(admin.gateway.waiting_publishes()));
     match metrics.encode() {
         Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, OPENMETRICS)], text),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], error.to_string()),

@@ -13,7 +13,6 @@ use crate::{
     server,
 };
 use anyhow::Context;
-use bytes::Bytes;
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
@@ -31,8 +30,8 @@ const BUS_DRAIN: Duration = Duration::from_secs(5);
 /// What keeps it from starting, such as a port that is taken.
 pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new());
-    let (publisher, intake) = bus::channel(Arc::clone(&metrics));
-    let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), publisher, config.server.max_message_bytes));
+    let queue = Arc::<bus::Queue<_>>::default();
+    let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), Arc::clone(&queue), config.server.max_message_bytes));
 
     let plugins = Arc::new(Reports::default());
     let catalog = Catalog::new(compiler()?, Arc::clone(&metrics));
@@ -40,11 +39,8 @@ pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
 
     let health = Arc::new(bus::Health::new(metrics));
     let bus_stop = CancellationToken::new();
-    let receiver = Arc::clone(&gateway);
-    let deliver: bus::Deliver = Arc::new(move |topic: &str, payload: &Bytes| receiver.on_message(topic, payload));
-    let topics = gateway.topics();
-    let bus =
-        tokio::spawn(bus::run(config.redis.clone(), intake, topics, deliver, Arc::clone(&health), bus_stop.clone()));
+    let (redis, topics, handler) = (config.redis.clone(), gateway.topics(), Arc::clone(&gateway));
+    let bus = tokio::spawn(bus::run(redis, queue, topics, handler, Arc::clone(&health), bus_stop.clone()));
 
     let stop = CancellationToken::new();
     let listener = bind("server.host and server.port", config.server.listen).await?;

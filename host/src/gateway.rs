@@ -4,7 +4,7 @@ mod actions;
 mod refusal;
 
 use crate::{
-    bus::{self, Publisher},
+    bus,
     metrics::Metrics,
     packet::{self, Header, Status},
     plugin::{Decision, Packet, Seat, SessionId},
@@ -18,6 +18,7 @@ use bytes::Bytes;
 use refusal::Refusal;
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::{oneshot, watch};
+use uuid::Uuid;
 
 /// What every session and the bus share.
 pub struct Gateway {
@@ -27,22 +28,31 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     snapshot: ArcSwap<Snapshot>,
     topics: watch::Sender<BTreeSet<String>>,
-    bus: Publisher<Origin>,
+    bus: Arc<bus::Queue<Origin>>,
     max_message_bytes: usize,
     refusals: Throttle,
 }
 
 /// The packet that a publish came from, to be answered if the bus does not take it.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Origin {
-    session: Arc<Session>,
+    /// Its id, not the session itself: two threads would write its count of references for each packet.
+    session: Uuid,
     header: Header,
 }
 
-impl bus::Origin for Origin {
-    fn refused(&self, why: &'static str, metrics: &Metrics) {
-        let header = self.header.reply(Status::Unavailable as u16);
-        queued(metrics, &self.session, self.session.outbox.reply(header, Bytes::from_static(why.as_bytes())));
+impl bus::Handler for Arc<Gateway> {
+    type Origin = Origin;
+
+    fn message(&self, topic: &str, body: &Bytes) -> usize {
+        self.on_message(topic, body)
+    }
+
+    fn refused(&self, origin: &Origin, why: &'static str) {
+        if let Some(session) = self.registry.session(origin.session) {
+            let header = origin.header.reply(Status::Unavailable as u16);
+            queued(&self.metrics, &session, session.outbox.reply(header, Bytes::from_static(why.as_bytes())));
+        }
     }
 }
 
@@ -53,7 +63,7 @@ pub type Aside = oneshot::Receiver<()>;
 impl Gateway {
     /// A gateway that serves no route yet.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, bus: Publisher<Origin>, max_message_bytes: usize) -> Self {
+    pub fn new(metrics: Arc<Metrics>, bus: Arc<bus::Queue<Origin>>, max_message_bytes: usize) -> Self {
         Self {
             registry: Arc::default(),
             snapshot: ArcSwap::from_pointee(Snapshot::new(Vec::new(), &metrics)),
@@ -86,6 +96,12 @@ impl Gateway {
     #[must_use]
     pub fn topics(&self) -> watch::Receiver<BTreeSet<String>> {
         self.topics.subscribe()
+    }
+
+    /// How many publishes wait for the bus.
+    #[must_use]
+    pub fn waiting_publishes(&self) -> usize {
+        self.bus.len()
     }
 
     /// Serves one packet, or answers it with the reason why not. The session's next packet has to wait for what this answers with.

@@ -37,6 +37,7 @@ pub mod metrics;
 pub mod sharded;
 pub mod throttle;
 pub mod uptime;
+pub mod wakeup;
 
 pub mod app;
 pub mod author;

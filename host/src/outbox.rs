@@ -3,12 +3,18 @@
 //! Not a channel of tokio's: a push gets its number in the same step in which it is queued or dropped, so that a client sees by
 //! a gap in the numbers that something was dropped; and the queue of an idle session holds no memory.
 
-use crate::packet::{HEADER_LEN, Header};
+use crate::{
+    packet::{HEADER_LEN, Header},
+    wakeup::Wakeup,
+};
 use bytes::{Bytes, BytesMut};
 use std::{
     mem,
-    sync::{Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -78,17 +84,16 @@ pub enum Outcome {
 pub struct Outbox {
     limits: Limits,
     state: Mutex<State>,
+    /// Those that wait. Written under the lock.
+    bytes: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct State {
     queue: Vec<Outgoing>,
-    bytes: usize,
     pushes: u32,
     closing: Option<Closing>,
-    receiver: Option<Waker>,
-    /// The receiver will look again by itself.
-    looks: bool,
+    receiver: Wakeup,
     warned: Option<Instant>,
 }
 
@@ -96,12 +101,12 @@ impl Outbox {
     /// An empty queue.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, state: Mutex::default() }
+        Self { limits, state: Mutex::default(), bytes: AtomicUsize::new(0) }
     }
 
     /// Queues a reply.
     pub fn reply(&self, header: Header, payload: Bytes) -> Outcome {
-        self.state().push(self.limits, header, payload)
+        self.queue(&mut self.state(), header, payload)
     }
 
     /// Queues a push under the session's next delivery number, which is spent even where the queue is full.
@@ -109,36 +114,45 @@ impl Outbox {
         let mut state = self.state();
         state.pushes = state.pushes.wrapping_add(1);
         let header = Header::push(route, state.pushes);
-        state.push(self.limits, header, payload)
+        self.queue(&mut state, header, payload)
     }
 
     /// Lets the session end once what is queued has been sent. The first call decides the code.
     pub fn close(&self, closing: Closing) {
         let mut state = self.state();
         state.closing.get_or_insert(closing);
-        state.wake();
+        state.receiver.wake();
     }
 
     /// Moves what is queued to the end of `batch`; ready once there is something, or once the session is to end.
     pub fn poll_drain(&self, cx: &mut Context<'_>, batch: &mut Vec<Outgoing>) -> Poll<Option<Closing>> {
         let mut state = self.state();
         if state.queue.is_empty() && state.closing.is_none() {
-            state.wait(cx);
+            state.receiver.wait(cx);
             return Poll::Pending;
         }
-        state.looks = true;
-        state.bytes = 0;
+        state.receiver.attend();
+        Poll::Ready(self.take(&mut state, batch))
+    }
+
+    /// The same for what is queued right now, which may be nothing.
+    pub fn drain(&self, batch: &mut Vec<Outgoing>) -> Option<Closing> {
+        self.take(&mut self.state(), batch)
+    }
+
+    fn take(&self, state: &mut State, batch: &mut Vec<Outgoing>) -> Option<Closing> {
+        self.bytes.store(0, Ordering::Relaxed);
         if batch.is_empty() {
             mem::swap(batch, &mut state.queue);
         } else {
             batch.append(&mut state.queue);
         }
-        Poll::Ready(state.closing.clone())
+        state.closing.clone()
     }
 
-    /// To be called before the receiver itself may queue: what comes is seen by the drain that follows, so nobody has to be woken up.
+    /// To be called before the receiver itself may queue: what comes is seen by the drain that has to follow, so nobody is woken up.
     pub fn attend(&self) {
-        self.state().looks = true;
+        self.state().receiver.attend();
     }
 
     /// Ready once the session is to end because its queue is full: waiting for the queue to empty would be in vain.
@@ -147,14 +161,34 @@ impl Outbox {
         if let Some(closing) = state.closing.as_ref().filter(|closing| closing.cause == OVERFLOW) {
             return Poll::Ready(closing.clone());
         }
-        state.wait(cx);
+        state.receiver.wait(cx);
         Poll::Pending
     }
 
     /// The bytes that wait.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        self.state().bytes
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn queue(&self, state: &mut State, header: Header, payload: Bytes) -> Outcome {
+        if state.closing.is_some() {
+            return Outcome::Closed;
+        }
+        let Limits { messages, bytes, close_when_full } = self.limits;
+        let len = self.queued_bytes() + HEADER_LEN + payload.len();
+        if state.queue.len() >= messages || len > bytes {
+            if close_when_full {
+                let reason = "too slow: the send queue is full".to_owned();
+                state.closing = Some(Closing { code: 1013, reason, cause: OVERFLOW });
+                state.receiver.wake();
+            }
+            return Outcome::Full { warn: state.may_warn() };
+        }
+        self.bytes.store(len, Ordering::Relaxed);
+        state.queue.push(Outgoing { header, payload });
+        state.receiver.wake();
+        Outcome::Queued
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -164,25 +198,6 @@ impl Outbox {
 }
 
 impl State {
-    fn push(&mut self, limits: Limits, header: Header, payload: Bytes) -> Outcome {
-        if self.closing.is_some() {
-            return Outcome::Closed;
-        }
-        let len = HEADER_LEN + payload.len();
-        if self.queue.len() >= limits.messages || self.bytes + len > limits.bytes {
-            if limits.close_when_full {
-                let reason = "too slow: the send queue is full".to_owned();
-                self.closing = Some(Closing { code: 1013, reason, cause: OVERFLOW });
-                self.wake();
-            }
-            return Outcome::Full { warn: self.may_warn() };
-        }
-        self.bytes += len;
-        self.queue.push(Outgoing { header, payload });
-        self.wake();
-        Outcome::Queued
-    }
-
     fn may_warn(&mut self) -> bool {
         let due = self.warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL);
         if due {
@@ -190,29 +205,12 @@ impl State {
         }
         due
     }
-
-    /// The receiver is to be woken up, once, when something changes.
-    fn wait(&mut self, cx: &Context<'_>) {
-        self.looks = false;
-        match &mut self.receiver {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
-    }
-
-    fn wake(&mut self) {
-        if !self.looks
-            && let Some(waker) = &self.receiver
-        {
-            self.looks = true;
-            waker.wake_by_ref();
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::task::Waker;
 
     const LIMITS: Limits = Limits { messages: 2, bytes: 100, close_when_full: false };
 

@@ -9,7 +9,7 @@
 //! | 5      | u8   | flags  | reserved, ignored            | bit 0: a reply                                         |
 //! | 6      | u16  | status | reserved, ignored            | 0, else why the request was refused                    |
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 /// The length of the header in bytes.
 pub const HEADER_LEN: usize = 8;
@@ -92,9 +92,9 @@ pub fn parse(mut packet: Bytes) -> Result<(Header, Bytes), TooShort> {
     let Some(&[s0, s1, s2, s3, route, flags, t0, t1]) = packet.first_chunk() else {
         return Err(TooShort(packet.len()));
     };
-    let payload = packet.split_off(HEADER_LEN);
+    packet.advance(HEADER_LEN);
     let seq = u32::from_be_bytes([s0, s1, s2, s3]);
-    Ok((Header { seq, route, flags, status: u16::from_be_bytes([t0, t1]) }, payload))
+    Ok((Header { seq, route, flags, status: u16::from_be_bytes([t0, t1]) }, packet))
 }
 
 #[cfg(test)]

@@ -135,8 +135,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_ends_its_session_alone_and_is_counted() {
         let metrics = Arc::new(Metrics::new());
-        let (publisher, _intake) = bus::channel(Arc::clone(&metrics));
-        let gateway = Gateway::new(metrics, publisher, 1024);
+        let gateway = Gateway::new(metrics, Arc::<bus::Queue<_>>::default(), 1024);
         let limits = Limits { messages: 1, bytes: 1, close_when_full: false };
         let session = || gateway.registry.insert(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits));
         let (broken, whole) = (session(), session());

@@ -11,9 +11,9 @@ use std::{env, fs, io};
 use anyhow::{Context as _, anyhow, ensure};
 use bytes::Bytes;
 use chat_proto::chat::ChatResponse;
-use gateway::bus::{self, Intake};
+use gateway::bus::Queue;
 use gateway::config::Config;
-use gateway::gateway::{Gateway, Origin};
+use gateway::gateway::Gateway;
 use gateway::metrics::Metrics;
 use gateway::outbox::Outgoing;
 use gateway::packet::{self, Header};
@@ -42,16 +42,15 @@ fn main() -> anyhow::Result<()> {
 struct Stage {
     gateway: Arc<Gateway>,
     session: Registered,
-    /// Publishes stay in it: it has room for more than there are.
-    _intake: Intake<Origin>,
 }
 
 impl Stage {
     fn new(wasm: &str) -> anyhow::Result<Self> {
         let config = Config::parse("games: [{ id: mmo }]").map_err(|errors| anyhow!(errors.join("; ")))?;
         let metrics = Arc::new(Metrics::new());
-        let (publisher, intake) = bus::channel(Arc::clone(&metrics));
-        let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), publisher, config.server.max_message_bytes));
+        // Publishes stay in it: it has room for more than there are.
+        let queue = Arc::<Queue<_>>::default();
+        let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), queue, config.server.max_message_bytes));
         let compiler = Compiler::new().map_err(|error| anyhow!("{error:#}"))?;
         let described = Arc::new(Described::load(&compiler, &fs::read(wasm)?)?);
         let settings = config.plugin(&described.name, &described.routes);
@@ -60,7 +59,7 @@ impl Stage {
         gateway.install(Snapshot::new(vec![chat], &metrics));
         let session = Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), config.server.outbox);
         let session = gateway.registry.insert(session);
-        Ok(Self { gateway, session, _intake: intake })
+        Ok(Self { gateway, session })
     }
 
     fn run(&self) -> anyhow::Result<()> {

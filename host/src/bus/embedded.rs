@@ -1,6 +1,10 @@
 //! The bus in the process itself: for a first try, for development, and for a gateway whose backends are plugins.
 
-use super::{Deliver, Direction, Health, Intake, Origin};
+use super::{
+    Direction, Handler, Health, Intake,
+    queue::{Batch, Publication},
+};
+use bytes::Bytes;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -8,30 +12,28 @@ use tokio_util::sync::CancellationToken;
 const BATCH: usize = 256;
 
 /// Hands each publish to those who subscribe to its topic, in order.
-pub(super) async fn run<O: Origin>(
-    mut intake: Intake<O>,
-    deliver: Deliver,
-    health: Arc<Health>,
-    stop: CancellationToken,
-) {
-    intake.set_away(false);
+pub(super) async fn run<H: Handler>(intake: &Intake<H>, health: Arc<Health>, stop: CancellationToken) {
     health.set(Direction::Publish, None);
     health.set(Direction::Subscribe, None);
-    let mut batch = Vec::new();
+    let mut batch = Batch::default();
     loop {
         tokio::select! {
             biased;
-            taken = intake.take(&mut batch, BATCH) => if taken == 0 { return },
-            () = stop.cancelled() => {
-                intake.receiver.close();
-                if intake.receiver.is_empty() { return }
+            () = intake.queue.take(&mut batch) => {}
+            () = stop.cancelled(), if !intake.queue.is_closed() => {
+                intake.queue.close();
+                continue;
             }
         }
-        for publication in batch.drain(..) {
-            let heard = deliver(&publication.topic, &publication.body);
-            intake.metrics.published.inc();
-            if heard == 0 {
-                intake.metrics.unheard.inc();
+        if batch.is_empty() {
+            return;
+        }
+        for (i, Publication { topic, body, .. }) in batch.iter().enumerate() {
+            // A copy, since a session that reads slowly shall not keep what it was published from.
+            let heard = intake.handler.message(topic, &Bytes::copy_from_slice(body));
+            intake.taken(1, usize::from(heard == 0));
+            if i % BATCH == BATCH - 1 {
+                tokio::task::yield_now().await;
             }
         }
         tokio::task::yield_now().await;

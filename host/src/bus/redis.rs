@@ -9,7 +9,11 @@
 mod connection;
 mod resp;
 
-use super::{Deliver, Direction, Health, Intake, Origin, Publication, backoff::Backoff};
+use super::{
+    Direction, Handler, Health, Intake,
+    backoff::Backoff,
+    queue::{Batch, Publication, Publications},
+};
 use crate::config;
 use bytes::Bytes;
 use connection::{Connection, LinkError};
@@ -18,24 +22,21 @@ use std::{collections::BTreeSet, convert::Infallible, iter, sync::Arc, time::Dur
 use tokio::{sync::watch, time};
 use tokio_util::sync::CancellationToken;
 
-/// Publishes that are taken from the queue at once.
-const BATCH: usize = 1024;
 /// How long publishes wait for a connection that broke, before they are refused; until it is back, later ones are refused at once.
 const GRACE: Duration = Duration::from_secs(5);
 /// How often a silent connection is tried.
 const PING: Duration = Duration::from_secs(5);
 
 /// Runs both directions until `stop`.
-pub(super) async fn run<O: Origin>(
+pub(super) async fn run<H: Handler>(
     config: config::Redis,
-    intake: Intake<O>,
+    intake: &Intake<H>,
     topics: watch::Receiver<BTreeSet<String>>,
-    deliver: Deliver,
     health: Arc<Health>,
     stop: CancellationToken,
 ) {
     let link = |direction| Link { config: config.clone(), health: Arc::clone(&health), direction };
-    let subscribing = subscribe(link(Direction::Subscribe), topics, deliver);
+    let subscribing = subscribe(link(Direction::Subscribe), topics, intake);
     tokio::select! {
         () = publish(link(Direction::Publish), intake, stop) => {}
         () = subscribing => {}
@@ -74,17 +75,18 @@ impl Link {
     }
 }
 
-async fn publish<O: Origin>(link: Link, mut intake: Intake<O>, stop: CancellationToken) {
+async fn publish<H: Handler>(link: Link, intake: &Intake<H>, stop: CancellationToken) {
     loop {
-        intake.set_away(true);
         let connection = tokio::select! {
             connection = link.connect() => connection,
-            () = refuse_late(&mut intake) => return,
-            () = stop.cancelled() => return refuse_all(&mut intake).await,
+            () = refuse_late(intake) => return,
+            () = stop.cancelled() => {
+                intake.queue.close();
+                return refuse(intake).await;
+            }
         };
-        intake.set_away(false);
         link.up();
-        match forward(connection, &mut intake, &stop).await {
+        match forward(connection, intake, &stop).await {
             Ok(()) => return,
             Err(error) => link.down(&error),
         }
@@ -92,33 +94,30 @@ async fn publish<O: Origin>(link: Link, mut intake: Intake<O>, stop: Cancellatio
 }
 
 /// Lets publishes wait for a while, then refuses them until it is dropped. Ends when the queue is closed.
-async fn refuse_late<O: Origin>(intake: &mut Intake<O>) {
+async fn refuse_late<H: Handler>(intake: &Intake<H>) {
     time::sleep(GRACE).await;
-    let mut batch = Vec::new();
-    while intake.take(&mut batch, BATCH).await > 0 {
-        for publication in batch.drain(..) {
-            intake.refuse(&publication, "the bus is away");
+    refuse(intake).await;
+}
+
+/// Refuses what is queued, until the queue is closed and empty.
+async fn refuse<H: Handler>(intake: &Intake<H>) {
+    let mut batch = Batch::default();
+    loop {
+        intake.queue.take(&mut batch).await;
+        if batch.is_empty() {
+            return;
         }
+        batch.iter().for_each(|publication| intake.refuse(&publication, "the bus is away"));
     }
 }
 
-async fn refuse_all<O: Origin>(intake: &mut Intake<O>) {
-    intake.receiver.close();
-    let mut batch = Vec::new();
-    while intake.take(&mut batch, BATCH).await > 0 {
-        for publication in batch.drain(..) {
-            intake.refuse(&publication, "the bus is away");
-        }
-    }
-}
-
-/// Publishes what is queued, all that is ready at once, until the connection breaks or the queue is closed and empty.
-async fn forward<O: Origin>(
+/// Publishes what is queued, all that is there at once, until the connection breaks or the queue is closed and empty.
+async fn forward<H: Handler>(
     mut connection: Connection,
-    intake: &mut Intake<O>,
+    intake: &Intake<H>,
     stop: &CancellationToken,
 ) -> Result<(), LinkError> {
-    let mut batch = Vec::with_capacity(BATCH);
+    let mut batch = Batch::default();
     loop {
         tokio::select! {
             biased;
@@ -127,9 +126,9 @@ async fn forward<O: Origin>(
                 heard?;
                 continue;
             }
-            taken = intake.take(&mut batch, BATCH) => if taken == 0 { return Ok(()) },
-            () = stop.cancelled(), if !intake.receiver.is_closed() => {
-                intake.receiver.close();
+            () = intake.queue.take(&mut batch) => if batch.is_empty() { return Ok(()) },
+            () = stop.cancelled(), if !intake.queue.is_closed() => {
+                intake.queue.close();
                 continue;
             }
             () = time::sleep(PING) => {
@@ -137,63 +136,70 @@ async fn forward<O: Origin>(
                 continue;
             }
         }
-        let mut settled = 0;
-        let outcome = send(&mut connection, &batch, |publication, answer| {
-            settle(intake, publication, answer);
-            settled += 1;
-        });
-        let outcome = outcome.await;
-        for publication in &batch[settled..] {
-            intake.refuse(publication, "the bus broke off: the message may or may not have been taken");
+        let mut answers = Answers { intake, waiting: batch.iter(), taken: 0, unheard: 0 };
+        let outcome = send(&mut connection, &batch, &mut answers).await;
+        let Answers { waiting, taken, unheard, .. } = answers;
+        intake.taken(taken, unheard);
+        for publication in waiting {
+            intake.refuse(&publication, "the bus broke off: the message may or may not have been taken");
         }
-        batch.clear();
         outcome?;
     }
 }
 
-/// Publishes a batch, and hands over what Redis answers to each.
-async fn send<O>(
+/// Publishes a batch, and settles each with what Redis answers to it.
+async fn send<H: Handler>(
     connection: &mut Connection,
-    batch: &[Publication<O>],
-    mut answered: impl FnMut(&Publication<O>, &Frame<'_>),
+    batch: &Batch<H::Origin>,
+    answers: &mut Answers<'_, H>,
 ) -> Result<(), LinkError> {
-    for publication in batch {
-        connection.publish(&publication.topic, &publication.body).await?;
+    for Publication { topic, body, .. } in batch.iter() {
+        connection.publish(topic, body).await?;
     }
     connection.flush().await?;
-    let mut waiting = batch.iter();
-    while !waiting.as_slice().is_empty() {
-        let answer = |frame: Frame<'_>| {
-            if let Some(publication) = waiting.next() {
-                answered(publication, &frame);
-            }
-        };
-        connection.answers(answer).await?;
+    let mut unsettled = batch.len();
+    while unsettled > 0 {
+        connection
+            .answers(|frame| {
+                answers.settle(&frame);
+                unsettled = unsettled.saturating_sub(1);
+            })
+            .await?;
     }
     Ok(())
 }
 
-/// Redis answers a publish with the number of those who received it.
-fn settle<O: Origin>(intake: &Intake<O>, publication: &Publication<O>, answer: &Frame<'_>) {
-    match answer {
-        Frame::Integer(receivers) => {
-            intake.metrics.published.inc();
-            if *receivers == 0 {
-                intake.metrics.unheard.inc();
+/// What Redis has answered to a batch.
+struct Answers<'a, H: Handler> {
+    intake: &'a Intake<H>,
+    /// What it has not answered yet.
+    waiting: Publications<'a, H::Origin>,
+    taken: usize,
+    unheard: usize,
+}
+
+impl<H: Handler> Answers<'_, H> {
+    /// Redis answers a publish with the number of those who received it.
+    fn settle(&mut self, answer: &Frame<'_>) {
+        let Some(publication) = self.waiting.next() else { return };
+        match answer {
+            Frame::Integer(receivers) => {
+                self.taken += 1;
+                self.unheard += usize::from(*receivers == 0);
             }
+            Frame::Error(error) => {
+                tracing::debug!(error = %String::from_utf8_lossy(error), "redis refused a publish");
+                self.intake.refuse(&publication, "the bus refused the message");
+            }
+            _ => self.intake.refuse(&publication, "the bus gave no answer that can be understood"),
         }
-        Frame::Error(error) => {
-            tracing::debug!(error = %String::from_utf8_lossy(error), "redis refused a publish");
-            intake.refuse(publication, "the bus refused the message");
-        }
-        _ => intake.refuse(publication, "the bus gave no answer that can be understood"),
     }
 }
 
-async fn subscribe(link: Link, mut topics: watch::Receiver<BTreeSet<String>>, deliver: Deliver) {
+async fn subscribe<H: Handler>(link: Link, mut topics: watch::Receiver<BTreeSet<String>>, intake: &Intake<H>) {
     loop {
         let connection = link.connect().await;
-        let error = Subscriber::new(&link, connection, &deliver).follow(&mut topics).await;
+        let error = Subscriber::new(&link, connection, &intake.handler).follow(&mut topics).await;
         link.down(&error);
         // A Redis that accepts and then breaks off shall not be asked without a pause.
         time::sleep(Backoff::new().pause()).await;
@@ -201,10 +207,10 @@ async fn subscribe(link: Link, mut topics: watch::Receiver<BTreeSet<String>>, de
 }
 
 /// Keeps the subscriptions of one connection what the plugins want.
-struct Subscriber<'a> {
+struct Subscriber<'a, H> {
     link: &'a Link,
     connection: Connection,
-    deliver: &'a Deliver,
+    handler: &'a H,
     topics: BTreeSet<String>,
     /// Subscribes and unsubscribes that Redis has not confirmed yet.
     unconfirmed: usize,
@@ -212,9 +218,9 @@ struct Subscriber<'a> {
     pinged: bool,
 }
 
-impl<'a> Subscriber<'a> {
-    fn new(link: &'a Link, connection: Connection, deliver: &'a Deliver) -> Self {
-        Self { link, connection, deliver, topics: BTreeSet::new(), unconfirmed: 0, pinged: false }
+impl<'a, H: Handler> Subscriber<'a, H> {
+    fn new(link: &'a Link, connection: Connection, handler: &'a H) -> Self {
+        Self { link, connection, handler, topics: BTreeSet::new(), unconfirmed: 0, pinged: false }
     }
 
     /// Until the connection breaks.
@@ -231,7 +237,7 @@ impl<'a> Subscriber<'a> {
                     let wanted = topics.borrow_and_update().clone();
                     self.change(wanted).await?;
                 }
-                heard = hear(&mut self.connection, self.deliver) => self.heard(heard?)?,
+                heard = hear(&mut self.connection, self.handler) => self.heard(heard?)?,
                 () = time::sleep(PING) => self.ping().await?,
             }
         }
@@ -296,14 +302,14 @@ struct Heard {
 }
 
 /// Waits for what Redis says next, and hands messages to the plugins.
-async fn hear(connection: &mut Connection, deliver: &Deliver) -> Result<Heard, LinkError> {
+async fn hear(connection: &mut Connection, handler: &impl Handler) -> Result<Heard, LinkError> {
     let mut heard = Heard::default();
     let each = |frame: Frame<'_>| match frame {
         Frame::Push(push) => match push[..] {
             [Frame::Text(b"message"), Frame::Text(topic), Frame::Text(body)] => {
                 if let Ok(topic) = str::from_utf8(topic) {
                     // A copy, since a session that reads slowly shall not keep a read buffer alive.
-                    deliver(topic, &Bytes::copy_from_slice(body));
+                    handler.message(topic, &Bytes::copy_from_slice(body));
                 }
             }
             [Frame::Text(b"subscribe" | b"unsubscribe"), ..] => heard.confirmed += 1,

@@ -12,7 +12,7 @@ use crate::{
     registry::Session,
 };
 use bytes::Bytes;
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 use uuid::Uuid;
 
 /// The bytes of a rejection's text that reach the client.
@@ -28,7 +28,7 @@ pub(super) struct Call<'a> {
 impl Gateway {
     /// Carries the actions of a call out: all of them or none.
     pub(super) fn perform(&self, call: &Call<'_>, decision: Result<Decision, Fault>) -> Result<(), Refusal> {
-        let actions = match decision {
+        let mut actions = match decision {
             Ok(Ok(actions)) => actions,
             Ok(Err(mut rejection)) => {
                 rejection.message.truncate(rejection.message.floor_char_boundary(REJECTION_BYTES));
@@ -37,15 +37,9 @@ impl Gateway {
             Err(error) => return Err(fault(call.plugin, &error)),
         };
         bindable(call, &actions)?;
-        let publishes = actions.iter().filter(|action| matches!(action, Action::Publish(_))).count();
-        let mut permits = self.bus.reserve(publishes).ok_or(Refusal::BusFull)?;
+        self.publish(call, &mut actions)?;
         for action in actions {
             match (action, call.origin) {
-                (Action::Publish(publication), _) => {
-                    let body = publication.body.map_or_else(|| call.payload.clone(), Bytes::from);
-                    let origin = call.origin.map(|(session, header)| Origin { session: Arc::clone(session), header });
-                    permits.publish(bus::Publication { topic: publication.topic, body, origin });
-                }
                 (Action::Deliver(delivery), _) => self.deliver(delivery, call.payload),
                 (Action::Bind(user), Some((session, _))) => {
                     self.registry.bind(session, user).map_err(|_| Refusal::BoundToAnother)?;
@@ -59,10 +53,24 @@ impl Gateway {
                 (Action::Close(Closing { code, reason }), Some((session, _))) => {
                     session.outbox.close(outbox::Closing { code, reason, cause: "policy" });
                 }
-                (_, None) => {}
+                (Action::Publish(_), _) | (_, None) => {}
             }
         }
         Ok(())
+    }
+
+    /// Hands what is to be published to the bus: all of it or, where there is no room, nothing.
+    fn publish(&self, call: &Call<'_>, actions: &mut [Action]) -> Result<(), Refusal> {
+        let count = actions.iter().filter(|action| matches!(action, Action::Publish(_))).count();
+        let publishes = actions.iter_mut().filter_map(|action| match action {
+            Action::Publish(Publication { topic, body }) => {
+                let body = body.take().map_or(Cow::Borrowed(call.payload), |body| Cow::Owned(body.into()));
+                Some((&**topic, body))
+            }
+            _ => None,
+        });
+        let origin = call.origin.map(|(session, header)| Origin { session: session.id, header });
+        self.bus.publish(count, publishes, origin).map_err(|bus::Full| Refusal::BusFull)
     }
 
     /// Looks at all that a plugin answered, before any of it is carried out. `packet`: whether there is one to answer.

@@ -26,12 +26,15 @@ impl Pool {
 
     /// An instance that waits, this thread's first. Nothing where all are in use or gone.
     pub(super) fn waiting(&self) -> Option<Held<'_>> {
-        self.0.own_first().filter_map(try_lock).find(|slot| slot.is_some())
+        let waits = |slot: &Held<'_>| slot.is_some();
+        try_lock(self.0.own())
+            .filter(waits)
+            .or_else(|| self.0.into_iter().filter_map(|slot| try_lock(slot)).find(waits))
     }
 
     /// A slot in which an instance is to be started, or, where none is empty, one that waits.
     pub(super) fn empty_or_waiting(&self) -> Held<'_> {
-        let empty = self.0.own_first().filter_map(try_lock).find(|slot| slot.is_none());
+        let empty = self.0.into_iter().filter_map(|slot| try_lock(slot)).find(|slot| slot.is_none());
         empty.or_else(|| self.waiting()).unwrap_or_else(|| lock(self.0.own()))
     }
 }
