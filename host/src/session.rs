@@ -2,7 +2,7 @@
 
 use crate::{
     config,
-    gateway::Gateway,
+    gateway::{Aside, Gateway},
     outbox::{Closing, Outgoing},
     packet::{Header, ROUTE_SYSTEM},
     registry::Registered,
@@ -101,7 +101,7 @@ impl Actor<'_> {
             server_time_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
         };
         self.batch.push(Outgoing { header: Header::push(ROUTE_SYSTEM, 0), payload: welcome.encode_to_vec().into() });
-        self.write().await
+        self.write(None).await
     }
 
     async fn serve(&mut self) -> End {
@@ -109,13 +109,6 @@ impl Actor<'_> {
         loop {
             let flow = tokio::select! {
                 biased;
-                closing = poll_fn(|cx| self.session.outbox.poll_drain(cx, &mut self.batch)) => {
-                    let written = self.write().await;
-                    match closing {
-                        Some(closing) => ControlFlow::Break(closing.into()),
-                        None => written,
-                    }
-                }
                 // Before the socket, which a flood keeps ready for ever.
                 () = &mut timer => {
                     let flow = self.ping().await;
@@ -123,10 +116,8 @@ impl Actor<'_> {
                     timer.as_mut().reset(Instant::now() + self.config.ping_interval.min(idle_in));
                     flow
                 }
-                message = self.socket.message() => {
-                    self.session.outbox.attend();
-                    self.read(message).await
-                }
+                message = self.socket.message() => self.read(message).await,
+                closing = poll_fn(|cx| self.session.outbox.poll_drain(cx, &mut self.batch)) => self.write(closing).await,
             };
             if let ControlFlow::Break(end) = flow {
                 return end;
@@ -134,8 +125,9 @@ impl Actor<'_> {
         }
     }
 
-    /// Serves a message and those that are ready behind it, as long as the answers do not pile up.
+    /// Serves a message and those that are ready behind it, as long as the answers do not pile up, and writes the answers.
     async fn read(&mut self, first: Result<Message, Error>) -> ControlFlow<End> {
+        self.session.outbox.attend();
         self.on_message(first).await?;
         for _ in 1..BATCH {
             let Some(message) = self.socket.message_at_hand().await else { break };
@@ -144,17 +136,15 @@ impl Actor<'_> {
                 break;
             }
         }
-        ControlFlow::Continue(())
+        let closing = self.session.outbox.drain(&mut self.batch);
+        self.write(closing).await
     }
 
     async fn on_message(&mut self, message: Result<Message, Error>) -> ControlFlow<End> {
         let end = match message {
             Ok(Message::Binary(packet)) => match self.gateway.on_packet(self.session, packet) {
                 None => return ControlFlow::Continue(()),
-                Some(aside) => match aside.await {
-                    Ok(()) => return ControlFlow::Continue(()),
-                    Err(_) => End::told("panic", 1011, "a defect of the gateway"),
-                },
+                Some(aside) => return self.wait(aside).await,
             },
             // The pong has been queued. Whoever does not read pongs is not read from either.
             Ok(Message::Ping(_)) => {
@@ -170,8 +160,28 @@ impl Actor<'_> {
         ControlFlow::Break(end)
     }
 
-    /// Writes what is in the batch: all of it into the socket's buffer, then one flush.
-    async fn write(&mut self) -> ControlFlow<End> {
+    /// Waits for a slow plugin to decide on a packet. The session's next packets have to wait as well; what is sent to it has not.
+    async fn wait(&mut self, mut aside: Aside) -> ControlFlow<End> {
+        loop {
+            tokio::select! {
+                biased;
+                served = &mut aside => return match served {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(End::told("panic", 1011, "a defect of the gateway")),
+                },
+                closing = poll_fn(|cx| self.session.outbox.poll_drain(cx, &mut self.batch)) => self.write(closing).await?,
+            }
+        }
+    }
+
+    /// Writes what is in the batch, and ends the session where that is wanted.
+    async fn write(&mut self, closing: Option<Closing>) -> ControlFlow<End> {
+        let written = if self.batch.is_empty() { ControlFlow::Continue(()) } else { self.write_batch().await };
+        closing.map_or(written, |closing| ControlFlow::Break(closing.into()))
+    }
+
+    /// All of the batch into the socket's buffer, then one flush.
+    async fn write_batch(&mut self) -> ControlFlow<End> {
         let batch = mem::take(&mut self.batch);
         let count = batch.len();
         let writing = self.socket.write(batch.iter().map(|outgoing| Message::Binary(outgoing.packet())));
@@ -184,11 +194,9 @@ impl Actor<'_> {
 
     /// Writes the answers to what came before the end.
     async fn write_rest(&mut self) {
-        let drained = poll_fn(|cx| self.session.outbox.poll_drain(cx, &mut self.batch)).now_or_never();
-        if drained.is_some() {
-            // It ends in any case.
-            let _ = self.write().await;
-        }
+        let closing = self.session.outbox.drain(&mut self.batch);
+        // It ends in any case.
+        let _ = self.write(closing).await;
     }
 
     async fn ping(&mut self) -> ControlFlow<End> {

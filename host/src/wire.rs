@@ -3,7 +3,6 @@
 //! for yet.
 
 use crate::uptime::now_ms;
-use bytes::Bytes;
 use std::{
     cell::RefCell,
     io,
@@ -46,8 +45,9 @@ impl Progress {
 pub struct Wire {
     stream: TcpStream,
     progress: Arc<Progress>,
-    /// What was read, but not asked for yet.
-    rest: Bytes,
+    /// What was read, but not asked for yet, behind what was.
+    rest: Vec<u8>,
+    asked: usize,
     /// The last read left room in its buffer.
     drained: bool,
     read_bytes: usize,
@@ -62,7 +62,7 @@ impl Wire {
     #[must_use]
     pub fn new(stream: TcpStream, read_bytes: usize) -> Self {
         let progress = Progress { heard_ms: AtomicU64::new(now_ms()), written: AtomicU64::new(0) };
-        Self { stream, progress: Arc::new(progress), rest: Bytes::new(), drained: false, read_bytes }
+        Self { stream, progress: Arc::new(progress), rest: Vec::new(), asked: 0, drained: false, read_bytes }
     }
 
     /// What has moved on it.
@@ -77,6 +77,11 @@ impl Wire {
         self.drained && self.rest.is_empty()
     }
 
+    /// Ready when the system has something to read.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_read_ready(cx)
+    }
+
     fn read_into(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         SCRATCH.with_borrow_mut(|scratch| {
             if scratch.len() < self.read_bytes {
@@ -86,7 +91,7 @@ impl Wire {
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
             let (asked, rest) = read.filled().split_at(read.filled().len().min(buffer.remaining()));
             buffer.put_slice(asked);
-            self.rest = Bytes::copy_from_slice(rest);
+            self.rest = rest.to_vec();
             self.drained = read.remaining() > 0;
             Poll::Ready(Ok(()))
         })
@@ -99,8 +104,12 @@ impl AsyncRead for Wire {
             ready!(self.read_into(cx, buffer))?;
             self.progress.heard_ms.store(now_ms(), Ordering::Relaxed);
         } else {
-            let taken = self.rest.len().min(buffer.remaining());
-            buffer.put_slice(&self.rest.split_to(taken));
+            let taken = buffer.remaining().min(self.rest.len() - self.asked);
+            buffer.put_slice(&self.rest[self.asked..self.asked + taken]);
+            self.asked += taken;
+            if self.asked == self.rest.len() {
+                (self.rest, self.asked) = (Vec::new(), 0);
+            }
         }
         Poll::Ready(Ok(()))
     }

@@ -87,6 +87,26 @@ async fn messages_for_a_plugin_that_loops_are_dropped_and_counted_and_nobody_wai
     bystander.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_whose_packet_waits_for_a_slow_plugin_gets_what_is_sent_to_it() {
+    let mut setup = settings("on_packet", "loop", "call_timeout_ms: 2000");
+    setup.plugins.push("demo-chat");
+    let gateway = loaded(setup).await;
+    let (mut client, mut other) = (gateway.client().await, gateway.client().await);
+    client.send(1, &chat_request("mmo", 1, "x")).await;
+    assert_eq!(client.receive().await.route, 1);
+    // From the first of two calls on it is known to be slow.
+    assert_eq!(client.request(ROUTE, b"").await.status, 8);
+    client.send(ROUTE, b"").await;
+    other.send(1, &chat_request("mmo", 1, "to both sessions of the user")).await;
+    let push = client.receive().await;
+    assert_eq!((push.route, push.flags), (1, 0), "the answer to the other session's request");
+    let ended = gateway.metric("gateway_plugin_calls_total{plugin=\"hostile\",outcome=\"deadline\"}").await;
+    assert!(ended < 1.5, "it came when the second call was over");
+    let reply = client.receive().await;
+    assert_eq!((reply.route, reply.status), (ROUTE, 8));
+}
+
 /// The README's bound. Without containment it would be four clients' 20 ms calls on two threads, over and over.
 fn bound(quiet: Duration) -> Duration {
     2 * quiet + Duration::from_millis(5)
