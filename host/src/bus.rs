@@ -5,7 +5,7 @@ mod embedded;
 mod queue;
 mod redis;
 
-pub use queue::{Full, Queue};
+pub use queue::{Queue, Room};
 
 use crate::{config, metrics::Metrics, throttle::Throttle};
 use bytes::Bytes;

@@ -22,10 +22,6 @@ const LARGE: usize = 4096;
 /// What an empty batch may keep of its buffers.
 const KEPT: usize = 1 << 20;
 
-/// No room, or nobody who takes publishes any more.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Full;
-
 /// What waits for the bus. `O` is where a publish came from.
 #[derive(Debug)]
 pub struct Queue<O>(Mutex<State<O>>);
@@ -43,32 +39,19 @@ impl<O> Default for Queue<O> {
     }
 }
 
-impl<O: Copy> Queue<O> {
-    /// Queues `count` publishes, topic and body, all of them or none.
-    ///
-    /// # Errors
-    /// [`Full`] where they cannot wait.
-    pub fn publish<'a>(
-        &self,
-        count: usize,
-        publishes: impl Iterator<Item = (&'a str, Cow<'a, Bytes>)>,
-        origin: Option<O>,
-    ) -> Result<(), Full> {
-        if count == 0 {
-            return Ok(());
-        }
-        let mut state = self.state();
-        let State { waiting, receiver, closed } = &mut *state;
-        if *closed || waiting.len() + count > MOST || waiting.bytes >= MOST_BYTES {
-            return Err(Full);
-        }
-        publishes.for_each(|(topic, body)| waiting.push(topic, body, origin));
-        receiver.wake();
-        Ok(())
-    }
-}
-
 impl<O> Queue<O> {
+    /// Room for `count` publishes, if there is. The bus sees nothing before it is given up, so what has to come before an answer to them is done
+    /// while it is held.
+    pub fn room(&self, count: usize) -> Option<Room<'_, O>> {
+        if count == 0 {
+            return Some(Room(None));
+        }
+        let state = self.state();
+        let State { waiting, closed, .. } = &*state;
+        let fits = !closed && waiting.len() + count <= MOST && waiting.bytes < MOST_BYTES;
+        fits.then_some(Room(Some(state)))
+    }
+
     /// Publishes that wait.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -112,6 +95,20 @@ impl<O> Queue<O> {
     fn state(&self) -> MutexGuard<'_, State<O>> {
         // No code under the lock panics half-way through a change, so a poisoned state is whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Room in a queue, which nobody else uses meanwhile.
+#[derive(Debug)]
+pub struct Room<'a, O>(Option<MutexGuard<'a, State<O>>>);
+
+impl<O: Copy> Room<'_, O> {
+    /// Queues publishes, as many as there is room for: topic and body.
+    pub fn publish<'a>(self, publishes: impl Iterator<Item = (&'a str, Cow<'a, Bytes>)>, origin: Option<O>) {
+        if let Some(mut state) = self.0 {
+            publishes.for_each(|(topic, body)| state.waiting.push(topic, body, origin));
+            state.receiver.wake();
+        }
     }
 }
 
@@ -230,14 +227,19 @@ mod tests {
         batch.iter().map(|it| (it.topic.to_owned(), it.body.to_owned(), it.origin.copied())).collect()
     }
 
+    fn publish(queue: &Queue<u32>, count: usize, body: &Bytes) -> bool {
+        let publishes = (0..count).map(|_| ("t", Cow::Borrowed(body)));
+        queue.room(count).map(|room| room.publish(publishes, Some(1))).is_some()
+    }
+
     #[test]
     fn publishes_come_out_as_they_went_in_whatever_their_size() {
         let queue = Queue::default();
         let bodies = [0, 1, LARGE - 1, LARGE, 3, 3 * LARGE, 5].map(|len| Bytes::from(vec![b'x'; len]));
         let topics = ["a", "bcd", "", "ü", "e", "f", "g"];
         let publishes = || topics.into_iter().zip(bodies.iter().map(Cow::Borrowed));
-        assert_eq!(queue.publish(topics.len(), publishes(), Some(7)), Ok(()));
-        assert_eq!(queue.publish(1, publishes().take(1), None), Ok(()));
+        queue.room(topics.len()).unwrap().publish(publishes(), Some(7));
+        queue.room(1).unwrap().publish(publishes().take(1), None);
         let all: Vec<_> = publishes().map(|(topic, body)| (topic.to_owned(), body.to_vec(), Some(7))).collect();
         let last = (topics[0].to_owned(), Vec::new(), None);
         assert_eq!(taken(&queue), [all, vec![last]].concat());
@@ -247,25 +249,23 @@ mod tests {
     #[test]
     fn what_has_no_room_is_not_queued_in_part() {
         let queue = Queue::default();
-        let publish =
-            |count, body: &Bytes| queue.publish(count, (0..count).map(|_| ("t", Cow::Borrowed(body))), Some(1));
-        assert_eq!(publish(MOST - 1, &Bytes::new()), Ok(()));
-        assert_eq!(publish(2, &Bytes::new()), Err(Full));
-        assert_eq!(publish(1, &Bytes::new()), Ok(()));
+        assert!(publish(&queue, MOST - 1, &Bytes::new()));
+        assert!(!publish(&queue, 2, &Bytes::new()));
+        assert!(publish(&queue, 1, &Bytes::new()));
         assert_eq!(taken(&queue).len(), MOST);
         let large = Bytes::from(vec![0; MOST_BYTES / 4]);
-        assert_eq!(publish(4, &large), Ok(()));
-        assert_eq!(publish(1, &Bytes::new()), Err(Full));
+        assert!(publish(&queue, 4, &large));
+        assert!(!publish(&queue, 1, &Bytes::new()));
         assert_eq!(taken(&queue).len(), 4);
-        assert_eq!(publish(1, &large), Ok(()));
+        assert!(publish(&queue, 1, &large));
     }
 
     #[test]
     fn what_waits_when_it_is_closed_is_taken_and_then_nothing() {
         let queue = Queue::default();
-        assert_eq!(queue.publish(1, [("t", Cow::default())].into_iter(), None), Ok(()));
+        assert!(publish(&queue, 1, &Bytes::new()));
         queue.close();
-        assert_eq!(queue.publish(1, [("t", Cow::default())].into_iter(), None), Err(Full));
+        assert!(!publish(&queue, 1, &Bytes::new()));
         assert_eq!(taken(&queue).len(), 1);
         assert!(queue.take(&mut Batch::default()).now_or_never().is_some());
     }

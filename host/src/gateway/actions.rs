@@ -2,7 +2,6 @@
 
 use super::{Gateway, Origin, Refusal};
 use crate::{
-    bus,
     metrics::Metrics,
     outbox::{self, Outcome},
     packet::{HEADER_LEN, Header},
@@ -36,14 +35,10 @@ impl Gateway {
             }
             Err(error) => return Err(fault(call.plugin, &error)),
         };
-        bindable(call, &actions)?;
-        self.publish(call, &mut actions)?;
+        self.bind_and_publish(call, &mut actions)?;
         for action in actions {
             match (action, call.origin) {
                 (Action::Deliver(delivery), _) => self.deliver(delivery, call.payload),
-                (Action::Bind(user), Some((session, _))) => {
-                    self.registry.bind(session, user).map_err(|_| Refusal::BoundToAnother)?;
-                }
                 (Action::Reply(Answer { status, body }), Some((session, header))) => {
                     queued(&self.metrics, session, session.outbox.reply(header.reply(status), body.into()));
                 }
@@ -53,15 +48,23 @@ impl Gateway {
                 (Action::Close(Closing { code, reason }), Some((session, _))) => {
                     session.outbox.close(outbox::Closing { code, reason, cause: "policy" });
                 }
-                (Action::Publish(_), _) | (_, None) => {}
+                (Action::Bind(_) | Action::Publish(_), _) | (_, None) => {}
             }
         }
         Ok(())
     }
 
-    /// Hands what is to be published to the bus: all of it or, where there is no room, nothing.
-    fn publish(&self, call: &Call<'_>, actions: &mut [Action]) -> Result<(), Refusal> {
+    /// Does what may be refused: all of it, or nothing.
+    fn bind_and_publish(&self, call: &Call<'_>, actions: &mut [Action]) -> Result<(), Refusal> {
+        bindable(call, actions)?;
         let count = actions.iter().filter(|action| matches!(action, Action::Publish(_))).count();
+        let room = self.bus.room(count).ok_or(Refusal::BusFull)?;
+        // Before anything is published: an answer to it may be for the user, and comes as soon as the bus has it.
+        for action in &*actions {
+            if let (Action::Bind(user), Some((session, _))) = (action, call.origin) {
+                self.registry.bind(session, *user).map_err(|_| Refusal::BoundToAnother)?;
+            }
+        }
         let publishes = actions.iter_mut().filter_map(|action| match action {
             Action::Publish(Publication { topic, body }) => {
                 let body = body.take().map_or(Cow::Borrowed(call.payload), |body| Cow::Owned(body.into()));
@@ -69,8 +72,8 @@ impl Gateway {
             }
             _ => None,
         });
-        let origin = call.origin.map(|(session, header)| Origin { session: session.id, header });
-        self.bus.publish(count, publishes, origin).map_err(|bus::Full| Refusal::BusFull)
+        room.publish(publishes, call.origin.map(|(session, header)| Origin { session: session.id, header }));
+        Ok(())
     }
 
     /// Looks at all that a plugin answered, before any of it is carried out. `packet`: whether there is one to answer.
