@@ -30,7 +30,7 @@ use tungstenite::{
     protocol::CloseFrame,
 };
 
-/// Packets that are read before others get their turn on the thread.
+/// Packets that are read before their answers are written.
 const BATCH: usize = 64;
 
 /// How long the other side may take to see its close frame.
@@ -130,11 +130,11 @@ impl Actor<'_> {
         self.session.outbox.attend();
         self.on_message(first).await?;
         for _ in 1..BATCH {
-            let Some(message) = self.socket.message_at_hand().await else { break };
-            self.on_message(message).await?;
             if self.session.outbox.queued_bytes() >= self.config.write_buffer_bytes {
                 break;
             }
+            let Some(message) = self.socket.message_at_hand().await else { break };
+            self.on_message(message).await?;
         }
         let closing = self.session.outbox.drain(&mut self.batch);
         self.write(closing).await
@@ -184,7 +184,7 @@ impl Actor<'_> {
     async fn write_batch(&mut self) -> ControlFlow<End> {
         let batch = mem::take(&mut self.batch);
         let count = batch.len();
-        let writing = self.socket.write(batch.iter().map(|outgoing| Message::Binary(outgoing.packet())));
+        let writing = self.socket.write(batch.into_iter().map(|outgoing| Message::Binary(outgoing.packet())));
         let flow = bounded(writing, &self.progress, self.session, self.config.idle_timeout).await;
         if flow.is_continue() {
             self.gateway.metrics.sent.inc_by(count as u64);

@@ -19,11 +19,11 @@ pub(super) async fn run<H: Handler>(intake: &Intake<H>, health: Arc<Health>, sto
     loop {
         tokio::select! {
             biased;
-            () = intake.queue.take(&mut batch) => {}
             () = stop.cancelled(), if !intake.queue.is_closed() => {
                 intake.queue.close();
                 continue;
             }
+            () = intake.queue.take(&mut batch) => {}
         }
         if batch.is_empty() {
             return;

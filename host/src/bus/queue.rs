@@ -1,7 +1,7 @@
 //! Publishes that wait for the bus: many senders, one receiver, bounded in number and in bytes.
 //!
 //! Not a channel of tokio's: what waits lies in a few buffers that the receiver takes whole, so that a publish of the usual size costs no
-//! allocation, nothing is freed on another thread than it came from, and a thousand publishes are one step.
+//! allocation and frees nothing on another thread, and a thousand publishes are one step.
 
 use crate::wakeup::Wakeup;
 use bytes::Bytes;
@@ -30,18 +30,18 @@ pub struct Queue<O>(Mutex<State<O>>);
 struct State<O> {
     waiting: Batch<O>,
     receiver: Wakeup,
+    away: bool,
     closed: bool,
 }
 
 impl<O> Default for Queue<O> {
     fn default() -> Self {
-        Self(Mutex::new(State { waiting: Batch::default(), receiver: Wakeup::default(), closed: false }))
+        Self(Mutex::new(State { waiting: Batch::default(), receiver: Wakeup::default(), away: false, closed: false }))
     }
 }
 
 impl<O> Queue<O> {
-    /// Room for `count` publishes, if there is. The bus sees nothing before it is given up, so what has to come before an answer to them is done
-    /// while it is held.
+    /// Room for `count` publishes, if there is. The bus sees nothing before it is given up, and until then nobody else publishes.
     pub fn room(&self, count: usize) -> Option<Room<'_, O>> {
         if count == 0 {
             return Some(Room(None));
@@ -62,6 +62,11 @@ impl<O> Queue<O> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether what is queued may have to wait for long.
+    pub(super) fn set_away(&self, away: bool) {
+        self.state().away = away;
     }
 
     /// Takes no more.
@@ -102,11 +107,20 @@ impl<O> Queue<O> {
 #[derive(Debug)]
 pub struct Room<'a, O>(Option<MutexGuard<'a, State<O>>>);
 
-impl<O: Copy> Room<'_, O> {
-    /// Queues publishes, as many as there is room for: topic and body.
-    pub fn publish<'a>(self, publishes: impl Iterator<Item = (&'a str, Cow<'a, Bytes>)>, origin: Option<O>) {
-        if let Some(mut state) = self.0 {
-            publishes.for_each(|(topic, body)| state.waiting.push(topic, body, origin));
+impl<O> Room<'_, O> {
+    /// Queues one of the publishes that there is room for.
+    pub fn publish(&mut self, topic: &str, body: Cow<'_, Bytes>, origin: Option<O>) {
+        if let Some(state) = &mut self.0 {
+            // What may wait for long shall not keep the whole read buffer that it is a slice of.
+            let body = if state.away { Cow::Owned(Bytes::copy_from_slice(&body)) } else { body };
+            state.waiting.push(topic, body, origin);
+        }
+    }
+}
+
+impl<O> Drop for Room<'_, O> {
+    fn drop(&mut self) {
+        if let Some(state) = &mut self.0 {
             state.receiver.wake();
         }
     }
@@ -228,8 +242,9 @@ mod tests {
     }
 
     fn publish(queue: &Queue<u32>, count: usize, body: &Bytes) -> bool {
-        let publishes = (0..count).map(|_| ("t", Cow::Borrowed(body)));
-        queue.room(count).map(|room| room.publish(publishes, Some(1))).is_some()
+        let Some(mut room) = queue.room(count) else { return false };
+        (0..count).for_each(|_| room.publish("t", Cow::Borrowed(body), Some(1)));
+        true
     }
 
     #[test]
@@ -237,9 +252,11 @@ mod tests {
         let queue = Queue::default();
         let bodies = [0, 1, LARGE - 1, LARGE, 3, 3 * LARGE, 5].map(|len| Bytes::from(vec![b'x'; len]));
         let topics = ["a", "bcd", "", "ü", "e", "f", "g"];
-        let publishes = || topics.into_iter().zip(bodies.iter().map(Cow::Borrowed));
-        queue.room(topics.len()).unwrap().publish(publishes(), Some(7));
-        queue.room(1).unwrap().publish(publishes().take(1), None);
+        let publishes = || topics.into_iter().zip(&bodies);
+        let mut room = queue.room(topics.len()).unwrap();
+        publishes().for_each(|(topic, body)| room.publish(topic, Cow::Borrowed(body), Some(7)));
+        drop(room);
+        queue.room(1).unwrap().publish(topics[0], Cow::Borrowed(&bodies[0]), None);
         let all: Vec<_> = publishes().map(|(topic, body)| (topic.to_owned(), body.to_vec(), Some(7))).collect();
         let last = (topics[0].to_owned(), Vec::new(), None);
         assert_eq!(taken(&queue), [all, vec![last]].concat());

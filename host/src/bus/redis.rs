@@ -77,6 +77,7 @@ impl Link {
 
 async fn publish<H: Handler>(link: Link, intake: &Intake<H>, stop: CancellationToken) {
     loop {
+        intake.queue.set_away(true);
         let connection = tokio::select! {
             connection = link.connect() => connection,
             () = refuse_late(intake) => return,
@@ -85,6 +86,7 @@ async fn publish<H: Handler>(link: Link, intake: &Intake<H>, stop: CancellationT
                 return refuse(intake).await;
             }
         };
+        intake.queue.set_away(false);
         link.up();
         match forward(connection, intake, &stop).await {
             Ok(()) => return,
@@ -108,6 +110,8 @@ async fn refuse<H: Handler>(intake: &Intake<H>) {
             return;
         }
         batch.iter().for_each(|publication| intake.refuse(&publication, "the bus is away"));
+        // Under load there is always more, and others of this task have to see to the connection.
+        tokio::task::yield_now().await;
     }
 }
 
@@ -126,11 +130,11 @@ async fn forward<H: Handler>(
                 heard?;
                 continue;
             }
-            () = intake.queue.take(&mut batch) => if batch.is_empty() { return Ok(()) },
             () = stop.cancelled(), if !intake.queue.is_closed() => {
                 intake.queue.close();
                 continue;
             }
+            () = intake.queue.take(&mut batch) => if batch.is_empty() { return Ok(()) },
             () = time::sleep(PING) => {
                 connection.ping().await?;
                 continue;

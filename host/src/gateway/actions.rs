@@ -27,7 +27,7 @@ pub(super) struct Call<'a> {
 impl Gateway {
     /// Carries the actions of a call out: all of them or none.
     pub(super) fn perform(&self, call: &Call<'_>, decision: Result<Decision, Fault>) -> Result<(), Refusal> {
-        let mut actions = match decision {
+        let actions = match decision {
             Ok(Ok(actions)) => actions,
             Ok(Err(mut rejection)) => {
                 rejection.message.truncate(rejection.message.floor_char_boundary(REJECTION_BYTES));
@@ -35,9 +35,20 @@ impl Gateway {
             }
             Err(error) => return Err(fault(call.plugin, &error)),
         };
-        self.bind_and_publish(call, &mut actions)?;
+        bindable(call, &actions)?;
+        let publishes = actions.iter().filter(|action| matches!(action, Action::Publish(_))).count();
+        // Held until the last action is done: what is answered to a publish comes after all of them.
+        let mut room = self.bus.room(publishes).ok_or(Refusal::BusFull)?;
         for action in actions {
             match (action, call.origin) {
+                (Action::Publish(Publication { topic, body }), _) => {
+                    let body = body.map_or(Cow::Borrowed(call.payload), |body| Cow::Owned(body.into()));
+                    let origin = call.origin.map(|(session, header)| Origin { session: session.id, header });
+                    room.publish(&topic, body, origin);
+                }
+                (Action::Bind(user), Some((session, _))) => {
+                    self.registry.bind(session, user).map_err(|_| Refusal::BoundToAnother)?;
+                }
                 (Action::Deliver(delivery), _) => self.deliver(delivery, call.payload),
                 (Action::Reply(Answer { status, body }), Some((session, header))) => {
                     queued(&self.metrics, session, session.outbox.reply(header.reply(status), body.into()));
@@ -48,31 +59,9 @@ impl Gateway {
                 (Action::Close(Closing { code, reason }), Some((session, _))) => {
                     session.outbox.close(outbox::Closing { code, reason, cause: "policy" });
                 }
-                (Action::Bind(_) | Action::Publish(_), _) | (_, None) => {}
+                (_, None) => {}
             }
         }
-        Ok(())
-    }
-
-    /// Does what may be refused: all of it, or nothing.
-    fn bind_and_publish(&self, call: &Call<'_>, actions: &mut [Action]) -> Result<(), Refusal> {
-        bindable(call, actions)?;
-        let count = actions.iter().filter(|action| matches!(action, Action::Publish(_))).count();
-        let room = self.bus.room(count).ok_or(Refusal::BusFull)?;
-        // Before anything is published: an answer to it may be for the user, and comes as soon as the bus has it.
-        for action in &*actions {
-            if let (Action::Bind(user), Some((session, _))) = (action, call.origin) {
-                self.registry.bind(session, *user).map_err(|_| Refusal::BoundToAnother)?;
-            }
-        }
-        let publishes = actions.iter_mut().filter_map(|action| match action {
-            Action::Publish(Publication { topic, body }) => {
-                let body = body.take().map_or(Cow::Borrowed(call.payload), |body| Cow::Owned(body.into()));
-                Some((&**topic, body))
-            }
-            _ => None,
-        });
-        room.publish(publishes, call.origin.map(|(session, header)| Origin { session: session.id, header }));
         Ok(())
     }
 
