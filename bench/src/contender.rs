@@ -14,7 +14,7 @@ const NODE: u32 = 18;
 pub(crate) enum Contender {
     /// This one, with its plugins.
     Gateway,
-    /// The smallest one by hand in Rust, with the same libraries.
+    /// The smallest one by hand in Rust, with the usual libraries.
     Baseline,
     /// The usual one by hand in Node.
     Node,

@@ -1,6 +1,6 @@
 //! `gateway-baseline LISTEN REDIS`: what one would write by hand for the same job, to be fast and for nothing else.
 //!
-//! The same libraries, the same bytes on the wire and in Redis; no policy, no reload, no metrics, no limits, no reconnect, no drain. Once
+//! The usual libraries, the same bytes on the wire and in Redis; no policy, no reload, no metrics, no limits, no reconnect, no drain. Once
 //! it listens, it prints the address.
 
 mod bus;
