@@ -20,7 +20,7 @@ run: build
 	@echo "The gateway starts on ws://127.0.0.1:8080/ws, its admin side on http://127.0.0.1:8081. In two other terminals:"
 	@echo "    target/release/gateway-client chat --user 1"
 	@echo "    target/release/gateway-client chat --user 2"
-	@echo "Then type '@2 hello' into the first. Ctrl-C stops the gateway."
+	@echo "Type a line into each, which is how the gateway learns whose session it is, then '@2 hello' into the first. Ctrl-C stops the gateway."
 	@echo
 	@exec target/release/gateway run --config gateway.yaml
 
