@@ -3,8 +3,8 @@
 use crate::{
     bus,
     config::Game,
-    gateway::Gateway,
-    reload::{Known, Reports},
+    reload::reloader::{Known, Reports},
+    routing::gateway::Gateway,
 };
 use axum::{
     Json, Router,

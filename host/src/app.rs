@@ -2,15 +2,15 @@
 
 use crate::{
     admin::{self, Admin},
-    auth::Verifier,
     bus,
-    catalog::{Catalog, Report},
     config::Config,
-    gateway::Gateway,
-    metrics::Metrics,
+    net::auth::Verifier,
+    net::server,
     plugin::Compiler,
-    reload::{self, Reports},
-    server,
+    reload::catalog::{Catalog, Report},
+    reload::reloader::{self, Reports},
+    routing::gateway::Gateway,
+    telemetry::metrics::Metrics,
 };
 use anyhow::Context;
 use std::{path::Path, sync::Arc, time::Duration};
@@ -35,13 +35,14 @@ pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
 
     let plugins = Arc::new(Reports::default());
     let catalog = Catalog::new(compiler()?, Arc::clone(&metrics));
-    let reloading = reload::start(path, config.clone(), catalog, Arc::clone(&gateway), Arc::clone(&plugins))?;
+    let reloading = reloader::start(path, config.clone(), catalog, Arc::clone(&gateway), Arc::clone(&plugins))?;
 
-    let health = Arc::new(bus::Health::new(metrics));
+    let health = Arc::new(bus::Health::new(Arc::clone(&metrics)));
     let bus_stop = CancellationToken::new();
     let (redis, topics, handler) = (config.redis.clone(), gateway.topics(), Arc::clone(&gateway));
     let bus = tokio::spawn(bus::run(redis, queue, topics, handler, Arc::clone(&health), bus_stop.clone()));
 
+    let telling = tokio::spawn(tell_suppressed(Arc::clone(&metrics)));
     let stop = CancellationToken::new();
     let listener = bind("server.host and server.port", config.server.listen).await?;
     let admin_listener = bind("admin.listen", config.admin).await?;
@@ -61,9 +62,20 @@ pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
         tracing::warn!("the bus did not take what was queued in time");
     }
     admin.abort();
+    telling.abort();
+    metrics.log_limits.tell_suppressed();
     tokio::task::spawn_blocking(|| drop(reloading)).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Tells every second how many log lines were suppressed.
+async fn tell_suppressed(metrics: Arc<Metrics>) {
+    let mut interval = time::interval(Duration::from_secs(1));
+    loop {
+        interval.tick().await;
+        metrics.log_limits.tell_suppressed();
+    }
 }
 
 fn compiler() -> anyhow::Result<Compiler> {

@@ -7,7 +7,7 @@ mod redis;
 
 pub use queue::{Queue, Room};
 
-use crate::{config, metrics::Metrics, throttle::Throttle};
+use crate::{config, telemetry::metrics::Metrics};
 use bytes::Bytes;
 use queue::Publication;
 use std::{
@@ -38,7 +38,7 @@ pub async fn run<H: Handler>(
     health: Arc<Health>,
     stop: CancellationToken,
 ) {
-    let intake = Intake { queue, handler, metrics: Arc::clone(&health.metrics), throttle: Throttle::new() };
+    let intake = Intake { queue, handler, metrics: Arc::clone(&health.metrics) };
     match config {
         Some(config) => redis::run(config, &intake, topics, health, stop).await,
         None => embedded::run(&intake, health, stop).await,
@@ -50,15 +50,14 @@ struct Intake<H: Handler> {
     queue: Arc<Queue<H::Origin>>,
     handler: H,
     metrics: Arc<Metrics>,
-    throttle: Throttle,
 }
 
 impl<H: Handler> Intake<H> {
     /// Tells whoever asked that a publish was not taken.
     fn refuse(&self, publication: &Publication<'_, H::Origin>, why: &'static str) {
         self.metrics.dropped("bus_unavailable", 1);
-        if let Some(held_back) = self.throttle.permit() {
-            tracing::warn!(topic = publication.topic, why, held_back, "publish refused");
+        if self.metrics.log_limits.permit("publish refused", why) {
+            tracing::warn!(topic = publication.topic, why, "publish refused");
         }
         if let Some(origin) = publication.origin {
             self.metrics.refused("unavailable");

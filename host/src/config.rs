@@ -6,7 +6,7 @@ mod raw;
 mod tests;
 mod twice;
 
-use crate::{outbox, plugin};
+use crate::{delivery::outbox, plugin};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

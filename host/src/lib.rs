@@ -3,41 +3,30 @@
 //! The two ways a message travels, which is also the order to read the modules in:
 //!
 //! ```text
-//! up:    socket -> handshake -> session -> packet -> gateway -> snapshot -> plugin -> actions -> bus
-//! down:  bus -> gateway -> snapshot -> plugin -> actions -> registry -> outbox -> session -> socket
+//! up:    net (socket -> handshake -> session) -> packet -> routing -> plugin -> actions -> bus
+//! down:  bus -> routing -> plugin -> actions -> delivery (registry -> outbox) -> net (session -> socket)
 //! ```
 //!
 //! The host knows connections, sessions, the packet header and the bus, and no game: what a packet means is a plugin's business.
 
-pub mod server;
+pub mod net;
 
-pub mod auth;
-pub mod handshake;
-pub mod session;
-pub mod socket;
-pub mod wire;
-
-pub mod outbox;
 pub mod packet;
-pub mod registry;
 
-pub mod gateway;
+pub mod routing;
+
 pub mod plugin;
-pub mod snapshot;
+
+pub mod delivery;
 
 pub mod bus;
 
-pub mod catalog;
 pub mod reload;
-pub mod watched;
 
 pub mod admin;
 pub mod config;
-pub mod metrics;
-pub mod sharded;
-pub mod throttle;
-pub mod uptime;
-pub mod wakeup;
+pub mod sync;
+pub mod telemetry;
 
 pub mod app;
 pub mod author;

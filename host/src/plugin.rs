@@ -16,10 +16,7 @@ pub use bindings::{Action, Answer, Closing, Delivery, Manifest, Packet, Publicat
 pub use component::{Compiler, LOG, OFFERED, POLICY, Unfit};
 pub use instance::{Decision, Fault, Limits};
 
-use crate::{
-    metrics::{Metrics, PluginMetrics},
-    throttle::Throttle,
-};
+use crate::telemetry::metrics::{Metrics, PluginMetrics};
 use component::Linked;
 use health::{Change, Health};
 use instance::Instance;
@@ -135,8 +132,6 @@ pub struct Plugin {
     health: Health,
     lane: Arc<Lane>,
     metrics: PluginMetrics,
-    /// Bounds the lines about its faults.
-    pub fault_log: Throttle,
 }
 
 impl Plugin {
@@ -159,16 +154,7 @@ impl Plugin {
             Ok(instance)
         })?;
         metrics.live_generations.inc();
-        Ok(Self {
-            described,
-            settings,
-            topics,
-            pool,
-            health: Health::default(),
-            lane,
-            metrics,
-            fault_log: Throttle::new(),
-        })
+        Ok(Self { described, settings, topics, pool, health: Health::default(), lane, metrics })
     }
 
     /// Its name.

@@ -3,7 +3,7 @@
 //! Not a channel of tokio's: what waits lies in a few buffers that the receiver takes whole, so that a publish of the usual size costs no
 //! allocation and frees nothing on another thread, and a thousand publishes are one step.
 
-use crate::wakeup::Wakeup;
+use crate::sync::wakeup::Wakeup;
 use bytes::Bytes;
 use std::{
     borrow::Cow,

@@ -1,6 +1,6 @@
 //! How a plugin does: whether it is too slow to run beside the players, and whether it fails so often that it is not asked any more.
 
-use crate::uptime::now_ms;
+use crate::sync::uptime::now_ms;
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,

@@ -6,7 +6,7 @@ use super::{
     component::Linked,
     state::{Refused, State},
 };
-use crate::metrics::PluginMetrics;
+use crate::telemetry::metrics::PluginMetrics;
 use prometheus_client::metrics::gauge::Gauge;
 use std::{sync::Arc, time::Duration};
 use wasmtime::{Store, Trap, UpdateDeadline};

@@ -2,7 +2,7 @@
 //! plugin on threads that have nothing to do.
 
 use super::{LoadError, instance::Instance};
-use crate::sharded::Sharded;
+use crate::sync::sharded::Sharded;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// Where an instance waits for its next call. Empty once it failed.

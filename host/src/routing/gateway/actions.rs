@@ -2,13 +2,13 @@
 
 use super::{Gateway, Origin, Refusal};
 use crate::{
-    metrics::Metrics,
-    outbox::{self, Outcome},
+    delivery::outbox::{self, Outcome},
+    delivery::registry::Session,
     packet::{HEADER_LEN, Header},
     plugin::{
         self, Action, Answer, Closing, Decision, Delivery, Fault, Plugin, Publication, Rejection, SessionId, Target,
     },
-    registry::Session,
+    telemetry::metrics::Metrics,
 };
 use bytes::Bytes;
 use std::{borrow::Cow, sync::Arc};
@@ -33,7 +33,7 @@ impl Gateway {
                 rejection.message.truncate(rejection.message.floor_char_boundary(REJECTION_BYTES));
                 return Err(Refusal::Rejected(rejection));
             }
-            Err(error) => return Err(fault(call.plugin, &error)),
+            Err(error) => return Err(fault(&self.metrics, call.plugin, &error)),
         };
         bindable(call, &actions)?;
         let publishes = actions.iter().filter(|action| matches!(action, Action::Publish(_))).count();
@@ -141,10 +141,10 @@ fn bindable(call: &Call<'_>, actions: &[Action]) -> Result<(), Refusal> {
     if actions.iter().all(&mut fits) { Ok(()) } else { Err(Refusal::BoundToAnother) }
 }
 
-fn fault(plugin: &Plugin, fault: &Fault) -> Refusal {
-    if let Some(held_back) = plugin.fault_log.permit() {
+fn fault(metrics: &Metrics, plugin: &Plugin, fault: &Fault) -> Refusal {
+    if metrics.log_limits.permit("plugin call failed", plugin.name()) {
         let (name, version) = (&**plugin.name(), plugin.version());
-        tracing::error!(plugin = name, version, held_back, "plugin call failed: {fault}");
+        tracing::error!(plugin = name, version, "plugin call failed: {fault}");
     }
     Refusal::Fault
 }
@@ -155,7 +155,7 @@ pub(super) fn queued(metrics: &Metrics, session: &Session, outcome: Outcome) {
         Outcome::Queued => {}
         Outcome::Full { warn } => {
             metrics.dropped("send_queue_full", 1);
-            if warn {
+            if warn && metrics.log_limits.permit("send queue full", "") {
                 let (session, remote) = (session.id, session.remote);
                 tracing::warn!(%session, %remote, "send queue full: the client reads too slowly, messages are dropped");
             }

@@ -3,9 +3,9 @@
 
 use crate::{
     config::Config,
-    metrics::Metrics,
     plugin::{Compiler, Described, Plugin, Settings, lane::Lane},
-    watched::{Look, Stamp, Watched},
+    reload::watched::{Look, Stamp, Watched},
+    telemetry::metrics::Metrics,
 };
 use sha2::{Digest, Sha256};
 use std::{

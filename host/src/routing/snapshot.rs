@@ -2,8 +2,8 @@
 //! that holds one never sees half a reload.
 
 use crate::{
-    metrics::{Count, Metrics},
     plugin::Plugin,
+    telemetry::metrics::{Count, Metrics},
 };
 use std::{
     collections::{BTreeSet, HashMap},

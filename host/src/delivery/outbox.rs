@@ -5,7 +5,7 @@
 
 use crate::{
     packet::{HEADER_LEN, Header},
-    wakeup::Wakeup,
+    sync::wakeup::Wakeup,
 };
 use bytes::{Bytes, BytesMut};
 use std::{

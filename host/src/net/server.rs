@@ -1,8 +1,8 @@
 //! Accepts connections, gives each a task, and at the end lets all of them go in good order.
 
 use crate::{
-    auth::Verifier, config, gateway::Gateway, handshake, outbox::Closing, registry::Session, session, socket::Socket,
-    throttle::Throttle, wire::Wire,
+    config, delivery::outbox::Closing, delivery::registry::Session, net::auth::Verifier, net::handshake, net::session,
+    net::socket::Socket, net::wire::Wire, routing::gateway::Gateway,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -24,7 +24,6 @@ pub async fn serve(
     verifier: Option<Arc<Verifier>>,
     stop: CancellationToken,
 ) {
-    let failures = Throttle::new();
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
@@ -38,8 +37,8 @@ pub async fn serve(
                 }
                 Err(error) => {
                     gateway.metrics.handshake_refused("accept_failed");
-                    if let Some(held_back) = failures.permit() {
-                        tracing::error!(%error, held_back, "cannot accept connections, trying again (raise the limit of open files?)");
+                    if gateway.metrics.log_limits.permit("accept failed", "") {
+                        tracing::error!(%error, "cannot accept connections, trying again (raise the limit of open files?)");
                     }
                     time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -130,7 +129,7 @@ async fn connection(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{bus, metrics::Metrics, outbox::Limits};
+    use crate::{bus, delivery::outbox::Limits, telemetry::metrics::Metrics};
 
     #[tokio::test]
     async fn a_panic_ends_its_session_alone_and_is_counted() {

@@ -6,6 +6,7 @@ mod seconds;
 pub use count::Count;
 pub use seconds::Seconds;
 
+use super::log_limit::LogLimits;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -34,10 +35,64 @@ labels! {
     Outcome { outcome: &'static str }
 }
 
+/// Why sessions end.
+const DISCONNECTIONS: [&str; 11] = [
+    "closed",
+    "gone",
+    "idle",
+    "write_timeout",
+    "text",
+    "too_large",
+    "protocol_error",
+    "send_queue_full",
+    "policy",
+    "drain",
+    "panic",
+];
+
+/// Why connections become no session.
+const HANDSHAKES_REFUSED: [&str; 8] =
+    ["not_found", "bad_upgrade", "not_http", "too_large", "denied", "timeout", "gone", "accept_failed"];
+
+/// Why packets and bus messages are refused.
+const ROUTING_ERRORS: [&str; 11] = [
+    "malformed_packet",
+    "malformed_payload",
+    "no_route",
+    "rejected",
+    "unavailable",
+    "forbidden",
+    "too_many_requests",
+    "internal",
+    "custom",
+    "message_rejected",
+    "message_fault",
+];
+
+/// Why messages are lost.
+const DROPPED: [&str; 5] =
+    ["send_queue_full", "session_closing", "bus_unavailable", "plugin_quarantined", "plugin_busy"];
+
+/// A counter for each known reason, at 0, so that a rate can be computed from the first event on.
+fn known<const N: usize>(
+    r: &mut Registry,
+    name: &str,
+    help: &str,
+    reasons: [&'static str; N],
+) -> Family<Reason, Counter> {
+    let family = register::<Family<Reason, Counter>>(r, name, help);
+    for reason in reasons {
+        drop(family.get_or_create(&Reason { reason }));
+    }
+    family
+}
+
 /// Every metric of the gateway.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// The limit on log lines that strangers and plugins can cause.
+    pub log_limits: LogLimits,
     /// Sessions that began.
     pub connections: Counter,
     /// Sessions that live.
@@ -102,11 +157,21 @@ impl Metrics {
             unheard: register(r, "bus_unheard", "Messages that the bus took and nobody subscribes to"),
             bus_connected: register(r, "bus_connected", "1 while the bus is connected, both ways"),
             bus_queued: register(r, "bus_queued", "Messages that wait for the bus"),
-            disconnections: register(r, "disconnections", "Sessions that ended, by reason"),
+            disconnections: known(r, "disconnections", "Sessions that ended, by reason", DISCONNECTIONS),
             received,
-            routing_errors: register(r, "routing_errors", "Packets and bus messages that were refused, by reason"),
-            dropped: register(r, "messages_dropped", "Messages that were lost, by reason"),
-            handshakes_refused: register(r, "handshakes_refused", "Connections that became no session, by reason"),
+            routing_errors: known(
+                r,
+                "routing_errors",
+                "Packets and bus messages that were refused, by reason",
+                ROUTING_ERRORS,
+            ),
+            dropped: known(r, "messages_dropped", "Messages that were lost, by reason", DROPPED),
+            handshakes_refused: known(
+                r,
+                "handshakes_refused",
+                "Connections that became no session, by reason",
+                HANDSHAKES_REFUSED,
+            ),
             plugin_calls: register(r, "plugin_calls", "Calls of a plugin, by outcome"),
             plugin_seconds: register(r, "plugin_call_seconds", "How long calls of a plugin took"),
             plugin_reloads: register(r, "plugin_reloads", "Loads, swaps and removals of a plugin, by outcome"),
@@ -119,12 +184,14 @@ impl Metrics {
                 "plugin_quarantined",
                 "1 while a plugin is not asked, since it keeps failing",
             ),
+            log_limits: LogLimits::default(),
             registry: std::mem::take(r),
         }
     }
 
     /// Sessions that ended for the reason.
     pub fn disconnected(&self, reason: &'static str) {
+        debug_assert!(DISCONNECTIONS.contains(&reason), "a reason that is not listed: {reason}");
         self.disconnections.get_or_create(&Reason { reason }).inc();
     }
 
@@ -136,16 +203,19 @@ impl Metrics {
 
     /// Counts a packet or a bus message that was refused.
     pub fn refused(&self, reason: &'static str) {
+        debug_assert!(ROUTING_ERRORS.contains(&reason), "a reason that is not listed: {reason}");
         self.routing_errors.get_or_create(&Reason { reason }).inc();
     }
 
     /// Counts messages that were lost.
     pub fn dropped(&self, reason: &'static str, messages: usize) {
+        debug_assert!(DROPPED.contains(&reason), "a reason that is not listed: {reason}");
         self.dropped.get_or_create(&Reason { reason }).inc_by(messages as u64);
     }
 
     /// Counts a connection that became no session.
     pub fn handshake_refused(&self, reason: &'static str) {
+        debug_assert!(HANDSHAKES_REFUSED.contains(&reason), "a reason that is not listed: {reason}");
         self.handshakes_refused.get_or_create(&Reason { reason }).inc();
     }
 

@@ -2,12 +2,12 @@
 
 use crate::{
     config,
-    gateway::{Aside, Gateway},
-    outbox::{Closing, Outgoing},
+    delivery::outbox::{Closing, Outgoing},
+    delivery::registry::Registered,
+    net::socket::Socket,
+    net::wire::Progress,
     packet::{Header, ROUTE_SYSTEM},
-    registry::Registered,
-    socket::Socket,
-    wire::Progress,
+    routing::gateway::{Aside, Gateway},
 };
 use bytes::Bytes;
 use futures_util::FutureExt;

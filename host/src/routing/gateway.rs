@@ -5,12 +5,11 @@ mod refusal;
 
 use crate::{
     bus,
-    metrics::Metrics,
+    delivery::registry::{Registry, Session},
     packet::{self, Header, Status},
     plugin::{Decision, Packet, Seat, SessionId},
-    registry::{Registry, Session},
-    snapshot::Snapshot,
-    throttle::Throttle,
+    routing::snapshot::Snapshot,
+    telemetry::{metrics::Metrics, text},
 };
 use actions::{Call, queued};
 use arc_swap::ArcSwap;
@@ -30,7 +29,6 @@ pub struct Gateway {
     topics: watch::Sender<BTreeSet<String>>,
     bus: Arc<bus::Queue<Origin>>,
     max_message_bytes: usize,
-    refusals: Throttle,
 }
 
 /// The packet that a publish came from, to be answered if the bus does not take it.
@@ -71,7 +69,6 @@ impl Gateway {
             topics: watch::Sender::default(),
             bus,
             max_message_bytes,
-            refusals: Throttle::new(),
         }
     }
 
@@ -181,8 +178,11 @@ impl Gateway {
             let job = move || gateway.hear(heard_by.beside(), &topic, &payload);
             if plugin.lane().submit(Box::new(job)).is_err() {
                 self.metrics.dropped("plugin_busy", 1);
-                if let Some(held_back) = self.refusals.permit() {
-                    tracing::warn!(held_back, "bus message dropped: its plugin is slow, and too much waits for it");
+                if self.metrics.log_limits.permit("bus message dropped", plugin.name()) {
+                    tracing::warn!(
+                        plugin = &**plugin.name(),
+                        "bus message dropped: its plugin is slow, and too much waits for it"
+                    );
                 }
             }
         }
@@ -199,10 +199,11 @@ impl Gateway {
         let Err(refusal) = self.perform(&call, seat.on_message(topic, payload, valid)) else { return };
         let reason = if matches!(refusal, Refusal::Fault) { "message_fault" } else { "message_rejected" };
         self.metrics.refused(reason);
-        if let Some(held_back) = self.refusals.permit() {
+        if self.metrics.log_limits.permit("bus message refused", plugin.name()) {
             let (_, why) = refusal.answer();
             let plugin = &**plugin.name();
-            tracing::warn!(topic, bytes = payload.len(), plugin, why, held_back, "bus message refused");
+            let why = text::bounded(why);
+            tracing::warn!(topic, bytes = payload.len(), plugin, why, "bus message refused");
         }
     }
 
@@ -210,9 +211,10 @@ impl Gateway {
     fn refuse(&self, session: &Arc<Session>, header: Header, refusal: &Refusal) {
         let (status, why) = refusal.answer();
         self.metrics.refused(refusal::reason(status));
-        if let Some(held_back) = self.refusals.permit() {
+        if self.metrics.log_limits.permit("packet refused", refusal::reason(status)) {
             let (session, route) = (session.id, header.route);
-            tracing::warn!(%session, route, seq = header.seq, status, why, held_back, "packet refused");
+            let why = text::bounded(&why);
+            tracing::warn!(%session, route, seq = header.seq, status, why, "packet refused");
         }
         queued(&self.metrics, session, session.outbox.reply(header.reply(status), Bytes::from(why)));
     }

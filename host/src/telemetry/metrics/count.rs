@@ -1,6 +1,6 @@
 //! A counter for what every thread counts with every message.
 
-use crate::sharded::Sharded;
+use crate::sync::sharded::Sharded;
 use prometheus_client::metrics::counter::{Atomic, Counter};
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,6 +1,6 @@
 //! Who is here: session id and user id to session.
 
-use crate::outbox::{Limits, Outbox};
+use crate::delivery::outbox::{Limits, Outbox};
 use dashmap::{DashMap, Entry};
 use std::{
     net::SocketAddr,

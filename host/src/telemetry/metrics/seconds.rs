@@ -1,6 +1,6 @@
 //! A histogram of durations that is observed for every message, by every thread by itself, where the library's takes a lock.
 
-use crate::sharded::Sharded;
+use crate::sync::sharded::Sharded;
 use prometheus_client::{
     encoding::{EncodeMetric, MetricEncoder, NoLabelSet},
     metrics::{MetricType, TypedMetric},

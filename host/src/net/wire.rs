@@ -2,7 +2,7 @@
 //! stopped. And one that holds no buffer while nothing does: it reads much at once into a buffer of its thread, and keeps what was not asked
 //! for yet.
 
-use crate::uptime::now_ms;
+use crate::sync::uptime::now_ms;
 use std::{
     cell::RefCell,
     io,

@@ -5,7 +5,7 @@
 
 use crate::{
     config,
-    wire::{Progress, Wire},
+    net::wire::{Progress, Wire},
 };
 use std::{
     future::poll_fn,

@@ -1,6 +1,6 @@
 //! From a TCP connection to a WebSocket: the HTTP upgrade (RFC 6455, 4.2), with an answer for whatever else comes.
 
-use crate::auth::{Denied, Verifier};
+use crate::net::auth::{Denied, Verifier};
 use httparse::{EMPTY_HEADER, Request};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
