@@ -46,10 +46,10 @@ impl bus::Handler for Arc<Gateway> {
         self.on_message(topic, body)
     }
 
-    fn refused(&self, origin: &Origin, why: &'static str) {
+    fn refused(&self, origin: &Origin, why: String) {
         if let Some(session) = self.registry.session(origin.session) {
             let header = origin.header.reply(Status::Unavailable as u16);
-            queued(&self.metrics, &session, session.outbox.reply(header, Bytes::from_static(why.as_bytes())));
+            queued(&self.metrics, &session, session.outbox.reply(header, Bytes::from(why)));
         }
     }
 }
@@ -75,12 +75,13 @@ impl Gateway {
     /// Puts other plugins to use, from the next packet and the next message on.
     pub fn install(&self, snapshot: Snapshot) {
         let topics = snapshot.topics();
-        self.snapshot.store(Arc::new(snapshot));
+        // The topics first: what the new plugins publish then waits until the bus hears the answers.
         self.topics.send_if_modified(|current| {
             let changed = *current != topics;
             *current = topics;
             changed
         });
+        self.snapshot.store(Arc::new(snapshot));
     }
 
     /// The plugins that serve now.

@@ -70,8 +70,14 @@ const ROUTING_ERRORS: [&str; 11] = [
 ];
 
 /// Why messages are lost.
-const DROPPED: [&str; 5] =
-    ["send_queue_full", "session_closing", "bus_unavailable", "plugin_quarantined", "plugin_busy"];
+const DROPPED: [&str; 6] = [
+    "send_queue_full",
+    "session_closing",
+    "bus_unavailable",
+    "bus_message_too_large",
+    "plugin_quarantined",
+    "plugin_busy",
+];
 
 /// A counter for each known reason, at 0, so that a rate can be computed from the first event on.
 fn known<const N: usize>(
