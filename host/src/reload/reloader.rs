@@ -20,9 +20,10 @@ use std::{
         Arc, Mutex, PoisonError,
         mpsc::{self, RecvTimeoutError},
     },
-    thread::{self, JoinHandle},
+    thread,
     time::Duration,
 };
+use tokio::sync::watch;
 
 /// A file that has not changed for so long is taken to be whole.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -69,20 +70,46 @@ enum Wake {
     Stop,
 }
 
-/// The running watch. It ends, and is waited for, when this is dropped.
-pub struct Reloading {
-    wake: mpsc::Sender<Wake>,
-    thread: Option<JoinHandle<()>>,
+/// How the thread ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was stopped.
+    Stopped,
+    /// It panicked, so files are not followed any more.
+    Panicked,
 }
 
-impl Drop for Reloading {
-    fn drop(&mut self) {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Loading,
+    Loaded,
+    Stopped,
+}
+
+/// The running thread.
+pub struct Reloading {
+    wake: mpsc::Sender<Wake>,
+    phase: watch::Receiver<Phase>,
+}
+
+impl Reloading {
+    /// Tells the thread to end, and does not wait for it.
+    pub fn stop(&self) {
         // An error means that the thread has ended by itself.
         let _ = self.wake.send(Wake::Stop);
-        if let Some(thread) = self.thread.take() {
-            // A panic in it has been told by the panic hook.
-            let _ = thread.join();
-        }
+    }
+
+    /// Resolves when the thread has ended.
+    pub async fn ended(&self) -> End {
+        // An error means that the sender went without a word.
+        let stopped = self.phase.clone().wait_for(|phase| *phase == Phase::Stopped).await.is_ok();
+        if stopped { End::Stopped } else { End::Panicked }
+    }
+
+    /// Resolves when the files that were there at the start are loaded, or when the thread has ended.
+    pub async fn loaded(&self) {
+        // An error means that the thread has ended.
+        let _ = self.phase.clone().wait_for(|phase| *phase != Phase::Loading).await;
     }
 }
 
@@ -95,8 +122,7 @@ struct Reloader {
     file: Watched,
 }
 
-/// Loads the plugins and then follows the directory and the file `path`, which `config` was read from. Answers when the plugins are
-/// loaded.
+/// Starts to load the plugins and to follow the directory and the file `path`, which `config` was read from. Returns at once.
 ///
 /// # Errors
 /// Where no thread can be started.
@@ -111,19 +137,18 @@ pub fn start(
     file.take(Stamp::of(path));
     let mut reloader = Reloader { catalog, gateway, reports, config, path: path.to_owned(), file };
     let (wake, woken) = mpsc::channel();
-    let (loaded, all_loaded) = mpsc::channel::<()>();
     let waker = wake.clone();
-    let thread = thread::Builder::new().name("reload".to_owned()).spawn(move || {
+    let (phases, phase) = watch::channel(Phase::Loading);
+    thread::Builder::new().name("reload".to_owned()).spawn(move || {
         // Before the first compilation, whose threads inherit it.
         lane::yield_to_players();
         reloader.load_all();
         let _watcher = watch(&reloader, waker);
-        drop(loaded);
+        phases.send_replace(Phase::Loaded);
         reloader.follow(&woken);
+        phases.send_replace(Phase::Stopped);
     })?;
-    // Nothing is sent: the sender goes when everything is loaded, or when the thread has panicked.
-    let _ = all_loaded.recv();
-    Ok(Reloading { wake, thread: Some(thread) })
+    Ok(Reloading { wake, phase })
 }
 
 /// Directories are watched, not files: a file that is replaced takes its watch with it.
