@@ -65,7 +65,7 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let game = |game: &Game| json!({ "id": game.id, "chat_backend": game.chat_backend.as_ref().map(probe) });
     let games: Vec<_> = known.games.iter().map(game).collect();
     let snapshot = admin.gateway.snapshot();
-    let quarantined = snapshot.plugins().iter().filter(|plugin| plugin.is_quarantined());
+    let quarantined = snapshot.plugins().filter(|plugin| plugin.is_quarantined());
     let quarantined: Vec<_> = quarantined.map(|plugin| plugin.name().to_string()).collect();
     let report = json!({
         "ready": reasons.is_empty(),
@@ -102,7 +102,7 @@ impl Admin {
                 known.plugins.iter().filter_map(|file| Some(format!("{}: {}", file.file, file.error.as_ref()?)));
             reasons.extend(failed);
         }
-        if reasons.is_empty() && self.gateway.snapshot().plugins().is_empty() {
+        if reasons.is_empty() && self.gateway.snapshot().plugins().next().is_none() {
             reasons.push("no plugin serves".to_owned());
         }
         reasons

@@ -1,18 +1,19 @@
 //! Publish and subscribe: Redis, or an in-process bus of the same meaning. Knows of topics and bytes, and of no session.
 
 mod backoff;
+mod batch;
 mod embedded;
 mod queue;
 mod redis;
 
-pub use queue::{Queue, Room};
+pub use queue::{Full, Load, Permit, Queue, Share};
 
 use crate::{
     config,
     telemetry::{metrics::Metrics, text},
 };
+use batch::Publication;
 use bytes::Bytes;
-use queue::Publication;
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
@@ -32,11 +33,12 @@ pub trait Handler: Send + Sync + 'static {
     /// Where a publish comes from.
     type Origin: Copy + Send + Sync + 'static;
 
-    /// A message on one of the topics. Returns the number of those that heard it.
-    fn message(&self, topic: &str, body: &Bytes) -> usize;
+    /// A message on one of the topics. Returns the number of plugins that heard it. `cause` is the packet that it was published for, if that came
+    /// from this process.
+    fn message(&self, topic: &str, body: &Bytes, cause: Option<&Self::Origin>) -> usize;
 
     /// A publish was not taken, or nobody listens to it, or nobody knows what became of it.
-    fn refused(&self, origin: &Self::Origin, why: String);
+    fn refused(&self, origin: &Self::Origin, why: &str);
 }
 
 /// Why a publish reached nobody. The text is what its sender is answered with.
@@ -119,7 +121,7 @@ impl<H: Handler> Intake<H> {
         }
         if let Some(origin) = publication.origin {
             self.metrics.refused("unavailable");
-            self.handler.refused(origin, why.to_string());
+            self.handler.refused(origin, &why.to_string());
         }
     }
 }

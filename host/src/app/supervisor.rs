@@ -200,11 +200,11 @@ mod tests {
     impl bus::Handler for Panics {
         type Origin = ();
 
-        fn message(&self, topic: &str, _: &Bytes) -> usize {
+        fn message(&self, topic: &str, _: &Bytes, _: Option<&()>) -> usize {
             panic!("a message on {topic}")
         }
 
-        fn refused(&self, (): &(), _: String) {}
+        fn refused(&self, (): &(), _: &str) {}
     }
 
     #[tokio::test]
@@ -216,7 +216,9 @@ mod tests {
         let bus = bus::run(None, Arc::clone(&queue), wanted, Panics, health, stop.clone());
         let mut supervisor = supervisor();
         supervisor.start("the bus", &stop, async { Ok(bus.await) });
-        queue.room(1).unwrap().publish("t", Cow::Owned(Bytes::new()), None);
+        let share = bus::Share::default();
+        let permit = queue.reserve(&share, bus::Load { publishes: 1, bytes: 1 }).unwrap();
+        permit.commit([("t", Cow::Owned(Bytes::new()), None)].into_iter());
         assert_eq!(supervisor.failure().await.to_string(), "the bus ended unexpectedly: it panicked: a message on t");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Direction, Handler, Health, Intake,
-    queue::{Batch, Publication},
+    batch::{Batch, Publication},
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -29,9 +29,9 @@ pub(super) async fn run<H: Handler>(intake: &Intake<H>, health: Arc<Health>, sto
             return;
         }
         for (i, publication) in batch.iter().enumerate() {
-            let Publication { topic, body, .. } = publication;
+            let Publication { topic, body, origin } = publication;
             // A copy, since a session that reads slowly shall not keep what it was published from.
-            let heard = intake.handler.message(topic, &Bytes::copy_from_slice(body));
+            let heard = intake.handler.message(topic, &Bytes::copy_from_slice(body), origin);
             intake.taken(1);
             if heard == 0 {
                 intake.unheard(&publication);

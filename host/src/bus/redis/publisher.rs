@@ -11,7 +11,8 @@ use super::{
 };
 use crate::bus::{
     DRAIN, Handler, Intake, NotTaken,
-    queue::{Batch, Publication, Publications, Queue},
+    batch::{Batch, Publication, Publications},
+    queue::Queue,
 };
 use std::{future, sync::Arc, time::Duration};
 use tokio::time;
@@ -44,11 +45,9 @@ impl<H: Handler> Publisher<H> {
     pub(super) async fn run(mut self, stop: CancellationToken) {
         tokio::select! {
             () = self.publish(&stop) => {}
-            () = too_late(&stop) => {
-                tracing::warn!("the bus did not take what was queued within {DRAIN:?}: it is refused");
-                self.outgoing.refuse_all().await;
-            }
+            () = too_late(&stop) => tracing::warn!("the bus did not take what was queued within {DRAIN:?}: it is refused"),
         }
+        self.outgoing.refuse_all().await;
     }
 
     async fn publish(&mut self, stop: &CancellationToken) {

@@ -122,7 +122,7 @@ async fn hear<H: Handler>(connection: &mut Connection, intake: &Intake<H>) -> Re
                 && let Ok(topic) = str::from_utf8(topic)
             {
                 // A copy, since a session that reads slowly shall not keep a read buffer alive.
-                intake.handler.message(topic, &Bytes::copy_from_slice(body));
+                intake.handler.message(topic, &Bytes::copy_from_slice(body), None);
             }
         }
         Frame::Text(answer) => {
