@@ -73,6 +73,12 @@ const ROUTING_ERRORS: [&str; 11] = [
 const DROPPED: [&str; 5] =
     ["send_queue_full", "session_closing", "bus_unavailable", "plugin_quarantined", "plugin_busy"];
 
+/// What becomes of calls of a plugin.
+const CALLS: [&str; 6] = ["ok", "rejected", "trap", "deadline", "memory", "invalid"];
+
+/// What becomes of plugin files.
+const RELOADS: [&str; 4] = ["loaded", "swapped", "removed", "rejected"];
+
 /// A counter for each known reason, at 0, so that a rate can be computed from the first event on.
 fn known<const N: usize>(
     r: &mut Registry,
@@ -222,6 +228,27 @@ impl Metrics {
     /// Counts what became of a plugin's file or settings.
     pub fn reloaded(&self, plugin: &str, outcome: &'static str) {
         self.plugin_reloads.get_or_create(&NameOutcome { plugin: plugin.into(), outcome }).inc();
+    }
+
+    /// Takes the metrics of a plugin, or of a file that never became one, out of the report.
+    pub fn forget_plugin(&self, name: &Arc<str>) {
+        for outcome in RELOADS {
+            self.plugin_reloads.remove(&NameOutcome { plugin: Arc::clone(name), outcome });
+        }
+        for outcome in CALLS {
+            self.plugin_calls.remove(&NameOutcome { plugin: Arc::clone(name), outcome });
+        }
+        let label = Name { plugin: Arc::clone(name) };
+        self.plugin_seconds.remove(&label);
+        for family in [
+            &self.plugin_generation,
+            &self.plugin_live_generations,
+            &self.plugin_instances,
+            &self.plugin_memory,
+            &self.plugin_quarantined,
+        ] {
+            family.remove(&label);
+        }
     }
 
     /// The metrics of one plugin.
