@@ -271,3 +271,15 @@ async fn check_and_plugin_check_survive_what_the_gateway_survives() {
         assert_eq!(output.status.code(), Some(if arguments.len() == 1 { 78 } else { 1 }));
     }
 }
+
+#[tokio::test]
+async fn without_a_directory_for_compiled_code_plugins_serve_and_the_log_says_so() {
+    let yaml = "plugins: { directory: plugins, cache_directory: gateway.yaml }".to_owned();
+    let gateway = Gateway::start(Setup { yaml, ..Setup::default() }).await;
+    let line = gateway.logged("compiled code cannot be kept for the next start: ").await;
+    assert_eq!(
+        (&line["level"], &line["fields"]["cache"]),
+        (&"WARN".into(), &gateway.config().to_str().unwrap().into())
+    );
+    gateway.client().await.assert_alive().await;
+}

@@ -185,9 +185,7 @@ impl Entry {
     fn reject(&self, name: &str, error: &str, metrics: &Metrics) {
         let plugin = self.serving.as_ref().map(|serving| Arc::clone(serving.name()));
         metrics.reloaded(plugin.as_deref().unwrap_or(name), "rejected");
-        if !metrics.log_limits.permit("plugin rejected", &format!("{name}: {error}")) {
-            return;
-        }
+        // A file is tried a few times a second at most, which bounds these lines.
         match plugin {
             Some(plugin) => tracing::error!(
                 file = name,

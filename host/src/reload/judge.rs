@@ -39,9 +39,10 @@ pub const STACK_BYTES: usize = 4 * child::STACK_BYTES;
 /// The hidden command of the gateway that judges its stdin.
 pub const COMMAND: &str = "judge-plugin";
 
-/// How much longer than its processor time a child may take by the clock. It runs with little priority, so it may get a small share of
-/// the processors.
-const CLOCK_TIMES_CPU: u32 = 4;
+/// How much longer by the clock than in processor time a child may take, and at least. It runs with little priority, so it may get a
+/// small share of the processors.
+const CLOCK_TIMES_CPU: u32 = 10;
+const MIN_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Why a file was not loaded.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,7 +81,8 @@ impl Loader {
     /// [`Failure`] says why not.
     pub fn load(&self, bytes: &[u8], cancel: &Cancel) -> Result<Described, Failure> {
         let component = self.judge(bytes, cancel)?;
-        Described::load(&self.compiler, &component).map_err(|error| Failure::Rejected(text::bounded(error)))
+        // It passed in the child, so that what is missing here is likely the system's: memory, or a descriptor.
+        Described::load(&self.compiler, &component).map_err(|error| Failure::Retry(text::bounded(error)))
     }
 
     /// Returns the component, which is another one than the file if that is a core module.
@@ -95,17 +97,19 @@ impl Loader {
             return Err(Failure::Cancelled);
         }
         let (answer, log) = outcome.map_err(retry)?;
-        let said = relay(&log);
         match answer {
             Some(child::Verdict::Good) => Ok(Cow::Borrowed(bytes)),
             Some(child::Verdict::Component(component)) => Ok(Cow::Owned(component)),
-            Some(child::Verdict::Rejected(why)) => Err(Failure::Rejected(why)),
-            None => Err(Failure::Ended(self.cause_of_death(status, &said))),
+            Some(child::Verdict::Rejected(why)) => {
+                relay(&log);
+                Err(Failure::Rejected(why))
+            }
+            None => Err(Failure::Ended(self.cause_of_death(status, &relay(&log)))),
         }
     }
 
     fn deadline(&self) -> Duration {
-        CLOCK_TIMES_CPU * self.limits.cpu
+        (CLOCK_TIMES_CPU * self.limits.cpu).max(MIN_DEADLINE)
     }
 
     fn command(&self) -> Command {
@@ -137,7 +141,8 @@ impl Loader {
         if status.code() == Some(i32::from(child::LATE)) {
             let deadline = self.deadline().as_secs();
             return format!(
-                "to compile and start it took more than {deadline} s ({CLOCK_TIMES_CPU} times `plugins.compile_cpu_s`)"
+                "to compile and start it took more than {deadline} s by the clock: the machine is busy, or \
+                 `plugins.compile_cpu_s` is too small"
             );
         }
         if said.contains("overflowed its stack") {
@@ -178,7 +183,7 @@ fn converse(child: &mut Child, bytes: &[u8]) -> io::Result<(Option<child::Verdic
     })
 }
 
-/// Writes the log lines of a plugin, which started in a child, to this process's log. Returns all other lines, such as those of a crash.
+/// Writes the log lines of a plugin that failed in a child to this process's log. One that is good says the same here. Returns all other lines, such as those of a crash.
 fn relay(log: &[u8]) -> String {
     let mut others = String::new();
     for line in log.lines().map_while(Result::ok) {

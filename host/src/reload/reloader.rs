@@ -157,7 +157,10 @@ impl Reloader {
                 looked = Instant::now();
             }
         }
-        self.phase.send_replace(Phase::Stopped);
+        // The children end with the catalog.
+        let Self { catalog, phase, .. } = self;
+        drop(catalog);
+        phase.send_replace(Phase::Stopped);
     }
 
     /// True if another look is wanted soon.
