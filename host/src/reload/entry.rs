@@ -133,14 +133,14 @@ impl Entry {
     }
 
     /// The generation was started, or not.
-    pub(super) fn start_ended(&mut self, name: &str, outcome: Result<Plugin, String>, metrics: &Metrics) {
+    pub(super) fn start_ended(&mut self, name: &str, outcome: Result<Arc<Plugin>, String>, metrics: &Metrics) {
         let current = self.starting.take().zip(self.described.as_ref());
         if !current.is_some_and(|(starting, described)| Arc::ptr_eq(&starting.described, described)) {
             return; // of a content that was replaced meanwhile
         }
         match outcome {
             Ok(plugin) => {
-                self.fit = Some(Arc::new(plugin));
+                self.fit = Some(plugin);
                 self.refused = None;
             }
             Err(error) => {
