@@ -224,7 +224,8 @@ impl Catalog {
         let mut whole = done(Err(String::new()));
         let (code, tried, metrics) = (Arc::clone(&described), settings.clone(), Arc::clone(&self.metrics));
         let work = move || {
-            whole.outcome = Outcome::Started(Plugin::start(code, tried, lane, &metrics).map(Arc::new).map_err(text::bounded));
+            whole.outcome =
+                Outcome::Started(Plugin::start(code, tried, lane, &metrics).map(Arc::new).map_err(text::bounded));
             whole
         };
         let panicked = done(Err("the gateway panicked over its start, which is a defect: please report it".to_owned()));

@@ -13,7 +13,7 @@ use crate::{
         watched::{Look, Stamp, Watched},
         watcher::watch,
     },
-    routing::{gateway::Gateway, snapshot::Snapshot},
+    routing::gateway::Gateway,
 };
 use std::{
     path::{Path, PathBuf},
@@ -219,7 +219,7 @@ impl Reloader {
 
     fn install(&mut self) {
         if let Some(Assembly { plugins, news }) = self.catalog.assemble() {
-            self.gateway.install(Snapshot::new(plugins, &self.gateway.metrics));
+            self.gateway.install(plugins);
             news.iter().for_each(|news| news.tell(&self.gateway.metrics));
         }
         self.reports.set(Known {
@@ -240,7 +240,7 @@ impl Reloader {
         }
         let snapshot = self.gateway.snapshot();
         for name in self.config.configured_plugins() {
-            if !snapshot.plugins().iter().any(|plugin| &**plugin.name() == name) {
+            if !snapshot.plugins().any(|plugin| &**plugin.name() == name) {
                 tracing::warn!(plugin = name, "plugins.settings names a plugin that is not loaded");
             }
         }
