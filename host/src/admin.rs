@@ -3,7 +3,7 @@
 use crate::{
     bus,
     config::Game,
-    reload::reloader::{Known, Reports},
+    reload::reports::{Known, Reports},
     routing::gateway::Gateway,
 };
 use axum::{
@@ -58,13 +58,16 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let snapshot = admin.gateway.snapshot();
     let quarantined = snapshot.plugins().filter(|plugin| plugin.is_quarantined());
     let quarantined: Vec<_> = quarantined.map(|plugin| plugin.name().to_string()).collect();
-    let report = json!({
+    let mut report = json!({
         "ready": reasons.is_empty(),
         "reasons": reasons,
         "plugins": known.plugins,
         "quarantined": quarantined,
         "games": games,
     });
+    if let Some(error) = known.directory_error {
+        report["directory_error"] = error.into();
+    }
     (code, Json(report))
 }
 
@@ -81,14 +84,7 @@ impl Admin {
             reasons.push("the gateway stops".to_owned());
         }
         reasons.extend(self.bus.error().map(|error| format!("the bus is not connected: {error}")));
-        if known.plugins.is_empty() {
-            reasons.push("the plugins directory holds no .wasm file".to_owned());
-        }
-        if !known.loaded {
-            let failed =
-                known.plugins.iter().filter_map(|file| Some(format!("{}: {}", file.file, file.error.as_ref()?)));
-            reasons.extend(failed);
-        }
+        reasons.extend(known.reasons());
         reasons
     }
 }

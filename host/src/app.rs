@@ -6,9 +6,11 @@ use crate::{
     config::Config,
     net::auth::Verifier,
     net::server,
-    plugin::Compiler,
-    reload::catalog::{Catalog, Report},
-    reload::reloader::{self, Reports},
+    reload::{
+        catalog::Report,
+        reloader::{self, Reloading},
+        reports::Reports,
+    },
     routing::gateway::Gateway,
     telemetry::metrics::Metrics,
 };
@@ -24,6 +26,9 @@ use tokio_util::sync::CancellationToken;
 /// How long the bus may take to carry what is queued when the gateway stops.
 const BUS_DRAIN: Duration = Duration::from_secs(5);
 
+/// How long the thread that follows files may take to end. It has nothing to finish.
+const RELOAD_STOP: Duration = Duration::from_secs(1);
+
 /// Serves until SIGTERM or SIGINT, then drains.
 ///
 /// # Errors
@@ -33,10 +38,6 @@ pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
     let queue = Arc::<bus::Queue<_>>::default();
     let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), Arc::clone(&queue), config.server.max_message_bytes));
 
-    let plugins = Arc::new(Reports::default());
-    let catalog = Catalog::new(compiler()?, Arc::clone(&metrics));
-    let reloading = reloader::start(path, config.clone(), catalog, Arc::clone(&gateway), Arc::clone(&plugins))?;
-
     let health = Arc::new(bus::Health::new(Arc::clone(&metrics)));
     let bus_stop = CancellationToken::new();
     let (redis, topics, handler) = (config.redis.clone(), gateway.topics(), Arc::clone(&gateway));
@@ -44,17 +45,19 @@ pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
 
     let telling = tokio::spawn(tell_suppressed(Arc::clone(&metrics)));
     let stop = CancellationToken::new();
+    let plugins = Arc::new(Reports::default());
     let listener = bind("server.host and server.port", config.server.listen).await?;
     let admin_listener = bind("admin.listen", config.admin).await?;
-    let admin = Arc::new(Admin::new(Arc::clone(&gateway), health, plugins, stop.clone()));
+    let admin = Arc::new(Admin::new(Arc::clone(&gateway), health, Arc::clone(&plugins), stop.clone()));
     let admin = tokio::spawn(admin::serve(admin_listener, admin));
 
+    let reloading = reloader::start(path, config.clone(), Arc::clone(&gateway), plugins)?;
     let verifier = config.auth.as_ref().map(|auth| Arc::new(Verifier::new(auth)));
     let serving = server::serve(listener, Arc::clone(&gateway), Arc::new(config), verifier, stop.clone());
     let serving = tokio::spawn(serving);
-    tracing::info!(plugins = %gateway.snapshot(), "serving");
 
-    stopped().await?;
+    stopped_after(tell_when_loaded(&reloading, &gateway)).await?;
+    reloading.stop();
     stop.cancel();
     serving.await?;
     bus_stop.cancel();
@@ -64,7 +67,9 @@ pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
     admin.abort();
     telling.abort();
     metrics.log_limits.tell_suppressed();
-    tokio::task::spawn_blocking(|| drop(reloading)).await?;
+    if time::timeout(RELOAD_STOP, reloading.ended()).await.is_err() {
+        tracing::warn!("the thread that follows files did not end in time: the process ends without it");
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -78,8 +83,20 @@ async fn tell_suppressed(metrics: Arc<Metrics>) {
     }
 }
 
-fn compiler() -> anyhow::Result<Compiler> {
-    Compiler::new().map_err(|error| anyhow::anyhow!("this machine cannot run WebAssembly: {error:#}"))
+/// Tells that the gateway serves, once it is known of each plugin file what it comes to.
+async fn tell_when_loaded(reloading: &Reloading, gateway: &Gateway) {
+    reloading.loaded().await;
+    tracing::info!(plugins = %gateway.snapshot(), "serving");
+}
+
+/// Resolves at SIGTERM or SIGINT. Meanwhile it drives `beside`.
+async fn stopped_after(beside: impl Future<Output = ()>) -> std::io::Result<()> {
+    let mut stopped = std::pin::pin!(stopped());
+    tokio::select! {
+        outcome = &mut stopped => return outcome,
+        () = beside => {}
+    }
+    stopped.await
 }
 
 async fn bind(key: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
@@ -102,8 +119,5 @@ async fn stopped() -> std::io::Result<()> {
 /// # Errors
 /// Where the machine cannot run WebAssembly.
 pub fn check(config: &Config) -> anyhow::Result<Vec<Report>> {
-    let mut catalog = Catalog::new(compiler()?, Arc::default());
-    catalog.load_all(&config.directory, config);
-    catalog.assemble();
-    Ok(catalog.report())
+    reloader::load_once(config)
 }
