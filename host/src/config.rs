@@ -105,6 +105,10 @@ pub struct Redis {
     pub url: String,
     /// Goes before the one in the URL.
     pub password: Option<String>,
+    /// How long a Redis that hangs may keep an answer or readiness waiting: it has to accept a connection, take what is written and answer within it.
+    pub timeout: Duration,
+    /// The largest message that is taken from the bus, in bytes.
+    pub max_message_bytes: usize,
 }
 
 impl Redis {
@@ -275,7 +279,7 @@ fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
             }
             Auth { jwt_secret: auth.jwt_secret }
         }),
-        redis: file.redis.map(|written| redis(written, errors)),
+        redis: file.redis.map(|written| redis(written, file.server.max_message_bytes, errors)),
         games: games(file.games, errors),
         directory,
         cache_directory: file.plugins.cache_directory.map(PathBuf::from),
@@ -335,12 +339,20 @@ fn address(key: &str, written: &str, address: impl ToSocketAddrs, errors: &mut V
     })
 }
 
-fn redis(raw: raw::Redis, errors: &mut Vec<String>) -> Redis {
+fn redis(raw: raw::Redis, max_message_bytes: usize, errors: &mut Vec<String>) -> Redis {
     let url = if raw.addr.contains("://") { raw.addr } else { format!("redis://{}", raw.addr) };
     if let Err(error) = redis::IntoConnectionInfo::into_connection_info(url.as_str()) {
         errors.push(format!("redis.addr: neither host:port nor a redis:// or rediss:// URL: {error}"));
     }
-    Redis { url, password: Some(raw.password).filter(|password| !password.is_empty()) }
+    if !(100..=60_000).contains(&raw.timeout_ms) {
+        errors.push(format!("redis.timeout_ms: {} is not within 100 to 60000", raw.timeout_ms));
+    }
+    Redis {
+        url,
+        password: Some(raw.password).filter(|password| !password.is_empty()),
+        timeout: Duration::from_millis(raw.timeout_ms),
+        max_message_bytes,
+    }
 }
 
 fn games(raw: Vec<raw::Game>, errors: &mut Vec<String>) -> Vec<Game> {

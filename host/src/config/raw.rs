@@ -54,6 +54,7 @@ section! {
     Redis {
         addr: String = "localhost:6379".to_owned(),
         password: String = String::new(),
+        timeout_ms: u64 = 2000,
     }
 
     Game {

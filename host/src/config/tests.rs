@@ -47,6 +47,7 @@ fn values_out_of_range_are_told_all_at_once() {
     );
     refused("server: { port: 70000 }\n", &["server.port"]);
     refused("redis: { addr: 'http://x' }\n", &["redis.addr"]);
+    refused("redis: { timeout_ms: 99 }\n", &["redis.timeout_ms: 99 is not within 100 to 60000"]);
     refused("admin: { listen: nonsense }\n", &["admin.listen"]);
     refused("auth: { jwt_secret: short }\n", &["auth.jwt_secret"]);
 }

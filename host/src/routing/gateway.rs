@@ -92,14 +92,15 @@ impl Gateway {
         let installing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = Snapshot::new(plugins, Some(&self.snapshot.load()), &self.metrics);
         let topics = snapshot.topics();
-        self.snapshot.store(Arc::new(snapshot));
-        drop(installing);
-        self.causes.clear();
+        // The topics first: what the new plugins publish then waits until the bus hears the answers.
         self.topics.send_if_modified(|current| {
             let changed = *current != topics;
             *current = topics;
             changed
         });
+        self.snapshot.store(Arc::new(snapshot));
+        drop(installing);
+        self.causes.clear();
     }
 
     /// The plugins that serve now.

@@ -74,10 +74,11 @@ const ROUTING_ERRORS: [&str; 12] = [
 ];
 
 /// Why messages are lost.
-const DROPPED: [&str; 8] = [
+const DROPPED: [&str; 9] = [
     "send_queue_full",
     "session_closing",
     "bus_unavailable",
+    "bus_message_too_large",
     "bus_share",
     "publish_loop",
     "too_many_pushes",
