@@ -13,6 +13,7 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
@@ -29,6 +30,8 @@ const BUS_DRAIN: Duration = Duration::from_secs(5);
 /// # Errors
 /// What keeps it from starting, such as a port that is taken.
 pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
+    raise_open_files();
+    refuse_huge_pages();
     let metrics = Arc::new(Metrics::new());
     let queue = Arc::<bus::Queue<_>>::default();
     let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), Arc::clone(&queue), config.server.max_message_bytes));
@@ -67,6 +70,21 @@ pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(|| drop(reloading)).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Raises the soft limit of open files to the hard one. The soft one is for programs that cannot count beyond 1024.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "cannot raise the limit of open files: each connection needs one (ulimit -n)");
+    }
+}
+
+/// Takes memory in small pages: with huge ones the allocator's arenas hold twice as much at rest, and give less of it back.
+fn refuse_huge_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "cannot turn transparent huge pages off: more memory is held at rest");
+    }
 }
 
 /// Tells every second how many log lines were suppressed.

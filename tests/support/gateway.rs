@@ -47,6 +47,8 @@ pub struct Setup {
     pub env: Vec<(&'static str, &'static str)>,
     /// The limit of open files, where it is not the machine's.
     pub open_files: Option<u32>,
+    /// The soft limit of open files alone, which the process may raise.
+    pub soft_open_files: Option<u32>,
 }
 
 impl Default for Setup {
@@ -58,6 +60,7 @@ impl Default for Setup {
             files: Vec::new(),
             env: Vec::new(),
             open_files: None,
+            soft_open_files: None,
         }
     }
 }
@@ -115,7 +118,10 @@ impl Gateway {
     }
 
     async fn start_in(folder: TempDir, setup: &Setup) -> Self {
-        let mut command = Self::command(setup.open_files);
+        let mut command = match setup.soft_open_files {
+            Some(limit) => Self::limited(&format!("-S -n {limit}")),
+            None => Self::command(setup.open_files),
+        };
         command.args(["run", "--log-format", "json"]).current_dir(&folder).envs(setup.env.iter().copied());
         let mut child = command.stderr(Stdio::piped()).kill_on_drop(true).spawn().expect("the gateway, built");
         let log: Arc<Mutex<Vec<Value>>> = Arc::default();
@@ -138,12 +144,22 @@ impl Gateway {
     /// The command `gateway`, as built.
     #[must_use]
     pub fn command(open_files: Option<u32>) -> Command {
-        // The tests are built into target/PROFILE/deps, the binary into target/PROFILE.
-        let binary = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("gateway");
-        let Some(limit) = open_files else { return Command::new(binary) };
+        match open_files {
+            Some(limit) => Self::limited(&format!("-n {limit}")),
+            None => Command::new(Self::binary()),
+        }
+    }
+
+    /// The same under these limits of the shell's `ulimit`.
+    fn limited(limits: &str) -> Command {
         let mut command = Command::new("sh");
-        command.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\"")).arg(binary);
+        command.arg("-c").arg(format!("ulimit {limits}; exec \"$0\" \"$@\"")).arg(Self::binary());
         command
+    }
+
+    fn binary() -> PathBuf {
+        // The tests are built into target/PROFILE/deps, the binary into target/PROFILE.
+        std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("gateway")
     }
 
     async fn listening(&self, what: &str) -> SocketAddr {
