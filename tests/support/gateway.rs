@@ -73,11 +73,11 @@ impl Setup {
         Self { yaml, ..Self::default() }
     }
 
-    /// The same with plugins that may take long. On a machine that is busy, a call may have to wait for a processor for longer
+    /// The same with plugins that may take long and take the largest payloads. On a machine that is busy, a call may have to wait for a processor for longer
     /// than it may take by default, and not every test wants to know.
     #[must_use]
     pub fn patient(self) -> Self {
-        let slow = "{ call_timeout_ms: 10000 }";
+        let slow = "{ call_timeout_ms: 10000, max_payload_bytes: 16777216 }";
         let plugins = format!("plugins: {{ directory: plugins, settings: {{ chat: {slow}, system: {slow} }} }}");
         Self { yaml: format!("{}\n{plugins}", self.yaml), ..self }
     }

@@ -13,7 +13,7 @@ const CONTINUES: u8 = 0x00;
 const CONTINUES_AND_ENDS: u8 = 0x80;
 
 async fn start() -> (Gateway, Wire) {
-    let gateway = Gateway::start(Setup::default()).await;
+    let gateway = Gateway::start(Setup::default().patient()).await;
     let wire = Wire::upgraded(gateway.address).await;
     (gateway, wire)
 }

@@ -22,7 +22,6 @@ use gateway::packet::{self, Header};
 use gateway::plugin::lane::Lane;
 use gateway::plugin::{Compiler, Described, Plugin};
 use gateway::routing::gateway::Gateway;
-use gateway::routing::snapshot::Snapshot;
 use gateway::telemetry::metrics::Metrics;
 use gateway_bench::chat_request;
 use prost::Message as _;
@@ -58,7 +57,7 @@ impl Stage {
         let settings = config.plugin(&described.name, &described.routes);
         let lane = Arc::new(Lane::new(Arc::clone(&described.name)));
         let chat = Arc::new(Plugin::start(described, settings, lane, &metrics)?);
-        gateway.install(Snapshot::new(vec![chat], &metrics));
+        gateway.install(vec![chat]);
         let session = Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), config.server.outbox);
         let session = gateway.registry.insert(session);
         let budget = Arc::new(Budget::new(config.server.receive_budget_bytes, Arc::clone(&metrics)));
@@ -120,7 +119,7 @@ fn measured_request(gateway: &Arc<Gateway>, session: &Arc<Session>, packet: &Byt
 #[inline(never)]
 fn measured_delivery(gateway: &Arc<Gateway>, message: &Bytes) {
     for _ in 0..TIMES {
-        black_box(gateway.on_message("broadcast", message));
+        black_box(gateway.on_message("broadcast", message, None));
     }
 }
 

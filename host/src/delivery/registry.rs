@@ -1,6 +1,9 @@
 //! The live sessions, by session id and by user id.
 
-use crate::delivery::outbox::{Limits, Outbox};
+use crate::delivery::{
+    conduct::Conduct,
+    outbox::{Limits, Outbox},
+};
 use dashmap::{DashMap, Entry};
 use std::{
     net::SocketAddr,
@@ -21,6 +24,8 @@ pub struct Session {
     pub remote: SocketAddr,
     /// What waits to be sent to it.
     pub outbox: Outbox,
+    /// Whether its packets make plugins slow or fail.
+    pub conduct: Conduct,
     standing: Standing,
 }
 
@@ -28,7 +33,13 @@ impl Session {
     /// A session with a fresh id, bound to no user.
     #[must_use]
     pub fn new(remote: SocketAddr, limits: Limits) -> Self {
-        Self { id: Uuid::new_v4(), remote, outbox: Outbox::new(limits), standing: Standing::default() }
+        Self {
+            id: Uuid::new_v4(),
+            remote,
+            outbox: Outbox::new(limits),
+            conduct: Conduct::default(),
+            standing: Standing::default(),
+        }
     }
 
     /// The user that it is bound to.
@@ -141,6 +152,12 @@ impl Registry {
         let Some(sessions) = self.users.get(&user) else { return false };
         sessions.iter().for_each(visit);
         true
+    }
+
+    /// The number of live sessions of the user.
+    #[must_use]
+    pub fn sessions_of_user(&self, user: i32) -> usize {
+        self.users.get(&user).map_or(0, |sessions| sessions.len())
     }
 
     /// How many sessions live.
