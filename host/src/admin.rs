@@ -7,7 +7,7 @@ pub use probes::Probes;
 use crate::{
     bus,
     config::Game,
-    reload::reloader::{Known, Reports},
+    reload::reports::{Known, Reports},
     routing::gateway::Gateway,
 };
 use axum::{
@@ -67,13 +67,16 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let snapshot = admin.gateway.snapshot();
     let quarantined = snapshot.plugins().filter(|plugin| plugin.is_quarantined());
     let quarantined: Vec<_> = quarantined.map(|plugin| plugin.name().to_string()).collect();
-    let report = json!({
+    let mut report = json!({
         "ready": reasons.is_empty(),
         "reasons": reasons,
         "plugins": known.plugins,
         "quarantined": quarantined,
         "games": games,
     });
+    if let Some(error) = known.directory_error {
+        report["directory_error"] = error.into();
+    }
     (code, Json(report))
 }
 
@@ -94,17 +97,7 @@ impl Admin {
         let mut reasons = Vec::new();
         reasons.extend(self.stopping.0.get().cloned());
         reasons.extend(self.bus.error().map(|error| format!("the bus is not connected: {error}")));
-        if known.plugins.is_empty() {
-            reasons.push("the plugins directory holds no .wasm file".to_owned());
-        }
-        if !known.loaded {
-            let failed =
-                known.plugins.iter().filter_map(|file| Some(format!("{}: {}", file.file, file.error.as_ref()?)));
-            reasons.extend(failed);
-        }
-        if reasons.is_empty() && self.gateway.snapshot().plugins().next().is_none() {
-            reasons.push("no plugin serves".to_owned());
-        }
+        reasons.extend(known.reasons());
         reasons
     }
 }

@@ -9,13 +9,16 @@ use crate::{
     config::Config,
     net::auth::Verifier,
     net::server,
-    plugin::Compiler,
-    reload::catalog::{Catalog, Report},
-    reload::reloader::{self, End, Reloading, Reports},
+    reload::{
+        catalog::Report,
+        reloader::{self, End, Reloading},
+        reports::Reports,
+    },
     routing::gateway::Gateway,
     telemetry::metrics::Metrics,
 };
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use supervisor::Supervisor;
 use tokio::{net::TcpListener, time};
@@ -36,6 +39,8 @@ const FILES: &str = "the thread that follows the files";
 /// # Errors
 /// What keeps the gateway from starting, such as a port that is taken, or the part that ended although it was needed.
 pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
+    raise_open_files();
+    refuse_huge_pages();
     let stop = CancellationToken::new();
     let bound = config.server.drain_timeout + bus::DRAIN + FILES_STOP + 3 * MARGIN;
     signals::listen(stop.clone(), bound).context("cannot listen to signals")?;
@@ -79,8 +84,7 @@ impl Running {
         let serving = admin::serve(admin_listener, Arc::new(admin));
         supervisor.start("the admin listener", &never, async { Ok(serving.await?) });
 
-        let catalog = Catalog::new(compiler()?, Arc::clone(&metrics));
-        let files = reloader::start(path, config.clone(), catalog, Arc::clone(&gateway), reports)?;
+        let files = reloader::start(path, config.clone(), Arc::clone(&gateway), reports)?;
         supervisor.start(FILES, stop, follow(files, Arc::clone(&gateway), stop.clone()));
 
         let drain_timeout = config.server.drain_timeout;
@@ -128,6 +132,21 @@ async fn follow(files: Reloading, gateway: Arc<Gateway>, stop: CancellationToken
     }
 }
 
+/// Raises the soft limit of open files to the hard one. The soft one is for programs that cannot count beyond 1024.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "cannot raise the limit of open files: each connection needs one (ulimit -n)");
+    }
+}
+
+/// Takes memory in small pages: with huge ones the allocator's arenas hold twice as much at rest, and give less of it back.
+fn refuse_huge_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "cannot turn transparent huge pages off: more memory is held at rest");
+    }
+}
+
 /// Tells every second how many log lines were suppressed.
 async fn tell_suppressed(metrics: Arc<Metrics>) -> anyhow::Result<()> {
     let mut interval = time::interval(Duration::from_secs(1));
@@ -135,10 +154,6 @@ async fn tell_suppressed(metrics: Arc<Metrics>) -> anyhow::Result<()> {
         interval.tick().await;
         metrics.log_limits.tell_suppressed();
     }
-}
-
-fn compiler() -> anyhow::Result<Compiler> {
-    Compiler::new().map_err(|error| anyhow::anyhow!("this machine cannot run WebAssembly: {error:#}"))
 }
 
 async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -152,8 +167,5 @@ async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// # Errors
 /// Where the machine cannot run WebAssembly.
 pub fn check(config: &Config) -> anyhow::Result<Vec<Report>> {
-    let mut catalog = Catalog::new(compiler()?, Arc::default());
-    catalog.load_all(&config.directory, config);
-    catalog.assemble();
-    Ok(catalog.report())
+    reloader::load_once(config)
 }

@@ -6,16 +6,21 @@ mod raw;
 mod tests;
 mod twice;
 
-use crate::{delivery::outbox, plugin};
+use crate::{delivery::outbox, file, plugin};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     net::{SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-/// Everything that is wrong with a file, a line each.
+/// The largest file that is read.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// The errors of one file that are told.
+const MAX_ERRORS: usize = 20;
+
+/// Everything that is wrong with a file, a line each. Of many errors the first [`MAX_ERRORS`] are told.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {}", .path.display(), .errors.join("\n  "))]
 pub struct ConfigError {
@@ -40,6 +45,10 @@ pub struct Config {
     pub games: Vec<Game>,
     /// Where the plugins are.
     pub directory: PathBuf,
+    /// Where compiled code is kept, if not where the system keeps such files for this user.
+    pub cache_directory: Option<PathBuf>,
+    /// What it may take to compile a plugin.
+    pub compile: CompileLimits,
     settings: BTreeMap<String, raw::PluginSettings>,
     written: serde_json::Value,
 }
@@ -57,6 +66,12 @@ pub struct Server {
     pub outbox: outbox::Limits,
     /// The largest message, header included.
     pub max_message_bytes: usize,
+    /// What all connections together may hold of messages that are not whole yet.
+    pub receive_budget_bytes: usize,
+    /// The frames without a packet that a client may send: pings, pongs and small fragments.
+    pub control_frames_per_s: u32,
+    /// A client that takes a message no sooner than this is too slow.
+    pub send_timeout: Duration,
     /// An upgrade takes no longer.
     pub handshake_timeout: Duration,
     /// How often a session is pinged.
@@ -65,6 +80,15 @@ pub struct Server {
     pub idle_timeout: Duration,
     /// How long sessions may take to empty their queues when the gateway stops.
     pub drain_timeout: Duration,
+}
+
+/// What it may take to compile a plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompileLimits {
+    /// Processor time, of all threads together.
+    pub cpu: Duration,
+    /// Memory in bytes.
+    pub memory: u64,
 }
 
 /// Who may connect.
@@ -129,9 +153,32 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with everything that is wrong.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let fail = |errors| ConfigError { path: path.to_owned(), errors };
-        let text = fs::read_to_string(path).map_err(|error| fail(vec![format!("it cannot be read: {error}")]))?;
-        Self::parse(&text).map_err(fail)
+        Self::parse_file(path, &Self::text(path)?)
+    }
+
+    /// Reads a file's text and does not parse it. An error may be over a moment later.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the reason.
+    pub fn text(path: &Path) -> Result<String, ConfigError> {
+        let fail = |error: String| ConfigError { path: path.to_owned(), errors: vec![error] };
+        let bytes = file::read(path, MAX_FILE_BYTES).map_err(|error| fail(error.to_string()))?;
+        String::from_utf8(bytes).map_err(|error| fail(format!("it is not UTF-8: {error}")))
+    }
+
+    /// Parses the text that was read from a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with everything that is wrong.
+    pub fn parse_file(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        Self::parse(text).map_err(|mut errors| {
+            let more = errors.len().saturating_sub(MAX_ERRORS);
+            errors.truncate(MAX_ERRORS);
+            if more > 0 {
+                errors.push(format!("and {more} more"));
+            }
+            ConfigError { path: path.to_owned(), errors }
+        })
     }
 
     /// Parses a file's text.
@@ -139,8 +186,10 @@ impl Config {
     /// # Errors
     /// Everything that is wrong, a line each.
     pub fn parse(text: &str) -> Result<Self, Vec<String>> {
-        let value: serde_yaml::Value = serde_yaml::from_str(text)
-            .map_err(|error| vec![twice::twice(text).unwrap_or_else(|| error.to_string())])?;
+        if let Some(error) = twice::check(text) {
+            return Err(vec![error]);
+        }
+        let value: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| vec![error.to_string()])?;
         let mut errors = keys::unknown(text, &value);
         // An empty file is a file of defaults.
         let file = if value.is_null() { Ok(raw::File::default()) } else { serde_yaml::from_str(text) };
@@ -222,6 +271,8 @@ fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
         let shown = directory.display();
         errors.push(format!("plugins.directory: there is no directory {shown} (`make plugins` fills plugins/dist)"));
     }
+    range("plugins.compile_cpu_s", file.plugins.compile_cpu_s, 1, 3600, errors);
+    range("plugins.compile_memory_mb", file.plugins.compile_memory_mb, 256, 1 << 20, errors);
     for (name, plugin) in &file.plugins.settings {
         check_plugin(name, plugin, errors);
     }
@@ -237,22 +288,33 @@ fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
         redis: file.redis.map(|written| redis(written, file.server.max_message_bytes, errors)),
         games: games(file.games, errors),
         directory,
+        cache_directory: file.plugins.cache_directory.map(PathBuf::from),
+        compile: CompileLimits {
+            cpu: Duration::from_secs(file.plugins.compile_cpu_s),
+            memory: file.plugins.compile_memory_mb << 20,
+        },
         settings: file.plugins.settings,
         written,
     }
 }
 
+fn range(key: &str, value: u64, from: u64, to: u64, errors: &mut Vec<String>) {
+    if !(from..=to).contains(&value) {
+        errors.push(format!("{key}: {value} is not within {from} to {to}"));
+    }
+}
+
 fn server(raw: &raw::Server, errors: &mut Vec<String>) -> Server {
-    let mut range = |key: &str, value: u64, from: u64, to: u64| {
-        if !(from..=to).contains(&value) {
-            errors.push(format!("server.{key}: {value} is not within {from} to {to}"));
-        }
-    };
+    let mut range =
+        |key: &str, value: u64, from: u64, to: u64| range(&format!("server.{key}"), value, from, to, errors);
     range("read_buffer_bytes", raw.read_buffer_bytes as u64, 256, 1 << 24);
     range("write_buffer_bytes", raw.write_buffer_bytes as u64, 256, 1 << 24);
     range("send_queue", raw.send_queue as u64, 1, 1 << 20);
     range("send_queue_bytes", raw.send_queue_bytes as u64, 256, 1 << 32);
+    range("send_timeout_s", raw.send_timeout_s, 1, 86_400);
     range("max_message_bytes", raw.max_message_bytes as u64, 256, 1 << 30);
+    range("receive_budget_bytes", raw.receive_budget_bytes as u64, raw.max_message_bytes as u64, 1 << 40);
+    range("control_frames_per_s", u64::from(raw.control_frames_per_s), 1, 1_000_000);
     range("handshake_timeout_s", raw.handshake_timeout_s, 1, 3600);
     range("ping_interval_s", raw.ping_interval_s, 1, 86_400);
     range("idle_timeout_s", raw.idle_timeout_s, 1, 86_400);
@@ -269,8 +331,13 @@ fn server(raw: &raw::Server, errors: &mut Vec<String>) -> Server {
             messages: raw.send_queue,
             bytes: raw.send_queue_bytes,
             close_when_full: raw.on_full_queue == raw::OnFullQueue::Close,
+            batch_bytes: raw.write_buffer_bytes,
+            max_delay: Duration::from_secs(raw.send_timeout_s),
         },
         max_message_bytes: raw.max_message_bytes,
+        receive_budget_bytes: raw.receive_budget_bytes,
+        control_frames_per_s: raw.control_frames_per_s,
+        send_timeout: Duration::from_secs(raw.send_timeout_s),
         handshake_timeout: Duration::from_secs(raw.handshake_timeout_s),
         ping_interval: Duration::from_secs(raw.ping_interval_s),
         idle_timeout: Duration::from_secs(raw.idle_timeout_s),
@@ -326,11 +393,8 @@ fn games(raw: Vec<raw::Game>, errors: &mut Vec<String>) -> Vec<Game> {
 
 fn check_plugin(name: &str, raw: &raw::PluginSettings, errors: &mut Vec<String>) {
     let key = format!("plugins.settings.{name}");
-    let mut range = |name: &str, value: u64, from: u64, to: u64| {
-        if !(from..=to).contains(&value) {
-            errors.push(format!("{key}.{name}: {value} is not within {from} to {to}"));
-        }
-    };
+    let mut range =
+        |name: &str, value: u64, from: u64, to: u64| range(&format!("{key}.{name}"), value, from, to, errors);
     range("call_timeout_ms", raw.call_timeout_ms, 1, 10_000);
     range("memory_mb", raw.memory_mb as u64, 1, 4096);
     range("table_elements", raw.table_elements as u64, 1, 100_000_000);

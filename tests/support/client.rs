@@ -184,6 +184,12 @@ impl Client {
         assert_eq!((reply.status, &reply.payload[..]), (0, &b"alive?"[..]));
     }
 
+    /// Shows that the session lives and serves: a heartbeat comes back, after whatever was on its way.
+    pub async fn assert_last_alive(&mut self) {
+        let seq = self.send(3, b"alive?").await;
+        while self.receive().await.seq != seq {}
+    }
+
     /// Waits for the gateway's close frame; packets on the way are passed over.
     pub async fn closed(&mut self) -> Option<CloseFrame> {
         loop {

@@ -4,6 +4,7 @@
 #![allow(clippy::missing_panics_doc, reason = "a test helper fails by panicking")]
 #![allow(clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
+pub mod bombs;
 mod client;
 mod gateway;
 mod guests;

@@ -1,6 +1,6 @@
 //! Whether the chat backends of the games can be reached: each is tried again and again beside the requests, so that a dead one keeps no answer waiting.
 
-use crate::{reload::reloader::Reports, telemetry::text};
+use crate::{reload::reports::Reports, telemetry::text};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},

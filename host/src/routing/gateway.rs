@@ -213,7 +213,7 @@ impl Gateway {
             &trace::on_packet(plugin, &packet),
             || {
                 let (decision, usage) = lease.on_packet(packet, payload);
-                let check = |decision| self.rules(snapshot).check_packet(plugin, decision).map_err(Fault::Answer);
+                let check = |decision| self.rules(snapshot, plugin).check_packet(decision).map_err(Fault::Answer);
                 (decision.and_then(check), usage)
             },
             |(verdict, _)| trace::outcome(verdict),
@@ -254,8 +254,9 @@ impl Gateway {
         }
     }
 
-    fn rules<'a>(&self, snapshot: &'a Snapshot) -> Rules<'a> {
-        Rules { snapshot, max_message_bytes: self.max_message_bytes }
+    fn rules<'a>(&self, snapshot: &'a Snapshot, plugin: &Plugin) -> Rules<'a> {
+        let max_actions = plugin.settings().limits.actions;
+        Rules { snapshot, max_message_bytes: self.max_message_bytes, max_actions }
     }
 
     /// Hands a message of the bus to the plugins that subscribe to its topic, and returns their number.
@@ -314,7 +315,7 @@ impl Gateway {
             &trace::on_message(plugin, call.topic),
             || {
                 let (decision, usage) = lease.on_message(call.topic, call.payload);
-                let check = |decision| self.rules(snapshot).check_message(plugin, decision).map_err(Fault::Answer);
+                let check = |decision| self.rules(snapshot, plugin).check_message(decision).map_err(Fault::Answer);
                 (decision.and_then(check), usage)
             },
             |(verdict, _)| trace::outcome(verdict),
