@@ -101,8 +101,15 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts a gateway and waits until it serves.
+    /// Starts a gateway and waits until every plugin was loaded.
     pub async fn start(setup: Setup) -> Self {
+        let gateway = Self::start_without_waiting(setup).await;
+        gateway.logged("\"message\":\"serving\"").await;
+        gateway
+    }
+
+    /// Starts a gateway and waits until it listens.
+    pub async fn start_without_waiting(setup: Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("plugins")).unwrap();
         for plugin in &setup.plugins {
@@ -115,6 +122,13 @@ impl Gateway {
         }
         fs::write(folder.path().join("gateway.yaml"), yaml(&setup)).unwrap();
         Self::start_in(folder, &setup).await
+    }
+
+    /// Starts another gateway in the folder of this one, which has ended, and waits until every plugin was loaded.
+    pub async fn again(self) -> Self {
+        let gateway = Self::start_in(self.folder, &Setup::default()).await;
+        gateway.logged("\"message\":\"serving\"").await;
+        gateway
     }
 
     async fn start_in(folder: TempDir, setup: &Setup) -> Self {
@@ -137,7 +151,6 @@ impl Gateway {
         let mut gateway = Self { address: unknown, admin: unknown, folder, child, log };
         gateway.address = gateway.listening("listening (server.host and server.port)").await;
         gateway.admin = gateway.listening("listening (admin.listen)").await;
-        gateway.logged("serving").await;
         gateway
     }
 
@@ -146,7 +159,7 @@ impl Gateway {
     pub fn command(open_files: Option<u32>) -> Command {
         match open_files {
             Some(limit) => Self::limited(&format!("-n {limit}")),
-            None => Command::new(Self::binary()),
+            None => Self::with_cache(Command::new(Self::binary())),
         }
     }
 
@@ -154,6 +167,12 @@ impl Gateway {
     fn limited(limits: &str) -> Command {
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("ulimit {limits}; exec \"$0\" \"$@\"")).arg(Self::binary());
+        Self::with_cache(command)
+    }
+
+    /// Keeps what the tests compile apart from what the user's gateway compiles.
+    fn with_cache(mut command: Command) -> Command {
+        command.env("XDG_CACHE_HOME", Self::binary().with_file_name("test-cache"));
         command
     }
 
