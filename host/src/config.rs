@@ -66,6 +66,12 @@ pub struct Server {
     pub outbox: outbox::Limits,
     /// The largest message, header included.
     pub max_message_bytes: usize,
+    /// What all connections together may hold of messages that are not whole yet.
+    pub receive_budget_bytes: usize,
+    /// The frames without a packet that a client may send: pings, pongs and small fragments.
+    pub control_frames_per_s: u32,
+    /// A client that takes a message no sooner than this is too slow.
+    pub send_timeout: Duration,
     /// An upgrade takes no longer.
     pub handshake_timeout: Duration,
     /// How often a session is pinged.
@@ -105,6 +111,10 @@ pub struct Redis {
     pub url: String,
     /// Goes before the one in the URL.
     pub password: Option<String>,
+    /// How long a Redis that hangs may keep an answer or readiness waiting: it has to accept a connection, take what is written and answer within it.
+    pub timeout: Duration,
+    /// The largest message that is taken from the bus, in bytes.
+    pub max_message_bytes: usize,
 }
 
 impl Redis {
@@ -275,7 +285,7 @@ fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
             }
             Auth { jwt_secret: auth.jwt_secret }
         }),
-        redis: file.redis.map(|written| redis(written, errors)),
+        redis: file.redis.map(|written| redis(written, file.server.max_message_bytes, errors)),
         games: games(file.games, errors),
         directory,
         cache_directory: file.plugins.cache_directory.map(PathBuf::from),
@@ -301,7 +311,10 @@ fn server(raw: &raw::Server, errors: &mut Vec<String>) -> Server {
     range("write_buffer_bytes", raw.write_buffer_bytes as u64, 256, 1 << 24);
     range("send_queue", raw.send_queue as u64, 1, 1 << 20);
     range("send_queue_bytes", raw.send_queue_bytes as u64, 256, 1 << 32);
+    range("send_timeout_s", raw.send_timeout_s, 1, 86_400);
     range("max_message_bytes", raw.max_message_bytes as u64, 256, 1 << 30);
+    range("receive_budget_bytes", raw.receive_budget_bytes as u64, raw.max_message_bytes as u64, 1 << 40);
+    range("control_frames_per_s", u64::from(raw.control_frames_per_s), 1, 1_000_000);
     range("handshake_timeout_s", raw.handshake_timeout_s, 1, 3600);
     range("ping_interval_s", raw.ping_interval_s, 1, 86_400);
     range("idle_timeout_s", raw.idle_timeout_s, 1, 86_400);
@@ -318,8 +331,13 @@ fn server(raw: &raw::Server, errors: &mut Vec<String>) -> Server {
             messages: raw.send_queue,
             bytes: raw.send_queue_bytes,
             close_when_full: raw.on_full_queue == raw::OnFullQueue::Close,
+            batch_bytes: raw.write_buffer_bytes,
+            max_delay: Duration::from_secs(raw.send_timeout_s),
         },
         max_message_bytes: raw.max_message_bytes,
+        receive_budget_bytes: raw.receive_budget_bytes,
+        control_frames_per_s: raw.control_frames_per_s,
+        send_timeout: Duration::from_secs(raw.send_timeout_s),
         handshake_timeout: Duration::from_secs(raw.handshake_timeout_s),
         ping_interval: Duration::from_secs(raw.ping_interval_s),
         idle_timeout: Duration::from_secs(raw.idle_timeout_s),
@@ -335,12 +353,20 @@ fn address(key: &str, written: &str, address: impl ToSocketAddrs, errors: &mut V
     })
 }
 
-fn redis(raw: raw::Redis, errors: &mut Vec<String>) -> Redis {
+fn redis(raw: raw::Redis, max_message_bytes: usize, errors: &mut Vec<String>) -> Redis {
     let url = if raw.addr.contains("://") { raw.addr } else { format!("redis://{}", raw.addr) };
     if let Err(error) = redis::IntoConnectionInfo::into_connection_info(url.as_str()) {
         errors.push(format!("redis.addr: neither host:port nor a redis:// or rediss:// URL: {error}"));
     }
-    Redis { url, password: Some(raw.password).filter(|password| !password.is_empty()) }
+    if !(100..=60_000).contains(&raw.timeout_ms) {
+        errors.push(format!("redis.timeout_ms: {} is not within 100 to 60000", raw.timeout_ms));
+    }
+    Redis {
+        url,
+        password: Some(raw.password).filter(|password| !password.is_empty()),
+        timeout: Duration::from_millis(raw.timeout_ms),
+        max_message_bytes,
+    }
 }
 
 fn games(raw: Vec<raw::Game>, errors: &mut Vec<String>) -> Vec<Game> {

@@ -44,8 +44,11 @@ fn read(path: &Path) -> anyhow::Result<Config> {
 }
 
 fn run(path: &Path, config: Config) -> anyhow::Result<ExitCode> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(app::run(path, config))?;
-    Ok(ExitCode::SUCCESS)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(app::run(path, config));
+    // A thread that is stuck, such as in a name that no server resolves, does not keep the process.
+    runtime.shutdown_background();
+    outcome.map(|()| ExitCode::SUCCESS)
 }
 
 fn check(config: &Config) -> anyhow::Result<ExitCode> {

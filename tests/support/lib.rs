@@ -8,12 +8,14 @@ pub mod bombs;
 mod client;
 mod gateway;
 mod guests;
+mod proxy;
 mod redis_server;
 pub mod wire;
 
 pub use client::{Client, Packet, header};
 pub use gateway::{DEMO_CHAT, Gateway, Setup, dist, root};
 pub use guests::{chat_next, component, greeter, guest, put, variant, wat};
+pub use proxy::Proxy;
 pub use redis_server::{Redis, Subscription};
 
 use chat_proto::{chat::ChatRequest, common::MessageBase};

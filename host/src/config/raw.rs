@@ -35,7 +35,10 @@ section! {
         write_buffer_bytes: usize = 8192,
         send_queue: usize = 1024,
         send_queue_bytes: usize = 16 << 20,
+        send_timeout_s: u64 = 120,
         max_message_bytes: usize = 16 << 20,
+        receive_budget_bytes: usize = 256 << 20,
+        control_frames_per_s: u32 = 100,
         on_full_queue: OnFullQueue = OnFullQueue::Drop,
         handshake_timeout_s: u64 = 10,
         ping_interval_s: u64 = 25,
@@ -54,6 +57,7 @@ section! {
     Redis {
         addr: String = "localhost:6379".to_owned(),
         password: String = String::new(),
+        timeout_ms: u64 = 2000,
     }
 
     Game {
