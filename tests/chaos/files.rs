@@ -1,0 +1,283 @@
+//! What happens to the plugins directory and to gateway.yaml: new versions under load, hostile plugins, and files that are no plugins.
+
+use crate::{messages::GAME, strangers::pester};
+use bytes::Bytes;
+use fastrand::Rng;
+use gateway_tests::{Gateway, Setup, chat_next, chat_request, component, dist, guest, header, put, variant, wat};
+use serde_json::json;
+use std::{fs, path::Path, time::Duration};
+use tokio::time;
+
+/// The route of `tests/guests/hostile`, and the game whose requests it hears.
+const ROUTE: u8 = 0x66;
+const HOSTILE_GAME: &str = "hostile";
+/// The route of `tests/guests/endless.wat`.
+const ENDLESS_ROUTE: u8 = 0x67;
+/// How long clients keep a hostile plugin busy.
+const BUSY: Duration = Duration::from_millis(500);
+
+/// What the hostile plugin does in its calls, and the settings that let it.
+const WAYS: [(&str, &str); 27] = [
+    ("loop", ""),
+    ("slow", ""),
+    ("sleep", ""),
+    ("panic", ""),
+    ("abort", ""),
+    ("exit", ""),
+    ("divide-by-zero", ""),
+    ("index", ""),
+    ("recurse", ""),
+    ("memory-at-once", ""),
+    ("memory-page-by-page", "call_timeout_ms: 1000"),
+    ("leak", ""),
+    ("million-actions", "call_timeout_ms: 1000, memory_mb: 1024"),
+    ("huge-result", "call_timeout_ms: 1000, memory_mb: 1024"),
+    ("reply-over-message-limit", "call_timeout_ms: 1000, memory_mb: 1024"),
+    ("invalid-utf8", ""),
+    ("control-characters-in-topic", ""),
+    ("unknown-route", ""),
+    ("close-code", ""),
+    ("two-users", ""),
+    ("reject-with-0", ""),
+    ("long-rejection", ""),
+    ("log-a-million-lines", "call_timeout_ms: 1000"),
+    ("log-a-long-line", ""),
+    ("print-a-long-line", ""),
+    ("look-around", ""),
+    ("every-third-call", ""),
+];
+
+/// What it does in `configure`.
+const CONFIGURE: [&str; 9] = [
+    "loop",
+    "panic",
+    "exit",
+    "recurse",
+    "memory-at-once",
+    "memory-page-by-page",
+    "too-many-topics",
+    "illegal-topic",
+    "refuse",
+];
+
+/// What the guest that is written by hand takes without end.
+const ENDLESS: [&str; 3] = ["handles", "tables", "recurse"];
+
+/// Files that are no plugins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bad {
+    Garbage,
+    Half,
+    Empty,
+    TrapsInDescribe,
+    LoopsInDescribe,
+    /// A link that leads nowhere.
+    Dangling,
+    /// A directory that is named like a plugin.
+    Directory,
+}
+
+/// What gateway.yaml is replaced by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Yaml {
+    /// Another list of games.
+    Good,
+    Garbage,
+    UnknownKey,
+    Empty,
+    Missing,
+}
+
+/// One of the things that happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Chat gets its next version, or the one before it.
+    SwapChat {
+        next: bool,
+    },
+    /// System gets a file that differs in bytes alone.
+    SwapSystem {
+        mark: u8,
+    },
+    /// Chat is written in place, in two halves.
+    SlowlyWritten {
+        pause: Duration,
+    },
+    /// A plugin is taken away for a while.
+    Removed {
+        plugin: &'static str,
+        away: Duration,
+    },
+    /// The plugins directory has another name for a while.
+    Renamed {
+        away: Duration,
+    },
+    /// The hostile plugin misbehaves in its calls.
+    Hostile {
+        way: usize,
+    },
+    /// It misbehaves while it is loaded.
+    HostileConfigure {
+        way: usize,
+    },
+    Endless {
+        way: usize,
+    },
+    BadFile(Bad),
+    BadYaml(Yaml),
+}
+
+/// One of each kind, and some of the ways to be hostile.
+pub(crate) fn drawn(rng: &mut Rng) -> Vec<Change> {
+    let mut away = || Duration::from_millis(rng.u64(300..2000));
+    let mut changes = vec![
+        Change::SwapChat { next: true },
+        Change::SwapChat { next: false },
+        Change::SlowlyWritten { pause: away() },
+        Change::Removed { plugin: "chat", away: away() },
+        Change::Removed { plugin: "system", away: away() },
+        Change::Renamed { away: away() },
+        Change::SwapSystem { mark: rng.u8(..) },
+        Change::SwapSystem { mark: rng.u8(..) },
+        Change::HostileConfigure { way: rng.usize(..CONFIGURE.len()) },
+        Change::Endless { way: rng.usize(..ENDLESS.len()) },
+    ];
+    changes.extend((0..6).map(|_| Change::Hostile { way: rng.usize(..WAYS.len()) }));
+    let bad = [
+        Bad::Garbage,
+        Bad::Half,
+        Bad::Empty,
+        Bad::TrapsInDescribe,
+        Bad::LoopsInDescribe,
+        Bad::Dangling,
+        Bad::Directory,
+    ];
+    changes.extend(rng.choose_multiple(bad, 3).into_iter().map(Change::BadFile));
+    changes.extend([Yaml::Good, Yaml::Garbage, Yaml::UnknownKey, Yaml::Empty, Yaml::Missing].map(Change::BadYaml));
+    changes
+}
+
+/// Every way of the guests to be hostile.
+pub(crate) fn hostile_guests() -> impl Iterator<Item = Change> {
+    let calls = (0..WAYS.len()).map(|way| Change::Hostile { way });
+    let configure = (0..CONFIGURE.len()).map(|way| Change::HostileConfigure { way });
+    calls.chain(configure).chain((0..ENDLESS.len()).map(|way| Change::Endless { way }))
+}
+
+/// What the gateway of a run is started with. `settings` are more of `plugins.settings`.
+pub(crate) fn setup(redis: u16, settings: &str) -> Setup {
+    let yaml = format!(
+        "games: [{{ id: {GAME} }}, {{ id: {HOSTILE_GAME} }}]\nredis: {{ addr: \"127.0.0.1:{redis}\" }}\n\
+         plugins: {{ directory: plugins, settings: {{ {settings} }} }}"
+    );
+    // Few enough descriptors that strangers can use them up.
+    Setup { yaml, open_files: Some(400), ..Setup::default() }
+}
+
+/// Lets it happen. `redis` is the port in gateway.yaml.
+pub(crate) async fn happen(change: Change, gateway: &Gateway, redis: u16) {
+    match change {
+        Change::SwapChat { next: true } => put(&gateway.plugin("chat"), &chat_next()),
+        Change::SwapChat { next: false } => put(&gateway.plugin("chat"), &shipped("chat")),
+        Change::SwapSystem { mark } => put(&gateway.plugin("system"), &marked(shipped("system"), mark)),
+        Change::SlowlyWritten { pause } => slowly_written(&gateway.plugin("chat"), pause).await,
+        Change::Removed { plugin, away } => {
+            let (file, moved) = (gateway.plugin(plugin), gateway.plugins().join("removed"));
+            fs::rename(&file, &moved).unwrap();
+            time::sleep(away).await;
+            fs::rename(&moved, &file).unwrap();
+        }
+        Change::Renamed { away } => {
+            let (directory, moved) = (gateway.plugins(), gateway.plugins().with_extension("renamed"));
+            fs::rename(&directory, &moved).unwrap();
+            time::sleep(away).await;
+            fs::rename(&moved, &directory).unwrap();
+        }
+        Change::Hostile { way } => {
+            let (way, limits) = WAYS[way];
+            hostile(gateway, redis, &format!("on_packet: {way}, on_message: {way}"), limits).await;
+        }
+        Change::HostileConfigure { way } => {
+            hostile(gateway, redis, &format!("configure: {}", CONFIGURE[way]), "").await
+        }
+        Change::Endless { way } => {
+            put(&gateway.plugin("endless"), &component(&wat("endless")));
+            let packet = [header(1, ENDLESS_ROUTE), ENDLESS[way].into()].concat();
+            pester(gateway.address, vec![packet.into()], BUSY).await;
+        }
+        Change::BadFile(bad) => bad_file(gateway, bad),
+        Change::BadYaml(yaml) => yaml_file(gateway, redis, yaml),
+    }
+}
+
+/// Puts everything right again.
+pub(crate) fn mend(gateway: &Gateway, redis: u16) {
+    for entry in fs::read_dir(gateway.plugins()).unwrap() {
+        remove(&entry.unwrap().path());
+    }
+    put(&gateway.plugin("chat"), &shipped("chat"));
+    put(&gateway.plugin("system"), &shipped("system"));
+    gateway.reconfigure(&setup(redis, ""));
+}
+
+async fn hostile(gateway: &Gateway, redis: u16, config: &str, limits: &str) {
+    let comma = if limits.is_empty() { "" } else { ", " };
+    gateway.reconfigure(&setup(redis, &format!("hostile: {{ config: {{ {config} }}{comma}{limits} }}")));
+    put(&gateway.plugin("hostile"), &fs::read(guest("hostile")).unwrap());
+    let packet = header(1, ROUTE);
+    let message = [header(2, 1), chat_request(HOSTILE_GAME, 2_000_000, "to the hostile plugin")].concat();
+    pester(gateway.address, vec![Bytes::from(packet), Bytes::from(message)], BUSY).await;
+}
+
+async fn slowly_written(file: &Path, pause: Duration) {
+    let content = shipped("chat");
+    let (first, _) = content.split_at(content.len() / 2);
+    fs::write(file, first).unwrap();
+    time::sleep(pause).await;
+    fs::write(file, &content).unwrap();
+}
+
+fn bad_file(gateway: &Gateway, bad: Bad) {
+    let file = gateway.plugin("bad");
+    remove(&file);
+    let faulty = |fault: &str| variant(&json!({ "name": "bad", "version": "1", "routes": [0x68], fault: "describe" }));
+    match bad {
+        Bad::Garbage => put(&file, &[0x5a; 10_000]),
+        Bad::Half => put(&file, &shipped("chat")[..10_000]),
+        Bad::Empty => put(&file, b""),
+        Bad::TrapsInDescribe => put(&file, &faulty("traps_in")),
+        Bad::LoopsInDescribe => put(&file, &faulty("loops_in")),
+        Bad::Dangling => std::os::unix::fs::symlink("nowhere", &file).unwrap(),
+        Bad::Directory => fs::create_dir(&file).unwrap(),
+    }
+}
+
+fn yaml_file(gateway: &Gateway, redis: u16, yaml: Yaml) {
+    let file = gateway.config();
+    match yaml {
+        Yaml::Good => {
+            let setup = setup(redis, "");
+            let yaml = setup.yaml.replace("games: [", "games: [{ id: another }, ");
+            gateway.reconfigure(&Setup { yaml, ..setup });
+        }
+        Yaml::Garbage => fs::write(file, [0xff, 0x00, b'{', b'[']).unwrap(),
+        Yaml::UnknownKey => fs::write(file, "server: { prot: 1 }\n").unwrap(),
+        Yaml::Empty => fs::write(file, "").unwrap(),
+        Yaml::Missing => remove(&file),
+    }
+}
+
+fn shipped(plugin: &str) -> Vec<u8> {
+    fs::read(dist(plugin)).unwrap()
+}
+
+/// The component with a custom section behind it, which means nothing.
+fn marked(mut component: Vec<u8>, mark: u8) -> Vec<u8> {
+    component.extend([0, 3, 1, b'm', mark]);
+    component
+}
+
+fn remove(path: &Path) {
+    // Whatever is there, and if anything is.
+    let _ = if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+}
