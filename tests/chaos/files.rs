@@ -5,7 +5,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 use gateway_tests::{Gateway, Setup, chat_next, chat_request, component, dist, guest, header, put, variant, wat};
 use serde_json::json;
-use std::{fs, path::Path, time::Duration};
+use std::{fs, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
 use tokio::time;
 
 /// The route of `tests/guests/hostile`, and the game whose requests it hears.
@@ -75,6 +75,14 @@ pub(crate) enum Bad {
     Dangling,
     /// A directory that is named like a plugin.
     Directory,
+    /// A pipe that nobody writes to.
+    Pipe,
+    /// A link to a file whose read never ends.
+    KernelLog,
+    /// A thousand component types, each in the one before: who parses it by recursion runs out of stack.
+    NestedTypes,
+    /// Each component has two instances of the one before: a thousand million in all.
+    Instances,
 }
 
 /// What gateway.yaml is replaced by.
@@ -86,6 +94,10 @@ pub(crate) enum Yaml {
     UnknownKey,
     Empty,
     Missing,
+    /// 3 MB of games.
+    Huge,
+    /// Lists of lists of lists by reference, a billion elements in all.
+    Laughs,
 }
 
 /// One of the things that happen.
@@ -124,7 +136,9 @@ pub(crate) enum Change {
         way: usize,
     },
     BadFile(Bad),
-    BadYaml(Yaml),
+    /// A file beside the plugins is written all the time.
+    BusyNeighbour,
+    Yaml(Yaml),
 }
 
 /// One of each kind, and some of the ways to be hostile.
@@ -141,6 +155,7 @@ pub(crate) fn drawn(rng: &mut Rng) -> Vec<Change> {
         Change::SwapSystem { mark: rng.u8(..) },
         Change::HostileConfigure { way: rng.usize(..CONFIGURE.len()) },
         Change::Endless { way: rng.usize(..ENDLESS.len()) },
+        Change::BusyNeighbour,
     ];
     changes.extend((0..6).map(|_| Change::Hostile { way: rng.usize(..WAYS.len()) }));
     let bad = [
@@ -151,9 +166,14 @@ pub(crate) fn drawn(rng: &mut Rng) -> Vec<Change> {
         Bad::LoopsInDescribe,
         Bad::Dangling,
         Bad::Directory,
+        Bad::Pipe,
+        Bad::KernelLog,
+        Bad::NestedTypes,
+        Bad::Instances,
     ];
-    changes.extend(rng.choose_multiple(bad, 3).into_iter().map(Change::BadFile));
-    changes.extend([Yaml::Good, Yaml::Garbage, Yaml::UnknownKey, Yaml::Empty, Yaml::Missing].map(Change::BadYaml));
+    changes.extend(rng.choose_multiple(bad, 5).into_iter().map(Change::BadFile));
+    let yaml = [Yaml::Good, Yaml::Garbage, Yaml::UnknownKey, Yaml::Empty, Yaml::Missing, Yaml::Huge, Yaml::Laughs];
+    changes.extend(rng.choose_multiple(yaml, 4).into_iter().map(Change::Yaml));
     changes
 }
 
@@ -206,7 +226,13 @@ pub(crate) async fn happen(change: Change, gateway: &Gateway, redis: u16) {
             pester(gateway.address, vec![packet.into()], BUSY).await;
         }
         Change::BadFile(bad) => bad_file(gateway, bad),
-        Change::BadYaml(yaml) => yaml_file(gateway, redis, yaml),
+        Change::BusyNeighbour => {
+            for line in 0..500 {
+                fs::write(gateway.plugins().join("busy.log"), line.to_string()).unwrap();
+                time::sleep(BUSY / 500).await;
+            }
+        }
+        Change::Yaml(yaml) => yaml_file(gateway, redis, yaml),
     }
 }
 
@@ -247,8 +273,12 @@ fn bad_file(gateway: &Gateway, bad: Bad) {
         Bad::Empty => put(&file, b""),
         Bad::TrapsInDescribe => put(&file, &faulty("traps_in")),
         Bad::LoopsInDescribe => put(&file, &faulty("loops_in")),
-        Bad::Dangling => std::os::unix::fs::symlink("nowhere", &file).unwrap(),
+        Bad::Dangling => symlink("nowhere", &file).unwrap(),
         Bad::Directory => fs::create_dir(&file).unwrap(),
+        Bad::Pipe => drop(Command::new("mkfifo").arg(&file).status().unwrap()),
+        Bad::KernelLog => symlink("/proc/kmsg", &file).unwrap(),
+        Bad::NestedTypes => put(&file, &nested_types(1000)),
+        Bad::Instances => put(&file, &instances(30)),
     }
 }
 
@@ -264,7 +294,38 @@ fn yaml_file(gateway: &Gateway, redis: u16, yaml: Yaml) {
         Yaml::UnknownKey => fs::write(file, "server: { prot: 1 }\n").unwrap(),
         Yaml::Empty => fs::write(file, "").unwrap(),
         Yaml::Missing => remove(&file),
+        Yaml::Huge => fs::write(file, format!("games:\n{}", "- { id: another }\n".repeat(170_000))).unwrap(),
+        Yaml::Laughs => fs::write(file, laughs()).unwrap(),
     }
+}
+
+/// A component type within a component type, and so on.
+fn nested_types(depth: usize) -> Vec<u8> {
+    let mut section = vec![1];
+    // A component type of one declaration, which is a type.
+    section.extend([0x41, 1, 1].repeat(depth));
+    section.extend([0x41, 0]);
+    // The section's id, and its length as LEB128 of two bytes.
+    let len = [0x80 | (section.len() & 0x7f) as u8, (section.len() >> 7) as u8];
+    [&b"\0asm\x0d\0\x01\0"[..], &[7], &len, &section].concat()
+}
+
+fn instances(depth: usize) -> Vec<u8> {
+    let mut text = "(component (component $c0)".to_owned();
+    for i in 1..=depth {
+        let before = format!("(instance (instantiate $c{}))", i - 1);
+        text += &format!("(component $c{i} {before} {before})");
+    }
+    component(&format!("{text} (instance (instantiate $c{depth})))"))
+}
+
+/// A billion laughs.
+fn laughs() -> String {
+    let mut text = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for (name, before) in ('b'..='i').zip('a'..) {
+        text += &format!("{name}: &{name} [{}]\n", vec![format!("*{before}"); 10].join(", "));
+    }
+    text
 }
 
 fn shipped(plugin: &str) -> Vec<u8> {

@@ -13,8 +13,8 @@ use std::{
 };
 
 const KINDS: [Kind; 4] = [Kind::Heartbeat, Kind::Request, Kind::Response, Kind::Broadcast];
-/// Unknown messages that are shown one by one.
-const SHOWN: usize = 20;
+/// Messages that are shown with all that is known of them, for each cause.
+const SHOWN: usize = 3;
 /// The events that are shown around one of them: so long before it and after it.
 const BEFORE: Duration = Duration::from_secs(6);
 const AFTER: Duration = Duration::from_secs(1);
@@ -51,10 +51,35 @@ impl Outcome {
         rows
     }
 
+    /// The messages that are wrong, by what is wrong with them.
+    fn causes(&self) -> BTreeMap<&'static str, Vec<Id>> {
+        let mut causes = BTreeMap::<_, Vec<_>>::new();
+        self.ledger.unknown().for_each(|(id, why)| causes.entry(why).or_default().push(id));
+        self.ledger.doubled.iter().for_each(|id| causes.entry("it arrived more than once").or_default().push(*id));
+        let late = self.not_delivered_after_recovery();
+        late.for_each(|id| causes.entry("it was not delivered when everything worked again").or_default().push(id));
+        causes
+    }
+
+    /// Messages with one cause: some with all that is known of them, the others by time and id.
+    fn details(&self, why: &str, ids: &[Id]) -> String {
+        let mut text = format!("\n{} messages: {why}\n", ids.len());
+        let (shown, others) = ids.split_at(ids.len().min(SHOWN));
+        shown.iter().for_each(|id| text += &self.detail(*id));
+        for others in others.chunks(10) {
+            text += " ";
+            others
+                .iter()
+                .for_each(|id| text += &format!(" {id} at {:.3} s,", self.book.messages[id].sent.as_secs_f64()));
+            text += "\n";
+        }
+        text
+    }
+
     /// A message with all that is known of it, and what the plan did around it.
-    fn detail(&self, id: Id, why: &str) -> String {
+    fn detail(&self, id: Id) -> String {
         let message = &self.book.messages[&id];
-        let mut text = format!("  {} {id}: {why}\n    {message:?}\n", seconds(message.sent));
+        let mut text = format!("  {} {id}: {message:?}\n", seconds(message.sent));
         if let Some(session) = message.session {
             let _ = writeln!(text, "    session {session}: {:?}", self.book.sessions[session]);
         }
@@ -70,15 +95,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "what happened")?;
         self.book.events.iter().try_for_each(|(at, event)| writeln!(f, "{} {event}", seconds(*at)))?;
-        let mut unknown: Vec<_> = self.ledger.unknown().collect();
-        unknown.extend(self.ledger.doubled.iter().map(|id| (*id, "it arrived more than once")));
-        unknown.extend(self.not_delivered_after_recovery().map(|id| (id, "everything worked again by then")));
-        if !unknown.is_empty() {
-            writeln!(f, "\nunknown messages, the first {SHOWN} of each minute's worst")?;
-        }
-        for (id, why) in unknown.iter().take(SHOWN) {
-            f.write_str(&self.detail(*id, why))?;
-        }
+        self.causes().iter().try_for_each(|(why, ids)| f.write_str(&self.details(why, ids)))?;
         writeln!(f, "\nledger of {} sessions", self.book.sessions.len())?;
         writeln!(f, "{:>10} {:>10} {:>10} {:>10}", "heartbeats", "requests", "responses", "broadcasts")?;
         for (account, [heartbeats, requests, responses, broadcasts]) in self.table() {

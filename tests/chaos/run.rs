@@ -23,6 +23,8 @@ use tokio::{
 const CALM: Duration = Duration::from_secs(3);
 /// How long everything may take to work again after the last event.
 const RECOVERY: Duration = Duration::from_secs(60);
+/// How long the gateway may take to stop.
+const STOP: Duration = Duration::from_secs(20);
 
 /// What a run left.
 pub(crate) struct Outcome {
@@ -150,12 +152,23 @@ impl Stage {
         // A panic is the one line that is no JSON. What a plugin prints of its own is.
         let bare = log.iter().filter_map(|line| line.as_str());
         faults.extend(bare.filter(|line| line.contains("panicked at")).map(str::to_owned));
-        let mut gateway = Arc::into_inner(self.gateway).expect("nobody else uses the gateway");
-        if let Ok(status) = time::timeout(Duration::from_millis(100), gateway.exit()).await {
-            faults.push(format!("the gateway ended: {status}"));
-            faults.extend(log.iter().rev().take(10).map(ToString::to_string));
-        }
+        let gateway = Arc::into_inner(self.gateway).expect("nobody else uses the gateway");
+        faults.extend(stop(gateway).await);
         Outcome { ledger: Ledger::of(&book), book, recovered, faults }
+    }
+}
+
+/// Stops the gateway as an operator does; answers with what is wrong with its end.
+async fn stop(mut gateway: Gateway) -> Option<String> {
+    if let Ok(status) = time::timeout(Duration::from_millis(100), gateway.exit()).await {
+        let last: Vec<_> = gateway.log_lines().iter().rev().take(10).map(ToString::to_string).collect();
+        return Some(format!("the gateway ended: {status}; its last lines: {last:#?}"));
+    }
+    gateway.signal("TERM").await;
+    match time::timeout(STOP, gateway.exit()).await {
+        Ok(status) if status.success() => None,
+        Ok(status) => Some(format!("the gateway ended with {status} when it was told to stop")),
+        Err(_) => Some(format!("the gateway did not stop within {STOP:?}")),
     }
 }
 
