@@ -10,6 +10,8 @@ mod corpus;
 mod endurance;
 #[path = "containment/loading.rs"]
 mod loading;
+#[path = "containment/neighbours.rs"]
+mod neighbours;
 #[path = "containment/quarantine.rs"]
 mod quarantine;
 

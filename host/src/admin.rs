@@ -56,7 +56,7 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         games.push(json!({ "id": game.id, "chat_backend": backend(game).await }));
     }
     let snapshot = admin.gateway.snapshot();
-    let quarantined = snapshot.plugins().iter().filter(|plugin| plugin.is_quarantined());
+    let quarantined = snapshot.plugins().filter(|plugin| plugin.is_quarantined());
     let quarantined: Vec<_> = quarantined.map(|plugin| plugin.name().to_string()).collect();
     let report = json!({
         "ready": reasons.is_empty(),

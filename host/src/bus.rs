@@ -1,15 +1,16 @@
 //! Publish and subscribe: Redis, or an in-process bus of the same meaning. Knows of topics and bytes, and of no session.
 
 mod backoff;
+mod batch;
 mod embedded;
 mod queue;
 mod redis;
 
-pub use queue::{Queue, Room};
+pub use queue::{Full, Load, Permit, Queue, Share};
 
 use crate::{config, telemetry::metrics::Metrics};
+use batch::Publication;
 use bytes::Bytes;
-use queue::Publication;
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
@@ -22,11 +23,12 @@ pub trait Handler: Send + Sync + 'static {
     /// Where a publish comes from.
     type Origin: Copy + Send + Sync;
 
-    /// A message on one of the topics. Answers with the number of those who heard it.
-    fn message(&self, topic: &str, body: &Bytes) -> usize;
+    /// A message on one of the topics. Returns the number of plugins that heard it. `cause` is the packet that it was published for, if that came
+    /// from this process.
+    fn message(&self, topic: &str, body: &Bytes, cause: Option<&Self::Origin>) -> usize;
 
     /// The bus did not take a publish, or nobody knows whether it did.
-    fn refused(&self, origin: &Self::Origin, why: &'static str);
+    fn refused(&self, origin: &Self::Origin, why: &str);
 }
 
 /// Carries publishes and messages until `stop`, and then what is queued.

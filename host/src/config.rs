@@ -166,9 +166,11 @@ impl Config {
                 handles: written.handles,
                 result: written.result_mb << 20,
                 actions: written.actions,
+                pushes: written.pushes,
                 log_line: written.log_line_bytes,
                 log_lines_per_s: written.log_lines_per_s,
             },
+            max_payload: written.max_payload_bytes,
             json: serde_json::json!({ "config": written.config, "games": games, "routes": routes }).to_string(),
             routes,
         }
@@ -323,6 +325,8 @@ fn check_plugin(name: &str, raw: &raw::PluginSettings, errors: &mut Vec<String>)
     range("handles", raw.handles as u64, 1, 1_000_000);
     range("result_mb", raw.result_mb as u64, 1, 1024);
     range("actions", raw.actions as u64, 1, 1_000_000);
+    range("pushes", raw.pushes as u64, 1, 10_000_000);
+    range("max_payload_bytes", raw.max_payload_bytes as u64, 0, 1 << 30);
     range("log_line_bytes", raw.log_line_bytes as u64, 1, 1 << 20);
     range("log_lines_per_s", u64::from(raw.log_lines_per_s), 1, 1_000_000);
     let routes = raw.routes.as_deref().unwrap_or_default();

@@ -38,10 +38,12 @@ pub enum Status {
     Unavailable = 5,
     /// Another user's id.
     Forbidden = 6,
-    /// Only plugins answer with it.
+    /// The session has to wait: its packets made a plugin fail. Plugins answer with it as well.
     TooManyRequests = 7,
     /// The plugin failed.
     Internal = 8,
+    /// The payload is larger than the route takes.
+    PayloadTooLarge = 9,
 }
 
 /// A packet's header.

@@ -2,5 +2,9 @@
 //!
 //! It may use `delivery`, `plugin` and `bus`. It does not know sockets or files.
 
+mod actions;
+mod decision;
 pub mod gateway;
+mod loops;
+mod refusal;
 pub mod snapshot;

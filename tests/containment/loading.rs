@@ -10,16 +10,17 @@ use tokio::time::{self, Duration, Instant};
 pub(crate) const WAYS: usize = CONFIGURE.len() + FILES.len();
 
 /// What the hostile plugin does in `configure`, and why it is rejected.
-const CONFIGURE: [(&str, &str); 10] = [
+const CONFIGURE: [(&str, &str); 11] = [
     ("loop", "its `configure` failed: it ran for more than 5 s"),
-    ("panic", "its `configure` failed: error while executing at wasm backtrace: "),
-    ("exit", "its `configure` failed: error while executing at wasm backtrace: "),
-    ("divide-by-zero", "its `configure` failed: error while executing at wasm backtrace: "),
-    ("recurse", "its `configure` failed: error while executing at wasm backtrace: "),
+    ("panic", "its `configure` failed: wasm trap: wasm `unreachable` instruction executed in "),
+    ("exit", "its `configure` failed: a policy may not exit in "),
+    ("divide-by-zero", "its `configure` failed: wasm trap: wasm `unreachable` instruction executed in "),
+    ("recurse", "its `configure` failed: wasm trap: out of bounds memory access in "),
     ("memory-at-once", "its `configure` failed: it wanted more than 64 MiB of memory (`memory_mb`)"),
     ("memory-page-by-page", "its `configure` failed: it wanted more than 64 MiB of memory (`memory_mb`)"),
     ("too-many-topics", "its manifest is not valid: it subscribes to 2000 topics, and 1024 are the most"),
     ("illegal-topic", "its manifest is not valid: it subscribes to \"a\\nb\", and a topic is 1 to 256 bytes"),
+    ("refuse-at-length", "it refuses its settings (plugins.settings.hostile.config): \\n\\u{1b}[31m\\n\\u{1b}[31m"),
     ("refuse", "it refuses its settings (plugins.settings.hostile.config): config.configure: this is refused"),
 ];
 
@@ -29,7 +30,7 @@ type Content = fn() -> Vec<u8>;
 /// New files, and why they are rejected.
 const FILES: [(Content, &str); 5] = [
     (|| faulty("loops_in", "describe"), "its `describe` failed: it ran for more than 5 s"),
-    (|| faulty("traps_in", "describe"), "its `describe` failed: error while executing at wasm backtrace: "),
+    (|| faulty("traps_in", "describe"), "its `describe` failed: wasm trap: wasm `unreachable` instruction executed"),
     (|| edited("(export \"on-message\" (func $on-message))", ""), "it cannot be linked: "),
     (
         || edited("(table $two 0 funcref)", "(table $two 1000001 funcref)"),
@@ -92,6 +93,7 @@ async fn rejected(gateway: &Gateway, lines: usize, file: &str, because: &str) {
     let message = line["fields"]["message"].as_str().unwrap();
     let (_, why) = message.split_once(": ").unwrap();
     assert!(why.starts_with(because), "{message}");
+    assert!(message.len() < 5000, "a log line of {} bytes", message.len());
     let reply = gateway.client().await.request(ROUTE, b"").await;
     assert_eq!((reply.status, reply.text()), (0, "well"));
 }

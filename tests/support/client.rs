@@ -132,6 +132,26 @@ impl Client {
         reply
     }
 
+    /// Sends a packet and takes the next one, which has to be its reply, or the close frame.
+    ///
+    /// # Errors
+    /// The close frame, if the gateway ends the session instead.
+    pub async fn try_request(&mut self, route: u8, payload: &[u8]) -> Result<Packet, Option<CloseFrame>> {
+        let seq = self.send(route, payload).await;
+        loop {
+            match next(&mut self.socket).await {
+                Some(Message::Binary(message)) => {
+                    let reply = Packet::parse(&message);
+                    assert_eq!((reply.seq, reply.route, reply.flags), (seq, route, 1), "{reply:?}");
+                    return Ok(reply);
+                }
+                Some(Message::Ping(_) | Message::Pong(_)) => {}
+                Some(Message::Close(frame)) => return Err(frame),
+                other => panic!("neither a packet nor a close frame: {other:?}"),
+            }
+        }
+    }
+
     /// Asks again and again until the answer is this status and text. Answers with every answer on the way there, those that
     /// repeat the one before left out.
     pub async fn answers_until(&mut self, route: u8, status: u16, text: &str) -> Vec<(u16, String)> {

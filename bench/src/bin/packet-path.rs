@@ -19,7 +19,6 @@ use gateway::packet::{self, Header};
 use gateway::plugin::lane::Lane;
 use gateway::plugin::{Compiler, Described, Plugin};
 use gateway::routing::gateway::Gateway;
-use gateway::routing::snapshot::Snapshot;
 use gateway::telemetry::metrics::Metrics;
 use gateway_bench::chat_request;
 use prost::Message as _;
@@ -56,7 +55,7 @@ impl Stage {
         let settings = config.plugin(&described.name, &described.routes);
         let lane = Arc::new(Lane::new(Arc::clone(&described.name)));
         let chat = Arc::new(Plugin::start(described, settings, lane, &metrics)?);
-        gateway.install(Snapshot::new(vec![chat], &metrics));
+        gateway.install(vec![chat]);
         let session = Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), config.server.outbox);
         let session = gateway.registry.insert(session);
         Ok(Self { gateway, session })
@@ -116,7 +115,7 @@ fn measured_request(gateway: &Arc<Gateway>, session: &Arc<Session>, packet: &Byt
 #[inline(never)]
 fn measured_delivery(gateway: &Arc<Gateway>, message: &Bytes) {
     for _ in 0..TIMES {
-        black_box(gateway.on_message("broadcast", message));
+        black_box(gateway.on_message("broadcast", message, None));
     }
 }
 

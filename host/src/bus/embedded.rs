@@ -2,7 +2,7 @@
 
 use super::{
     Direction, Handler, Health, Intake,
-    queue::{Batch, Publication},
+    batch::{Batch, Publication},
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -28,9 +28,9 @@ pub(super) async fn run<H: Handler>(intake: &Intake<H>, health: Arc<Health>, sto
         if batch.is_empty() {
             return;
         }
-        for (i, Publication { topic, body, .. }) in batch.iter().enumerate() {
+        for (i, Publication { topic, body, origin }) in batch.iter().enumerate() {
             // A copy, since a session that reads slowly shall not keep what it was published from.
-            let heard = intake.handler.message(topic, &Bytes::copy_from_slice(body));
+            let heard = intake.handler.message(topic, &Bytes::copy_from_slice(body), origin);
             intake.taken(1, usize::from(heard == 0));
             if i % BATCH == BATCH - 1 {
                 tokio::task::yield_now().await;

@@ -12,7 +12,7 @@ mod resp;
 use super::{
     Direction, Handler, Health, Intake,
     backoff::Backoff,
-    queue::{Batch, Publication, Publications},
+    batch::{Batch, Publication, Publications},
 };
 use crate::config;
 use bytes::Bytes;
@@ -313,7 +313,7 @@ async fn hear(connection: &mut Connection, handler: &impl Handler) -> Result<Hea
             [Frame::Text(b"message"), Frame::Text(topic), Frame::Text(body)] => {
                 if let Ok(topic) = str::from_utf8(topic) {
                     // A copy, since a session that reads slowly shall not keep a read buffer alive.
-                    handler.message(topic, &Bytes::copy_from_slice(body));
+                    handler.message(topic, &Bytes::copy_from_slice(body), None);
                 }
             }
             [Frame::Text(b"subscribe" | b"unsubscribe"), ..] => heard.confirmed += 1,

@@ -1,6 +1,9 @@
 //! Who is here: session id and user id to session.
 
-use crate::delivery::outbox::{Limits, Outbox};
+use crate::delivery::{
+    conduct::Conduct,
+    outbox::{Limits, Outbox},
+};
 use dashmap::{DashMap, Entry};
 use std::{
     net::SocketAddr,
@@ -18,6 +21,8 @@ pub struct Session {
     pub remote: SocketAddr,
     /// What waits to be sent to it.
     pub outbox: Outbox,
+    /// Whether its packets make plugins slow or fail.
+    pub conduct: Conduct,
     user: OnceLock<i32>,
 }
 
@@ -25,7 +30,13 @@ impl Session {
     /// A session with a fresh id, bound to nobody.
     #[must_use]
     pub fn new(remote: SocketAddr, limits: Limits) -> Self {
-        Self { id: Uuid::new_v4(), remote, outbox: Outbox::new(limits), user: OnceLock::new() }
+        Self {
+            id: Uuid::new_v4(),
+            remote,
+            outbox: Outbox::new(limits),
+            conduct: Conduct::default(),
+            user: OnceLock::new(),
+        }
     }
 
     /// The user that it is bound to.
@@ -79,6 +90,12 @@ impl Registry {
         let Some(sessions) = self.users.get(&user) else { return false };
         sessions.iter().for_each(visit);
         true
+    }
+
+    /// The number of live sessions of the user.
+    #[must_use]
+    pub fn sessions_of_user(&self, user: i32) -> usize {
+        self.users.get(&user).map_or(0, |sessions| sessions.len())
     }
 
     /// How many sessions live.

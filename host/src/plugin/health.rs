@@ -1,129 +1,183 @@
-//! How a plugin does: whether it is too slow to run beside the players, and whether it fails so often that it is not asked any more.
+//! The health of one generation of a plugin: whether its calls are slow, and whether it fails so often that it is quarantined.
+//!
+//! A plugin is judged by how many different senders it is slow or fails for, so that one client whose packets make it fail does not take it
+//! away from the others. That client's session is judged by `delivery::conduct`.
 
 use crate::sync::uptime::now_ms;
 use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
+use uuid::Uuid;
 
-/// A call that keeps its thread busy for longer is slow. A policy takes microseconds.
-const SLOW: Duration = Duration::from_millis(1);
-/// So many slow calls within [`WINDOW_MS`] send a plugin's calls aside,
-const SLOW_CALLS: u32 = 3;
-const WINDOW_MS: u64 = 1000;
-/// and so does a single one that takes longer than this,
-const VERY_SLOW: Duration = Duration::from_millis(10);
-/// until none was slow for so long.
-const ASIDE_MS: u64 = 5000;
+/// Slow calls for this many different senders within [`SLOW_WINDOW_MS`] offload all calls of the plugin,
+const MAX_SLOW_SENDERS: usize = 3;
+const SLOW_WINDOW_MS: u64 = 1000;
 
-/// So many calls that fail in a row quarantine a plugin,
-const FAULTS: u32 = 5;
-/// for a pause that doubles with each failed trial,
-const FIRST_PAUSE_MS: u64 = 1000;
-/// up to this.
-const LONGEST_PAUSE_MS: u64 = 60_000;
+/// and they stay offloaded until no call was slow for this long.
+const OFFLOAD_MS: u64 = 5000;
 
-/// A generation's record. Zero times mean: not in that state.
-#[derive(Debug, Default)]
-pub(super) struct Health {
-    window_ends: AtomicU64,
-    slow_calls: AtomicU32,
-    aside_until: AtomicU64,
-    faults: AtomicU32,
-    trial_at: AtomicU64,
-    trials: AtomicU32,
+/// Failed calls for this many different senders, without a successful call in between, quarantine the plugin.
+const MAX_FAILED_SENDERS: usize = 5;
+
+/// The first pause of a quarantine. It doubles with each failed trial, up to [`MAX_PAUSE_MS`].
+const MIN_PAUSE_MS: u64 = 1000;
+const MAX_PAUSE_MS: u64 = 60_000;
+
+/// What a call was made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// A session's packet, or a message that such a packet caused.
+    Session(Uuid),
+    /// A message of the bus whose sender is not known. Each counts as a sender of its own.
+    Bus,
 }
 
-/// What a call changed.
+/// Leave for one call.
+#[derive(Debug)]
+pub struct Admission {
+    /// The plugin is in quarantine, and this call tries whether it answers again.
+    trial: bool,
+}
+
+/// How the state of the plugin changed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
     Nothing,
-    /// It is not asked any more, for so long.
+    /// It is quarantined for this long.
     Quarantined(Duration),
-    /// It is asked again.
+    /// It is served again.
     Released,
 }
 
+/// A generation's record. A time of 0 means: not in that state.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    offloaded_until_ms: AtomicU64,
+    trial_at_ms: AtomicU64,
+    has_failed: AtomicBool,
+    record: Mutex<Record>,
+}
+
+/// What only slow and failed calls change.
+#[derive(Debug, Default)]
+struct Record {
+    slow_window_ends_ms: u64,
+    slow: Senders,
+    failed: Senders,
+    failed_trials: u32,
+}
+
+/// Different senders; those of the bus are never the same.
+#[derive(Debug, Default)]
+struct Senders(Vec<Sender>);
+
+impl Senders {
+    /// Adds a sender, and returns how many there are.
+    fn add(&mut self, sender: Sender, max: usize) -> usize {
+        let is_new = sender == Sender::Bus || !self.0.contains(&sender);
+        if is_new && self.0.len() < max {
+            self.0.push(sender);
+        }
+        self.0.len()
+    }
+}
+
 impl Health {
-    /// Whether its calls shall not run on the threads that serve players.
-    pub(super) fn is_slow(&self) -> bool {
-        let until = self.aside_until.load(Ordering::Relaxed);
+    /// Whether all calls of the plugin are offloaded.
+    pub(super) fn is_offloaded(&self) -> bool {
+        let until = self.offloaded_until_ms.load(Ordering::Relaxed);
         if until == 0 {
             return false;
         }
-        let slow = now_ms() < until;
-        if !slow {
-            self.aside_until.store(0, Ordering::Relaxed);
+        let offloaded = now_ms() < until;
+        if !offloaded {
+            self.offloaded_until_ms.store(0, Ordering::Relaxed);
         }
-        slow
+        offloaded
     }
 
-    /// Whether it may not be asked, not even as a trial.
+    /// Whether no call is admitted now, not even a trial.
     pub(super) fn is_barred(&self) -> bool {
-        let at = self.trial_at.load(Ordering::Relaxed);
+        let at = self.trial_at_ms.load(Ordering::Relaxed);
         at != 0 && now_ms() < at
     }
 
-    /// Whether it may be asked. In quarantine one call in each pause may, as a trial.
-    pub(super) fn admits(&self) -> bool {
-        let at = self.trial_at.load(Ordering::Relaxed);
+    /// Admits a call. In quarantine, one call after each pause is admitted as a trial.
+    pub(super) fn admit(&self) -> Option<Admission> {
+        let at = self.trial_at_ms.load(Ordering::Relaxed);
         if at == 0 {
-            return true;
+            return Some(Admission { trial: false });
         }
         let now = now_ms();
-        let next = now + self.pause_ms();
-        now >= at && self.trial_at.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        if now < at {
+            return None;
+        }
+        let next = now + self.record().pause_ms();
+        let won = self.trial_at_ms.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        won.then_some(Admission { trial: true })
     }
 
-    /// Whether it is in quarantine.
+    /// Whether the plugin is in quarantine.
     pub(super) fn is_quarantined(&self) -> bool {
-        self.trial_at.load(Ordering::Relaxed) != 0
+        self.trial_at_ms.load(Ordering::Relaxed) != 0
     }
 
-    /// Takes note of a call.
-    pub(super) fn called(&self, took: Duration, failed: bool) -> Change {
-        if took > SLOW {
-            self.slow_call(took > VERY_SLOW);
-        }
-        if failed { self.failed() } else { self.answered() }
-    }
-
-    fn slow_call(&self, very: bool) {
+    /// Records a slow call.
+    pub(super) fn slow(&self, sender: Sender) {
         let now = now_ms();
-        if now >= self.window_ends.load(Ordering::Relaxed) {
-            self.window_ends.store(now + WINDOW_MS, Ordering::Relaxed);
-            self.slow_calls.store(0, Ordering::Relaxed);
+        let mut record = self.record();
+        if now >= record.slow_window_ends_ms {
+            record.slow_window_ends_ms = now + SLOW_WINDOW_MS;
+            record.slow = Senders::default();
         }
-        if self.slow_calls.fetch_add(1, Ordering::Relaxed) + 1 >= SLOW_CALLS || very {
-            self.aside_until.store(now + ASIDE_MS, Ordering::Relaxed);
+        if record.slow.add(sender, MAX_SLOW_SENDERS) >= MAX_SLOW_SENDERS {
+            self.offloaded_until_ms.store(now + OFFLOAD_MS, Ordering::Relaxed);
         }
     }
 
-    fn answered(&self) -> Change {
-        if self.faults.load(Ordering::Relaxed) == 0 {
+    /// Records a call that answered.
+    pub(super) fn answered(&self) -> Change {
+        if !self.has_failed.load(Ordering::Relaxed) {
             return Change::Nothing;
         }
-        self.faults.store(0, Ordering::Relaxed);
-        if self.trial_at.swap(0, Ordering::Relaxed) == 0 {
-            return Change::Nothing;
-        }
-        self.trials.store(0, Ordering::Relaxed);
-        Change::Released
+        let mut record = self.record();
+        self.has_failed.store(false, Ordering::Relaxed);
+        record.failed = Senders::default();
+        record.failed_trials = 0;
+        if self.trial_at_ms.swap(0, Ordering::Relaxed) == 0 { Change::Nothing } else { Change::Released }
     }
 
-    fn failed(&self) -> Change {
-        if self.faults.fetch_add(1, Ordering::Relaxed) + 1 < FAULTS {
+    /// Records a call that failed.
+    pub(super) fn failed(&self, admission: &Admission, sender: Sender) -> Change {
+        let mut record = self.record();
+        self.has_failed.store(true, Ordering::Relaxed);
+        if self.is_quarantined() {
+            // Calls that began before the quarantine say nothing new.
+            if !admission.trial {
+                return Change::Nothing;
+            }
+            record.failed_trials += 1;
+        } else if record.failed.add(sender, MAX_FAILED_SENDERS) < MAX_FAILED_SENDERS {
             return Change::Nothing;
         }
-        let pause = self.pause_ms();
-        self.trials.fetch_add(1, Ordering::Relaxed);
-        self.trial_at.store(now_ms() + pause, Ordering::Relaxed);
+        let pause = record.pause_ms();
+        self.trial_at_ms.store(now_ms() + pause, Ordering::Relaxed);
         Change::Quarantined(Duration::from_millis(pause))
     }
 
+    fn record(&self) -> MutexGuard<'_, Record> {
+        // No code under the lock panics half-way through a change, so a poisoned record is whole.
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Record {
     fn pause_ms(&self) -> u64 {
-        let doublings = self.trials.load(Ordering::Relaxed).min(16);
-        (FIRST_PAUSE_MS << doublings).min(LONGEST_PAUSE_MS)
+        (MIN_PAUSE_MS << self.failed_trials.min(16)).min(MAX_PAUSE_MS)
     }
 }
 
@@ -131,44 +185,90 @@ impl Health {
 mod tests {
     use super::*;
 
-    const FAST: Duration = Duration::from_micros(1);
+    const CALL: Admission = Admission { trial: false };
+
+    fn session(number: u128) -> Sender {
+        Sender::Session(Uuid::from_u128(number))
+    }
+
+    fn quarantined() -> Health {
+        let health = Health::default();
+        let changes: Vec<_> = (0..5).map(|i| health.failed(&CALL, session(i))).collect();
+        assert_eq!(changes[4], Change::Quarantined(Duration::from_millis(MIN_PAUSE_MS)));
+        assert!(changes[..4].iter().all(|change| *change == Change::Nothing));
+        health
+    }
+
+    fn trial(health: &Health) -> Admission {
+        health.trial_at_ms.store(1, Ordering::Relaxed);
+        let admission = health.admit().expect("a trial");
+        assert!(admission.trial && health.admit().is_none(), "one trial");
+        admission
+    }
 
     #[test]
-    fn failures_in_a_row_quarantine_and_an_answer_releases() {
+    fn failures_for_different_senders_quarantine_and_an_answer_releases() {
+        let health = quarantined();
+        assert!(health.is_quarantined() && health.admit().is_none());
+        let admission = trial(&health);
+        let longer = Duration::from_millis(2 * MIN_PAUSE_MS);
+        assert_eq!(health.failed(&admission, session(1)), Change::Quarantined(longer));
+        trial(&health);
+        assert_eq!(health.answered(), Change::Released);
+        assert!(health.admit().is_some_and(|admission| !admission.trial) && !health.is_quarantined());
+    }
+
+    #[test]
+    fn failures_for_one_session_do_not_quarantine() {
         let health = Health::default();
-        for _ in 0..FAULTS - 1 {
-            assert_eq!(health.called(FAST, true), Change::Nothing);
+        for _ in 0..1000 {
+            assert_eq!(health.failed(&CALL, session(7)), Change::Nothing);
         }
-        assert_eq!(health.called(FAST, false), Change::Nothing);
-        for _ in 0..FAULTS - 1 {
-            assert!(health.admits());
-            assert_eq!(health.called(FAST, true), Change::Nothing);
+        assert!(health.admit().is_some());
+    }
+
+    #[test]
+    fn failures_with_answers_in_between_do_not_quarantine() {
+        let health = Health::default();
+        for i in 0..100 {
+            assert_eq!(health.failed(&CALL, session(i)), Change::Nothing);
+            assert_eq!(health.answered(), Change::Nothing);
         }
-        assert_eq!(health.called(FAST, true), Change::Quarantined(Duration::from_millis(FIRST_PAUSE_MS)));
-        assert!(health.is_quarantined() && !health.admits());
-        health.trial_at.store(1, Ordering::Relaxed);
-        assert!(health.admits() && !health.admits(), "one trial");
-        assert_eq!(health.called(FAST, true), Change::Quarantined(Duration::from_millis(2 * FIRST_PAUSE_MS)));
-        assert_eq!(health.called(FAST, false), Change::Released);
-        assert!(health.admits() && !health.is_quarantined());
+    }
+
+    #[test]
+    fn messages_of_the_bus_are_different_senders() {
+        let health = Health::default();
+        let last = (0..5).map(|_| health.failed(&CALL, Sender::Bus)).last();
+        assert_eq!(last, Some(Change::Quarantined(Duration::from_millis(MIN_PAUSE_MS))));
+    }
+
+    #[test]
+    fn calls_that_were_under_way_do_not_prolong_the_first_pause() {
+        let health = quarantined();
+        for i in 0..100 {
+            assert_eq!(health.failed(&CALL, session(i)), Change::Nothing);
+        }
+        let left = health.trial_at_ms.load(Ordering::Relaxed).saturating_sub(now_ms());
+        assert!(left <= MIN_PAUSE_MS, "{left} ms");
     }
 
     #[test]
     fn pauses_grow_to_a_bound() {
-        let health = Health::default();
-        let last = (0..100).map(|_| health.called(FAST, true)).last();
-        assert_eq!(last, Some(Change::Quarantined(Duration::from_millis(LONGEST_PAUSE_MS))));
+        let health = quarantined();
+        let last = (0..100).map(|_| health.failed(&trial(&health), Sender::Bus)).last();
+        assert_eq!(last, Some(Change::Quarantined(Duration::from_millis(MAX_PAUSE_MS))));
     }
 
     #[test]
-    fn slow_calls_in_a_row_send_it_aside_for_a_while() {
+    fn slow_calls_for_different_senders_offload_the_plugin_for_a_while() {
         let health = Health::default();
-        for _ in 0..SLOW_CALLS {
-            assert!(!health.is_slow());
-            health.called(SLOW * 2, false);
-        }
-        assert!(health.is_slow());
-        health.aside_until.store(1, Ordering::Relaxed);
-        assert!(!health.is_slow());
+        (0..100).for_each(|_| health.slow(session(1)));
+        assert!(!health.is_offloaded(), "one session's calls say nothing of the plugin");
+        health.slow(session(2));
+        health.slow(Sender::Bus);
+        assert!(health.is_offloaded());
+        health.offloaded_until_ms.store(1, Ordering::Relaxed);
+        assert!(!health.is_offloaded());
     }
 }

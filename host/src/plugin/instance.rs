@@ -6,10 +6,10 @@ use super::{
     component::Linked,
     state::{Refused, State},
 };
-use crate::telemetry::metrics::PluginMetrics;
+use crate::telemetry::{metrics::PluginMetrics, text};
 use prometheus_client::metrics::gauge::Gauge;
-use std::{sync::Arc, time::Duration};
-use wasmtime::{Store, Trap, UpdateDeadline};
+use std::{fmt, sync::Arc, time::Duration};
+use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
 
 /// What a plugin answers.
 pub type Decision = Result<Vec<Action>, Rejection>;
@@ -29,6 +29,8 @@ pub struct Limits {
     pub result: usize,
     /// The actions that one call may answer with.
     pub actions: usize,
+    /// The messages that the deliveries of one call may put into send queues.
+    pub pushes: usize,
     /// The bytes of a log line that are kept.
     pub log_line: usize,
     /// The log lines that an instance may write in a second.
@@ -37,6 +39,12 @@ pub struct Limits {
 
 /// The processor time that each step of loading may take: instantiation, `describe` and `configure`.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// To read a payload of protobuf fields of 2 bytes takes the shipped policies 4.3 ms for each MiB. This is twice that.
+const TIME_PER_COPIED_KIB: Duration = Duration::from_micros(9);
+
+/// The bytes of a function's name that are logged with a fault.
+const MAX_FUNCTION_NAME_BYTES: usize = 200;
 
 /// A call that did not end with an answer. The instance is lost.
 #[derive(Debug, thiserror::Error)]
@@ -142,12 +150,21 @@ impl Instance {
         self.load(|exports, store| exports.gateway_policy_policy().call_configure(store, settings))
     }
 
+    /// The processor time that a call may take for the bytes that the host copied into the plugin, beyond the time that any call may take.
+    pub(super) fn allowance(copied: usize) -> Duration {
+        TIME_PER_COPIED_KIB * u32::try_from(copied >> 10).unwrap_or(u32::MAX)
+    }
+
     pub(super) fn on_packet(&mut self, packet: Packet, payload: &[u8]) -> Result<Decision, Fault> {
-        self.call(|exports, store| exports.gateway_policy_policy().call_on_packet(store, packet, payload))
+        self.call(payload.len(), |exports, store| {
+            exports.gateway_policy_policy().call_on_packet(store, packet, payload)
+        })
     }
 
     pub(super) fn on_message(&mut self, topic: &str, payload: &[u8]) -> Result<Decision, Fault> {
-        self.call(|exports, store| exports.gateway_policy_policy().call_on_message(store, topic, payload))
+        self.call(payload.len(), |exports, store| {
+            exports.gateway_policy_policy().call_on_message(store, topic, payload)
+        })
     }
 
     /// How long the last call kept its thread busy, up to a tick.
@@ -160,8 +177,8 @@ impl Instance {
         call(&self.exports, &mut self.store).map_err(|error| fault(&error, &self.store, self.limits, Fault::Loading))
     }
 
-    fn call<R>(&mut self, call: impl Call<R>) -> Result<R, Fault> {
-        let timeout = self.limits.call_timeout;
+    fn call<R>(&mut self, copied: usize, call: impl Call<R>) -> Result<R, Fault> {
+        let timeout = self.limits.call_timeout + Self::allowance(copied);
         begin(&mut self.store, &self.clock, timeout);
         let too_late = Fault::Deadline(timeout);
         call(&self.exports, &mut self.store).map_err(|error| fault(&error, &self.store, self.limits, too_late))
@@ -181,17 +198,39 @@ fn begin(store: &mut Store<State>, clock: &Clock, timeout: Duration) {
 }
 
 fn fault(error: &wasmtime::Error, store: &Store<State>, limits: Limits, too_late: Fault) -> Fault {
-    // With `:#` the chain of causes; the backtrace of the guest's functions comes first in it.
-    let reason = format!("{error:#}").replace('\n', " ");
+    let cause = text::bounded(error.root_cause());
     match (error.downcast_ref::<Trap>(), store.data().refused()) {
         (Some(Trap::Interrupt), _) => too_late,
-        (_, Some(Refused::Memory)) => Fault::Memory { limit: limits.memory, reason },
-        (_, Some(Refused::Tables)) => Fault::Tables { limit: limits.table_elements, reason },
+        (_, Some(Refused::Memory)) => Fault::Memory { limit: limits.memory, reason: cause },
+        (_, Some(Refused::Tables)) => Fault::Tables { limit: limits.table_elements, reason: cause },
         // The library has no types for these errors.
-        _ if reason.contains("fuel allocated for hostcalls") => {
+        _ if cause.contains("fuel allocated for hostcalls") => {
             Fault::Answer(format!("its result is over {} MiB (`result_mb`)", limits.result >> 20))
         }
-        _ if reason.contains("store handle limit exceeded") => Fault::Handles(limits.handles),
-        _ => Fault::Trap(reason),
+        _ if cause.contains("store handle limit exceeded") => Fault::Handles(limits.handles),
+        _ => Fault::Trap(text::bounded(format_args!("{cause}{}", Frames(error)))),
+    }
+}
+
+/// The guest's functions that a fault passed through, innermost first.
+///
+/// Not the library's own text: it demangles names, and a C++ name of 1 KB can stand for one of gigabytes. Rust's names are demangled here, since those
+/// of the older scheme cannot grow, and those of the newer one stop at the bound of the writer.
+struct Frames<'a>(&'a wasmtime::Error);
+
+impl fmt::Display for Frames<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(backtrace) = self.0.downcast_ref::<WasmBacktrace>() else { return Ok(()) };
+        let mut separator = " in ";
+        for name in backtrace.frames().iter().filter_map(|frame| frame.func_name()) {
+            let name = if name.len() <= MAX_FUNCTION_NAME_BYTES {
+                text::bounded_to(MAX_FUNCTION_NAME_BYTES, format_args!("{:#}", rustc_demangle::demangle(name)))
+            } else {
+                text::bounded_to(MAX_FUNCTION_NAME_BYTES, name)
+            };
+            write!(f, "{separator}{name}")?;
+            separator = " < ";
+        }
+        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Where the calls of a slow plugin run: a thread beside those that serve players, so that no other route waits for it.
+//! The offload thread of a plugin: slow calls run on it, so that no thread that serves players waits for them.
 
 use std::{
     panic::{self, AssertUnwindSafe},
@@ -10,70 +10,96 @@ use std::{
     thread,
 };
 
-/// Calls that may wait.
-const QUEUE: usize = 1024;
+/// The number of calls that may wait.
+const MAX_QUEUED_CALLS: usize = 1024;
 
-/// How much less of a processor it gets than the threads that serve players, where both want one.
+/// The bytes of payloads that may wait in those calls.
+const MAX_QUEUED_BYTES: usize = 64 << 20;
+
+/// The nice value that is added on the thread: threads that serve players go first.
 const NICE: i32 = 10;
 
 /// A call, and what is done with its answer.
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// More waits already than may.
+/// Too many calls or bytes wait already.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// One plugin's lane, for all its generations, so that a swap does not change the order of messages. Its thread starts with the
+/// One plugin's offload thread, for all its generations, so that a swap does not change the order of messages. The thread starts with the
 /// first job.
 #[derive(Debug)]
 pub struct Lane {
     plugin: Arc<str>,
-    waiting: Arc<AtomicUsize>,
-    jobs: Mutex<Option<SyncSender<Job>>>,
+    queued: Arc<Queued>,
+    jobs: Mutex<Option<SyncSender<(usize, Job)>>>,
+}
+
+/// The jobs that wait or run.
+#[derive(Debug, Default)]
+struct Queued {
+    jobs: AtomicUsize,
+    bytes: AtomicUsize,
 }
 
 impl Lane {
-    /// A lane with nothing in it.
+    /// A thread without jobs, which is not started yet.
     #[must_use]
     pub fn new(plugin: Arc<str>) -> Self {
-        Self { plugin, waiting: Arc::default(), jobs: Mutex::default() }
+        Self { plugin, queued: Arc::default(), jobs: Mutex::default() }
     }
 
     /// Whether a job waits or runs.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.waiting.load(Ordering::Acquire) > 0
+        self.queued.jobs.load(Ordering::Acquire) > 0
     }
 
-    /// Runs the job after those before it.
+    /// Runs the job after those before it. It keeps a payload of `bytes` alive until then.
     ///
     /// # Errors
-    /// [`Full`] where it cannot wait.
-    pub fn submit(&self, job: Job) -> Result<(), Full> {
+    /// [`Full`] if too many calls or bytes wait already.
+    pub fn submit(&self, bytes: usize, job: Job) -> Result<(), Full> {
+        // Under the lock, so that the bound on bytes holds.
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         if jobs.is_none() {
-            *jobs = self.start().inspect_err(|error| tracing::error!(%error, "no thread for a slow plugin")).ok();
+            *jobs = self.start().inspect_err(|error| tracing::error!(%error, "no offload thread for a plugin")).ok();
         }
         let sender = jobs.as_ref().ok_or(Full)?;
-        self.waiting.fetch_add(1, Ordering::AcqRel);
-        sender.try_send(job).map_err(|_| {
-            self.waiting.fetch_sub(1, Ordering::AcqRel);
+        if self.queued.bytes.load(Ordering::Relaxed) + bytes > MAX_QUEUED_BYTES {
+            return Err(Full);
+        }
+        self.queued.add(bytes);
+        sender.try_send((bytes, job)).map_err(|_| {
+            self.queued.remove(bytes);
             Full
         })
     }
 
-    fn start(&self) -> std::io::Result<SyncSender<Job>> {
-        let (sender, jobs) = mpsc::sync_channel::<Job>(QUEUE);
-        let waiting = Arc::clone(&self.waiting);
+    fn start(&self) -> std::io::Result<SyncSender<(usize, Job)>> {
+        let (sender, jobs) = mpsc::sync_channel::<(usize, Job)>(MAX_QUEUED_CALLS);
+        let queued = Arc::clone(&self.queued);
         thread::Builder::new().name(format!("lane-{}", self.plugin)).spawn(move || {
             yield_to_players();
-            for job in jobs {
-                // The panic hook has told of it; whoever waits for the job sees that it is gone.
+            for (bytes, job) in jobs {
+                // The panic hook logs the panic; the session that waits for the job sees that it is gone.
                 let _ = panic::catch_unwind(AssertUnwindSafe(job));
-                waiting.fetch_sub(1, Ordering::AcqRel);
+                queued.remove(bytes);
             }
         })?;
         Ok(sender)
+    }
+}
+
+impl Queued {
+    fn add(&self, bytes: usize) {
+        self.jobs.fetch_add(1, Ordering::AcqRel);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn remove(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.jobs.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -93,20 +119,40 @@ mod tests {
         let lane = Lane::new("test".into());
         let (done, seen) = mpsc::channel();
         let (hold, held) = mpsc::channel::<()>();
-        lane.submit(Box::new(move || held.recv().unwrap())).unwrap();
-        lane.submit(Box::new(|| panic!("a defect"))).unwrap();
+        lane.submit(0, Box::new(move || held.recv().unwrap())).unwrap();
+        lane.submit(0, Box::new(|| panic!("a defect"))).unwrap();
         let mut accepted = 0;
-        while accepted < 2 * QUEUE {
+        while accepted < 2 * MAX_QUEUED_CALLS {
             let done = done.clone();
-            if lane.submit(Box::new(move || done.send(accepted).unwrap())).is_err() {
+            if lane.submit(0, Box::new(move || done.send(accepted).unwrap())).is_err() {
                 break;
             }
             accepted += 1;
         }
-        assert!((QUEUE - 2..=QUEUE).contains(&accepted), "{accepted}");
+        assert!((MAX_QUEUED_CALLS - 2..=MAX_QUEUED_CALLS).contains(&accepted), "{accepted}");
         assert!(lane.is_busy());
         hold.send(()).unwrap();
         let order: Vec<_> = seen.iter().take(accepted).collect();
         assert_eq!(order, (0..accepted).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_bytes_that_wait_are_bounded() {
+        let lane = Lane::new("test".into());
+        let (hold, held) = mpsc::channel::<()>();
+        lane.submit(0, Box::new(move || held.recv().unwrap())).unwrap();
+        let quarter = MAX_QUEUED_BYTES / 4;
+        let (done, seen) = mpsc::channel();
+        for _ in 0..4 {
+            let done = done.clone();
+            lane.submit(quarter, Box::new(move || done.send(()).unwrap())).unwrap();
+        }
+        assert_eq!(lane.submit(1, Box::new(|| ())), Err(Full));
+        hold.send(()).unwrap();
+        seen.iter().take(4).for_each(drop);
+        while lane.is_busy() {
+            thread::yield_now();
+        }
+        assert_eq!(lane.submit(MAX_QUEUED_BYTES, Box::new(|| ())), Ok(()));
     }
 }

@@ -1,41 +1,68 @@
-//! A generation's instances: one per worker thread, so that the lock is free whenever it is taken. Not thread-locals: those would outlive the
-//! plugin on threads that have nothing to do.
+//! The instances of a generation: one for each worker thread, so that its lock is free whenever it is taken, and one for the offload thread.
+//!
+//! They are not thread-locals: those would outlive the plugin on threads that have nothing to do.
 
-use super::{LoadError, instance::Instance};
+use super::{
+    LoadError,
+    instance::{Fault, Instance},
+};
 use crate::sync::sharded::Sharded;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-/// Where an instance waits for its next call. Empty once it failed.
+/// The place of an instance. It is empty after a call that failed.
 type Slot = Mutex<Option<Box<Instance>>>;
 
-/// A slot that nobody else uses meanwhile.
+/// A slot that this thread has locked.
 pub(super) type Held<'a> = MutexGuard<'a, Option<Box<Instance>>>;
 
-/// All of a generation's slots.
-pub(super) struct Pool(Sharded<Slot>);
+/// All slots of a generation.
+pub(super) struct Pool {
+    workers: Sharded<Slot>,
+    offload: Slot,
+}
 
 impl Pool {
     /// A pool without empty slots.
     pub(super) fn filled(mut start: impl FnMut() -> Result<Instance, LoadError>) -> Result<Self, LoadError> {
-        let slots = Sharded::<Slot>::default();
-        for slot in &slots {
+        let pool = Self { workers: Sharded::default(), offload: Slot::default() };
+        for slot in pool.slots() {
             *lock(slot) = Some(Box::new(start()?));
         }
-        Ok(Self(slots))
+        Ok(pool)
     }
 
-    /// An instance that waits, this thread's first. Nothing where all are in use or gone.
-    pub(super) fn waiting(&self) -> Option<Held<'_>> {
-        let waits = |slot: &Held<'_>| slot.is_some();
-        try_lock(self.0.own())
-            .filter(waits)
-            .or_else(|| self.0.into_iter().filter_map(|slot| try_lock(slot)).find(waits))
+    /// A free instance for a worker thread, its own first.
+    pub(super) fn free(&self) -> Option<Held<'_>> {
+        let is_full = |slot: &Held<'_>| slot.is_some();
+        try_lock(self.workers.own())
+            .filter(is_full)
+            .or_else(|| self.workers.into_iter().filter_map(|slot| try_lock(slot)).find(is_full))
     }
 
-    /// A slot in which an instance is to be started, or, where none is empty, one that waits.
-    pub(super) fn empty_or_waiting(&self) -> Held<'_> {
-        let empty = self.0.into_iter().filter_map(|slot| try_lock(slot)).find(|slot| slot.is_none());
-        empty.or_else(|| self.waiting()).unwrap_or_else(|| lock(self.0.own()))
+    /// The slot of the offload thread, which may be empty.
+    pub(super) fn offloaded(&self) -> Held<'_> {
+        lock(&self.offload)
+    }
+
+    /// Whether a slot is empty that no call uses.
+    pub(super) fn has_empty(&self) -> bool {
+        self.slots().filter_map(try_lock).any(|slot| slot.is_none())
+    }
+
+    /// Starts an instance for each empty slot, until one fails.
+    pub(super) fn refill(&self, mut start: impl FnMut() -> Result<Instance, Fault>) {
+        for slot in self.slots() {
+            if !try_lock(slot).is_some_and(|slot| slot.is_none()) {
+                continue;
+            }
+            // The lock is free while the instance starts: no worker thread waits for that.
+            let Ok(instance) = start() else { return };
+            lock(slot).get_or_insert(Box::new(instance));
+        }
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.workers.into_iter().map(|slot| &**slot).chain([&self.offload])
     }
 }
 

@@ -11,17 +11,17 @@ use tracing::{
 use uuid::Uuid;
 
 /// The span of `describe`, of a file whose name is not known yet.
-pub(super) fn describe() -> Span {
+pub fn describe() -> Span {
     trace_span!("call", export = "describe", outcome = Empty, took = Empty)
 }
 
 /// The span of `configure`.
-pub(super) fn configure(plugin: &str, version: &str) -> Span {
+pub fn configure(plugin: &str, version: &str) -> Span {
     trace_span!("call", plugin, version, export = "configure", outcome = Empty, took = Empty)
 }
 
 /// The span of `on-packet`.
-pub(super) fn on_packet(plugin: &Plugin, packet: &Packet) -> Span {
+pub fn on_packet(plugin: &Plugin, packet: &Packet) -> Span {
     trace_span!(
         "call",
         plugin = &**plugin.name(),
@@ -36,7 +36,7 @@ pub(super) fn on_packet(plugin: &Plugin, packet: &Packet) -> Span {
 }
 
 /// The span of `on-message`.
-pub(super) fn on_message(plugin: &Plugin, topic: &str) -> Span {
+pub fn on_message(plugin: &Plugin, topic: &str) -> Span {
     trace_span!(
         "call",
         plugin = &**plugin.name(),
@@ -49,7 +49,7 @@ pub(super) fn on_message(plugin: &Plugin, topic: &str) -> Span {
 }
 
 /// Calls within the span, and tells of the end in a line that has all of it.
-pub(super) fn within<R>(span: &Span, call: impl FnOnce() -> R, outcome: impl FnOnce(&R) -> &'static str) -> R {
+pub fn within<R>(span: &Span, call: impl FnOnce() -> R, outcome: impl FnOnce(&R) -> &'static str) -> R {
     let began = (!span.is_disabled()).then(Instant::now);
     let result = span.in_scope(call);
     if let Some(began) = began {
@@ -60,7 +60,7 @@ pub(super) fn within<R>(span: &Span, call: impl FnOnce() -> R, outcome: impl FnO
 }
 
 /// The outcome of a call, as in `gateway_plugin_calls_total`.
-pub(super) fn outcome<T, E>(result: &Result<Result<T, E>, Fault>) -> &'static str {
+pub fn outcome<T, E>(result: &Result<Result<T, E>, Fault>) -> &'static str {
     match result {
         Ok(Ok(_)) => "ok",
         Ok(Err(_)) => "rejected",

@@ -10,7 +10,6 @@ use crate::{
     reload::catalog::{Assembly, Catalog, Report},
     reload::watched::{Look, Stamp, Watched},
     routing::gateway::Gateway,
-    routing::snapshot::Snapshot,
 };
 use notify::{RecursiveMode, Watcher};
 use std::{
@@ -200,7 +199,7 @@ impl Reloader {
 
     fn install(&mut self) {
         if let Some(Assembly { plugins, news }) = self.catalog.assemble() {
-            self.gateway.install(Snapshot::new(plugins, &self.gateway.metrics));
+            self.gateway.install(plugins);
             news.iter().for_each(|news| news.tell(&self.gateway.metrics));
         }
         self.reports.set(self.catalog.report(), &self.config.games);
@@ -209,7 +208,7 @@ impl Reloader {
     fn warn_of_unknown_plugins(&self) {
         let snapshot = self.gateway.snapshot();
         for name in self.config.configured_plugins() {
-            if !snapshot.plugins().iter().any(|plugin| &**plugin.name() == name) {
+            if !snapshot.plugins().any(|plugin| &**plugin.name() == name) {
                 tracing::warn!(plugin = name, "plugins.settings names a plugin that is not loaded");
             }
         }

@@ -1,61 +1,74 @@
 //! The two ways a message travels: packet to plugin to actions, and bus message to plugin to actions.
 
-mod actions;
-mod refusal;
-
+use super::{
+    actions::{MessageCall, PacketCall, queued},
+    decision::{MessageAction, Rules},
+    loops::Causes,
+    refusal::{self, Refusal},
+    snapshot::Snapshot,
+};
 use crate::{
     bus,
-    delivery::registry::{Registry, Session},
+    delivery::{
+        conduct::Penalty,
+        outbox::Closing,
+        registry::{Registry, Session},
+    },
     packet::{self, Header, Status},
-    plugin::{Decision, Packet, Seat, SessionId},
-    routing::snapshot::Snapshot,
+    plugin::{Action, Admission, Fault, Lease, Packet, Plugin, Rejection, Sender, SessionId, trace},
     telemetry::{metrics::Metrics, text},
 };
-use actions::{Call, queued};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use refusal::Refusal;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
+/// The messages that the deliveries of one call may put into send queues on a thread that serves players. Above that, the offload thread does it.
+const MAX_INLINE_PUSHES: usize = 2048;
+
 /// What every session and the bus share.
 pub struct Gateway {
-    /// Who is here.
+    /// The live sessions.
     pub registry: Arc<Registry>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    pub(super) bus: Arc<bus::Queue<Origin>>,
+    pub(super) causes: Causes,
     snapshot: ArcSwap<Snapshot>,
+    /// Held while a snapshot is made of the one before it.
+    installing: Mutex<()>,
     topics: watch::Sender<BTreeSet<String>>,
-    bus: Arc<bus::Queue<Origin>>,
     max_message_bytes: usize,
 }
 
 /// The packet that a publish came from, to be answered if the bus does not take it.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
-    /// Its id, not the session itself: two threads would write its count of references for each packet.
-    session: Uuid,
-    header: Header,
+    /// The session's id, not the session itself: two threads would write its reference count for each packet.
+    pub(super) session: Uuid,
+    pub(super) header: Header,
 }
 
 impl bus::Handler for Arc<Gateway> {
     type Origin = Origin;
 
-    fn message(&self, topic: &str, body: &Bytes) -> usize {
-        self.on_message(topic, body)
+    fn message(&self, topic: &str, body: &Bytes, cause: Option<&Origin>) -> usize {
+        self.on_message(topic, body, cause)
     }
 
-    fn refused(&self, origin: &Origin, why: &'static str) {
+    fn refused(&self, origin: &Origin, why: &str) {
         if let Some(session) = self.registry.session(origin.session) {
             let header = origin.header.reply(Status::Unavailable as u16);
-            queued(&self.metrics, &session, session.outbox.reply(header, Bytes::from_static(why.as_bytes())));
+            queued(&self.metrics, &session, session.outbox.reply(header, Bytes::copy_from_slice(why.as_bytes())));
         }
     }
 }
 
-/// A packet whose plugin is slow and decides beside the threads that serve players. Ready when the packet has been served; an
-/// error where that ended in a panic.
+/// A packet whose call was offloaded. It resolves when the packet has been served, with an error if that ended in a panic.
 pub type Aside = oneshot::Receiver<()>;
 
 impl Gateway {
@@ -64,18 +77,24 @@ impl Gateway {
     pub fn new(metrics: Arc<Metrics>, bus: Arc<bus::Queue<Origin>>, max_message_bytes: usize) -> Self {
         Self {
             registry: Arc::default(),
-            snapshot: ArcSwap::from_pointee(Snapshot::new(Vec::new(), &metrics)),
+            bus,
+            causes: Causes::default(),
+            snapshot: ArcSwap::from_pointee(Snapshot::new(Vec::new(), None, &metrics)),
+            installing: Mutex::default(),
             metrics,
             topics: watch::Sender::default(),
-            bus,
             max_message_bytes,
         }
     }
 
-    /// Puts other plugins to use, from the next packet and the next message on.
-    pub fn install(&self, snapshot: Snapshot) {
+    /// Lets other plugins serve, from the next packet and the next message on.
+    pub fn install(&self, plugins: Vec<Arc<Plugin>>) {
+        let installing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = Snapshot::new(plugins, Some(&self.snapshot.load()), &self.metrics);
         let topics = snapshot.topics();
         self.snapshot.store(Arc::new(snapshot));
+        drop(installing);
+        self.causes.clear();
         self.topics.send_if_modified(|current| {
             let changed = *current != topics;
             *current = topics;
@@ -89,22 +108,22 @@ impl Gateway {
         self.snapshot.load_full()
     }
 
-    /// The topics that the plugins hear, and every change of them.
+    /// The topics that the plugins subscribe to, and every change of them.
     #[must_use]
     pub fn topics(&self) -> watch::Receiver<BTreeSet<String>> {
         self.topics.subscribe()
     }
 
-    /// How many publishes wait for the bus.
+    /// The number of publishes that wait for the bus.
     #[must_use]
     pub fn waiting_publishes(&self) -> usize {
         self.bus.len()
     }
 
-    /// Serves one packet, or answers it with the reason why not. The session's next packet has to wait for what this answers with.
+    /// Serves one packet, or answers it with the reason why not. The session's next packet has to wait for what this returns.
     pub fn on_packet(self: &Arc<Self>, session: &Arc<Session>, packet: Bytes) -> Option<Aside> {
         match packet::parse(packet) {
-            Ok((header, payload)) => self.route(session, header, payload).unwrap_or_else(|refusal| {
+            Ok((header, payload)) => self.route(session, header, &payload).unwrap_or_else(|refusal| {
                 self.refuse(session, header, &refusal);
                 None
             }),
@@ -119,7 +138,7 @@ impl Gateway {
         self: &Arc<Self>,
         session: &Arc<Session>,
         header: Header,
-        payload: Bytes,
+        payload: &Bytes,
     ) -> Result<Option<Aside>, Refusal> {
         let snapshot = self.snapshot.load();
         let Some(route) = snapshot.route(header.route) else {
@@ -127,30 +146,60 @@ impl Gateway {
             return Err(Refusal::NoRoute(header.route));
         };
         route.received.inc();
-        if let Some(seat) = route.plugin.here() {
-            return self.decide(seat, session, header, &payload).map(|()| None);
+        let plugin = &route.served.plugin;
+        let max = plugin.settings().max_payload;
+        if payload.len() > max {
+            return Err(Refusal::PayloadTooLarge { bytes: payload.len(), max });
         }
-        if route.plugin.is_barred() {
+        if session.conduct.is_paused() {
+            return Err(Refusal::Paused);
+        }
+        let call = PacketCall { served: &route.served, session, header, payload };
+        if !session.conduct.is_offloaded()
+            && let Some(lease) = plugin.lease()
+        {
+            let actions = self.decide(&call, lease, &snapshot)?;
+            if self.pushes(&actions) <= MAX_INLINE_PUSHES {
+                return self.answer_packet(&call, actions).map(|()| None);
+            }
+            return self.offload(&call, move |gateway, call| gateway.answer_packet(call, actions));
+        }
+        if plugin.is_barred() {
             return Err(Refusal::Quarantined);
         }
+        let snapshot = Arc::clone(&snapshot);
+        self.offload(&call, move |gateway, call| {
+            let actions = gateway.decide(call, call.served.plugin.lease_offloaded(), &snapshot)?;
+            gateway.answer_packet(call, actions)
+        })
+    }
+
+    /// Lets the plugin's offload thread serve a packet.
+    fn offload(
+        self: &Arc<Self>,
+        call: &PacketCall<'_>,
+        serve: impl FnOnce(&Self, &PacketCall<'_>) -> Result<(), Refusal> + Send + 'static,
+    ) -> Result<Option<Aside>, Refusal> {
         let (done, aside) = oneshot::channel();
-        let (gateway, plugin, session) = (Arc::clone(self), Arc::clone(&route.plugin), Arc::clone(session));
+        let (gateway, served, session) = (Arc::clone(self), Arc::clone(call.served), Arc::clone(call.session));
+        let (header, payload) = (call.header, call.payload.clone());
         let job = move || {
-            if let Err(refusal) = gateway.decide(plugin.beside(), &session, header, &payload) {
+            let call = PacketCall { served: &served, session: &session, header, payload: &payload };
+            if let Err(refusal) = serve(&gateway, &call) {
                 gateway.refuse(&session, header, &refusal);
             }
             // An error means that the session has ended meanwhile.
             let _ = done.send(());
         };
-        route.plugin.lane().submit(Box::new(job)).map_err(|_| Refusal::Busy)?;
+        call.served.plugin.lane().submit(call.payload.len(), Box::new(job)).map_err(|_| Refusal::Busy)?;
         Ok(Some(aside))
     }
 
-    fn decide(&self, seat: Seat<'_>, session: &Arc<Session>, header: Header, payload: &Bytes) -> Result<(), Refusal> {
-        let plugin = seat.plugin;
-        if !plugin.admits() {
-            return Err(Refusal::Quarantined);
-        }
+    /// Asks the plugin for its decision on a packet.
+    fn decide(&self, call: &PacketCall<'_>, lease: Lease<'_>, snapshot: &Snapshot) -> Result<Vec<Action>, Refusal> {
+        let PacketCall { served, session, header, payload } = call;
+        let plugin = &served.plugin;
+        let admission = plugin.admit().ok_or(Refusal::Quarantined)?;
         let (high, low) = session.id.as_u64_pair();
         let packet = Packet {
             seq: header.seq,
@@ -159,51 +208,137 @@ impl Gateway {
             session: SessionId { high, low },
             user: session.user(),
         };
-        let call = Call { plugin, origin: Some((session, header)), payload };
-        let valid = |decision: &Decision| self.valid(plugin, true, decision);
-        self.perform(&call, seat.on_packet(packet, payload, valid))
+        let (verdict, usage) = trace::within(
+            &trace::on_packet(plugin, &packet),
+            || {
+                let (decision, usage) = lease.on_packet(packet, payload);
+                let check = |decision| self.rules(snapshot).check_packet(plugin, decision).map_err(Fault::Answer);
+                (decision.and_then(check), usage)
+            },
+            |(verdict, _)| trace::outcome(verdict),
+        );
+        if usage.is_slow() {
+            session.conduct.slow();
+        }
+        self.settled(plugin, Sender::Session(session.id), &admission, &usage, verdict)
     }
 
-    /// Hands a message of the bus to whoever subscribes to its topic, and answers with how many those are.
-    pub fn on_message(self: &Arc<Self>, topic: &str, payload: &Bytes) -> usize {
+    /// Records what came of a call, and returns the actions that are to be carried out.
+    fn settled<A>(
+        &self,
+        plugin: &Arc<Plugin>,
+        sender: Sender,
+        admission: &Admission,
+        usage: &crate::plugin::Usage,
+        verdict: Result<Result<Vec<A>, Rejection>, Fault>,
+    ) -> Result<Vec<A>, Refusal> {
+        plugin.settle(sender, admission, usage, verdict.as_ref());
+        match verdict {
+            Ok(answer) => answer.map_err(Refusal::Rejected),
+            Err(fault) => {
+                if self.metrics.log_limits.permit("plugin call failed", plugin.name()) {
+                    let (name, version) = (&**plugin.name(), plugin.version());
+                    tracing::error!(plugin = name, version, "plugin call failed: {fault}");
+                }
+                Err(Refusal::Fault)
+            }
+        }
+    }
+
+    /// Holds a failed call against the session that caused it.
+    fn blame(session: &Session) {
+        if session.conduct.failed() == Penalty::Close {
+            let reason = "too many of the session's packets made a plugin fail".to_owned();
+            session.outbox.close(Closing { code: 1008, reason, cause: "plugin_faults" });
+        }
+    }
+
+    fn rules<'a>(&self, snapshot: &'a Snapshot) -> Rules<'a> {
+        Rules { snapshot, max_message_bytes: self.max_message_bytes }
+    }
+
+    /// Hands a message of the bus to the plugins that subscribe to its topic, and returns their number.
+    pub fn on_message(self: &Arc<Self>, topic: &str, payload: &Bytes, cause: Option<&Origin>) -> usize {
         let snapshot = self.snapshot.load();
         let subscribers = snapshot.subscribers(topic);
-        for plugin in subscribers {
-            if let Some(seat) = plugin.here_in_order() {
-                self.hear(seat, topic, payload);
+        let sender = cause.map_or(Sender::Bus, |origin| Sender::Session(origin.session));
+        for served in subscribers {
+            let call = MessageCall { served, topic, payload };
+            let Some(lease) = served.plugin.lease_in_order() else {
+                let snapshot = Arc::clone(&snapshot);
+                self.offload_message(&call, move |gateway, call| {
+                    gateway
+                        .decide_on_message(call, call.served.plugin.lease_offloaded(), &snapshot, sender)
+                        .and_then(|actions| gateway.answer_message(call, actions))
+                });
                 continue;
-            }
-            let (gateway, heard_by) = (Arc::clone(self), Arc::clone(plugin));
-            let (topic, payload) = (topic.to_owned(), payload.clone());
-            let job = move || gateway.hear(heard_by.beside(), &topic, &payload);
-            if plugin.lane().submit(Box::new(job)).is_err() {
-                self.metrics.dropped("plugin_busy", 1);
-                if self.metrics.log_limits.permit("bus message dropped", plugin.name()) {
-                    tracing::warn!(
-                        plugin = &**plugin.name(),
-                        "bus message dropped: its plugin is slow, and too much waits for it"
-                    );
+            };
+            match self.decide_on_message(&call, lease, &snapshot, sender) {
+                Ok(actions) if self.pushes_of_message(&actions) > MAX_INLINE_PUSHES => {
+                    self.offload_message(&call, move |gateway, call| gateway.answer_message(call, actions));
                 }
+                Ok(actions) => self.account(&call, self.answer_message(&call, actions)),
+                Err(refusal) => self.account(&call, Err(refusal)),
             }
         }
         subscribers.len()
     }
 
-    fn hear(&self, seat: Seat<'_>, topic: &str, payload: &Bytes) {
-        let plugin = seat.plugin;
-        if !plugin.admits() {
-            return self.metrics.dropped("plugin_quarantined", 1);
+    fn offload_message(
+        self: &Arc<Self>,
+        call: &MessageCall<'_>,
+        serve: impl FnOnce(&Self, &MessageCall<'_>) -> Result<(), Refusal> + Send + 'static,
+    ) {
+        let (gateway, served) = (Arc::clone(self), Arc::clone(call.served));
+        let (topic, payload) = (call.topic.to_owned(), call.payload.clone());
+        let job = move || {
+            let call = MessageCall { served: &served, topic: &topic, payload: &payload };
+            gateway.account(&call, serve(&gateway, &call));
+        };
+        if call.served.plugin.lane().submit(call.payload.len(), Box::new(job)).is_err() {
+            self.account(call, Err(Refusal::Busy));
         }
-        let call = Call { plugin, origin: None, payload };
-        let valid = |decision: &Decision| self.valid(plugin, false, decision);
-        let Err(refusal) = self.perform(&call, seat.on_message(topic, payload, valid)) else { return };
-        let reason = if matches!(refusal, Refusal::Fault) { "message_fault" } else { "message_rejected" };
-        self.metrics.refused(reason);
-        if self.metrics.log_limits.permit("bus message refused", plugin.name()) {
+    }
+
+    fn decide_on_message(
+        &self,
+        call: &MessageCall<'_>,
+        lease: Lease<'_>,
+        snapshot: &Snapshot,
+        sender: Sender,
+    ) -> Result<Vec<MessageAction>, Refusal> {
+        let plugin = &call.served.plugin;
+        let admission = plugin.admit().ok_or(Refusal::Quarantined)?;
+        let (verdict, usage) = trace::within(
+            &trace::on_message(plugin, call.topic),
+            || {
+                let (decision, usage) = lease.on_message(call.topic, call.payload);
+                let check = |decision| self.rules(snapshot).check_message(plugin, decision).map_err(Fault::Answer);
+                (decision.and_then(check), usage)
+            },
+            |(verdict, _)| trace::outcome(verdict),
+        );
+        let decided = self.settled(plugin, sender, &admission, &usage, verdict);
+        if let (Err(Refusal::Fault), Sender::Session(id)) = (&decided, sender)
+            && let Some(session) = self.registry.session(id)
+        {
+            Self::blame(&session);
+        }
+        decided
+    }
+
+    /// Counts and logs a message that was not served.
+    fn account(&self, call: &MessageCall<'_>, outcome: Result<(), Refusal>) {
+        let Err(refusal) = outcome else { return };
+        match refusal.message_loss() {
+            Ok(dropped) => self.metrics.dropped(dropped, 1),
+            Err(refused) => self.metrics.refused(refused),
+        }
+        let plugin = &**call.served.plugin.name();
+        if self.metrics.log_limits.permit("bus message refused", plugin) {
             let (_, why) = refusal.answer();
-            let plugin = &**plugin.name();
-            let why = text::bounded(why);
-            tracing::warn!(topic, bytes = payload.len(), plugin, why, "bus message refused");
+            let (topic, why) = (text::bounded(call.topic), text::bounded(why));
+            tracing::warn!(topic, bytes = call.payload.len(), plugin, why, "bus message refused");
         }
     }
 
@@ -212,10 +347,12 @@ impl Gateway {
         let (status, why) = refusal.answer();
         self.metrics.refused(refusal::reason(status));
         if self.metrics.log_limits.permit("packet refused", refusal::reason(status)) {
-            let (session, route) = (session.id, header.route);
-            let why = text::bounded(&why);
+            let (session, route, why) = (session.id, header.route, text::bounded(&why));
             tracing::warn!(%session, route, seq = header.seq, status, why, "packet refused");
         }
         queued(&self.metrics, session, session.outbox.reply(header.reply(status), Bytes::from(why)));
+        if matches!(refusal, Refusal::Fault) {
+            Self::blame(session);
+        }
     }
 }

@@ -1,7 +1,9 @@
-//! Which plugin serves which route and hears which topic, all of one moment. Immutable: a reload makes a new one, and a packet
-//! that holds one never sees half a reload.
+//! The plugins that serve, by route and by topic. A snapshot is immutable: a reload makes a new one, and a packet that holds one never sees half a
+//! reload.
 
+use super::loops::LoopLimit;
 use crate::{
+    bus,
     plugin::Plugin,
     telemetry::metrics::{Count, Metrics},
 };
@@ -13,51 +15,76 @@ use std::{
 
 /// The plugins that serve.
 pub struct Snapshot {
-    plugins: Vec<Arc<Plugin>>,
+    served: Vec<Arc<Served>>,
     routes: [Option<Route>; 256],
-    topics: HashMap<String, Vec<Arc<Plugin>>>,
+    topics: HashMap<String, Vec<Arc<Served>>>,
+}
+
+/// A plugin that serves.
+pub struct Served {
+    /// The generation that serves.
+    pub plugin: Arc<Plugin>,
+    /// What it uses of the bus.
+    pub account: Arc<Account>,
+}
+
+/// A plugin's use of the bus, over all its generations.
+#[derive(Default)]
+pub struct Account {
+    /// Its share of the bus's queue.
+    pub share: bus::Share,
+    /// The limit on its publishes that lead back to the topic whose message caused them.
+    pub loops: LoopLimit,
 }
 
 /// A route that is served.
 #[derive(Clone)]
 pub struct Route {
-    /// Who serves it.
-    pub plugin: Arc<Plugin>,
+    /// The plugin that serves it.
+    pub served: Arc<Served>,
     /// Its packets.
     pub received: Count,
 }
 
 impl Snapshot {
-    /// The table of these plugins, of which no two claim one route.
+    /// The table of these plugins, of which no two claim one route. A plugin keeps the account that it had in the snapshot before.
     #[must_use]
-    pub fn new(plugins: Vec<Arc<Plugin>>, metrics: &Metrics) -> Self {
+    pub fn new(plugins: Vec<Arc<Plugin>>, before: Option<&Self>, metrics: &Metrics) -> Self {
         let mut routes = [const { None }; 256];
-        let mut topics: HashMap<String, Vec<Arc<Plugin>>> = HashMap::new();
-        for plugin in &plugins {
-            for route in plugin.routes() {
+        let mut topics: HashMap<String, Vec<Arc<Served>>> = HashMap::new();
+        let account = |plugin: &Plugin| before.and_then(|before| before.account(plugin.name())).unwrap_or_default();
+        let served: Vec<_> =
+            plugins.into_iter().map(|plugin| Arc::new(Served { account: account(&plugin), plugin })).collect();
+        for served in &served {
+            for route in served.plugin.routes() {
                 routes[usize::from(*route)] =
-                    Some(Route { plugin: Arc::clone(plugin), received: metrics.received(*route) });
+                    Some(Route { served: Arc::clone(served), received: metrics.received(*route) });
             }
-            for topic in &plugin.topics {
-                topics.entry(topic.clone()).or_default().push(Arc::clone(plugin));
+            for topic in &served.plugin.topics {
+                topics.entry(topic.clone()).or_default().push(Arc::clone(served));
             }
         }
-        Self { plugins, routes, topics }
+        Self { served, routes, topics }
     }
 
-    /// Who serves the route.
+    fn account(&self, plugin: &str) -> Option<Arc<Account>> {
+        let served = self.served.iter().find(|served| &**served.plugin.name() == plugin)?;
+        Some(Arc::clone(&served.account))
+    }
+
+    /// The plugin that serves the route.
     #[must_use]
     pub fn route(&self, route: u8) -> Option<&Route> {
         self.routes[usize::from(route)].as_ref()
     }
 
-    /// Who hears the topic.
+    /// The plugins that subscribe to the topic.
     #[must_use]
-    pub fn subscribers(&self, topic: &str) -> &[Arc<Plugin>] {
+    pub fn subscribers(&self, topic: &str) -> &[Arc<Served>] {
         self.topics.get(topic).map_or(&[], Vec::as_slice)
     }
 
-    /// Every topic that somebody hears.
+    /// Every topic that a plugin subscribes to.
     #[must_use]
     pub fn topics(&self) -> BTreeSet<String> {
         self.topics.keys().cloned().collect()
@@ -65,20 +92,20 @@ impl Snapshot {
 
     /// The plugins that serve.
     #[must_use]
-    pub fn plugins(&self) -> &[Arc<Plugin>] {
-        &self.plugins
+    pub fn plugins(&self) -> impl Iterator<Item = &Arc<Plugin>> {
+        self.served.iter().map(|served| &served.plugin)
     }
 }
 
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
-        for plugin in &self.plugins {
+        for plugin in self.plugins() {
             let routes: Vec<_> = plugin.routes().iter().map(|route| format!("0x{route:02x}")).collect();
             write!(f, "{separator}{} {} (", plugin.name(), plugin.version())?;
             write!(f, "routes [{}], topics [{}])", routes.join(", "), plugin.topics.join(", "))?;
             separator = "; ";
         }
-        if self.plugins.is_empty() { f.write_str("none") } else { Ok(()) }
+        if self.served.is_empty() { f.write_str("none") } else { Ok(()) }
     }
 }

@@ -31,12 +31,14 @@ labels! {
     Name { plugin: Arc<str> }
     /// What became of a plugin's call or load.
     NameOutcome { plugin: Arc<str>, outcome: &'static str }
+    /// A plugin and why something of it was refused.
+    NameReason { plugin: Arc<str>, reason: &'static str }
     /// What became of a delivery.
     Outcome { outcome: &'static str }
 }
 
 /// Why sessions end.
-const DISCONNECTIONS: [&str; 11] = [
+const DISCONNECTIONS: [&str; 12] = [
     "closed",
     "gone",
     "idle",
@@ -46,6 +48,7 @@ const DISCONNECTIONS: [&str; 11] = [
     "protocol_error",
     "send_queue_full",
     "policy",
+    "plugin_faults",
     "drain",
     "panic",
 ];
@@ -55,7 +58,7 @@ const HANDSHAKES_REFUSED: [&str; 8] =
     ["not_found", "bad_upgrade", "not_http", "too_large", "denied", "timeout", "gone", "accept_failed"];
 
 /// Why packets and bus messages are refused.
-const ROUTING_ERRORS: [&str; 11] = [
+const ROUTING_ERRORS: [&str; 12] = [
     "malformed_packet",
     "malformed_payload",
     "no_route",
@@ -64,14 +67,23 @@ const ROUTING_ERRORS: [&str; 11] = [
     "forbidden",
     "too_many_requests",
     "internal",
+    "payload_too_large",
     "custom",
     "message_rejected",
     "message_fault",
 ];
 
 /// Why messages are lost.
-const DROPPED: [&str; 5] =
-    ["send_queue_full", "session_closing", "bus_unavailable", "plugin_quarantined", "plugin_busy"];
+const DROPPED: [&str; 8] = [
+    "send_queue_full",
+    "session_closing",
+    "bus_unavailable",
+    "bus_share",
+    "publish_loop",
+    "too_many_pushes",
+    "plugin_quarantined",
+    "plugin_busy",
+];
 
 /// A counter for each known reason, at 0, so that a rate can be computed from the first event on.
 fn known<const N: usize>(
@@ -119,6 +131,8 @@ pub struct Metrics {
     dropped: Family<Reason, Counter>,
     handshakes_refused: Family<Reason, Counter>,
     plugin_calls: Family<NameOutcome, Count>,
+    plugin_pushes: Family<Name, Count>,
+    plugin_publishes_refused: Family<NameReason, Counter>,
     plugin_seconds: Family<Name, Seconds>,
     plugin_reloads: Family<NameOutcome, Counter>,
     plugin_generation: Family<Name, Gauge>,
@@ -173,6 +187,12 @@ impl Metrics {
                 HANDSHAKES_REFUSED,
             ),
             plugin_calls: register(r, "plugin_calls", "Calls of a plugin, by outcome"),
+            plugin_pushes: register(r, "plugin_pushes", "Messages that a plugin's deliveries put into send queues"),
+            plugin_publishes_refused: register(
+                r,
+                "plugin_publishes_refused",
+                "Publishes of a plugin that took more of the bus than its part, by reason",
+            ),
             plugin_seconds: register(r, "plugin_call_seconds", "How long calls of a plugin took"),
             plugin_reloads: register(r, "plugin_reloads", "Loads, swaps and removals of a plugin, by outcome"),
             plugin_generation: register(r, "plugin_generation", "How often a plugin was put to use"),
@@ -234,6 +254,11 @@ impl Metrics {
             name: Arc::clone(name),
             ok: calls("ok"),
             rejected: calls("rejected"),
+            publishes_refused: ["bus_share", "publish_loop"].map(|reason| {
+                let plugin = Arc::clone(name);
+                (reason, self.plugin_publishes_refused.get_or_create(&NameReason { plugin, reason }).clone())
+            }),
+            pushes: self.plugin_pushes.get_or_create(&label).clone(),
             seconds: self.plugin_seconds.get_or_create(&label).clone(),
             all_calls: self.plugin_calls.clone(),
             generation: self.plugin_generation.get_or_create(&label).clone(),
@@ -263,6 +288,10 @@ pub struct PluginMetrics {
     pub ok: Count,
     /// Calls that ended with a rejection.
     pub rejected: Count,
+    /// Publishes that were refused, by reason.
+    publishes_refused: [(&'static str, Counter); 2],
+    /// Messages that its deliveries put into send queues.
+    pub pushes: Count,
     /// How long calls took.
     pub seconds: Seconds,
     all_calls: Family<NameOutcome, Count>,
@@ -279,6 +308,13 @@ pub struct PluginMetrics {
 }
 
 impl PluginMetrics {
+    /// Counts publishes that were refused.
+    pub fn publishes_refused(&self, reason: &'static str, publishes: usize) {
+        if let Some((_, counter)) = self.publishes_refused.iter().find(|(known, _)| *known == reason) {
+            counter.inc_by(publishes as u64);
+        }
+    }
+
     /// Calls with an outcome that is rare.
     #[must_use]
     pub fn calls(&self, outcome: &'static str) -> Count {

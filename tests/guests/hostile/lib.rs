@@ -40,6 +40,7 @@ impl Policy for Hostile {
     fn configure(Settings { config, .. }: Settings<Config>) -> Result<Self, String> {
         match config.configure.as_str() {
             "refuse" => return Err("config.configure: this is refused".to_owned()),
+            "refuse-at-length" => return Err("\n\u{1b}[31m".repeat(4 * MIB)),
             way => {
                 misbehave(way, 0);
             }
@@ -55,14 +56,20 @@ impl Policy for Hostile {
         }
     }
 
-    fn on_packet(&mut self, _: &Packet, _: &[u8]) -> Result<Vec<Action>, Rejection> {
+    fn on_packet(&mut self, _: &Packet, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
         self.calls += 1;
-        answer(&self.config.on_packet, self.calls)
+        match self.config.on_packet.as_str() {
+            "as-the-packet-says" => answer(&String::from_utf8_lossy(payload), self.calls),
+            way => answer(way, self.calls),
+        }
     }
 
-    fn on_message(&mut self, _: &str, _: &[u8]) -> Result<Vec<Action>, Rejection> {
+    fn on_message(&mut self, topic: &str, _: &[u8]) -> Result<Vec<Action>, Rejection> {
         self.calls += 1;
-        answer(&self.config.on_message, self.calls).map(|_| Vec::new())
+        match self.config.on_message.as_str() {
+            "publish-twice-where-it-was-heard" => Ok(vec![Action::publish(topic); 2]),
+            way => answer(way, self.calls).map(|_| Vec::new()),
+        }
     }
 }
 
@@ -79,6 +86,10 @@ fn answer(way: &str, call: u32) -> Result<Vec<Action>, Rejection> {
         "reserved-status" => vec![Action::Reply(gateway_plugin_sdk::Answer { status: 99, body: Vec::new() })],
         "close-code" => vec![Action::close(1006, "no such code")],
         "close-reason" => vec![Action::close(1000, "x".repeat(124))],
+        "a-thousand-deliveries" => vec![Action::deliver(Target::User(1), ROUTE); 1000],
+        "publish-once" => vec![Action::publish("game:request:hostile")],
+        "publish-15-mib-twice" => vec![Action::publish_body("large", vec![b'x'; 15 * MIB]); 2],
+        "refuse-at-length" => return Err(Rejection::rejected("\u{7}".repeat(MIB))),
         "two-users" => vec![Action::Bind(1), Action::Bind(2)],
         "reject-with-0" => return Err(Rejection::new(0_u16, "no rejection")),
         "long-rejection" => return Err(Rejection::rejected("x".repeat(MIB))),

@@ -1,0 +1,112 @@
+//! The conduct of one session: whether its packets make plugins slow or fail.
+//!
+//! A call that is slow or fails is held against the session that caused it before it is held against the plugin. So one client that sends packets
+//! which a plugin cannot digest loses its own turn, and nobody else's.
+
+use crate::sync::uptime::now_ms;
+use std::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    time::Duration,
+};
+
+/// How long a session's calls are offloaded after a slow or failed one.
+const OFFLOAD_MS: u64 = 5000;
+
+/// One failed call in this time is free for ever.
+const FAULT_INTERVAL_MS: u64 = 1000;
+
+/// Failed calls beyond that rate that are free at once. After them, a session gets one call in an interval.
+const FREE_FAULTS: u64 = 5;
+
+/// Failed calls after those that end the session.
+const MAX_FAULTS_IN_PAUSE: u32 = 5;
+
+/// The length of the pause between two calls of a session that keeps failing.
+pub const PAUSE: Duration = Duration::from_millis(FAULT_INTERVAL_MS);
+
+/// A session's record. A time of 0 means: not in that state.
+#[derive(Debug, Default)]
+pub struct Conduct {
+    offloaded_until_ms: AtomicU64,
+    /// The time at which all failures so far are forgiven: each adds an interval.
+    forgiven_at_ms: AtomicU64,
+    faults_in_pause: AtomicU32,
+}
+
+/// What a failed call costs its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Penalty {
+    /// Nothing, or the pause that [`Conduct::is_paused`] tells.
+    None,
+    /// The session has to end.
+    Close,
+}
+
+impl Conduct {
+    /// Whether the session's calls run on the plugin's offload thread, since one of them was slow or failed lately.
+    #[must_use]
+    pub fn is_offloaded(&self) -> bool {
+        let until = self.offloaded_until_ms.load(Ordering::Relaxed);
+        until != 0 && now_ms() < until
+    }
+
+    /// Whether the session has to wait before its next call.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        let forgiven_at = self.forgiven_at_ms.load(Ordering::Relaxed);
+        forgiven_at != 0 && forgiven_at > now_ms() + (FREE_FAULTS - 1) * FAULT_INTERVAL_MS
+    }
+
+    /// Records a slow call.
+    pub fn slow(&self) {
+        self.offloaded_until_ms.store(now_ms() + OFFLOAD_MS, Ordering::Relaxed);
+    }
+
+    /// Records a call that failed.
+    pub fn failed(&self) -> Penalty {
+        let now = now_ms();
+        self.offloaded_until_ms.store(now + OFFLOAD_MS, Ordering::Relaxed);
+        let before = self.forgiven_at_ms.load(Ordering::Relaxed);
+        self.forgiven_at_ms.store(before.max(now) + FAULT_INTERVAL_MS, Ordering::Relaxed);
+        if before <= now {
+            self.faults_in_pause.store(0, Ordering::Relaxed);
+        } else if before > now + (FREE_FAULTS - 2) * FAULT_INTERVAL_MS {
+            let faults = self.faults_in_pause.fetch_add(1, Ordering::Relaxed) + 1;
+            // The first of them is the one that began the pause.
+            return if faults > MAX_FAULTS_IN_PAUSE { Penalty::Close } else { Penalty::None };
+        }
+        Penalty::None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_failures_are_free_then_the_session_waits_and_then_it_ends() {
+        let conduct = Conduct::default();
+        assert!(!conduct.is_paused() && !conduct.is_offloaded());
+        for _ in 0..FREE_FAULTS {
+            assert!(!conduct.is_paused());
+            assert_eq!(conduct.failed(), Penalty::None);
+        }
+        assert!(conduct.is_paused() && conduct.is_offloaded());
+        let penalties: Vec<_> = (0..MAX_FAULTS_IN_PAUSE).map(|_| conduct.failed()).collect();
+        let (last, others) = penalties.split_last().unwrap();
+        assert_eq!(*last, Penalty::Close);
+        assert!(others.iter().all(|penalty| *penalty == Penalty::None));
+    }
+
+    #[test]
+    fn failures_are_forgiven_with_time() {
+        let conduct = Conduct::default();
+        for _ in 0..FREE_FAULTS {
+            conduct.failed();
+        }
+        conduct.forgiven_at_ms.store(now_ms(), Ordering::Relaxed);
+        assert!(!conduct.is_paused());
+        assert_eq!(conduct.failed(), Penalty::None);
+        assert_eq!(conduct.faults_in_pause.load(Ordering::Relaxed), 0);
+    }
+}

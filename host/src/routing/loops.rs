@@ -1,0 +1,134 @@
+//! Loops over the bus: a plugin that publishes, for each message it hears, on a topic that leads back to the topic of that message.
+//!
+//! Such a plugin would keep the bus busy for ever after one message, alone or with the same plugin on another gateway. A hop count would have to
+//! travel in messages that belong to backends. So the gateway remembers which topics caused publishes on which others. A publish that closes a
+//! circle of these is allowed at a low rate only.
+
+use crate::sync::rate_limit::RateLimit;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, PoisonError},
+};
+
+/// The publishes in circles that one plugin may make in a second, and at once.
+const MAX_LOOPED_PUBLISHES_PER_S: u32 = 100;
+
+/// Pairs of topics that are remembered. A publish for a further pair is treated as one in a circle.
+const MAX_PAIRS: usize = 4096;
+
+/// The limit of one plugin.
+#[derive(Debug)]
+pub struct LoopLimit(RateLimit);
+
+impl Default for LoopLimit {
+    fn default() -> Self {
+        Self(RateLimit::new(MAX_LOOPED_PUBLISHES_PER_S))
+    }
+}
+
+impl LoopLimit {
+    /// Whether the plugin may make one more publish in a circle now.
+    pub(super) fn permit(&self) -> bool {
+        self.0.permit()
+    }
+}
+
+/// The pairs of topics of which messages on the first caused publishes on the second.
+#[derive(Default)]
+pub(super) struct Causes(Mutex<Pairs>);
+
+#[derive(Default)]
+struct Pairs {
+    /// By causing topic, the caused topics and whether the pair is part of a circle.
+    caused: HashMap<String, HashMap<String, bool>>,
+    count: usize,
+}
+
+impl Causes {
+    /// Records that a message on `heard` caused a publish on `published`, and returns whether that may lead back to `heard`.
+    pub(super) fn closes_circle(&self, heard: &str, published: &str) -> bool {
+        let mut pairs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = pairs.caused.get(heard).and_then(|caused| caused.get(published)).copied();
+        known.unwrap_or_else(|| pairs.add(heard, published))
+    }
+
+    /// Forgets all pairs, since other plugins serve now.
+    pub(super) fn clear(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Pairs::default();
+    }
+}
+
+impl Pairs {
+    fn add(&mut self, heard: &str, published: &str) -> bool {
+        if self.count >= MAX_PAIRS {
+            return true;
+        }
+        self.count += 1;
+        let reached = self.reached_from(published);
+        let is_circle = reached.contains(heard);
+        self.caused.entry(heard.to_owned()).or_default().insert(published.to_owned(), is_circle);
+        if is_circle {
+            self.mark(&reached, heard);
+        }
+        is_circle
+    }
+
+    /// The topics that a message on this one may cause messages on, itself included.
+    fn reached_from(&self, topic: &str) -> HashSet<String> {
+        let mut reached = HashSet::from([topic.to_owned()]);
+        let mut open = vec![topic.to_owned()];
+        while let Some(topic) = open.pop() {
+            for next in self.caused.get(&topic).into_iter().flat_map(HashMap::keys) {
+                if reached.insert(next.clone()) {
+                    open.push(next.clone());
+                }
+            }
+        }
+        reached
+    }
+
+    /// Marks the pairs on the way from the reached topics back to the one that was heard.
+    fn mark(&mut self, reached: &HashSet<String>, heard: &str) {
+        let leads_back: HashSet<_> =
+            reached.iter().filter(|topic| self.reached_from(topic).contains(heard)).cloned().collect();
+        for (from, caused) in &mut self.caused {
+            for (to, is_circle) in caused {
+                *is_circle |= leads_back.contains(from) && leads_back.contains(to);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pairs_of_a_circle_are_found() {
+        let causes = Causes::default();
+        let is_circle = |heard, published| causes.closes_circle(heard, published);
+        assert!(!is_circle("request", "broadcast"));
+        assert!(!is_circle("broadcast", "statistics"));
+        assert!(is_circle("self", "self"));
+        assert!(!is_circle("request", "broadcast"));
+        assert!(is_circle("broadcast", "request"));
+        assert!(is_circle("request", "broadcast"), "it is part of the circle now");
+        assert!(!is_circle("broadcast", "statistics"));
+        causes.clear();
+        assert!(!is_circle("broadcast", "request"));
+    }
+
+    #[test]
+    fn pairs_beyond_the_bound_count_as_circles() {
+        let causes = Causes::default();
+        let circles = (0..MAX_PAIRS + 10).filter(|i| causes.closes_circle("a", &format!("b{i}"))).count();
+        assert_eq!(circles, 10);
+    }
+
+    #[test]
+    fn publishes_in_circles_are_limited() {
+        let limit = LoopLimit::default();
+        let permitted = (0..10_000).filter(|_| limit.permit()).count();
+        assert!((100..1000).contains(&permitted), "{permitted}");
+    }
+}

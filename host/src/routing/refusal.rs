@@ -1,0 +1,99 @@
+//! Why a packet or a message is not served, and what its sender is told.
+
+use crate::{
+    packet::{Status, TooShort},
+    plugin::Rejection,
+};
+
+/// The bytes of a rejection's text that reach the client.
+const MAX_REJECTION_BYTES: usize = 1024;
+
+/// Why a packet or a message is not served.
+pub(super) enum Refusal {
+    TooShort(TooShort),
+    NoRoute(u8),
+    PayloadTooLarge { bytes: usize, max: usize },
+    Rejected(Rejection),
+    Fault,
+    Paused,
+    Quarantined,
+    Busy,
+    BoundToAnother,
+    TooManyPushes { pushes: usize, max: usize },
+    BusFull,
+    BusShare,
+    Loop(String),
+}
+
+impl Refusal {
+    /// What the client is told: a status and a text.
+    pub(super) fn answer(&self) -> (u16, String) {
+        let (status, why) = match self {
+            Self::Rejected(Rejection { status, message }) => {
+                return (*status, message[..message.floor_char_boundary(MAX_REJECTION_BYTES)].to_owned());
+            }
+            Self::TooShort(error) => (Status::MalformedPacket, error.to_string()),
+            Self::NoRoute(route) => (Status::NoRoute, format!("no plugin serves route 0x{route:02x}")),
+            Self::PayloadTooLarge { bytes, max } => {
+                let why = format!("the payload has {bytes} bytes, and this route takes {max} (`max_payload_bytes`)");
+                (Status::PayloadTooLarge, why)
+            }
+            Self::Fault => (Status::Internal, "the plugin failed".to_owned()),
+            Self::TooManyPushes { pushes, max } => {
+                let why =
+                    format!("the plugin would deliver to {pushes} sessions at once, and {max} are the most (`pushes`)");
+                (Status::Internal, why)
+            }
+            Self::Paused => {
+                let why = "the session's packets make a plugin fail: one packet a second is served".to_owned();
+                (Status::TooManyRequests, why)
+            }
+            Self::BoundToAnother => (Status::Forbidden, "the session is bound to another user".to_owned()),
+            Self::Quarantined => (Status::Unavailable, "the plugin is in quarantine: it keeps failing".to_owned()),
+            Self::Busy => (Status::Unavailable, "the plugin is slow, and too many calls wait for it".to_owned()),
+            Self::BusFull => (Status::Unavailable, "the bus is away or too slow".to_owned()),
+            Self::BusShare => (Status::Unavailable, "the plugin's share of the bus is used up".to_owned()),
+            Self::Loop(topic) => {
+                let why =
+                    format!("the publish on \"{topic}\" leads back to the message that caused it, and too many do");
+                (Status::Unavailable, why)
+            }
+        };
+        (status as u16, why)
+    }
+
+    /// How a bus message that is not served is counted: as dropped, or as an error of `gateway_routing_errors_total`.
+    pub(super) fn message_loss(&self) -> Result<&'static str, &'static str> {
+        match self {
+            Self::Quarantined => Ok("plugin_quarantined"),
+            Self::Busy => Ok("plugin_busy"),
+            Self::BusFull => Ok("bus_unavailable"),
+            Self::BusShare => Ok("bus_share"),
+            Self::Loop(_) => Ok("publish_loop"),
+            Self::TooManyPushes { .. } => Ok("too_many_pushes"),
+            Self::Rejected(_) => Err("message_rejected"),
+            Self::Fault
+            | Self::TooShort(_)
+            | Self::NoRoute(_)
+            | Self::PayloadTooLarge { .. }
+            | Self::Paused
+            | Self::BoundToAnother => Err("message_fault"),
+        }
+    }
+}
+
+/// The label of `gateway_routing_errors_total`.
+pub(super) fn reason(status: u16) -> &'static str {
+    match status {
+        1 => "malformed_packet",
+        2 => "malformed_payload",
+        3 => "no_route",
+        4 => "rejected",
+        5 => "unavailable",
+        6 => "forbidden",
+        7 => "too_many_requests",
+        8 => "internal",
+        9 => "payload_too_large",
+        _ => "custom",
+    }
+}

@@ -1,0 +1,166 @@
+//! What one client, or one plugin, takes away from the others: nothing.
+
+use crate::{GAME, ROUTE, loaded, settings};
+use gateway_tests::{Client, Gateway, PATIENCE, Packet, Setup, chat_request, eventually};
+use std::time::Duration;
+use tokio::time::{self, Instant};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+/// A gateway whose hostile plugin misbehaves as each packet says.
+async fn obedient() -> Gateway {
+    loaded(settings("on_packet", "as-the-packet-says", "")).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_whose_packets_make_a_plugin_fail_loses_its_own_turn_and_nobody_elses() {
+    let gateway = obedient().await;
+    let (mut attacker, mut player) = (gateway.client().await, gateway.client().await);
+    let (mut first, mut failed) = (Vec::new(), 0);
+    let reason = loop {
+        let reply = attacker.try_request(ROUTE, b"loop").await;
+        let answer = player.request(ROUTE, b"well").await;
+        assert_eq!((answer.status, answer.text()), (0, "well"), "after {first:?}");
+        match reply {
+            Ok(Packet { status: status @ (7 | 8), .. }) => {
+                failed += usize::from(status == 8);
+                if first.len() < 6 {
+                    first.push(status);
+                }
+            }
+            Ok(other) => panic!("{other:?}"),
+            Err(close) => break close,
+        }
+    };
+    assert_eq!(reason.unwrap().code, CloseCode::Policy);
+    assert_eq!((first, failed), (vec![8, 8, 8, 8, 8, 7], 10));
+    gateway.metric_is("gateway_disconnections_total{reason=\"plugin_faults\"}", 1.0).await;
+    gateway.metric_is("gateway_plugin_quarantined{plugin=\"hostile\"}", 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_paused_is_served_again_after_the_pause() {
+    let gateway = obedient().await;
+    let mut client = gateway.client().await;
+    for _ in 0..5 {
+        assert_eq!(client.request(ROUTE, b"panic").await.status, 8);
+    }
+    let reply = client.request(ROUTE, b"well").await;
+    assert_eq!(reply.status, 7);
+    assert_eq!(reply.text(), "the session's packets make a plugin fail: one packet a second is served");
+    let deadline = Instant::now() + PATIENCE;
+    while client.request(ROUTE, b"well").await.status != 0 {
+        assert!(Instant::now() < deadline, "it is not served again");
+        time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_payload_over_the_routes_limit_is_answered_with_status_9_and_costs_no_call() {
+    let yaml =
+        "games: [{ id: mmo }]\nplugins: { directory: plugins, settings: { system: { max_payload_bytes: 1000 } } }";
+    let gateway = Gateway::start(Setup { yaml: yaml.to_owned(), ..Setup::default() }).await;
+    let mut client = gateway.client().await;
+    assert_eq!(client.request(3, &[7; 1000]).await.status, 0);
+    let reply = client.request(3, &[7; 1001]).await;
+    assert_eq!(reply.status, 9);
+    assert_eq!(reply.text(), "the payload has 1001 bytes, and this route takes 1000 (`max_payload_bytes`)");
+    // The default.
+    let request = |content: usize| chat_request("mmo", 1, &"x".repeat(content));
+    let around = request(60_000).len() - 60_000;
+    let (fits, too_large) = (request(65_536 - around), request(65_537 - around));
+    assert_eq!((fits.len(), too_large.len()), (65_536, 65_537));
+    client.send(1, &fits).await;
+    assert_eq!(client.request(1, &too_large).await.status, 9);
+    gateway.metric_is("gateway_routing_errors_total{reason=\"payload_too_large\"}", 2.0).await;
+    gateway.metric_is("gateway_plugin_calls_total{plugin=\"chat\",outcome=\"ok\"}", 1.0).await;
+}
+
+/// Hears its own publishes, and makes two of each.
+fn echoing() -> Setup {
+    let yaml = format!(
+        "games: [{{ id: mmo }}, {{ id: {GAME} }}]\nplugins: {{ directory: plugins, settings: {{ hostile: {{ config: {{ on_packet: publish-once, \
+         on_message: publish-twice-where-it-was-heard }} }} }} }}"
+    );
+    Setup { yaml, ..Setup::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_that_hears_its_own_publishes_takes_the_bus_from_nobody() {
+    let mut setup = echoing();
+    setup.plugins.push("demo-chat");
+    let gateway = loaded(setup).await;
+    let (mut attacker, mut player) = (gateway.client().await, gateway.client().await);
+    attacker.send(ROUTE, b"").await;
+    let refused = "gateway_plugin_publishes_refused_total{plugin=\"hostile\",reason=\"publish_loop\"}";
+    eventually("the loop is found", || async { (gateway.metric(refused).await > 0.0).then_some(()) }).await;
+    for _ in 0..200 {
+        player.send(1, &chat_request("mmo", 1, "x")).await;
+        let push = player.receive().await;
+        assert_eq!((push.route, push.flags, push.status), (1, 0, 0), "{push:?}");
+    }
+    let line = gateway.logged("publishes refused").await;
+    assert_eq!(
+        (&line["fields"]["plugin"], &line["fields"]["topic"], &line["fields"]["reason"]),
+        (&"hostile".into(), &"game:request:hostile".into(), &"publish_loop".into())
+    );
+    assert!(gateway.metric("gateway_messages_dropped_total{reason=\"publish_loop\"}").await > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_call_delivers_to_a_bounded_number_of_sessions() {
+    let gateway = loaded(settings("on_packet", "as-the-packet-says", "pushes: 5000")).await;
+    let mut client = gateway.client().await;
+    let mut sessions = Vec::new();
+    for _ in 0..6 {
+        sessions.push(gateway.client_of(1).await);
+    }
+    let reply = client.request(ROUTE, b"a-thousand-deliveries").await;
+    assert_eq!(reply.status, 8);
+    assert_eq!(reply.text(), "the plugin would deliver to 6000 sessions at once, and 5000 are the most (`pushes`)");
+    gateway.logged("would reach more sessions").await;
+    drop(sessions.pop());
+    gateway.metric_is("gateway_sessions", 6.0).await;
+    client.send(ROUTE, b"a-thousand-deliveries").await;
+    for session in &mut sessions {
+        for seq in 1..=1000 {
+            let push = session.receive().await;
+            assert_eq!((push.seq, push.route), (seq, ROUTE));
+        }
+    }
+    gateway.metric_is("gateway_plugin_pushes_total{plugin=\"hostile\"}", 5000.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_lines_that_a_client_causes_are_counted_by_cause_and_the_count_is_told_at_once() {
+    let gateway = Gateway::start(Setup::default()).await;
+    let mut client = Client::connect(gateway.address).await;
+    for _ in 0..50 {
+        assert_eq!(client.request(0xee, b"").await.status, 3);
+    }
+    assert_eq!(client.request(1, b"\xff").await.status, 2);
+    let told = gateway.logged("were suppressed in the last second").await;
+    assert_eq!((&told["fields"]["what"], &told["fields"]["subject"]), (&"packet refused".into(), &"no_route".into()));
+    assert_eq!(told["fields"]["suppressed"], 49);
+    // Another cause has a line of its own.
+    gateway.logged("\"status\":2").await;
+}
+
+#[tokio::test]
+async fn the_target_of_a_delivery_that_is_not_here_is_named_at_debug() {
+    let setup = settings("on_packet", "as-the-packet-says", "");
+    let gateway = loaded(Setup { env: vec![("RUST_LOG", "info,gateway=debug")], ..setup }).await;
+    gateway.client().await.send(ROUTE, b"a-thousand-deliveries").await;
+    let line = gateway.logged("the user has no session on this gateway").await;
+    assert_eq!((&line["fields"]["user"], &line["fields"]["plugin"]), (&1.into(), &"hostile".into()));
+}
+
+#[tokio::test]
+async fn a_refusals_text_is_one_log_line_without_control_characters() {
+    let gateway = obedient().await;
+    let mut client = gateway.client().await;
+    let reply = client.request(ROUTE, b"refuse-at-length").await;
+    assert_eq!((reply.status, reply.payload.len()), (4, 1024));
+    let line = gateway.logged("packet refused").await;
+    let why = line["fields"]["why"].as_str().unwrap();
+    assert!(why.starts_with("\\u{7}\\u{7}") && why.len() <= 4096, "{} bytes", why.len());
+}
