@@ -12,7 +12,7 @@ CARGO   ?= cargo
 BENCH_ROUNDS  ?= 3
 BENCH_SECONDS ?= 3
 CHAOS_SECONDS ?= 180
-CHAOS_SEED    ?=
+CHAOS_SEED    ?= $(shell date +%s)
 DIST    := plugins/dist
 WASM    := target/wasm32-wasip2/plugin
 

@@ -16,8 +16,8 @@ const ENDLESS_ROUTE: u8 = 0x67;
 /// How long clients keep a hostile plugin busy.
 const BUSY: Duration = Duration::from_millis(500);
 
-/// What the hostile plugin does in its calls, and the settings that let it.
-const WAYS: [(&str, &str); 27] = [
+/// What the hostile plugin does with a packet, and with a message unless that is said, and the settings that let it.
+const WAYS: [(&str, &str); 30] = [
     ("loop", ""),
     ("slow", ""),
     ("sleep", ""),
@@ -45,10 +45,13 @@ const WAYS: [(&str, &str); 27] = [
     ("print-a-long-line", ""),
     ("look-around", ""),
     ("every-third-call", ""),
+    ("a-thousand-deliveries", ""),
+    ("publish-15-mib-twice", "call_timeout_ms: 1000, memory_mb: 1024"),
+    ("publish-once, on_message: publish-twice-where-it-was-heard", ""),
 ];
 
 /// What it does in `configure`.
-const CONFIGURE: [&str; 9] = [
+const CONFIGURE: [&str; 10] = [
     "loop",
     "panic",
     "exit",
@@ -58,6 +61,7 @@ const CONFIGURE: [&str; 9] = [
     "too-many-topics",
     "illegal-topic",
     "refuse",
+    "refuse-at-length",
 ];
 
 /// What the guest that is written by hand takes without end.
@@ -215,7 +219,8 @@ pub(crate) async fn happen(change: Change, gateway: &Gateway, redis: u16) {
         }
         Change::Hostile { way } => {
             let (way, limits) = WAYS[way];
-            hostile(gateway, redis, &format!("on_packet: {way}, on_message: {way}"), limits).await;
+            let on_message = if way.contains("on_message") { String::new() } else { format!(", on_message: {way}") };
+            hostile(gateway, redis, &format!("on_packet: {way}{on_message}"), limits).await;
         }
         Change::HostileConfigure { way } => {
             hostile(gateway, redis, &format!("configure: {}", CONFIGURE[way]), "").await

@@ -45,7 +45,8 @@ impl fmt::Display for Account {
 const NOT_HERE: &str = "gateway_deliveries_total{outcome=\"not_here\"}";
 
 /// What counts a message of the bus that chat did not decide on: the series, and the name that the ledger gives it.
-const COUNTED: [(&str, &str); 6] = [
+const COUNTED: [(&str, &str); 7] = [
+    ("gateway_messages_dropped_total{reason=\"no_subscriber\"}", "no_subscriber"),
     ("gateway_messages_dropped_total{reason=\"plugin_quarantined\"}", "plugin_quarantined"),
     ("gateway_messages_dropped_total{reason=\"plugin_busy\"}", "plugin_busy"),
     ("gateway_plugin_calls_total{plugin=\"chat\",outcome=\"trap\"}", "a call of chat that trapped"),

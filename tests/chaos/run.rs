@@ -19,6 +19,8 @@ use tokio::{
     time::{self, Instant},
 };
 
+/// The players' users. Hostile plugins deliver to user 1.
+const USERS: std::ops::RangeFrom<i32> = 101..;
 /// How long everything works, before the first event and after the last.
 const CALM: Duration = Duration::from_secs(3);
 /// How long everything may take to work again after the last event.
@@ -88,7 +90,7 @@ impl Stage {
         let gateway = Arc::new(Gateway::start(files::setup(tap.port, "")).await);
         gateway.metric_is("gateway_bus_connected", 1.0).await;
         let phase = watch::Sender::new(Phase::Play);
-        let users: Vec<i32> = (1..).take(PLAYERS).collect();
+        let users: Vec<i32> = USERS.take(PLAYERS).collect();
         let (mut players, mut orders) = (JoinSet::new(), Vec::new());
         players.spawn(backend::serve(redis.port, users.clone(), journal.clone(), phase.subscribe()));
         redis.subscribers_are(crate::messages::REQUESTS, 1).await;
@@ -141,7 +143,7 @@ impl Stage {
                 later.any(|message| (message.kind, message.user) == (kind, user) && !message.arrivals.is_empty())
             })
         };
-        (1..).take(PLAYERS).all(arrived)
+        USERS.take(PLAYERS).all(arrived)
     }
 
     async fn finish(self, recovered: At, mut faults: Vec<String>) -> Outcome {
