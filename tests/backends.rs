@@ -1,9 +1,13 @@
 //! The contract's section 4: what backends hear from a gateway, and where what they answer arrives.
 
+#[path = "backends/answers.rs"]
+mod answers;
 #[path = "backends/buses.rs"]
 mod buses;
 #[path = "backends/outages.rs"]
 mod outages;
+#[path = "backends/trouble.rs"]
+mod trouble;
 
 use chat_proto::{
     chat::{ChatRequest, ChatResponse, MessageBroadcast},

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, fs, net::TcpListener as StdListener, process::Stdio};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
-    time::timeout,
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::{Duration, Instant, timeout},
 };
 
 /// `/readyz`: the status and the report.
@@ -119,13 +119,70 @@ async fn readyz_shows_whether_a_chat_backend_is_reachable_and_stays_200_when_not
     let address = format!("127.0.0.1:{port}");
     let reachable = json!({ "address": address, "reachable": true, "error": null });
     let rpg = json!({ "id": "rpg", "chat_backend": null });
-    let report = ready_is(&gateway, 200).await;
-    assert_eq!(report["games"], json!([{ "id": "mmo", "chat_backend": reachable }, rpg]));
+    backends_are(&gateway, |games| *games == json!([{ "id": "mmo", "chat_backend": reachable }, rpg])).await;
     drop(backend);
-    let (status, report) = readiness(&gateway).await;
-    let (mmo, error) = (&report["games"][0]["chat_backend"], "Connection refused");
-    assert_eq!((status, &mmo["address"], &mmo["reachable"]), (200, &json!(address), &json!(false)));
-    assert!(mmo["error"].as_str().unwrap().starts_with(error), "{report}");
+    backends_are(&gateway, |games| {
+        let mmo = &games[0]["chat_backend"];
+        let refused = mmo["error"].as_str().is_some_and(|error| error.starts_with("Connection refused"));
+        mmo["address"] == address && mmo["reachable"] == false && refused
+    })
+    .await;
+}
+
+/// Waits until the readiness report, which stays 200, says this of the games.
+async fn backends_are(gateway: &Gateway, expected: impl Fn(&Value) -> bool) {
+    gateway_tests::eventually("the backends in /readyz", || async {
+        let report = ready_is(gateway, 200).await;
+        expected(&report["games"]).then_some(())
+    })
+    .await;
+}
+
+/// A listener that answers nobody: what may wait for it to accept is full.
+async fn deaf() -> (TcpListener, TcpStream, TcpStream) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap())
+}
+
+#[tokio::test]
+async fn chat_backends_that_do_not_answer_keep_readyz_waiting_no_longer_than_others() {
+    const BACKENDS: usize = 6;
+    let mut backends = Vec::new();
+    let mut games = Vec::new();
+    for number in 0..BACKENDS {
+        let backend = deaf().await;
+        let port = backend.0.local_addr().unwrap().port();
+        backends.push(backend);
+        games.push(format!("{{ id: game-{number}, chat_backend: {{ host: 127.0.0.1, port: {port} }} }}"));
+    }
+    let yaml = format!("games: [{}]", games.join(", "));
+    let gateway = Gateway::start(Setup { yaml, ..Setup::default() }).await;
+    ready_is(&gateway, 200).await;
+    // One after the other they would take a second each.
+    let began = Instant::now();
+    readiness(&gateway).await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    backends_are(&gateway, |games| {
+        let dead = |game: &Value| game["chat_backend"]["error"] == "no answer within 1s";
+        games.as_array().unwrap().iter().filter(|game| dead(game)).count() == BACKENDS
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn readyz_is_503_where_a_bad_file_is_all_there_is() {
+    let gateway = Gateway::start(Setup { plugins: Vec::new(), ..Setup::default() }).await;
+    put(&gateway.plugin("system"), b"rubbish");
+    gateway.logged("plugin rejected").await;
+    for _ in 0..5 {
+        let (status, report) = readiness(&gateway).await;
+        assert_eq!(status, 503, "{report}");
+    }
+    put(&gateway.plugin("system"), &fs::read(dist("system")).unwrap());
+    ready_is(&gateway, 200).await;
 }
 
 #[tokio::test]
@@ -224,6 +281,7 @@ async fn metrics_count_what_happened() {
     assert_eq!(first.request(9, b"").await.status, 3);
     assert_eq!(second.request(1, b"\xff").await.status, 2);
     second.send(1, &chat_request("mmo", 7, "hi")).await;
+    assert_eq!(second.receive_any().await.text(), "no backend listens on game:request:mmo");
     second.assert_alive().await;
     gateway.metric_is("gateway_sessions", 2.0).await;
     second.socket.close(None).await.unwrap();
@@ -234,10 +292,12 @@ async fn metrics_count_what_happened() {
         ("gateway_messages_received_total{route=\"1\"}", 2.0),
         ("gateway_messages_received_total{route=\"3\"}", 4.0),
         ("gateway_messages_received_total{route=\"none\"}", 1.0),
-        // Two welcomes, four heartbeats, two refusals.
-        ("gateway_messages_sent_total", 8.0),
+        // Two welcomes, four heartbeats, three refusals.
+        ("gateway_messages_sent_total", 9.0),
         ("gateway_routing_errors_total{reason=\"no_route\"}", 1.0),
         ("gateway_routing_errors_total{reason=\"malformed_payload\"}", 1.0),
+        ("gateway_routing_errors_total{reason=\"unavailable\"}", 1.0),
+        ("gateway_bus_unheard_total", 1.0),
         ("gateway_plugin_calls_total{plugin=\"chat\",outcome=\"ok\"}", 1.0),
         ("gateway_plugin_calls_total{plugin=\"chat\",outcome=\"rejected\"}", 1.0),
         ("gateway_plugin_calls_total{plugin=\"system\",outcome=\"ok\"}", 4.0),
@@ -253,7 +313,11 @@ async fn metrics_count_what_happened() {
 
 #[tokio::test]
 async fn a_thousand_messages_are_served_without_a_line_in_the_log() {
-    let mut gateway = Gateway::start(Setup::default().patient()).await;
+    let redis = Redis::start().await;
+    let _backend = redis.observe().await;
+    let mut gateway = Gateway::start(Setup::redis(&redis).patient()).await;
+    redis.subscribers_are("broadcast", 1).await;
+    gateway.metric_is("gateway_bus_connected", 1.0).await;
     let mut client = gateway.client().await;
     let before = gateway.log_lines().len();
     let (beats, chats) = (500, 500);

@@ -3,6 +3,10 @@
 //! That nothing is lost by it is in `swap.rs`, since that test wants the machine for itself.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "reload/files.rs"]
+mod files;
+#[path = "reload/judged.rs"]
+mod judged;
 #[path = "reload/reconfigure.rs"]
 mod reconfigure;
 #[path = "reload/rejected.rs"]

@@ -1,9 +1,13 @@
 //! The operator's side: is the process alive, is it ready, and what has it counted.
 
+mod probes;
+
+pub use probes::Probes;
+
 use crate::{
     bus,
     config::Game,
-    reload::reloader::{Known, Reports},
+    reload::reports::{Known, Reports},
     routing::gateway::Gateway,
 };
 use axum::{
@@ -14,24 +18,30 @@ use axum::{
     routing::get,
 };
 use serde_json::json;
-use std::{sync::Arc, time::Duration};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time,
-};
-use tokio_util::sync::CancellationToken;
-
-/// How long a backend may take to accept a connection.
-const PROBE: Duration = Duration::from_secs(1);
+use std::sync::{Arc, OnceLock};
+use tokio::net::TcpListener;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the operator may ask about.
+/// What the operator may ask about. Whatever takes time is found out beside the requests.
 pub struct Admin {
     gateway: Arc<Gateway>,
     bus: Arc<bus::Health>,
     files: Arc<Reports>,
-    draining: CancellationToken,
+    probes: Arc<Probes>,
+    stopping: Arc<Stopping>,
+}
+
+/// Whether the gateway stops, and why.
+#[derive(Debug, Default)]
+pub struct Stopping(OnceLock<String>);
+
+impl Stopping {
+    /// Says that the gateway stops. The first reason stays.
+    pub fn set(&self, reason: String) {
+        // An error means that there is a reason already.
+        let _ = self.0.set(reason);
+    }
 }
 
 /// Serves the admin listener.
@@ -51,56 +61,45 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let known = admin.files.get();
     let reasons = admin.reasons(&known);
     let code = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let mut games = Vec::new();
-    for game in &known.games {
-        games.push(json!({ "id": game.id, "chat_backend": backend(game).await }));
-    }
+    let probe = |address: &String| admin.probes.report(address);
+    let game = |game: &Game| json!({ "id": game.id, "chat_backend": game.chat_backend.as_ref().map(probe) });
+    let games: Vec<_> = known.games.iter().map(game).collect();
     let snapshot = admin.gateway.snapshot();
     let quarantined = snapshot.plugins().filter(|plugin| plugin.is_quarantined());
     let quarantined: Vec<_> = quarantined.map(|plugin| plugin.name().to_string()).collect();
-    let report = json!({
+    let mut report = json!({
         "ready": reasons.is_empty(),
         "reasons": reasons,
         "plugins": known.plugins,
         "quarantined": quarantined,
         "games": games,
     });
+    if let Some(error) = known.directory_error {
+        report["directory_error"] = error.into();
+    }
     (code, Json(report))
 }
 
 impl Admin {
-    /// What there is to ask about. `draining` is set once the gateway stops.
+    /// What there is to ask about.
     #[must_use]
-    pub fn new(gateway: Arc<Gateway>, bus: Arc<bus::Health>, files: Arc<Reports>, draining: CancellationToken) -> Self {
-        Self { gateway, bus, files, draining }
+    pub fn new(
+        gateway: Arc<Gateway>,
+        bus: Arc<bus::Health>,
+        files: Arc<Reports>,
+        probes: Arc<Probes>,
+        stopping: Arc<Stopping>,
+    ) -> Self {
+        Self { gateway, bus, files, probes, stopping }
     }
 
     fn reasons(&self, known: &Known) -> Vec<String> {
         let mut reasons = Vec::new();
-        if self.draining.is_cancelled() {
-            reasons.push("the gateway stops".to_owned());
-        }
+        reasons.extend(self.stopping.0.get().cloned());
         reasons.extend(self.bus.error().map(|error| format!("the bus is not connected: {error}")));
-        if known.plugins.is_empty() {
-            reasons.push("the plugins directory holds no .wasm file".to_owned());
-        }
-        if !known.loaded {
-            let failed =
-                known.plugins.iter().filter_map(|file| Some(format!("{}: {}", file.file, file.error.as_ref()?)));
-            reasons.extend(failed);
-        }
+        reasons.extend(known.reasons());
         reasons
     }
-}
-
-async fn backend(game: &Game) -> serde_json::Value {
-    let Some(address) = &game.chat_backend else { return serde_json::Value::Null };
-    let outcome = match time::timeout(PROBE, TcpStream::connect(address)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {PROBE:?}")),
-    };
-    json!({ "address": address, "reachable": outcome.is_ok(), "error": outcome.err() })
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {

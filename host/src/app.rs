@@ -1,76 +1,136 @@
 //! The parts put together: from a configuration to a gateway that serves until it is told to stop.
 
+mod signals;
+mod supervisor;
+
 use crate::{
-    admin::{self, Admin},
+    admin::{self, Admin, Probes, Stopping},
     bus,
     config::Config,
     net::auth::Verifier,
     net::server,
-    plugin::Compiler,
-    reload::catalog::{Catalog, Report},
-    reload::reloader::{self, Reports},
+    reload::{
+        catalog::Report,
+        reloader::{self, End, Reloading},
+        reports::Reports,
+    },
     routing::gateway::Gateway,
     telemetry::metrics::Metrics,
 };
 use anyhow::Context;
-use std::{path::Path, sync::Arc, time::Duration};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-    time,
-};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use supervisor::Supervisor;
+use tokio::{net::TcpListener, time};
 use tokio_util::sync::CancellationToken;
 
-/// How long the bus may take to carry what is queued when the gateway stops.
-const BUS_DRAIN: Duration = Duration::from_secs(5);
+/// How much longer than its drain a part may take to end.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// How long the thread that follows the files may take to end. It has nothing to finish.
+const FILES_STOP: Duration = Duration::from_secs(1);
+
+const LISTENER: &str = "the listener";
+const BUS: &str = "the bus";
+const FILES: &str = "the thread that follows the files";
 
 /// Serves until SIGTERM or SIGINT, then drains.
 ///
 /// # Errors
-/// What keeps it from starting, such as a port that is taken.
+/// What keeps the gateway from starting, such as a port that is taken, or the part that ended although it was needed.
 pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
-    let metrics = Arc::new(Metrics::new());
-    let queue = Arc::<bus::Queue<_>>::default();
-    let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), Arc::clone(&queue), config.server.max_message_bytes));
-
-    let plugins = Arc::new(Reports::default());
-    let catalog = Catalog::new(compiler()?, Arc::clone(&metrics));
-    let reloading = reloader::start(path, config.clone(), catalog, Arc::clone(&gateway), Arc::clone(&plugins))?;
-
-    let health = Arc::new(bus::Health::new(Arc::clone(&metrics)));
-    let bus_stop = CancellationToken::new();
-    let (redis, topics, handler) = (config.redis.clone(), gateway.topics(), Arc::clone(&gateway));
-    let bus = tokio::spawn(bus::run(redis, queue, topics, handler, Arc::clone(&health), bus_stop.clone()));
-
-    let telling = tokio::spawn(tell_suppressed(Arc::clone(&metrics)));
     let stop = CancellationToken::new();
-    let listener = bind("server.host and server.port", config.server.listen).await?;
-    let admin_listener = bind("admin.listen", config.admin).await?;
-    let admin = Arc::new(Admin::new(Arc::clone(&gateway), health, plugins, stop.clone()));
-    let admin = tokio::spawn(admin::serve(admin_listener, admin));
+    let bound = config.server.drain_timeout + bus::DRAIN + FILES_STOP + 3 * MARGIN;
+    signals::listen(stop.clone(), bound).context("cannot listen to signals")?;
+    let mut running = Running::start(path, config, &stop).await?;
+    running.until_stop(&stop).await;
+    running.drain().await
+}
 
-    let verifier = config.auth.as_ref().map(|auth| Arc::new(Verifier::new(auth)));
-    let serving = server::serve(listener, Arc::clone(&gateway), Arc::new(config), verifier, stop.clone());
-    let serving = tokio::spawn(serving);
-    tracing::info!(plugins = %gateway.snapshot(), "serving");
+/// A gateway that runs.
+struct Running {
+    supervisor: Supervisor,
+    stopping: Arc<Stopping>,
+    bus_stop: CancellationToken,
+    metrics: Arc<Metrics>,
+    drain_timeout: Duration,
+}
 
-    stopped().await?;
-    stop.cancel();
-    serving.await?;
-    bus_stop.cancel();
-    if time::timeout(BUS_DRAIN, bus).await.is_err() {
-        tracing::warn!("the bus did not take what was queued in time");
+impl Running {
+    async fn start(path: &Path, config: Config, stop: &CancellationToken) -> anyhow::Result<Self> {
+        let listener = bind("server.host and server.port", config.server.listen).await?;
+        let admin_listener = bind("admin.listen", config.admin).await?;
+        let mut supervisor = Supervisor::default();
+        let metrics = Arc::new(Metrics::new());
+        let (stopping, bus_stop) = (Arc::<Stopping>::default(), CancellationToken::new());
+        // Some parts are needed until the process ends.
+        let never = CancellationToken::new();
+        supervisor.start("the limit on log lines", &never, tell_suppressed(Arc::clone(&metrics)));
+
+        let queue = Arc::<bus::Queue<_>>::default();
+        let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), Arc::clone(&queue), config.server.max_message_bytes));
+        let health = Arc::new(bus::Health::new(Arc::clone(&metrics)));
+        let (redis, topics, handler) = (config.redis.clone(), gateway.topics(), Arc::clone(&gateway));
+        let bus = bus::run(redis, queue, topics, handler, Arc::clone(&health), bus_stop.clone());
+        supervisor.start(BUS, &bus_stop, async { Ok(bus.await) });
+
+        let (reports, probes) = (Arc::<Reports>::default(), Arc::<Probes>::default());
+        let probing = Arc::clone(&probes).run(Arc::clone(&reports));
+        supervisor.start("the probes of backends", &never, async { Ok(probing.await) });
+        let admin =
+            Admin::new(Arc::clone(&gateway), health, Arc::clone(&reports), Arc::clone(&probes), Arc::clone(&stopping));
+        let serving = admin::serve(admin_listener, Arc::new(admin));
+        supervisor.start("the admin listener", &never, async { Ok(serving.await?) });
+
+        let files = reloader::start(path, config.clone(), Arc::clone(&gateway), reports)?;
+        supervisor.start(FILES, stop, follow(files, Arc::clone(&gateway), stop.clone()));
+
+        let drain_timeout = config.server.drain_timeout;
+        let verifier = config.auth.as_ref().map(|auth| Arc::new(Verifier::new(auth)));
+        let serving = server::serve(listener, gateway, Arc::new(config), verifier, stop.clone());
+        supervisor.start(LISTENER, stop, async { Ok(serving.await) });
+        Ok(Self { supervisor, stopping, bus_stop, metrics, drain_timeout })
     }
-    admin.abort();
-    telling.abort();
-    metrics.log_limits.tell_suppressed();
-    tokio::task::spawn_blocking(|| drop(reloading)).await?;
-    tracing::info!("stopped");
-    Ok(())
+
+    /// Waits until the gateway has to stop: it was told to, or a part failed.
+    async fn until_stop(&mut self, stop: &CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => self.stopping.set("the gateway stops".to_owned()),
+            failure = self.supervisor.failure() => self.stopping.set(format!("the gateway stops: {failure}")),
+        }
+        stop.cancel();
+    }
+
+    /// Lets the parts end in order, so that sessions are answered and what they sent is published.
+    async fn drain(mut self) -> anyhow::Result<()> {
+        self.supervisor.ended(LISTENER, self.drain_timeout + MARGIN).await;
+        self.bus_stop.cancel();
+        self.supervisor.ended(BUS, bus::DRAIN + MARGIN).await;
+        self.supervisor.ended(FILES, FILES_STOP).await;
+        self.metrics.log_limits.tell_suppressed();
+        tracing::info!("stopped");
+        Ok(self.supervisor.finish()?)
+    }
+}
+
+/// The part that stands for the thread: it says when the gateway serves, and tells the thread to end.
+async fn follow(files: Reloading, gateway: Arc<Gateway>, stop: CancellationToken) -> anyhow::Result<()> {
+    let loaded = async {
+        files.loaded().await;
+        tracing::info!(plugins = %gateway.snapshot(), "serving");
+        files.ended().await
+    };
+    tokio::select! {
+        () = stop.cancelled() => files.stop(),
+        _ = loaded => {}
+    }
+    match files.ended().await {
+        End::Stopped => Ok(()),
+        End::Panicked => anyhow::bail!("it panicked"),
+    }
 }
 
 /// Tells every second how many log lines were suppressed.
-async fn tell_suppressed(metrics: Arc<Metrics>) {
+async fn tell_suppressed(metrics: Arc<Metrics>) -> anyhow::Result<()> {
     let mut interval = time::interval(Duration::from_secs(1));
     loop {
         interval.tick().await;
@@ -78,23 +138,10 @@ async fn tell_suppressed(metrics: Arc<Metrics>) {
     }
 }
 
-fn compiler() -> anyhow::Result<Compiler> {
-    Compiler::new().map_err(|error| anyhow::anyhow!("this machine cannot run WebAssembly: {error:#}"))
-}
-
-async fn bind(key: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({key})"))?;
     tracing::info!(address = %listener.local_addr()?, "listening ({key})");
     Ok(listener)
-}
-
-async fn stopped() -> std::io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }
 
 /// Loads every plugin once and answers with what became of each file.
@@ -102,8 +149,5 @@ async fn stopped() -> std::io::Result<()> {
 /// # Errors
 /// Where the machine cannot run WebAssembly.
 pub fn check(config: &Config) -> anyhow::Result<Vec<Report>> {
-    let mut catalog = Catalog::new(compiler()?, Arc::default());
-    catalog.load_all(&config.directory, config);
-    catalog.assemble();
-    Ok(catalog.report())
+    reloader::load_once(config)
 }

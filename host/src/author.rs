@@ -10,16 +10,35 @@ pub use vectors::test;
 
 use crate::{
     config::Config,
-    plugin::{Compiler, Described, Settings},
+    file,
+    plugin::{Described, Settings},
+    reload::{
+        cache::CacheDirectory,
+        judge::{self, Cancel, Failure, Loader},
+    },
 };
-use anyhow::{Context, anyhow};
-use std::{fs, path::Path};
+use anyhow::anyhow;
+use std::{path::Path, thread};
 
-/// Loads a file as a gateway would.
-fn load(path: &Path) -> anyhow::Result<Described> {
-    let bytes = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    let compiler = Compiler::new().map_err(|error| anyhow!("this machine cannot run WebAssembly: {error:#}"))?;
-    Described::load(&compiler, &bytes).map_err(|error| anyhow!("{}: {error}", path.display()))
+/// Loads a file as a gateway would: judged in a child, under the limits of the configuration or the defaults.
+fn load(path: &Path, config: Option<&Config>) -> anyhow::Result<Described> {
+    let shown = path.display();
+    let bytes = file::read(path, judge::MAX_FILE_BYTES).map_err(|error| anyhow!("{shown}: {error}"))?;
+    let defaults = Config::default();
+    let config = config.unwrap_or(&defaults);
+    let cache = CacheDirectory::open(config.cache_directory.as_deref())?;
+    let loader = Loader::new(cache.path(), config.compile)?;
+    let thread = thread::Builder::new().stack_size(judge::STACK_BYTES);
+    let loaded = thread::scope(|scope| {
+        let loading = thread.spawn_scoped(scope, || loader.load(&bytes, &Cancel::default()))?;
+        loading
+            .join()
+            .map_err(|_| anyhow!("{shown}: the gateway panicked over it, which is a defect: please report it"))
+    })?;
+    loaded.map_err(|failure| match failure {
+        Failure::Rejected(why) | Failure::Ended(why) | Failure::Retry(why) => anyhow!("{shown}: {why}"),
+        Failure::Cancelled => anyhow!("{shown}: it was given up"),
+    })
 }
 
 /// The plugin's settings in a configuration, or the defaults.

@@ -8,30 +8,71 @@ mod redis;
 
 pub use queue::{Full, Load, Permit, Queue, Share};
 
-use crate::{config, telemetry::metrics::Metrics};
+use crate::{
+    config,
+    telemetry::{metrics::Metrics, text},
+};
 use batch::Publication;
 use bytes::Bytes;
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Whom the bus tells what it has to tell.
+/// How long publishing what is queued may take when the gateway stops. What is left is refused.
+pub const DRAIN: Duration = Duration::from_secs(5);
+
+/// The bytes of a topic that the sender of a publish is answered with.
+const MAX_TOPIC_BYTES: usize = 256;
+
+/// What the bus reports to.
 pub trait Handler: Send + Sync + 'static {
     /// Where a publish comes from.
-    type Origin: Copy + Send + Sync;
+    type Origin: Copy + Send + Sync + 'static;
 
     /// A message on one of the topics. Returns the number of plugins that heard it. `cause` is the packet that it was published for, if that came
     /// from this process.
     fn message(&self, topic: &str, body: &Bytes, cause: Option<&Self::Origin>) -> usize;
 
-    /// The bus did not take a publish, or nobody knows whether it did.
+    /// A publish was not taken, or nobody listens to it, or nobody knows what became of it.
     fn refused(&self, origin: &Self::Origin, why: &str);
 }
 
+/// Why a publish reached nobody. The text is what its sender is answered with.
+#[derive(Debug, thiserror::Error)]
+enum NotTaken<'a> {
+    #[error("the bus is away")]
+    Away,
+    #[error("the bus broke off: the message may or may not have been taken")]
+    Unknown,
+    #[error("the bus refused the message")]
+    Refused,
+    #[error("the bus gave no answer that can be understood")]
+    Unintelligible,
+    #[error("no backend listens on {}", text::bounded_to(MAX_TOPIC_BYTES, .0))]
+    Unheard(&'a str),
+}
+
+impl NotTaken<'_> {
+    /// The reason in log lines, of which there is one a second for each.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Away => "away",
+            Self::Unknown => "broken off",
+            Self::Refused => "refused",
+            Self::Unintelligible => "unintelligible",
+            Self::Unheard(_) => "unheard",
+        }
+    }
+}
+
 /// Carries publishes and messages until `stop`, and then what is queued.
+///
+/// Every publish is accounted for: the bus took it and somebody heard it, or nobody did, or it is counted as dropped. In the two latter cases its
+/// origin, if it has one, is answered.
 pub async fn run<H: Handler>(
     config: Option<config::Redis>,
     queue: Arc<Queue<H::Origin>>,
@@ -40,9 +81,9 @@ pub async fn run<H: Handler>(
     health: Arc<Health>,
     stop: CancellationToken,
 ) {
-    let intake = Intake { queue, handler, metrics: Arc::clone(&health.metrics) };
+    let intake = Arc::new(Intake { queue, handler, metrics: Arc::clone(&health.metrics) });
     match config {
-        Some(config) => redis::run(config, &intake, topics, health, stop).await,
+        Some(config) => redis::run(config, intake, topics, health, stop).await,
         None => embedded::run(&intake, health, stop).await,
     }
 }
@@ -55,22 +96,33 @@ struct Intake<H: Handler> {
 }
 
 impl<H: Handler> Intake<H> {
-    /// Tells whoever asked that a publish was not taken.
-    fn refuse(&self, publication: &Publication<'_, H::Origin>, why: &'static str) {
+    /// Counts publishes that the bus has taken, including those that nobody heard.
+    fn taken(&self, count: usize) {
+        self.metrics.published.inc_by(count as u64);
+    }
+
+    /// Accounts for a publish that the bus has taken, and that nobody heard.
+    fn unheard(&self, publication: &Publication<'_, H::Origin>) {
+        self.metrics.unheard.inc();
+        self.answer(publication, &NotTaken::Unheard(publication.topic));
+    }
+
+    /// Accounts for a publish that was not taken.
+    fn refuse(&self, publication: &Publication<'_, H::Origin>, why: &NotTaken<'_>) {
         self.metrics.dropped("bus_unavailable", 1);
-        if self.metrics.log_limits.permit("publish refused", why) {
-            tracing::warn!(topic = publication.topic, why, "publish refused");
+        self.answer(publication, why);
+    }
+
+    fn answer(&self, publication: &Publication<'_, H::Origin>, why: &NotTaken<'_>) {
+        // A message of a plugin's own that nobody listens to is no news: it may be meant for whoever comes.
+        let is_news = publication.origin.is_some() || !matches!(why, NotTaken::Unheard(_));
+        if is_news && self.metrics.log_limits.permit("publish refused", why.kind()) {
+            tracing::warn!(topic = publication.topic, %why, "publish refused");
         }
         if let Some(origin) = publication.origin {
             self.metrics.refused("unavailable");
-            self.handler.refused(origin, why);
+            self.handler.refused(origin, &why.to_string());
         }
-    }
-
-    /// Takes note of publishes that the bus has taken, and of how many of them nobody heard.
-    fn taken(&self, count: usize, unheard: usize) {
-        self.metrics.published.inc_by(count as u64);
-        self.metrics.unheard.inc_by(unheard as u64);
     }
 }
 
@@ -78,7 +130,7 @@ impl<H: Handler> Intake<H> {
 #[derive(Debug)]
 pub struct Health {
     metrics: Arc<Metrics>,
-    /// To publish, to subscribe.
+    /// Why a direction is not connected, by direction.
     errors: Mutex<[Option<String>; 2]>,
 }
 
@@ -87,6 +139,15 @@ pub struct Health {
 enum Direction {
     Publish = 0,
     Subscribe = 1,
+}
+
+impl Direction {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Subscribe => "subscribe",
+        }
+    }
 }
 
 impl Health {

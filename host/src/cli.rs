@@ -1,7 +1,10 @@
 //! What can be typed.
 
 use clap::{Parser, Subcommand, ValueEnum};
-use gateway::author::{Language, Name};
+use gateway::{
+    author::{Language, Name},
+    reload::judge,
+};
 use std::path::PathBuf;
 
 /// A WebSocket gateway for online games whose policy is WebAssembly, swapped while the players stay connected.
@@ -24,6 +27,9 @@ pub(crate) enum Command {
     /// For plugin authors.
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// Judge the plugin file on stdin. The gateway runs this in a process of its own for each file.
+    #[command(hide = true)]
+    JudgePlugin(judge::child::Arguments),
 }
 
 #[derive(Subcommand)]

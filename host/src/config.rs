@@ -6,16 +6,21 @@ mod raw;
 mod tests;
 mod twice;
 
-use crate::{delivery::outbox, plugin};
+use crate::{delivery::outbox, file, plugin};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     net::{SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-/// Everything that is wrong with a file, a line each.
+/// The largest file that is read.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// The errors of one file that are told.
+const MAX_ERRORS: usize = 20;
+
+/// Everything that is wrong with a file, a line each. Of many errors the first [`MAX_ERRORS`] are told.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {}", .path.display(), .errors.join("\n  "))]
 pub struct ConfigError {
@@ -40,6 +45,10 @@ pub struct Config {
     pub games: Vec<Game>,
     /// Where the plugins are.
     pub directory: PathBuf,
+    /// Where compiled code is kept, if not where the system keeps such files for this user.
+    pub cache_directory: Option<PathBuf>,
+    /// What it may take to compile a plugin.
+    pub compile: CompileLimits,
     settings: BTreeMap<String, raw::PluginSettings>,
     written: serde_json::Value,
 }
@@ -67,6 +76,15 @@ pub struct Server {
     pub drain_timeout: Duration,
 }
 
+/// What it may take to compile a plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompileLimits {
+    /// Processor time, of all threads together.
+    pub cpu: Duration,
+    /// Memory in bytes.
+    pub memory: u64,
+}
+
 /// Who may connect.
 #[derive(Clone)]
 pub struct Auth {
@@ -87,6 +105,10 @@ pub struct Redis {
     pub url: String,
     /// Goes before the one in the URL.
     pub password: Option<String>,
+    /// How long a Redis that hangs may keep an answer or readiness waiting: it has to accept a connection, take what is written and answer within it.
+    pub timeout: Duration,
+    /// The largest message that is taken from the bus, in bytes.
+    pub max_message_bytes: usize,
 }
 
 impl Redis {
@@ -125,9 +147,32 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with everything that is wrong.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let fail = |errors| ConfigError { path: path.to_owned(), errors };
-        let text = fs::read_to_string(path).map_err(|error| fail(vec![format!("it cannot be read: {error}")]))?;
-        Self::parse(&text).map_err(fail)
+        Self::parse_file(path, &Self::text(path)?)
+    }
+
+    /// Reads a file's text and does not parse it. An error may be over a moment later.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the reason.
+    pub fn text(path: &Path) -> Result<String, ConfigError> {
+        let fail = |error: String| ConfigError { path: path.to_owned(), errors: vec![error] };
+        let bytes = file::read(path, MAX_FILE_BYTES).map_err(|error| fail(error.to_string()))?;
+        String::from_utf8(bytes).map_err(|error| fail(format!("it is not UTF-8: {error}")))
+    }
+
+    /// Parses the text that was read from a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with everything that is wrong.
+    pub fn parse_file(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        Self::parse(text).map_err(|mut errors| {
+            let more = errors.len().saturating_sub(MAX_ERRORS);
+            errors.truncate(MAX_ERRORS);
+            if more > 0 {
+                errors.push(format!("and {more} more"));
+            }
+            ConfigError { path: path.to_owned(), errors }
+        })
     }
 
     /// Parses a file's text.
@@ -135,8 +180,10 @@ impl Config {
     /// # Errors
     /// Everything that is wrong, a line each.
     pub fn parse(text: &str) -> Result<Self, Vec<String>> {
-        let value: serde_yaml::Value = serde_yaml::from_str(text)
-            .map_err(|error| vec![twice::twice(text).unwrap_or_else(|| error.to_string())])?;
+        if let Some(error) = twice::check(text) {
+            return Err(vec![error]);
+        }
+        let value: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| vec![error.to_string()])?;
         let mut errors = keys::unknown(text, &value);
         // An empty file is a file of defaults.
         let file = if value.is_null() { Ok(raw::File::default()) } else { serde_yaml::from_str(text) };
@@ -218,6 +265,8 @@ fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
         let shown = directory.display();
         errors.push(format!("plugins.directory: there is no directory {shown} (`make plugins` fills plugins/dist)"));
     }
+    range("plugins.compile_cpu_s", file.plugins.compile_cpu_s, 1, 3600, errors);
+    range("plugins.compile_memory_mb", file.plugins.compile_memory_mb, 256, 1 << 20, errors);
     for (name, plugin) in &file.plugins.settings {
         check_plugin(name, plugin, errors);
     }
@@ -230,20 +279,28 @@ fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
             }
             Auth { jwt_secret: auth.jwt_secret }
         }),
-        redis: file.redis.map(|written| redis(written, errors)),
+        redis: file.redis.map(|written| redis(written, file.server.max_message_bytes, errors)),
         games: games(file.games, errors),
         directory,
+        cache_directory: file.plugins.cache_directory.map(PathBuf::from),
+        compile: CompileLimits {
+            cpu: Duration::from_secs(file.plugins.compile_cpu_s),
+            memory: file.plugins.compile_memory_mb << 20,
+        },
         settings: file.plugins.settings,
         written,
     }
 }
 
+fn range(key: &str, value: u64, from: u64, to: u64, errors: &mut Vec<String>) {
+    if !(from..=to).contains(&value) {
+        errors.push(format!("{key}: {value} is not within {from} to {to}"));
+    }
+}
+
 fn server(raw: &raw::Server, errors: &mut Vec<String>) -> Server {
-    let mut range = |key: &str, value: u64, from: u64, to: u64| {
-        if !(from..=to).contains(&value) {
-            errors.push(format!("server.{key}: {value} is not within {from} to {to}"));
-        }
-    };
+    let mut range =
+        |key: &str, value: u64, from: u64, to: u64| range(&format!("server.{key}"), value, from, to, errors);
     range("read_buffer_bytes", raw.read_buffer_bytes as u64, 256, 1 << 24);
     range("write_buffer_bytes", raw.write_buffer_bytes as u64, 256, 1 << 24);
     range("send_queue", raw.send_queue as u64, 1, 1 << 20);
@@ -282,12 +339,20 @@ fn address(key: &str, written: &str, address: impl ToSocketAddrs, errors: &mut V
     })
 }
 
-fn redis(raw: raw::Redis, errors: &mut Vec<String>) -> Redis {
+fn redis(raw: raw::Redis, max_message_bytes: usize, errors: &mut Vec<String>) -> Redis {
     let url = if raw.addr.contains("://") { raw.addr } else { format!("redis://{}", raw.addr) };
     if let Err(error) = redis::IntoConnectionInfo::into_connection_info(url.as_str()) {
         errors.push(format!("redis.addr: neither host:port nor a redis:// or rediss:// URL: {error}"));
     }
-    Redis { url, password: Some(raw.password).filter(|password| !password.is_empty()) }
+    if !(100..=60_000).contains(&raw.timeout_ms) {
+        errors.push(format!("redis.timeout_ms: {} is not within 100 to 60000", raw.timeout_ms));
+    }
+    Redis {
+        url,
+        password: Some(raw.password).filter(|password| !password.is_empty()),
+        timeout: Duration::from_millis(raw.timeout_ms),
+        max_message_bytes,
+    }
 }
 
 fn games(raw: Vec<raw::Game>, errors: &mut Vec<String>) -> Vec<Game> {
@@ -314,11 +379,8 @@ fn games(raw: Vec<raw::Game>, errors: &mut Vec<String>) -> Vec<Game> {
 
 fn check_plugin(name: &str, raw: &raw::PluginSettings, errors: &mut Vec<String>) {
     let key = format!("plugins.settings.{name}");
-    let mut range = |name: &str, value: u64, from: u64, to: u64| {
-        if !(from..=to).contains(&value) {
-            errors.push(format!("{key}.{name}: {value} is not within {from} to {to}"));
-        }
-    };
+    let mut range =
+        |name: &str, value: u64, from: u64, to: u64| range(&format!("{key}.{name}"), value, from, to, errors);
     range("call_timeout_ms", raw.call_timeout_ms, 1, 10_000);
     range("memory_mb", raw.memory_mb as u64, 1, 4096);
     range("table_elements", raw.table_elements as u64, 1, 100_000_000);

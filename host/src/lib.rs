@@ -25,6 +25,7 @@ pub mod reload;
 
 pub mod admin;
 pub mod config;
+pub mod file;
 pub mod sync;
 pub mod telemetry;
 

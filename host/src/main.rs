@@ -8,6 +8,7 @@ use gateway::{
     app,
     author::{self, NewPlugin, Sample},
     config::{Config, ConfigError},
+    reload::judge,
 };
 use std::{
     io::{IsTerminal, Write, stderr, stdout},
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Run(Configured { config }) => read(&config).and_then(|read| run(&config, read)),
         Command::Check(Configured { config }) => read(&config).and_then(|read| check(&read)),
         Command::Plugin(command) => plugin(command),
+        Command::JudgePlugin(arguments) => judge::child::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         // There is nobody left to tell if stderr is gone.
@@ -42,8 +44,11 @@ fn read(path: &Path) -> anyhow::Result<Config> {
 }
 
 fn run(path: &Path, config: Config) -> anyhow::Result<ExitCode> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(app::run(path, config))?;
-    Ok(ExitCode::SUCCESS)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(app::run(path, config));
+    // A thread that is stuck, such as in a name that no server resolves, does not keep the process.
+    runtime.shutdown_background();
+    outcome.map(|()| ExitCode::SUCCESS)
 }
 
 fn check(config: &Config) -> anyhow::Result<ExitCode> {
@@ -86,7 +91,12 @@ fn plugin(command: PluginCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let mut filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // At trace the library that watches files writes a line for each event. If the log itself is written to a directory that is
+    // watched, each line would lead to the next one.
+    if let Ok(quiet) = "notify=info".parse() {
+        filter = filter.add_directive(quiet);
+    }
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal());
     match format {
         LogFormat::Text => log.init(),

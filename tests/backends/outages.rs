@@ -27,7 +27,9 @@ fn number(request: &[u8]) -> usize {
 }
 
 /// A client of the user, whose request to be bound Redis has taken: nothing of it is under way any more.
-async fn bound(gateway: &Gateway, user_id: i32) -> Client {
+async fn bound(redis: &Redis, gateway: &Gateway, user_id: i32) -> Client {
+    // So that it is not refused for want of a backend.
+    let _backend = redis.subscribe(REQUESTS).await;
     let client = gateway.client_of(user_id).await;
     gateway.metric_is("gateway_bus_published_total", 1.0).await;
     client
@@ -59,7 +61,7 @@ async fn carries_both_ways(redis: &Redis, client: &mut Client, deliveries: u32) 
 #[tokio::test]
 async fn while_redis_is_away_sessions_stay_and_readiness_says_why() {
     let (mut redis, gateway) = stage().await;
-    let (mut client, mut idle) = (bound(&gateway, 7).await, gateway.client().await);
+    let (mut client, mut idle) = (bound(&redis, &gateway, 7).await, gateway.client().await);
     carries_both_ways(&redis, &mut client, 1).await;
     for round in 2..=3 {
         redis.kill().await;
@@ -88,7 +90,7 @@ async fn while_redis_is_away_sessions_stay_and_readiness_says_why() {
 #[tokio::test]
 async fn requests_of_a_short_outage_are_published_after_it_in_order() {
     let (mut redis, gateway) = stage().await;
-    let mut client = bound(&gateway, 7).await;
+    let mut client = bound(&redis, &gateway, 7).await;
     redis.kill().await;
     gateway.metric_is(CONNECTED, 0.0).await;
     for number in 0..100 {
@@ -116,7 +118,7 @@ async fn an_outage_that_ends_a_second_before_the_grace_does_refuses_nothing() {
     }
     let mut clients = Vec::new();
     for (user, gateway) in (1..).zip(&gateways) {
-        clients.push((user, bound(gateway, user).await));
+        clients.push((user, bound(&redis, gateway, user).await));
     }
     let end = Instant::now() + GRACE - Duration::from_secs(1);
     redis.kill().await;
@@ -141,7 +143,7 @@ async fn an_outage_that_ends_a_second_before_the_grace_does_refuses_nothing() {
 #[tokio::test]
 async fn requests_of_a_long_outage_get_status_5_and_the_client_lives() {
     let (mut redis, gateway) = stage().await;
-    let mut client = bound(&gateway, 7).await;
+    let mut client = bound(&redis, &gateway, 7).await;
     redis.kill().await;
     gateway.metric_is(CONNECTED, 0.0).await;
     let seqs = [client.send(CHAT, &request(1)).await, client.send(CHAT, &request(2)).await];
@@ -168,7 +170,7 @@ async fn requests_of_a_long_outage_get_status_5_and_the_client_lives() {
 async fn each_of_many_requests_of_a_long_outage_is_answered_or_counted_as_dropped() {
     const BURST: usize = 3000; // Nearly three times what a send queue holds.
     let (mut redis, gateway) = stage().await;
-    let mut client = bound(&gateway, 7).await;
+    let mut client = bound(&redis, &gateway, 7).await;
     redis.kill().await;
     gateway.metric_is(CONNECTED, 0.0).await;
     for number in 0..BURST {

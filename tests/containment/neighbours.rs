@@ -1,7 +1,7 @@
 //! What one client, or one plugin, takes away from the others: nothing.
 
-use crate::{GAME, ROUTE, loaded, settings};
-use gateway_tests::{Client, Gateway, PATIENCE, Packet, Setup, chat_request, eventually};
+use crate::{GAME, ROUTE, bystander::Bystander, loaded, settings};
+use gateway_tests::{Client, Gateway, PATIENCE, Packet, Setup, chat_request, component, eventually, put, wat};
 use std::time::Duration;
 use tokio::time::{self, Instant};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -163,4 +163,55 @@ async fn a_refusals_text_is_one_log_line_without_control_characters() {
     let line = gateway.logged("packet refused").await;
     let why = line["fields"]["why"].as_str().unwrap();
     assert!(why.starts_with("\\u{7}\\u{7}") && why.len() <= 4096, "{} bytes", why.len());
+}
+
+/// A C++ name of a few hundred bytes that stands for one of gigabytes: each type is a pair of the one before.
+fn name_bomb() -> String {
+    let number = |i: u32| char::from_digit(i, 36).unwrap().to_ascii_uppercase();
+    let pairs: String = (0..34).map(|i| format!("S_IS{0}_S{0}_E", number(i))).collect();
+    format!("_Z1fSt4pairIiiE{pairs}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trap_in_a_function_whose_name_stands_for_gigabytes_costs_one_short_line() {
+    let gateway = loaded(settings("on_packet", "well", "")).await;
+    let bystander = Bystander::start(&gateway).await;
+    let bomb = format!("$\"{}\"", name_bomb());
+    put(&gateway.plugin("endless"), &component(&wat("endless").replace("$recurse", &bomb)));
+    gateway.logged("plugin loaded\",\"plugin\":\"endless").await;
+    let mut client = gateway.client().await;
+    assert_eq!(client.request(0x67, b"recurse").await.status, 8);
+    let line = gateway.logged("plugin call failed").await;
+    let message = line["fields"]["message"].as_str().unwrap();
+    assert!(message.contains("call stack exhausted in _Z1fSt4pair") && message.len() <= 5000, "{message}");
+    bystander.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_that_publishes_more_than_the_bus_takes_leaves_room_for_the_others() {
+    let limits = "call_timeout_ms: 10000, memory_mb: 256, result_mb: 64";
+    let mut setup = settings("on_packet", "publish-15-mib-twice", limits);
+    setup.plugins.push("demo-chat");
+    let gateway = loaded(setup).await;
+    let greedy: Vec<_> = (0..4)
+        .map(|_| {
+            let address = gateway.address;
+            tokio::spawn(async move {
+                let mut client = Client::connect(address).await;
+                for _ in 0..10 {
+                    client.send(ROUTE, b"").await;
+                }
+                client.assert_last_alive().await;
+            })
+        })
+        .collect();
+    let mut player = gateway.client().await;
+    for _ in 0..100 {
+        player.send(1, &chat_request("mmo", 1, "x")).await;
+        let push = player.receive().await;
+        assert_eq!((push.route, push.flags, push.status), (1, 0, 0), "{push:?}");
+    }
+    for client in greedy {
+        client.await.unwrap();
+    }
 }

@@ -2,10 +2,13 @@
 //! code is 0.
 
 use chat_proto::chat::ChatResponse;
-use gateway_tests::{Client, Gateway, Packet, Redis, Setup, chat_request, header};
+use gateway_tests::{Client, Gateway, PATIENCE, Packet, Redis, Setup, chat_request, component, eventually, header};
 use prost::Message;
-use std::time::{Duration, Instant};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+use tokio::{io::AsyncWriteExt, net::TcpStream, process::Command, time::timeout};
 
 /// More than the kernel takes for one connection, and less than a send queue holds: 12.8 MB.
 const DELIVERIES: u32 = 800;
@@ -119,6 +122,60 @@ async fn a_client_that_never_reads_is_cut_off_after_drain_timeout_s() {
     assert!(took < Duration::from_secs(4), "it held the exit up: {took:?}");
     let line = gateway.logged("cut off: they did not empty their queues in time").await;
     assert_eq!((&line["level"], &line["fields"]["connections"]), (&"WARN".into(), &1.into()));
+}
+
+/// A second signal ends a drain that would take long, with the exit code that a shell gives.
+async fn ends_at_once(second: &str, code: i32) {
+    let redis = Redis::start().await;
+    let mut gateway = start(&redis, "drain_timeout_s: 3600").await;
+    let _slow = slow_reader(&redis, &gateway).await;
+    gateway.signal("TERM").await;
+    gateway.logged("draining").await;
+    gateway.signal(second).await;
+    assert_eq!(gateway.exit().await.code(), Some(code));
+    gateway.logged("while the gateway stops: the process ends at once").await;
+}
+
+#[tokio::test]
+async fn a_second_sigterm_ends_the_process_at_once() {
+    ends_at_once("TERM", 143).await;
+}
+
+#[tokio::test]
+async fn sigint_after_sigterm_ends_the_process_at_once() {
+    ends_at_once("INT", 130).await;
+}
+
+/// A component that takes the compiler minutes: each of its nested loops keeps every local alive.
+fn takes_minutes_to_compile() -> Vec<u8> {
+    let (locals, depth) = (4000, 400);
+    let sets: String =
+        (0..locals).step_by(10).map(|i| format!("(local.set {i} (i64.add (local.get {i}) (local.get 1)))")).collect();
+    let (open, close) = ("(loop ".repeat(depth), format!("{sets} (br_if 0 (i64.eqz (local.get 0))))").repeat(depth));
+    let function = format!("(func (export \"f\") (local {}) {open}{close})", "i64 ".repeat(locals));
+    component(&format!("(component (core module {function}))"))
+}
+
+#[tokio::test]
+async fn a_signal_is_heard_while_plugins_are_loaded_and_no_thread_keeps_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("slow.wasm"), takes_minutes_to_compile()).unwrap();
+    let yaml = "server: { host: 127.0.0.1, port: 0 }\nadmin: { listen: \"127.0.0.1:0\" }\nplugins: { directory: . }\n";
+    fs::write(folder.path().join("gateway.yaml"), yaml).unwrap();
+    let mut command = Gateway::command(None);
+    let mut child = command.arg("run").current_dir(&folder).kill_on_drop(true).spawn().unwrap();
+    let pid = child.id().unwrap();
+    eventually("it hears SIGTERM", || async { hears(pid, 15).then_some(()) }).await;
+    assert!(Command::new("kill").arg(pid.to_string()).status().await.unwrap().success());
+    let status = timeout(PATIENCE, child.wait()).await.expect("it ends").unwrap();
+    assert_eq!(status.code(), Some(0));
+}
+
+/// Whether the process has a handler for the signal.
+fn hears(pid: u32, signal: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
+    u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << (signal - 1)) != 0
 }
 
 #[tokio::test]

@@ -58,6 +58,8 @@ pub struct Client {
     pub socket: WebSocketStream<TcpStream>,
     /// What the gateway said first.
     pub welcome: Welcome,
+    /// How often [`Self::receive`] has passed over the answer that no backend listens.
+    pub unheard: u32,
     seq: u32,
 }
 
@@ -69,7 +71,7 @@ impl Client {
         let packet = Packet::parse(&first);
         assert_eq!((packet.seq, packet.route, packet.flags, packet.status), (0, 3, 0, 0), "{packet:?}");
         let welcome = Welcome::decode(packet.payload).unwrap();
-        Self { socket, welcome, seq: 0 }
+        Self { socket, welcome, unheard: 0, seq: 0 }
     }
 
     /// The HTTP upgrade alone.
@@ -104,8 +106,10 @@ impl Client {
 
     /// The next binary message as it came, header and all.
     pub async fn receive_message(&mut self) -> Bytes {
+        // Pings do not count: a gateway that says nothing else is waited for no longer than one that is silent.
+        let deadline = time::Instant::now() + PATIENCE;
         loop {
-            match next(&mut self.socket).await {
+            match time::timeout_at(deadline, next(&mut self.socket)).await.expect("no packet came") {
                 Some(Message::Binary(message)) => return message,
                 Some(Message::Ping(_) | Message::Pong(_)) => {}
                 other => panic!("not a packet: {other:?}"),
@@ -113,15 +117,20 @@ impl Client {
         }
     }
 
-    /// The next packet, which has to come.
+    /// The next packet, which has to come. The answer that no backend listens is counted and passed over, since most tests have no backend.
     pub async fn receive(&mut self) -> Packet {
         loop {
-            match next(&mut self.socket).await {
-                Some(Message::Binary(message)) => return Packet::parse(&message),
-                Some(Message::Ping(_) | Message::Pong(_)) => {}
-                other => panic!("not a packet: {other:?}"),
+            let packet = self.receive_any().await;
+            if packet.status != 5 || !packet.payload.starts_with(b"no backend listens on ") {
+                return packet;
             }
+            self.unheard += 1;
         }
+    }
+
+    /// The next packet, which has to come, whatever it is.
+    pub async fn receive_any(&mut self) -> Packet {
+        Packet::parse(&self.receive_message().await)
     }
 
     /// Sends a packet and takes the next one, which has to be its reply.
@@ -173,6 +182,12 @@ impl Client {
     pub async fn assert_alive(&mut self) {
         let reply = self.request(3, b"alive?").await;
         assert_eq!((reply.status, &reply.payload[..]), (0, &b"alive?"[..]));
+    }
+
+    /// Shows that the session lives and serves: a heartbeat comes back, after whatever was on its way.
+    pub async fn assert_last_alive(&mut self) {
+        let seq = self.send(3, b"alive?").await;
+        while self.receive().await.seq != seq {}
     }
 
     /// Waits for the gateway's close frame; packets on the way are passed over.

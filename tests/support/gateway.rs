@@ -98,8 +98,15 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts a gateway and waits until it serves.
+    /// Starts a gateway and waits until every plugin was loaded.
     pub async fn start(setup: Setup) -> Self {
+        let gateway = Self::start_without_waiting(setup).await;
+        gateway.logged("\"message\":\"serving\"").await;
+        gateway
+    }
+
+    /// Starts a gateway and waits until it listens.
+    pub async fn start_without_waiting(setup: Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("plugins")).unwrap();
         for plugin in &setup.plugins {
@@ -112,6 +119,13 @@ impl Gateway {
         }
         fs::write(folder.path().join("gateway.yaml"), yaml(&setup)).unwrap();
         Self::start_in(folder, &setup).await
+    }
+
+    /// Starts another gateway in the folder of this one, which has ended, and waits until every plugin was loaded.
+    pub async fn again(self) -> Self {
+        let gateway = Self::start_in(self.folder, &Setup::default()).await;
+        gateway.logged("\"message\":\"serving\"").await;
+        gateway
     }
 
     async fn start_in(folder: TempDir, setup: &Setup) -> Self {
@@ -131,7 +145,6 @@ impl Gateway {
         let mut gateway = Self { address: unknown, admin: unknown, folder, child, log };
         gateway.address = gateway.listening("listening (server.host and server.port)").await;
         gateway.admin = gateway.listening("listening (admin.listen)").await;
-        gateway.logged("serving").await;
         gateway
     }
 
@@ -140,9 +153,17 @@ impl Gateway {
     pub fn command(open_files: Option<u32>) -> Command {
         // The tests are built into target/PROFILE/deps, the binary into target/PROFILE.
         let binary = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("gateway");
-        let Some(limit) = open_files else { return Command::new(binary) };
-        let mut command = Command::new("sh");
-        command.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\"")).arg(binary);
+        // What the tests compile is none of the user's business.
+        let cache = binary.with_file_name("test-cache");
+        let mut command = match open_files {
+            None => Command::new(binary),
+            Some(limit) => {
+                let mut command = Command::new("sh");
+                command.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\"")).arg(binary);
+                command
+            }
+        };
+        command.env("XDG_CACHE_HOME", cache);
         command
     }
 

@@ -4,15 +4,18 @@
 #![allow(clippy::missing_panics_doc, reason = "a test helper fails by panicking")]
 #![allow(clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
+pub mod bombs;
 mod client;
 mod gateway;
 mod guests;
+mod proxy;
 mod redis_server;
 pub mod wire;
 
 pub use client::{Client, Packet, header};
 pub use gateway::{DEMO_CHAT, Gateway, Setup, dist, root};
 pub use guests::{chat_next, component, greeter, guest, put, variant, wat};
+pub use proxy::Proxy;
 pub use redis_server::{Redis, Subscription};
 
 use chat_proto::{chat::ChatRequest, common::MessageBase};

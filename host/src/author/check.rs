@@ -32,7 +32,7 @@ pub struct Sample {
 pub fn check(path: &Path, config: Option<&Config>, sample: &Sample) -> anyhow::Result<String> {
     let size = fs::metadata(path).with_context(|| format!("{} cannot be read", path.display()))?.len();
     let began = Instant::now();
-    let described = load(path)?;
+    let described = load(path, config)?;
     let compiled = began.elapsed();
     let settings = settings(&described, config);
     let began = Instant::now();

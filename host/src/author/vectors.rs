@@ -15,7 +15,7 @@ pub fn test(path: &Path, vectors: &Path, config: Option<&Config>) -> anyhow::Res
     let table = fs::read_to_string(vectors).with_context(|| format!("{} cannot be read", vectors.display()))?;
     let table: Table =
         serde_json::from_str(&table).with_context(|| format!("{} is no table of vectors", vectors.display()))?;
-    let described = load(path)?;
+    let described = load(path, config)?;
     let limits = settings(&described, config).limits;
     Ok(vectors::run(&table, || Trial::new(&described, limits).map_err(|fault| fault.to_string())))
 }

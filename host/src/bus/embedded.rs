@@ -28,10 +28,14 @@ pub(super) async fn run<H: Handler>(intake: &Intake<H>, health: Arc<Health>, sto
         if batch.is_empty() {
             return;
         }
-        for (i, Publication { topic, body, origin }) in batch.iter().enumerate() {
+        for (i, publication) in batch.iter().enumerate() {
+            let Publication { topic, body, origin } = publication;
             // A copy, since a session that reads slowly shall not keep what it was published from.
             let heard = intake.handler.message(topic, &Bytes::copy_from_slice(body), origin);
-            intake.taken(1, usize::from(heard == 0));
+            intake.taken(1);
+            if heard == 0 {
+                intake.unheard(&publication);
+            }
             if i % BATCH == BATCH - 1 {
                 tokio::task::yield_now().await;
             }

@@ -102,7 +102,7 @@ impl<O> Default for Queue<O> {
 impl<O> Queue<O> {
     /// Reserves capacity for publishes of a sender.
     ///
-    /// A sender may use as much as is free beside it. So one sender gets half of the queue, two get a third each, and there is
+    /// A sender may use as much as stays free beside it. So one sender gets half of the queue, two get a third each, and there is
     /// always capacity left for another one. (Dynamic thresholds: Choudhury and Hahne, 1998, with a factor of 1.)
     ///
     /// # Errors
@@ -115,7 +115,7 @@ impl<O> Queue<O> {
         }
         let (queued, reserved) = (share.queued_in(state.batch), share.reserved.load());
         let used = plus(plus(queued, reserved), wanted);
-        if used.publishes > free.publishes || used.bytes > free.bytes {
+        if used.publishes > free.publishes - wanted.publishes || used.bytes > free.bytes - wanted.bytes {
             return Err(Full::Share);
         }
         state.reserved = plus(state.reserved, wanted);

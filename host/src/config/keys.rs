@@ -1,6 +1,6 @@
 //! Which keys of a file nobody knows, each with its line and the key that was probably meant.
 
-use super::raw;
+use super::{MAX_ERRORS, raw};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_yaml::Value;
 use std::fmt;
@@ -78,6 +78,11 @@ impl Unknown<'_> {
     }
 
     fn report(&mut self, key: &str, known: &[&str]) {
+        if self.errors.len() >= MAX_ERRORS {
+            // Counted, but not told: to find its line, the file would be read once more.
+            self.errors.push(String::new());
+            return;
+        }
         self.path.push(Step::Key(key.to_owned()));
         let line = line(self.text, &self.path).map_or_else(String::new, |line| format!("line {line}: "));
         let path = shown(&self.path);

@@ -54,6 +54,7 @@ section! {
     Redis {
         addr: String = "localhost:6379".to_owned(),
         password: String = String::new(),
+        timeout_ms: u64 = 2000,
     }
 
     Game {
@@ -69,6 +70,10 @@ section! {
 
     Plugins {
         directory: String = "plugins/dist".to_owned(),
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_directory: Option<String> = None,
+        compile_cpu_s: u64 = 60,
+        compile_memory_mb: u64 = 2048,
         settings: BTreeMap<String, PluginSettings> = BTreeMap::new(),
     }
 

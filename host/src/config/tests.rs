@@ -47,6 +47,7 @@ fn values_out_of_range_are_told_all_at_once() {
     );
     refused("server: { port: 70000 }\n", &["server.port"]);
     refused("redis: { addr: 'http://x' }\n", &["redis.addr"]);
+    refused("redis: { timeout_ms: 99 }\n", &["redis.timeout_ms: 99 is not within 100 to 60000"]);
     refused("admin: { listen: nonsense }\n", &["admin.listen"]);
     refused("auth: { jwt_secret: short }\n", &["auth.jwt_secret"]);
 }
@@ -74,4 +75,47 @@ fn secrets_are_not_shown() {
     let config = parse("redis: { addr: 'redis://:secret@db:1', password: hidden }\n");
     let shown = format!("{:?}", config.redis);
     assert!(shown.contains("db:1") && !shown.contains("secret") && !shown.contains("hidden"), "{shown}");
+}
+
+#[test]
+fn a_file_over_1_mib_is_refused_unread() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gateway.yaml");
+    std::fs::File::create(&path).unwrap().set_len((1 << 20) + 1).unwrap();
+    let error = Config::read(&path).expect_err("it is too large");
+    assert_eq!(error.errors, ["it has 1048577 bytes, and 1048576 are the most"]);
+}
+
+#[test]
+fn of_many_errors_twenty_are_told() {
+    let text = (0..10_000).fold(String::new(), |text, key| text + &format!("unknown{key}: 1\n"));
+    let error = Config::parse_file(Path::new("gateway.yaml"), &text).expect_err("a bad file");
+    assert_eq!(error.errors.len(), 21);
+    assert!(error.errors[19].starts_with("line 20: unknown key `unknown19`"), "{:?}", error.errors[19]);
+    // One more says that there is no plugins/dist here.
+    assert_eq!(error.errors[20], "and 9981 more");
+}
+
+#[test]
+fn aliases_that_multiply_values_are_refused_before_they_are_expanded() {
+    let list = format!("x: &x [{}]\n", "1, ".repeat(100_000));
+    let bomb = format!("{list}y: [{}]\n", "*x, ".repeat(100_000));
+    refused(&bomb, &["it has more than 200000 values: use fewer aliases"]);
+    let laughs = (1..30).fold("a0: &a0 [lol]\n".to_owned(), |text, level| {
+        text + &format!("a{level}: &a{level} [*a{0}, *a{0}, *a{0}]\n", level - 1)
+    });
+    refused(&laughs, &["it has more than 200000 values: use fewer aliases"]);
+}
+
+#[test]
+fn limits_of_compiling_are_what_is_written() {
+    let config = parse("").compile;
+    assert_eq!((config.cpu.as_secs(), config.memory), (60, 2 << 30));
+    let text = "plugins: { directory: ., cache_directory: /var/cache/x, compile_cpu_s: 5, compile_memory_mb: 512 }\n";
+    let config = Config::parse(text).expect("a good file");
+    assert_eq!(config.compile, CompileLimits { cpu: Duration::from_secs(5), memory: 512 << 20 });
+    assert_eq!(config.cache_directory, Some(PathBuf::from("/var/cache/x")));
+    let errors = Config::parse("plugins: { directory: ., compile_cpu_s: 0, compile_memory_mb: 1 }\n").expect_err("bad");
+    assert!(errors[0].contains("plugins.compile_cpu_s: 0 is not within 1 to 3600"), "{errors:?}");
+    assert!(errors[1].contains("plugins.compile_memory_mb: 1 is not within 256 to"), "{errors:?}");
 }

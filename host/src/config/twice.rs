@@ -1,32 +1,51 @@
-//! A key that is there twice, and its line, of which the parser itself says only the key.
+//! What is wrong with a file as a whole: a key that is there twice, of which the parser itself does not say the line, and values
+//! that aliases multiply beyond any bound.
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use std::{collections::HashSet, fmt};
+use std::{cell::Cell, collections::HashSet, fmt};
 
-/// The first key that its section has twice, if there is one.
-pub(super) fn twice(text: &str) -> Option<String> {
-    let error = Walk.deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
-    let line = error.location()?.line();
+/// The values that a file may have, each as often as aliases repeat it. A file without aliases that is as large as may be has fewer
+/// than that, unless it is made of empty lists.
+const MAX_VALUES: usize = 200_000;
+
+/// The first key that its section has twice, or that there are too many values. Nothing is kept of what is read.
+pub(super) fn check(text: &str) -> Option<String> {
+    let left = Cell::new(MAX_VALUES);
+    let error = Walk(&left).deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
     let said = error.to_string();
+    if said.contains(TOO_MANY) {
+        return Some(format!("it has more than {MAX_VALUES} values: use fewer aliases"));
+    }
+    let line = error.location()?.line();
     let (key, _) = said.split_once(TWICE)?;
     Some(format!("line {line}: {key}{TWICE}"))
 }
 
 const TWICE: &str = " is there twice";
+const TOO_MANY: &str = "too many values";
 
 /// Visits everything.
 #[derive(Clone, Copy)]
-struct Walk;
+struct Walk<'a>(&'a Cell<usize>);
 
-impl<'de> DeserializeSeed<'de> for Walk {
+impl Walk<'_> {
+    fn count<E: Error>(self) -> Result<(), E> {
+        let left = self.0.get().checked_sub(1).ok_or_else(|| E::custom(TOO_MANY))?;
+        self.0.set(left);
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        self.count()?;
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Walk {
+impl<'de> Visitor<'de> for Walk<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,6 +2,7 @@
 
 use rustix::time::{ClockId, clock_gettime};
 use std::{
+    panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
@@ -74,7 +75,13 @@ impl Clock {
     pub(super) fn start(engine: &Engine) -> std::io::Result<Self> {
         let state = Arc::<State>::default();
         let (ticking, engine) = (Arc::downgrade(&state), engine.clone());
-        let handle = thread::Builder::new().name("clock".to_owned()).spawn(move || tick(&ticking, &engine))?;
+        let handle = thread::Builder::new().name("clock".to_owned()).spawn(move || {
+            // Without it no call would end any more that runs too long. It holds no state, so it can begin again.
+            while panic::catch_unwind(AssertUnwindSafe(|| tick(&ticking, &engine))).is_err() {
+                tracing::error!("the clock of deadlines panicked and begins again (please report this)");
+                thread::sleep(TICK);
+            }
+        })?;
         Ok(Self { state, thread: handle.thread().clone() })
     }
 

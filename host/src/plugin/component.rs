@@ -3,18 +3,19 @@
 use super::{
     bindings::{Level, Plugin as Exports, PluginPre},
     clock::Clock,
-    state::State,
+    state::{MAX_MEMORIES, MAX_TABLES, State},
     wasi,
 };
 use semver::Version;
 use std::{
     borrow::Cow,
     panic::{self, AssertUnwindSafe},
+    path::Path,
     sync::Arc,
 };
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 use wasmtime::{
-    Config, Engine, Store, StoreContextMut,
+    Cache, CacheConfig, Config, Engine, Store, StoreContextMut,
     component::{Component, Linker},
 };
 use wit_component::ComponentEncoder;
@@ -58,6 +59,16 @@ pub enum Unfit {
     /// It asks for something that is not offered.
     #[error("it imports `{0}`, and this gateway offers only `{LOG}@{OFFERED}` and WASI 0.2 (`wasi:…@0.2.x`)")]
     Import(String),
+    /// It defines more than any known language needs, and each takes address space and a descriptor of the process.
+    #[error("it defines {found} {what}, and {limit} are the most that a plugin may have")]
+    TooMany {
+        /// Memories or tables.
+        what: &'static str,
+        /// The count in the file.
+        found: usize,
+        /// The largest count.
+        limit: usize,
+    },
     /// The compiler or the linker refused it.
     #[error("it cannot be linked: {0:#}")]
     Link(wasmtime::Error),
@@ -73,16 +84,39 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// Starts the compiler, and the clock that ends calls at their deadline.
+    /// Starts the compiler, and the clock that ends calls at their deadline. Compiled code is not kept.
     ///
     /// # Errors
     /// Where the machine cannot run WebAssembly.
     pub fn new() -> wasmtime::Result<Self> {
+        Self::start(None)
+    }
+
+    /// The same, with compiled code kept in a directory. Only this user may be able to write there: what is found is run.
+    ///
+    /// # Errors
+    /// Where the machine cannot run WebAssembly, or the directory cannot be used.
+    pub fn with_cache(directory: &Path) -> wasmtime::Result<Self> {
+        let mut config = CacheConfig::new();
+        // To compress code better at its 256th use is work for nothing here: it is read once in a process.
+        config.with_directory(directory).with_optimized_compression_usage_counter_threshold(u64::MAX);
+        Self::start(Some(Cache::new(config)?))
+    }
+
+    fn start(cache: Option<Cache>) -> wasmtime::Result<Self> {
         let mut config = Config::new();
-        config.epoch_interruption(true);
+        config.epoch_interruption(true).cache(cache);
         let engine = Engine::new(&config)?;
         let clock = Arc::new(Clock::start(&engine)?);
         Ok(Self { engine, clock })
+    }
+
+    /// Makes a component of a core module that carries its WIT. A component is returned as it is.
+    ///
+    /// # Errors
+    /// [`Unfit::CoreModule`] if that cannot be done.
+    pub fn componentize<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, Unfit> {
+        panic::catch_unwind(|| componentize(bytes)).unwrap_or(Err(Unfit::Panic))
     }
 
     /// Checks, compiles and links a file's bytes. Takes a processor for milliseconds to seconds: not for the message path.
@@ -92,8 +126,9 @@ impl Compiler {
     pub fn compile(&self, bytes: &[u8]) -> Result<Linked, Unfit> {
         let compile = || {
             let component = componentize(bytes)?;
-            let imports = check(&component)?;
-            self.link(&component, imports).map_err(Unfit::Link)
+            let imports = names(&component)?;
+            // The compiler validates too, unless it finds its result in the cache. So the validator is only asked for the reason.
+            self.link(&component, imports).map_err(|error| validate(&component).err().unwrap_or(Unfit::Link(error)))
         };
         panic::catch_unwind(AssertUnwindSafe(compile)).unwrap_or(Err(Unfit::Panic))
     }
@@ -167,21 +202,29 @@ fn componentize(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Unfit> {
     encoded.map(Cow::Owned).map_err(|error| Unfit::CoreModule(format!("{error:#}").replace('\n', " ")))
 }
 
-/// Parses the bytes before the compiler sees them, and answers with the names of what they import.
-fn check(bytes: &[u8]) -> Result<Vec<String>, Unfit> {
-    let broken = |error: wasmparser::BinaryReaderError| {
-        let what = error.message().lines().collect::<Vec<_>>().join(" ");
-        Unfit::Broken(format!("{what} (at offset {:#x})", error.offset()))
-    };
+/// The reason why bytes are not a valid component.
+fn validate(bytes: &[u8]) -> Result<(), Unfit> {
+    Validator::new_with_features(WasmFeatures::default()).validate_all(bytes).map(|_| ()).map_err(broken)
+}
+
+fn broken(error: wasmparser::BinaryReaderError) -> Unfit {
+    let what = error.message().lines().collect::<Vec<_>>().join(" ");
+    Unfit::Broken(format!("{what} (at offset {:#x})", error.offset()))
+}
+
+/// Reads what the component exports and imports, which has to fit, and how much it defines. Returns the names of its imports.
+fn names(bytes: &[u8]) -> Result<Vec<String>, Unfit> {
     if bytes.is_empty() {
         return Err(Unfit::Broken("the file is empty".to_owned()));
     }
-    Validator::new_with_features(WasmFeatures::default()).validate_all(bytes).map_err(broken)?;
     let (mut imports, mut exports, mut depth) = (Vec::new(), Vec::new(), 0_u32);
+    let (mut memories, mut tables) = (0, 0);
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(broken)? {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::MemorySection(section) => memories += section.count() as usize,
+            Payload::TableSection(section) => tables += section.count() as usize,
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
                     imports.push(import.map_err(broken)?.name.name.to_owned());
@@ -197,7 +240,13 @@ fn check(bytes: &[u8]) -> Result<Vec<String>, Unfit> {
     }
     check_exports(&exports)?;
     imports.iter().try_for_each(|import| check_import(import))?;
+    check_count("memories", memories, MAX_MEMORIES)?;
+    check_count("tables", tables, MAX_TABLES)?;
     Ok(imports)
+}
+
+fn check_count(what: &'static str, found: usize, limit: usize) -> Result<(), Unfit> {
+    if found > limit { Err(Unfit::TooMany { what, found, limit }) } else { Ok(()) }
 }
 
 fn check_exports(exports: &[String]) -> Result<(), Unfit> {
@@ -248,7 +297,10 @@ mod tests {
 
     #[track_caller]
     fn refused(bytes: &[u8], because: &str) {
-        let error = componentize(bytes).and_then(|bytes| check(&bytes)).expect_err("no plugin").to_string();
+        let error = componentize(bytes)
+            .and_then(|bytes| names(&bytes).and_then(|_| validate(&bytes)))
+            .expect_err("no plugin")
+            .to_string();
         assert!(error.contains(because), "{error}");
     }
 
@@ -266,7 +318,7 @@ mod tests {
             if component {
                 bytes.splice(0..0, *b"\0asm\x0d\0\x01\0");
             }
-            prop_assert!(componentize(&bytes).and_then(|bytes| check(&bytes)).is_err());
+            prop_assert!(componentize(&bytes).and_then(|bytes| names(&bytes).and_then(|_| validate(&bytes))).is_err());
         }
     }
 }

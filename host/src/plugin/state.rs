@@ -9,6 +9,16 @@ use std::{
 };
 use wasmtime::ResourceLimiter;
 
+/// The linear memories of one plugin. Each reserves 4 GiB of address space and may hold a descriptor. Languages that compile to
+/// components use one or two.
+pub(super) const MAX_MEMORIES: usize = 16;
+
+/// The tables of one plugin. Their elements have a limit of their own (`table_elements`).
+pub(super) const MAX_TABLES: usize = 64;
+
+/// The core instances of one plugin. Interpreters whose native extensions are modules of their own have about a hundred.
+const MAX_INSTANCES: usize = 1024;
+
 /// What belongs to an instance's store.
 pub(super) struct State {
     limits: Limits,
@@ -113,6 +123,18 @@ impl ResourceLimiter for State {
         }
         self.table_elements += more;
         Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        MAX_INSTANCES
+    }
+
+    fn tables(&self) -> usize {
+        MAX_TABLES
+    }
+
+    fn memories(&self) -> usize {
+        MAX_MEMORIES
     }
 }
 

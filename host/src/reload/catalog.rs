@@ -1,52 +1,68 @@
-//! The plugins directory and what became of each of its files. A version is loaded whole before anything is swapped; where it is
-//! not fit, the last good one stays.
+//! The plugins directory and what became of each of its files. A version is loaded whole before anything is swapped; if it is not fit,
+//! the last good one serves on. The work is done on other threads, so that no file waits for another one's.
 
 use crate::{
     config::Config,
-    plugin::{Compiler, Described, Plugin, Settings, lane::Lane},
-    reload::watched::{Look, Stamp, Watched},
-    telemetry::metrics::Metrics,
+    file::{self, Unreadable},
+    plugin::{Plugin, lane::Lane},
+    reload::{
+        cache::CacheDirectory,
+        choice::{self, Assembly, Choice},
+        entry::{Digest, Entry, Job, Loaded, Seen},
+        inbox::Inbox,
+        judge::{self, Cancel, Failure, Loader},
+        watched::Stamp,
+    },
+    telemetry::{metrics::Metrics, text},
 };
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use std::{
-    collections::BTreeMap,
-    fs,
+    collections::{BTreeMap, VecDeque},
+    fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Instant,
 };
 
-/// The largest file that is loaded.
-const FILE_BYTES: u64 = 64 << 20;
+/// Files that are judged at a time. Each child may take the memory of `plugins.compile_memory_mb`.
+const MAX_LOADING: usize = 2;
+
+/// Generations that are started at a time.
+const MAX_STARTING: usize = 8;
+
+/// Plugins whose metrics are kept after they are gone, so that they go on counting if they come back.
+const MAX_GONE: usize = 16;
 
 /// Every file of a directory whose name ends in `.wasm`.
 pub struct Catalog {
-    compiler: Compiler,
+    loader: Arc<Loader>,
+    cache: CacheDirectory,
+    inbox: Arc<Inbox<Done>>,
     metrics: Arc<Metrics>,
-    files: BTreeMap<PathBuf, File>,
+    files: BTreeMap<PathBuf, Entry>,
+    /// Why the directory cannot be read now.
+    unlisted: Option<String>,
     /// What was last put to use, by plugin name.
     serving: Vec<Arc<Plugin>>,
-    /// By plugin name.
-    lanes: BTreeMap<Arc<str>, Arc<Lane>>,
+    /// By plugin name. A lane goes with the last generation that uses it.
+    lanes: BTreeMap<Arc<str>, Weak<Lane>>,
+    /// The names that metrics have been counted under and that are gone, the oldest first.
+    gone: VecDeque<Arc<str>>,
+    jobs: u64,
+    loading: usize,
+    starting: usize,
 }
 
-#[derive(Default)]
-struct File {
-    watched: Watched,
-    digest: Option<[u8; 32]>,
-    described: Option<Arc<Described>>,
-    /// The settings that its code was last tried with.
-    tried: Option<Settings>,
-    /// The newest version that is fit.
-    fit: Option<Arc<Plugin>>,
-    /// What is in use.
-    serving: Option<Arc<Plugin>>,
-    /// Why the newest content is no plugin,
-    unfit: Option<String>,
-    /// why the plugin does not start with its newest settings,
-    refused: Option<String>,
-    /// and why a fit version is not in use.
-    conflict: Option<String>,
+/// Work on a file that is done.
+pub struct Done {
+    path: PathBuf,
+    job: u64,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    Loaded(Loaded),
+    Started(Result<Arc<Plugin>, String>),
 }
 
 /// What is to be known of a file.
@@ -58,282 +74,296 @@ pub struct Report {
     pub serving: Option<String>,
     /// Why its newest content is not in use.
     pub error: Option<String>,
+    /// Whether it is being compiled, or will be next.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub compiling: bool,
+    /// Whether it was there at the start of the gateway and was not in use since.
+    #[serde(skip)]
+    pub awaited: bool,
 }
 
 impl Catalog {
-    /// A catalog of no files.
-    #[must_use]
-    pub fn new(compiler: Compiler, metrics: Arc<Metrics>) -> Self {
-        Self { compiler, metrics, files: BTreeMap::new(), serving: Vec::new(), lanes: BTreeMap::new() }
+    /// A catalog of no files. What is done is put into the inbox.
+    ///
+    /// # Errors
+    /// Where the machine cannot run WebAssembly, or no directory can be made.
+    pub fn new(config: &Config, inbox: Arc<Inbox<Done>>, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
+        let cache = CacheDirectory::open(config.cache_directory.as_deref())?;
+        let loader = Arc::new(Loader::new(cache.path(), config.compile)?);
+        Ok(Self {
+            loader,
+            cache,
+            inbox,
+            metrics,
+            files: BTreeMap::new(),
+            unlisted: None,
+            serving: Vec::new(),
+            lanes: BTreeMap::new(),
+            gone: VecDeque::new(),
+            jobs: 0,
+            loading: 0,
+            starting: 0,
+        })
     }
 
-    /// Loads every file of the directory as it is now.
-    pub fn load_all(&mut self, directory: &Path, config: &Config) {
-        self.look(directory, config);
-        self.look(directory, config);
-    }
-
-    /// Looks at the directory and loads what changed and is settled. True where something changed so lately that another look is
-    /// wanted soon.
-    pub fn look(&mut self, directory: &Path, config: &Config) -> bool {
-        for path in wasm_files(directory) {
-            self.files.entry(path).or_default();
-        }
-        let paths: Vec<_> = self.files.keys().cloned().collect();
-        let mut unsettled = false;
-        for path in paths {
-            let stamp = Stamp::of(&path);
-            match self.files.get_mut(&path).map(|file| file.watched.look(stamp.clone())) {
-                Some(Look::Changed) => self.read(&path, stamp, config),
-                Some(Look::Unsettled) => unsettled = true,
-                Some(Look::Same) | None => {}
-            }
-        }
-        unsettled
-    }
-
-    fn read(&mut self, path: &Path, stamp: Stamp, config: &Config) {
-        let name = file_name(path);
-        // A link that leads nowhere is still a file of the directory; without one, the plugin is taken away.
-        if matches!(stamp, Stamp::Absent(_)) && fs::symlink_metadata(path).is_err() {
-            if let Some(File { serving: Some(plugin), .. }) = self.files.remove(path) {
-                self.metrics.reloaded(plugin.name(), "removed");
-                tracing::info!(file = name, plugin = &**plugin.name(), "plugin removed");
-            }
-            return;
-        }
-        let began = Instant::now();
-        let bytes = read(path);
-        if Stamp::of(path) != stamp {
-            return; // replaced while it was read: the next look sees it
-        }
-        let Some(file) = self.files.get_mut(path) else { return };
-        file.watched.take(stamp);
-        let digest = bytes.as_ref().ok().map(|bytes| Sha256::digest(bytes).into());
-        if digest.is_some() && digest == file.digest {
-            return;
-        }
-        file.digest = digest;
-        let described =
-            bytes.and_then(|bytes| Described::load(&self.compiler, &bytes).map_err(|error| error.to_string()));
-        match described {
-            Ok(described) => {
-                let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-                tracing::info!(
-                    file = name,
-                    plugin = &*described.name,
-                    version = described.version,
-                    took_ms,
-                    "plugin compiled"
-                );
-                file.described = Some(Arc::new(described));
-                file.tried = None;
-                file.unfit = None;
-                file.start(&name, config, &mut self.lanes, &self.metrics);
+    /// Looks at the directory. True if something changed so lately that another look is wanted soon.
+    pub fn look(&mut self, directory: &Path) -> bool {
+        match wasm_files(directory) {
+            Ok(paths) => {
+                for path in paths {
+                    self.files.entry(path).or_default();
+                }
+                if self.unlisted.take().is_some() {
+                    tracing::info!(directory = %directory.display(), "the plugins directory can be read again");
+                }
             }
             Err(error) => {
-                file.reject(&name, &error, &self.metrics);
-                file.unfit = Some(error);
+                self.cannot_be_listed(directory, &error);
+                return false;
+            }
+        }
+        let paths: Vec<_> = self.files.keys().cloned().collect();
+        paths.iter().fold(false, |unsettled, path| self.look_at(path) | unsettled)
+    }
+
+    /// Nothing is known of any file then. What serves goes on serving.
+    fn cannot_be_listed(&mut self, directory: &Path, error: &io::Error) {
+        let why = format!("the plugins directory cannot be read: {error}");
+        if self.unlisted.as_ref() != Some(&why) && self.metrics.log_limits.permit("directory", &why) {
+            tracing::error!(directory = %directory.display(), "{why}; what was loaded goes on serving");
+        }
+        self.unlisted = Some(why);
+    }
+
+    fn look_at(&mut self, path: &Path) -> bool {
+        let Some(file) = self.files.get_mut(path) else { return false };
+        match Stamp::of(path).map(|stamp| file.look(path, stamp)) {
+            Ok(Seen::Settled) => false,
+            Ok(Seen::Unsettled) => true,
+            Ok(Seen::Gone) => {
+                self.remove(path);
+                false
+            }
+            Err(error) => {
+                let name = file_name(path);
+                if file.cannot_be_seen(&error) && self.metrics.log_limits.permit("file", &name) {
+                    tracing::warn!(
+                        file = name,
+                        "a plugin file cannot be looked at, what was loaded serves on: {error}"
+                    );
+                }
+                false
             }
         }
     }
 
-    /// Tries every plugin whose settings changed with the new ones.
-    pub fn configure(&mut self, config: &Config) {
-        for (path, file) in &mut self.files {
-            file.start(&file_name(path), config, &mut self.lanes, &self.metrics);
+    fn remove(&mut self, path: &Path) {
+        let name = file_name(path);
+        if let Some(Entry { serving: Some(plugin), .. }) = self.files.remove(path) {
+            self.metrics.reloaded(plugin.name(), "removed");
+            tracing::info!(file = name, plugin = &**plugin.name(), "plugin removed");
+        }
+        self.forget(name.into());
+    }
+
+    /// Begins the work that is wanted, as far as the bounds allow.
+    pub fn work(&mut self, config: &Config) {
+        let paths: Vec<_> = self.files.keys().cloned().collect();
+        for path in &paths {
+            if self.loading < MAX_LOADING {
+                self.load(path);
+            }
+            if self.starting < MAX_STARTING {
+                self.start(path, config);
+            }
+        }
+    }
+
+    fn load(&mut self, path: &Path) {
+        let Some(file) = self.files.get_mut(path) else { return };
+        let Some(stamp) = file.to_load.take() else { return };
+        let name = file_name(path);
+        let (loader, known, cancel) = (Arc::clone(&self.loader), file.digest, Arc::<Cancel>::default());
+        self.jobs += 1;
+        let job = Job { id: self.jobs, cancel: Arc::clone(&cancel) };
+        let done = |outcome| Done { path: path.to_owned(), job: job.id, outcome: Outcome::Loaded(outcome) };
+        let (path_read, mut whole) = (path.to_owned(), done(Loaded::Same));
+        let work = move || {
+            whole.outcome = Outcome::Loaded(load(&loader, &path_read, known, &cancel));
+            whole
+        };
+        let panicked =
+            done(Loaded::Rejected(None, "the gateway panicked over it, which is a defect: please report it".into()));
+        match self.inbox.run(judge::STACK_BYTES, work, panicked) {
+            Ok(()) => {
+                file.loading = Some((job, stamp));
+                self.loading += 1;
+            }
+            Err(error) => {
+                let failure = Failure::Retry(format!("no thread can be started to load it: {error}"));
+                file.load_ended(&name, stamp, Loaded::Failed(failure), &self.metrics);
+            }
+        }
+    }
+
+    fn start(&mut self, path: &Path, config: &Config) {
+        let Some(file) = self.files.get_mut(path) else { return };
+        if file.starting.is_some() {
+            return;
+        }
+        let Some((described, settings)) = file.to_start(config) else { return };
+        let lane = self.lanes.get(&described.name).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let lane = Arc::new(Lane::new(Arc::clone(&described.name)));
+            self.lanes.insert(Arc::clone(&described.name), Arc::downgrade(&lane));
+            lane
+        });
+        self.gone.retain(|gone| *gone != described.name);
+        self.jobs += 1;
+        let id = self.jobs;
+        let done = |outcome| Done { path: path.to_owned(), job: id, outcome: Outcome::Started(outcome) };
+        let mut whole = done(Err(String::new()));
+        let (code, tried, metrics) = (Arc::clone(&described), settings.clone(), Arc::clone(&self.metrics));
+        let work = move || {
+            whole.outcome =
+                Outcome::Started(Plugin::start(code, tried, lane, &metrics).map(Arc::new).map_err(text::bounded));
+            whole
+        };
+        let panicked = done(Err("the gateway panicked over its start, which is a defect: please report it".to_owned()));
+        // If no thread can be started, the next look tries again.
+        if self.inbox.run(judge::STACK_BYTES, work, panicked).is_ok() {
+            file.started(Job { id, cancel: Arc::default() }, described, settings);
+            self.starting += 1;
+        }
+    }
+
+    /// Takes note of work that is done.
+    pub fn finish(&mut self, done: Done) {
+        let Done { path, job, outcome } = done;
+        match outcome {
+            Outcome::Loaded(loaded) => {
+                self.loading -= 1;
+                self.cache.sweep();
+                let Some(file) = self.files.get_mut(&path) else { return };
+                let Some((_, stamp)) = file.loading.take_if(|(loading, _)| loading.id == job) else { return };
+                // If it was replaced while it was read, the next look sees it.
+                if Stamp::of(&path).is_ok_and(|now| now == stamp) {
+                    file.load_ended(&file_name(&path), stamp, loaded, &self.metrics);
+                }
+            }
+            Outcome::Started(outcome) => {
+                self.starting -= 1;
+                let Some(file) = self.files.get_mut(&path) else { return };
+                if file.starting.as_ref().is_some_and(|starting| starting.job.id == job) {
+                    file.start_ended(&file_name(&path), outcome, &self.metrics);
+                }
+            }
         }
     }
 
     /// Chooses what is to serve: of every file the newest version that is fit, unless it claims what another one holds. Nothing
-    /// where that is what serves already.
+    /// if that is what serves already.
     pub fn assemble(&mut self) -> Option<Assembly> {
-        let mut chosen: Vec<_> = self.files.iter_mut().map(|(path, file)| Choice::new(path, file)).collect();
-        while let Some((loser, why)) = first_conflict(&chosen) {
-            chosen[loser].step_back(why);
+        if self.files.values().any(|file| file.starting.as_ref().is_some_and(|starting| starting.by_settings)) {
+            return None;
         }
-        let news = chosen.iter_mut().filter_map(|choice| choice.settle(&self.metrics)).collect();
+        let final_word = !self.is_busy();
+        let mut chosen: Vec<_> = self.files.iter_mut().map(|(path, file)| Choice::new(file_name(path), file)).collect();
+        choice::resolve(&mut chosen);
+        let news = chosen.iter_mut().filter_map(|choice| choice.settle(final_word, &self.metrics)).collect();
         let mut plugins: Vec<_> = chosen.iter().filter_map(|choice| choice.plugin.clone()).collect();
         plugins.sort_by(|a, b| a.name().cmp(b.name()));
-        let same = plugins.iter().map(Arc::as_ptr).eq(self.serving.iter().map(Arc::as_ptr));
-        self.serving.clone_from(&plugins);
-        (!same).then_some(Assembly { plugins, news })
+        if plugins.iter().map(Arc::as_ptr).eq(self.serving.iter().map(Arc::as_ptr)) {
+            return None;
+        }
+        let before = std::mem::replace(&mut self.serving, plugins.clone());
+        for plugin in before {
+            if !plugins.iter().any(|serving| serving.name() == plugin.name()) {
+                self.forget(Arc::clone(plugin.name()));
+            }
+        }
+        self.lanes.retain(|_, lane| lane.strong_count() > 0);
+        Some(Assembly { plugins, news })
+    }
+
+    /// A name that is not used any more. The metrics of those that have not been used for longest go.
+    fn forget(&mut self, name: Arc<str>) {
+        self.gone.retain(|gone| *gone != name);
+        self.gone.push_back(name);
+        while self.gone.len() > MAX_GONE {
+            let oldest = self.gone.pop_front();
+            oldest.iter().for_each(|name| self.metrics.forget_plugin(name));
+        }
+    }
+
+    /// Whether files are being loaded or started.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.unlisted.is_none() && self.files.values().any(Entry::is_pending)
+    }
+
+    /// From here on readiness waits for each of the files until it was in use once.
+    pub fn await_all(&mut self) {
+        self.files.values_mut().for_each(|file| file.of_start = true);
+    }
+
+    /// Why the directory cannot be read now.
+    #[must_use]
+    pub fn directory_error(&self) -> Option<&String> {
+        self.unlisted.as_ref()
     }
 
     /// What became of each file.
     #[must_use]
     pub fn report(&self) -> Vec<Report> {
-        let report = |(path, file): (&PathBuf, &File)| Report {
+        let report = |(path, file): (&PathBuf, &Entry)| Report {
             file: file_name(path),
             serving: file.serving.as_ref().map(|plugin| format!("{} {}", plugin.name(), plugin.version())),
-            error: [&file.unfit, &file.refused, &file.conflict].into_iter().flatten().next().cloned(),
+            error: file.error().cloned(),
+            compiling: file.is_compiling(),
+            awaited: file.of_start,
         };
         self.files.iter().map(report).collect()
     }
 }
 
-impl File {
-    /// Starts the code with its settings, unless that was tried before.
-    fn start(&mut self, name: &str, config: &Config, lanes: &mut BTreeMap<Arc<str>, Arc<Lane>>, metrics: &Metrics) {
-        let Some(described) = &self.described else { return };
-        let settings = config.plugin(&described.name, &described.routes);
-        if self.tried.as_ref() == Some(&settings) {
-            return;
+/// Reads, judges and compiles a file.
+fn load(loader: &Loader, path: &Path, known: Option<Digest>, cancel: &Cancel) -> Loaded {
+    let bytes = match file::read(path, judge::MAX_FILE_BYTES) {
+        Ok(bytes) => bytes,
+        Err(error @ (Unreadable::NotRegular | Unreadable::TooLarge { .. })) => {
+            return Loaded::Rejected(None, error.to_string());
         }
-        self.tried = Some(settings.clone());
-        let lane =
-            lanes.entry(Arc::clone(&described.name)).or_insert_with_key(|name| Arc::new(Lane::new(Arc::clone(name))));
-        match Plugin::start(Arc::clone(described), settings, Arc::clone(lane), metrics) {
-            Ok(plugin) => {
-                self.fit = Some(Arc::new(plugin));
-                self.refused = None;
-            }
-            Err(error) => {
-                let error = error.to_string();
-                self.reject(name, &error, metrics);
-                self.refused = Some(error);
-            }
-        }
-    }
-
-    fn reject(&self, name: &str, error: &str, metrics: &Metrics) {
-        let plugin = self.serving.as_ref().map(|serving| Arc::clone(serving.name()));
-        metrics.reloaded(plugin.as_deref().unwrap_or(name), "rejected");
-        match plugin {
-            Some(plugin) => tracing::error!(
-                file = name,
-                plugin = &*plugin,
-                "plugin rejected, the last good version serves on: {error}"
-            ),
-            None => tracing::error!(file = name, "plugin rejected: {error}"),
-        }
-    }
-}
-
-/// What one file is to serve with.
-struct Choice<'a> {
-    path: &'a Path,
-    file: &'a mut File,
-    plugin: Option<Arc<Plugin>>,
-    conflict: Option<String>,
-}
-
-impl<'a> Choice<'a> {
-    fn new(path: &'a Path, file: &'a mut File) -> Self {
-        let plugin = file.fit.clone();
-        Self { path, file, plugin, conflict: None }
-    }
-
-    /// From the newest version to the one in use, and from that to none.
-    fn step_back(&mut self, why: String) {
-        let last = self.file.serving.clone();
-        let same = |last: &Arc<Plugin>| self.plugin.as_ref().is_some_and(|plugin| Arc::ptr_eq(plugin, last));
-        self.plugin = last.filter(|last| !same(last));
-        self.conflict.get_or_insert(why);
-    }
-
-    /// Whether what serves from the file holds this.
-    fn holds(&self, name: &str, route: Option<u8>) -> bool {
-        let holds =
-            |last: &Arc<Plugin>| &**last.name() == name || route.is_some_and(|route| last.routes().contains(&route));
-        self.file.serving.as_ref().is_some_and(holds)
-    }
-
-    /// Makes the choice the file's own; what is new in it is to be told once it serves.
-    fn settle(&mut self, metrics: &Metrics) -> Option<News> {
-        let file = file_name(self.path);
-        if let Some(why) = &self.conflict
-            && self.file.conflict != self.conflict
-        {
-            metrics.reloaded(self.file.fit.as_ref().map_or("", |fit| fit.name()), "rejected");
-            tracing::error!(file, keeps = self.plugin.is_some(), "plugin rejected: {why}");
-        }
-        self.file.conflict = self.conflict.take();
-        let last = std::mem::replace(&mut self.file.serving, self.plugin.clone());
-        let plugin = self.plugin.clone()?;
-        let same = last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &plugin));
-        (!same).then(|| News { file, plugin, swapped: last.is_some() })
-    }
-}
-
-/// What is to serve.
-pub struct Assembly {
-    /// All of it.
-    pub plugins: Vec<Arc<Plugin>>,
-    /// What did not serve before.
-    pub news: Vec<News>,
-}
-
-/// A plugin that was put to use.
-pub struct News {
-    file: String,
-    plugin: Arc<Plugin>,
-    swapped: bool,
-}
-
-impl News {
-    /// Counts it and logs it.
-    pub fn tell(&self, metrics: &Metrics) {
-        let Self { file, plugin, swapped } = self;
-        plugin.put_to_use();
-        let (outcome, what) = if *swapped { ("swapped", "plugin swapped") } else { ("loaded", "plugin loaded") };
-        metrics.reloaded(plugin.name(), outcome);
-        let (name, version) = (&**plugin.name(), plugin.version());
-        let (routes, topics) = (plugin.routes(), &plugin.topics);
-        tracing::info!(file, plugin = name, version, ?routes, ?topics, "{what}");
-    }
-}
-
-/// Two plugins that claim the same, of which the one that does not hold it has to step back: its place, and why.
-fn first_conflict(chosen: &[Choice]) -> Option<(usize, String)> {
-    for (i, a) in chosen.iter().enumerate() {
-        for (j, b) in chosen.iter().enumerate().skip(i + 1) {
-            let (Some(x), Some(y)) = (&a.plugin, &b.plugin) else { continue };
-            let route = x.routes().iter().copied().find(|route| y.routes().contains(route));
-            if x.name() != y.name() && route.is_none() {
-                continue;
-            }
-            let name = if x.name() == y.name() { x.name() } else { "" };
-            let (loser, winner) = if b.holds(name, route) && !a.holds(name, route) { (i, y) } else { (j, x) };
-            return Some((loser, told(route.filter(|_| name.is_empty()), winner)));
-        }
-    }
-    None
-}
-
-fn told(route: Option<u8>, winner: &Plugin) -> String {
-    let name = winner.name();
-    match route {
-        None => format!("another file is plugin `{name}` already: take one of the two away"),
-        Some(route) => format!(
-            "it claims route 0x{route:02x}, which plugin `{name}` serves: give one of them another in \
-             plugins.settings.NAME.routes"
-        ),
-    }
-}
-
-fn wasm_files(directory: &Path) -> Vec<PathBuf> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) => {
-            tracing::debug!(directory = %directory.display(), %error, "the plugins directory cannot be read");
-            return Vec::new();
-        }
+        Err(error) => return Loaded::Failed(Failure::Retry(error.to_string())),
     };
-    let visible = |path: &PathBuf| !file_name(path).starts_with('.');
-    let wasm = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "wasm");
-    entries.filter_map(|entry| Some(entry.ok()?.path())).filter(visible).filter(wasm).collect()
+    let digest = Sha256::digest(&bytes).into();
+    if known == Some(digest) {
+        return Loaded::Same;
+    }
+    tracing::info!(file = file_name(path), "compiling");
+    let began = Instant::now();
+    match loader.load(&bytes, cancel) {
+        Ok(described) => Loaded::Plugin(digest, Arc::new(described), began.elapsed()),
+        Err(Failure::Rejected(why)) => Loaded::Rejected(Some(digest), why),
+        // To touch the file then tries it again.
+        Err(Failure::Ended(why)) => Loaded::Rejected(None, why),
+        Err(failure) => Loaded::Failed(failure),
+    }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let meta = fs::metadata(path).map_err(|error| format!("it cannot be read: {error}"))?;
-    if !meta.is_file() {
-        return Err("it is not a file".to_owned());
+fn wasm_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if is_plugin_file(&path) {
+            files.push(path);
+        }
     }
-    if meta.len() > FILE_BYTES {
-        return Err(format!("it has {} bytes, and {FILE_BYTES} are the most", meta.len()));
-    }
-    fs::read(path).map_err(|error| format!("it cannot be read: {error}"))
+    Ok(files)
+}
+
+/// Whether the name is that of a plugin file: it ends in `.wasm` and is not hidden.
+pub(super) fn is_plugin_file(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "wasm") && !file_name(path).starts_with('.')
 }
 
 fn file_name(path: &Path) -> String {

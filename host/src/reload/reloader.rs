@@ -1,189 +1,210 @@
-//! Watches the plugins directory and gateway.yaml, and puts what changed to use. A thread of its own: compiling is no work for the
-//! threads that serve players.
+//! Follows the plugins directory and gateway.yaml, and puts what changed to use. Its thread only looks and decides; everything that
+//! may take long runs on threads of its own, so that it hears a stop at once.
 //!
-//! The watch on the directories only wakes the thread up; what it then does is look. Network file systems that tell nothing are
-//! therefore served as well, half a second later.
+//! The system's events about files only wake the thread up. Network file systems without events are served too, half a second later.
 
 use crate::{
-    config::{Config, Game},
-    plugin::lane,
-    reload::catalog::{Assembly, Catalog, Report},
-    reload::watched::{Look, Stamp, Watched},
+    config::Config,
+    reload::{
+        catalog::{Catalog, Done, Report},
+        choice::Assembly,
+        inbox::{Inbox, PAUSE, POLL},
+        reports::{Known, Reports},
+        watched::{Look, Stamp, Watched},
+        watcher::watch,
+    },
     routing::gateway::Gateway,
 };
-use notify::{RecursiveMode, Watcher};
 use std::{
-    io,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{self, RecvTimeoutError},
-    },
-    thread::{self, JoinHandle},
-    time::Duration,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
+use tokio::sync::watch::{Receiver, Sender, channel};
 
-/// A file that has not changed for so long is taken to be whole.
-const SETTLE: Duration = Duration::from_millis(100);
+/// How long `gateway check` waits for files that change without pause.
+const MAX_UNSETTLED: Duration = Duration::from_secs(10);
 
-/// How often to look although nothing was told.
-const POLL: Duration = Duration::from_millis(500);
-
-/// What operators may know of the files.
-#[derive(Debug, Default)]
-pub struct Reports(Mutex<Known>);
-
-/// As of the last look.
-#[derive(Clone, Debug, Default)]
-pub struct Known {
-    /// What became of each file of the plugins directory.
-    pub plugins: Vec<Report>,
-    /// Whether every file was in use once. A file that is bad from then on is reported, but does not take a gateway that serves out
-    /// of its load balancer.
-    pub loaded: bool,
-    /// The games.
-    pub games: Vec<Game>,
+/// How far the thread is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Files that were there at the start are being loaded.
+    Loading,
+    /// It is known of each what it comes to.
+    Loaded,
+    /// It was stopped.
+    Stopped,
 }
 
-impl Reports {
-    /// As of the last look.
-    #[must_use]
-    pub fn get(&self) -> Known {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, plugins: Vec<Report>, games: &[Game]) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.loaded |= plugins.iter().all(|plugin| plugin.error.is_none());
-        known.plugins = plugins;
-        if known.games != games {
-            known.games = games.to_vec();
-        }
-    }
+/// How the thread ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was stopped.
+    Stopped,
+    /// It panicked, so files are not followed any more. The panic hook has written why to the log.
+    Panicked,
 }
 
-/// Why the thread wakes up.
-enum Wake {
-    Look,
-    Stop,
-}
-
-/// The running watch. It ends, and is waited for, when this is dropped.
+/// The running thread.
 pub struct Reloading {
-    wake: mpsc::Sender<Wake>,
-    thread: Option<JoinHandle<()>>,
+    inbox: Arc<Inbox<Done>>,
+    phase: Receiver<Phase>,
 }
 
-impl Drop for Reloading {
-    fn drop(&mut self) {
-        // An error means that the thread has ended by itself.
-        let _ = self.wake.send(Wake::Stop);
-        if let Some(thread) = self.thread.take() {
-            // A panic in it has been told by the panic hook.
-            let _ = thread.join();
-        }
+impl Reloading {
+    /// Tells the thread to end, and does not wait for it. What it is compiling is given up.
+    pub fn stop(&self) {
+        self.inbox.stop();
+    }
+
+    /// Resolves when the thread has ended.
+    pub async fn ended(&self) -> End {
+        // An error means that the sender went without a word.
+        let stopped = self.phase.clone().wait_for(|phase| *phase == Phase::Stopped).await.is_ok();
+        if stopped { End::Stopped } else { End::Panicked }
+    }
+
+    /// Resolves when it is known of each file that was there at the start what it comes to, or when the thread has ended.
+    pub async fn loaded(&self) {
+        // An error means that the thread has ended.
+        let _ = self.phase.clone().wait_for(|phase| *phase != Phase::Loading).await;
     }
 }
 
 struct Reloader {
     catalog: Catalog,
+    inbox: Arc<Inbox<Done>>,
     gateway: Arc<Gateway>,
     reports: Arc<Reports>,
     config: Config,
     path: PathBuf,
     file: Watched,
+    /// Why gateway.yaml cannot be read now.
+    unread: Option<String>,
+    phase: Sender<Phase>,
 }
 
-/// Loads the plugins and then follows the directory and the file `path`, which `config` was read from. Answers when the plugins are
-/// loaded.
+/// Starts to load the plugins and to follow the directory and the file `path`, which `config` was read from. Returns at once.
 ///
 /// # Errors
-/// Where no thread can be started.
-pub fn start(
-    path: &Path,
-    config: Config,
-    catalog: Catalog,
-    gateway: Arc<Gateway>,
-    reports: Arc<Reports>,
-) -> io::Result<Reloading> {
+/// Where no thread can be started, or the machine cannot run WebAssembly.
+pub fn start(path: &Path, config: Config, gateway: Arc<Gateway>, reports: Arc<Reports>) -> anyhow::Result<Reloading> {
+    let inbox = Arc::<Inbox<Done>>::default();
+    let catalog = Catalog::new(&config, Arc::clone(&inbox), Arc::clone(&gateway.metrics))?;
     let mut file = Watched::default();
-    file.take(Stamp::of(path));
-    let mut reloader = Reloader { catalog, gateway, reports, config, path: path.to_owned(), file };
-    let (wake, woken) = mpsc::channel();
-    let (loaded, all_loaded) = mpsc::channel::<()>();
-    let waker = wake.clone();
-    let thread = thread::Builder::new().name("reload".to_owned()).spawn(move || {
-        // Before the first compilation, whose threads inherit it.
-        lane::yield_to_players();
-        reloader.load_all();
-        let _watcher = watch(&reloader, waker);
-        drop(loaded);
-        reloader.follow(&woken);
-    })?;
-    // Nothing is sent: the sender goes when everything is loaded, or when the thread has panicked.
-    let _ = all_loaded.recv();
-    Ok(Reloading { wake, thread: Some(thread) })
+    if let Ok(stamp) = Stamp::of(path) {
+        file.look(stamp.clone());
+        file.take(stamp);
+    }
+    let (phase, phases) = channel(Phase::Loading);
+    let reloader = Reloader {
+        catalog,
+        inbox: Arc::clone(&inbox),
+        gateway,
+        reports,
+        config,
+        path: path.to_owned(),
+        file,
+        unread: None,
+        phase,
+    };
+    thread::Builder::new().name("reload".to_owned()).spawn(move || reloader.run())?;
+    Ok(Reloading { inbox, phase: phases })
 }
 
-/// Directories are watched, not files: a file that is replaced takes its watch with it.
-fn watch(reloader: &Reloader, wake: mpsc::Sender<Wake>) -> Option<notify::RecommendedWatcher> {
-    let parent = reloader.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let watching = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // To look is an access as well, and would wake itself up for ever.
-        if !event.is_ok_and(|event| event.kind.is_access()) {
-            // An error means that the reloader has ended.
-            let _ = wake.send(Wake::Look);
+/// Loads every file of the plugins directory once and returns what became of each.
+///
+/// # Errors
+/// Where the machine cannot run WebAssembly.
+pub fn load_once(config: &Config) -> anyhow::Result<Vec<Report>> {
+    let inbox = Arc::<Inbox<Done>>::default();
+    let mut catalog = Catalog::new(config, Arc::clone(&inbox), Arc::default())?;
+    let until = Instant::now() + MAX_UNSETTLED;
+    let mut unsettled = catalog.look(&config.directory);
+    loop {
+        catalog.work(config);
+        if !catalog.is_busy() || (unsettled && Instant::now() > until) {
+            catalog.assemble();
+            return Ok(catalog.report());
         }
-    });
-    let watched = watching.and_then(|mut watcher| {
-        watcher.watch(&reloader.config.directory, RecursiveMode::NonRecursive)?;
-        watcher.watch(parent, RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
-    watched
-        .map_err(|error| tracing::warn!(%error, "changes of files are not told by the system: looking every {POLL:?} instead"))
-        .ok()
+        let next = Instant::now() + PAUSE;
+        let wake = inbox.wait(next, next);
+        wake.done.into_iter().for_each(|done| catalog.finish(done));
+        if wake.look {
+            unsettled = catalog.look(&config.directory);
+        }
+    }
 }
 
 impl Reloader {
-    fn load_all(&mut self) {
-        self.catalog.load_all(&self.config.directory, &self.config);
-        self.install();
-        self.warn_of_unknown_plugins();
-    }
-
-    fn follow(&mut self, woken: &mpsc::Receiver<Wake>) {
+    fn run(mut self) {
+        let _watcher = watch(&self.config.directory, &self.path, Arc::clone(&self.inbox));
+        let mut unsettled = self.look();
+        self.catalog.await_all();
+        let mut looked = Instant::now();
         loop {
-            match woken.recv_timeout(POLL) {
-                Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(Wake::Look) | Err(RecvTimeoutError::Timeout) => {}
+            self.catalog.work(&self.config);
+            self.install();
+            let poll = if unsettled { PAUSE } else { POLL };
+            let wake = self.inbox.wait(looked + PAUSE, looked + poll);
+            if wake.stop {
+                break;
             }
-            while self.look() {
-                thread::sleep(SETTLE);
+            wake.done.into_iter().for_each(|done| self.catalog.finish(done));
+            if wake.look {
+                unsettled = self.look();
+                looked = Instant::now();
             }
         }
+        // The children end with the catalog.
+        let Self { catalog, phase, .. } = self;
+        drop(catalog);
+        phase.send_replace(Phase::Stopped);
     }
 
-    /// True where another look is wanted soon.
+    /// True if another look is wanted soon.
     fn look(&mut self) -> bool {
         let unsettled_config = self.look_at_config();
-        let unsettled = self.catalog.look(&self.config.directory, &self.config);
-        self.install();
-        unsettled || unsettled_config
+        self.catalog.look(&self.config.directory) || unsettled_config
     }
 
     fn look_at_config(&mut self) -> bool {
-        let stamp = Stamp::of(&self.path);
+        let stamp = match Stamp::of(&self.path) {
+            Ok(stamp) => stamp,
+            Err(error) => {
+                self.cannot_be_read(&format!("{}: it cannot be looked at: {error}", self.path.display()));
+                return false;
+            }
+        };
         match self.file.look(stamp.clone()) {
             Look::Same => return false,
             Look::Unsettled => return true,
-            Look::Changed => self.file.take(stamp),
+            Look::Changed => {}
         }
-        match Config::read(&self.path) {
+        let text = match Config::text(&self.path) {
+            Ok(text) => text,
+            Err(error) => {
+                self.file.failed();
+                self.cannot_be_read(&error.to_string());
+                return false;
+            }
+        };
+        self.file.take(stamp);
+        self.unread = None;
+        match Config::parse_file(&self.path, &text) {
             Ok(config) => self.configure(config),
             Err(error) => tracing::error!("configuration rejected, the running one stays: {error}"),
         }
         false
+    }
+
+    /// It is tried again, and the same reason is told once.
+    fn cannot_be_read(&mut self, error: &str) {
+        if self.unread.as_deref() != Some(error) {
+            tracing::error!("configuration rejected, the running one stays: {error}");
+            self.unread = Some(error.to_owned());
+        }
     }
 
     fn configure(&mut self, config: Config) {
@@ -192,7 +213,6 @@ impl Reloader {
             tracing::warn!(keys = restart.join(", "), "these settings change with the next start only");
         }
         self.config = self.config.with_live_settings_of(config);
-        self.catalog.configure(&self.config);
         self.warn_of_unknown_plugins();
         tracing::info!("configuration read again");
     }
@@ -202,10 +222,22 @@ impl Reloader {
             self.gateway.install(plugins);
             news.iter().for_each(|news| news.tell(&self.gateway.metrics));
         }
-        self.reports.set(self.catalog.report(), &self.config.games);
+        self.reports.set(Known {
+            plugins: self.catalog.report(),
+            directory_error: self.catalog.directory_error().cloned(),
+            looked: true,
+            games: self.config.games.clone(),
+        });
+        if *self.phase.borrow() == Phase::Loading && !self.catalog.is_busy() {
+            self.warn_of_unknown_plugins();
+            self.phase.send_replace(Phase::Loaded);
+        }
     }
 
     fn warn_of_unknown_plugins(&self) {
+        if *self.phase.borrow() == Phase::Loading && self.catalog.is_busy() {
+            return; // told when everything is loaded
+        }
         let snapshot = self.gateway.snapshot();
         for name in self.config.configured_plugins() {
             if !snapshot.plugins().any(|plugin| &**plugin.name() == name) {

@@ -3,7 +3,7 @@
 use super::snapshot::Snapshot;
 use crate::{
     packet::HEADER_LEN,
-    plugin::{self, Action, Answer, Closing, Decision, Delivery, Plugin, Publication, Rejection},
+    plugin::{self, Action, Answer, Closing, Decision, Delivery, Publication, Rejection},
     telemetry::text,
 };
 
@@ -16,6 +16,8 @@ pub(super) struct Rules<'a> {
     pub(super) snapshot: &'a Snapshot,
     /// The longest message in bytes, header included.
     pub(super) max_message_bytes: usize,
+    /// The largest number of actions.
+    pub(super) max_actions: usize,
 }
 
 /// An action that a bus message may lead to: there is no packet to answer.
@@ -29,15 +31,11 @@ impl Rules<'_> {
     ///
     /// # Errors
     /// What no plugin may answer a packet with.
-    pub(super) fn check_packet(
-        &self,
-        plugin: &Plugin,
-        decision: Decision,
-    ) -> Result<Result<Vec<Action>, Rejection>, String> {
+    pub(super) fn check_packet(&self, decision: Decision) -> Result<Result<Vec<Action>, Rejection>, String> {
         match decision {
             Err(rejection) => check_rejection(rejection).map(Err),
             Ok(actions) => {
-                self.check(plugin, &actions)?;
+                self.check(&actions)?;
                 Ok(Ok(actions))
             }
         }
@@ -47,22 +45,18 @@ impl Rules<'_> {
     ///
     /// # Errors
     /// What no plugin may answer a bus message with.
-    pub(super) fn check_message(
-        &self,
-        plugin: &Plugin,
-        decision: Decision,
-    ) -> Result<Result<Vec<MessageAction>, Rejection>, String> {
+    pub(super) fn check_message(&self, decision: Decision) -> Result<Result<Vec<MessageAction>, Rejection>, String> {
         match decision {
             Err(rejection) => check_rejection(rejection).map(Err),
             Ok(actions) => {
-                self.check(plugin, &actions)?;
+                self.check(&actions)?;
                 actions.into_iter().map(for_message).collect::<Result<_, _>>().map(Ok)
             }
         }
     }
 
-    fn check(&self, plugin: &Plugin, actions: &[Action]) -> Result<(), String> {
-        let max = plugin.settings().limits.actions;
+    fn check(&self, actions: &[Action]) -> Result<(), String> {
+        let max = self.max_actions;
         if actions.len() > max {
             return Err(format!("it answered with {} actions, and {max} are the most (`actions`)", actions.len()));
         }
@@ -118,5 +112,64 @@ fn for_message(action: Action) -> Result<MessageAction, String> {
         Action::Bind(_) | Action::Reply(_) | Action::Echo | Action::Close(_) => {
             Err("only a packet can be answered with that action".to_owned())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{plugin::Target, telemetry::metrics::Metrics};
+
+    #[track_caller]
+    fn check(actions: &[Action], packet: Result<(), &str>, message: Result<(), &str>) {
+        let snapshot = Snapshot::new(Vec::new(), None, &Metrics::new());
+        let rules = Rules { snapshot: &snapshot, max_message_bytes: 100, max_actions: 2 };
+        let text = |error: String| error;
+        let found = [
+            rules.check_packet(Ok(actions.to_vec())).map(drop).map_err(text),
+            rules.check_message(Ok(actions.to_vec())).map(drop).map_err(text),
+        ];
+        for (found, expected) in found.into_iter().zip([packet, message]) {
+            match (&found, expected) {
+                (Ok(()), Ok(())) => {}
+                (Err(error), Err(part)) if error.contains(part) => {}
+                _ => panic!("{found:?} where {expected:?} was expected"),
+            }
+        }
+    }
+
+    fn publish(topic: &str) -> Action {
+        Action::Publish(Publication { topic: topic.to_owned(), body: None })
+    }
+
+    #[test]
+    fn a_decision_is_checked_as_a_whole() {
+        check(&[publish("t"), publish("t")], Ok(()), Ok(()));
+        check(&[publish("t"), publish("")], Err("a topic is 1 to 256 bytes"), Err("a topic is 1 to 256 bytes"));
+        check(&vec![publish("t"); 3], Err("2 are the most (`actions`)"), Err("2 are the most (`actions`)"));
+        let large = Action::Publish(Publication { topic: "t".to_owned(), body: Some(vec![0; 93]) });
+        check(&[large], Err("(`max_message_bytes`)"), Err("(`max_message_bytes`)"));
+    }
+
+    #[test]
+    fn only_a_packet_can_be_answered() {
+        for action in [Action::Echo, Action::Bind(1), Action::Reply(Answer { status: 0, body: Vec::new() })] {
+            check(&[action], Ok(()), Err("only a packet can be answered"));
+        }
+    }
+
+    #[test]
+    fn a_delivery_needs_a_route_of_the_calls_own_snapshot() {
+        let delivery = Action::Deliver(Delivery { to: Target::User(1), route: 1, body: None });
+        check(&[delivery], Err("route 0x01, which no plugin serves"), Err("route 0x01, which no plugin serves"));
+    }
+
+    #[test]
+    fn the_text_of_an_error_is_bounded() {
+        let topic = "\u{7}".repeat(1 << 20);
+        let snapshot = Snapshot::new(Vec::new(), None, &Metrics::new());
+        let rules = Rules { snapshot: &snapshot, max_message_bytes: 100, max_actions: 2 };
+        let error = rules.check_packet(Ok(vec![publish(&topic)])).map(drop).unwrap_err();
+        assert!(error.len() < 300, "{} bytes", error.len());
     }
 }

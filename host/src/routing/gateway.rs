@@ -92,14 +92,15 @@ impl Gateway {
         let installing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = Snapshot::new(plugins, Some(&self.snapshot.load()), &self.metrics);
         let topics = snapshot.topics();
-        self.snapshot.store(Arc::new(snapshot));
-        drop(installing);
-        self.causes.clear();
+        // The topics first: what the new plugins publish then waits until the bus hears the answers.
         self.topics.send_if_modified(|current| {
             let changed = *current != topics;
             *current = topics;
             changed
         });
+        self.snapshot.store(Arc::new(snapshot));
+        drop(installing);
+        self.causes.clear();
     }
 
     /// The plugins that serve now.
@@ -212,7 +213,7 @@ impl Gateway {
             &trace::on_packet(plugin, &packet),
             || {
                 let (decision, usage) = lease.on_packet(packet, payload);
-                let check = |decision| self.rules(snapshot).check_packet(plugin, decision).map_err(Fault::Answer);
+                let check = |decision| self.rules(snapshot, plugin).check_packet(decision).map_err(Fault::Answer);
                 (decision.and_then(check), usage)
             },
             |(verdict, _)| trace::outcome(verdict),
@@ -253,8 +254,9 @@ impl Gateway {
         }
     }
 
-    fn rules<'a>(&self, snapshot: &'a Snapshot) -> Rules<'a> {
-        Rules { snapshot, max_message_bytes: self.max_message_bytes }
+    fn rules<'a>(&self, snapshot: &'a Snapshot, plugin: &Plugin) -> Rules<'a> {
+        let max_actions = plugin.settings().limits.actions;
+        Rules { snapshot, max_message_bytes: self.max_message_bytes, max_actions }
     }
 
     /// Hands a message of the bus to the plugins that subscribe to its topic, and returns their number.
@@ -313,7 +315,7 @@ impl Gateway {
             &trace::on_message(plugin, call.topic),
             || {
                 let (decision, usage) = lease.on_message(call.topic, call.payload);
-                let check = |decision| self.rules(snapshot).check_message(plugin, decision).map_err(Fault::Answer);
+                let check = |decision| self.rules(snapshot, plugin).check_message(decision).map_err(Fault::Answer);
                 (decision.and_then(check), usage)
             },
             |(verdict, _)| trace::outcome(verdict),

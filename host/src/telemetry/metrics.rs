@@ -74,16 +74,26 @@ const ROUTING_ERRORS: [&str; 12] = [
 ];
 
 /// Why messages are lost.
-const DROPPED: [&str; 8] = [
+const DROPPED: [&str; 9] = [
     "send_queue_full",
     "session_closing",
     "bus_unavailable",
+    "bus_message_too_large",
     "bus_share",
     "publish_loop",
     "too_many_pushes",
     "plugin_quarantined",
     "plugin_busy",
 ];
+
+/// What becomes of calls of a plugin.
+const CALLS: [&str; 6] = ["ok", "rejected", "trap", "deadline", "memory", "invalid"];
+
+/// Why publishes of a plugin are refused.
+const PUBLISHES_REFUSED: [&str; 2] = ["bus_share", "publish_loop"];
+
+/// What becomes of plugin files.
+const RELOADS: [&str; 4] = ["loaded", "swapped", "removed", "rejected"];
 
 /// A counter for each known reason, at 0, so that a rate can be computed from the first event on.
 fn known<const N: usize>(
@@ -244,6 +254,31 @@ impl Metrics {
         self.plugin_reloads.get_or_create(&NameOutcome { plugin: plugin.into(), outcome }).inc();
     }
 
+    /// Takes the metrics of a plugin, or of a file that never became one, out of the report.
+    pub fn forget_plugin(&self, name: &Arc<str>) {
+        for outcome in RELOADS {
+            self.plugin_reloads.remove(&NameOutcome { plugin: Arc::clone(name), outcome });
+        }
+        for outcome in CALLS {
+            self.plugin_calls.remove(&NameOutcome { plugin: Arc::clone(name), outcome });
+        }
+        for reason in PUBLISHES_REFUSED {
+            self.plugin_publishes_refused.remove(&NameReason { plugin: Arc::clone(name), reason });
+        }
+        let label = Name { plugin: Arc::clone(name) };
+        self.plugin_seconds.remove(&label);
+        self.plugin_pushes.remove(&label);
+        for family in [
+            &self.plugin_generation,
+            &self.plugin_live_generations,
+            &self.plugin_instances,
+            &self.plugin_memory,
+            &self.plugin_quarantined,
+        ] {
+            family.remove(&label);
+        }
+    }
+
     /// The metrics of one plugin.
     #[must_use]
     pub fn plugin(&self, name: &Arc<str>) -> PluginMetrics {
@@ -254,7 +289,7 @@ impl Metrics {
             name: Arc::clone(name),
             ok: calls("ok"),
             rejected: calls("rejected"),
-            publishes_refused: ["bus_share", "publish_loop"].map(|reason| {
+            publishes_refused: PUBLISHES_REFUSED.map(|reason| {
                 let plugin = Arc::clone(name);
                 (reason, self.plugin_publishes_refused.get_or_create(&NameReason { plugin, reason }).clone())
             }),

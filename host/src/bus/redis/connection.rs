@@ -1,7 +1,7 @@
 //! A connection to Redis: what is queued is one write, and what one read brings is handed over without a queue between.
 
-use super::resp::{self, Frame, Malformed};
-use crate::config;
+use super::resp::{self, Frame, Malformed, Parsed};
+use crate::{config, telemetry::text};
 use bytes::{Buf, BytesMut};
 use redis::{ConnectionAddr, IntoConnectionInfo};
 use std::{io, sync::Arc, time::Duration};
@@ -15,10 +15,11 @@ use tokio_rustls::{
     rustls::{ClientConfig, RootCertStore, pki_types::ServerName},
 };
 
-/// How long Redis may take to accept a connection, to take what is written, or to answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// What is read at once, and what is gathered before it is written.
+/// The bytes that are read at once, and those that are gathered before they are written.
 const CHUNK: usize = 64 << 10;
+
+/// The bytes of a frame beside the message in it: its topic, and what the protocol adds.
+const FRAME_OVERHEAD: usize = 64 << 10;
 
 /// Why there is no connection any more, or none yet.
 #[derive(Debug, thiserror::Error)]
@@ -27,17 +28,18 @@ pub(super) enum LinkError {
     Io(#[from] io::Error),
     #[error("its address cannot be used: {0}")]
     Address(String),
-    #[error("it does not answer within {TIMEOUT:?}")]
-    Timeout,
+    #[error("it does not answer within {0:?} (`redis.timeout_ms`)")]
+    Timeout(Duration),
     #[error("it refused {command}: {why}")]
     Refused { command: &'static str, why: String },
     #[error(transparent)]
     Malformed(#[from] Malformed),
 }
 
-impl From<time::error::Elapsed> for LinkError {
-    fn from(_: time::error::Elapsed) -> Self {
-        Self::Timeout
+impl LinkError {
+    /// Whether Redis is connected and does not answer. Nothing is gained by waiting for it.
+    pub(super) fn is_timeout(&self) -> bool {
+        matches!(self, Self::Timeout(_))
     }
 }
 
@@ -46,18 +48,36 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// A connection that has been let in.
+///
+/// A Redis that hangs is noticed within the configured timeout, whatever it was asked: a connection that was silent for a quarter of it is pinged,
+/// and the answer may take the rest.
 pub(super) struct Connection {
     stream: Box<dyn Stream>,
+    timeout: Duration,
+    /// The most bytes of a frame. A longer one is dropped as it arrives.
+    max_frame_bytes: usize,
     input: BytesMut,
+    /// The bytes of a frame over the bound that have not arrived yet.
+    to_skip: usize,
     output: Vec<u8>,
 }
 
 impl Connection {
     /// Connects and introduces itself.
     pub(super) async fn open(config: &config::Redis) -> Result<Self, LinkError> {
+        within(config.timeout, config.timeout, Self::introduced(config)).await
+    }
+
+    async fn introduced(config: &config::Redis) -> Result<Self, LinkError> {
         let info = config.url.as_str().into_connection_info().map_err(|error| LinkError::Address(error.to_string()))?;
-        let stream = time::timeout(TIMEOUT, connect(info.addr())).await??;
-        let mut connection = Self { stream, input: BytesMut::new(), output: Vec::new() };
+        let mut connection = Self {
+            stream: connect(info.addr()).await?,
+            timeout: config.timeout,
+            max_frame_bytes: config.max_message_bytes + FRAME_OVERHEAD,
+            input: BytesMut::new(),
+            to_skip: 0,
+            output: Vec::new(),
+        };
         let user = info.redis_settings().username().unwrap_or("default");
         match config.password.as_deref().or(info.redis_settings().password()) {
             Some(password) => connection.command(&[b"HELLO", b"3", b"AUTH", user.as_bytes(), password.as_bytes()]),
@@ -66,6 +86,21 @@ impl Connection {
         connection.ask("HELLO 3").await?;
         connection.ping().await?;
         Ok(connection)
+    }
+
+    /// How long the connection may be silent before it is pinged.
+    pub(super) fn max_silence(&self) -> Duration {
+        self.timeout / 4
+    }
+
+    /// How long the answer to a ping may take.
+    pub(super) fn ping_timeout(&self) -> Duration {
+        self.timeout - self.max_silence()
+    }
+
+    /// What it means that there was no answer in time.
+    pub(super) fn timed_out(&self) -> LinkError {
+        LinkError::Timeout(self.timeout)
     }
 
     /// Queues a command.
@@ -81,30 +116,30 @@ impl Connection {
 
     /// Writes what is queued.
     pub(super) async fn flush(&mut self) -> Result<(), LinkError> {
-        time::timeout(TIMEOUT, self.stream.write_all(&self.output)).await??;
-        time::timeout(TIMEOUT, self.stream.flush()).await??;
-        self.output.clear();
+        let Self { stream, output, timeout, .. } = self;
+        let write = async {
+            stream.write_all(output).await?;
+            Ok(stream.flush().await?)
+        };
+        within(*timeout, *timeout, write).await?;
+        output.clear();
         // What a large message took is given back.
-        self.output.shrink_to(2 * CHUNK);
+        output.shrink_to(2 * CHUNK);
         Ok(())
     }
 
-    /// Waits for frames and hands all that are whole over. Nothing is lost where this is given up half-way.
-    pub(super) async fn frames(&mut self, mut each: impl FnMut(Frame<'_>)) -> Result<(), LinkError> {
+    /// Waits for frames and hands over all that are whole. Cancel-safe.
+    ///
+    /// Returns how many frames were dropped since they are over the bound.
+    pub(super) async fn frames(&mut self, mut each: impl FnMut(Frame<'_>)) -> Result<usize, LinkError> {
         loop {
-            let mut read = 0;
-            while let Some((frame, len)) = resp::parse(&self.input[read..])? {
-                each(frame);
-                read += len;
+            let (read, dropped) = self.parse(&mut each)?;
+            if read > 0 || dropped > 0 {
+                return Ok(dropped);
             }
-            self.input.advance(read);
-            if read > 0 {
-                return Ok(());
-            }
-            if self.input.is_empty() {
+            if self.input.is_empty() && self.input.capacity() > 2 * CHUNK {
                 // What a large message took is given back.
-                self.input =
-                    if self.input.capacity() > 2 * CHUNK { BytesMut::new() } else { std::mem::take(&mut self.input) };
+                self.input = BytesMut::new();
             }
             self.input.reserve(CHUNK);
             if self.stream.read_buf(&mut self.input).await? == 0 {
@@ -113,15 +148,41 @@ impl Connection {
         }
     }
 
+    /// Hands over the frames that are whole. Returns how many bytes they have, and how many frames were dropped.
+    fn parse(&mut self, each: &mut impl FnMut(Frame<'_>)) -> Result<(usize, usize), LinkError> {
+        let skipped = self.to_skip.min(self.input.len());
+        self.input.advance(skipped);
+        self.to_skip -= skipped;
+        let mut read = 0;
+        let missing = loop {
+            match resp::parse(&self.input[read..])? {
+                Parsed::Whole(frame, len) => {
+                    each(frame);
+                    read += len;
+                }
+                Parsed::Partial { missing } => break missing,
+            }
+        };
+        self.input.advance(read);
+        if self.input.len() + missing <= self.max_frame_bytes {
+            return Ok((read, 0));
+        }
+        // A message is the last string of its frame, so what is missing of the string is missing of the frame.
+        self.to_skip = missing;
+        self.input = BytesMut::new();
+        Ok((read, 1))
+    }
+
     /// The same, but not for longer than Redis may take to answer.
     pub(super) async fn answers(&mut self, each: impl FnMut(Frame<'_>)) -> Result<(), LinkError> {
-        time::timeout(TIMEOUT, self.frames(each)).await?
+        let timeout = self.timeout;
+        within(timeout, timeout, self.frames(each)).await.map(drop)
     }
 
     /// Whether it still answers. Nothing else may be under way.
     pub(super) async fn ping(&mut self) -> Result<(), LinkError> {
         self.command(&[b"PING"]);
-        self.ask("PING").await
+        within(self.ping_timeout(), self.timeout, self.ask("PING")).await
     }
 
     async fn ask(&mut self, command: &'static str) -> Result<(), LinkError> {
@@ -129,12 +190,26 @@ impl Connection {
         let mut refused = None;
         self.answers(|frame| {
             if let Frame::Error(why) = frame {
-                refused = Some(String::from_utf8_lossy(why).into_owned());
+                refused = Some(shown(why));
             }
         })
         .await?;
         refused.map_or(Ok(()), |why| Err(LinkError::Refused { command, why }))
     }
+}
+
+/// What Redis says of an error, fit for a log line.
+pub(super) fn shown(error: &[u8]) -> String {
+    text::bounded(String::from_utf8_lossy(error))
+}
+
+/// Waits for an outcome until `bound`. The error names the configured `timeout` that the bound is a part of.
+async fn within<T>(
+    bound: Duration,
+    timeout: Duration,
+    outcome: impl Future<Output = Result<T, LinkError>>,
+) -> Result<T, LinkError> {
+    time::timeout(bound, outcome).await.unwrap_or(Err(LinkError::Timeout(timeout)))
 }
 
 async fn connect(address: &ConnectionAddr) -> Result<Box<dyn Stream>, LinkError> {
@@ -157,7 +232,7 @@ async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Trusts whom the system trusts.
+/// Trusts the certificate authorities that the system trusts.
 fn tls() -> Result<TlsConnector, LinkError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

@@ -3,12 +3,16 @@
 
 use std::str;
 
-/// The longest string that Redis ever sends (`proto-max-bulk-len`).
+/// The longest string that Redis ever sends, in bytes (`proto-max-bulk-len`).
 const LONGEST: usize = 512 << 20;
-/// Elements of an aggregate; those that a gateway gets have a few.
+/// The longest line in bytes.
+const LONGEST_LINE: usize = 64 << 10;
+/// The most elements of an aggregate. Those that a gateway gets have a few.
 const MOST: usize = 1 << 16;
-/// Aggregates within aggregates.
+/// The deepest nesting of aggregates.
 const DEEPEST: usize = 8;
+/// The end of a line and of a string.
+const END: &[u8] = b"\r\n";
 
 /// What Redis says.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,76 +62,88 @@ fn length(out: &mut Vec<u8>, kind: u8, length: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The frame at the beginning of `input` and its length in bytes; nothing while it is not whole.
-pub(super) fn parse(input: &[u8]) -> Result<Option<(Frame<'_>, usize)>, Malformed> {
-    let mut rest = input;
-    let frame = frame(&mut rest, DEEPEST)?;
-    Ok(frame.map(|frame| (frame, input.len() - rest.len())))
+/// What is at the beginning of some input.
+#[derive(Debug, PartialEq)]
+pub(super) enum Parsed<'a> {
+    /// A frame and its length in bytes.
+    Whole(Frame<'a>, usize),
+    /// The beginning of a frame, of which at least so many bytes are missing.
+    Partial { missing: usize },
 }
 
-fn frame<'a>(rest: &mut &'a [u8], depth: usize) -> Result<Option<Frame<'a>>, Malformed> {
-    let Some(line) = line(rest)? else { return Ok(None) };
-    let Some((kind, head)) = line.split_first() else { return Err(Malformed("an empty line")) };
-    Ok(Some(match kind {
+/// Parses the frame at the beginning of `input`.
+pub(super) fn parse(input: &[u8]) -> Result<Parsed<'_>, Malformed> {
+    let mut rest = input;
+    match frame(&mut rest, DEEPEST) {
+        Ok(frame) => Ok(Parsed::Whole(frame, input.len() - rest.len())),
+        Err(Stop::Missing(missing)) => Ok(Parsed::Partial { missing }),
+        Err(Stop::Malformed(malformed)) => Err(malformed),
+    }
+}
+
+/// Why parsing stops before the end of a frame.
+enum Stop {
+    /// At least so many bytes have not arrived yet.
+    Missing(usize),
+    Malformed(Malformed),
+}
+
+fn malformed(why: &'static str) -> Stop {
+    Stop::Malformed(Malformed(why))
+}
+
+fn frame<'a>(rest: &mut &'a [u8], depth: usize) -> Result<Frame<'a>, Stop> {
+    let (kind, head) = line(rest)?.split_first().ok_or(malformed("an empty line"))?;
+    Ok(match kind {
         b'+' | b',' | b'(' | b'#' => Frame::Text(head),
         b'-' => Frame::Error(head),
         b':' => Frame::Integer(number(head)?),
         b'_' => Frame::Null,
         b'$' | b'*' if head == b"-1" => Frame::Null,
-        b'$' | b'=' | b'!' => {
-            let Some(text) = text(rest, at_most(head, LONGEST)?)? else { return Ok(None) };
-            if *kind == b'!' { Frame::Error(text) } else { Frame::Text(text) }
-        }
-        b'*' | b'~' | b'>' | b'%' => {
-            let each = if *kind == b'%' { 2 } else { 1 };
-            let Some(depth) = depth.checked_sub(1) else { return Err(Malformed("aggregates within aggregates")) };
-            let Some(list) = list(rest, each * at_most(head, MOST)?, depth)? else { return Ok(None) };
-            if *kind == b'>' { Frame::Push(list) } else { Frame::List(list) }
-        }
-        _ => return Err(Malformed("an unknown type")),
-    }))
+        b'$' | b'=' => Frame::Text(text(rest, at_most(head, LONGEST)?)?),
+        b'!' => Frame::Error(text(rest, at_most(head, LONGEST)?)?),
+        b'*' | b'~' => Frame::List(list(rest, at_most(head, MOST)?, depth)?),
+        b'%' => Frame::List(list(rest, 2 * at_most(head, MOST)?, depth)?),
+        b'>' => Frame::Push(list(rest, at_most(head, MOST)?, depth)?),
+        _ => return Err(malformed("an unknown type")),
+    })
 }
 
-fn list<'a>(rest: &mut &'a [u8], len: usize, depth: usize) -> Result<Option<Vec<Frame<'a>>>, Malformed> {
+fn list<'a>(rest: &mut &'a [u8], len: usize, depth: usize) -> Result<Vec<Frame<'a>>, Stop> {
+    let depth = depth.checked_sub(1).ok_or(malformed("aggregates within aggregates"))?;
     // What was announced takes memory when it is there.
     let mut list = Vec::with_capacity(len.min(4));
     for _ in 0..len {
-        let Some(frame) = frame(rest, depth)? else { return Ok(None) };
-        list.push(frame);
+        list.push(frame(rest, depth)?);
     }
-    Ok(Some(list))
+    Ok(list)
 }
 
-fn text<'a>(rest: &mut &'a [u8], len: usize) -> Result<Option<&'a [u8]>, Malformed> {
-    let Some((text, after)) = rest.split_at_checked(len) else { return Ok(None) };
-    let Some((end, after)) = after.split_first_chunk() else { return Ok(None) };
-    if end != b"\r\n" {
-        return Err(Malformed("a string without an end"));
-    }
+fn text<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], Stop> {
+    let whole = len + END.len();
+    let (text, after) = rest.split_at_checked(whole).ok_or_else(|| Stop::Missing(whole - rest.len()))?;
     *rest = after;
-    Ok(Some(text))
+    text.strip_suffix(END).ok_or(malformed("a string without an end"))
 }
 
 /// Without the end of the line.
-fn line<'a>(rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Malformed> {
+fn line<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Stop> {
     let Some(at) = rest.iter().position(|byte| *byte == b'\n') else {
         // The longest line is that of an error.
-        return if rest.len() > LONGEST_LINE { Err(Malformed("a line without an end")) } else { Ok(None) };
+        return Err(if rest.len() > LONGEST_LINE { malformed("a line without an end") } else { Stop::Missing(1) });
     };
     let (line, after) = rest.split_at(at + 1);
     *rest = after;
-    line.strip_suffix(b"\r\n").map(Some).ok_or(Malformed("a line without an end"))
+    line.strip_suffix(END).ok_or(malformed("a line without an end"))
 }
 
-const LONGEST_LINE: usize = 64 << 10;
-
-fn at_most(digits: &[u8], most: usize) -> Result<usize, Malformed> {
+fn at_most(digits: &[u8], most: usize) -> Result<usize, Stop> {
     let length = usize::try_from(number(digits)?).ok().filter(|length| *length <= most);
-    length.ok_or(Malformed("a length out of bounds"))
+    length.ok_or(malformed("a length out of bounds"))
 }
 
-fn number(digits: &[u8]) -> Result<i64, Malformed> {
-    str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(Malformed("not a number"))
+fn number(digits: &[u8]) -> Result<i64, Stop> {
+    str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(malformed("not a number"))
 }
 
 #[cfg(test)]
@@ -149,9 +165,10 @@ mod tests {
     fn check(input: &[u8], frame: &Frame<'_>) {
         let mut more = input.to_vec();
         more.extend_from_slice(b":1\r\n");
-        assert_eq!(parse(&more), Ok(Some((frame.clone(), input.len()))));
+        assert_eq!(parse(&more), Ok(Parsed::Whole(frame.clone(), input.len())));
         for len in 0..input.len() {
-            assert_eq!(parse(&input[..len]), Ok(None), "{len} bytes of it");
+            let Ok(Parsed::Partial { missing }) = parse(&input[..len]) else { panic!("whole with {len} bytes of it") };
+            assert!((1..=input.len() - len).contains(&missing), "{missing} are missing behind {len} bytes");
         }
     }
 
@@ -185,11 +202,18 @@ mod tests {
         refused(&b"*1\r\n".repeat(DEEPEST + 1), "aggregates within aggregates");
     }
 
+    #[test]
+    fn the_bytes_of_a_string_are_known_to_be_missing_from_its_length_on() {
+        assert_eq!(parse(b">3\r\n$7\r\nmessage\r\n$1\r\nt\r\n$1000\r\nxyz"), Ok(Parsed::Partial { missing: 999 }));
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_a_frame_or_an_error_or_not_whole(bytes: Vec<u8>) {
-            if let Ok(Some((_, len))) = parse(&bytes) {
-                prop_assert!((3..=bytes.len()).contains(&len));
+            match parse(&bytes) {
+                Ok(Parsed::Whole(_, len)) => prop_assert!((3..=bytes.len()).contains(&len)),
+                Ok(Parsed::Partial { missing }) => prop_assert!(missing > 0),
+                Err(_) => {}
             }
         }
 
@@ -199,7 +223,7 @@ mod tests {
             let mut out = Vec::new();
             command(&mut out, &parts);
             let list = Frame::List(parts.into_iter().map(Frame::Text).collect());
-            prop_assert_eq!(parse(&out), Ok(Some((list, out.len()))));
+            prop_assert_eq!(parse(&out), Ok(Parsed::Whole(list, out.len())));
         }
     }
 }

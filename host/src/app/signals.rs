@@ -1,0 +1,77 @@
+//! SIGTERM and SIGINT, and the deadline by which the process ends.
+//!
+//! On a thread of its own with a runtime of its own: a process whose other threads are all busy, or stuck, still hears a signal and still ends.
+
+use std::{future::pending, io, process, sync::mpsc, thread, time::Duration};
+use tokio::{
+    runtime,
+    signal::unix::{Signal, SignalKind, signal},
+    time,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long the last log line may take, since the log may be what is stuck.
+const LAST_LINE: Duration = Duration::from_millis(100);
+
+/// The exit code of a process that did not stop in time.
+const TOO_LATE: i32 = 1;
+
+/// Cancels `stop` at the first signal. From then on, or once something else has cancelled it, the process ends at a second signal, with 128 and the
+/// signal's number as a shell would, and at the latest after `bound`.
+///
+/// # Errors
+/// Those of the system, which may refuse a thread or a signal.
+pub(super) fn listen(stop: CancellationToken, bound: Duration) -> io::Result<()> {
+    let (started, outcome) = mpsc::channel();
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let listening = runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+            let signals = runtime.block_on(async { Signals::new() })?;
+            Ok((runtime, signals))
+        });
+        match listening {
+            Ok((runtime, signals)) => {
+                let _ = started.send(Ok(()));
+                runtime.block_on(end_the_process(signals, stop, bound));
+            }
+            Err(error) => drop(started.send(Err(error))),
+        }
+    })?;
+    outcome.recv().unwrap_or_else(|gone| Err(io::Error::other(gone)))
+}
+
+async fn end_the_process(mut signals: Signals, stop: CancellationToken, bound: Duration) {
+    tokio::select! {
+        _ = signals.next() => stop.cancel(),
+        () = stop.cancelled() => {}
+    }
+    tokio::select! {
+        (name, code) = signals.next() => exit(code, format!("{name} while the gateway stops: the process ends at once")),
+        () = time::sleep(bound) => exit(TOO_LATE, format!("the gateway did not stop within {bound:?}: the process ends")),
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The next signal's name, and the exit code that stands for it.
+    async fn next(&mut self) -> (&'static str, i32) {
+        tokio::select! {
+            Some(()) = self.terminate.recv() => ("SIGTERM", 128 + SignalKind::terminate().as_raw_value()),
+            Some(()) = self.interrupt.recv() => ("SIGINT", 128 + SignalKind::interrupt().as_raw_value()),
+            else => pending().await
+        }
+    }
+}
+
+fn exit(code: i32, why: String) -> ! {
+    thread::spawn(move || tracing::error!("{why}"));
+    thread::sleep(LAST_LINE);
+    process::exit(code)
+}

@@ -1,0 +1,164 @@
+//! The directory in which compiled code is kept from one start to the next, so that a plugin of 20 MB serves within a second.
+//!
+//! What is found there is run, so only this user may be able to write to it.
+
+use rustix::process::geteuid;
+use std::{
+    env, fs, io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+/// What is kept at most. Compiled code, compressed, is about as large as the component.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// A file that is being written is left alone for so long.
+const MAX_WRITE: Duration = Duration::from_secs(600);
+
+/// The mark in the name of a file that is being written.
+const UNFINISHED: &str = "wip-";
+
+/// A directory for compiled code.
+#[derive(Debug)]
+pub struct CacheDirectory {
+    path: PathBuf,
+    /// It goes with this process.
+    temporary: bool,
+}
+
+impl CacheDirectory {
+    /// Opens the directory that is wanted, or that which the system has for this user. If neither can be used, makes one that
+    /// lives as long as this process, and says so.
+    ///
+    /// # Errors
+    /// Where not even that can be made.
+    pub fn open(wanted: Option<&Path>) -> io::Result<Self> {
+        let path = wanted.map(std::path::absolute).transpose()?.or_else(of_user);
+        let why = match path.as_deref().map(|path| private(path).map(|()| path.to_owned())) {
+            Some(Ok(path)) => return Ok(Self { path, temporary: false }),
+            Some(Err(error)) => error.to_string(),
+            None => "the environment has neither XDG_CACHE_HOME nor HOME".to_owned(),
+        };
+        let path_of_process = env::temp_dir().join(format!("gateway-{:016x}", rand::random::<u64>()));
+        fs::DirBuilder::new().mode(0o700).create(&path_of_process)?;
+        let cache = path.unwrap_or_default();
+        tracing::warn!(
+            cache = %cache.display(),
+            "compiled code cannot be kept for the next start: {why}; set plugins.cache_directory to a directory that \
+             only this user can write to"
+        );
+        Ok(Self { path: path_of_process, temporary: true })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes what was written longest ago until the rest is within the bound.
+    pub fn sweep(&self) {
+        if let Err(error) = sweep(&self.path, MAX_BYTES, SystemTime::now()) {
+            tracing::debug!(%error, cache = %self.path.display(), "the cache of compiled code cannot be swept");
+        }
+    }
+}
+
+impl Drop for CacheDirectory {
+    fn drop(&mut self) {
+        if self.temporary {
+            // What is left is in the system's directory for temporary files.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+fn of_user() -> Option<PathBuf> {
+    let absolute = |key| env::var_os(key).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))?;
+    Some(cache.join("gateway"))
+}
+
+/// Makes the directory if it is not there, and checks that nobody else can write to it.
+fn private(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let meta = fs::metadata(path)?;
+    if meta.uid() != geteuid().as_raw() || meta.mode() & 0o022 != 0 {
+        return Err(io::Error::other("other users can write to it"));
+    }
+    let probe = path.join(format!(".probe-{:016x}", rand::random::<u64>()));
+    fs::File::create_new(&probe)?;
+    fs::remove_file(probe)
+}
+
+fn sweep(directory: &Path, max_bytes: u64, now: SystemTime) -> io::Result<()> {
+    let mut files = Vec::new();
+    list(directory, &mut files)?;
+    files.sort_by_key(|(written, ..)| std::cmp::Reverse(*written));
+    let mut kept = 0;
+    for (written, bytes, path) in files {
+        let unfinished = path.extension().is_some_and(|end| end.to_string_lossy().starts_with(UNFINISHED));
+        let abandoned = unfinished && now.duration_since(written).is_ok_and(|age| age > MAX_WRITE);
+        kept += bytes;
+        if abandoned || (kept > max_bytes && !unfinished) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn list(directory: &Path, files: &mut Vec<(SystemTime, u64, PathBuf)>) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let meta = entry.metadata()?;
+        if meta.is_dir() {
+            list(&entry.path(), files)?;
+        } else {
+            files.push((meta.modified()?, meta.len(), entry.path()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn what_was_written_longest_ago_goes_first_and_what_is_being_written_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        fs::create_dir(folder.path().join("modules")).unwrap();
+        let put = |name: &str, age: u64| {
+            let path = folder.path().join("modules").join(name);
+            fs::write(&path, [0; 10]).unwrap();
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(now - Duration::from_secs(age)).unwrap();
+        };
+        for (name, age) in [("new", 1), ("older", 5), ("oldest", 9), ("a.wip-x", 2), ("b.wip-x", 601)] {
+            put(name, age);
+        }
+        sweep(folder.path(), 30, now).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(folder.path().join("modules")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["a.wip-x", "new", "older"]);
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        let opened = CacheDirectory::open(Some(&cache)).unwrap();
+        assert_eq!((opened.path(), fs::metadata(&cache).unwrap().mode() & 0o777), (cache.as_path(), 0o700));
+        fs::set_permissions(&cache, fs::Permissions::from_mode(0o770)).unwrap();
+        let other = CacheDirectory::open(Some(&cache)).unwrap();
+        let path = other.path().to_owned();
+        assert!(path != cache && path.is_dir(), "{}", path.display());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        drop(other);
+        assert!(!path.exists());
+    }
+}

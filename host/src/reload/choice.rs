@@ -1,0 +1,118 @@
+//! Which plugins serve, of those that are fit: each name and each route is one plugin's.
+
+use crate::{plugin::Plugin, reload::entry::Entry, telemetry::metrics::Metrics};
+use std::sync::Arc;
+
+/// What one file is to serve with.
+pub(super) struct Choice<'a> {
+    name: String,
+    file: &'a mut Entry,
+    pub(super) plugin: Option<Arc<Plugin>>,
+    conflict: Option<String>,
+}
+
+impl<'a> Choice<'a> {
+    pub(super) fn new(name: String, file: &'a mut Entry) -> Self {
+        let plugin = file.fit.clone();
+        Self { name, file, plugin, conflict: None }
+    }
+
+    /// From the newest version to the one in use, and from that to none.
+    fn step_back(&mut self, why: String) {
+        let last = self.file.serving.clone();
+        let same = |last: &Arc<Plugin>| self.plugin.as_ref().is_some_and(|plugin| Arc::ptr_eq(plugin, last));
+        self.plugin = last.filter(|last| !same(last));
+        self.conflict.get_or_insert(why);
+    }
+
+    /// Whether what serves from the file holds this.
+    fn holds(&self, name: &str, route: Option<u8>) -> bool {
+        let holds =
+            |last: &Arc<Plugin>| &**last.name() == name || route.is_some_and(|route| last.routes().contains(&route));
+        self.file.serving.as_ref().is_some_and(holds)
+    }
+
+    /// Makes the choice the file's own. What is new in it is to be told once it serves.
+    ///
+    /// While other files are still being loaded (`final_word` is false), a conflict may be over in a moment, since two plugins may
+    /// exchange their routes. It is not told yet.
+    pub(super) fn settle(&mut self, final_word: bool, metrics: &Metrics) -> Option<News> {
+        if final_word || self.conflict.is_none() {
+            if let Some(why) = &self.conflict
+                && self.file.conflict != self.conflict
+            {
+                metrics.reloaded(self.file.fit.as_ref().map_or("", |fit| fit.name()), "rejected");
+                tracing::error!(file = self.name, keeps = self.plugin.is_some(), "plugin rejected: {why}");
+            }
+            self.file.conflict = self.conflict.take();
+        }
+        let last = std::mem::replace(&mut self.file.serving, self.plugin.clone());
+        let plugin = self.plugin.clone()?;
+        self.file.of_start = false;
+        let same = last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &plugin));
+        (!same).then(|| News { file: self.name.clone(), plugin, swapped: last.is_some() })
+    }
+}
+
+/// Lets files step back until no two claim the same.
+pub(super) fn resolve(chosen: &mut [Choice]) {
+    while let Some((loser, why)) = first_conflict(chosen) {
+        chosen[loser].step_back(why);
+    }
+}
+
+/// Two plugins that claim the same, of which the one that does not hold it has to step back: its place, and why.
+fn first_conflict(chosen: &[Choice]) -> Option<(usize, String)> {
+    for (i, a) in chosen.iter().enumerate() {
+        for (j, b) in chosen.iter().enumerate().skip(i + 1) {
+            let (Some(x), Some(y)) = (&a.plugin, &b.plugin) else { continue };
+            let route = x.routes().iter().copied().find(|route| y.routes().contains(route));
+            if x.name() != y.name() && route.is_none() {
+                continue;
+            }
+            let name = if x.name() == y.name() { x.name() } else { "" };
+            let (loser, winner) = if b.holds(name, route) && !a.holds(name, route) { (i, y) } else { (j, x) };
+            return Some((loser, told(route.filter(|_| name.is_empty()), winner)));
+        }
+    }
+    None
+}
+
+fn told(route: Option<u8>, winner: &Plugin) -> String {
+    let name = winner.name();
+    match route {
+        None => format!("another file is plugin `{name}` already: take one of the two away"),
+        Some(route) => format!(
+            "it claims route 0x{route:02x}, which plugin `{name}` serves: give one of them another in \
+             plugins.settings.NAME.routes"
+        ),
+    }
+}
+
+/// What is to serve.
+pub struct Assembly {
+    /// All of it.
+    pub plugins: Vec<Arc<Plugin>>,
+    /// What did not serve before.
+    pub news: Vec<News>,
+}
+
+/// A plugin that was put to use.
+pub struct News {
+    file: String,
+    plugin: Arc<Plugin>,
+    swapped: bool,
+}
+
+impl News {
+    /// Counts it and logs it.
+    pub fn tell(&self, metrics: &Metrics) {
+        let Self { file, plugin, swapped } = self;
+        plugin.put_to_use();
+        let (outcome, what) = if *swapped { ("swapped", "plugin swapped") } else { ("loaded", "plugin loaded") };
+        metrics.reloaded(plugin.name(), outcome);
+        let (name, version) = (&**plugin.name(), plugin.version());
+        let (routes, topics) = (plugin.routes(), &plugin.topics);
+        tracing::info!(file, plugin = name, version, ?routes, ?topics, "{what}");
+    }
+}

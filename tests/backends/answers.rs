@@ -1,0 +1,158 @@
+//! No answer is lost unseen: nothing is published while the gateway does not hear what a backend would answer, and a request that no backend hears
+//! is refused.
+
+use super::{BROADCAST, CHAT, REQUESTS, assert_pushed, connected, response};
+use chat_proto::chat::ChatRequest;
+use gateway_tests::{Client, DEMO_CHAT, Gateway, Proxy, Redis, Setup, Subscription, chat_request, dist, put};
+use prost::Message;
+use std::{fs, time::Duration};
+use tokio::time;
+
+/// How many requests are made while answers cannot arrive.
+const REQUESTS_MADE: u32 = 100;
+
+/// How long the subscription is held. Not for luck: a gateway that published too early would do it within this time.
+const HELD: Duration = Duration::from_millis(500);
+
+const UNAVAILABLE: &str = "gateway_routing_errors_total{reason=\"unavailable\"}";
+const UNHEARD: &str = "gateway_bus_unheard_total";
+
+fn request(number: u32) -> Vec<u8> {
+    chat_request("mmo", 7, &number.to_string())
+}
+
+fn answer(number: u32) -> Vec<u8> {
+    response(7, "", number.into())
+}
+
+/// A backend that answers each request.
+async fn backend(redis: &Redis, mut heard: Subscription) {
+    let mut connection = redis.connection().await;
+    tokio::spawn(async move {
+        loop {
+            let request = ChatRequest::decode(&heard.next().await[..]).unwrap();
+            let number = request.content.parse().unwrap();
+            redis::cmd("PUBLISH").arg(BROADCAST).arg(answer(number)).exec_async(&mut connection).await.unwrap();
+        }
+    });
+}
+
+/// A gateway behind the proxy, and a client of user 7 whose requests may be answered from now on.
+async fn stage(proxy: &Proxy) -> (Gateway, Client) {
+    let gateway = connected(proxy.setup()).await;
+    let client = gateway.client_of(7).await;
+    gateway.metric_is("gateway_bus_published_total", 1.0).await;
+    (gateway, client)
+}
+
+async fn makes_requests(client: &mut Client) {
+    for number in 1..=REQUESTS_MADE {
+        client.send(CHAT, &request(number)).await;
+    }
+}
+
+/// Each request was published once and in order, and its answer arrives.
+async fn all_are_answered(gateway: &Gateway, client: &mut Client) {
+    for number in 1..=REQUESTS_MADE {
+        assert_pushed(client, number, &answer(number)).await;
+    }
+    client.assert_alive().await;
+    assert_eq!(gateway.metric(UNAVAILABLE).await, f64::from(client.unheard));
+}
+
+#[tokio::test]
+async fn after_a_restart_of_redis_nothing_is_published_before_the_subscriptions_are_confirmed() {
+    let mut redis = Redis::start().await;
+    let proxy = Proxy::start(&redis).await;
+    let (gateway, mut client) = stage(&proxy).await;
+    redis.kill().await;
+    gateway.metric_is("gateway_bus_connected", 0.0).await;
+    makes_requests(&mut client).await;
+    client.assert_alive().await;
+
+    proxy.hold_subscriptions();
+    gateway.signal("STOP").await;
+    redis.restart().await;
+    backend(&redis, redis.subscribe(REQUESTS).await).await;
+    gateway.signal("CONT").await;
+    proxy.holds_a_subscription().await;
+    time::sleep(HELD).await;
+    assert_eq!(gateway.metric("gateway_bus_published_total").await, 1.0);
+    proxy.release();
+    all_are_answered(&gateway, &mut client).await;
+}
+
+#[tokio::test]
+async fn while_the_subscribing_connection_alone_is_broken_nothing_is_published() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::start(&redis).await;
+    let (gateway, mut client) = stage(&proxy).await;
+    backend(&redis, redis.subscribe(REQUESTS).await).await;
+    proxy.hold_subscriptions();
+    proxy.cut_subscribers();
+    proxy.holds_a_subscription().await;
+    gateway.metric_is("gateway_bus_connected", 0.0).await;
+    makes_requests(&mut client).await;
+    time::sleep(HELD).await;
+    assert_eq!(gateway.metric("gateway_bus_published_total").await, 1.0);
+    proxy.release();
+    all_are_answered(&gateway, &mut client).await;
+}
+
+#[tokio::test]
+async fn what_a_new_plugin_publishes_waits_until_its_topics_are_subscribed_to() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::start(&redis).await;
+    let gateway = connected(Setup { plugins: vec!["system"], ..proxy.setup() }).await;
+    backend(&redis, redis.subscribe(REQUESTS).await).await;
+    let mut client = gateway.client().await;
+    proxy.hold_subscriptions();
+    put(&gateway.plugin("chat"), &fs::read(dist("chat")).unwrap());
+    proxy.holds_a_subscription().await;
+    gateway.metric_is("gateway_plugin_generation{plugin=\"chat\"}", 1.0).await;
+    makes_requests(&mut client).await;
+    client.assert_alive().await;
+    time::sleep(HELD).await;
+    assert_eq!(gateway.metric("gateway_bus_published_total").await, 0.0);
+    proxy.release();
+    all_are_answered(&gateway, &mut client).await;
+}
+
+/// A request that nobody hears, among others that are served.
+async fn is_told_that_nobody_listens(gateway: &Gateway, client: &mut Client) {
+    let seq = client.send(CHAT, &request(1)).await;
+    let reply = client.receive_any().await;
+    assert_eq!((reply.seq, reply.route, reply.flags, reply.status), (seq, CHAT, 1, 5), "{reply:?}");
+    assert_eq!(reply.text(), "no backend listens on game:request:mmo");
+    client.assert_alive().await;
+    gateway.metric_is(UNHEARD, 1.0).await;
+    assert_eq!(gateway.metric(UNAVAILABLE).await, 1.0);
+    assert_eq!(gateway.metric("gateway_bus_published_total").await, 1.0);
+    assert_eq!(gateway.metric("gateway_messages_dropped_total{reason=\"bus_unavailable\"}").await, 0.0);
+    let line = gateway.logged("publish refused").await;
+    assert_eq!(line["fields"]["topic"], REQUESTS, "{line}");
+}
+
+#[tokio::test]
+async fn a_request_that_no_backend_on_redis_hears_gets_status_5_and_the_topic() {
+    let redis = Redis::start().await;
+    let gateway = connected(Setup::redis(&redis)).await;
+    let mut client = gateway.client().await;
+    is_told_that_nobody_listens(&gateway, &mut client).await;
+    backend(&redis, redis.subscribe(REQUESTS).await).await;
+    client.send(CHAT, &request(2)).await;
+    assert_pushed(&mut client, 1, &answer(2)).await;
+    assert_eq!(gateway.metric(UNHEARD).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_request_that_no_plugin_on_the_embedded_bus_hears_gets_status_5_and_the_topic() {
+    let gateway = connected(Setup::default()).await;
+    let mut client = gateway.client().await;
+    is_told_that_nobody_listens(&gateway, &mut client).await;
+    put(&gateway.plugin(DEMO_CHAT), &fs::read(dist(DEMO_CHAT)).unwrap());
+    gateway.metric_is(&format!("gateway_plugin_generation{{plugin=\"{DEMO_CHAT}\"}}"), 1.0).await;
+    client.send(CHAT, &request(2)).await;
+    assert_eq!(client.receive_any().await.flags, 0, "the answer is a push");
+    assert_eq!(gateway.metric(UNHEARD).await, 1.0);
+}

@@ -1,0 +1,139 @@
+//! A Redis that hangs, that breaks off again and again, that refuses, or that brings what is too large: how soon that is seen, and what it costs.
+
+use super::{BROADCAST, CHAT, REQUESTS, assert_pushed, broadcast, connected, stage};
+use gateway_tests::{Gateway, Redis, Setup, chat_request, eventually};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
+
+/// The default of `redis.timeout_ms`, and as much again and a half for a machine that is busy.
+const SOON: Duration = Duration::from_millis(2000 + 2500);
+
+/// A gateway on the server at this port.
+fn on(port: u16) -> Setup {
+    Setup { yaml: format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{port}\" }}"), ..Setup::default() }
+}
+
+#[tokio::test]
+async fn requests_to_a_redis_that_hangs_are_answered_within_the_timeout() {
+    let (redis, gateway) = stage().await;
+    let _backend = redis.subscribe(REQUESTS).await;
+    let mut client = gateway.client().await;
+    redis.signal("STOP").await;
+    for round in 0..3 {
+        // The first is under way when the connection is given up, and the others are refused while there is none.
+        let began = Instant::now();
+        let reply = client.request(CHAT, &chat_request("mmo", 7, "hi")).await;
+        assert_eq!(reply.status, 5, "{reply:?}");
+        assert!(began.elapsed() < SOON, "round {round}: {:?}", began.elapsed());
+    }
+    redis.signal("CONT").await;
+    gateway.metric_is("gateway_bus_connected", 1.0).await;
+}
+
+#[tokio::test]
+async fn readiness_is_red_within_the_timeout_when_redis_hangs() {
+    let (redis, gateway) = stage().await;
+    assert_eq!(gateway.get("/readyz").await.0, 200);
+    redis.signal("STOP").await;
+    let began = Instant::now();
+    let report = eventually("/readyz 503", || async {
+        let (status, report) = gateway.get("/readyz").await;
+        (status == 503).then_some(report)
+    })
+    .await;
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    assert!(report.contains("it does not answer within 2s (`redis.timeout_ms`)"), "{report}");
+    redis.signal("CONT").await;
+    gateway.metric_is("gateway_bus_connected", 1.0).await;
+}
+
+/// A server that lets every connection in, and breaks off when it is asked for more than a greeting.
+async fn breaks_off(listener: TcpListener, connections: Arc<AtomicUsize>) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        connections.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(greet(stream));
+    }
+}
+
+async fn greet(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut input = [0; 1024];
+    for answer in ["%1\r\n+server\r\n+redis\r\n", "+PONG\r\n"] {
+        let _ = stream.read(&mut input).await?;
+        stream.write_all(answer.as_bytes()).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_redis_that_breaks_off_at_once_is_asked_with_growing_pauses() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, connections) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
+    tokio::spawn(breaks_off(listener, Arc::clone(&connections)));
+    let began = Instant::now();
+    let gateway = Gateway::start(on(port)).await;
+    let count = || connections.load(Ordering::Relaxed);
+    eventually("it tries again and again", || async { (count() >= 20).then_some(()) }).await;
+    // Two directions with pauses of at least 50, 100, 200 and then 250 ms: ten connections of one take 2 s.
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(1), "{} connections in {took:?}", count());
+    let lines = gateway.log_lines();
+    let warnings = lines.iter().filter(|line| line.to_string().contains("bus not connected")).count();
+    let most = 2 * (began.elapsed().as_secs() as usize + 2);
+    assert!((1..=most).contains(&warnings), "{warnings} warnings, and {most} are the most: {lines:#?}");
+}
+
+#[tokio::test]
+async fn a_subscriber_that_is_not_allowed_to_subscribe_tries_with_pauses_and_few_warnings() {
+    let redis = Redis::start().await;
+    let mut backend = redis.connection().await;
+    redis::cmd("ACL").arg(&["SETUSER", "default", "-subscribe"]).exec_async(&mut backend).await.unwrap();
+    let began = Instant::now();
+    let gateway = Gateway::start(Setup::redis(&redis)).await;
+    let rejected = || async {
+        let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut backend.clone()).await.unwrap();
+        let subscribe = stats.lines().find(|line| line.starts_with("cmdstat_subscribe:"))?;
+        let (_, rejected) = subscribe.split_once("rejected_calls=")?;
+        rejected.split(',').next()?.parse::<usize>().ok()
+    };
+    eventually("it is refused eight times", || async { rejected().await.filter(|&refusals| refusals >= 8) }).await;
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(1), "{took:?}");
+    let lines = gateway.log_lines();
+    let warnings = lines.iter().filter(|line| line.to_string().contains("bus not connected")).count();
+    let most = began.elapsed().as_secs() as usize + 2;
+    assert!((1..=most).contains(&warnings), "{warnings} warnings, and {most} are the most: {lines:#?}");
+    let (status, report) = gateway.get("/readyz").await;
+    assert!(status == 503 && report.contains("it refused SUBSCRIBE: NOPERM"), "{status} {report}");
+    // What cannot be answered is not published, and its sender is told.
+    let mut client = gateway.client().await;
+    assert_eq!(client.request(CHAT, &chat_request("mmo", 7, "hi")).await.text(), "the bus is away");
+    assert_eq!(gateway.metric("gateway_bus_published_total").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_bus_message_over_max_message_bytes_is_dropped_and_the_next_one_is_delivered() {
+    let redis = Redis::start().await;
+    let gateway = connected(Setup { server: "max_message_bytes: 65536".to_owned(), ..Setup::redis(&redis) }).await;
+    let mut client = gateway.client_of(7).await;
+    for number in 1..=3 {
+        assert_eq!(redis.publish(BROADCAST, &vec![0; 8 << 20]).await, 1);
+        assert_eq!(redis.publish(BROADCAST, &broadcast(7, number)).await, 1);
+        assert_pushed(&mut client, number as u32, &broadcast(7, number)).await;
+    }
+    let dropped = "gateway_messages_dropped_total{reason=\"bus_message_too_large\"}";
+    assert_eq!(gateway.metric(dropped).await, 3.0);
+    gateway.logged("bus message dropped").await;
+    let lines = gateway.log_lines();
+    assert!(!lines.iter().any(|line| line.to_string().contains("bus not connected")), "{lines:#?}");
+}

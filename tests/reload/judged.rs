@@ -1,0 +1,285 @@
+//! Files that are small and hostile to the compiler: they are judged in a child process under limits, so that they cost their own
+//! rejection and nothing else.
+
+use gateway_tests::{Gateway, PATIENCE, Setup, bombs, component, dist, eventually, greeter, put, wat};
+use serde_json::Value;
+use std::{fs, path::PathBuf, time::Instant};
+
+/// Chat and system, with a cache that is empty, and these keys of `plugins`.
+fn setup(keys: &str) -> Setup {
+    let yaml = format!("games: [{{ id: mmo }}]\nplugins: {{ directory: plugins, cache_directory: cache, {keys} }}");
+    Setup { yaml, ..Setup::default() }
+}
+
+fn chat() -> Vec<u8> {
+    fs::read(dist("chat")).unwrap()
+}
+
+/// Takes more than a minute of a processor.
+fn endless_to_compile() -> Vec<u8> {
+    bombs::functions(&greeter("bomb", "1", &[0x40]), 999_000)
+}
+
+async fn reasons(gateway: &Gateway) -> (u16, Vec<String>) {
+    let (status, body) = gateway.get("/readyz").await;
+    let report: Value = serde_json::from_str(&body).unwrap();
+    (status, serde_json::from_value(report["reasons"].clone()).unwrap())
+}
+
+/// The processes that the gateway has started and not waited for.
+fn children(gateway: &Gateway) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()).collect()
+}
+
+async fn a_child_works(gateway: &Gateway) -> u32 {
+    eventually("a child compiles", || async { children(gateway).first().copied() }).await
+}
+
+async fn is_gone(pid: u32) {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    eventually("the child has ended", || async { (!process.exists()).then_some(()) }).await;
+}
+
+/// The file is put beside plugins that serve: it is rejected so, and they serve on.
+async fn rejected(keys: &str, bomb: &[u8], because: &str) {
+    let gateway = Gateway::start(setup(keys)).await;
+    let mut client = gateway.client().await;
+    put(&gateway.plugin("bomb"), bomb);
+    let line = gateway.logged("plugin rejected").await;
+    assert_eq!(line["fields"]["file"], "bomb.wasm");
+    let message = line["fields"]["message"].as_str().unwrap();
+    assert!(message.starts_with(&format!("plugin rejected: {because}")), "{message}");
+    client.assert_alive().await;
+    assert_eq!(gateway.get("/readyz").await.0, 200);
+    assert_eq!(children(&gateway), [0_u32; 0]);
+    put(&gateway.plugin("new"), &greeter("new", "1", &[0x41]));
+    client.answers_until(0x41, 0, "1").await;
+}
+
+#[tokio::test]
+async fn types_that_are_nested_too_deeply_are_rejected() {
+    let because = "it is nested too deeply: the compiler needs more than 4 MiB of stack";
+    rejected("compile_cpu_s: 60", &bombs::nested(&chat(), 100_000), because).await;
+}
+
+#[tokio::test]
+async fn a_core_module_whose_wit_is_nested_too_deeply_is_rejected() {
+    let because = "it is nested too deeply: the compiler needs more than 4 MiB of stack";
+    rejected("compile_cpu_s: 60", &bombs::nested_wit(100_000), because).await;
+}
+
+#[tokio::test]
+async fn a_file_that_takes_too_much_processor_time_is_rejected() {
+    let because = "to compile and start it takes more than 1 s of processor time (`plugins.compile_cpu_s`)";
+    rejected("compile_cpu_s: 1", &endless_to_compile(), because).await;
+}
+
+#[tokio::test]
+async fn instances_that_double_at_each_level_are_rejected() {
+    let because = "to compile and start it takes more than 256 MiB of memory (`plugins.compile_memory_mb`)";
+    let bomb = component(&bombs::doubled(&wat("endless"), 40));
+    rejected("compile_memory_mb: 256", &bomb, because).await;
+}
+
+#[tokio::test]
+async fn more_memories_than_a_language_needs_are_rejected() {
+    let memories = "(memory 0)".repeat(16);
+    let bomb = component(&wat("endless").replace("(table $one", &format!("{memories} (table $one")));
+    let because = "it defines 17 memories, and 16 are the most that a plugin may have";
+    rejected("compile_cpu_s: 60", &bomb, because).await;
+}
+
+#[tokio::test]
+async fn more_tables_than_a_language_needs_are_rejected() {
+    let tables = "(table 0 funcref)".repeat(63);
+    let bomb = component(&wat("endless").replace("(table $one", &format!("{tables} (table $one")));
+    let because = "it defines 65 tables, and 64 are the most that a plugin may have";
+    rejected("compile_cpu_s: 60", &bomb, because).await;
+}
+
+#[tokio::test]
+async fn memories_of_many_instances_count_together() {
+    let text = wat("endless");
+    let text = text.trim_end().strip_suffix(')').unwrap();
+    let one = "(core instance (instantiate $empty))";
+    let bomb = format!("{text} (core module $empty (memory 0)) {})", one.repeat(16));
+    rejected("compile_cpu_s: 60", &component(&bomb), "its `start` failed: ").await;
+}
+
+/// Whatever depth the child survives, the gateway survives: its stack is larger, and it finds the compiled code in the cache.
+#[tokio::test]
+async fn a_depth_that_a_child_survives_is_survived_by_the_gateway() {
+    let gateway = Gateway::start(setup("compile_cpu_s: 60")).await;
+    let mut client = gateway.client().await;
+    let mut served = Vec::new();
+    for depth in [900, 1000, 1500, 1800, 100_000] {
+        let lines = gateway.log_lines().len();
+        put(&gateway.plugin("deep"), &bombs::nested(&greeter("deep", &depth.to_string(), &[0x42]), depth));
+        let message = eventually(&format!("the outcome of depth {depth}"), || async {
+            let lines = gateway.log_lines().into_iter().skip(lines);
+            let messages = lines.map(|line| line["fields"]["message"].as_str().unwrap_or_default().to_owned());
+            let outcomes = ["plugin rejected", "plugin loaded", "plugin swapped"];
+            messages.into_iter().find(|message| outcomes.iter().any(|outcome| message.starts_with(outcome)))
+        })
+        .await;
+        if !message.starts_with("plugin rejected") {
+            served.push(depth);
+            assert_eq!(client.request(0x42, b"").await.text(), depth.to_string());
+        }
+        client.assert_alive().await;
+    }
+    assert!(served.starts_with(&[900, 1000]) && !served.contains(&100_000), "{served:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_slow_to_compile_is_waited_for_by_nobody() {
+    let gateway = Gateway::start(setup("compile_cpu_s: 600")).await;
+    let mut client = gateway.client().await;
+    put(&gateway.plugin("bomb"), &endless_to_compile());
+    gateway.logged("\"file\":\"bomb.wasm\",\"message\":\"compiling\"").await;
+    let child = a_child_works(&gateway).await;
+
+    put(&gateway.plugin("new"), &greeter("new", "1", &[0x41]));
+    client.answers_until(0x41, 0, "1").await;
+    let changed = setup("compile_cpu_s: 600, settings: { new: { config: { greeting: hello } } }");
+    gateway.reconfigure(&changed);
+    client.answers_until(0x41, 0, "hello").await;
+    client.assert_alive().await;
+    let (status, body) = gateway.get("/readyz").await;
+    let report: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &report["plugins"][0]["compiling"]), (200, &true.into()), "{report}");
+    assert_eq!(children(&gateway), [child], "it still compiles");
+
+    fs::remove_file(gateway.plugin("bomb")).unwrap();
+    is_gone(child).await;
+    client.assert_alive().await;
+    assert_eq!(gateway.log_lines().iter().find(|line| line.to_string().contains("rejected")), None);
+}
+
+#[tokio::test]
+async fn a_file_that_is_replaced_while_it_compiles_is_given_up_for_the_new_one() {
+    let gateway = Gateway::start(setup("compile_cpu_s: 600")).await;
+    let mut client = gateway.client().await;
+    put(&gateway.plugin("bomb"), &endless_to_compile());
+    let child = a_child_works(&gateway).await;
+    put(&gateway.plugin("bomb"), &greeter("bomb", "2", &[0x40]));
+    is_gone(child).await;
+    client.answers_until(0x40, 0, "2").await;
+}
+
+#[tokio::test]
+async fn a_gateway_listens_and_serves_while_a_file_of_its_start_compiles_and_says_so() {
+    let bomb = vec![("bomb.wasm", endless_to_compile())];
+    let gateway = Gateway::start_without_waiting(Setup { files: bomb, ..setup("compile_cpu_s: 600") }).await;
+    assert_eq!(gateway.get("/healthz").await.0, 200);
+    let mut client = gateway.client().await;
+    client.answers_until(3, 0, "again").await;
+    let compiling = vec!["compiling bomb.wasm".to_owned()];
+    eventually("the good files serve", || async { (reasons(&gateway).await.1 == compiling).then_some(()) }).await;
+    assert_eq!(reasons(&gateway).await.0, 503);
+    assert_eq!(gateway.log_lines().iter().find(|line| line["fields"]["message"] == "serving"), None);
+    fs::remove_file(gateway.plugin("bomb")).unwrap();
+    eventually("it is ready", || async { (reasons(&gateway).await.0 == 200).then_some(()) }).await;
+    gateway.logged("\"message\":\"serving\"").await;
+}
+
+#[tokio::test]
+async fn sigterm_ends_the_process_and_its_children_while_files_compile() {
+    let files = vec![("bomb.wasm", endless_to_compile()), ("worse.wasm", endless_to_compile())];
+    let mut gateway = Gateway::start_without_waiting(Setup { files, ..setup("compile_cpu_s: 600") }).await;
+    let child = a_child_works(&gateway).await;
+    let asked = Instant::now();
+    gateway.signal("TERM").await;
+    assert_eq!(gateway.exit().await.code(), Some(0));
+    assert!(asked.elapsed() < PATIENCE / 3, "{:?}", asked.elapsed());
+    is_gone(child).await;
+}
+
+#[tokio::test]
+async fn children_do_not_outlive_a_gateway_that_is_killed() {
+    let bomb = vec![("bomb.wasm", endless_to_compile())];
+    let mut gateway = Gateway::start_without_waiting(Setup { files: bomb, ..setup("compile_cpu_s: 600") }).await;
+    gateway.client().await.answers_until(3, 0, "again").await;
+    let child = a_child_works(&gateway).await;
+    gateway.signal("KILL").await;
+    gateway.exit().await;
+    is_gone(child).await;
+}
+
+/// The files below a directory, and when each was written.
+fn listed(directory: &std::path::Path) -> Vec<(PathBuf, std::time::SystemTime)> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(listed(&path));
+        } else if path.extension().is_none() {
+            files.push((path.clone(), fs::metadata(&path).unwrap().modified().unwrap()));
+        }
+    }
+    files.sort();
+    files
+}
+
+#[tokio::test]
+async fn compiled_code_is_kept_from_one_start_to_the_next() {
+    // Large enough that to compile it takes far longer than to read it.
+    let files = vec![("large.wasm", bombs::functions(&greeter("large", "1", &[0x43]), 20_000))];
+    let mut gateway = Gateway::start(Setup { files, ..setup("compile_cpu_s: 600") }).await;
+    let cache = gateway.config().with_file_name("cache");
+    let took = |gateway: &Gateway| {
+        let lines = gateway.log_lines();
+        let compiled =
+            lines.iter().find(|line| line["fields"]["file"] == "large.wasm" && line["fields"]["took_ms"].is_u64());
+        compiled.unwrap()["fields"]["took_ms"].as_u64().unwrap()
+    };
+    let (first, written) = (took(&gateway), listed(&cache));
+    assert_eq!(written.len(), 3, "one for each plugin: {written:?}");
+    gateway.signal("TERM").await;
+    gateway.exit().await;
+    let gateway = gateway.again().await;
+    assert_eq!(gateway.client().await.request(0x43, b"").await.text(), "1");
+    let second = took(&gateway);
+    assert_eq!(listed(&cache), written, "nothing was compiled again");
+    println!("compiled in {first} ms, read from the cache in {second} ms");
+}
+
+#[tokio::test]
+async fn what_a_plugin_writes_before_it_fails_in_a_child_is_in_the_log() {
+    let gateway = Gateway::start(setup("compile_cpu_s: 60")).await;
+    let faulty =
+        gateway_tests::variant(&serde_json::json!({ "name": "new", "routes": [0x41], "traps_in": "describe" }));
+    put(&gateway.plugin("new"), &faulty);
+    gateway.logged("its `describe` failed: ").await;
+    let line = gateway.logged("panicked at tests/guests/variant").await;
+    assert_eq!((&line["target"], &line["fields"]["plugin"]), (&"plugin".into(), &"(new)".into()));
+}
+
+#[tokio::test]
+async fn check_and_plugin_check_survive_what_the_gateway_survives() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("plugins")).unwrap();
+    fs::write(folder.path().join("plugins/bomb.wasm"), bombs::nested(&chat(), 100_000)).unwrap();
+    fs::write(folder.path().join("gateway.yaml"), "plugins: { directory: plugins, cache_directory: cache }").unwrap();
+    for arguments in [vec!["check"], vec!["plugin", "check", "plugins/bomb.wasm"]] {
+        let output = Gateway::command(None).args(&arguments).current_dir(&folder).output().await.unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("bomb.wasm: it is nested too deeply"), "{arguments:?}: {said}");
+        assert_eq!(output.status.code(), Some(if arguments.len() == 1 { 78 } else { 1 }));
+    }
+}
+
+#[tokio::test]
+async fn without_a_directory_for_compiled_code_plugins_serve_and_the_log_says_so() {
+    let yaml = "plugins: { directory: plugins, cache_directory: gateway.yaml }".to_owned();
+    let gateway = Gateway::start(Setup { yaml, ..Setup::default() }).await;
+    let line = gateway.logged("compiled code cannot be kept for the next start: ").await;
+    assert_eq!(
+        (&line["level"], &line["fields"]["cache"]),
+        (&"WARN".into(), &gateway.config().to_str().unwrap().into())
+    );
+    gateway.client().await.assert_alive().await;
+}

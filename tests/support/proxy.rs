@@ -1,0 +1,107 @@
+//! A proxy between a gateway and its Redis, which can delay subscriptions and cut the connections that carry them.
+
+use crate::{Redis, Setup, eventually};
+use std::sync::Arc;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+};
+
+/// A running proxy.
+pub struct Proxy {
+    /// Where it listens, on 127.0.0.1.
+    pub port: u16,
+    state: Arc<watch::Sender<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Commands that subscribe are not passed on.
+    held: bool,
+    /// Commands that are held now.
+    waiting: usize,
+    /// How often the subscribers were cut.
+    cuts: usize,
+}
+
+impl Proxy {
+    /// Starts a proxy in front of a server.
+    pub async fn start(redis: &Redis) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = Self { port: listener.local_addr().unwrap().port(), state: Arc::default() };
+        let (server, state) = (redis.port, Arc::clone(&proxy.state));
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(carry(client, server, Arc::clone(&state)));
+            }
+        });
+        proxy
+    }
+
+    /// Chat and system with the game `mmo`, and the server behind this proxy as the bus.
+    #[must_use]
+    pub fn setup(&self) -> Setup {
+        let yaml = format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{}\" }}", self.port);
+        Setup { yaml, ..Setup::default() }
+    }
+
+    /// Passes no command on that subscribes, until [`Self::release`].
+    pub fn hold_subscriptions(&self) {
+        self.state.send_modify(|state| state.held = true);
+    }
+
+    /// Waits until a subscription is held.
+    pub async fn holds_a_subscription(&self) {
+        eventually("a subscription is held", || async { (self.state.borrow().waiting > 0).then_some(()) }).await;
+    }
+
+    /// Passes on what is held.
+    pub fn release(&self) {
+        self.state.send_modify(|state| state.held = false);
+    }
+
+    /// Ends the connections that have subscribed.
+    pub fn cut_subscribers(&self) {
+        self.state.send_modify(|state| state.cuts += 1);
+    }
+}
+
+async fn carry(client: TcpStream, server: u16, state: Arc<watch::Sender<State>>) {
+    // As a server that is not there: the client's connection ends.
+    let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
+    let ((client_read, mut client_write), (mut server_read, server_write)) = (client.into_split(), server.into_split());
+    tokio::select! {
+        _ = copy(&mut server_read, &mut client_write) => {}
+        _ = commands(client_read, server_write, &state) => {}
+    }
+}
+
+async fn commands(
+    mut client: OwnedReadHalf,
+    mut server: OwnedWriteHalf,
+    state: &watch::Sender<State>,
+) -> std::io::Result<()> {
+    let mut changes = state.subscribe();
+    let mut cuts = None;
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let read = tokio::select! {
+            read = client.read(&mut buffer) => read?,
+            _ = changes.wait_for(|state| cuts.is_some_and(|cuts| cuts != state.cuts)) => return Ok(()),
+        };
+        if read == 0 {
+            return Ok(());
+        }
+        if buffer[..read].windows(13).any(|bytes| bytes == b"\r\nSUBSCRIBE\r\n") {
+            state.send_modify(|state| state.waiting += 1);
+            let _ = changes.wait_for(|state| !state.held).await;
+            state.send_modify(|state| state.waiting -= 1);
+            cuts = Some(state.borrow().cuts);
+        }
+        server.write_all(&buffer[..read]).await?;
+    }
+}
