@@ -74,11 +74,12 @@ const ROUTING_ERRORS: [&str; 12] = [
 ];
 
 /// Why messages are lost.
-const DROPPED: [&str; 9] = [
+const DROPPED: [&str; 10] = [
     "send_queue_full",
     "session_closing",
     "bus_unavailable",
     "bus_message_too_large",
+    "no_subscriber",
     "bus_share",
     "publish_loop",
     "too_many_pushes",
