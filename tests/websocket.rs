@@ -3,6 +3,8 @@
 
 #[path = "websocket/authentication.rs"]
 mod authentication;
+#[path = "websocket/floods.rs"]
+mod floods;
 #[path = "websocket/frames.rs"]
 mod frames;
 #[path = "websocket/handshake.rs"]

@@ -18,6 +18,7 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use supervisor::Supervisor;
 use tokio::{net::TcpListener, time};
@@ -38,6 +39,8 @@ const FILES: &str = "the thread that follows the files";
 /// # Errors
 /// What keeps the gateway from starting, such as a port that is taken, or the part that ended although it was needed.
 pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
+    raise_open_files();
+    refuse_huge_pages();
     let stop = CancellationToken::new();
     let bound = config.server.drain_timeout + bus::DRAIN + FILES_STOP + 3 * MARGIN;
     signals::listen(stop.clone(), bound).context("cannot listen to signals")?;
@@ -126,6 +129,21 @@ async fn follow(files: Reloading, gateway: Arc<Gateway>, stop: CancellationToken
     match files.ended().await {
         End::Stopped => Ok(()),
         End::Panicked => anyhow::bail!("it panicked"),
+    }
+}
+
+/// Raises the soft limit of open files to the hard one. The soft one is for programs that cannot count beyond 1024.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "cannot raise the limit of open files: each connection needs one (ulimit -n)");
+    }
+}
+
+/// Takes memory in small pages: with huge ones the allocator's arenas hold twice as much at rest, and give less of it back.
+fn refuse_huge_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "cannot turn transparent huge pages off: more memory is held at rest");
     }
 }
 

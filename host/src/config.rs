@@ -66,6 +66,12 @@ pub struct Server {
     pub outbox: outbox::Limits,
     /// The largest message, header included.
     pub max_message_bytes: usize,
+    /// What all connections together may hold of messages that are not whole yet.
+    pub receive_budget_bytes: usize,
+    /// The frames without a packet that a client may send: pings, pongs and small fragments.
+    pub control_frames_per_s: u32,
+    /// A client that takes a message no sooner than this is too slow.
+    pub send_timeout: Duration,
     /// An upgrade takes no longer.
     pub handshake_timeout: Duration,
     /// How often a session is pinged.
@@ -305,7 +311,10 @@ fn server(raw: &raw::Server, errors: &mut Vec<String>) -> Server {
     range("write_buffer_bytes", raw.write_buffer_bytes as u64, 256, 1 << 24);
     range("send_queue", raw.send_queue as u64, 1, 1 << 20);
     range("send_queue_bytes", raw.send_queue_bytes as u64, 256, 1 << 32);
+    range("send_timeout_s", raw.send_timeout_s, 1, 86_400);
     range("max_message_bytes", raw.max_message_bytes as u64, 256, 1 << 30);
+    range("receive_budget_bytes", raw.receive_budget_bytes as u64, raw.max_message_bytes as u64, 1 << 40);
+    range("control_frames_per_s", u64::from(raw.control_frames_per_s), 1, 1_000_000);
     range("handshake_timeout_s", raw.handshake_timeout_s, 1, 3600);
     range("ping_interval_s", raw.ping_interval_s, 1, 86_400);
     range("idle_timeout_s", raw.idle_timeout_s, 1, 86_400);
@@ -322,8 +331,13 @@ fn server(raw: &raw::Server, errors: &mut Vec<String>) -> Server {
             messages: raw.send_queue,
             bytes: raw.send_queue_bytes,
             close_when_full: raw.on_full_queue == raw::OnFullQueue::Close,
+            batch_bytes: raw.write_buffer_bytes,
+            max_delay: Duration::from_secs(raw.send_timeout_s),
         },
         max_message_bytes: raw.max_message_bytes,
+        receive_budget_bytes: raw.receive_budget_bytes,
+        control_frames_per_s: raw.control_frames_per_s,
+        send_timeout: Duration::from_secs(raw.send_timeout_s),
         handshake_timeout: Duration::from_secs(raw.handshake_timeout_s),
         ping_interval: Duration::from_secs(raw.ping_interval_s),
         idle_timeout: Duration::from_secs(raw.idle_timeout_s),

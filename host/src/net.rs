@@ -3,7 +3,10 @@
 //! It may use `delivery` and `routing`. It does not know plugins or the bus, and nothing outside this folder knows sockets.
 
 pub mod auth;
+pub mod budget;
+pub mod frame;
 pub mod handshake;
+pub mod receiver;
 pub mod server;
 pub mod session;
 pub mod socket;

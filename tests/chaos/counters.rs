@@ -19,18 +19,17 @@ const WANTED: [&str; 3] =
 /// A gauge that does: it is noted as moved while it is not 0.
 const GAUGE: &str = "gateway_plugin_quarantined{plugin=\"chat\"}";
 
-/// Follows the counters until it is dropped.
+/// Follows the counters of a gateway that has just started, until it is dropped.
 pub(crate) async fn follow(admin: SocketAddr, journal: Journal) {
-    let mut last: Option<(At, BTreeMap<String, u64>)> = None;
+    let mut last = (At::ZERO, BTreeMap::new());
     loop {
         let asked = journal.now();
         if let Ok(Ok(text)) = time::timeout(TIMEOUT, scrape(admin)).await {
             let values = read(&text);
-            if let Some((from, before)) = &last {
-                let (from, to) = (*from, journal.now());
-                journal.book().samples.push(Sample { from, to, moved: moved(before, &values) });
-            }
-            last = Some((asked, values));
+            let (from, before) = &last;
+            let sample = Sample { from: *from, to: journal.now(), moved: moved(before, &values) };
+            journal.book().samples.push(sample);
+            last = (asked, values);
         }
         time::sleep(PERIOD).await;
     }

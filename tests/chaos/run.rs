@@ -47,6 +47,8 @@ struct Stage {
     phase: watch::Sender<Phase>,
     orders: Vec<mpsc::Sender<Leave>>,
     players: JoinSet<()>,
+    /// Looks at the counters from the start of the gateway on. It is aborted when this is dropped.
+    _counting: JoinSet<()>,
 }
 
 /// Runs a plan.
@@ -88,6 +90,8 @@ impl Stage {
         let redis = Redis::start().await;
         let tap = Tap::start(redis.port, journal.clone()).await;
         let gateway = Arc::new(Gateway::start(files::setup(tap.port, "")).await);
+        let mut counting = JoinSet::new();
+        counting.spawn(counters::follow(gateway.admin, journal.clone()));
         gateway.metric_is("gateway_bus_connected", 1.0).await;
         let phase = watch::Sender::new(Phase::Play);
         let users: Vec<i32> = USERS.take(PLAYERS).collect();
@@ -99,7 +103,7 @@ impl Stage {
             orders.push(order);
             players.spawn(player::play(gateway.address, user, journal.clone(), phase.subscribe(), ordered));
         }
-        Self { journal, gateway, redis, tap, phase, orders, players }
+        Self { journal, gateway, redis, tap, phase, orders, players, _counting: counting }
     }
 
     /// Lets every event happen. Outages, changes of files and attacks go on beside each other.
@@ -182,7 +186,6 @@ async fn schedule(
     orders: &[mpsc::Sender<Leave>],
     (outages, changes): (mpsc::UnboundedSender<Outage>, mpsc::UnboundedSender<Change>),
 ) {
-    let counting = tokio::spawn(counters::follow(gateway.admin, journal.clone()));
     let mut attacks = JoinSet::new();
     for Event { at, act } in &plan.events {
         time::sleep_until(began + *at).await;
@@ -202,7 +205,6 @@ async fn schedule(
         }
     }
     attacks.join_all().await;
-    counting.abort();
 }
 
 async fn happen_to_redis(

@@ -88,3 +88,11 @@ async fn out_of_file_descriptors_the_gateway_serves_on_and_accepts_again_once_so
     drop((early, last));
     gateway.metric_is("gateway_sessions", 0.0).await;
 }
+
+#[tokio::test]
+async fn the_soft_limit_of_open_files_is_raised_to_the_hard_one_at_start() {
+    let gateway = Gateway::start(Setup { soft_open_files: Some(64), ..Setup::default() }).await;
+    let mut clients = join_all((0..100).map(|_| gateway.client())).await;
+    join_all(clients.iter_mut().map(Client::assert_alive)).await;
+    gateway.metric_is("gateway_handshakes_refused_total{reason=\"accept_failed\"}", 0.0).await;
+}

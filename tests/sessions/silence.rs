@@ -2,10 +2,13 @@
 
 use gateway_tests::{
     Gateway, Setup,
-    wire::{CLOSE, PING, PONG, Wire, frame},
+    wire::{BINARY, CLOSE, PING, PONG, Wire, frame},
 };
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::{
+    io::AsyncReadExt,
+    time::{self, Instant},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -72,4 +75,57 @@ async fn any_message_of_the_client_is_a_sign_of_life() {
     }
     assert!(last.duration_since(began) > SECOND * 2, "the last sign of life was answered after {:?}", last - began);
     gateway.metric_is("gateway_sessions", 1.0).await;
+}
+
+/// Takes frames until the reply to this heartbeat, and answers pings.
+async fn assert_serves(wire: &mut Wire, seq: u8) {
+    wire.send(&frame(BINARY, &[0, 0, 0, seq, 3, 0, 0, 0])).await;
+    loop {
+        match wire.frame().await.expect("the session lives") {
+            (PING, payload) => wire.send(&frame(PONG, &payload)).await,
+            (PONG, _) => {}
+            (BINARY, reply) if reply[..8] == [0, 0, 0, seq, 3, 1, 0, 0] => return,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_a_large_answer_slowly_is_not_silent_meanwhile() {
+    let server = "ping_interval_s: 1, idle_timeout_s: 2".to_owned();
+    let gateway = Gateway::start(Setup { server, ..Setup::default().patient() }).await;
+    let mut wire = Wire::upgraded(gateway.address).await;
+    let payload = vec![0x42; 14 << 20];
+    wire.send(&frame(BINARY, &[&[0, 0, 0, 1, 3, 0, 0, 0][..], &payload].concat())).await;
+    let began = Instant::now();
+    // It cannot answer pings, which lie behind the answer, but sends its own. The head of the frame has 10 bytes.
+    let mut left = 10 + 8 + payload.len();
+    while left > 0 {
+        let part = left.min(1 << 20);
+        time::timeout(SECOND * 20, wire.stream.read_exact(&mut vec![0; part])).await.expect("more").unwrap();
+        left -= part;
+        wire.send(&frame(PING, b"I read")).await;
+        time::sleep(SECOND / 2).await;
+    }
+    assert!(began.elapsed() > SECOND * 6);
+    assert_serves(&mut wire, 2).await;
+    gateway.metric_is("gateway_disconnections_total{reason=\"idle\"}", 0.0).await;
+}
+
+#[tokio::test]
+async fn a_session_is_not_silent_while_the_gateway_itself_does_not_run() {
+    let gateway = start().await;
+    let mut wire = Wire::upgraded(gateway.address).await;
+    assert_serves(&mut wire, 1).await;
+    gateway.signal("STOP").await;
+    time::sleep(SECOND * 4).await;
+    gateway.signal("CONT").await;
+    assert_serves(&mut wire, 2).await;
+    // It answers the next pings, and lives on.
+    for _ in 0..3 {
+        let (first, payload) = wire.frame().await.expect("a ping");
+        assert_eq!(first, PING, "{payload:?}");
+        wire.send(&frame(PONG, &payload)).await;
+    }
+    gateway.metric_is("gateway_disconnections_total{reason=\"idle\"}", 0.0).await;
 }

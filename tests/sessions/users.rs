@@ -4,12 +4,13 @@ use crate::{assert_receives, backend, delivery, publish, session_of, start};
 use futures_util::SinkExt;
 use gateway_proto::Welcome;
 use gateway_tests::{
-    Gateway, Setup, chat_request,
-    wire::{BINARY, UPGRADE, Wire, reset},
+    Gateway, Setup, chat_request, guest,
+    wire::{BINARY, CLOSE, UPGRADE, Wire, frame, reset},
 };
 use prost::Message as _;
 use std::{
     collections::BTreeSet,
+    fs,
     time::{SystemTime, UNIX_EPOCH},
 };
 use tokio_tungstenite::tungstenite::Message;
@@ -124,4 +125,24 @@ async fn a_user_who_left_is_not_here_and_can_come_back() {
     let payload = delivery(1, "welcome back");
     publish(backend, &payload, 1).await;
     assert_receives(&mut again, 1, &payload).await;
+}
+
+#[tokio::test]
+async fn packets_behind_the_one_for_which_a_policy_closes_are_dropped_and_counted() {
+    let files = vec![("first.wasm", fs::read(guest("first")).unwrap())];
+    let gateway = Gateway::start(Setup { plugins: vec!["system"], files, ..Setup::default() }).await;
+    let packet = |payload: &[u8]| frame(BINARY, &[&[0, 0, 0, 1, 0x77, 0, 0, 0], payload].concat());
+    let mut wire = Wire::upgraded(gateway.address).await;
+    // `bind` would bind the session and publish.
+    wire.send(&[packet(b"echo"), packet(b"close"), packet(b"bind").repeat(63)].concat()).await;
+    let (first, echo) = wire.frame().await.unwrap();
+    assert_eq!((first, &echo[..]), (BINARY, &b"\0\0\0\x01\x77\x01\0\0echo"[..]));
+    assert_eq!(wire.frame().await, Some((CLOSE, b"\x0b\xb8bye"[..].into())));
+    // They are counted also if they come after the close frame.
+    wire.send(&packet(b"bind").repeat(5)).await;
+    gateway.metric_is("gateway_messages_dropped_total{reason=\"after_close\"}", 68.0).await;
+    drop(wire);
+    gateway.metric_is("gateway_disconnections_total{reason=\"policy\"}", 1.0).await;
+    gateway.metric_is("gateway_messages_received_total{route=\"119\"}", 2.0).await;
+    gateway.metric_is("gateway_bus_published_total", 0.0).await;
 }

@@ -47,6 +47,8 @@ pub struct Setup {
     pub env: Vec<(&'static str, &'static str)>,
     /// The limit of open files, where it is not the machine's.
     pub open_files: Option<u32>,
+    /// The soft limit of open files alone, which the process may raise.
+    pub soft_open_files: Option<u32>,
 }
 
 impl Default for Setup {
@@ -58,6 +60,7 @@ impl Default for Setup {
             files: Vec::new(),
             env: Vec::new(),
             open_files: None,
+            soft_open_files: None,
         }
     }
 }
@@ -70,11 +73,11 @@ impl Setup {
         Self { yaml, ..Self::default() }
     }
 
-    /// The same with plugins that may take long. On a machine that is busy, a call may have to wait for a processor for longer
+    /// The same with plugins that may take long and take the largest payloads. On a machine that is busy, a call may have to wait for a processor for longer
     /// than it may take by default, and not every test wants to know.
     #[must_use]
     pub fn patient(self) -> Self {
-        let slow = "{ call_timeout_ms: 10000 }";
+        let slow = "{ call_timeout_ms: 10000, max_payload_bytes: 16777216 }";
         let plugins = format!("plugins: {{ directory: plugins, settings: {{ chat: {slow}, system: {slow} }} }}");
         Self { yaml: format!("{}\n{plugins}", self.yaml), ..self }
     }
@@ -129,7 +132,10 @@ impl Gateway {
     }
 
     async fn start_in(folder: TempDir, setup: &Setup) -> Self {
-        let mut command = Self::command(setup.open_files);
+        let mut command = match setup.soft_open_files {
+            Some(limit) => Self::limited(&format!("-S -n {limit}")),
+            None => Self::command(setup.open_files),
+        };
         command.args(["run", "--log-format", "json"]).current_dir(&folder).envs(setup.env.iter().copied());
         let mut child = command.stderr(Stdio::piped()).kill_on_drop(true).spawn().expect("the gateway, built");
         let log: Arc<Mutex<Vec<Value>>> = Arc::default();
@@ -151,20 +157,28 @@ impl Gateway {
     /// The command `gateway`, as built.
     #[must_use]
     pub fn command(open_files: Option<u32>) -> Command {
-        // The tests are built into target/PROFILE/deps, the binary into target/PROFILE.
-        let binary = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("gateway");
-        // What the tests compile is none of the user's business.
-        let cache = binary.with_file_name("test-cache");
-        let mut command = match open_files {
-            None => Command::new(binary),
-            Some(limit) => {
-                let mut command = Command::new("sh");
-                command.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\"")).arg(binary);
-                command
-            }
-        };
-        command.env("XDG_CACHE_HOME", cache);
+        match open_files {
+            Some(limit) => Self::limited(&format!("-n {limit}")),
+            None => Self::with_cache(Command::new(Self::binary())),
+        }
+    }
+
+    /// The same under these limits of the shell's `ulimit`.
+    fn limited(limits: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("ulimit {limits}; exec \"$0\" \"$@\"")).arg(Self::binary());
+        Self::with_cache(command)
+    }
+
+    /// Keeps what the tests compile apart from what the user's gateway compiles.
+    fn with_cache(mut command: Command) -> Command {
+        command.env("XDG_CACHE_HOME", Self::binary().with_file_name("test-cache"));
         command
+    }
+
+    fn binary() -> PathBuf {
+        // The tests are built into target/PROFILE/deps, the binary into target/PROFILE.
+        std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("gateway")
     }
 
     async fn listening(&self, what: &str) -> SocketAddr {

@@ -13,7 +13,7 @@ const CONTINUES: u8 = 0x00;
 const CONTINUES_AND_ENDS: u8 = 0x80;
 
 async fn start() -> (Gateway, Wire) {
-    let gateway = Gateway::start(Setup::default()).await;
+    let gateway = Gateway::start(Setup::default().patient()).await;
     let wire = Wire::upgraded(gateway.address).await;
     (gateway, wire)
 }
@@ -119,4 +119,38 @@ async fn a_connection_that_ends_without_a_close_frame_is_counted_as_gone() {
     gateway.metric_is("gateway_disconnections_total{reason=\"gone\"}", 2.0).await;
     gateway.metric_is("gateway_sessions", 0.0).await;
     assert_serving(&gateway).await;
+}
+
+#[tokio::test]
+async fn a_client_that_closes_right_behind_its_requests_still_gets_the_answers() {
+    let (gateway, _other) = start().await;
+    for i in 0..20 {
+        let mut wire = Wire::upgraded(gateway.address).await;
+        let beats: Vec<_> = (0..50).map(|seq| frame(BINARY, &heartbeat(seq, b"before I go"))).collect();
+        wire.send(&[beats.concat(), frame(CLOSE, b"\x0f\xa0bye")].concat()).await;
+        for seq in 0..50 {
+            assert_eq!(wire.frame().await, Some((BINARY, heartbeat_reply(seq, b"before I go").into())), "client {i}");
+        }
+        check(wire.frame().await, CLOSE, b"\x0f\xa0bye");
+        assert_eq!(wire.frame().await, None);
+    }
+    gateway.metric_is("gateway_disconnections_total{reason=\"closed\"}", 20.0).await;
+    gateway.metric_is("gateway_messages_dropped_total{reason=\"session_ended\"}", 0.0).await;
+}
+
+#[tokio::test]
+async fn pings_between_packets_are_all_answered() {
+    let (_gateway, mut wire) = start().await;
+    let pair = |i: u32| [frame(PING, &i.to_be_bytes()), frame(BINARY, &heartbeat(i, b""))].concat();
+    wire.send(&(0..30).map(pair).collect::<Vec<_>>().concat()).await;
+    let mut pongs = Vec::new();
+    let mut replies = Vec::new();
+    while pongs.len() + replies.len() < 60 {
+        match wire.frame().await.unwrap() {
+            (PONG, payload) => pongs.push(u32::from_be_bytes(payload[..].try_into().unwrap())),
+            (BINARY, reply) => replies.push(u32::from_be_bytes(reply[..4].try_into().unwrap())),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((pongs, replies), ((0..30).collect(), (0..30).collect()));
 }

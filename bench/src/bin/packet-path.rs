@@ -1,12 +1,12 @@
 //! `packet-path CHAT_WASM`: each step of a packet's way, a thousand times, for callgrind to count its instructions.
 //! `bench/tests/budget.rs` runs it, and compares with `bench/budget.txt`.
 
+use std::collections::VecDeque;
 use std::hint::black_box;
-use std::io::{Cursor, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::{env, fs, io};
+use std::{env, fs};
 
 use anyhow::{Context as _, anyhow, ensure};
 use bytes::Bytes;
@@ -15,6 +15,9 @@ use gateway::bus::Queue;
 use gateway::config::Config;
 use gateway::delivery::outbox::Outgoing;
 use gateway::delivery::registry::{Registered, Session};
+use gateway::net::budget::Budget;
+use gateway::net::receiver::Receiver;
+use gateway::net::socket::put_packet;
 use gateway::packet::{self, Header};
 use gateway::plugin::lane::Lane;
 use gateway::plugin::{Compiler, Described, Plugin};
@@ -22,10 +25,8 @@ use gateway::routing::gateway::Gateway;
 use gateway::telemetry::metrics::Metrics;
 use gateway_bench::chat_request;
 use prost::Message as _;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketContext};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -41,6 +42,7 @@ fn main() -> anyhow::Result<()> {
 struct Stage {
     gateway: Arc<Gateway>,
     session: Registered,
+    receiver: Receiver,
 }
 
 impl Stage {
@@ -58,27 +60,31 @@ impl Stage {
         gateway.install(vec![chat]);
         let session = Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), config.server.outbox);
         let session = gateway.registry.insert(session);
-        Ok(Self { gateway, session })
+        let budget = Arc::new(Budget::new(config.server.receive_budget_bytes, Arc::clone(&metrics)));
+        let receiver = Receiver::new(&config.server, budget.lease(Arc::clone(&session)), metrics);
+        Ok(Self { gateway, session, receiver })
     }
 
-    fn run(&self) -> anyhow::Result<()> {
+    fn run(mut self) -> anyhow::Result<()> {
         let packet = Bytes::from([&Header { route: 1, ..Header::default() }.encode()[..], &chat_request()].concat());
         measured_header(&packet);
-        measured_frame_in(&frames(&packet))?;
+        measured_frame_in(&mut self.receiver, &frames(&packet))?;
         measured_request(&self.gateway, &self.session, &packet);
         ensure!(self.session.user() == Some(1) && self.drained().is_empty(), "the request is not served");
         let response = ChatResponse { target_user_id: 1, error_message: "x".repeat(60), ..ChatResponse::default() };
         measured_delivery(&self.gateway, &Bytes::from(response.encode_to_vec()));
         let deliveries = self.drained();
         ensure!(deliveries.len() == TIMES, "{} deliveries", deliveries.len());
-        measured_frame_out(deliveries)
+        measured_frame_out(&deliveries);
+        Ok(())
     }
 
     fn drained(&self) -> Vec<Outgoing> {
-        let mut batch = Vec::new();
-        match self.session.outbox.poll_drain(&mut Context::from_waker(Waker::noop()), &mut batch) {
-            Poll::Ready(_) | Poll::Pending => batch,
+        let (mut all, mut batch) = (Vec::new(), VecDeque::new());
+        while let Poll::Ready(_) = self.session.outbox.poll_drain(&Context::from_waker(Waker::noop()), &mut batch) {
+            all.extend(batch.drain(..));
         }
+        all
     }
 }
 
@@ -94,11 +100,9 @@ fn measured_header(packet: &Bytes) {
 
 /// A masked frame to the packet in it.
 #[inline(never)]
-fn measured_frame_in(frames: &[u8]) -> anyhow::Result<()> {
-    let mut wire = Memory(Cursor::new(frames));
-    let mut socket = WebSocketContext::new(Role::Server, None);
+fn measured_frame_in(receiver: &mut Receiver, mut frames: &[u8]) -> anyhow::Result<()> {
     for _ in 0..TIMES {
-        black_box(socket.read(&mut wire)?);
+        black_box(receiver.next(&mut frames)?);
     }
     Ok(())
 }
@@ -121,13 +125,13 @@ fn measured_delivery(gateway: &Arc<Gateway>, message: &Bytes) {
 
 /// A packet to its frame.
 #[inline(never)]
-fn measured_frame_out(deliveries: Vec<Outgoing>) -> anyhow::Result<()> {
-    let mut wire = Memory(Cursor::new(&[]));
-    let mut socket = WebSocketContext::new(Role::Server, None);
+fn measured_frame_out(deliveries: &[Outgoing]) {
+    let mut out = Vec::new();
     for outgoing in deliveries {
-        socket.write(&mut wire, Message::Binary(outgoing.packet()))?;
+        out.clear();
+        put_packet(black_box(outgoing), &mut out);
+        black_box(&out);
     }
-    Ok(socket.flush(&mut wire)?)
 }
 
 /// What a client sends for the packet, many times over.
@@ -139,23 +143,4 @@ fn frames(packet: &Bytes) -> Vec<u8> {
         let _ = frame.format(&mut frames);
     }
     frames
-}
-
-/// A socket that brings what is given, and takes everything.
-struct Memory<'a>(Cursor<&'a [u8]>);
-
-impl Read for Memory<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-
-impl Write for Memory<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

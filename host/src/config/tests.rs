@@ -20,6 +20,8 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.server.listen.to_string(), "0.0.0.0:8080");
     assert_eq!(config.admin.to_string(), "127.0.0.1:8081");
     assert_eq!((config.server.outbox.messages, config.server.outbox.bytes), (1024, 16 << 20));
+    assert_eq!((config.server.receive_budget_bytes, config.server.control_frames_per_s), (256 << 20, 100));
+    assert_eq!(config.server.send_timeout.as_secs(), 120);
     assert!(!config.server.outbox.close_when_full && config.redis.is_none());
     let chat = config.plugin("chat", &[1]);
     assert_eq!((chat.limits.call_timeout.as_millis(), chat.limits.memory), (20, 64 << 20));
@@ -46,6 +48,14 @@ fn values_out_of_range_are_told_all_at_once() {
         &["server.send_queue: 0", "idle_timeout_s: 60 is not more than", "\"a\" is there twice", "\"a b\" is not"],
     );
     refused("server: { port: 70000 }\n", &["server.port"]);
+    refused(
+        "server: { send_timeout_s: 0, receive_budget_bytes: 16777215, control_frames_per_s: 0 }\n",
+        &[
+            "server.send_timeout_s: 0",
+            "server.receive_budget_bytes: 16777215 is not within 16777216",
+            "control_frames_per_s: 0",
+        ],
+    );
     refused("redis: { addr: 'http://x' }\n", &["redis.addr"]);
     refused("redis: { timeout_ms: 99 }\n", &["redis.timeout_ms: 99 is not within 100 to 60000"]);
     refused("admin: { listen: nonsense }\n", &["admin.listen"]);

@@ -1,37 +1,40 @@
-//! A session's send queue: many senders, one receiver, bounded in messages and in bytes.
+//! A session's send queue: many senders, one receiver, bounded in messages, in bytes and in time.
 //!
 //! Not a channel of tokio's: a push gets its number in the same step in which it is queued or dropped, so that a client sees by
 //! a gap in the numbers that something was dropped; and the queue of an idle session holds no memory.
 
+#[cfg(test)]
+mod tests;
+
 use crate::{
     packet::{HEADER_LEN, Header},
-    sync::wakeup::Wakeup,
+    sync::{uptime::now_ms, wakeup::Wakeup},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::{
+    collections::VecDeque,
     mem,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
-
-/// How often at most a session's full queue is logged.
-const WARN_INTERVAL: Duration = Duration::from_secs(10);
-
-const OVERFLOW: &str = "send_queue_full";
 
 /// The bounds of a send queue, and what happens at them.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Messages that may wait.
+    /// Messages that may wait, those included that are being written.
     pub messages: usize,
-    /// Bytes that may wait, headers included.
+    /// Bytes that may wait, headers and what is being written included.
     pub bytes: usize,
     /// Close the session instead of dropping the message.
     pub close_when_full: bool,
+    /// Bytes that are taken from the queue to be written together. A larger message is written alone.
+    pub batch_bytes: usize,
+    /// A session whose messages wait for longer than this is closed. It takes at most twice as long until that is seen.
+    pub max_delay: Duration,
 }
 
 /// A packet on its way out. The payload may be shared by many receivers.
@@ -39,18 +42,15 @@ pub struct Limits {
 pub struct Outgoing {
     /// The packet's header.
     pub header: Header,
-    /// What follows it.
+    /// The bytes after the header.
     pub payload: Bytes,
 }
 
 impl Outgoing {
-    /// The packet's bytes.
+    /// The length of the packet in bytes.
     #[must_use]
-    pub fn packet(&self) -> Bytes {
-        let mut packet = BytesMut::with_capacity(HEADER_LEN + self.payload.len());
-        packet.extend_from_slice(&self.header.encode());
-        packet.extend_from_slice(&self.payload);
-        packet.freeze()
+    pub fn packet_len(&self) -> usize {
+        HEADER_LEN + self.payload.len()
     }
 }
 
@@ -65,17 +65,27 @@ pub struct Closing {
     pub cause: &'static str,
 }
 
+impl Closing {
+    /// The end of a session whose messages wait for longer than [`Limits::max_delay`].
+    #[must_use]
+    pub fn send_timeout() -> Self {
+        let reason = "too slow: a message waited for longer than send_timeout_s".to_owned();
+        Self { code: 1013, reason, cause: "send_timeout" }
+    }
+
+    fn queue_full() -> Self {
+        Self { code: 1013, reason: "too slow: the send queue is full".to_owned(), cause: "send_queue_full" }
+    }
+}
+
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It waits in the queue.
     Queued,
-    /// The queue was full: it is gone. `warn` is set once per session and interval.
-    Full {
-        /// Log it now.
-        warn: bool,
-    },
-    /// The session is about to end: it is gone.
+    /// The queue was full: the message is lost.
+    Full,
+    /// The session has ended or is about to: the message is lost.
     Closed,
 }
 
@@ -84,50 +94,92 @@ pub enum Outcome {
 pub struct Outbox {
     limits: Limits,
     state: Mutex<State>,
-    /// Those that wait. Written under the lock.
-    bytes: AtomicUsize,
+    /// The bytes in the queue, or [`CLOSING`]. Written under the lock, and read by the session for each packet without it.
+    load: AtomicUsize,
 }
+
+/// The load of a queue that takes no more messages.
+const CLOSING: usize = usize::MAX;
 
 #[derive(Debug, Default)]
 struct State {
-    queue: Vec<Outgoing>,
+    queue: VecDeque<Outgoing>,
+    queued: Size,
+    /// What the receiver has taken last. It counts until the receiver asks again, since by then it is written.
+    in_flight: Size,
     pushes: u32,
     closing: Option<Closing>,
+    aborted: bool,
+    /// Messages that were dropped from the queue when the session was aborted.
+    lost: usize,
+    /// Messages that the receiver has taken so far.
+    taken: u64,
+    delay: Option<Delay>,
     receiver: Wakeup,
-    warned: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Size {
+    messages: usize,
+    bytes: usize,
+}
+
+/// A message whose wait is measured: one at a time, so that a message costs no look at the clock.
+#[derive(Clone, Copy, Debug)]
+struct Delay {
+    /// How many messages will have been taken once this one is.
+    position: u64,
+    /// A moment at which it was in the queue already.
+    since_ms: u64,
 }
 
 impl Outbox {
     /// An empty queue.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, state: Mutex::default(), bytes: AtomicUsize::new(0) }
+        Self { limits, state: Mutex::default(), load: AtomicUsize::new(0) }
     }
 
     /// Queues a reply.
     pub fn reply(&self, header: Header, payload: Bytes) -> Outcome {
-        self.queue(&mut self.state(), header, payload)
+        self.queue(&mut self.state(), Outgoing { header, payload })
     }
 
-    /// Queues a push under the session's next delivery number, which is spent even where the queue is full.
+    /// Queues a push under the session's next delivery number, which is spent even if the queue is full.
     pub fn push(&self, route: u8, payload: Bytes) -> Outcome {
         let mut state = self.state();
         state.pushes = state.pushes.wrapping_add(1);
         let header = Header::push(route, state.pushes);
-        self.queue(&mut state, header, payload)
+        self.queue(&mut state, Outgoing { header, payload })
     }
 
     /// Lets the session end once what is queued has been sent. The first call decides the code.
     pub fn close(&self, closing: Closing) {
         let mut state = self.state();
-        state.closing.get_or_insert(closing);
+        self.begin_closing(&mut state, closing);
         state.receiver.wake();
     }
 
-    /// Moves what is queued to the end of `batch`; ready once there is something, or once the session is to end.
-    pub fn poll_drain(&self, cx: &mut Context<'_>, batch: &mut Vec<Outgoing>) -> Poll<Option<Closing>> {
+    /// Lets the session end at once, whatever it is doing. What is queued is lost.
+    pub fn abort(&self, closing: Closing) {
+        let mut state = self.state();
+        self.begin_aborting(&mut state, closing);
+        state.receiver.wake();
+    }
+
+    /// Ends the queue: whatever is queued from now on is [`Outcome::Closed`]. Returns how many messages were lost in it.
+    pub fn end(&self) -> usize {
+        let mut state = self.state();
+        self.begin_aborting(&mut state, Closing { code: 1000, reason: String::new(), cause: "closed" });
+        mem::take(&mut state.lost)
+    }
+
+    /// Moves the next messages into `batch`, which has to be empty. Ready once there are any, or once the session is to end: all that was
+    /// queued before has been taken then.
+    pub fn poll_drain(&self, cx: &Context<'_>, batch: &mut VecDeque<Outgoing>) -> Poll<Option<Closing>> {
         let mut state = self.state();
         if state.queue.is_empty() && state.closing.is_none() {
+            state.in_flight = Size::default();
             state.receiver.wait(cx);
             return Poll::Pending;
         }
@@ -136,59 +188,93 @@ impl Outbox {
     }
 
     /// The same for what is queued right now, which may be nothing.
-    pub fn drain(&self, batch: &mut Vec<Outgoing>) -> Option<Closing> {
+    pub fn drain(&self, batch: &mut VecDeque<Outgoing>) -> Option<Closing> {
         self.take(&mut self.state(), batch)
     }
 
-    fn take(&self, state: &mut State, batch: &mut Vec<Outgoing>) -> Option<Closing> {
-        self.bytes.store(0, Ordering::Relaxed);
-        if batch.is_empty() {
+    fn take(&self, state: &mut State, batch: &mut VecDeque<Outgoing>) -> Option<Closing> {
+        state.in_flight = state.queued;
+        if state.queued.bytes <= self.limits.batch_bytes {
             mem::swap(batch, &mut state.queue);
+            state.queued = Size::default();
         } else {
-            batch.append(&mut state.queue);
+            while state.in_flight.bytes - state.queued.bytes < self.limits.batch_bytes
+                && let Some(outgoing) = state.queue.pop_front()
+            {
+                state.queued.messages -= 1;
+                state.queued.bytes -= outgoing.packet_len();
+                batch.push_back(outgoing);
+            }
+            state.in_flight.messages -= state.queued.messages;
+            state.in_flight.bytes -= state.queued.bytes;
         }
-        state.closing.clone()
+        state.taken += batch.len() as u64;
+        if state.is_overdue(self.limits.max_delay) {
+            self.begin_aborting(state, Closing::send_timeout());
+        }
+        self.store_load(state);
+        if state.queue.is_empty() { state.closing.clone() } else { None }
     }
 
     /// To be called before the receiver itself may queue: what comes is seen by the drain that has to follow, so nobody is woken up.
     pub fn attend(&self) {
-        self.state().receiver.attend();
+        let mut state = self.state();
+        state.in_flight = Size::default();
+        state.receiver.attend();
     }
 
-    /// Ready once the session is to end because its queue is full: waiting for the queue to empty would be in vain.
-    pub fn poll_overflow(&self, cx: &mut Context<'_>) -> Poll<Closing> {
+    /// Ready once the session is to end without waiting for its queue to be written.
+    pub fn poll_abort(&self, cx: &Context<'_>) -> Poll<Closing> {
         let mut state = self.state();
-        if let Some(closing) = state.closing.as_ref().filter(|closing| closing.cause == OVERFLOW) {
+        if let Some(closing) = state.closing.as_ref().filter(|_| state.aborted) {
             return Poll::Ready(closing.clone());
         }
         state.receiver.wait(cx);
         Poll::Pending
     }
 
-    /// The bytes that wait.
+    /// Whether the session has to write before it serves another packet: a batch or more waits, or the session is to end.
     #[must_use]
-    pub fn queued_bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+    pub fn is_congested(&self) -> bool {
+        self.load.load(Ordering::Relaxed) >= self.limits.batch_bytes
     }
 
-    fn queue(&self, state: &mut State, header: Header, payload: Bytes) -> Outcome {
+    fn queue(&self, state: &mut State, outgoing: Outgoing) -> Outcome {
         if state.closing.is_some() {
             return Outcome::Closed;
         }
-        let Limits { messages, bytes, close_when_full } = self.limits;
-        let len = self.queued_bytes() + HEADER_LEN + payload.len();
-        if state.queue.len() >= messages || len > bytes {
+        let Limits { messages, bytes, close_when_full, .. } = self.limits;
+        let len = outgoing.packet_len();
+        let Size { messages: waiting, bytes: waiting_bytes } = state.queued;
+        if waiting + state.in_flight.messages >= messages || waiting_bytes + state.in_flight.bytes + len > bytes {
             if close_when_full {
-                let reason = "too slow: the send queue is full".to_owned();
-                state.closing = Some(Closing { code: 1013, reason, cause: OVERFLOW });
+                self.begin_aborting(state, Closing::queue_full());
                 state.receiver.wake();
             }
-            return Outcome::Full { warn: state.may_warn() };
+            return Outcome::Full;
         }
-        self.bytes.store(len, Ordering::Relaxed);
-        state.queue.push(Outgoing { header, payload });
+        state.queued = Size { messages: waiting + 1, bytes: waiting_bytes + len };
+        self.store_load(state);
+        state.queue.push_back(outgoing);
         state.receiver.wake();
         Outcome::Queued
+    }
+
+    fn begin_closing(&self, state: &mut State, closing: Closing) {
+        state.closing.get_or_insert(closing);
+        self.store_load(state);
+    }
+
+    fn begin_aborting(&self, state: &mut State, closing: Closing) {
+        state.aborted = true;
+        state.lost += mem::take(&mut state.queue).len();
+        state.queued = Size::default();
+        self.begin_closing(state, closing);
+    }
+
+    fn store_load(&self, state: &State) {
+        let load = if state.closing.is_some() { CLOSING } else { state.queued.bytes };
+        self.load.store(load, Ordering::Relaxed);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -198,71 +284,16 @@ impl Outbox {
 }
 
 impl State {
-    fn may_warn(&mut self) -> bool {
-        let due = self.warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL);
-        if due {
-            self.warned = Some(Instant::now());
+    /// Whether the message whose wait is measured has waited for too long. Once it is taken, the wait of the last message begins to be measured.
+    fn is_overdue(&mut self, max_delay: Duration) -> bool {
+        if self.queue.is_empty() {
+            self.delay = None;
+            return false;
         }
-        due
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::task::Waker;
-
-    const LIMITS: Limits = Limits { messages: 2, bytes: 100, close_when_full: false };
-
-    #[track_caller]
-    fn drained(outbox: &Outbox) -> (Vec<u32>, Option<u16>) {
-        let mut batch = Vec::new();
-        let mut cx = Context::from_waker(Waker::noop());
-        match outbox.poll_drain(&mut cx, &mut batch) {
-            Poll::Ready(closing) => {
-                (batch.iter().map(|out| out.header.seq).collect(), closing.map(|closing| closing.code))
-            }
-            Poll::Pending => (Vec::new(), None),
-        }
-    }
-
-    #[test]
-    fn a_full_queue_drops_warns_once_and_leaves_a_gap_in_the_numbers() {
-        let outbox = Outbox::new(LIMITS);
-        let push = || outbox.push(1, Bytes::from_static(b"x"));
-        assert_eq!([push(), push()], [Outcome::Queued; 2]);
-        assert_eq!(push(), Outcome::Full { warn: true });
-        assert_eq!(push(), Outcome::Full { warn: false });
-        assert_eq!(drained(&outbox), (vec![1, 2], None));
-        push();
-        assert_eq!(drained(&outbox), (vec![5], None));
-    }
-
-    #[test]
-    fn bytes_are_bounded_as_well() {
-        let outbox = Outbox::new(LIMITS);
-        assert_eq!(outbox.push(1, Bytes::from(vec![0; 92])), Outcome::Queued);
-        assert_eq!(outbox.queued_bytes(), 100);
-        assert_eq!(outbox.push(1, Bytes::new()), Outcome::Full { warn: true });
-        assert_eq!(drained(&outbox), (vec![1], None));
-        assert_eq!(outbox.push(1, Bytes::from(vec![0; 93])), Outcome::Full { warn: false });
-    }
-
-    #[test]
-    fn closing_lets_the_queue_out_and_nothing_in() {
-        let outbox = Outbox::new(LIMITS);
-        outbox.push(1, Bytes::new());
-        let closing = |code| Closing { code, reason: String::new(), cause: "test" };
-        outbox.close(closing(1001));
-        outbox.close(closing(1013));
-        assert_eq!(outbox.push(1, Bytes::new()), Outcome::Closed);
-        assert_eq!(drained(&outbox), (vec![1], Some(1001)));
-    }
-
-    #[test]
-    fn a_full_queue_closes_where_that_is_asked_for() {
-        let outbox = Outbox::new(Limits { messages: 0, close_when_full: true, ..LIMITS });
-        assert_eq!(outbox.push(1, Bytes::new()), Outcome::Full { warn: true });
-        assert_eq!(drained(&outbox), (Vec::new(), Some(1013)));
+        let now = now_ms();
+        let newest = Delay { position: self.taken + self.queue.len() as u64, since_ms: now };
+        let measured = self.delay.filter(|delay| delay.position > self.taken).unwrap_or(newest);
+        self.delay = Some(measured);
+        u128::from(now - measured.since_ms) > max_delay.as_millis()
     }
 }

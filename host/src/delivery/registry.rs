@@ -1,4 +1,4 @@
-//! Who is here: session id and user id to session.
+//! The live sessions, by session id and by user id.
 
 use crate::delivery::{
     conduct::Conduct,
@@ -8,7 +8,10 @@ use dashmap::{DashMap, Entry};
 use std::{
     net::SocketAddr,
     ops::Deref,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use uuid::Uuid;
 
@@ -17,17 +20,17 @@ use uuid::Uuid;
 pub struct Session {
     /// Its name in packets, logs and deliveries.
     pub id: Uuid,
-    /// Where it came from.
+    /// The address that it came from.
     pub remote: SocketAddr,
     /// What waits to be sent to it.
     pub outbox: Outbox,
     /// Whether its packets make plugins slow or fail.
     pub conduct: Conduct,
-    user: OnceLock<i32>,
+    standing: Standing,
 }
 
 impl Session {
-    /// A session with a fresh id, bound to nobody.
+    /// A session with a fresh id, bound to no user.
     #[must_use]
     pub fn new(remote: SocketAddr, limits: Limits) -> Self {
         Self {
@@ -35,21 +38,68 @@ impl Session {
             remote,
             outbox: Outbox::new(limits),
             conduct: Conduct::default(),
-            user: OnceLock::new(),
+            standing: Standing::default(),
         }
     }
 
     /// The user that it is bound to.
     #[must_use]
     pub fn user(&self) -> Option<i32> {
-        self.user.get().copied()
+        Standing::user(self.standing.0.load(Ordering::Acquire))
     }
 }
 
-/// A bind to a second user, which is refused.
+/// Whether a session lives, and the user that it is bound to: one state, so that no session is bound after its end. Only the registry
+/// changes it. The lower half is the user.
+#[derive(Debug, Default)]
+struct Standing(AtomicU64);
+
+const BOUND: u64 = 1 << 32;
+const ENDED: u64 = 1 << 33;
+
+impl Standing {
+    fn user(standing: u64) -> Option<i32> {
+        #[allow(clippy::cast_possible_truncation, reason = "the lower half is the user")]
+        (standing & BOUND != 0).then_some((standing as u32).cast_signed())
+    }
+
+    /// Whether the session lives and is bound to this user.
+    fn is_bound_to(&self, user: i32) -> bool {
+        self.0.load(Ordering::Acquire) == Self::bound_to(user)
+    }
+
+    fn bound_to(user: i32) -> u64 {
+        BOUND | u64::from(user.cast_unsigned())
+    }
+
+    /// Binds the session. False if it is bound to this user already.
+    fn bind(&self, user: i32) -> Result<bool, BindError> {
+        let bound = Self::bound_to(user);
+        match self.0.compare_exchange(0, bound, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Ok(true),
+            Err(standing) if standing & ENDED != 0 => Err(BindError::Ended),
+            Err(standing) if standing == bound => Ok(false),
+            Err(_) => Err(BindError::BoundToAnother),
+        }
+    }
+
+    /// Ends the session. Nothing if it has ended before, else the user that it was bound to.
+    fn end(&self) -> Option<Option<i32>> {
+        let standing = self.0.fetch_or(ENDED, Ordering::AcqRel);
+        (standing & ENDED == 0).then(|| Self::user(standing))
+    }
+}
+
+/// Why a session is not bound to a user.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the session is bound to another user")]
-pub struct BoundToAnother;
+pub enum BindError {
+    /// A session keeps its first user.
+    #[error("the session is bound to another user")]
+    BoundToAnother,
+    /// The session ended before, such as while its packet waited for a slow plugin.
+    #[error("the session has ended")]
+    Ended,
+}
 
 /// Every live session of this gateway.
 #[derive(Debug, Default)]
@@ -70,13 +120,25 @@ impl Registry {
     /// Binds a session to a user, for good. Binding it to the same user again changes nothing.
     ///
     /// # Errors
-    /// [`BoundToAnother`] where the session has a user already.
-    pub fn bind(&self, session: &Arc<Session>, user: i32) -> Result<(), BoundToAnother> {
-        if session.user.set(user).is_ok() {
-            self.users.entry(user).or_default().push(Arc::clone(session));
+    /// [`BindError`] if the session has another user or has ended.
+    pub fn bind(&self, session: &Arc<Session>, user: i32) -> Result<(), BindError> {
+        if session.standing.is_bound_to(user) {
             return Ok(());
         }
-        if session.user() == Some(user) { Ok(()) } else { Err(BoundToAnother) }
+        // Bound and listed under one lock, which the end of the session takes as well: it finds every session that was bound before.
+        match self.users.entry(user) {
+            Entry::Occupied(mut sessions) => {
+                if session.standing.bind(user)? {
+                    sessions.get_mut().push(Arc::clone(session));
+                }
+            }
+            Entry::Vacant(sessions) => {
+                if session.standing.bind(user)? {
+                    sessions.insert(vec![Arc::clone(session)]);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The live session with this id.
@@ -85,7 +147,7 @@ impl Registry {
         self.sessions.get(&id).map(|entry| Arc::clone(&entry))
     }
 
-    /// Calls `visit` for every live session of the user; false where there is none.
+    /// Calls `visit` for every live session of the user. False if there is none.
     pub fn each_of_user(&self, user: i32, visit: impl FnMut(&Arc<Session>)) -> bool {
         let Some(sessions) = self.users.get(&user) else { return false };
         sessions.iter().for_each(visit);
@@ -104,7 +166,7 @@ impl Registry {
         self.sessions.len()
     }
 
-    /// Whether nobody is here.
+    /// Whether no session lives.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
@@ -117,23 +179,36 @@ impl Registry {
         }
     }
 
-    fn remove(&self, session: &Arc<Session>) {
+    /// Ends a session. Returns how many messages were lost in its send queue.
+    fn end(&self, session: &Arc<Session>) -> usize {
+        let Some(user) = session.standing.end() else { return 0 };
         self.sessions.remove(&session.id);
-        let Some(user) = session.user() else { return };
-        if let Entry::Occupied(mut sessions) = self.users.entry(user) {
+        if let Some(user) = user
+            && let Entry::Occupied(mut sessions) = self.users.entry(user)
+        {
             sessions.get_mut().retain(|other| other.id != session.id);
             if sessions.get().is_empty() {
                 sessions.remove();
             }
         }
+        // Whoever has found the session before delivers into a queue that takes nothing any more.
+        session.outbox.end()
     }
 }
 
-/// A session's place in the registry, given up on drop.
+/// The life of a session: it ends when this is dropped.
 #[derive(Debug)]
 pub struct Registered {
     registry: Arc<Registry>,
     session: Arc<Session>,
+}
+
+impl Registered {
+    /// Ends the session: nothing is bound or delivered to it from now on. Returns how many messages were lost in its send queue.
+    #[must_use]
+    pub fn end(self) -> usize {
+        self.registry.end(&self.session)
+    }
 }
 
 impl Deref for Registered {
@@ -146,6 +221,79 @@ impl Deref for Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.registry.remove(&self.session);
+        self.registry.end(&self.session);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::outbox::Outcome;
+    use bytes::Bytes;
+    use std::{sync::Barrier, thread, time::Duration};
+
+    fn registered(registry: &Arc<Registry>) -> Registered {
+        let limits =
+            Limits { messages: 9, bytes: 999, close_when_full: false, batch_bytes: 999, max_delay: Duration::MAX };
+        registry.insert(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits))
+    }
+
+    fn sessions_of(registry: &Registry, user: i32) -> usize {
+        let mut count = 0;
+        registry.each_of_user(user, |_| count += 1);
+        count
+    }
+
+    #[test]
+    fn a_session_is_bound_once_and_may_be_bound_again_to_the_same_user() {
+        let registry = Arc::default();
+        let session = registered(&registry);
+        assert_eq!(session.user(), None);
+        for user in [-1, i32::MIN, 0, 7] {
+            let session = registered(&registry);
+            assert_eq!(registry.bind(&session, user), Ok(()));
+            assert_eq!(registry.bind(&session, user), Ok(()));
+            assert_eq!(registry.bind(&session, 8), Err(BindError::BoundToAnother));
+            assert_eq!((session.user(), sessions_of(&registry, user)), (Some(user), 1));
+        }
+        assert_eq!((sessions_of(&registry, 7), sessions_of(&registry, 8)), (0, 0));
+    }
+
+    #[test]
+    fn nothing_is_bound_or_delivered_to_a_session_that_has_ended() {
+        let registry = Arc::default();
+        let session = registered(&registry);
+        let kept = Arc::clone(&session);
+        kept.outbox.push(1, Bytes::new());
+        assert_eq!(session.end(), 1);
+        assert_eq!(registry.bind(&kept, 7), Err(BindError::Ended));
+        assert_eq!(kept.outbox.push(1, Bytes::new()), Outcome::Closed);
+        assert_eq!(registry.session(kept.id).map(|session| session.id), None);
+        assert!(registry.is_empty() && sessions_of(&registry, 7) == 0);
+
+        let session = registered(&registry);
+        let kept = Arc::clone(&session);
+        assert_eq!(registry.bind(&session, 7), Ok(()));
+        drop(session);
+        assert_eq!(registry.bind(&kept, 7), Err(BindError::Ended));
+        assert!(!registry.each_of_user(7, |_| {}));
+    }
+
+    #[test]
+    fn a_session_that_is_bound_while_it_ends_is_not_left_behind() {
+        let registry = Arc::<Registry>::default();
+        for user in 0..2000 {
+            let session = registered(&registry);
+            let (kept, start) = (Arc::clone(&session), Barrier::new(2));
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    start.wait();
+                    registry.bind(&kept, user)
+                });
+                start.wait();
+                drop(session);
+            });
+            assert!(!registry.each_of_user(user, |_| {}), "user {user} has a session that has ended");
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Accepts connections, gives each a task, and at the end lets all of them go in good order.
 
 use crate::{
-    config, delivery::outbox::Closing, delivery::registry::Session, net::auth::Verifier, net::handshake, net::session,
-    net::socket::Socket, net::wire::Wire, routing::gateway::Gateway,
+    config, delivery::outbox::Closing, delivery::registry::Session, net::auth::Verifier, net::budget::Budget,
+    net::handshake, net::receiver::Receiver, net::session, net::socket::Socket, net::wire::Wire,
+    routing::gateway::Gateway,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -25,6 +26,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let mut tasks = JoinSet::new();
+    let budget = Arc::new(Budget::new(config.server.receive_budget_bytes, Arc::clone(&gateway.metrics)));
     loop {
         tokio::select! {
             biased;
@@ -32,8 +34,8 @@ pub async fn serve(
             Some(ended) = tasks.join_next() => account(&gateway, ended),
             accepted = listener.accept() => match accepted {
                 Ok((stream, remote)) => {
-                    let (gateway, config) = (Arc::clone(&gateway), Arc::clone(&config));
-                    tasks.spawn(connection(stream, remote, gateway, config, verifier.clone(), stop.clone()));
+                    let (gateway, config, budget) = (Arc::clone(&gateway), Arc::clone(&config), Arc::clone(&budget));
+                    tasks.spawn(connection(stream, remote, gateway, config, verifier.clone(), budget, stop.clone()));
                 }
                 Err(error) => {
                     gateway.metrics.handshake_refused("accept_failed");
@@ -85,6 +87,7 @@ async fn connection(
     gateway: Arc<Gateway>,
     config: Arc<config::Config>,
     verifier: Option<Arc<Verifier>>,
+    budget: Arc<Budget>,
     stop: CancellationToken,
 ) -> Option<&'static str> {
     let server = &config.server;
@@ -109,8 +112,10 @@ async fn connection(
             return None;
         }
     };
-    let socket = Socket::new(Wire::new(stream, server.read_buffer_bytes), upgraded.early, server);
     let session = gateway.registry.insert(Session::new(remote, server.outbox));
+    let receiver = Receiver::new(server, budget.lease(Arc::clone(&session)), Arc::clone(&gateway.metrics));
+    let wire = Wire::new(stream, upgraded.early, server.read_buffer_bytes);
+    let socket = Socket::new(wire, receiver, server.write_buffer_bytes);
     if let Some(user) = upgraded.user {
         // A fresh session is bound to nobody, so this cannot be refused.
         let _ = gateway.registry.bind(&session, user);
@@ -135,7 +140,7 @@ mod tests {
     async fn a_panic_ends_its_session_alone_and_is_counted() {
         let metrics = Arc::new(Metrics::new());
         let gateway = Gateway::new(metrics, Arc::<bus::Queue<_>>::default(), 1024);
-        let limits = Limits { messages: 1, bytes: 1, close_when_full: false };
+        let limits = Limits { messages: 1, bytes: 1, close_when_full: false, batch_bytes: 1, max_delay: Duration::MAX };
         let session = || gateway.registry.insert(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits));
         let (broken, whole) = (session(), session());
         let mut tasks = JoinSet::new();

@@ -4,17 +4,19 @@ use crate::{
     config,
     delivery::outbox::{Closing, Outgoing},
     delivery::registry::Registered,
-    net::socket::Socket,
-    net::wire::Progress,
+    net::frame::{self, Opcode, Violation},
+    net::receiver::Message,
+    net::socket::{Error, Socket},
     packet::{Header, ROUTE_SYSTEM},
     routing::gateway::{Aside, Gateway},
+    telemetry::metrics::Metrics,
 };
-use bytes::Bytes;
 use futures_util::FutureExt;
 use prost::Message as _;
 use std::{
-    future::{Future, poll_fn},
-    iter, mem,
+    collections::VecDeque,
+    future::poll_fn,
+    io, iter,
     ops::ControlFlow,
     pin::pin,
     sync::Arc,
@@ -24,11 +26,6 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{self, Instant},
 };
-use tungstenite::{
-    Error, Message,
-    error::{CapacityError, ProtocolError},
-    protocol::CloseFrame,
-};
 
 /// Packets that are read before their answers are written.
 const BATCH: usize = 64;
@@ -36,60 +33,81 @@ const BATCH: usize = 64;
 /// How long the other side may take to see its close frame.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How a session ended: the label of `gateway_disconnections_total`, and what the other side is told.
+/// How a session ended: the label of `gateway_disconnections_total`, and the payload of the close frame, unless the client is gone.
 struct End {
     cause: &'static str,
-    told: Option<(u16, String)>,
+    close: Option<Vec<u8>>,
 }
 
 impl End {
     fn silent(cause: &'static str) -> Self {
-        Self { cause, told: None }
+        Self { cause, close: None }
     }
 
-    fn told(cause: &'static str, code: u16, reason: impl Into<String>) -> Self {
-        Self { cause, told: Some((code, reason.into())) }
+    fn with_code(cause: &'static str, code: u16, reason: &str) -> Self {
+        Self { cause, close: Some(frame::close_payload(code, reason)) }
     }
 }
 
 impl From<Closing> for End {
     fn from(closing: Closing) -> Self {
-        Self::told(closing.cause, closing.code, closing.reason)
+        Self::with_code(closing.cause, closing.code, &closing.reason)
     }
 }
 
-/// Serves a connection until it ends, and answers with the reason.
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        let violation = match error {
+            Error::Gone(_) => return Self::silent("gone"),
+            Error::Violation(violation) => violation,
+        };
+        let (cause, code) = match violation {
+            Violation::Protocol(_) => ("protocol_error", 1002),
+            Violation::NotUtf8 => ("protocol_error", 1007),
+            Violation::TooLarge { .. } => ("too_large", 1009),
+            Violation::OverBudget => ("receive_budget", 1009),
+            Violation::Flood => ("frame_flood", 1008),
+        };
+        Self::with_code(cause, code, &violation.to_string())
+    }
+}
+
+/// Serves a connection until it ends. Returns the reason.
 pub async fn run(
     mut socket: Socket,
     session: Registered,
     gateway: &Arc<Gateway>,
     config: &config::Server,
 ) -> &'static str {
-    let progress = socket.progress();
-    let mut actor = Actor { socket: &mut socket, progress, session: &session, gateway, config, batch: Vec::new() };
-    let End { cause, told } = match actor.welcome().await {
+    let mut actor = Actor { socket: &mut socket, session: &session, gateway, config, batch: VecDeque::new() };
+    let End { cause, close } = match actor.welcome().await {
         ControlFlow::Continue(()) => actor.serve().await,
         ControlFlow::Break(end) => end,
     };
-    if let Some((code, reason)) = told {
-        // Whoever does not want to hear it is gone all the same.
-        let deadline = Instant::now() + LINGER;
-        let _ = time::timeout_at(deadline, actor.write_rest()).await;
-        // From here on nothing reaches it any more.
-        drop(session);
-        let _ = time::timeout_at(deadline, part(socket, code, reason)).await;
+    let deadline = Instant::now() + LINGER;
+    actor.socket.discard();
+    if close.is_some() {
+        actor.write_rest(deadline).await;
+    }
+    // From here on nothing reaches the session any more.
+    let lost = actor.batch.len() + session.end();
+    if lost > 0 {
+        gateway.metrics.dropped("session_ended", lost);
+    }
+    if let Some(payload) = close {
+        // A client that does not listen is gone all the same.
+        let _ = time::timeout_at(deadline, part(socket, &payload, &gateway.metrics)).await;
     }
     cause
 }
 
 struct Actor<'a> {
     socket: &'a mut Socket,
-    progress: Arc<Progress>,
     session: &'a Registered,
     gateway: &'a Arc<Gateway>,
     config: &'a config::Server,
-    /// What is being written; empty between writes.
-    batch: Vec<Outgoing>,
+    /// What is being written. Empty between writes.
+    batch: VecDeque<Outgoing>,
 }
 
 impl Actor<'_> {
@@ -100,7 +118,8 @@ impl Actor<'_> {
             session_id: self.session.id.to_string(),
             server_time_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
         };
-        self.batch.push(Outgoing { header: Header::push(ROUTE_SYSTEM, 0), payload: welcome.encode_to_vec().into() });
+        let header = Header::push(ROUTE_SYSTEM, 0);
+        self.batch.push_back(Outgoing { header, payload: welcome.encode_to_vec().into() });
         self.write(None).await
     }
 
@@ -111,12 +130,15 @@ impl Actor<'_> {
                 biased;
                 // Before the socket, which a flood keeps ready for ever.
                 () = &mut timer => {
-                    let flow = self.ping().await;
-                    let idle_in = self.config.idle_timeout.saturating_sub(self.progress.silence());
-                    timer.as_mut().reset(Instant::now() + self.config.ping_interval.min(idle_in));
-                    flow
+                    // The timer is late by the time for which nobody read: the gateway was writing, waiting for a plugin, or did not run.
+                    self.socket.excuse(timer.deadline().elapsed());
+                    let idle_in = self.config.idle_timeout.saturating_sub(self.socket.silence());
+                    let next = if idle_in.is_zero() { self.config.ping_interval } else { self.config.ping_interval.min(idle_in) };
+                    timer.as_mut().reset(Instant::now() + next);
+                    self.ping().await
                 }
-                message = self.socket.message() => self.read(message).await,
+                // A client that does not read its answers is not read from either.
+                message = self.socket.message(), if !self.session.outbox.is_congested() => self.read(message).await,
                 closing = poll_fn(|cx| self.session.outbox.poll_drain(cx, &mut self.batch)) => self.write(closing).await,
             };
             if let ControlFlow::Break(end) = flow {
@@ -125,15 +147,16 @@ impl Actor<'_> {
         }
     }
 
-    /// Serves a message and those that are ready behind it, as long as the answers do not pile up, and writes the answers.
+    /// Serves a message and those that have come behind it, as long as the answers do not pile up, and writes the answers.
     async fn read(&mut self, first: Result<Message, Error>) -> ControlFlow<End> {
         self.session.outbox.attend();
         self.on_message(first).await?;
         for _ in 1..BATCH {
-            if self.session.outbox.queued_bytes() >= self.config.write_buffer_bytes {
+            // A session that is to end serves no other packet.
+            if self.session.outbox.is_congested() || self.socket.is_drained() {
                 break;
             }
-            let Some(message) = self.socket.message_at_hand().await else { break };
+            let Some(message) = self.socket.received_message().await else { break };
             self.on_message(message).await?;
         }
         let closing = self.session.outbox.drain(&mut self.batch);
@@ -142,121 +165,125 @@ impl Actor<'_> {
 
     async fn on_message(&mut self, message: Result<Message, Error>) -> ControlFlow<End> {
         let end = match message {
-            Ok(Message::Binary(packet)) => match self.gateway.on_packet(self.session, packet) {
+            Ok(Message::Packet(packet)) => match self.gateway.on_packet(self.session, packet) {
                 None => return ControlFlow::Continue(()),
                 Some(aside) => return self.wait(aside).await,
             },
-            // The pong has been queued. Whoever does not read pongs is not read from either.
-            Ok(Message::Ping(_)) => {
-                let flushing = self.socket.write(iter::empty());
-                return bounded(flushing, &self.progress, self.session, self.config.idle_timeout).await;
+            Ok(Message::Ping(payload)) => {
+                self.socket.put_control(Opcode::Pong, &payload);
+                return ControlFlow::Continue(());
             }
-            Ok(Message::Pong(_) | Message::Frame(_)) => return ControlFlow::Continue(()),
-            Ok(Message::Text(_)) => End::told("text", 1003, "packets are binary messages"),
-            // What is told then is the client's own frame, as the answer to it.
-            Ok(Message::Close(_)) => End::told("closed", 1000, ""),
-            Err(error) => ended(&error),
+            Ok(Message::Pong) => return ControlFlow::Continue(()),
+            Ok(Message::Text) => End::with_code("text", 1003, "packets are binary messages"),
+            // A close frame is answered with the same (5.5.1).
+            Ok(Message::Close(payload)) => End { cause: "closed", close: Some(payload.into()) },
+            Err(error) => error.into(),
         };
         ControlFlow::Break(end)
     }
 
-    /// Waits for a slow plugin to decide on a packet. The session's next packets have to wait as well; what is sent to it has not.
+    /// Waits for a slow plugin to decide on a packet. The session's next packets have to wait as well. What is sent to it does not.
     async fn wait(&mut self, mut aside: Aside) -> ControlFlow<End> {
         loop {
             tokio::select! {
                 biased;
                 served = &mut aside => return match served {
                     Ok(()) => ControlFlow::Continue(()),
-                    Err(_) => ControlFlow::Break(End::told("panic", 1011, "a defect of the gateway")),
+                    Err(_) => ControlFlow::Break(End::with_code("panic", 1011, "a defect of the gateway")),
                 },
                 closing = poll_fn(|cx| self.session.outbox.poll_drain(cx, &mut self.batch)) => self.write(closing).await?,
             }
         }
     }
 
-    /// Writes what is in the batch, and ends the session where that is wanted.
+    /// Pings a client that is not silent for too long. Whatever has come from it by now is a sign of life as well.
+    async fn ping(&mut self) -> ControlFlow<End> {
+        if self.socket.silence() >= self.config.idle_timeout {
+            return match self.socket.received_message().await {
+                Some(message) => self.read(message).await,
+                None => ControlFlow::Break(End::with_code("idle", 1001, "idle: nothing was heard for too long")),
+            };
+        }
+        self.socket.put_control(Opcode::Ping, &[]);
+        self.write(None).await
+    }
+
+    /// Writes the batch, and then ends the session if that is wanted.
     async fn write(&mut self, closing: Option<Closing>) -> ControlFlow<End> {
-        let written = if self.batch.is_empty() { ControlFlow::Continue(()) } else { self.write_batch().await };
+        let written = self.write_batch(None).await;
         closing.map_or(written, |closing| ControlFlow::Break(closing.into()))
     }
 
-    /// All of the batch into the socket's buffer, then one flush.
-    async fn write_batch(&mut self) -> ControlFlow<End> {
-        let batch = mem::take(&mut self.batch);
-        let count = batch.len();
-        let writing = self.socket.write(batch.into_iter().map(|outgoing| Message::Binary(outgoing.packet())));
-        let flow = bounded(writing, &self.progress, self.session, self.config.idle_timeout).await;
-        if flow.is_continue() {
-            self.gateway.metrics.sent.inc_by(count as u64);
+    /// Writes the answers to what came before the end.
+    async fn write_rest(&mut self, deadline: Instant) {
+        loop {
+            if self.batch.is_empty() {
+                let _ = self.session.outbox.drain(&mut self.batch);
+            }
+            if self.batch.is_empty() || self.write_batch(Some(deadline)).await.is_break() {
+                return;
+            }
+        }
+    }
+
+    async fn write_batch(&mut self, deadline: Option<Instant>) -> ControlFlow<End> {
+        let count = self.batch.len();
+        let flow = self.write_out(deadline).await;
+        self.gateway.metrics.sent.inc_by((count - self.batch.len()) as u64);
+        if self.batch.is_empty() {
+            // A session with nothing to write holds no buffer.
+            self.batch = VecDeque::new();
         }
         flow
     }
 
-    /// Writes the answers to what came before the end.
-    async fn write_rest(&mut self) {
-        let closing = self.session.outbox.drain(&mut self.batch);
-        // It ends in any case.
-        let _ = self.write(closing).await;
-    }
-
-    async fn ping(&mut self) -> ControlFlow<End> {
-        if self.progress.silence() >= self.config.idle_timeout {
-            return ControlFlow::Break(End::told("idle", 1001, "idle: nothing was heard for too long"));
+    /// Bounds a write: a client that reads nothing for `idle_timeout` is gone, one that does not take a batch in `send_timeout` is too slow, and
+    /// one whose session is aborted goes at once.
+    async fn write_out(&mut self, deadline: Option<Instant>) -> ControlFlow<End> {
+        let (socket, batch, outbox) = (&mut *self.socket, &mut self.batch, &self.session.outbox);
+        let mut packets = iter::from_fn(|| batch.pop_front());
+        // Nearly every write is done at once, and needs no timer.
+        if let Some(outcome) = poll_fn(|cx| socket.poll_write(cx, &mut packets)).now_or_never() {
+            return written(outcome);
         }
-        let ping = self.socket.write(iter::once(Message::Ping(Bytes::new())));
-        bounded(ping, &self.progress, self.session, self.config.idle_timeout).await
-    }
-}
-
-/// Bounds a write: a client that reads nothing for `timeout` is gone, and one whose full queue is to close it goes at once.
-async fn bounded(
-    writing: impl Future<Output = Result<(), Error>>,
-    progress: &Progress,
-    session: &Registered,
-    timeout: Duration,
-) -> ControlFlow<End> {
-    let mut writing = pin!(writing);
-    // Nearly every write is done at once, and needs no timer.
-    if let Some(outcome) = writing.as_mut().now_or_never() {
-        return outcome.map_or_else(|error| ControlFlow::Break(ended(&error)), ControlFlow::Continue);
-    }
-    loop {
-        let before = progress.written();
-        let overflow = poll_fn(|cx| session.outbox.poll_overflow(cx));
-        tokio::select! {
-            biased;
-            outcome = time::timeout(timeout, &mut writing) => match outcome {
-                Ok(Ok(())) => return ControlFlow::Continue(()),
-                Ok(Err(error)) => return ControlFlow::Break(ended(&error)),
-                Err(_) if progress.written() == before => return ControlFlow::Break(End::silent("write_timeout")),
-                Err(_) => {}
-            },
-            closing = overflow => return ControlFlow::Break(closing.into()),
+        let deadline = deadline.unwrap_or_else(|| Instant::now() + self.config.send_timeout);
+        loop {
+            let before = socket.written();
+            let patience = Instant::now() + self.config.idle_timeout;
+            tokio::select! {
+                biased;
+                outcome = poll_fn(|cx| socket.poll_write(cx, &mut packets)) => return written(outcome),
+                closing = poll_fn(|cx| outbox.poll_abort(cx)) => return ControlFlow::Break(closing.into()),
+                () = time::sleep_until(patience.min(deadline)) => {
+                    if Instant::now() >= deadline {
+                        return ControlFlow::Break(Closing::send_timeout().into());
+                    }
+                    if socket.written() == before {
+                        return ControlFlow::Break(End::silent("write_timeout"));
+                    }
+                }
+            }
         }
     }
 }
 
-fn ended(error: &Error) -> End {
-    match error {
-        Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
-            End::told("too_large", 1009, format!("a message of {size} bytes is over max_message_bytes, {max_size}"))
-        }
-        Error::ConnectionClosed | Error::AlreadyClosed => End::silent("closed"),
-        Error::Io(_) | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::silent("gone"),
-        Error::Utf8(_) => End::told("protocol_error", 1007, "text has to be UTF-8"),
-        other => End::told("protocol_error", 1002, other.to_string()),
-    }
+fn written(outcome: io::Result<()>) -> ControlFlow<End> {
+    outcome.map_or_else(|error| ControlFlow::Break(Error::from(error).into()), ControlFlow::Continue)
 }
 
 /// Says good-bye, then reads on until the other side has closed: to close with bytes unread would reset the connection, and the
-/// close frame could be lost on the way.
-async fn part(mut socket: Socket, code: u16, mut reason: String) {
-    reason.truncate(reason.floor_char_boundary(123));
-    // Where the other side has closed by itself, its frame is answered by the flush instead. Errors mean that it is gone.
-    let close = CloseFrame { code: code.into(), reason: reason.into() };
-    let _ = socket.write(iter::once(Message::Close(Some(close)))).await;
-    let _ = socket.write(iter::empty()).await;
-    linger(socket.wire()).await;
+/// close frame could be lost on the way. Packets that come now are dropped and counted.
+async fn part(mut socket: Socket, payload: &[u8], metrics: &Metrics) {
+    // Errors mean that the client is gone.
+    if socket.close(payload).await.is_err() {
+        return;
+    }
+    while let Ok(message) = socket.message().await {
+        if matches!(message, Message::Packet(_)) {
+            metrics.dropped("after_close", 1);
+        }
+    }
+    linger(&mut socket.into_stream()).await;
 }
 
 /// Ends a connection in a way that what was written still arrives. Runs under a timeout of the caller's.

@@ -1,56 +1,31 @@
-//! A connection that tells whether anything moves on it: a large message on a slow line is neither silence nor a reader that has
-//! stopped. And one that holds no buffer while nothing does: it reads much at once into a buffer of its thread, and keeps what was not asked
-//! for yet.
+//! A connection that knows whether anything moves on it: a large message on a slow line is neither silence nor a reader that has
+//! stopped. It holds no buffer while nothing moves: it reads into a buffer of its thread, and keeps only what is not a message yet.
 
 use crate::sync::uptime::now_ms;
 use std::{
     cell::RefCell,
-    io,
+    io::{self, ErrorKind},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
     task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
 };
 
-/// What has moved.
-#[derive(Debug)]
-pub struct Progress {
-    heard_ms: AtomicU64,
-    written: AtomicU64,
-}
-
-impl Progress {
-    /// For how long nothing was read.
-    #[must_use]
-    pub fn silence(&self) -> Duration {
-        Duration::from_millis(now_ms().saturating_sub(self.heard_ms.load(Ordering::Relaxed)))
-    }
-
-    /// How many bytes were written so far.
-    #[must_use]
-    pub fn written(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
-    }
-}
-
-/// A TCP connection whose progress can be seen.
+/// A TCP connection.
 #[derive(Debug)]
 pub struct Wire {
     stream: TcpStream,
-    progress: Arc<Progress>,
-    /// What was read, but not asked for yet, behind what was.
-    rest: Vec<u8>,
-    asked: usize,
-    /// The last read left room in its buffer.
-    drained: bool,
     read_bytes: usize,
+    heard_ms: u64,
+    written: u64,
+    /// What was received and not taken yet, behind `taken` bytes that were.
+    rest: Vec<u8>,
+    taken: usize,
+    /// The last read did not fill its buffer.
+    drained: bool,
 }
 
 thread_local! {
@@ -58,75 +33,101 @@ thread_local! {
 }
 
 impl Wire {
-    /// A connection on which something was heard just now, and which reads up to `read_bytes` at once.
+    /// A connection that reads up to `read_bytes` at once, and on which the bytes `early` were received just now.
     #[must_use]
-    pub fn new(stream: TcpStream, read_bytes: usize) -> Self {
-        let progress = Progress { heard_ms: AtomicU64::new(now_ms()), written: AtomicU64::new(0) };
-        Self { stream, progress: Arc::new(progress), rest: Vec::new(), asked: 0, drained: false, read_bytes }
+    pub fn new(stream: TcpStream, early: Vec<u8>, read_bytes: usize) -> Self {
+        Self { stream, read_bytes, heard_ms: now_ms(), written: 0, rest: early, taken: 0, drained: false }
     }
 
-    /// What has moved on it.
+    /// The connection itself. What was received and not taken is lost.
     #[must_use]
-    pub fn progress(&self) -> Arc<Progress> {
-        Arc::clone(&self.progress)
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
     }
 
-    /// Whether all that had been received at the last read has been handed over.
+    /// Says that nothing more will be written.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await
+    }
+
+    /// For how long nothing was received.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        Duration::from_millis(now_ms().saturating_sub(self.heard_ms))
+    }
+
+    /// Takes a time during which nobody read out of the silence.
+    pub fn excuse(&mut self, time: Duration) {
+        let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.heard_ms = self.heard_ms.saturating_add(time).min(now_ms());
+    }
+
+    /// How many bytes were written so far.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Whether bytes were received that are not taken yet.
+    #[must_use]
+    pub fn has_rest(&self) -> bool {
+        !self.rest.is_empty()
+    }
+
+    /// Whether all that had been received at the last read has been taken.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.drained && self.rest.is_empty()
     }
 
-    /// Ready when the system has something to read.
-    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.poll_read_ready(cx)
+    /// Lets `take` take from the front of what was received.
+    pub fn take_rest<T>(&mut self, take: impl FnOnce(&mut &[u8]) -> T) -> T {
+        let mut left = &self.rest[self.taken..];
+        let taken = take(&mut left);
+        self.taken = self.rest.len() - left.len();
+        if left.is_empty() {
+            (self.rest, self.taken) = (Vec::new(), 0);
+        }
+        taken
     }
 
-    fn read_into(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// Receives more, and lets `take` take from the front of all that is there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnexpectedEof`] after the last byte, and whatever the system says.
+    pub fn poll_receive<T>(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&mut &[u8]) -> T) -> Poll<io::Result<T>> {
         SCRATCH.with_borrow_mut(|scratch| {
-            if scratch.len() < self.read_bytes {
-                scratch.resize(self.read_bytes, 0);
+            let kept = self.rest.len() - self.taken;
+            let size = kept + self.read_bytes;
+            if scratch.len() < size {
+                scratch.resize(size, 0);
             }
-            let mut read = ReadBuf::new(&mut scratch[..self.read_bytes]);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
-            let (asked, rest) = read.filled().split_at(read.filled().len().min(buffer.remaining()));
-            buffer.put_slice(asked);
-            self.rest = rest.to_vec();
-            self.drained = read.remaining() > 0;
-            Poll::Ready(Ok(()))
+            let mut buffer = ReadBuf::new(&mut scratch[kept..size]);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            let received = buffer.filled().len();
+            if received == 0 {
+                return Poll::Ready(Err(ErrorKind::UnexpectedEof.into()));
+            }
+            self.drained = received < self.read_bytes;
+            self.heard_ms = now_ms();
+            scratch[..kept].copy_from_slice(&self.rest[self.taken..]);
+            let mut left = &scratch[..kept + received];
+            let taken = take(&mut left);
+            (self.rest, self.taken) = (left.to_vec(), 0);
+            Poll::Ready(Ok(taken))
         })
     }
-}
 
-impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.rest.is_empty() {
-            ready!(self.read_into(cx, buffer))?;
-            self.progress.heard_ms.store(now_ms(), Ordering::Relaxed);
-        } else {
-            let taken = buffer.remaining().min(self.rest.len() - self.asked);
-            buffer.put_slice(&self.rest[self.asked..self.asked + taken]);
-            self.asked += taken;
-            if self.asked == self.rest.len() {
-                (self.rest, self.asked) = (Vec::new(), 0);
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    /// Writes the first of the bytes.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.progress.written.fetch_add(written as u64, Ordering::Relaxed);
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.written += written as u64;
+        Poll::Ready(if written == 0 { Err(ErrorKind::WriteZero.into()) } else { Ok(written) })
     }
 }

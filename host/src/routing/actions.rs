@@ -267,9 +267,9 @@ fn check_bindings(session: &Session, actions: &[Action]) -> Result<(), Refusal> 
 pub(super) fn queued(metrics: &Metrics, session: &Session, outcome: Outcome) {
     match outcome {
         Outcome::Queued => {}
-        Outcome::Full { warn } => {
+        Outcome::Full => {
             metrics.dropped("send_queue_full", 1);
-            if warn && metrics.log_limits.permit("send queue full", "") {
+            if metrics.log_limits.permit("send queue full", "") {
                 let (session, remote) = (session.id, session.remote);
                 tracing::warn!(%session, %remote, "send queue full: the client reads too slowly, messages are dropped");
             }

@@ -31,6 +31,8 @@ labels! {
     Name { plugin: Arc<str> }
     /// What became of a plugin's call or load.
     NameOutcome { plugin: Arc<str>, outcome: &'static str }
+    /// A frame that is no packet by itself.
+    Kind { kind: &'static str }
     /// A plugin and why something of it was refused.
     NameReason { plugin: Arc<str>, reason: &'static str }
     /// What became of a delivery.
@@ -38,7 +40,7 @@ labels! {
 }
 
 /// Why sessions end.
-const DISCONNECTIONS: [&str; 12] = [
+const DISCONNECTIONS: [&str; 15] = [
     "closed",
     "gone",
     "idle",
@@ -46,7 +48,10 @@ const DISCONNECTIONS: [&str; 12] = [
     "text",
     "too_large",
     "protocol_error",
+    "receive_budget",
+    "frame_flood",
     "send_queue_full",
+    "send_timeout",
     "policy",
     "plugin_faults",
     "drain",
@@ -74,9 +79,11 @@ const ROUTING_ERRORS: [&str; 12] = [
 ];
 
 /// Why messages are lost.
-const DROPPED: [&str; 10] = [
+const DROPPED: [&str; 12] = [
     "send_queue_full",
     "session_closing",
+    "session_ended",
+    "after_close",
     "bus_unavailable",
     "bus_message_too_large",
     "no_subscriber",
@@ -122,6 +129,14 @@ pub struct Metrics {
     pub sessions: Gauge,
     /// Packets written to sockets.
     pub sent: Count,
+    /// Pings from clients.
+    pub pings_received: Count,
+    /// Pongs from clients.
+    pub pongs_received: Count,
+    /// Fragments of messages from clients.
+    pub fragments_received: Count,
+    /// Bytes of messages that are not whole yet.
+    pub receiving_bytes: Gauge,
     /// Packets for a route that no plugin serves.
     pub received_unrouted: Count,
     /// Deliveries to at least one session of this gateway.
@@ -167,6 +182,9 @@ impl Metrics {
         let deliveries = Family::<Outcome, Count>::default();
         r.register("deliveries", "Messages for a session or a user, by whether one was here", deliveries.clone());
         let delivery = |outcome| deliveries.get_or_create(&Outcome { outcome }).clone();
+        let frames = Family::<Kind, Count>::default();
+        r.register("frames_received", "Frames from clients that are no packet by themselves, by kind", frames.clone());
+        let frames = |kind| frames.get_or_create(&Kind { kind }).clone();
         let received =
             register::<Family<Route, Count>>(&mut r, "messages_received", "Packets from clients, by route byte");
         let unrouted = received.get_or_create(&Route { route: "none".to_owned() }).clone();
@@ -175,6 +193,10 @@ impl Metrics {
             connections: register(r, "connections", "Sessions that began"),
             sessions: register(r, "sessions", "Sessions that live"),
             sent: register(r, "messages_sent", "Packets written to sockets"),
+            pings_received: frames("ping"),
+            pongs_received: frames("pong"),
+            fragments_received: frames("fragment"),
+            receiving_bytes: register(r, "receiving_bytes", "Bytes of messages that are not whole yet"),
             received_unrouted: unrouted,
             delivered: delivery("delivered"),
             undelivered: delivery("not_here"),

@@ -1,0 +1,151 @@
+//! What all connections together may hold of messages that are not whole yet.
+
+use crate::{
+    delivery::{outbox::Closing, registry::Session},
+    net::frame::Violation,
+    telemetry::metrics::Metrics,
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use uuid::Uuid;
+
+/// Bytes of a connection that are not counted, so that small messages never come here.
+pub const UNCOUNTED_BYTES: usize = 4096;
+
+/// The bytes that may be held, and the connections that hold them. Over the bound the connection that holds most is closed: many small
+/// messages go on while somebody sends large ones.
+#[derive(Debug)]
+pub struct Budget {
+    most: usize,
+    metrics: Arc<Metrics>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: usize,
+    /// By size, so that the largest is the last.
+    holders: BTreeMap<(usize, Uuid), Arc<Session>>,
+}
+
+impl Budget {
+    /// A budget of `most` bytes.
+    #[must_use]
+    pub fn new(most: usize, metrics: Arc<Metrics>) -> Self {
+        Self { most, metrics, state: Mutex::default() }
+    }
+
+    /// The share of one session, which is empty at first.
+    #[must_use]
+    pub fn lease(self: &Arc<Self>, session: Arc<Session>) -> Lease {
+        Lease { budget: Arc::clone(self), session, bytes: 0 }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock is one of the allocator.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one connection holds.
+#[derive(Debug)]
+pub struct Lease {
+    budget: Arc<Budget>,
+    session: Arc<Session>,
+    bytes: usize,
+}
+
+impl Lease {
+    /// Says how much the connection holds now.
+    ///
+    /// # Errors
+    /// [`Violation::OverBudget`] if it has to give that up.
+    pub fn resize(&mut self, bytes: usize) -> Result<(), Violation> {
+        let bytes = if bytes <= UNCOUNTED_BYTES { 0 } else { bytes };
+        if bytes == self.bytes {
+            return Ok(());
+        }
+        let mut state = self.budget.state();
+        if self.bytes > 0 {
+            if state.holders.remove(&(self.bytes, self.session.id)).is_none() {
+                // It was closed since it held most.
+                return if bytes == 0 { Ok(()) } else { Err(Violation::OverBudget) };
+            }
+            state.held -= self.bytes;
+        }
+        if bytes > 0 {
+            state.held += bytes;
+            state.holders.insert((bytes, self.session.id), Arc::clone(&self.session));
+        }
+        self.bytes = bytes;
+        let mut survives = true;
+        while state.held > self.budget.most
+            && let Some(((bytes, id), largest)) = state.holders.pop_last()
+        {
+            state.held -= bytes;
+            survives &= id != self.session.id;
+            largest.outbox.abort(over_budget());
+        }
+        self.budget.metrics.receiving_bytes.set(i64::try_from(state.held).unwrap_or(i64::MAX));
+        if survives { Ok(()) } else { Err(Violation::OverBudget) }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Less is never refused.
+        let _ = self.resize(0);
+    }
+}
+
+/// How a session ends that holds most of a budget that is spent.
+fn over_budget() -> Closing {
+    Closing { code: 1009, reason: Violation::OverBudget.to_string(), cause: "receive_budget" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::{outbox::Limits, registry::Registered, registry::Registry};
+    use std::{
+        net::SocketAddr,
+        task::{Context, Waker},
+        time::Duration,
+    };
+
+    fn session(registry: &Arc<Registry>) -> Registered {
+        let limits =
+            Limits { messages: 9, bytes: 999, close_when_full: false, batch_bytes: 999, max_delay: Duration::MAX };
+        registry.insert(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits))
+    }
+
+    fn is_aborted(session: &Session) -> bool {
+        session.outbox.poll_abort(&Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn over_the_budget_the_largest_goes_and_the_others_stay() {
+        let (registry, metrics) = (Arc::default(), Arc::new(Metrics::new()));
+        let budget = Arc::new(Budget::new(30_000, Arc::clone(&metrics)));
+        let sessions = [session(&registry), session(&registry), session(&registry)];
+        let [mut small, mut large, mut late] = sessions.each_ref().map(|session| budget.lease(Arc::clone(session)));
+        assert_eq!([small.resize(5000), large.resize(16_000), late.resize(9000)], [Ok(()), Ok(()), Ok(())]);
+        assert_eq!(metrics.receiving_bytes.get(), 30_000);
+        // What is not counted is never too much.
+        assert_eq!(budget.lease(Arc::clone(&sessions[0])).resize(UNCOUNTED_BYTES), Ok(()));
+        assert_eq!(small.resize(5001), Ok(()));
+        assert_eq!(sessions.each_ref().map(|session| is_aborted(session)), [false, true, false]);
+        assert_eq!(metrics.receiving_bytes.get(), 14_001);
+        // It learns that when it wants more, and its end gives nothing back a second time.
+        assert_eq!(large.resize(32_000), Err(Violation::OverBudget));
+        drop(large);
+        assert_eq!(metrics.receiving_bytes.get(), 14_001);
+        // The largest may be the one that wants more.
+        assert_eq!(late.resize(25_000), Err(Violation::OverBudget));
+        assert_eq!(metrics.receiving_bytes.get(), 5001);
+        assert_eq!(small.resize(0), Ok(()));
+        assert_eq!(metrics.receiving_bytes.get(), 0);
+    }
+}

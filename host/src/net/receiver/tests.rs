@@ -1,0 +1,264 @@
+use super::*;
+use crate::{config::Config, delivery::registry::Session, net::budget::Budget};
+use proptest::{collection::vec, prelude::*, sample::Index};
+use std::{io, net::SocketAddr};
+use tungstenite::{
+    Error,
+    error::{CapacityError, ProtocolError},
+    protocol::{Role, WebSocketConfig, WebSocketContext},
+};
+
+const MASK: [u8; 4] = [1, 2, 3, 4];
+
+/// A receiver with these keys of `server`, and a budget of its own.
+pub(crate) fn receiver(server: &str) -> Receiver {
+    let yaml = format!("plugins: {{ directory: . }}\nserver: {{ {server} }}");
+    let config = Config::parse(&yaml).unwrap().server;
+    let metrics = Arc::new(Metrics::new());
+    let budget = Arc::new(Budget::new(config.receive_budget_bytes, Arc::clone(&metrics)));
+    let session = Arc::new(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), config.outbox));
+    Receiver::new(&config, budget.lease(session), metrics)
+}
+
+/// A client's frame whose length takes as many bytes as that of a frame of at least `longest`.
+fn frame(first: u8, payload: &[u8], longest: usize) -> Vec<u8> {
+    let mut frame = vec![first];
+    let len = payload.len();
+    match len.max(longest) {
+        0..126 => frame.push(0x80 | u8::try_from(len).unwrap()),
+        126..=0xffff => frame.extend([&[0xfe][..], &u16::try_from(len).unwrap().to_be_bytes()].concat()),
+        _ => frame.extend([&[0xff][..], &(len as u64).to_be_bytes()].concat()),
+    }
+    frame.extend(MASK);
+    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// The bytes of a packet, in fragments with a ping behind each or whole, and the messages that they are.
+pub(crate) fn said() -> impl Strategy<Value = (Vec<u8>, Vec<Message>)> {
+    let len = prop_oneof![8 => 0..200_usize, 2 => 0..9000_usize, 1 => 60_000..70_000_usize];
+    let longest = prop_oneof![4 => Just(0_usize), 1 => Just(126), 1 => Just(1 << 16)];
+    (len, any::<u8>(), vec(any::<Index>(), 0..3), longest).prop_map(|(len, first, cuts, longest)| {
+        let payload: Vec<u8> = (0..len).map(|i| first.wrapping_add((i % 251) as u8)).collect();
+        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(len + 1)).collect();
+        cuts.sort_unstable();
+        let (mut bytes, mut messages, mut from, mut opcode) = (Vec::new(), Vec::new(), 0, 2);
+        for cut in cuts {
+            bytes.extend(frame(opcode, &payload[from..cut], longest));
+            bytes.extend(frame(0x89, b"ping", 0));
+            messages.push(Message::Ping("ping".into()));
+            (from, opcode) = (cut, 0);
+        }
+        bytes.extend(frame(0x80 | opcode, &payload[from..], longest));
+        messages.push(Message::Packet(payload.into()));
+        (bytes, messages)
+    })
+}
+
+/// What was received, and the close code of the end. Without one, the bytes ended.
+type Received = (Vec<Message>, Option<u16>);
+
+/// Hands the bytes over in parts of these lengths.
+fn ours(bytes: &[u8], parts: &[usize]) -> Received {
+    let mut receiver = receiver("max_message_bytes: 1000, control_frames_per_s: 1000000");
+    let (mut messages, mut kept, mut coming) = (Vec::new(), Vec::new(), bytes);
+    for part in parts.iter().cycle() {
+        if coming.is_empty() {
+            break;
+        }
+        let (now, later) = coming.split_at(coming.len().min(*part));
+        coming = later;
+        kept.extend_from_slice(now);
+        let mut left = &kept[..];
+        loop {
+            match receiver.next(&mut left) {
+                Ok(Some(message)) => {
+                    let ended = matches!(message, Message::Close(_));
+                    messages.push(message);
+                    if ended {
+                        return (messages, Some(1000));
+                    }
+                }
+                Ok(None) => break,
+                Err(Violation::Protocol(_)) => return (messages, Some(1002)),
+                Err(Violation::NotUtf8) => return (messages, Some(1007)),
+                Err(Violation::TooLarge { .. }) => return (messages, Some(1009)),
+                Err(other) => panic!("{other}"),
+            }
+        }
+        assert!(left.len() < 14 + frame::MAX_CONTROL_BYTES, "{} bytes are left over", left.len());
+        kept = left.to_vec();
+    }
+    (messages, None)
+}
+
+/// Brings bytes, and takes whatever is written.
+struct Memory<'a>(&'a [u8]);
+
+impl io::Read for Memory<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl io::Write for Memory<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What tungstenite makes of them.
+fn theirs(bytes: &[u8]) -> Received {
+    let limits = WebSocketConfig::default().max_message_size(Some(1000)).max_frame_size(Some(1000));
+    let mut socket = WebSocketContext::new(Role::Server, Some(limits));
+    let (mut wire, mut messages) = (Memory(bytes), Vec::new());
+    loop {
+        let message = match socket.read(&mut wire) {
+            Ok(tungstenite::Message::Binary(payload)) => Message::Packet(payload),
+            Ok(tungstenite::Message::Text(_)) => Message::Text,
+            Ok(tungstenite::Message::Ping(payload)) => Message::Ping(payload),
+            Ok(tungstenite::Message::Pong(_)) => Message::Pong,
+            Ok(tungstenite::Message::Close(frame)) => {
+                if frame.as_ref().is_some_and(|frame| frame.reason == "Protocol violation") {
+                    return (messages, Some(1002));
+                }
+                let payload =
+                    frame.map(|frame| [&u16::from(frame.code).to_be_bytes(), frame.reason.as_bytes()].concat());
+                messages.push(Message::Close(payload.unwrap_or_default().into()));
+                return (messages, Some(1000));
+            }
+            Ok(tungstenite::Message::Frame(_)) => unreachable!(),
+            Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => return (messages, None),
+            Err(Error::Protocol(_)) => return (messages, Some(1002)),
+            Err(Error::Utf8(_)) => return (messages, Some(1007)),
+            Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => return (messages, Some(1009)),
+            Err(other) => panic!("{other}"),
+        };
+        messages.push(message);
+    }
+}
+
+/// Frames as a client may send them or not, with at most one thing wrong with each.
+fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+    let opcode = prop_oneof![6 => Just(0_u8), 3 => Just(1), 8 => Just(2), 1 => Just(8), 3 => Just(9), 2 => Just(10)];
+    let payload = prop_oneof![
+        4 => vec(any::<u8>(), 0..20),
+        2 => vec(0x20..0x7f_u8, 0..126),
+        1 => Just("grüße".as_bytes().to_vec()),
+        1 => vec(any::<u8>(), 120..400),
+    ];
+    (opcode, any::<bool>(), payload, 0..60_u8, any::<[u8; 2]>()).prop_map(|(opcode, last, payload, fault, code)| {
+        let control = opcode >= 8;
+        let payload = if control { &payload[..payload.len().min(125)] } else { &payload[..] };
+        let mut payload = payload.to_vec();
+        if opcode == 8 && payload.len() >= 2 {
+            payload[..2].copy_from_slice(&code);
+        }
+        // Text is checked once it is whole, so a torn text that is none is told later than by tungstenite.
+        if opcode <= 1 {
+            payload.iter_mut().for_each(|byte| *byte &= 0x7f);
+        }
+        let mut bytes = frame(opcode | if last || control { 0x80 } else { 0 }, &payload, 0);
+        match fault {
+            0 => bytes[0] |= 0x40,
+            1 => bytes[0] |= 0x0f,
+            2 => bytes[1] &= 0x7f,
+            3 if control => bytes[0] &= 0x7f,
+            4 if control => bytes = frame(0x80 | opcode, &[b'x'; 126], 0),
+            5 => bytes = frame(0x82, &[0; 1001], 0),
+            _ => {}
+        }
+        bytes
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_frames_are_received_as_by_tungstenite(
+        frames in vec(any_frame(), 1..12),
+        parts in vec(prop_oneof![Just(1_usize), 1..40_usize, Just(10_000)], 1..6),
+    ) {
+        let bytes = frames.concat();
+        let ((messages, end), (expected, mut expected_end)) = (ours(&bytes, &parts), theirs(&bytes));
+        // Of a frame that is too large and out of order as well, tungstenite says the one, and we say the other.
+        if (end, expected_end) == (Some(1002), Some(1009)) {
+            expected_end = end;
+        }
+        prop_assert_eq!((messages, end), (expected, expected_end));
+    }
+
+    #[test]
+    fn any_bytes_are_received_without_a_panic(bytes in vec(any::<u8>(), 0..300), parts in vec(1..40_usize, 1..6)) {
+        ours(&bytes, &parts);
+    }
+}
+
+#[test]
+fn every_close_code_is_received_as_by_tungstenite() {
+    for code in 0..=u16::MAX {
+        let bytes = frame(0x88, &code.to_be_bytes(), 0);
+        assert_eq!(ours(&bytes, &[bytes.len()]), theirs(&bytes), "{code}");
+    }
+}
+
+#[test]
+fn what_is_held_of_a_message_grows_with_what_has_come_and_not_with_what_is_announced() {
+    let mut receiver = receiver("");
+    let whole = frame(0x82, &vec![7; 16 << 20], 0);
+    let (mut head, mut rest) = whole.split_at(14);
+    assert_eq!(receiver.next(&mut head), Ok(None));
+    assert_eq!(receiver.payload.capacity(), 0);
+    let mut came = 0;
+    while rest.len() > 8000 {
+        let (mut part, later) = rest.split_at(8000);
+        assert_eq!(receiver.next(&mut part), Ok(None));
+        rest = later;
+        came += 8000;
+        assert!(receiver.payload.capacity() <= came * 3 / 2, "{} for {came}", receiver.payload.capacity());
+    }
+    assert_eq!(receiver.next(&mut rest), Ok(Some(Message::Packet(vec![7; 16 << 20].into()))));
+    assert_eq!((receiver.payload.capacity(), receiver.metrics.receiving_bytes.get()), (0, 0));
+}
+
+#[test]
+fn many_fragments_are_held_once_and_counted() {
+    let mut receiver = receiver("");
+    let mut bytes = &frame(0x02, &[1; 200], 0)[..];
+    assert_eq!(receiver.next(&mut bytes), Ok(None));
+    for _ in 0..10_000 {
+        assert_eq!(receiver.next(&mut &frame(0x00, &[1; 200], 0)[..]), Ok(None));
+    }
+    let held = 2_000_200..=3_000_300;
+    assert!(held.contains(&receiver.payload.capacity()), "{}", receiver.payload.capacity());
+    assert!(held.contains(&(receiver.metrics.receiving_bytes.get() as usize)));
+    assert_eq!(receiver.metrics.fragments_received.get(), 10_001);
+    receiver.discard();
+    assert_eq!((receiver.payload.capacity(), receiver.metrics.receiving_bytes.get()), (0, 0));
+    // It is still known where the message ends.
+    assert_eq!(receiver.next(&mut &frame(0x80, &[1; 200], 0)[..]), Ok(Some(Message::Packet(Bytes::new()))));
+}
+
+#[test]
+fn frames_that_carry_no_packet_are_limited_and_counted() {
+    let flood = |frames: &[Vec<u8>]| {
+        let mut receiver = receiver("control_frames_per_s: 1");
+        let sent = frames.iter().cycle().take(1000);
+        let taken = sent.take_while(|frame| receiver.next(&mut &frame[..]).is_ok()).count();
+        let counts = [&receiver.metrics.pings_received, &receiver.metrics.pongs_received];
+        (taken, counts.map(|count| count.get()), receiver.metrics.fragments_received.get())
+    };
+    // The burst is that of ten seconds, and the frame that is too many is counted as well.
+    assert_eq!(flood(&[frame(0x89, b"", 0)]), (10, [11, 0], 0));
+    assert_eq!(flood(&[frame(0x8a, b"", 0)]), (10, [0, 11], 0));
+    let fragments: Vec<_> = (0..1000).map(|i| frame(if i == 0 { 0x02 } else { 0x00 }, b"", 0)).collect();
+    assert_eq!(flood(&fragments), (10, [0, 0], 11));
+    let large: Vec<_> = (0..1000).map(|i| frame(if i == 0 { 0x02 } else { 0x00 }, &[0; 128], 0)).collect();
+    assert_eq!(flood(&large), (1000, [0, 0], 1000));
+    assert_eq!(flood(&[frame(0x82, b"packet", 0)]), (1000, [0, 0], 0));
+}
