@@ -2,7 +2,9 @@
 //! code is 0.
 
 use chat_proto::chat::ChatResponse;
-use gateway_tests::{Client, Gateway, PATIENCE, Packet, Redis, Setup, chat_request, component, eventually, header, wat};
+use gateway_tests::{
+    Client, Gateway, PATIENCE, Packet, Redis, Setup, chat_request, component, eventually, header, wat,
+};
 use prost::Message;
 use std::{
     fs,
