@@ -4,16 +4,19 @@
 # make plugins   build plugins/ into plugins/dist, where a running gateway picks them up
 # make build  the gateway, its client and the plugins
 # make languages   what the same plugin costs in each language, measured here
+# make chaos  hostile clients, plugins and files, reloads and outages of Redis at once, while every message is counted; for minutes
 # make bench  measure the gateway beside gateways written by hand (BENCH.md)
 
 PLUGINS ?= chat demo-chat system
 CARGO   ?= cargo
 BENCH_ROUNDS  ?= 3
 BENCH_SECONDS ?= 3
+CHAOS_SECONDS ?= 180
+CHAOS_SEED    ?= $(shell date +%s)
 DIST    := plugins/dist
 WASM    := target/wasm32-wasip2/plugin
 
-.PHONY: run build plugins test guests bench lint setup redis languages
+.PHONY: run build plugins test guests chaos bench lint setup redis languages
 
 run: build
 	@echo
@@ -45,6 +48,11 @@ test: build guests lobby redis
 # Plugins for the tests alone, used where they are built.
 guests: setup
 	$(CARGO) build --profile plugin --locked --target wasm32-wasip2 -p guest-chat-next -p guest-first -p guest-hostile -p guest-variant
+
+# The seed that it prints replays it. The storm's ten thousand connections need as many descriptors.
+chaos: build guests redis
+	ulimit -n $$(ulimit -Hn) && CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_SEED=$(CHAOS_SEED) \
+		$(CARGO) test --release --locked --workspace --test chaos -- --include-ignored --nocapture --test-threads 1
 
 bench: build redis
 	@target/release/gateway-bench --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) $(BENCH_FLAGS)

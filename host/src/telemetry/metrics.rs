@@ -79,13 +79,14 @@ const ROUTING_ERRORS: [&str; 12] = [
 ];
 
 /// Why messages are lost.
-const DROPPED: [&str; 11] = [
+const DROPPED: [&str; 12] = [
     "send_queue_full",
     "session_closing",
     "session_ended",
     "after_close",
     "bus_unavailable",
     "bus_message_too_large",
+    "no_subscriber",
     "bus_share",
     "publish_loop",
     "too_many_pushes",

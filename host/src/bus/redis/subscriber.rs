@@ -122,7 +122,10 @@ async fn hear<H: Handler>(connection: &mut Connection, intake: &Intake<H>) -> Re
                 && let Ok(topic) = str::from_utf8(topic)
             {
                 // A copy, since a session that reads slowly shall not keep a read buffer alive.
-                intake.handler.message(topic, &Bytes::copy_from_slice(body), None);
+                if intake.handler.message(topic, &Bytes::copy_from_slice(body), None) == 0 {
+                    // The plugin that heard it was taken away, and Redis has not unsubscribed yet.
+                    intake.metrics.dropped("no_subscriber", 1);
+                }
             }
         }
         Frame::Text(answer) => {

@@ -1,0 +1,290 @@
+//! What was seen of each message, session and connection to Redis. Facts only; the ledger judges them.
+
+use crate::messages::Id;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+/// A time, counted from the start of the run.
+pub(crate) type At = Duration;
+
+/// What a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// A packet on the system route, which comes back.
+    Heartbeat,
+    /// A chat request, which the backend hears.
+    Request,
+    /// The backend's answer to the session of a request.
+    Response,
+    /// The backend's message to a user.
+    Broadcast,
+}
+
+/// All that was seen of a message.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) kind: Kind,
+    /// When its sender sent it.
+    pub(crate) sent: At,
+    /// The session that sent it or that it is for. A broadcast has none.
+    pub(crate) session: Option<usize>,
+    /// The user of that session, or the one that a broadcast is for.
+    pub(crate) user: i32,
+    /// The status and the text of a reply that refuses it.
+    pub(crate) refused: Option<(u16, String)>,
+    /// Where it arrived: a session, or [`BACKEND`].
+    pub(crate) arrivals: Vec<usize>,
+    /// When Redis answered its PUBLISH, and for how many subscribers.
+    pub(crate) published: Option<(At, i64)>,
+    /// How Redis handed it to the gateway.
+    pub(crate) pushed: Option<Push>,
+    /// The request that a response answers.
+    pub(crate) answers: Option<Id>,
+    /// Of a request: the gateway could hear the response when it published it.
+    pub(crate) awaited: bool,
+}
+
+impl Message {
+    pub(crate) fn new(kind: Kind, sent: At, session: Option<usize>, user: i32) -> Self {
+        let (refused, arrivals, published, pushed, answers) = (None, Vec::new(), None, None, None);
+        Self { kind, sent, session, user, refused, arrivals, published, pushed, answers, awaited: false }
+    }
+}
+
+/// The place of arrival of a request.
+pub(crate) const BACKEND: usize = usize::MAX;
+
+/// A message that Redis wrote to a connection of the gateway.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Push {
+    pub(crate) at: At,
+    /// Its place among all pushes.
+    pub(crate) order: u64,
+    /// The connection.
+    pub(crate) link: usize,
+    /// Whether the gateway's end was still open.
+    pub(crate) taken: bool,
+}
+
+/// A session of a counting player.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    pub(crate) user: i32,
+    /// Since when it is known to belong to its user.
+    pub(crate) bound: Option<At>,
+    pub(crate) ended: Option<(At, End)>,
+    /// The last delivery number, and how many before it never came.
+    pub(crate) last_number: u32,
+    pub(crate) missing_numbers: usize,
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The plan had its connection reset.
+    Reset,
+    /// The plan had the player close it, and the gateway answered with its close frame.
+    Closed,
+    /// The gateway sent a close frame with this code and reason.
+    Announced(u16, String),
+    /// Nobody said why.
+    Unannounced(String),
+}
+
+/// A connection of the gateway to Redis.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Link {
+    pub(crate) opened: At,
+    /// When the gateway gave it up.
+    pub(crate) given_up: Option<At>,
+}
+
+/// How far the gateway's counters moved between two looks.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    pub(crate) from: At,
+    pub(crate) to: At,
+    /// The series that moved, as `name{labels}`.
+    pub(crate) moved: BTreeMap<String, u64>,
+}
+
+/// All that was seen.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Book {
+    pub(crate) messages: BTreeMap<Id, Message>,
+    pub(crate) sessions: Vec<Session>,
+    pub(crate) links: Vec<Link>,
+    /// When Redis was killed.
+    pub(crate) kills: Vec<At>,
+    pub(crate) samples: Vec<Sample>,
+    /// What the plan did, and when that began.
+    pub(crate) events: Vec<(At, String)>,
+    /// Messages that Redis wrote to the gateway.
+    pub(crate) pushes: u64,
+    /// The connection on which the gateway is subscribed to what backends send.
+    pub(crate) subscriber: Option<usize>,
+    /// Since when there is none.
+    pub(crate) deaf_since: At,
+}
+
+/// How long after the end of its subscription a gateway may not know of it.
+const NOTICE: Duration = Duration::from_secs(1);
+
+impl Book {
+    /// Whether the gateway can hear what a request that it publishes on this connection is answered with, as far as it can know. A
+    /// connection that was opened when there was no subscription may not be published on before there is one.
+    fn hears(&self, link: usize, now: At) -> bool {
+        self.subscriber.is_some() || (self.links[link].opened < self.deaf_since && now < self.deaf_since + NOTICE)
+    }
+}
+
+/// The book, shared by all who see something.
+#[derive(Clone, Debug)]
+pub(crate) struct Journal {
+    began: Instant,
+    book: Arc<Mutex<Book>>,
+}
+
+impl Journal {
+    pub(crate) fn new() -> Self {
+        Self { began: Instant::now(), book: Arc::default() }
+    }
+
+    pub(crate) fn now(&self) -> At {
+        self.began.elapsed()
+    }
+
+    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap()
+    }
+
+    pub(crate) fn event(&self, what: impl Into<String>) {
+        let now = self.now();
+        self.book().events.push((now, what.into()));
+    }
+
+    /// A message that is about to be sent.
+    pub(crate) fn send(&self, kind: Kind, session: Option<usize>, user: i32) -> Id {
+        let sent = self.now();
+        let mut book = self.book();
+        let id = book.messages.len() as Id + 1;
+        book.messages.insert(id, Message::new(kind, sent, session, user));
+        id
+    }
+
+    /// A response to a request that is about to be sent.
+    pub(crate) fn respond(&self, request: Id) -> Id {
+        let (session, user) = {
+            let book = self.book();
+            let request = &book.messages[&request];
+            (request.session, request.user)
+        };
+        let id = self.send(Kind::Response, session, user);
+        self.update(id, |response, _| response.answers = Some(request));
+        id
+    }
+
+    /// A request passed on its way to Redis.
+    pub(crate) fn publishing(&self, id: Id, link: usize) {
+        let awaited = self.book().hears(link, self.now());
+        self.update(id, |message, _| message.awaited = awaited);
+    }
+
+    pub(crate) fn link_opened(&self) -> usize {
+        let opened = self.now();
+        let mut book = self.book();
+        book.links.push(Link { opened, given_up: None });
+        book.links.len() - 1
+    }
+
+    /// A connection ended, by the gateway or on its behalf if it was given up.
+    pub(crate) fn link_ended(&self, link: usize, given_up: bool) {
+        if given_up {
+            let now = self.now();
+            self.book().links[link].given_up = Some(now);
+        }
+        self.unsubscribed(link);
+    }
+
+    /// Redis confirmed the gateway's subscription.
+    pub(crate) fn subscribed(&self, link: usize) {
+        self.book().subscriber = Some(link);
+    }
+
+    pub(crate) fn unsubscribed(&self, link: usize) {
+        let now = self.now();
+        let mut book = self.book();
+        if book.subscriber == Some(link) {
+            (book.subscriber, book.deaf_since) = (None, now);
+        }
+    }
+
+    pub(crate) fn refused(&self, id: Id, status: u16, text: &str) {
+        self.update(id, |message, _| message.refused = Some((status, text.to_owned())));
+    }
+
+    pub(crate) fn published(&self, id: Id, receivers: i64) {
+        self.update(id, |message, now| message.published = Some((now, receivers)));
+    }
+
+    pub(crate) fn pushed(&self, id: Id, link: usize, taken: bool) {
+        let order = {
+            let mut book = self.book();
+            book.pushes += 1;
+            book.pushes
+        };
+        self.update(id, |message, at| message.pushed = Some(Push { at, order, link, taken }));
+    }
+
+    /// The backend heard a request. Its session belongs to its user from then on.
+    pub(crate) fn heard(&self, id: Id) {
+        self.update(id, |message, _| message.arrivals.push(BACKEND));
+        let session = self.book().messages.get(&id).and_then(|message| message.session);
+        session.into_iter().for_each(|session| self.bound(session));
+    }
+
+    /// A heartbeat came back.
+    pub(crate) fn echoed(&self, id: Id, session: usize) {
+        self.update(id, |message, _| message.arrivals.push(session));
+    }
+
+    /// A push arrived at a session, under a delivery number. `id` is nothing if it is a stranger's message.
+    pub(crate) fn delivered(&self, id: Option<Id>, session: usize, number: u32) {
+        {
+            let mut book = self.book();
+            let session = &mut book.sessions[session];
+            session.missing_numbers += number.saturating_sub(session.last_number + 1) as usize;
+            session.last_number = number;
+        }
+        if let Some(id) = id {
+            self.update(id, |message, _| message.arrivals.push(session));
+            self.bound(session);
+        }
+    }
+
+    pub(crate) fn opened(&self, user: i32) -> usize {
+        let mut book = self.book();
+        book.sessions.push(Session { user, bound: None, ended: None, last_number: 0, missing_numbers: 0 });
+        book.sessions.len() - 1
+    }
+
+    pub(crate) fn ended(&self, session: usize, end: End) {
+        let now = self.now();
+        self.book().sessions[session].ended = Some((now, end));
+    }
+
+    fn bound(&self, session: usize) {
+        let now = self.now();
+        self.book().sessions[session].bound.get_or_insert(now);
+    }
+
+    fn update(&self, id: Id, change: impl FnOnce(&mut Message, At)) {
+        let now = self.now();
+        if let Some(message) = self.book().messages.get_mut(&id) {
+            change(message, now);
+        }
+    }
+}
