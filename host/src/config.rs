@@ -7,7 +7,7 @@ mod resolve;
 mod tests;
 mod twice;
 
-use crate::{delivery::outbox, file, plugin};
+use crate::{delivery::outbox, file, packet::ROUTE_SYSTEM, plugin};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -17,6 +17,9 @@ use std::{
 
 /// The largest file that is read.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// The longest payload of a packet for a plugin without a setting of its own.
+const DEFAULT_MAX_PAYLOAD_BYTES: usize = 64 << 10;
 
 /// The errors of one file that are told.
 const MAX_ERRORS: usize = 20;
@@ -224,7 +227,7 @@ impl Config {
                 log_line: written.log_line_bytes,
                 log_lines_per_s: written.log_lines_per_s,
             },
-            max_payload: written.max_payload_bytes,
+            max_payload: written.max_payload_bytes.unwrap_or_else(|| default_max_payload(&routes)),
             json: serde_json::json!({ "config": written.config, "games": games, "routes": routes }).to_string(),
             routes,
         }
@@ -249,6 +252,11 @@ impl Config {
         changed.retain(|key| !key.starts_with("games") && !key.starts_with("plugins.settings"));
         changed
     }
+}
+
+/// A heartbeat comes back whatever its size, and costs no more than its bytes. What else a plugin does with a payload is not known.
+fn default_max_payload(routes: &[u8]) -> usize {
+    if routes.contains(&ROUTE_SYSTEM) { usize::MAX } else { DEFAULT_MAX_PAYLOAD_BYTES }
 }
 
 fn differences(path: &str, a: &serde_json::Value, b: &serde_json::Value, changed: &mut Vec<String>) {

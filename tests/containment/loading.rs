@@ -12,10 +12,10 @@ pub(crate) const WAYS: usize = CONFIGURE.len() + FILES.len();
 /// What the hostile plugin does in `configure`, and why it is rejected.
 const CONFIGURE: [(&str, &str); 11] = [
     ("loop", "its `configure` failed: it ran for more than 5 s"),
-    ("panic", "its `configure` failed: wasm trap: wasm `unreachable` instruction executed in "),
-    ("exit", "its `configure` failed: a policy may not exit in "),
-    ("divide-by-zero", "its `configure` failed: wasm trap: wasm `unreachable` instruction executed in "),
-    ("recurse", "its `configure` failed: wasm trap: out of bounds memory access in "),
+    ("panic", "its `configure` failed: wasm trap: wasm `unreachable` instruction executed"),
+    ("exit", "its `configure` failed: a policy may not exit"),
+    ("divide-by-zero", "its `configure` failed: wasm trap: wasm `unreachable` instruction executed"),
+    ("recurse", "its `configure` failed: wasm trap: out of bounds memory access"),
     ("memory-at-once", "its `configure` failed: it wanted more than 64 MiB of memory (`memory_mb`)"),
     ("memory-page-by-page", "its `configure` failed: it wanted more than 64 MiB of memory (`memory_mb`)"),
     ("too-many-topics", "its manifest is not valid: it subscribes to 2000 topics, and 1024 are the most"),

@@ -89,7 +89,7 @@ section! {
         result_mb: usize = 32,
         actions: usize = 1024,
         pushes: usize = 65_536,
-        max_payload_bytes: usize = 65_536,
+        max_payload_bytes: Option<usize> = None,
         log_line_bytes: usize = 4096,
         log_lines_per_s: u32 = 100,
         config: serde_json::Map<String, serde_json::Value> = serde_json::Map::new(),

@@ -148,7 +148,7 @@ fn check_plugin(name: &str, raw: &raw::PluginSettings, errors: &mut Vec<String>)
     range("result_mb", raw.result_mb as u64, 1, 1024);
     range("actions", raw.actions as u64, 1, 1_000_000);
     range("pushes", raw.pushes as u64, 1, 10_000_000);
-    range("max_payload_bytes", raw.max_payload_bytes as u64, 0, 1 << 30);
+    range("max_payload_bytes", raw.max_payload_bytes.unwrap_or(0) as u64, 0, 1 << 30);
     range("log_line_bytes", raw.log_line_bytes as u64, 1, 1 << 20);
     range("log_lines_per_s", u64::from(raw.log_lines_per_s), 1, 1_000_000);
     let routes = raw.routes.as_deref().unwrap_or_default();

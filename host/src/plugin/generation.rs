@@ -15,13 +15,15 @@ use crate::telemetry::{
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 /// A generation of a plugin.
 pub struct Plugin {
+    /// Tells generations apart in the limits on log lines, so that the first fault of each is logged.
+    number: u64,
     described: Arc<Described>,
     settings: Settings,
     /// The topics that it subscribes to.
@@ -53,14 +55,22 @@ impl Plugin {
             Ok(instance)
         })?;
         metrics.live_generations.inc();
+        static STARTED: AtomicU64 = AtomicU64::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let (refilling, health) = (AtomicBool::new(false), Health::default());
-        Ok(Self { described, settings, topics, pool, refilling, health, lane, metrics })
+        Ok(Self { number, described, settings, topics, pool, refilling, health, lane, metrics })
     }
 
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
         &self.described.name
+    }
+
+    /// Its number in this process.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// The routes that it serves.

@@ -237,7 +237,8 @@ impl Gateway {
         match verdict {
             Ok(answer) => answer.map_err(Refusal::Rejected),
             Err(fault) => {
-                if self.metrics.log_limits.permit("plugin call failed", plugin.name()) {
+                let generation = format!("{}, generation {}", plugin.name(), plugin.number());
+                if self.metrics.log_limits.permit("plugin call failed", &generation) {
                     let (name, version) = (&**plugin.name(), plugin.version());
                     tracing::error!(plugin = name, version, "plugin call failed: {fault}");
                 }
