@@ -18,6 +18,7 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 use anyhow::Context;
+use futures_util::FutureExt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use supervisor::Supervisor;
@@ -74,11 +75,11 @@ impl Running {
         let health = Arc::new(bus::Health::new(Arc::clone(&metrics)));
         let (redis, topics, handler) = (config.redis.clone(), gateway.topics(), Arc::clone(&gateway));
         let bus = bus::run(redis, queue, topics, handler, Arc::clone(&health), bus_stop.clone());
-        supervisor.start(BUS, &bus_stop, async { Ok(bus.await) });
+        supervisor.start(BUS, &bus_stop, bus.map(Ok));
 
         let (reports, probes) = (Arc::<Reports>::default(), Arc::<Probes>::default());
         let probing = Arc::clone(&probes).run(Arc::clone(&reports));
-        supervisor.start("the probes of backends", &never, async { Ok(probing.await) });
+        supervisor.start("the probes of backends", &never, probing.map(Ok));
         let admin =
             Admin::new(Arc::clone(&gateway), health, Arc::clone(&reports), Arc::clone(&probes), Arc::clone(&stopping));
         let serving = admin::serve(admin_listener, Arc::new(admin));
@@ -90,7 +91,7 @@ impl Running {
         let drain_timeout = config.server.drain_timeout;
         let verifier = config.auth.as_ref().map(|auth| Arc::new(Verifier::new(auth)));
         let serving = server::serve(listener, gateway, Arc::new(config), verifier, stop.clone());
-        supervisor.start(LISTENER, stop, async { Ok(serving.await) });
+        supervisor.start(LISTENER, stop, serving.map(Ok));
         Ok(Self { supervisor, stopping, bus_stop, metrics, drain_timeout })
     }
 

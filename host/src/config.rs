@@ -2,6 +2,7 @@
 
 mod keys;
 mod raw;
+mod resolve;
 #[cfg(test)]
 mod tests;
 mod twice;
@@ -9,7 +10,7 @@ mod twice;
 use crate::{delivery::outbox, file, plugin};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{SocketAddr, ToSocketAddrs},
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -143,7 +144,7 @@ pub struct Game {
 impl Default for Config {
     /// What an empty file means.
     fn default() -> Self {
-        resolve(raw::File::default(), &mut Vec::new())
+        resolve::resolve(raw::File::default(), &mut Vec::new())
     }
 }
 
@@ -195,7 +196,7 @@ impl Config {
         let file = if value.is_null() { Ok(raw::File::default()) } else { serde_yaml::from_str(text) };
         match file {
             Ok(file) => {
-                let config = resolve(file, &mut errors);
+                let config = resolve::resolve(file, &mut errors);
                 if errors.is_empty() { Ok(config) } else { Err(errors) }
             }
             Err(error) => {
@@ -261,152 +262,5 @@ fn differences(path: &str, a: &serde_json::Value, b: &serde_json::Value, changed
         }
         _ if a != b => changed.push(path.to_owned()),
         _ => {}
-    }
-}
-
-fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
-    let written = serde_json::to_value(&file).unwrap_or_default();
-    let directory = PathBuf::from(&file.plugins.directory);
-    if !directory.is_dir() {
-        let shown = directory.display();
-        errors.push(format!("plugins.directory: there is no directory {shown} (`make plugins` fills plugins/dist)"));
-    }
-    range("plugins.compile_cpu_s", file.plugins.compile_cpu_s, 1, 3600, errors);
-    range("plugins.compile_memory_mb", file.plugins.compile_memory_mb, 256, 1 << 20, errors);
-    for (name, plugin) in &file.plugins.settings {
-        check_plugin(name, plugin, errors);
-    }
-    Config {
-        server: server(&file.server, errors),
-        admin: address("admin.listen", &file.admin.listen, file.admin.listen.as_str(), errors),
-        auth: file.auth.map(|auth| {
-            if auth.jwt_secret.len() < 32 {
-                errors.push("auth.jwt_secret: at least 32 bytes, as HS256 asks for (RFC 7518, 3.2)".to_owned());
-            }
-            Auth { jwt_secret: auth.jwt_secret }
-        }),
-        redis: file.redis.map(|written| redis(written, file.server.max_message_bytes, errors)),
-        games: games(file.games, errors),
-        directory,
-        cache_directory: file.plugins.cache_directory.map(PathBuf::from),
-        compile: CompileLimits {
-            cpu: Duration::from_secs(file.plugins.compile_cpu_s),
-            memory: file.plugins.compile_memory_mb << 20,
-        },
-        settings: file.plugins.settings,
-        written,
-    }
-}
-
-fn range(key: &str, value: u64, from: u64, to: u64, errors: &mut Vec<String>) {
-    if !(from..=to).contains(&value) {
-        errors.push(format!("{key}: {value} is not within {from} to {to}"));
-    }
-}
-
-fn server(raw: &raw::Server, errors: &mut Vec<String>) -> Server {
-    let mut range =
-        |key: &str, value: u64, from: u64, to: u64| range(&format!("server.{key}"), value, from, to, errors);
-    range("read_buffer_bytes", raw.read_buffer_bytes as u64, 256, 1 << 24);
-    range("write_buffer_bytes", raw.write_buffer_bytes as u64, 256, 1 << 24);
-    range("send_queue", raw.send_queue as u64, 1, 1 << 20);
-    range("send_queue_bytes", raw.send_queue_bytes as u64, 256, 1 << 32);
-    range("send_timeout_s", raw.send_timeout_s, 1, 86_400);
-    range("max_message_bytes", raw.max_message_bytes as u64, 256, 1 << 30);
-    range("receive_budget_bytes", raw.receive_budget_bytes as u64, raw.max_message_bytes as u64, 1 << 40);
-    range("control_frames_per_s", u64::from(raw.control_frames_per_s), 1, 1_000_000);
-    range("handshake_timeout_s", raw.handshake_timeout_s, 1, 3600);
-    range("ping_interval_s", raw.ping_interval_s, 1, 86_400);
-    range("idle_timeout_s", raw.idle_timeout_s, 1, 86_400);
-    range("drain_timeout_s", raw.drain_timeout_s, 0, 3600);
-    if raw.idle_timeout_s <= raw.ping_interval_s {
-        let (idle, ping) = (raw.idle_timeout_s, raw.ping_interval_s);
-        errors.push(format!("server.idle_timeout_s: {idle} is not more than ping_interval_s, {ping}"));
-    }
-    Server {
-        listen: address("server.host", &raw.host, (raw.host.as_str(), raw.port), errors),
-        read_buffer_bytes: raw.read_buffer_bytes,
-        write_buffer_bytes: raw.write_buffer_bytes,
-        outbox: outbox::Limits {
-            messages: raw.send_queue,
-            bytes: raw.send_queue_bytes,
-            close_when_full: raw.on_full_queue == raw::OnFullQueue::Close,
-            batch_bytes: raw.write_buffer_bytes,
-            max_delay: Duration::from_secs(raw.send_timeout_s),
-        },
-        max_message_bytes: raw.max_message_bytes,
-        receive_budget_bytes: raw.receive_budget_bytes,
-        control_frames_per_s: raw.control_frames_per_s,
-        send_timeout: Duration::from_secs(raw.send_timeout_s),
-        handshake_timeout: Duration::from_secs(raw.handshake_timeout_s),
-        ping_interval: Duration::from_secs(raw.ping_interval_s),
-        idle_timeout: Duration::from_secs(raw.idle_timeout_s),
-        drain_timeout: Duration::from_secs(raw.drain_timeout_s),
-    }
-}
-
-fn address(key: &str, written: &str, address: impl ToSocketAddrs, errors: &mut Vec<String>) -> SocketAddr {
-    let found = address.to_socket_addrs().map_err(|error| error.to_string());
-    found.and_then(|mut found| found.next().ok_or_else(|| "it has no address".to_owned())).unwrap_or_else(|error| {
-        errors.push(format!("{key}: {written} is nowhere to listen: {error}"));
-        SocketAddr::from(([127, 0, 0, 1], 0))
-    })
-}
-
-fn redis(raw: raw::Redis, max_message_bytes: usize, errors: &mut Vec<String>) -> Redis {
-    let url = if raw.addr.contains("://") { raw.addr } else { format!("redis://{}", raw.addr) };
-    if let Err(error) = redis::IntoConnectionInfo::into_connection_info(url.as_str()) {
-        errors.push(format!("redis.addr: neither host:port nor a redis:// or rediss:// URL: {error}"));
-    }
-    if !(100..=60_000).contains(&raw.timeout_ms) {
-        errors.push(format!("redis.timeout_ms: {} is not within 100 to 60000", raw.timeout_ms));
-    }
-    Redis {
-        url,
-        password: Some(raw.password).filter(|password| !password.is_empty()),
-        timeout: Duration::from_millis(raw.timeout_ms),
-        max_message_bytes,
-    }
-}
-
-fn games(raw: Vec<raw::Game>, errors: &mut Vec<String>) -> Vec<Game> {
-    let mut seen = BTreeSet::new();
-    let mut games = Vec::new();
-    for (i, game) in raw.into_iter().enumerate() {
-        let legal = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-        if !(1..=64).contains(&game.id.len()) || !game.id.chars().all(legal) {
-            errors.push(format!("games[{i}].id: {:?} is not 1 to 64 characters of A-Z a-z 0-9 _ . -", game.id));
-        }
-        if !seen.insert(game.id.clone()) {
-            errors.push(format!("games[{i}].id: {:?} is there twice", game.id));
-        }
-        let chat_backend = game.chat_backend.map(|backend| {
-            if backend.port == 0 {
-                errors.push(format!("games[{i}].chat_backend.port: a port is wanted, 1 to 65535"));
-            }
-            format!("{}:{}", backend.host, backend.port)
-        });
-        games.push(Game { id: game.id, chat_backend });
-    }
-    games
-}
-
-fn check_plugin(name: &str, raw: &raw::PluginSettings, errors: &mut Vec<String>) {
-    let key = format!("plugins.settings.{name}");
-    let mut range =
-        |name: &str, value: u64, from: u64, to: u64| range(&format!("{key}.{name}"), value, from, to, errors);
-    range("call_timeout_ms", raw.call_timeout_ms, 1, 10_000);
-    range("memory_mb", raw.memory_mb as u64, 1, 4096);
-    range("table_elements", raw.table_elements as u64, 1, 100_000_000);
-    range("handles", raw.handles as u64, 1, 1_000_000);
-    range("result_mb", raw.result_mb as u64, 1, 1024);
-    range("actions", raw.actions as u64, 1, 1_000_000);
-    range("pushes", raw.pushes as u64, 1, 10_000_000);
-    range("max_payload_bytes", raw.max_payload_bytes as u64, 0, 1 << 30);
-    range("log_line_bytes", raw.log_line_bytes as u64, 1, 1 << 20);
-    range("log_lines_per_s", u64::from(raw.log_lines_per_s), 1, 1_000_000);
-    let routes = raw.routes.as_deref().unwrap_or_default();
-    if let Some((_, route)) = routes.iter().enumerate().find(|(i, route)| routes[..*i].contains(route)) {
-        errors.push(format!("{key}.routes: {route} is there twice"));
     }
 }

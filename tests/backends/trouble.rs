@@ -40,9 +40,10 @@ async fn requests_to_a_redis_that_hangs_are_answered_within_the_timeout() {
     gateway.metric_is("gateway_bus_connected", 1.0).await;
 }
 
-#[tokio::test]
-async fn readiness_is_red_within_the_timeout_when_redis_hangs() {
-    let (redis, gateway) = stage().await;
+/// Readiness turns red soon after Redis hangs, and names the timeout.
+async fn is_red(setup: impl FnOnce(&Redis) -> Setup, because: &str) {
+    let redis = Redis::start().await;
+    let gateway = connected(setup(&redis)).await;
     assert_eq!(gateway.get("/readyz").await.0, 200);
     redis.signal("STOP").await;
     let began = Instant::now();
@@ -52,9 +53,23 @@ async fn readiness_is_red_within_the_timeout_when_redis_hangs() {
     })
     .await;
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
-    assert!(report.contains("it does not answer within 2s (`redis.timeout_ms`)"), "{report}");
+    assert!(report.contains(because), "{report}");
     redis.signal("CONT").await;
     gateway.metric_is("gateway_bus_connected", 1.0).await;
+}
+
+#[tokio::test]
+async fn readiness_is_red_within_the_timeout_when_redis_hangs() {
+    is_red(Setup::redis, "it does not answer within 2s (`redis.timeout_ms`)").await;
+}
+
+#[tokio::test]
+async fn the_timeout_is_configured() {
+    let setup = |redis: &Redis| {
+        let yaml = format!("redis: {{ addr: \"127.0.0.1:{}\", timeout_ms: 700 }}", redis.port);
+        Setup { yaml, ..Setup::default() }
+    };
+    is_red(setup, "it does not answer within 700ms (`redis.timeout_ms`)").await;
 }
 
 /// A server that lets every connection in, and breaks off when it is asked for more than a greeting.

@@ -2,7 +2,9 @@
 //! code is 0.
 
 use chat_proto::chat::ChatResponse;
-use gateway_tests::{Client, Gateway, PATIENCE, Packet, Redis, Setup, chat_request, component, eventually, header};
+use gateway_tests::{
+    Client, Gateway, PATIENCE, Packet, Redis, Setup, chat_request, component, eventually, header, wat,
+};
 use prost::Message;
 use std::{
     fs,
@@ -146,14 +148,15 @@ async fn sigint_after_sigterm_ends_the_process_at_once() {
     ends_at_once("INT", 130).await;
 }
 
-/// A component that takes the compiler minutes: each of its nested loops keeps every local alive.
+/// A plugin that takes the compiler minutes: each of its nested loops changes locals that all of them use.
 fn takes_minutes_to_compile() -> Vec<u8> {
     let (locals, depth) = (4000, 400);
-    let sets: String =
-        (0..locals).step_by(10).map(|i| format!("(local.set {i} (i64.add (local.get {i}) (local.get 1)))")).collect();
+    let set = |i| format!("(local.set {i} (i64.add (local.get {i}) (local.get 1)))");
+    let sets: String = (0..locals).step_by(10).map(set).collect();
     let (open, close) = ("(loop ".repeat(depth), format!("{sets} (br_if 0 (i64.eqz (local.get 0))))").repeat(depth));
-    let function = format!("(func (export \"f\") (local {}) {open}{close})", "i64 ".repeat(locals));
-    component(&format!("(component (core module {function}))"))
+    let function = format!("(func (local {}) {open}{close})", "i64 ".repeat(locals));
+    let memory = "(memory (export \"memory\") 1)";
+    component(&wat("endless").replacen(memory, &format!("{memory} {function}"), 1))
 }
 
 #[tokio::test]

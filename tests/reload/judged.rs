@@ -226,7 +226,7 @@ fn listed(directory: &std::path::Path) -> Vec<(PathBuf, std::time::SystemTime)> 
 #[tokio::test]
 async fn compiled_code_is_kept_from_one_start_to_the_next() {
     // Large enough that to compile it takes far longer than to read it.
-    let files = vec![("large.wasm", bombs::functions(&greeter("large", "1", &[0x43]), 20_000))];
+    let files = vec![("large.wasm", bombs::functions(&greeter("large", "1", &[0x43]), 3_000))];
     let mut gateway = Gateway::start(Setup { files, ..setup("compile_cpu_s: 600") }).await;
     let cache = gateway.config().with_file_name("cache");
     let took = |gateway: &Gateway| {

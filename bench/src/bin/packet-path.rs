@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::{env, fs};
 
 use anyhow::{Context as _, anyhow, ensure};
@@ -81,7 +81,7 @@ impl Stage {
 
     fn drained(&self) -> Vec<Outgoing> {
         let (mut all, mut batch) = (Vec::new(), VecDeque::new());
-        while let Poll::Ready(_) = self.session.outbox.poll_drain(&Context::from_waker(Waker::noop()), &mut batch) {
+        while self.session.outbox.poll_drain(&Context::from_waker(Waker::noop()), &mut batch).is_ready() {
             all.extend(batch.drain(..));
         }
         all

@@ -122,6 +122,7 @@ mod tests {
     use super::*;
     use crate::bus;
     use bytes::Bytes;
+    use futures_util::FutureExt;
     use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
     use tokio::sync::watch;
 
@@ -165,7 +166,7 @@ mod tests {
         let stop = CancellationToken::new();
         for part in ["the part", "another"] {
             let stopped = stop.clone().cancelled_owned();
-            supervisor.start(part, &stop, async { Ok(stopped.await) });
+            supervisor.start(part, &stop, stopped.map(Ok));
         }
         stop.cancel();
         let none = time::timeout(SHORT, supervisor.failure()).await;
@@ -215,7 +216,7 @@ mod tests {
         let stop = CancellationToken::new();
         let bus = bus::run(None, Arc::clone(&queue), wanted, Panics, health, stop.clone());
         let mut supervisor = supervisor();
-        supervisor.start("the bus", &stop, async { Ok(bus.await) });
+        supervisor.start("the bus", &stop, bus.map(Ok));
         let share = bus::Share::default();
         let permit = queue.reserve(&share, bus::Load { publishes: 1, bytes: 1 }).unwrap();
         permit.commit([("t", Cow::Owned(Bytes::new()), None)].into_iter());

@@ -91,7 +91,6 @@ impl Snapshot {
     }
 
     /// The plugins that serve.
-    #[must_use]
     pub fn plugins(&self) -> impl Iterator<Item = &Arc<Plugin>> {
         self.served.iter().map(|served| &served.plugin)
     }

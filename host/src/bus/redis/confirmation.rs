@@ -44,7 +44,10 @@ impl Asking {
         self.number += 1;
         self.asked.send_replace(self.number);
         let wanted = Subscription::Confirmed(self.number);
-        until(&mut self.state, |state| *state == wanted).await;
+        if self.state.wait_for(|state| *state == wanted).await.is_err() {
+            // The subscriber has ended, which ends this task as well.
+            future::pending().await
+        }
     }
 
     /// Whether the last confirmation still holds. Cheap enough for each batch of publishes.
@@ -53,26 +56,14 @@ impl Asking {
         *self.state.borrow() == Subscription::Confirmed(self.number) && !self.topics.has_changed().unwrap_or(false)
     }
 
-    /// Waits until the last confirmation does not hold any more.
-    pub(super) async fn lost(&mut self) {
-        let confirmed = Subscription::Confirmed(self.number);
-        tokio::select! {
-            // The change is seen, so it has to make the confirmation invalid: no number that was asked for is this one.
-            Ok(()) = self.topics.changed() => self.number += 1,
-            () = until(&mut self.state, |state| *state != confirmed) => {}
+    /// Waits until there is no subscription since Redis hangs.
+    pub(super) fn hangs(&self) -> impl Future<Output = ()> + use<> {
+        let mut state = self.state.clone();
+        async move {
+            if state.wait_for(|state| *state == Subscription::Lost { hangs: true }).await.is_err() {
+                future::pending().await
+            }
         }
-    }
-
-    /// Whether the subscription was lost since Redis does not answer.
-    pub(super) fn hangs(&self) -> bool {
-        *self.state.borrow() == Subscription::Lost { hangs: true }
-    }
-}
-
-async fn until(state: &mut watch::Receiver<Subscription>, reached: impl FnMut(&Subscription) -> bool) {
-    if state.wait_for(reached).await.is_err() {
-        // The subscriber has ended, which ends this task as well.
-        future::pending().await
     }
 }
 
@@ -121,25 +112,22 @@ mod tests {
         confirming.restart();
         assert_eq!(confirming.wanted().now_or_never(), Some((topics(&["a"]), 0)));
         confirming.set(Subscription::Confirmed(0));
-        assert!(!asking.holds(), "it was not asked for");
         assert_eq!(asking.confirmed().now_or_never(), None);
         assert_eq!(confirming.wanted().now_or_never(), Some((topics(&["a"]), 1)));
         confirming.set(Subscription::Confirmed(1));
         assert!(asking.holds());
-        assert_eq!(asking.lost().now_or_never(), None);
 
         wanted.send_replace(topics(&["a", "b"]));
         assert!(!asking.holds(), "other topics are wanted");
-        assert_eq!(asking.lost().now_or_never(), Some(()));
-        assert!(!asking.holds(), "and still not after the change was waited for");
         assert_eq!(asking.confirmed().now_or_never(), None);
-        assert_eq!(confirming.wanted().now_or_never(), Some((topics(&["a", "b"]), 3)));
-        confirming.set(Subscription::Confirmed(3));
-        assert!(asking.holds() && !asking.hangs());
+        assert_eq!(confirming.wanted().now_or_never(), Some((topics(&["a", "b"]), 2)));
+        confirming.set(Subscription::Confirmed(2));
+        assert!(asking.holds());
+        assert_eq!(asking.hangs().now_or_never(), None);
 
         confirming.set(Subscription::Lost { hangs: true });
-        assert!(!asking.holds() && asking.hangs());
-        assert_eq!(asking.lost().now_or_never(), Some(()));
+        assert!(!asking.holds());
+        assert_eq!(asking.hangs().now_or_never(), Some(()));
     }
 
     #[test]

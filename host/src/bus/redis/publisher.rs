@@ -57,26 +57,26 @@ impl<H: Handler> Publisher<H> {
         let mut grace = GRACE;
         while !outgoing.is_done() {
             queue.set_away(true);
+            let hangs = subscriber.hangs();
             let mut good = tokio::select! {
                 good = ready(link, subscriber, connection.take()) => good,
-                () = outgoing.refuse_after(grace) => return,
+                () = outgoing.refuse_after(grace, hangs) => return,
                 () = close_at(stop, &queue) => continue,
             };
             queue.set_away(false);
             link.up();
-            // A Redis that hangs has been waited for already, which is as long as an answer to a packet may take.
-            let hangs = match outgoing.forward(&mut good, subscriber, stop).await {
+            grace = GRACE;
+            match outgoing.forward(&mut good, subscriber, stop).await {
                 Ok(Pause::Done) => return,
-                Ok(Pause::Unconfirmed) => {
-                    connection = Some(good);
-                    subscriber.hangs()
-                }
+                Ok(Pause::Unconfirmed) => connection = Some(good),
                 Err(error) => {
                     link.down(&error);
-                    error.is_timeout()
+                    if error.is_timeout() {
+                        // It has been waited for already, for as long as the answer to a packet may take.
+                        grace = Duration::ZERO;
+                    }
                 }
-            };
-            grace = if hangs { Duration::ZERO } else { GRACE };
+            }
         }
     }
 }
@@ -141,9 +141,13 @@ impl<H: Handler> Outgoing<H> {
         self.is_held
     }
 
-    /// Lets publishes wait for the grace period, and then refuses them until it is dropped or the queue is closed and empty.
-    async fn refuse_after(&mut self, grace: Duration) {
-        time::sleep(grace).await;
+    /// Lets publishes wait for the grace period, but not for a Redis that hangs. Then it refuses them until it is dropped or the queue is closed
+    /// and empty.
+    async fn refuse_after(&mut self, grace: Duration, hangs: impl Future<Output = ()>) {
+        tokio::select! {
+            () = time::sleep(grace) => {}
+            () = hangs => {}
+        }
         self.refuse().await;
     }
 
@@ -166,7 +170,7 @@ impl<H: Handler> Outgoing<H> {
     async fn forward(
         &mut self,
         connection: &mut Connection,
-        subscriber: &mut Asking,
+        subscriber: &Asking,
         stop: &CancellationToken,
     ) -> Result<Pause, LinkError> {
         let queue = Arc::clone(&self.intake.queue);
@@ -183,7 +187,6 @@ impl<H: Handler> Outgoing<H> {
                 biased;
                 // Before anything is taken: what waits for the next connection is not lost with this one.
                 heard = connection.frames(|_| {}) => drop(heard?),
-                () = subscriber.lost() => return Ok(Pause::Unconfirmed),
                 () = close_at(stop, &queue) => {}
                 taken = self.take() => if !taken { return Ok(Pause::Done) },
                 () = time::sleep(max_silence) => connection.ping().await?,

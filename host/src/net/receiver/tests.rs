@@ -229,10 +229,10 @@ fn what_is_held_of_a_message_grows_with_what_has_come_and_not_with_what_is_annou
 #[test]
 fn many_fragments_are_held_once_and_counted() {
     let mut receiver = receiver("");
-    let mut bytes = &frame(0x02, &[1; 200], 0)[..];
+    let mut bytes = &frame(2, &[1; 200], 0)[..];
     assert_eq!(receiver.next(&mut bytes), Ok(None));
     for _ in 0..10_000 {
-        assert_eq!(receiver.next(&mut &frame(0x00, &[1; 200], 0)[..]), Ok(None));
+        assert_eq!(receiver.next(&mut &frame(0, &[1; 200], 0)[..]), Ok(None));
     }
     let held = 2_000_200..=3_000_300;
     assert!(held.contains(&receiver.payload.capacity()), "{}", receiver.payload.capacity());
@@ -256,9 +256,9 @@ fn frames_that_carry_no_packet_are_limited_and_counted() {
     // The burst is that of ten seconds, and the frame that is too many is counted as well.
     assert_eq!(flood(&[frame(0x89, b"", 0)]), (10, [11, 0], 0));
     assert_eq!(flood(&[frame(0x8a, b"", 0)]), (10, [0, 11], 0));
-    let fragments: Vec<_> = (0..1000).map(|i| frame(if i == 0 { 0x02 } else { 0x00 }, b"", 0)).collect();
+    let fragments: Vec<_> = (0..1000).map(|i| frame(if i == 0 { 2 } else { 0 }, b"", 0)).collect();
     assert_eq!(flood(&fragments), (10, [0, 0], 11));
-    let large: Vec<_> = (0..1000).map(|i| frame(if i == 0 { 0x02 } else { 0x00 }, &[0; 128], 0)).collect();
+    let large: Vec<_> = (0..1000).map(|i| frame(if i == 0 { 2 } else { 0 }, &[0; 128], 0)).collect();
     assert_eq!(flood(&large), (1000, [0, 0], 1000));
     assert_eq!(flood(&[frame(0x82, b"packet", 0)]), (1000, [0, 0], 0));
 }
