@@ -28,8 +28,8 @@ use tokio::{
 const CONNECTIONS: [(Way, usize); 13] = [
     (Way::HalfHandshakes, 2000),
     (Way::HugeFrameHeads, 4000),
-    (Way::Descriptors, 3670),
-    (Way::SlowReaders, 300),
+    (Way::Descriptors, 3966),
+    (Way::SlowReaders, 4),
     (Way::HeaderFlood, 4),
     (Way::Fragments, 4),
     (Way::PingFlood, 4),
