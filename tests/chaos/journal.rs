@@ -98,8 +98,11 @@ pub(crate) enum End {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Link {
     pub(crate) opened: At,
-    /// When the gateway gave it up.
+    /// Whether the gateway was subscribed on it to what backends send.
+    pub(crate) subscribed: bool,
+    /// When the gateway gave it up, and when Redis had noticed that.
     pub(crate) given_up: Option<At>,
+    pub(crate) noticed: Option<At>,
 }
 
 /// How far the gateway's counters moved between two looks.
@@ -196,7 +199,7 @@ impl Journal {
     pub(crate) fn link_opened(&self) -> usize {
         let opened = self.now();
         let mut book = self.book();
-        book.links.push(Link { opened, given_up: None });
+        book.links.push(Link { opened, ..Link::default() });
         book.links.len() - 1
     }
 
@@ -209,9 +212,17 @@ impl Journal {
         self.unsubscribed(link);
     }
 
+    /// Redis closed a connection that the gateway had given up.
+    pub(crate) fn link_noticed(&self, link: usize) {
+        let now = self.now();
+        self.book().links[link].noticed = Some(now);
+    }
+
     /// Redis confirmed the gateway's subscription.
     pub(crate) fn subscribed(&self, link: usize) {
-        self.book().subscriber = Some(link);
+        let mut book = self.book();
+        book.subscriber = Some(link);
+        book.links[link].subscribed = true;
     }
 
     pub(crate) fn unsubscribed(&self, link: usize) {

@@ -12,6 +12,8 @@ const UNDER_WAY: Duration = Duration::from_secs(15);
 /// How exact the times of two observers are.
 const CLOCK: Duration = Duration::from_secs(1);
 
+const GIVEN_UP: &str = "Redis meant it for a connection that had been given up";
+
 /// What became of a message.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Account {
@@ -185,6 +187,7 @@ impl<'a> Evidence<'a> {
             (Some((at, _)), None) if self.killed_about(at) => {
                 Account::NotTaken("Redis counted its subscribers and was killed")
             }
+            (Some((at, _)), None) if self.counted_a_connection_given_up(at) => Account::NotTaken(GIVEN_UP),
             (Some(_), None) => Account::Unknown("Redis counted the gateway as a subscriber and wrote nothing to it"),
         }
     }
@@ -199,7 +202,7 @@ impl<'a> Evidence<'a> {
         // What was written to a connection just before the gateway gave it up may not have been read any more.
         let given_up = self.book.links[push.link].given_up;
         if !push.taken || given_up.is_some_and(|at| at.abs_diff(push.at) < CLOCK / 5) {
-            return Account::NotTaken("Redis wrote it to a connection that had been given up");
+            return Account::NotTaken(GIVEN_UP);
         }
         if let Some(reason) = self.counted(push.at) {
             return Account::Dropped(reason);
@@ -272,6 +275,13 @@ impl<'a> Evidence<'a> {
             }
             End::Unannounced(_) => Some(Account::Unknown("its session ended without a close frame")),
         }
+    }
+
+    /// Whether Redis had not noticed by then that the gateway's subscription is gone. What it meant to write there it drops when it does.
+    fn counted_a_connection_given_up(&self, at: At) -> bool {
+        let gone = self.book.links.iter().filter(|link| link.subscribed);
+        let mut times = gone.filter_map(|link| Some((link.given_up?, link.noticed?)));
+        times.any(|(given_up, noticed)| given_up <= at + CLOCK / 5 && at <= noticed + CLOCK / 5)
     }
 
     fn killed_about(&self, at: At) -> bool {

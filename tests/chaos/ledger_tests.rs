@@ -148,9 +148,21 @@ fn what_went_to_a_connection_that_had_been_given_up_was_never_taken() {
     lost.pushed = lost.pushed.map(|push| Push { taken: false, ..push });
     is_not_taken(&book([lost]));
     let given_up =
-        |at| Book { links: vec![Link { opened: At::ZERO, given_up: Some(at) }], ..book([pushed(Kind::Response, 1)]) };
+        |at| Book { links: vec![Link { given_up: Some(at), ..Link::default() }], ..book([pushed(Kind::Response, 1)]) };
     is_not_taken(&given_up(DURING + Duration::from_millis(50)));
     is_unknown(&given_up(DURING + Duration::from_secs(1)));
+}
+
+#[test]
+fn a_subscription_that_redis_counts_and_that_was_given_up_excuses_until_redis_notices() {
+    let counted = Message { published: Some((DURING, 1)), ..message(Kind::Broadcast) };
+    let gone = |subscribed, noticed| {
+        let link = Link { subscribed, given_up: Some(SENT), noticed: Some(noticed), ..Link::default() };
+        Book { links: vec![link], ..book([counted.clone()]) }
+    };
+    is_not_taken(&gone(true, DURING));
+    is_unknown(&gone(false, DURING));
+    is_unknown(&gone(true, DURING - Duration::from_secs(1)));
 }
 
 #[test]

@@ -75,6 +75,7 @@ async fn carry(mut gateway: TcpStream, mut redis: TcpStream, mut observer: Obser
         }
     };
     let _ = time::timeout(FAREWELL, reading).await;
+    observer.journal.link_noticed(observer.link);
 }
 
 /// True if Redis ended the connection, false if the gateway did.
