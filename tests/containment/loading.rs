@@ -28,7 +28,7 @@ const CONFIGURE: [(&str, &str); 11] = [
 type Content = fn() -> Vec<u8>;
 
 /// New files, and why they are rejected.
-const FILES: [(Content, &str); 5] = [
+const FILES: [(Content, &str); 11] = [
     (|| faulty("loops_in", "describe"), "its `describe` failed: it ran for more than 5 s"),
     (|| faulty("traps_in", "describe"), "its `describe` failed: wasm trap: wasm `unreachable` instruction executed"),
     (|| edited("(export \"on-message\" (func $on-message))", ""), "it cannot be linked: "),
@@ -40,7 +40,38 @@ const FILES: [(Content, &str); 5] = [
         || edited("(memory (export \"memory\") 1)", "(memory (export \"memory\") 1025)"),
         "its `start` failed: it wanted more than 64 MiB of memory (`memory_mb`)",
     ),
+    (
+        || {
+            edited(
+                "(func $nothing (result",
+                "(func $forever (loop $again (br $again))) (start $forever) (func $nothing (result",
+            )
+        },
+        "its `start` failed: it ran for more than 5 s",
+    ),
+    // The allocator that the host calls for the settings: it never returns, or returns an address outside of the memory.
+    (|| edited(REALLOC, &REALLOC.replace("(i32.const 4096)", "(loop $again (br $again)) unreachable")), RAN_TOO_LONG),
+    (
+        || edited(REALLOC, &REALLOC.replace("4096", "-16")),
+        "its `configure` failed: realloc return: beyond end of memory",
+    ),
+    (
+        || edited("\"describe\") (memory $memory))", "\"describe\") (memory $memory) (post-return $trap))"),
+        "its `describe` failed: wasm trap: wasm `unreachable` instruction executed",
+    ),
+    // A manifest with a list of 2^31 routes, and one with a name that is not UTF-8.
+    (
+        || edited(ROUTES, &ROUTES.replace("\\01\\00\\00\\00", "\\00\\00\\00\\80")),
+        "its `describe` failed: list pointer/length out of bounds of memory",
+    ),
+    (|| edited("\"endless\")", "\"\\ff\\fendless\")"), "its `describe` failed: invalid utf-8"),
 ];
+
+/// Parts of the guest that is written by hand.
+const REALLOC: &str = "(func (export \"realloc\") (param i32 i32 i32 i32) (result i32) (i32.const 4096))";
+const ROUTES: &str = "\"\\a0\\00\\00\\00\\01\\00\\00\\00\"";
+
+const RAN_TOO_LONG: &str = "its `configure` failed: it ran for more than 5 s";
 
 fn faulty(fault: &str, call: &str) -> Vec<u8> {
     variant(&json!({ "name": "newcomer", "version": "1", "routes": [0x68], fault: call }))

@@ -110,7 +110,7 @@ async fn a_session_whose_packet_waits_for_a_slow_plugin_gets_what_is_sent_to_it(
     assert_eq!((reply.route, reply.status), (ROUTE, 8));
 }
 
-/// The README's bound. Without containment it would be four clients' 20 ms calls on two threads, over and over.
+/// The bound of docs/plugins.md. Without containment it would be four clients' 20 ms calls on two threads, over and over.
 fn bound(quiet: Duration) -> Duration {
     2 * quiet + Duration::from_millis(5)
 }

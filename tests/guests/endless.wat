@@ -17,6 +17,9 @@
     (data (i32.const 160) "\67")
     (func (export "describe") (result i32) (i32.const 64))
 
+    ;; For a component that calls it after `describe`.
+    (func (export "trap") (param i32) unreachable)
+
     ;; Ok, and an empty list: what lies at 256 is zero. That serves as the topics of `configure` and as the actions of an answer.
     (func $nothing (result i32) (i32.const 256))
     (func (export "configure") (param i32 i32) (result i32) (call $nothing))
@@ -61,6 +64,7 @@
   (core instance $core (instantiate $module (with "own" (instance (export "new" (func $new))))))
   (alias core export $core "memory" (core memory $memory))
   (alias core export $core "realloc" (core func $realloc))
+  (alias core export $core "trap" (core func $trap))
 
   ;; The interface, as in wit/policy.wit.
   (type $manifest (record (field "name" string) (field "version" string) (field "routes" (list u8))))

@@ -168,6 +168,9 @@ impl Plugin {
         }
         let change = match result {
             Ok(answer) => {
+                if !usage.is_slow() {
+                    self.health.quick();
+                }
                 if answer.is_ok() { &self.metrics.ok } else { &self.metrics.rejected }.inc();
                 self.health.answered()
             }

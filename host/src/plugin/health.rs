@@ -7,7 +7,7 @@ use crate::sync::uptime::now_ms;
 use std::{
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -19,6 +19,10 @@ const SLOW_WINDOW_MS: u64 = 1000;
 
 /// and they stay offloaded until no call was slow for this long.
 const OFFLOAD_MS: u64 = 5000;
+
+/// The calls of a new generation that have to be quick on the offload thread, before calls run on threads that serve players. So a new version that
+/// loops for ever holds none of those threads, not even once.
+const PROBATION_CALLS: u32 = 16;
 
 /// Failed calls for this many different senders, without a successful call in between, quarantine the plugin.
 const MAX_FAILED_SENDERS: usize = 5;
@@ -54,8 +58,9 @@ pub(super) enum Change {
 }
 
 /// A generation's record. A time of 0 means: not in that state.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Health {
+    probation_calls_left: AtomicU32,
     offloaded_until_ms: AtomicU64,
     trial_at_ms: AtomicU64,
     has_failed: AtomicBool,
@@ -86,9 +91,24 @@ impl Senders {
     }
 }
 
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            probation_calls_left: AtomicU32::new(PROBATION_CALLS),
+            offloaded_until_ms: AtomicU64::default(),
+            trial_at_ms: AtomicU64::default(),
+            has_failed: AtomicBool::default(),
+            record: Mutex::default(),
+        }
+    }
+}
+
 impl Health {
     /// Whether all calls of the plugin are offloaded.
     pub(super) fn is_offloaded(&self) -> bool {
+        if self.probation_calls_left.load(Ordering::Relaxed) > 0 {
+            return true;
+        }
         let until = self.offloaded_until_ms.load(Ordering::Relaxed);
         if until == 0 {
             return false;
@@ -124,6 +144,16 @@ impl Health {
     /// Whether the plugin is in quarantine.
     pub(super) fn is_quarantined(&self) -> bool {
         self.trial_at_ms.load(Ordering::Relaxed) != 0
+    }
+
+    /// Records a call that answered and was not slow.
+    pub(super) fn quick(&self) {
+        if self.probation_calls_left.load(Ordering::Relaxed) > 0 {
+            // An error means that another thread has counted the last of them.
+            let _ = self
+                .probation_calls_left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        }
     }
 
     /// Records a slow call.
@@ -261,8 +291,20 @@ mod tests {
     }
 
     #[test]
-    fn slow_calls_for_different_senders_offload_the_plugin_for_a_while() {
+    fn a_new_generation_has_to_be_quick_before_it_runs_on_threads_that_serve_players() {
         let health = Health::default();
+        for _ in 0..PROBATION_CALLS {
+            assert!(health.is_offloaded());
+            health.quick();
+        }
+        assert!(!health.is_offloaded());
+        health.quick();
+        assert!(!health.is_offloaded());
+    }
+
+    #[test]
+    fn slow_calls_for_different_senders_offload_the_plugin_for_a_while() {
+        let health = Health { probation_calls_left: AtomicU32::new(0), ..Health::default() };
         (0..100).for_each(|_| health.slow(session(1)));
         assert!(!health.is_offloaded(), "one session's calls say nothing of the plugin");
         health.slow(session(2));

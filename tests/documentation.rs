@@ -1,0 +1,101 @@
+//! The pages below docs/ name every configuration key, metric, label and status that is in the code, and none that is not.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use gateway_tests::{Gateway, Setup, root};
+use std::{collections::BTreeSet, fs};
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The texts between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[track_caller]
+fn same(page: &str, documented: &BTreeSet<String>, real: &BTreeSet<String>) {
+    let missing: Vec<_> = real.difference(documented).collect();
+    let invented: Vec<_> = documented.difference(real).collect();
+    assert!(missing.is_empty() && invented.is_empty(), "{page} does not name {missing:?}, and invents {invented:?}");
+}
+
+/// The leaf keys of `host/src/config/raw.rs`, by section.
+fn keys() -> BTreeSet<String> {
+    let raw = read("host/src/config/raw.rs");
+    let (_, sections) = raw.split_once("\nsection! {").unwrap();
+    let (sections, _) = sections.split_once("\n}").unwrap();
+    let path = |section: &str| match section {
+        "File" => None,
+        "Game" => Some("games[]".to_owned()),
+        "PluginSettings" => Some("plugins.settings.NAME".to_owned()),
+        // It is described as a whole: `{ host, port }`.
+        "Backend" => None,
+        section => Some(section.to_lowercase()),
+    };
+    let (mut keys, mut section) = (BTreeSet::new(), None);
+    for line in sections.lines().map(str::trim) {
+        if let Some(name) = line.strip_suffix(" {") {
+            section = path(name);
+        } else if let (Some(section), Some((field, _))) = (&section, line.split_once(": ")) {
+            // A section within a section has keys of its own.
+            if field.chars().all(|c| c.is_ascii_lowercase() || c == '_') && field != "settings" {
+                keys.insert(format!("{section}.{field}"));
+            }
+        }
+    }
+    assert!(keys.len() > 30, "{keys:?}");
+    keys
+}
+
+#[test]
+fn the_configuration_page_names_every_key_and_no_other() {
+    let page = read("docs/configuration.md");
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    let documented = rows.flat_map(|row| quoted(row.split('|').nth(1).unwrap())).map(str::to_owned).collect();
+    same("docs/configuration.md", &documented, &keys());
+}
+
+#[test]
+fn the_protocol_page_names_every_status() {
+    let code = read("host/src/packet.rs");
+    let (_, statuses) = code.split_once("pub enum Status {").unwrap();
+    let (statuses, _) = statuses.split_once("\n}").unwrap();
+    let real = statuses.lines().filter_map(|line| line.trim().strip_suffix(',')?.split_once(" = "));
+    let real: BTreeSet<_> = real.map(|(_, number)| number.to_owned()).collect();
+    let page = read("docs/protocol.md");
+    let (_, table) = page.split_once("| status | name | meaning |").unwrap();
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let documented = rows.map(|row| row.split('|').nth(1).unwrap().trim().to_owned());
+    let documented = documented.filter(|status| status.parse::<u16>().is_ok()).collect();
+    same("docs/protocol.md", &documented, &real);
+}
+
+#[tokio::test]
+async fn the_operation_page_names_every_metric_and_every_reason() {
+    let gateway = Gateway::start(Setup::default()).await;
+    // A histogram and the counters of a plugin's calls exist once it serves.
+    gateway.client().await.assert_alive().await;
+    let (_, metrics) = gateway.get("/metrics").await;
+    let mut real = BTreeSet::new();
+    let mut reasons = BTreeSet::new();
+    for line in metrics.lines() {
+        let mut words = line.split_whitespace();
+        if let (Some("#"), Some("TYPE"), Some(name), Some(kind)) =
+            (words.next(), words.next(), words.next(), words.next())
+        {
+            real.insert(if kind == "counter" { format!("{name}_total") } else { name.to_owned() });
+        }
+        reasons.extend(line.split_once("reason=\"").and_then(|(_, rest)| Some(rest.split_once('"')?.0.to_owned())));
+    }
+    let page = read("docs/operation.md");
+    let (_, table) = page.split_once("| metric | counts |").unwrap();
+    let (table, _) = table.split_once("## Troubleshooting").unwrap();
+    let rows: Vec<_> = table.lines().filter(|line| line.starts_with("| `")).collect();
+    let names = rows.iter().flat_map(|row| quoted(row.split('|').nth(1).unwrap()));
+    let documented = names.map(|name| name.split('{').next().unwrap().to_owned()).collect();
+    same("docs/operation.md", &documented, &real);
+    let words: BTreeSet<_> = rows.iter().flat_map(|row| quoted(row)).map(str::to_owned).collect();
+    let missing: Vec<_> = reasons.difference(&words).collect();
+    assert!(missing.is_empty(), "docs/operation.md does not name the reasons {missing:?}");
+}
