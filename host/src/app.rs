@@ -1,5 +1,6 @@
 //! The parts put together: from a configuration to a gateway that serves until it is told to stop.
 
+pub mod memory;
 mod signals;
 mod supervisor;
 
@@ -41,7 +42,7 @@ const FILES: &str = "the thread that follows the files";
 /// What keeps the gateway from starting, such as a port that is taken, or the part that ended although it was needed.
 pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
     raise_open_files();
-    refuse_huge_pages();
+    memory::refuse_huge_pages();
     let stop = CancellationToken::new();
     let bound = config.server.drain_timeout + bus::DRAIN + FILES_STOP + 3 * MARGIN;
     signals::listen(stop.clone(), bound).context("cannot listen to signals")?;
@@ -138,13 +139,6 @@ fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         tracing::warn!(%error, "cannot raise the limit of open files: each connection needs one (ulimit -n)");
-    }
-}
-
-/// Takes memory in small pages: with huge ones the allocator's arenas hold twice as much at rest, and give less of it back.
-fn refuse_huge_pages() {
-    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::debug!(%error, "cannot turn transparent huge pages off: more memory is held at rest");
     }
 }
 

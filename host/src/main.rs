@@ -27,7 +27,10 @@ fn main() -> ExitCode {
     let Arguments { command, log_format } = Arguments::parse();
     start_log(log_format);
     let outcome = match command {
-        Command::Run(Configured { config }) => read(&config).and_then(|read| run(&config, read)),
+        Command::Run(Configured { config }) => {
+            app::memory::give_back_at_once();
+            read(&config).and_then(|read| run(&config, read))
+        }
         Command::Check(Configured { config }) => read(&config).and_then(|read| check(&read)),
         Command::Plugin(command) => plugin(command),
         Command::JudgePlugin(arguments) => judge::child::run(&arguments).map(|()| ExitCode::SUCCESS),

@@ -7,6 +7,7 @@
 pub mod child;
 
 use crate::{
+    app::memory::PURGE_DELAY,
     config::CompileLimits,
     plugin::{Compiler, Described},
     telemetry::text,
@@ -124,6 +125,8 @@ impl Loader {
         command.env("RUST_LOG", "off,plugin=debug");
         // The allocator takes memory as it needs it, not a gigabyte at once, of which the limit would count every byte.
         command.env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
+        // It ends soon, and gives back everything then.
+        command.env_remove(PURGE_DELAY);
         // A process group of its own does not get the Ctrl-C that is meant for this process, and is killed as a whole.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

@@ -42,11 +42,16 @@ pub(super) struct MessageCall<'a> {
 }
 
 impl Gateway {
-    /// Carries out what was decided on a packet: all of it or nothing.
-    pub(super) fn answer_packet(&self, call: &PacketCall<'_>, mut actions: Vec<Action>) -> Result<(), Refusal> {
+    /// Carries out what was decided on a packet, which puts `pushes` messages into send queues: all of it or nothing.
+    pub(super) fn answer_packet(
+        &self,
+        call: &PacketCall<'_>,
+        mut actions: Vec<Action>,
+        pushes: usize,
+    ) -> Result<(), Refusal> {
         let PacketCall { served, session, header, payload } = *call;
         check_bindings(session, &actions)?;
-        self.check_pushes(&served.plugin, self.pushes(&actions))?;
+        self.check_pushes(&served.plugin, pushes)?;
         let publications = actions.iter().filter_map(Action::publication);
         let permit = self.reserve(served, publications, payload)?;
         for action in &mut actions {
@@ -74,14 +79,15 @@ impl Gateway {
         Ok(())
     }
 
-    /// Carries out what was decided on a message of the bus: all of it or nothing.
+    /// The same for what was decided on a message of the bus.
     pub(super) fn answer_message(
         &self,
         call: &MessageCall<'_>,
         mut actions: Vec<MessageAction>,
+        pushes: usize,
     ) -> Result<(), Refusal> {
         let MessageCall { served, topic, payload } = *call;
-        self.check_pushes(&served.plugin, self.pushes_of_message(&actions))?;
+        self.check_pushes(&served.plugin, pushes)?;
         let publications = || actions.iter().filter_map(MessageAction::publication);
         for publication in publications() {
             if self.causes.closes_circle(topic, &publication.topic) && !served.account.loops.permit() {

@@ -160,10 +160,11 @@ impl Gateway {
             && let Some(lease) = plugin.lease()
         {
             let actions = self.decide(&call, lease, &snapshot)?;
-            if self.pushes(&actions) <= MAX_INLINE_PUSHES {
-                return self.answer_packet(&call, actions).map(|()| None);
+            let pushes = self.pushes(&actions);
+            if pushes <= MAX_INLINE_PUSHES {
+                return self.answer_packet(&call, actions, pushes).map(|()| None);
             }
-            return self.offload(&call, move |gateway, call| gateway.answer_packet(call, actions));
+            return self.offload(&call, move |gateway, call| gateway.answer_packet(call, actions, pushes));
         }
         if plugin.is_barred() {
             return Err(Refusal::Quarantined);
@@ -171,7 +172,8 @@ impl Gateway {
         let snapshot = Arc::clone(&snapshot);
         self.offload(&call, move |gateway, call| {
             let actions = gateway.decide(call, call.served.plugin.lease_offloaded(), &snapshot)?;
-            gateway.answer_packet(call, actions)
+            let pushes = gateway.pushes(&actions);
+            gateway.answer_packet(call, actions, pushes)
         })
     }
 
@@ -270,17 +272,24 @@ impl Gateway {
             let Some(lease) = served.plugin.lease_in_order() else {
                 let snapshot = Arc::clone(&snapshot);
                 self.offload_message(&call, move |gateway, call| {
-                    gateway
-                        .decide_on_message(call, call.served.plugin.lease_offloaded(), &snapshot, sender)
-                        .and_then(|actions| gateway.answer_message(call, actions))
+                    gateway.decide_on_message(call, call.served.plugin.lease_offloaded(), &snapshot, sender).and_then(
+                        |actions| {
+                            let pushes = gateway.pushes_of_message(&actions);
+                            gateway.answer_message(call, actions, pushes)
+                        },
+                    )
                 });
                 continue;
             };
             match self.decide_on_message(&call, lease, &snapshot, sender) {
-                Ok(actions) if self.pushes_of_message(&actions) > MAX_INLINE_PUSHES => {
-                    self.offload_message(&call, move |gateway, call| gateway.answer_message(call, actions));
+                Ok(actions) => {
+                    let pushes = self.pushes_of_message(&actions);
+                    if pushes <= MAX_INLINE_PUSHES {
+                        self.account(&call, self.answer_message(&call, actions, pushes));
+                    } else {
+                        self.offload_message(&call, move |gateway, call| gateway.answer_message(call, actions, pushes));
+                    }
                 }
-                Ok(actions) => self.account(&call, self.answer_message(&call, actions)),
                 Err(refusal) => self.account(&call, Err(refusal)),
             }
         }
