@@ -18,7 +18,7 @@ const PATH: &str = "/ws";
 pub struct Upgraded {
     /// What the client sent after its request.
     pub early: Vec<u8>,
-    /// The user whom its token names.
+    /// The user that its token names.
     pub user: Option<i32>,
 }
 

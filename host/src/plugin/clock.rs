@@ -1,4 +1,4 @@
-//! The clock of deadlines: it ends calls that run too long, and stands still while there are none.
+//! The clock of deadlines: it ends calls that run too long. It stands still while there are no calls.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::{
@@ -12,14 +12,14 @@ use std::{
 };
 use wasmtime::Engine;
 
-/// How often it ticks.
+/// The time between two ticks.
 const TICK: Duration = Duration::from_millis(1);
 
-/// After so many ticks in which no call began or ran it stands still.
+/// The clock stands still after this many ticks in which no call began or ran.
 const IDLE_TICKS: u32 = 100;
 
-/// A call that was seen running at fewer ticks was not running for long, whatever its thread's clock says: that counts interrupts as well, and what
-/// a virtual machine's host takes away.
+/// The ticks that a call has to be seen at before its processor time counts. A thread's clock also counts interrupts and the time that the host of a
+/// virtual machine takes away, so a shorter call can look long.
 const SEEN: u32 = 3;
 
 /// The deadline of a call, in processor time: a thread that the system does not let run is not the plugin's fault, and neither is the
@@ -32,12 +32,12 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
-    /// Sets it for the call that begins.
+    /// Sets the deadline of the call that begins.
     pub(super) fn set(&mut self, timeout: Duration) {
         *self = Self { timeout, ticks: 0, began: Duration::ZERO };
     }
 
-    /// To be asked at each tick that the guest sees: whether the call has to end.
+    /// Whether the call has to end. To be called at each tick that the guest sees.
     pub(super) fn is_over(&mut self) -> bool {
         self.ticks += 1;
         if self.ticks == 1 {
@@ -46,7 +46,7 @@ impl Deadline {
         self.busy() >= self.timeout
     }
 
-    /// How long the call kept its thread busy, as far as that can be told.
+    /// The processor time of the call, or 0 if it was seen at too few ticks.
     pub(super) fn busy(&self) -> Duration {
         if self.ticks < SEEN { Duration::ZERO } else { processor_time().saturating_sub(self.began) }
     }
@@ -57,7 +57,7 @@ fn processor_time() -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
-/// Whom to wake up when a call begins.
+/// The handle of the clock's thread, which calls wake up.
 #[derive(Debug)]
 pub(super) struct Clock {
     state: Arc<State>,
@@ -71,7 +71,7 @@ struct State {
 }
 
 impl Clock {
-    /// Starts the clock of an engine. It ends with it.
+    /// Starts the clock of an engine. Its thread ends when the handle is dropped.
     pub(super) fn start(engine: &Engine) -> std::io::Result<Self> {
         let state = Arc::<State>::default();
         let (ticking, engine) = (Arc::downgrade(&state), engine.clone());

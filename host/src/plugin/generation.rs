@@ -131,16 +131,22 @@ impl Plugin {
         self.health.is_quarantined()
     }
 
-    /// Leases an instance for a call on this thread. None if the plugin is slow or no instance is free: then the call has to be offloaded.
+    /// Leases an instance for a call on this thread. None if the plugin is slow or on probation, or if no instance is free: then the call has to be
+    /// offloaded.
     #[must_use]
     pub fn lease(&self) -> Option<Lease<'_>> {
+        if self.health.is_on_probation() { None } else { self.lease_inline() }
+    }
+
+    fn lease_inline(&self) -> Option<Lease<'_>> {
         if self.health.is_offloaded() { None } else { self.pool.free().map(|slot| Lease { plugin: self, slot }) }
     }
 
-    /// The same for messages, none of which may overtake one that is offloaded.
+    /// The same for messages, none of which may overtake one that is offloaded. There is no probation for them: a burst that comes right after a
+    /// reload would be too much for the queue of the offload thread.
     #[must_use]
     pub fn lease_in_order(&self) -> Option<Lease<'_>> {
-        if self.lane.is_busy() { None } else { self.lease() }
+        if self.lane.has_messages() { None } else { self.lease_inline() }
     }
 
     /// Leases the instance of the offload thread. It is started by the call if the one before it failed.

@@ -104,11 +104,13 @@ impl Default for Health {
 }
 
 impl Health {
-    /// Whether all calls of the plugin are offloaded.
+    /// Whether the generation has not shown yet that its calls are quick.
+    pub(super) fn is_on_probation(&self) -> bool {
+        self.probation_calls_left.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether all calls of the plugin are offloaded, since some were slow.
     pub(super) fn is_offloaded(&self) -> bool {
-        if self.probation_calls_left.load(Ordering::Relaxed) > 0 {
-            return true;
-        }
         let until = self.offloaded_until_ms.load(Ordering::Relaxed);
         if until == 0 {
             return false;
@@ -148,7 +150,7 @@ impl Health {
 
     /// Records a call that answered and was not slow.
     pub(super) fn quick(&self) {
-        if self.probation_calls_left.load(Ordering::Relaxed) > 0 {
+        if self.is_on_probation() {
             // An error means that another thread has counted the last of them.
             let _ = self
                 .probation_calls_left
@@ -294,17 +296,17 @@ mod tests {
     fn a_new_generation_has_to_be_quick_before_it_runs_on_threads_that_serve_players() {
         let health = Health::default();
         for _ in 0..PROBATION_CALLS {
-            assert!(health.is_offloaded());
+            assert!(health.is_on_probation());
             health.quick();
         }
-        assert!(!health.is_offloaded());
+        assert!(!health.is_on_probation());
         health.quick();
-        assert!(!health.is_offloaded());
+        assert!(!health.is_on_probation());
     }
 
     #[test]
     fn slow_calls_for_different_senders_offload_the_plugin_for_a_while() {
-        let health = Health { probation_calls_left: AtomicU32::new(0), ..Health::default() };
+        let health = Health::default();
         (0..100).for_each(|_| health.slow(session(1)));
         assert!(!health.is_offloaded(), "one session's calls say nothing of the plugin");
         health.slow(session(2));

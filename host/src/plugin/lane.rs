@@ -32,13 +32,27 @@ pub struct Full;
 pub struct Lane {
     plugin: Arc<str>,
     queued: Arc<Queued>,
-    jobs: Mutex<Option<SyncSender<(usize, Job)>>>,
+    jobs: Mutex<Option<SyncSender<Offloaded>>>,
+}
+
+/// A job that waits in the queue.
+struct Offloaded {
+    load: Load,
+    job: Job,
+}
+
+/// What a job adds to the queue's load.
+#[derive(Clone, Copy)]
+struct Load {
+    messages: usize,
+    bytes: usize,
 }
 
 /// The jobs that wait or run.
 #[derive(Debug, Default)]
 struct Queued {
     jobs: AtomicUsize,
+    messages: AtomicUsize,
     bytes: AtomicUsize,
 }
 
@@ -55,36 +69,54 @@ impl Lane {
         self.queued.jobs.load(Ordering::Acquire) > 0
     }
 
+    /// Whether the job of a bus message waits or runs, which no other message may overtake.
+    #[must_use]
+    pub fn has_messages(&self) -> bool {
+        self.queued.messages.load(Ordering::Acquire) > 0
+    }
+
     /// Runs the job after those before it. It keeps a payload of `bytes` alive until then.
     ///
     /// # Errors
     /// [`Full`] if too many calls or bytes wait already.
     pub fn submit(&self, bytes: usize, job: Job) -> Result<(), Full> {
+        self.queue(Load { messages: 0, bytes }, job)
+    }
+
+    /// The same for the job of a bus message.
+    ///
+    /// # Errors
+    /// [`Full`] if too many calls or bytes wait already.
+    pub fn submit_message(&self, bytes: usize, job: Job) -> Result<(), Full> {
+        self.queue(Load { messages: 1, bytes }, job)
+    }
+
+    fn queue(&self, load: Load, job: Job) -> Result<(), Full> {
         // Under the lock, so that the bound on bytes holds.
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         if jobs.is_none() {
             *jobs = self.start().inspect_err(|error| tracing::error!(%error, "no offload thread for a plugin")).ok();
         }
         let sender = jobs.as_ref().ok_or(Full)?;
-        if self.queued.bytes.load(Ordering::Relaxed) + bytes > MAX_QUEUED_BYTES {
+        if self.queued.bytes.load(Ordering::Relaxed) + load.bytes > MAX_QUEUED_BYTES {
             return Err(Full);
         }
-        self.queued.add(bytes);
-        sender.try_send((bytes, job)).map_err(|_| {
-            self.queued.remove(bytes);
+        self.queued.add(load);
+        sender.try_send(Offloaded { load, job }).map_err(|_| {
+            self.queued.remove(load);
             Full
         })
     }
 
-    fn start(&self) -> std::io::Result<SyncSender<(usize, Job)>> {
-        let (sender, jobs) = mpsc::sync_channel::<(usize, Job)>(MAX_QUEUED_CALLS);
+    fn start(&self) -> std::io::Result<SyncSender<Offloaded>> {
+        let (sender, jobs) = mpsc::sync_channel::<Offloaded>(MAX_QUEUED_CALLS);
         let queued = Arc::clone(&self.queued);
         thread::Builder::new().name(format!("lane-{}", self.plugin)).spawn(move || {
             yield_to_players();
-            for (bytes, job) in jobs {
+            for Offloaded { load, job } in jobs {
                 // The panic hook logs the panic; the session that waits for the job sees that it is gone.
                 let _ = panic::catch_unwind(AssertUnwindSafe(job));
-                queued.remove(bytes);
+                queued.remove(load);
             }
         })?;
         Ok(sender)
@@ -92,13 +124,15 @@ impl Lane {
 }
 
 impl Queued {
-    fn add(&self, bytes: usize) {
+    fn add(&self, load: Load) {
         self.jobs.fetch_add(1, Ordering::AcqRel);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.messages.fetch_add(load.messages, Ordering::AcqRel);
+        self.bytes.fetch_add(load.bytes, Ordering::Relaxed);
     }
 
-    fn remove(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    fn remove(&self, load: Load) {
+        self.bytes.fetch_sub(load.bytes, Ordering::Relaxed);
+        self.messages.fetch_sub(load.messages, Ordering::AcqRel);
         self.jobs.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -307,7 +307,7 @@ impl Gateway {
             let call = MessageCall { served: &served, topic: &topic, payload: &payload };
             gateway.account(&call, serve(&gateway, &call));
         };
-        if call.served.plugin.lane().submit(call.payload.len(), Box::new(job)).is_err() {
+        if call.served.plugin.lane().submit_message(call.payload.len(), Box::new(job)).is_err() {
             self.account(call, Err(Refusal::Busy));
         }
     }

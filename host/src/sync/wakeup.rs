@@ -1,17 +1,17 @@
-//! Whom to wake up when something is queued: once, until it has looked.
+//! The wake-up of a queue's receiver: at most once until the receiver has looked at the queue again.
 
 use std::task::{Context, Waker};
 
-/// The receiver of a queue, under the queue's lock.
+/// The receiver of a queue. Lies under the queue's lock.
 #[derive(Debug, Default)]
 pub struct Wakeup {
     receiver: Option<Waker>,
-    /// It will look by itself.
+    /// The receiver will look at the queue without being woken up.
     looks: bool,
 }
 
 impl Wakeup {
-    /// The receiver has seen that there is nothing, and waits.
+    /// Records that the receiver found the queue empty and waits.
     pub fn wait(&mut self, cx: &Context<'_>) {
         self.looks = false;
         match &mut self.receiver {
@@ -20,12 +20,12 @@ impl Wakeup {
         }
     }
 
-    /// The receiver is at work, and will look again before it waits.
+    /// Records that the receiver is at work and will look at the queue again before it waits.
     pub fn attend(&mut self) {
         self.looks = true;
     }
 
-    /// There is something to see.
+    /// Wakes the receiver up, since something was queued. Does nothing if it will look anyway.
     pub fn wake(&mut self) {
         if !self.looks
             && let Some(receiver) = &self.receiver
