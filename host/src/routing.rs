@@ -6,5 +6,6 @@ mod actions;
 mod decision;
 pub mod gateway;
 mod loops;
+pub mod payload_limits;
 mod refusal;
 pub mod snapshot;

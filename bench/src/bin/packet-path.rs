@@ -61,7 +61,8 @@ impl Stage {
         let session = Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), config.server.outbox);
         let session = gateway.registry.insert(session);
         let budget = Arc::new(Budget::new(config.server.receive_budget_bytes, Arc::clone(&metrics)));
-        let receiver = Receiver::new(&config.server, budget.lease(Arc::clone(&session)), metrics);
+        let limits = Arc::clone(&gateway.payload_limits);
+        let receiver = Receiver::new(&config.server, budget.lease(Arc::clone(&session)), limits, metrics);
         Ok(Self { gateway, session, receiver })
     }
 

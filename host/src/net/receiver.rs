@@ -10,6 +10,8 @@ use crate::{
     config,
     net::budget::Lease,
     net::frame::{self, Head, Opcode, Violation},
+    packet::{self, HEADER_LEN, Header},
+    routing::payload_limits::PayloadLimits,
     sync::uptime::now_ms,
     telemetry::metrics::Metrics,
 };
@@ -27,6 +29,15 @@ const BURST_S: u64 = 10;
 pub enum Message {
     /// A binary message.
     Packet(Bytes),
+    /// A packet whose payload has more bytes than its route takes. The payload was not kept.
+    TooLarge {
+        /// The packet's header.
+        header: Header,
+        /// The bytes of its payload.
+        bytes: usize,
+        /// The bytes that the route takes.
+        max: usize,
+    },
     /// A message of text, which no client of the gateway sends.
     Text,
     /// To be answered with its payload.
@@ -44,12 +55,17 @@ pub struct Receiver {
     control_frames_per_s: u32,
     metrics: Arc<Metrics>,
     lease: Lease,
+    limits: Arc<PayloadLimits>,
     /// The frame of which a part has come.
     frame: Option<Frame>,
     /// The message that fragments have begun, [`Opcode::Text`] or [`Opcode::Binary`].
     message: Option<Opcode>,
-    /// What has come of the message.
+    /// What has come of the message, or its packet header alone if the rest is not kept.
     payload: Vec<u8>,
+    /// The bytes that have come of the message, whether they were kept or not.
+    message_bytes: usize,
+    /// What the message's route takes, if the message is larger.
+    exceeded: Option<usize>,
     /// Payloads are not kept.
     discarding: bool,
     /// The client has sent a close frame or broken a rule.
@@ -67,15 +83,18 @@ struct Frame {
 impl Receiver {
     /// The state of a connection on which nothing was received.
     #[must_use]
-    pub fn new(config: &config::Server, lease: Lease, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: &config::Server, lease: Lease, limits: Arc<PayloadLimits>, metrics: Arc<Metrics>) -> Self {
         Self {
             max_message_bytes: config.max_message_bytes,
             control_frames_per_s: config.control_frames_per_s,
             metrics,
             lease,
+            limits,
             frame: None,
             message: None,
             payload: Vec::new(),
+            message_bytes: 0,
+            exceeded: None,
             discarding: false,
             ended: false,
             frames_due_us: 0,
@@ -132,7 +151,7 @@ impl Receiver {
             (_, Some(_)) => return Err(Violation::Protocol("a message begins within another one")),
             (begins, None) => self.message = Some(begins),
         }
-        let bytes = head.len.saturating_add(self.payload.len() as u64);
+        let bytes = head.len.saturating_add(self.message_bytes as u64);
         if bytes > self.max_message_bytes as u64 {
             return Err(Violation::TooLarge { bytes, most: self.max_message_bytes });
         }
@@ -152,12 +171,14 @@ impl Receiver {
             bytes.split_at(usize::try_from(missing).map_or(bytes.len(), |missing| missing.min(bytes.len())));
         *bytes = rest;
         let missing = missing - part.len() as u64;
-        if !self.discarding {
+        self.message_bytes += part.len();
+        if !self.discarding && self.exceeded.is_none() {
             self.append(part, &frame, missing as usize);
         }
         if missing == 0 && frame.head.last {
             return Ok(Some(true));
         }
+        self.limit(missing as usize);
         self.lease.resize(self.payload.capacity())?;
         if missing == 0 {
             return Ok(Some(false));
@@ -179,10 +200,27 @@ impl Receiver {
         frame::unmask(&mut self.payload[len..], frame.head.mask, frame.received);
     }
 
+    /// Stops keeping a packet that is larger than its route takes: it will be refused, whatever it says.
+    fn limit(&mut self, missing: usize) {
+        let Some(&[_, _, _, _, route, _, _, _]) = self.payload.first_chunk::<HEADER_LEN>() else { return };
+        let max = self.limits.max(route);
+        if self.message == Some(Opcode::Binary) && self.message_bytes + missing > max.saturating_add(HEADER_LEN) {
+            self.exceeded = Some(max);
+            self.payload = self.payload[..HEADER_LEN].to_vec();
+        }
+    }
+
     fn complete(&mut self) -> Result<Message, Violation> {
         let mut payload = mem::take(&mut self.payload);
+        let message_bytes = mem::take(&mut self.message_bytes);
+        let opcode = self.message.take();
         self.lease.resize(0)?;
-        if self.message.take() == Some(Opcode::Text) {
+        if let Some(max) = self.exceeded.take()
+            && let Ok((header, _)) = packet::parse(payload.clone().into())
+        {
+            return Ok(Message::TooLarge { header, bytes: message_bytes - HEADER_LEN, max });
+        }
+        if opcode == Some(Opcode::Text) {
             return std::str::from_utf8(&payload).map_err(|_| Violation::NotUtf8).map(|_| Message::Text);
         }
         payload.shrink_to_fit();

@@ -113,7 +113,9 @@ async fn connection(
         }
     };
     let session = gateway.registry.insert(Session::new(remote, server.outbox));
-    let receiver = Receiver::new(server, budget.lease(Arc::clone(&session)), Arc::clone(&gateway.metrics));
+    let lease = budget.lease(Arc::clone(&session));
+    let limits = Arc::clone(&gateway.payload_limits);
+    let receiver = Receiver::new(server, lease, limits, Arc::clone(&gateway.metrics));
     let wire = Wire::new(stream, upgraded.early, server.read_buffer_bytes);
     let socket = Socket::new(wire, receiver, server.write_buffer_bytes);
     if let Some(user) = upgraded.user {

@@ -169,6 +169,10 @@ impl Actor<'_> {
                 None => return ControlFlow::Continue(()),
                 Some(aside) => return self.wait(aside).await,
             },
+            Ok(Message::TooLarge { header, bytes, max }) => {
+                self.gateway.on_oversized_packet(self.session, header, bytes, max);
+                return ControlFlow::Continue(());
+            }
             Ok(Message::Ping(payload)) => {
                 self.socket.put_control(Opcode::Pong, &payload);
                 return ControlFlow::Continue(());
@@ -279,7 +283,7 @@ async fn part(mut socket: Socket, payload: &[u8], metrics: &Metrics) {
         return;
     }
     while let Ok(message) = socket.message().await {
-        if matches!(message, Message::Packet(_)) {
+        if matches!(message, Message::Packet(_) | Message::TooLarge { .. }) {
             metrics.dropped("after_close", 1);
         }
     }

@@ -4,8 +4,9 @@ use super::{
     actions::{MessageCall, PacketCall, queued},
     decision::{MessageAction, Rules},
     loops::Causes,
+    payload_limits::PayloadLimits,
     refusal::{self, Refusal},
-    snapshot::Snapshot,
+    snapshot::{Served, Snapshot},
 };
 use crate::{
     bus,
@@ -36,6 +37,8 @@ pub struct Gateway {
     pub registry: Arc<Registry>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// The bytes of payload that each route takes.
+    pub payload_limits: Arc<PayloadLimits>,
     pub(super) bus: Arc<bus::Queue<Origin>>,
     pub(super) causes: Causes,
     snapshot: ArcSwap<Snapshot>,
@@ -82,6 +85,7 @@ impl Gateway {
             snapshot: ArcSwap::from_pointee(Snapshot::new(Vec::new(), None, &metrics)),
             installing: Mutex::default(),
             metrics,
+            payload_limits: Arc::default(),
             topics: watch::Sender::default(),
             max_message_bytes,
         }
@@ -98,6 +102,7 @@ impl Gateway {
             *current = topics;
             changed
         });
+        self.payload_limits.set(&snapshot);
         self.snapshot.store(Arc::new(snapshot));
         drop(installing);
         self.causes.clear();
@@ -135,6 +140,25 @@ impl Gateway {
         }
     }
 
+    /// Answers a packet whose payload was not kept, since its route takes only `max` bytes.
+    pub fn on_oversized_packet(&self, session: &Arc<Session>, header: Header, bytes: usize, max: usize) {
+        let refusal = match self.find(&self.snapshot.load(), header.route) {
+            Ok(_) => Refusal::PayloadTooLarge { bytes, max },
+            Err(refusal) => refusal,
+        };
+        self.refuse(session, header, &refusal);
+    }
+
+    /// The route of a packet that was received, which is counted.
+    fn find<'a>(&self, snapshot: &'a Snapshot, route: u8) -> Result<&'a Arc<Served>, Refusal> {
+        let Some(found) = snapshot.route(route) else {
+            self.metrics.received_unrouted.inc();
+            return Err(Refusal::NoRoute(route));
+        };
+        found.received.inc();
+        Ok(&found.served)
+    }
+
     fn route(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -142,12 +166,8 @@ impl Gateway {
         payload: &Bytes,
     ) -> Result<Option<Aside>, Refusal> {
         let snapshot = self.snapshot.load();
-        let Some(route) = snapshot.route(header.route) else {
-            self.metrics.received_unrouted.inc();
-            return Err(Refusal::NoRoute(header.route));
-        };
-        route.received.inc();
-        let plugin = &route.served.plugin;
+        let served = self.find(&snapshot, header.route)?;
+        let plugin = &served.plugin;
         let max = plugin.settings().max_payload;
         if payload.len() > max {
             return Err(Refusal::PayloadTooLarge { bytes: payload.len(), max });
@@ -155,7 +175,7 @@ impl Gateway {
         if session.conduct.is_paused() {
             return Err(Refusal::Paused);
         }
-        let call = PacketCall { served: &route.served, session, header, payload };
+        let call = PacketCall { served, session, header, payload };
         if !session.conduct.is_offloaded()
             && let Some(lease) = plugin.lease()
         {

@@ -10,14 +10,20 @@ use tungstenite::{
 
 const MASK: [u8; 4] = [1, 2, 3, 4];
 
-/// A receiver with these keys of `server`, and a budget of its own.
+/// A receiver with these keys of `server`, and a budget of its own. Every route takes payloads of any size.
 pub(crate) fn receiver(server: &str) -> Receiver {
+    limited(server, usize::MAX)
+}
+
+/// The same, where every route takes `max_payload` bytes.
+fn limited(server: &str, max_payload: usize) -> Receiver {
     let yaml = format!("plugins: {{ directory: . }}\nserver: {{ {server} }}");
     let config = Config::parse(&yaml).unwrap().server;
     let metrics = Arc::new(Metrics::new());
     let budget = Arc::new(Budget::new(config.receive_budget_bytes, Arc::clone(&metrics)));
     let session = Arc::new(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), config.outbox));
-    Receiver::new(&config, budget.lease(session), metrics)
+    let limits = Arc::new(PayloadLimits::all(max_payload));
+    Receiver::new(&config, budget.lease(session), limits, metrics)
 }
 
 /// A client's frame whose length takes as many bytes as that of a frame of at least `longest`.
@@ -224,6 +230,38 @@ fn what_is_held_of_a_message_grows_with_what_has_come_and_not_with_what_is_annou
     }
     assert_eq!(receiver.next(&mut rest), Ok(Some(Message::Packet(vec![7; 16 << 20].into()))));
     assert_eq!((receiver.payload.capacity(), receiver.metrics.receiving_bytes.get()), (0, 0));
+}
+
+#[test]
+fn a_payload_that_is_larger_than_its_route_takes_is_not_kept() {
+    let header = Header { seq: 7, route: 3, flags: 0, status: 0 };
+    let packet = |len: usize| [&header.encode()[..], &vec![1; len]].concat();
+    let too_large = |bytes| Ok(Some(Message::TooLarge { header, bytes, max: 1000 }));
+    let mut receiver = limited("", 1000);
+    // In one frame, of which parts come.
+    let whole = frame(0x82, &packet(1 << 20), 0);
+    let (last, parts) = whole.split_last().unwrap();
+    for mut part in parts.chunks(8000) {
+        assert_eq!(receiver.next(&mut part), Ok(None));
+        assert!(receiver.payload.capacity() <= 8000, "{}", receiver.payload.capacity());
+    }
+    assert_eq!(receiver.payload.capacity(), HEADER_LEN);
+    assert_eq!(receiver.next(&mut &[*last][..]), too_large(1 << 20));
+    // In fragments: the first is a part of the header, and the payload of the next two is just as large as may be.
+    let packet = packet(1001);
+    for (opcode, part) in [(2, &packet[..5]), (0, &packet[5..500]), (0, &packet[500..1008])] {
+        assert_eq!(receiver.next(&mut &frame(opcode, part, 0)[..]), Ok(None));
+    }
+    assert_eq!(receiver.payload.len(), 1008);
+    assert_eq!(receiver.next(&mut &frame(0, &packet[1008..], 0)[..]), Ok(None));
+    assert_eq!(receiver.payload.len(), HEADER_LEN);
+    assert_eq!(receiver.next(&mut &frame(0x80, b"", 0)[..]), too_large(1001));
+    // The next message is a new one.
+    let small = Bytes::copy_from_slice(&packet[..1008]);
+    assert_eq!(receiver.next(&mut &frame(0x82, &small, 0)[..]), Ok(Some(Message::Packet(small))));
+    // Text is no packet, and is told apart at its end.
+    assert_eq!(receiver.next(&mut &frame(0x01, &[b'a'; 2000], 0)[..]), Ok(None));
+    assert_eq!(receiver.next(&mut &frame(0x80, b"", 0)[..]), Ok(Some(Message::Text)));
 }
 
 #[test]
