@@ -12,7 +12,7 @@ use crate::{
     config,
     telemetry::{metrics::Metrics, text},
 };
-use batch::Publication;
+use batch::{Batch, Publication};
 use bytes::Bytes;
 use std::{
     collections::BTreeSet,
@@ -37,6 +37,9 @@ pub trait Handler: Send + Sync + 'static {
     /// from this process.
     fn message(&self, topic: &str, body: &Bytes, cause: Option<&Self::Origin>) -> usize;
 
+    /// Whether the policy that the publish came from still serves. Otherwise nobody would hear an answer to it.
+    fn is_served(&self, origin: &Self::Origin) -> bool;
+
     /// A publish was not taken, or nobody listens to it, or nobody knows what became of it.
     fn refused(&self, origin: &Self::Origin, why: &str);
 }
@@ -52,6 +55,8 @@ enum NotTaken<'a> {
     Refused,
     #[error("the bus gave no answer that can be understood")]
     Unintelligible,
+    #[error("the plugin of the route was taken away before the message was sent")]
+    Abandoned,
     #[error("no backend listens on {}", text::bounded_to(MAX_TOPIC_BYTES, .0))]
     Unheard(&'a str),
 }
@@ -64,6 +69,7 @@ impl NotTaken<'_> {
             Self::Unknown => "broken off",
             Self::Refused => "refused",
             Self::Unintelligible => "unintelligible",
+            Self::Abandoned => "abandoned",
             Self::Unheard(_) => "unheard",
         }
     }
@@ -111,6 +117,17 @@ impl<H: Handler> Intake<H> {
     fn refuse(&self, publication: &Publication<'_, H::Origin>, why: &NotTaken<'_>) {
         self.metrics.dropped("bus_unavailable", 1);
         self.answer(publication, why);
+    }
+
+    /// Refuses those publishes of a batch whose policy was taken away while they waited.
+    fn refuse_abandoned(&self, batch: &mut Batch<H::Origin>) {
+        batch.withdraw(|publication| {
+            let is_served = publication.origin.is_none_or(|origin| self.handler.is_served(origin));
+            if !is_served {
+                self.refuse(&publication, &NotTaken::Abandoned);
+            }
+            !is_served
+        });
     }
 
     fn answer(&self, publication: &Publication<'_, H::Origin>, why: &NotTaken<'_>) {

@@ -2,10 +2,10 @@
 
 use super::{BROADCAST, CHAT, REQUESTS, assert_pushed, broadcast, stage};
 use chat_proto::chat::ChatRequest;
-use gateway_tests::{Client, Gateway, Redis, Setup, Subscription, chat_request, eventually};
+use gateway_tests::{Client, Gateway, Redis, Setup, Subscription, chat_request, dist, eventually, put};
 use prost::Message;
 use serde_json::Value;
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 use tokio::time::{self, Instant};
 
 const CONNECTED: &str = "gateway_bus_connected";
@@ -283,4 +283,25 @@ async fn a_gateway_that_starts_before_redis_serves_heartbeats_at_once_and_chat_o
     eventually("readiness", || async { (gateway.get("/readyz").await.0 == 200).then_some(()) }).await;
     drop(heard);
     carries_both_ways(&redis, &mut client, 1).await;
+}
+
+#[tokio::test]
+async fn a_request_whose_plugin_is_taken_away_while_it_waits_is_refused_and_not_published() {
+    let (mut redis, gateway) = stage().await;
+    let mut client = bound(&redis, &gateway, 7).await;
+    redis.kill().await;
+    gateway.metric_is(CONNECTED, 0.0).await;
+    let seq = client.send(CHAT, &request(0)).await;
+    client.assert_last_alive().await;
+    fs::remove_file(gateway.plugin("chat")).unwrap();
+    gateway.metric_is("gateway_plugin_reloads_total{plugin=\"chat\",outcome=\"removed\"}", 1.0).await;
+    let mut heard = back(&mut redis, &[&gateway]).await;
+    let refusal = client.receive().await;
+    assert_eq!((refusal.seq, refusal.status), (seq, 5));
+    assert!(refusal.text().contains("taken away"), "{}", refusal.text());
+    gateway.metric_is(CONNECTED, 1.0).await;
+    put(&gateway.plugin("chat"), &fs::read(dist("chat")).unwrap());
+    gateway.metric_is("gateway_plugin_reloads_total{plugin=\"chat\",outcome=\"loaded\"}", 2.0).await;
+    client.send(CHAT, &request(1)).await;
+    assert_eq!(heard.next().await, request(1), "the request that was refused is not published");
 }

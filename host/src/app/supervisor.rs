@@ -205,6 +205,10 @@ mod tests {
             panic!("a message on {topic}")
         }
 
+        fn is_served(&self, (): &()) -> bool {
+            true
+        }
+
         fn refused(&self, (): &(), _: &str) {}
     }
 

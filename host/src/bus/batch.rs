@@ -19,6 +19,8 @@ pub(super) struct Batch<O> {
     topics: String,
     copies: Vec<u8>,
     bytes: usize,
+    /// The number of entries that were withdrawn.
+    withdrawn: usize,
 }
 
 #[derive(Debug)]
@@ -26,6 +28,8 @@ struct Entry<O> {
     topic_len: usize,
     body: Body,
     origin: Option<O>,
+    /// The publish is not to be sent any more.
+    is_withdrawn: bool,
 }
 
 #[derive(Debug)]
@@ -54,17 +58,17 @@ pub(super) struct Publication<'a, O> {
 
 impl<O> Default for Batch<O> {
     fn default() -> Self {
-        Self { entries: Vec::new(), topics: String::new(), copies: Vec::new(), bytes: 0 }
+        Self { entries: Vec::new(), topics: String::new(), copies: Vec::new(), bytes: 0, withdrawn: 0 }
     }
 }
 
 impl<O> Batch<O> {
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len() - self.withdrawn
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     /// The bytes of all topics and bodies.
@@ -85,7 +89,19 @@ impl<O> Batch<O> {
         } else {
             Body::Shared(body.into_owned())
         };
-        self.entries.push(Entry { topic_len: topic.len(), body, origin });
+        self.entries.push(Entry { topic_len: topic.len(), body, origin, is_withdrawn: false });
+    }
+
+    /// Withdraws the publishes for which `is_stale` returns true. They do not come out of the batch any more.
+    pub(super) fn withdraw(&mut self, mut is_stale: impl FnMut(Publication<'_, O>) -> bool) {
+        let (mut topics, mut copies) = (&*self.topics, &*self.copies);
+        for entry in &mut self.entries {
+            let publication = entry.publication(&mut topics, &mut copies);
+            if !entry.is_withdrawn && is_stale(publication) {
+                entry.is_withdrawn = true;
+                self.withdrawn += 1;
+            }
+        }
     }
 
     /// Empties the batch, and gives back the memory that a burst took.
@@ -94,6 +110,7 @@ impl<O> Batch<O> {
         self.topics.clear();
         self.copies.clear();
         self.bytes = 0;
+        self.withdrawn = 0;
         self.entries.shrink_to(MAX_KEPT_BYTES / size_of::<Entry<O>>());
         self.topics.shrink_to(MAX_KEPT_BYTES);
         self.copies.shrink_to(MAX_KEPT_BYTES);
@@ -104,17 +121,29 @@ impl<'a, O> Iterator for Publications<'a, O> {
     type Item = Publication<'a, O>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let Entry { topic_len, body, origin } = self.entries.next()?;
-        let (topic, topics) = self.topics.split_at(*topic_len);
-        self.topics = topics;
-        let body = match body {
+        loop {
+            let entry = self.entries.next()?;
+            let publication = entry.publication(&mut self.topics, &mut self.copies);
+            if !entry.is_withdrawn {
+                return Some(publication);
+            }
+        }
+    }
+}
+
+impl<O> Entry<O> {
+    /// Takes the entry's topic and body from the front of those that are left.
+    fn publication<'e, 't: 'e>(&'e self, topics: &mut &'t str, copies: &mut &'t [u8]) -> Publication<'e, O> {
+        let (topic, rest) = topics.split_at(self.topic_len);
+        *topics = rest;
+        let body = match &self.body {
             Body::Shared(body) => body,
             Body::Copied(len) => {
-                let (body, copies) = self.copies.split_at(*len);
-                self.copies = copies;
+                let (body, rest) = copies.split_at(*len);
+                *copies = rest;
                 body
             }
         };
-        Some(Publication { topic, body, origin: origin.as_ref() })
+        Publication { topic, body, origin: self.origin.as_ref() }
     }
 }

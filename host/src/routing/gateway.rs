@@ -63,6 +63,10 @@ impl bus::Handler for Arc<Gateway> {
         self.on_message(topic, body, cause)
     }
 
+    fn is_served(&self, origin: &Origin) -> bool {
+        self.snapshot.load().route(origin.header.route).is_some()
+    }
+
     fn refused(&self, origin: &Origin, why: &str) {
         if let Some(session) = self.registry.session(origin.session) {
             let header = origin.header.reply(Status::Unavailable as u16);

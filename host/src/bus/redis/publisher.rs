@@ -181,6 +181,7 @@ impl<H: Handler> Outgoing<H> {
                     return Ok(Pause::Unconfirmed);
                 }
                 self.is_held = false;
+                self.intake.refuse_abandoned(&mut self.batch);
                 send(connection, &self.batch, &self.intake).await?;
             }
             tokio::select! {
