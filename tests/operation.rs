@@ -232,7 +232,7 @@ fn openmetrics(text: &str) -> Samples {
             let (family, what) = rest.split_once(' ').expect(line);
             assert!(matches!(kind, "HELP" | "TYPE" | "UNIT") && family.starts_with("gateway_"), "{line}");
             if kind == "TYPE" {
-                assert_eq!(types.insert(family.to_owned(), what.to_owned()), None, "{family} is there twice");
+                assert_eq!(types.insert(family.to_owned(), what.to_owned()), None, "{family} is a duplicate");
             }
             continue;
         }

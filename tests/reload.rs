@@ -77,14 +77,14 @@ async fn a_removed_plugin_answers_status_3_and_serves_again_when_it_is_put_back(
     let gateway = Gateway::start(Setup::default()).await;
     let (mut client, mut other) = (gateway.client().await, gateway.client().await);
     client.assert_alive().await;
-    let aside = gateway.plugins().join("system.wasm.aside");
-    fs::rename(gateway.plugin("system"), &aside).unwrap();
+    let offloaded = gateway.plugins().join("system.wasm.offloaded");
+    fs::rename(gateway.plugin("system"), &offloaded).unwrap();
     assert_eq!(client.answers_until(3, 3, NO_ROUTE).await, answers(&[(0, ECHO), (3, NO_ROUTE)]));
     assert_eq!(other.request(3, b"beat").await.status, 3);
     gateway.metric_is(&reloads("system", "removed"), 1.0).await;
     gateway.logged("plugin removed").await;
 
-    fs::rename(&aside, gateway.plugin("system")).unwrap();
+    fs::rename(&offloaded, gateway.plugin("system")).unwrap();
     assert_eq!(client.answers_until(3, 0, ECHO).await, answers(&[(3, NO_ROUTE), (0, ECHO)]));
     other.assert_alive().await;
     gateway.metric_is(&reloads("system", "loaded"), 2.0).await;
@@ -280,7 +280,7 @@ async fn a_second_file_of_one_plugin_is_put_to_use_when_the_first_leaves() {
 async fn files_that_are_no_plugins_are_left_alone() {
     let gateway = start(Vec::new()).await;
     let mut client = gateway.client().await;
-    for other in [".hidden.wasm", "README.md", "system.wasm.aside", "wasm"] {
+    for other in [".hidden.wasm", "README.md", "system.wasm.offloaded", "wasm"] {
         fs::write(gateway.plugins().join(other), b"not for the gateway").unwrap();
     }
     put(&gateway.plugin("system"), &greeter("system", "1", &[3]));

@@ -1,11 +1,11 @@
 //! gateway.yaml: what is written ([`raw`]) becomes what is meant, once, or every error in it is told.
 
+mod duplicates;
 mod keys;
 mod raw;
 mod resolve;
 #[cfg(test)]
 mod tests;
-mod twice;
 
 use crate::{delivery::outbox, file, packet::ROUTE_SYSTEM, plugin};
 use std::{
@@ -190,7 +190,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong, a line each.
     pub fn parse(text: &str) -> Result<Self, Vec<String>> {
-        if let Some(error) = twice::check(text) {
+        if let Some(error) = duplicates::check(text) {
             return Err(vec![error]);
         }
         let value: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| vec![error.to_string()])?;

@@ -8,7 +8,7 @@ mod component;
 mod generation;
 mod health;
 mod instance;
-pub mod lane;
+pub mod offload;
 mod pool;
 mod state;
 pub mod trace;

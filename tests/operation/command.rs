@@ -146,7 +146,7 @@ async fn a_value_out_of_range_is_named() {
 #[tokio::test]
 async fn a_game_id_that_is_there_twice_is_named() {
     let yaml = "games: [{ id: mmo }, { id: rpg }, { id: mmo }]\nplugins: { directory: plugins }\n";
-    refused(yaml, &["games[2].id: \"mmo\" is there twice"]).await;
+    refused(yaml, &["games[2].id: \"mmo\" is a duplicate"]).await;
 }
 
 #[tokio::test]
@@ -161,7 +161,7 @@ async fn all_errors_are_told_at_once() {
     let because = [
         "line 1: unknown key `server.prot`, did you mean `port`?",
         "server.send_queue: 0",
-        "games[1].id: \"a\" is there twice",
+        "games[1].id: \"a\" is a duplicate",
         "plugins.directory: there is no directory nowhere",
     ];
     refused(yaml, &because).await;

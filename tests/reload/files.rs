@@ -25,8 +25,8 @@ async fn readiness(gateway: &Gateway) -> (u16, Value) {
 async fn plugins_serve_on_while_their_directory_is_away() {
     let gateway = Gateway::start(Setup::default()).await;
     let mut client = gateway.client().await;
-    let aside = gateway.plugins().with_file_name("aside");
-    fs::rename(gateway.plugins(), &aside).unwrap();
+    let offloaded = gateway.plugins().with_file_name("offloaded");
+    fs::rename(gateway.plugins(), &offloaded).unwrap();
     let line = gateway.logged("the plugins directory cannot be read: No such file or directory").await;
     assert_eq!(line["level"], "ERROR");
     // More than two looks, each of which finds nothing.
@@ -39,7 +39,7 @@ async fn plugins_serve_on_while_their_directory_is_away() {
     let error = report["directory_error"].as_str().unwrap();
     assert!(error.starts_with("the plugins directory cannot be read: No such file"), "{error}");
 
-    fs::rename(&aside, gateway.plugins()).unwrap();
+    fs::rename(&offloaded, gateway.plugins()).unwrap();
     gateway.logged("the plugins directory can be read again").await;
     put(&gateway.plugin("new"), &greeter("new", "1", &[0x41]));
     client.answers_until(0x41, 0, "1").await;

@@ -196,7 +196,7 @@ async fn every_error_of_the_file_is_told_at_once() {
     let because = [
         "line 1: unknown key `server.prt`, did you mean `port`?",
         "server.send_queue: 0 is not within 1 to",
-        "games[1].id: \"a\" is there twice",
+        "games[1].id: \"a\" is a duplicate",
         "plugins.directory: there is no directory nowhere",
     ];
     broken(text, &because).await;

@@ -124,7 +124,7 @@ fn games(raw: Vec<raw::Game>, errors: &mut Vec<String>) -> Vec<Game> {
             errors.push(format!("games[{i}].id: {:?} is not 1 to 64 characters of A-Z a-z 0-9 _ . -", game.id));
         }
         if !seen.insert(game.id.clone()) {
-            errors.push(format!("games[{i}].id: {:?} is there twice", game.id));
+            errors.push(format!("games[{i}].id: {:?} is a duplicate", game.id));
         }
         let chat_backend = game.chat_backend.map(|backend| {
             if backend.port == 0 {
@@ -153,6 +153,6 @@ fn check_plugin(name: &str, raw: &raw::PluginSettings, errors: &mut Vec<String>)
     range("log_lines_per_s", u64::from(raw.log_lines_per_s), 1, 1_000_000);
     let routes = raw.routes.as_deref().unwrap_or_default();
     if let Some((_, route)) = routes.iter().enumerate().find(|(i, route)| routes[..*i].contains(route)) {
-        errors.push(format!("{key}.routes: {route} is there twice"));
+        errors.push(format!("{key}.routes: {route} is a duplicate"));
     }
 }

@@ -45,7 +45,7 @@ fn unknown_keys_are_named_with_line_and_nearest_key_all_at_once() {
 fn values_out_of_range_are_told_all_at_once() {
     refused(
         "server: { send_queue: 0, ping_interval_s: 60 }\ngames: [{ id: a }, { id: a }, { id: 'a b' }]\n",
-        &["server.send_queue: 0", "idle_timeout_s: 60 is not more than", "\"a\" is there twice", "\"a b\" is not"],
+        &["server.send_queue: 0", "idle_timeout_s: 60 is not more than", "\"a\" is a duplicate", "\"a b\" is not"],
     );
     refused("server: { port: 70000 }\n", &["server.port"]);
     refused(
@@ -69,8 +69,8 @@ fn broken_yaml_names_the_line() {
 
 #[test]
 fn a_key_that_is_there_twice_is_named_with_its_line() {
-    refused("server:\n  port: 1\n  port: 2\n", &["line 4: server: `port` is there twice"]);
-    refused("games: [{ id: a, id: b }]\n", &["line 2: games[0]: `id` is there twice"]);
+    refused("server:\n  port: 1\n  port: 2\n", &["line 4: server: `port` is a duplicate"]);
+    refused("games: [{ id: a, id: b }]\n", &["line 2: games[0]: `id` is a duplicate"]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::{
     net::receiver::Message,
     net::socket::{Error, Socket},
     packet::{Header, ROUTE_SYSTEM},
-    routing::gateway::{Aside, Gateway},
+    routing::gateway::{Gateway, Offloaded},
     telemetry::metrics::Metrics,
 };
 use futures_util::FutureExt;
@@ -167,7 +167,7 @@ impl Actor<'_> {
         let end = match message {
             Ok(Message::Packet(packet)) => match self.gateway.on_packet(self.session, packet) {
                 None => return ControlFlow::Continue(()),
-                Some(aside) => return self.wait(aside).await,
+                Some(offloaded) => return self.wait(offloaded).await,
             },
             Ok(Message::TooLarge { header, bytes, max }) => {
                 self.gateway.on_oversized_packet(self.session, header, bytes, max);
@@ -187,11 +187,11 @@ impl Actor<'_> {
     }
 
     /// Waits for a slow plugin to decide on a packet. The session's next packets have to wait as well. What is sent to it does not.
-    async fn wait(&mut self, mut aside: Aside) -> ControlFlow<End> {
+    async fn wait(&mut self, mut offloaded: Offloaded) -> ControlFlow<End> {
         loop {
             tokio::select! {
                 biased;
-                served = &mut aside => return match served {
+                served = &mut offloaded => return match served {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(_) => ControlFlow::Break(End::with_code("panic", 1011, "a defect of the gateway")),
                 },

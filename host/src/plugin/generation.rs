@@ -4,7 +4,7 @@ use super::{
     Described, LoadError, Settings, check_topics,
     health::{Admission, Change, Health, Sender},
     instance::{Decision, Fault, Instance},
-    lane::Lane,
+    offload::OffloadThread,
     pool::{Held, Pool},
     trace,
 };
@@ -31,7 +31,7 @@ pub struct Plugin {
     pool: Pool,
     refilling: AtomicBool,
     health: Health,
-    lane: Arc<Lane>,
+    offload_thread: Arc<OffloadThread>,
     metrics: PluginMetrics,
 }
 
@@ -43,7 +43,7 @@ impl Plugin {
     pub fn start(
         described: Arc<Described>,
         settings: Settings,
-        lane: Arc<Lane>,
+        offload_thread: Arc<OffloadThread>,
         metrics: &Metrics,
     ) -> Result<Self, LoadError> {
         let metrics = metrics.plugin(&described.name);
@@ -58,7 +58,7 @@ impl Plugin {
         static STARTED: AtomicU64 = AtomicU64::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let (refilling, health) = (AtomicBool::new(false), Health::default());
-        Ok(Self { number, described, settings, topics, pool, refilling, health, lane, metrics })
+        Ok(Self { number, described, settings, topics, pool, refilling, health, offload_thread, metrics })
     }
 
     /// Its name.
@@ -146,7 +146,7 @@ impl Plugin {
     /// reload would be too much for the queue of the offload thread.
     #[must_use]
     pub fn lease_in_order(&self) -> Option<Lease<'_>> {
-        if self.lane.has_messages() { None } else { self.lease_inline() }
+        if self.offload_thread.has_messages() { None } else { self.lease_inline() }
     }
 
     /// Leases the instance of the offload thread. It is started by the call if the one before it failed.
@@ -157,8 +157,8 @@ impl Plugin {
 
     /// The offload thread of the plugin.
     #[must_use]
-    pub fn lane(&self) -> &Lane {
-        &self.lane
+    pub fn offload_thread(&self) -> &OffloadThread {
+        &self.offload_thread
     }
 
     /// Records what came of a call. An answer that cannot be carried out is a fault as well.
@@ -215,7 +215,7 @@ impl Plugin {
             plugin.refilling.store(false, Ordering::Release);
             plugin.pool.refill(|| plugin.instance());
         };
-        if self.lane.submit(0, Box::new(job)).is_err() {
+        if self.offload_thread.submit(0, Box::new(job)).is_err() {
             self.refilling.store(false, Ordering::Release);
         }
     }

@@ -4,7 +4,7 @@
 use crate::{
     config::Config,
     file::{self, Unreadable},
-    plugin::{Plugin, lane::Lane},
+    plugin::{Plugin, offload::OffloadThread},
     reload::{
         cache::CacheDirectory,
         choice::{self, Assembly, Choice},
@@ -45,7 +45,7 @@ pub struct Catalog {
     /// What was last put to use, by plugin name.
     serving: Vec<Arc<Plugin>>,
     /// By plugin name. A lane goes with the last generation that uses it.
-    lanes: BTreeMap<Arc<str>, Weak<Lane>>,
+    offload_threads: BTreeMap<Arc<str>, Weak<OffloadThread>>,
     /// The names that metrics have been counted under and that are gone, the oldest first.
     gone: VecDeque<Arc<str>>,
     jobs: u64,
@@ -98,7 +98,7 @@ impl Catalog {
             files: BTreeMap::new(),
             unlisted: None,
             serving: Vec::new(),
-            lanes: BTreeMap::new(),
+            offload_threads: BTreeMap::new(),
             gone: VecDeque::new(),
             jobs: 0,
             loading: 0,
@@ -212,10 +212,10 @@ impl Catalog {
             return;
         }
         let Some((described, settings)) = file.to_start(config) else { return };
-        let lane = self.lanes.get(&described.name).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let lane = Arc::new(Lane::new(Arc::clone(&described.name)));
-            self.lanes.insert(Arc::clone(&described.name), Arc::downgrade(&lane));
-            lane
+        let offload_thread = self.offload_threads.get(&described.name).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let offload_thread = Arc::new(OffloadThread::new(Arc::clone(&described.name)));
+            self.offload_threads.insert(Arc::clone(&described.name), Arc::downgrade(&offload_thread));
+            offload_thread
         });
         self.gone.retain(|gone| *gone != described.name);
         self.jobs += 1;
@@ -224,8 +224,9 @@ impl Catalog {
         let mut whole = done(Err(String::new()));
         let (code, tried, metrics) = (Arc::clone(&described), settings.clone(), Arc::clone(&self.metrics));
         let work = move || {
-            whole.outcome =
-                Outcome::Started(Plugin::start(code, tried, lane, &metrics).map(Arc::new).map_err(text::bounded));
+            whole.outcome = Outcome::Started(
+                Plugin::start(code, tried, offload_thread, &metrics).map(Arc::new).map_err(text::bounded),
+            );
             whole
         };
         let panicked = done(Err("the gateway panicked over its start, which is a defect: please report it".to_owned()));
@@ -281,7 +282,7 @@ impl Catalog {
                 self.forget(Arc::clone(plugin.name()));
             }
         }
-        self.lanes.retain(|_, lane| lane.strong_count() > 0);
+        self.offload_threads.retain(|_, thread| thread.strong_count() > 0);
         Some(Assembly { plugins, news })
     }
 

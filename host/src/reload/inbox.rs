@@ -1,6 +1,6 @@
 //! What the reload thread waits for: a file changed, work on a file is done, or the gateway stops.
 
-use crate::plugin::lane;
+use crate::plugin::offload;
 use std::{
     panic::{self, AssertUnwindSafe},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -89,7 +89,7 @@ impl<T: Send + 'static> Inbox<T> {
         let inbox = Arc::clone(self);
         let thread = thread::Builder::new().name("load".to_owned()).stack_size(stack_bytes);
         thread.spawn(move || {
-            lane::yield_to_players();
+            offload::yield_to_players();
             // The panic hook has written what happened to the log.
             inbox.done(panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or(panicked));
         })?;

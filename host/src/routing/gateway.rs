@@ -76,7 +76,7 @@ impl bus::Handler for Arc<Gateway> {
 }
 
 /// A packet whose call was offloaded. It resolves when the packet has been served, with an error if that ended in a panic.
-pub type Aside = oneshot::Receiver<()>;
+pub type Offloaded = oneshot::Receiver<()>;
 
 impl Gateway {
     /// A gateway that serves no route yet.
@@ -131,7 +131,7 @@ impl Gateway {
     }
 
     /// Serves one packet, or answers it with the reason why not. The session's next packet has to wait for what this returns.
-    pub fn on_packet(self: &Arc<Self>, session: &Arc<Session>, packet: Bytes) -> Option<Aside> {
+    pub fn on_packet(self: &Arc<Self>, session: &Arc<Session>, packet: Bytes) -> Option<Offloaded> {
         match packet::parse(packet) {
             Ok((header, payload)) => self.route(session, header, &payload).unwrap_or_else(|refusal| {
                 self.refuse(session, header, &refusal);
@@ -168,7 +168,7 @@ impl Gateway {
         session: &Arc<Session>,
         header: Header,
         payload: &Bytes,
-    ) -> Result<Option<Aside>, Refusal> {
+    ) -> Result<Option<Offloaded>, Refusal> {
         let snapshot = self.snapshot.load();
         let served = self.find(&snapshot, header.route)?;
         let plugin = &served.plugin;
@@ -206,8 +206,8 @@ impl Gateway {
         self: &Arc<Self>,
         call: &PacketCall<'_>,
         serve: impl FnOnce(&Self, &PacketCall<'_>) -> Result<(), Refusal> + Send + 'static,
-    ) -> Result<Option<Aside>, Refusal> {
-        let (done, aside) = oneshot::channel();
+    ) -> Result<Option<Offloaded>, Refusal> {
+        let (done, offloaded) = oneshot::channel();
         let (gateway, served, session) = (Arc::clone(self), Arc::clone(call.served), Arc::clone(call.session));
         let (header, payload) = (call.header, call.payload.clone());
         let job = move || {
@@ -218,8 +218,8 @@ impl Gateway {
             // An error means that the session has ended meanwhile.
             let _ = done.send(());
         };
-        call.served.plugin.lane().submit(call.payload.len(), Box::new(job)).map_err(|_| Refusal::Busy)?;
-        Ok(Some(aside))
+        call.served.plugin.offload_thread().submit(call.payload.len(), Box::new(job)).map_err(|_| Refusal::Busy)?;
+        Ok(Some(offloaded))
     }
 
     /// Asks the plugin for its decision on a packet.
@@ -331,7 +331,7 @@ impl Gateway {
             let call = MessageCall { served: &served, topic: &topic, payload: &payload };
             gateway.account(&call, serve(&gateway, &call));
         };
-        if call.served.plugin.lane().submit_message(call.payload.len(), Box::new(job)).is_err() {
+        if call.served.plugin.offload_thread().submit_message(call.payload.len(), Box::new(job)).is_err() {
             self.account(call, Err(Refusal::Busy));
         }
     }

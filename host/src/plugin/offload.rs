@@ -29,14 +29,14 @@ pub struct Full;
 /// One plugin's offload thread, for all its generations, so that a swap does not change the order of messages. The thread starts with the
 /// first job.
 #[derive(Debug)]
-pub struct Lane {
+pub struct OffloadThread {
     plugin: Arc<str>,
     queued: Arc<Queued>,
-    jobs: Mutex<Option<SyncSender<Offloaded>>>,
+    jobs: Mutex<Option<SyncSender<QueuedCall>>>,
 }
 
 /// A job that waits in the queue.
-struct Offloaded {
+struct QueuedCall {
     load: Load,
     job: Job,
 }
@@ -56,7 +56,7 @@ struct Queued {
     bytes: AtomicUsize,
 }
 
-impl Lane {
+impl OffloadThread {
     /// A thread without jobs, which is not started yet.
     #[must_use]
     pub fn new(plugin: Arc<str>) -> Self {
@@ -102,18 +102,18 @@ impl Lane {
             return Err(Full);
         }
         self.queued.add(load);
-        sender.try_send(Offloaded { load, job }).map_err(|_| {
+        sender.try_send(QueuedCall { load, job }).map_err(|_| {
             self.queued.remove(load);
             Full
         })
     }
 
-    fn start(&self) -> std::io::Result<SyncSender<Offloaded>> {
-        let (sender, jobs) = mpsc::sync_channel::<Offloaded>(MAX_QUEUED_CALLS);
+    fn start(&self) -> std::io::Result<SyncSender<QueuedCall>> {
+        let (sender, jobs) = mpsc::sync_channel::<QueuedCall>(MAX_QUEUED_CALLS);
         let queued = Arc::clone(&self.queued);
-        thread::Builder::new().name(format!("lane-{}", self.plugin)).spawn(move || {
+        thread::Builder::new().name(format!("offload-{}", self.plugin)).spawn(move || {
             yield_to_players();
-            for Offloaded { load, job } in jobs {
+            for QueuedCall { load, job } in jobs {
                 // The panic hook logs the panic; the session that waits for the job sees that it is gone.
                 let _ = panic::catch_unwind(AssertUnwindSafe(job));
                 queued.remove(load);
@@ -150,21 +150,21 @@ mod tests {
 
     #[test]
     fn jobs_run_in_order_and_are_bounded_and_survive_a_panic() {
-        let lane = Lane::new("test".into());
+        let offload_thread = OffloadThread::new("test".into());
         let (done, seen) = mpsc::channel();
         let (hold, held) = mpsc::channel::<()>();
-        lane.submit(0, Box::new(move || held.recv().unwrap())).unwrap();
-        lane.submit(0, Box::new(|| panic!("a defect"))).unwrap();
+        offload_thread.submit(0, Box::new(move || held.recv().unwrap())).unwrap();
+        offload_thread.submit(0, Box::new(|| panic!("a defect"))).unwrap();
         let mut accepted = 0;
         while accepted < 2 * MAX_QUEUED_CALLS {
             let done = done.clone();
-            if lane.submit(0, Box::new(move || done.send(accepted).unwrap())).is_err() {
+            if offload_thread.submit(0, Box::new(move || done.send(accepted).unwrap())).is_err() {
                 break;
             }
             accepted += 1;
         }
         assert!((MAX_QUEUED_CALLS - 2..=MAX_QUEUED_CALLS).contains(&accepted), "{accepted}");
-        assert!(lane.is_busy());
+        assert!(offload_thread.is_busy());
         hold.send(()).unwrap();
         let order: Vec<_> = seen.iter().take(accepted).collect();
         assert_eq!(order, (0..accepted).collect::<Vec<_>>());
@@ -172,21 +172,21 @@ mod tests {
 
     #[test]
     fn the_bytes_that_wait_are_bounded() {
-        let lane = Lane::new("test".into());
+        let offload_thread = OffloadThread::new("test".into());
         let (hold, held) = mpsc::channel::<()>();
-        lane.submit(0, Box::new(move || held.recv().unwrap())).unwrap();
+        offload_thread.submit(0, Box::new(move || held.recv().unwrap())).unwrap();
         let quarter = MAX_QUEUED_BYTES / 4;
         let (done, seen) = mpsc::channel();
         for _ in 0..4 {
             let done = done.clone();
-            lane.submit(quarter, Box::new(move || done.send(()).unwrap())).unwrap();
+            offload_thread.submit(quarter, Box::new(move || done.send(()).unwrap())).unwrap();
         }
-        assert_eq!(lane.submit(1, Box::new(|| ())), Err(Full));
+        assert_eq!(offload_thread.submit(1, Box::new(|| ())), Err(Full));
         hold.send(()).unwrap();
         seen.iter().take(4).for_each(drop);
-        while lane.is_busy() {
+        while offload_thread.is_busy() {
             thread::yield_now();
         }
-        assert_eq!(lane.submit(MAX_QUEUED_BYTES, Box::new(|| ())), Ok(()));
+        assert_eq!(offload_thread.submit(MAX_QUEUED_BYTES, Box::new(|| ())), Ok(()));
     }
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a file as a whole: a key that is there twice, of which the parser itself does not say the line, and values
+//! What is wrong with a file as a whole: a key that is a duplicate, of which the parser itself does not say the line, and values
 //! that aliases multiply beyond any bound.
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -17,11 +17,11 @@ pub(super) fn check(text: &str) -> Option<String> {
         return Some(format!("it has more than {MAX_VALUES} values: use fewer aliases"));
     }
     let line = error.location()?.line();
-    let (key, _) = said.split_once(TWICE)?;
-    Some(format!("line {line}: {key}{TWICE}"))
+    let (key, _) = said.split_once(IS_DUPLICATE)?;
+    Some(format!("line {line}: {key}{IS_DUPLICATE}"))
 }
 
-const TWICE: &str = " is there twice";
+const IS_DUPLICATE: &str = " is a duplicate";
 const TOO_MANY: &str = "too many values";
 
 /// Visits everything.
@@ -109,6 +109,6 @@ impl Visitor<'_> for Key<'_> {
     }
 
     fn visit_str<E: Error>(self, key: &str) -> Result<(), E> {
-        if self.0.insert(key.to_owned()) { Ok(()) } else { Err(E::custom(format!("`{key}`{TWICE}"))) }
+        if self.0.insert(key.to_owned()) { Ok(()) } else { Err(E::custom(format!("`{key}`{IS_DUPLICATE}"))) }
     }
 }
