@@ -1,39 +1,127 @@
 //! The rules that ARCHITECTURE.md states of the code, held by reading the code.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "architecture/modules.rs"]
+mod modules;
+
 use gateway_tests::root;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use modules::Module;
+use std::{collections::BTreeMap, fs, process::Command};
 
-/// Lines that a file of the host may have.
-const LINES: usize = 400;
+/// The number of lines that a file of the host may have.
+const MAX_LINES: usize = 400;
 
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
+/// A room of the host, the other rooms that it may use, and the outside crates and modules that only some rooms may use.
+struct Rule {
+    room: &'static str,
+    rooms: &'static [&'static str],
+    crates: &'static [&'static str],
+}
+
+const fn rule(room: &'static str, rooms: &'static [&'static str], crates: &'static [&'static str]) -> Rule {
+    Rule { room, rooms, crates }
+}
+
+/// Every room of the host. A room below another one in this list may be used by it, and never the other way round.
+const RULES: [Rule; 13] = [
+    rule(
+        "app",
+        &["admin", "bus", "config", "net", "plugin", "reload", "routing", "telemetry"],
+        &["tokio::net", "tokio::signal"],
+    ),
+    rule("admin", &["bus", "config", "reload", "routing", "telemetry"], &["axum", "tokio::net"]),
+    rule(
+        "net",
+        &["config", "delivery", "packet", "routing", "sync", "telemetry"],
+        &["httparse", "jsonwebtoken", "tokio::net"],
+    ),
+    rule("reload", &["config", "file", "plugin", "routing", "telemetry"], &["notify"]),
+    rule("routing", &["bus", "delivery", "packet", "plugin", "sync", "telemetry"], &[]),
+    rule("plugin", &["sync", "telemetry"], &["wasmtime", "wasmparser", "wit_component"]),
+    rule("bus", &["config", "sync", "telemetry"], &["redis", "tokio::net", "tokio_rustls"]),
+    rule("config", &["delivery", "file", "packet", "plugin"], &["serde_yaml"]),
+    rule("delivery", &["packet", "sync", "telemetry"], &[]),
+    rule("telemetry", &["sync"], &["prometheus_client"]),
+    rule("file", &[], &[]),
+    rule("packet", &[], &[]),
+    rule("sync", &[], &[]),
+];
+
+fn host() -> BTreeMap<String, Module> {
+    modules::tree(&root().join("host/src/lib.rs"))
+}
+
+#[test]
+fn every_module_of_the_host_keeps_the_rule_of_its_room() {
+    let mut broken = Vec::new();
+    let guarded: Vec<_> = RULES.iter().flat_map(|rule| rule.crates).collect();
+    for (name, module) in host() {
+        let room = name.split("::").next().unwrap();
+        if room == "crate" {
+            continue;
+        }
+        let Some(rule) = RULES.iter().find(|rule| rule.room == room) else {
+            broken.push(format!("{name} is in no room that has a rule"));
+            continue;
+        };
+        for used in &module.uses {
+            let other = used.split("::").next().unwrap();
+            if other != room && !rule.rooms.contains(&other) {
+                broken.push(format!("{name} uses {used}, and {room} must not know {other}"));
+            }
+        }
+        for path in &module.paths {
+            let names = |outside: &&&str| path == **outside || path.starts_with(&format!("{outside}::"));
+            if let Some(outside) = guarded.iter().find(|outside| names(outside))
+                && !rule.crates.contains(outside)
+            {
+                broken.push(format!("{name} names {path}, and {room} must not know {outside}"));
+            }
         }
     }
-    files
+    assert!(broken.is_empty(), "{broken:#?}");
 }
 
-fn host() -> Vec<(PathBuf, String)> {
-    let files = rust_files(&root().join("host/src"));
-    assert!(!files.is_empty());
-    files.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+#[test]
+fn the_rooms_that_have_rules_are_there_and_use_what_they_may() {
+    let host = host();
+    for Rule { room, rooms, crates } in &RULES {
+        let modules = || host.iter().filter(|(name, _)| name.split("::").next() == Some(room)).map(|(_, module)| module);
+        assert!(modules().next().is_some(), "there is no room {room}");
+        for other in *rooms {
+            let is_used = modules().any(|module| module.uses.iter().any(|used| used.split("::").next() == Some(other)));
+            assert!(is_used, "{room} may use {other}, and does not");
+        }
+        for outside in *crates {
+            let names = |path: &String| path == outside || path.starts_with(&format!("{outside}::"));
+            assert!(modules().any(|module| module.paths.iter().any(names)), "{room} may use {outside}, and does not");
+        }
+    }
 }
 
-/// What a file says to the compiler, without comments and unit tests.
-fn code(text: &str) -> String {
-    let text = text.split("#[cfg(test)]").next().unwrap_or_default();
-    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+#[test]
+fn every_file_below_the_sources_is_a_module() {
+    let modules: Vec<_> = host().into_values().map(|module| module.file).collect();
+    let mut folders = vec![root().join("host/src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let is_test = path.file_stem().is_some_and(|stem| stem == "tests");
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !is_test {
+                assert!(modules.contains(&path), "{} is no module of the crate", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn no_files_use_each_other_in_a_circle() {
+    let crates =
+        ["host/src/lib.rs", "client/src/main.rs", "bench/src/main.rs", "plugin-sdk/src/lib.rs", "tests/support/lib.rs"];
+    let circles: Vec<_> = crates.iter().flat_map(|file| modules::circles(&modules::tree(&root().join(file)))).collect();
+    assert!(circles.is_empty(), "{circles:#?}");
 }
 
 #[test]
@@ -52,53 +140,25 @@ fn the_host_depends_on_no_chat_crate() {
 
 #[test]
 fn the_host_names_no_topic_and_no_message_of_a_game() {
-    for (path, text) in host() {
-        for word in ["game:request", "\"broadcast\"", "ChatRequest", "ChatResponse", "MessageBroadcast", "0x01", "0x02"]
-        {
-            assert!(!code(&text).contains(word), "{} names {word}", path.display());
+    for (name, module) in host() {
+        for word in ["game:request", "broadcast"] {
+            let named = module.strings.iter().find(|text| text.contains(word));
+            assert_eq!(named, None, "{name} names the topic {word}");
+        }
+        for word in ["ChatRequest", "ChatResponse", "MessageBroadcast"] {
+            let named = module.strings.iter().chain(&module.paths).find(|text| text.contains(word));
+            assert_eq!(named, None, "{name} names the message {word}");
+        }
+        for route in ["0x01", "0x02"] {
+            assert!(!module.numbers.contains(route), "{name} names the route {route}");
         }
     }
 }
 
 #[test]
 fn no_file_of_the_host_is_long() {
-    for (path, text) in host() {
-        let lines = text.lines().count();
-        assert!(lines <= LINES, "{} has {lines} lines, and {LINES} are the most", path.display());
-    }
-}
-
-/// A module, and the modules that it must not know of.
-const BELOW: [(&str, &[&str]); 10] = [
-    ("packet.rs", &["crate::"]),
-    ("net/frame.rs", &["crate::"]),
-    ("sync.rs", &["crate::"]),
-    (
-        "telemetry.rs",
-        &["crate::net", "crate::delivery", "crate::routing", "crate::plugin", "crate::bus", "crate::reload"],
-    ),
-    ("delivery.rs", &["crate::net", "crate::routing", "crate::plugin", "crate::bus", "crate::reload", "tokio::net"]),
-    ("routing.rs", &["crate::net", "crate::reload", "tokio::net", "tungstenite", "redis"]),
-    ("routing/snapshot.rs", &["crate::delivery", "gateway::", "crate::bus"]),
-    ("bus.rs", &["crate::net", "crate::delivery", "crate::routing", "crate::plugin", "crate::reload"]),
-    ("plugin.rs", &["crate::net", "crate::delivery", "crate::routing", "crate::bus", "crate::reload"]),
-    ("reload.rs", &["crate::net", "crate::bus", "crate::delivery"]),
-];
-
-#[test]
-fn dependencies_point_one_way() {
-    for (module, forbidden) in BELOW {
-        let path = root().join("host/src").join(module);
-        let mut files = vec![path.clone()];
-        let folder = path.with_extension("");
-        if folder.is_dir() {
-            files.extend(rust_files(&folder));
-        }
-        for file in files {
-            let code = code(&fs::read_to_string(&file).unwrap());
-            for word in forbidden {
-                assert!(!code.contains(word), "{} knows of {word}", file.display());
-            }
-        }
+    for (_, module) in host() {
+        let lines = fs::read_to_string(&module.file).unwrap().lines().count();
+        assert!(lines <= MAX_LINES, "{} has {lines} lines, and {MAX_LINES} are the most", module.file.display());
     }
 }
