@@ -23,7 +23,7 @@ pub(crate) enum Account {
     Refused(u16, String),
     /// The gateway dropped the message and counted the drop for this reason.
     Dropped(&'static str),
-    /// The gateway never received the message, for this reason.
+    /// The message was lost outside of the gateway, for this reason.
     NotTaken(&'static str),
     /// The message was in flight when its session ended, for this reason.
     Ended(String),
@@ -37,7 +37,7 @@ impl fmt::Display for Account {
             Self::Delivered => write!(f, "delivered"),
             Self::Refused(status, text) => write!(f, "refused, {status}: {text}"),
             Self::Dropped(reason) => write!(f, "dropped and counted: {reason}"),
-            Self::NotTaken(why) => write!(f, "never received by the gateway: {why}"),
+            Self::NotTaken(why) => write!(f, "lost outside of the gateway: {why}"),
             Self::Ended(how) => write!(f, "in flight when its session ended: {how}"),
             Self::Unknown(why) => write!(f, "UNKNOWN: {why}"),
         }

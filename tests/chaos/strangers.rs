@@ -1,5 +1,5 @@
-//! Hostile clients. Each attack continues until its time is over, even if the gateway closes its connections. Connections
-//! end with a TCP reset.
+//! Hostile clients. Each attack continues until its time is over, even if the gateway closes its connections.
+//! Connections end with a TCP reset.
 
 use bytes::Bytes;
 use fastrand::Rng;
