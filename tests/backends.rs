@@ -1,4 +1,5 @@
-//! The contract's section 4: what backends hear from a gateway, and where what they answer arrives.
+//! Tests of the way between gateway and backends (docs/backends.md): what backends receive, and where their answers
+//! arrive.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "backends/answers.rs"]
@@ -27,7 +28,7 @@ const DELIVERED: &str = "gateway_deliveries_total{outcome=\"delivered\"}";
 /// A field that none of the messages has, as a newer backend may send it.
 const UNKNOWN_FIELD: &[u8] = b"\xa2\x06\x03new";
 
-/// A gateway on a Redis of its own, which it hears.
+/// Starts a Redis and a gateway that is connected to it.
 async fn stage() -> (Redis, Gateway) {
     let redis = Redis::start().await;
     let gateway = connected(Setup::redis(&redis)).await;
@@ -40,7 +41,7 @@ async fn connected(setup: Setup) -> Gateway {
     gateway
 }
 
-/// A response with every field set, and one that nobody knows.
+/// Returns a response in which every field is set, with an unknown field after them.
 fn response(user_id: i32, session_id: &str, number: i64) -> Vec<u8> {
     let response = ChatResponse {
         base: Some(MessageBase { game_id: "mmo".to_owned(), user_id: 99, timestamp: 5 }),
@@ -68,7 +69,7 @@ fn broadcast(user_id: i32, number: i64) -> Vec<u8> {
     [&broadcast.encode_to_vec()[..], UNKNOWN_FIELD].concat()
 }
 
-/// Takes the next packet, which has to be the chat push with this number and payload.
+/// Takes the next packet, and asserts that it is the chat push with this number and payload.
 async fn assert_pushed(client: &mut Client, seq: u32, payload: &[u8]) {
     let pushed = Packet { seq, route: CHAT, flags: 0, status: 0, payload: payload.to_vec().into() };
     assert_eq!(client.receive().await, pushed);
@@ -90,7 +91,7 @@ async fn a_request_appears_on_the_topic_of_its_game_byte_for_byte() {
         }
     }
     client.assert_alive().await;
-    // What backends hear is no business of the gateway's: it hears `broadcast` alone.
+    // The gateway subscribes to `broadcast` only, and not to the topics of the backends.
     redis.subscribers_are(REQUESTS, 1).await;
     redis.subscribers_are(BROADCAST, 1).await;
 }
@@ -127,7 +128,7 @@ async fn each_sessions_requests_reach_redis_in_the_order_it_sent_them() {
     gateway.metric_is("gateway_bus_published_total", f64::from(SESSIONS * REQUESTS_EACH)).await;
 }
 
-/// Publishes deliveries for user 7, and looks who receives them.
+/// Publishes deliveries for user 7, and checks who receives them.
 async fn reaches_every_session_of_its_user(delivery: impl Fn(i64) -> Vec<u8>) {
     let (redis, gateway) = stage().await;
     let mut sessions = [gateway.client_of(7).await, gateway.client_of(7).await, gateway.client_of(7).await];
@@ -156,12 +157,12 @@ async fn a_broadcast_goes_unchanged_to_every_session_of_its_target_user() {
 }
 
 #[tokio::test]
-async fn a_target_session_goes_before_the_target_user_and_alone_receives() {
+async fn a_target_session_takes_precedence_over_the_target_user() {
     let (redis, gateway) = stage().await;
     let mut sessions = [gateway.client_of(7).await, gateway.client_of(7).await, gateway.client().await];
     let mut other = gateway.client_of(8).await;
     for index in 0..sessions.len() {
-        // The id from the welcome, beside another user's; the last session is bound to nobody.
+        // The id is the one of the welcome, next to another user's id. The last session is not bound to a user.
         let id = sessions[index].welcome.session_id.clone();
         for (seq, id) in [(1, id.clone()), (2, id.to_uppercase())] {
             let payload = response(8, &id, index as i64);
@@ -172,7 +173,7 @@ async fn a_target_session_goes_before_the_target_user_and_alone_receives() {
             client.assert_alive().await;
         }
     }
-    // To one session and to its user: one counter.
+    // Deliveries to a session and deliveries to its user share one counter.
     let payload = response(7, "", 9);
     redis.publish(BROADCAST, &payload).await;
     assert_pushed(&mut sessions[0], 3, &payload).await;
@@ -194,7 +195,7 @@ async fn a_delivery_for_a_session_or_a_user_that_is_not_here_is_ignored_and_coun
         broadcast(i32::MAX, 3),
         broadcast(9, 4),
         response(0, elsewhere, 5),
-        // The user is here, and yet the session goes before it.
+        // The user has a session here, but the target session takes precedence.
         response(7, elsewhere, 6),
         response(7, &gone_id, 7),
     ];
@@ -259,7 +260,7 @@ async fn junk_among_the_deliveries_disturbs_nothing() {
 async fn the_deliveries_to_one_target_keep_the_order_of_redis() {
     const DELIVERIES: u32 = 5000;
     let redis = Redis::start().await;
-    // They come in one burst, which shall not be bounded by the send queue.
+    // The deliveries arrive in one burst, which must fit into the send queue.
     let gateway = connected(Setup { server: "send_queue: 8192".to_owned(), ..Setup::redis(&redis) }).await;
     let mut client = gateway.client_of(7).await;
     let id = client.welcome.session_id.clone();
@@ -290,5 +291,10 @@ async fn a_delivery_of_one_mebibyte_arrives() {
     redis.publish(BROADCAST, &payload).await;
     let pushed = client.receive().await;
     assert_eq!((pushed.seq, pushed.route, pushed.status), (1, CHAT, 0));
-    assert!(pushed.payload == payload, "{} bytes became {} others", payload.len(), pushed.payload.len());
+    assert!(
+        pushed.payload == payload,
+        "sent {} bytes, received {} different ones",
+        payload.len(),
+        pushed.payload.len()
+    );
 }

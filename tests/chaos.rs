@@ -1,6 +1,9 @@
-//! Chaos: hostile clients, plugins and files, reloads, outages of Redis and a lack of descriptors, all at once and drawn from a seed, while
-//! well-behaved players and their backend count every message. It ends with a ledger, in which each message is delivered, refused
-//! with a status, or dropped for a counted reason. `make chaos` runs it for longer, and the storm besides.
+//! The chaos test: hostile clients, plugins and files, reloads, outages of Redis and a lack of file descriptors, all at
+//! once. The events are drawn from a seed. Meanwhile, well-behaved players and their backend count every message.
+//!
+//! A run ends with a ledger that accounts for each message. Either the message was delivered, or it was refused with a
+//! status, or it was dropped for a counted reason, or other evidence excuses its loss. `make chaos` runs the test for
+//! longer, and runs the storm test too.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "chaos/backend.rs"]
@@ -41,15 +44,16 @@ mod tap;
 use plan::Plan;
 use std::{env, time::Duration};
 
-/// The seed of a run and the length of its plan in seconds, unless the environment has others. A plan of this length has nearly every
-/// kind of event once.
+/// The default seed of a run, if the variable `CHAOS_SEED` is not set.
 const SEED: u64 = 1;
+/// The default length of the plan in seconds, if the variable `CHAOS_SECONDS` is not set. A plan of this length has
+/// nearly every kind of event once.
 const SECONDS: u64 = 25;
 
-/// A number from the environment.
+/// Reads a number from an environment variable.
 fn option(name: &str) -> Option<u64> {
     let value = env::var(name).ok().filter(|value| !value.is_empty())?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
+    Some(value.parse().unwrap_or_else(|_| panic!("the environment variable {name} is not a number: {value}")))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -60,7 +64,7 @@ async fn every_message_is_accounted_for_whatever_happens_around_it() {
     let outcome = run::run(&plan).await;
     println!("{outcome}");
     let defects = outcome.defects();
-    assert!(defects.is_empty(), "CHAOS_SEED={seed} replays it: {defects:#?}");
+    assert!(defects.is_empty(), "the run has defects, and CHAOS_SEED={seed} replays it: {defects:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,11 +1,12 @@
-//! What wit/README.md promises of versions: what was published stays as it was, a plugin that was built against the first version is
-//! served by every later gateway, and what cannot be served is told what it would take.
+//! Tests of the promises that wit/README.md makes about versions of the plugin interface. A published version never
+//! changes. Every later gateway serves a plugin that was built against the first version. Other plugins are rejected
+//! with an error that names the remedy.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use gateway_tests::{Gateway, Setup, guest, root};
 use std::fs;
 
-/// What a WIT file declares: its lines without comments.
+/// Returns the lines of a WIT file without comments and empty lines.
 fn declarations(path: &str) -> Vec<String> {
     let text = fs::read_to_string(root().join(path)).unwrap();
     let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default().trim_end());
@@ -17,12 +18,15 @@ fn a_published_version_of_the_interface_is_never_edited() {
     let (current, first) = (declarations("wit/policy.wit"), declarations("tests/guests/first/wit/policy.wit"));
     assert_eq!(first[0], "package gateway:policy@0.1.0;");
     if current[0] == first[0] {
-        assert_eq!(current, first, "0.1.0 is published: what changes is a new version, see wit/README.md");
+        assert_eq!(
+            current, first,
+            "version 0.1.0 is published and must not change: publish a new version instead, see wit/README.md"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_plugin_of_the_first_version_does_what_it_always_did() {
+async fn a_plugin_of_the_first_version_passes_its_vectors() {
     let vectors = root().join("tests/guests/first/vectors.json");
     let mut test = Gateway::command(None);
     let output = test.args(["plugin", "test"]).args([guest("first"), vectors]).output().await.unwrap();
@@ -39,7 +43,7 @@ async fn a_plugin_of_the_first_version_is_served() {
     assert_eq!((reply.status, reply.text()), (256, "a status of its own"));
 }
 
-/// The guest with another version of the interface in its bytes.
+/// Returns the bytes of the guest `first`, with the version of the interface replaced.
 fn of_version(version: &str) -> Vec<u8> {
     let mut component = fs::read(guest("first")).unwrap();
     let (old, new) = (b"@0.1.0", format!("@{version}"));
@@ -57,7 +61,7 @@ fn of_version(version: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn another_version_is_told_what_is_offered_what_it_wants_and_what_fits() {
+async fn a_plugin_of_another_version_is_rejected_with_both_versions_and_a_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("first.wasm");
     for version in ["0.1.1", "0.2.0", "1.0.0"] {

@@ -1,5 +1,5 @@
-//! What a bad plugin can do, and what comes of it: a corpus of hostile guests, each with the exact outcome that it gets, and beside
-//! each a healthy route that has to go on as if nothing were.
+//! Tests that a bad plugin harms only itself. A corpus of hostile guests gives the exact outcome that each misbehaviour
+//! must have, while a healthy route has to be served as usual.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "containment/bystander.rs"]
@@ -18,15 +18,17 @@ mod quarantine;
 use gateway_tests::{Gateway, Setup, put};
 use std::{fs, path::PathBuf};
 
-/// The route of `tests/guests/hostile`, and the game whose requests it hears.
+/// The route of `tests/guests/hostile`.
 const ROUTE: u8 = 0x66;
+/// The game for whose requests the plugin of `tests/guests/hostile` is subscribed.
 const GAME: &str = "hostile";
 
 fn hostile() -> PathBuf {
     gateway_tests::guest("hostile")
 }
 
-/// Settings under which the hostile plugin misbehaves in `call` in the way `way`; `limits` are more of its keys.
+/// Returns settings under which the hostile plugin misbehaves in the export `call` as `way` says. `limits` are further
+/// keys of its settings.
 fn settings(call: &str, way: &str, limits: &str) -> Setup {
     settings_of("hostile", call, way, limits)
 }
@@ -40,26 +42,26 @@ fn settings_of(plugin: &str, call: &str, way: &str, limits: &str) -> Setup {
     Setup { yaml, ..Setup::default() }
 }
 
-/// A gateway with chat, system and the hostile plugin.
+/// Starts a gateway with chat and system, and puts the hostile plugin into its plugins directory.
 async fn gateway(setup: Setup) -> Gateway {
     let gateway = Gateway::start(setup).await;
     put(&gateway.plugin("hostile"), &fs::read(hostile()).unwrap());
     gateway
 }
 
-/// Waits until that one serves.
+/// Does the same as [`gateway`], and waits until the hostile plugin is loaded.
 async fn loaded(setup: Setup) -> Gateway {
     let gateway = gateway(setup).await;
     gateway.logged("plugin loaded\",\"plugin\":\"hostile").await;
     gateway
 }
 
-/// docs/plugins.md counts the corpus.
+/// Checks the size of the corpus that docs/plugins.md states.
 #[test]
 fn the_docs_say_how_many_ways_to_misbehave_there_are() {
     let page = fs::read_to_string(gateway_tests::root().join("docs/plugins.md")).unwrap();
     let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
     let (serving, loading) = (corpus::WAYS, loading::WAYS);
     let claim = format!("{serving} ways to misbehave while it serves and {loading} while it loads");
-    assert!(page.contains(&claim), "it does not say: {claim}");
+    assert!(page.contains(&claim), "docs/plugins.md does not say: {claim}");
 }

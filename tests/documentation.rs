@@ -1,4 +1,4 @@
-//! The pages below docs/ name every configuration key, metric, label and status that is in the code, and none that is not.
+//! Tests that the pages below docs/ name every configuration key, metric, label and status of the code, and no others.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use gateway_tests::{Gateway, Setup, root};
@@ -8,7 +8,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The texts between backticks.
+/// Returns the texts between backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -17,10 +17,13 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 fn same(page: &str, documented: &BTreeSet<String>, real: &BTreeSet<String>) {
     let missing: Vec<_> = real.difference(documented).collect();
     let invented: Vec<_> = documented.difference(real).collect();
-    assert!(missing.is_empty() && invented.is_empty(), "{page} does not name {missing:?}, and invents {invented:?}");
+    assert!(
+        missing.is_empty() && invented.is_empty(),
+        "{page} does not name {missing:?}, and names {invented:?}, which do not exist"
+    );
 }
 
-/// The leaf keys of `host/src/config/raw.rs`, by section.
+/// Returns the leaf keys in `host/src/config/raw.rs`, each with the path of its section.
 fn keys() -> BTreeSet<String> {
     let raw = read("host/src/config/raw.rs");
     let (_, sections) = raw.split_once("\nsection! {").unwrap();
@@ -29,7 +32,7 @@ fn keys() -> BTreeSet<String> {
         "File" => None,
         "Game" => Some("games[]".to_owned()),
         "PluginSettings" => Some("plugins.settings.NAME".to_owned()),
-        // It is described as a whole: `{ host, port }`.
+        // The page describes this section as a whole: `{ host, port }`.
         "Backend" => None,
         section => Some(section.to_lowercase()),
     };
@@ -38,7 +41,7 @@ fn keys() -> BTreeSet<String> {
         if let Some(name) = line.strip_suffix(" {") {
             section = path(name);
         } else if let (Some(section), Some((field, _))) = (&section, line.split_once(": ")) {
-            // A section within a section has keys of its own.
+            // A field that is a section has its own keys.
             if field.chars().all(|c| c.is_ascii_lowercase() || c == '_') && field != "settings" {
                 keys.insert(format!("{section}.{field}"));
             }
@@ -74,7 +77,7 @@ fn the_protocol_page_names_every_status() {
 #[tokio::test]
 async fn the_operation_page_names_every_metric_and_every_reason() {
     let gateway = Gateway::start(Setup::default()).await;
-    // A histogram and the counters of a plugin's calls exist once it serves.
+    // The histogram and the counters of plugin calls exist only after the first call.
     gateway.client().await.assert_alive().await;
     let (_, metrics) = gateway.get("/metrics").await;
     let mut real = BTreeSet::new();

@@ -1,5 +1,5 @@
-//! Plugins in every language: the lobby of plugins/lobby, which `make lobby` builds, against its vectors, and what `gateway plugin new`
-//! writes, from nothing to a live route.
+//! Tests of plugins in every language. They cover the lobby of plugins/lobby, which `make lobby` builds, and the new
+//! plugin that `gateway plugin new` writes.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use gateway_tests::{Client, Gateway, PATIENCE, Packet, Setup, greeter, put, root};
@@ -19,21 +19,23 @@ use tokio::{
 const ROUTE: u8 = 77;
 const NO_ROUTE: u16 = 3;
 
-/// The lobby in a language. None where the toolchain of the language is not to be had, which on CI is an error.
+/// Returns the lobby in a language, or `None` if the toolchain of the language is not installed. On CI a missing
+/// toolchain is an error.
 fn lobby(language: &str) -> Option<PathBuf> {
     let file = root().join("target/lobby").join(format!("{language}.wasm"));
     if file.exists() {
         return Some(file);
     }
-    assert!(env::var("CI").as_deref() != Ok("true"), "{} is not there: make lobby-{language}", file.display());
-    // Not with eprintln, of which nothing is seen when a test passes.
-    let skipped = format!("SKIPPED: {language}: {} is not there, `make lobby-{language}` says why\n", file.display());
+    assert!(env::var("CI").as_deref() != Ok("true"), "{} does not exist: run `make lobby-{language}`", file.display());
+    // The test does not use `eprintln!`, since the test harness hides that output if the test passes.
+    let skipped =
+        format!("SKIPPED: {language}: {} does not exist, and `make lobby-{language}` says why\n", file.display());
     stderr().write_all(skipped.as_bytes()).unwrap();
     None
 }
 
 async fn run(command: &mut Command) -> Output {
-    // This may run below a make, which would take the one started here for its own.
+    // The tests may run below a make. The variables of that make would confuse the make that is started here.
     command.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").kill_on_drop(true).output().await.unwrap()
 }
 
@@ -43,7 +45,7 @@ fn succeeded(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).unwrap()
 }
 
-/// `gateway plugin test` with these settings of the plugin.
+/// Runs `gateway plugin test` with these settings of the plugin.
 async fn tested(component: &Path, vectors: &Path, settings: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("gateway.yaml");
@@ -53,10 +55,10 @@ async fn tested(component: &Path, vectors: &Path, settings: &str) -> Output {
     run(command.args(["plugin", "test"]).args([component, vectors]).arg("--config").arg(&config)).await
 }
 
-/// The lobby does what its vectors say.
+/// Asserts that the lobby in this language passes its test vectors.
 async fn speaks(language: &str) {
     let Some(component) = lobby(language) else { return };
-    // The room that JavaScript needs, and the time that a machine needs that is busy.
+    // JavaScript needs this much memory, and a busy machine needs this much time.
     let settings = "{ lobby: { memory_mb: 256, call_timeout_ms: 1000 } }";
     let output = tested(&component, &root().join("plugins/lobby/vectors.json"), settings).await;
     let told = succeeded(&output);
@@ -111,7 +113,8 @@ async fn vectors_run_with_the_limits_of_the_configuration() {
     assert!(told.contains("it wanted more than 16 MiB of memory") && told.ends_with("1 passed, 1 failed\n"), "{told}");
 }
 
-/// What `gateway plugin new` writes builds, passes its own test, and answers when it is dropped into a gateway that runs.
+/// Asserts that the plugin that `gateway plugin new` writes builds, passes its own test, and serves in a running
+/// gateway.
 async fn starts(language: &str) {
     if lobby(language).is_none() {
         return;
@@ -123,7 +126,7 @@ async fn starts(language: &str) {
 
     let folder = parent.path().join("hello");
     let tools = format!("TOOLS={}", root().join("target/tools").display());
-    // The tools of the lobby, and what Rust compiled the last time.
+    // The make uses the tools of the lobby, and the Rust artifacts of the last run.
     let mut make = Command::new("make");
     make.args(["test", &tools]).env("CARGO_TARGET_DIR", root().join("target/new")).current_dir(&folder);
     let output = run(&mut make).await;
@@ -139,8 +142,8 @@ async fn starts(language: &str) {
     assert_eq!((reply.status, reply.text()), (2, "the payload is empty"));
 }
 
-/// The first answer of a plugin. To compile a component that brings its language's engine takes seconds of a processor, which on a machine
-/// that is busy is far longer.
+/// Waits for the first answer of a plugin. Compiling a component that contains its language's engine takes seconds of
+/// processor time, which is far longer on a busy machine.
 async fn served(client: &mut Client, payload: &[u8]) -> Packet {
     let deadline = Instant::now() + 4 * PATIENCE;
     loop {
@@ -148,7 +151,7 @@ async fn served(client: &mut Client, payload: &[u8]) -> Packet {
         if reply.status != NO_ROUTE {
             return reply;
         }
-        assert!(Instant::now() < deadline, "nothing serves the route");
+        assert!(Instant::now() < deadline, "no plugin serves the route in time");
         time::sleep(Duration::from_millis(10)).await;
     }
 }

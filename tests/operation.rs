@@ -1,5 +1,5 @@
-//! Contract sections 6, 7 and 8: what an operator sees of a gateway that runs (health, readiness, metrics and the log), its
-//! commands, and how it ends.
+//! Tests of what an operator sees of a running gateway: health, readiness, metrics and the log. Also tests of its
+//! commands, its limits and how it stops.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "operation/command.rs"]
@@ -20,13 +20,13 @@ use tokio::{
     time::{Duration, Instant, timeout},
 };
 
-/// `/readyz`: the status and the report.
+/// Returns the status and the report of `/readyz`.
 async fn readiness(gateway: &Gateway) -> (u16, Value) {
     let (status, body) = gateway.get("/readyz").await;
     (status, serde_json::from_str(&body).unwrap())
 }
 
-/// Waits until `/readyz` has this status, and answers with the report.
+/// Waits until `/readyz` has this status, and returns the report.
 async fn ready_is(gateway: &Gateway, status: u16) -> Value {
     gateway_tests::eventually(&format!("/readyz {status}"), || async {
         let (found, report) = readiness(gateway).await;
@@ -129,7 +129,7 @@ async fn readyz_shows_whether_a_chat_backend_is_reachable_and_stays_200_when_not
     .await;
 }
 
-/// Waits until the readiness report, which stays 200, says this of the games.
+/// Waits until the readiness report describes the games as expected. The report's status has to stay 200.
 async fn backends_are(gateway: &Gateway, expected: impl Fn(&Value) -> bool) {
     gateway_tests::eventually("the backends in /readyz", || async {
         let report = ready_is(gateway, 200).await;
@@ -138,7 +138,8 @@ async fn backends_are(gateway: &Gateway, expected: impl Fn(&Value) -> bool) {
     .await;
 }
 
-/// A listener that answers nobody: what may wait for it to accept is full.
+/// Returns a listener that answers nobody, because its accept queue is full, and the two connections that fill the
+/// queue.
 async fn deaf() -> (TcpListener, TcpStream, TcpStream) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -161,7 +162,7 @@ async fn chat_backends_that_do_not_answer_keep_readyz_waiting_no_longer_than_oth
     let yaml = format!("games: [{}]", games.join(", "));
     let gateway = Gateway::start(Setup { yaml, ..Setup::default() }).await;
     ready_is(&gateway, 200).await;
-    // One after the other they would take a second each.
+    // If the gateway asked the backends one after the other, each would take a second.
     let began = Instant::now();
     readiness(&gateway).await;
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
@@ -194,7 +195,7 @@ async fn every_metric_of_the_contract_is_there() {
     second.send(1, &chat_request("mmo", 7, "hi")).await;
     second.socket.close(None).await.unwrap();
     gateway.metric_is("gateway_disconnections_total{reason=\"closed\"}", 1.0).await;
-    // Four may wait, so a session that reads more before it writes has to drop some.
+    // The queue holds four messages. A session that reads more packets before it writes has to drop some replies.
     first.send_messages((0..60).map(|seq| header(seq, 3))).await;
     gateway.metric_is("gateway_messages_received_total{route=\"3\"}", 61.0).await;
 
@@ -221,9 +222,10 @@ async fn every_metric_of_the_contract_is_there() {
 
 type Samples = BTreeMap<String, Vec<(Vec<String>, f64)>>;
 
-/// Reads the text format of OpenMetrics 1.0, and answers with the label names and the value of each sample by its name.
+/// Parses the text format of OpenMetrics 1.0. Returns the label names and the value of each sample, by the sample's
+/// name.
 fn openmetrics(text: &str) -> Samples {
-    let body = text.strip_suffix("# EOF\n").expect("the end is marked");
+    let body = text.strip_suffix("# EOF\n").expect("the text ends with the line # EOF");
     let mut types = BTreeMap::new();
     let mut samples = Samples::new();
     for line in body.lines() {

@@ -1,6 +1,7 @@
-//! The plugins directory while the gateway runs: what is added, replaced or taken away takes effect, and connections stay.
+//! Tests of the plugins directory while the gateway runs: added, replaced and removed files take effect, and
+//! connections stay.
 //!
-//! That nothing is lost by it is in `swap.rs`, since that test wants the machine for itself.
+//! `swap.rs` tests that a swap loses no message. That test is a separate binary, since it needs all processors.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "reload/files.rs"]
@@ -22,16 +23,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What route 3 answers without a plugin, and what it answers with the system plugin to `Client::answers_until`.
+/// The answer on route 3 while no plugin serves the route.
 const NO_ROUTE: &str = "no plugin serves route 0x03";
+/// The answer of the system plugin to `Client::answers_until`, which sends this text.
 const ECHO: &str = "again";
 
-/// A gateway with chat and these files.
+/// Starts a gateway with chat and these files in the plugins directory.
 async fn start(files: Vec<(&'static str, Vec<u8>)>) -> Gateway {
     Gateway::start(Setup { plugins: vec!["chat"], files, ..Setup::default() }).await
 }
 
-/// That the clients have been connected all the time.
+/// Asserts that the clients have been connected all the time.
 async fn connections_stayed(gateway: &Gateway, clients: f64) {
     gateway.metric_is("gateway_connections_total", clients).await;
     gateway.metric_is("gateway_sessions", clients).await;
@@ -55,7 +57,7 @@ async fn an_added_plugin_serves_within_a_second_and_connections_stay() {
     let mut client = gateway.client().await;
     let system = fs::read(dist("system")).unwrap();
     let mut fastest = Duration::MAX;
-    // A machine that is busy with other tests may be late, but not every time.
+    // A machine that is busy with other tests may be late, but not at every attempt.
     for attempt in 1..=5 {
         client.answers_until(3, 3, NO_ROUTE).await;
         let written = Instant::now();
@@ -118,11 +120,12 @@ async fn the_same_content_again_is_no_swap() {
     ];
     for (i, write) in same.iter().enumerate() {
         write(&gateway.plugin("chat"), &chat);
-        // A change after it, in a file that is looked at after it: once this one serves, the other has been read.
+        // This change comes after the write to chat, and the gateway reads system after chat. So once this change
+        // serves, the file of chat has been read.
         let version = format!("after {i}");
         put(&gateway.plugin("system"), &greeter("system", &version, &[3]));
         client.answers_until(3, 0, &version).await;
-        assert_eq!(gateway.metric(&generation("chat")).await, 1.0, "after way {i} of writing the same again");
+        assert_eq!(gateway.metric(&generation("chat")).await, 1.0, "after write {i} of the same content");
     }
     let compiled = gateway.log_lines().iter().filter(|line| line["fields"]["message"] == "plugin compiled").count();
     assert_eq!(compiled, 5, "chat once, system four times");
@@ -144,10 +147,10 @@ async fn a_half_written_file_is_loaded_when_it_is_whole() {
     gateway.metric_is(&generation("system"), 2.0).await;
 }
 
-/// A component with 48 MiB behind it that mean nothing, and take a while to read.
+/// Appends 48 MiB without meaning to a component, so that reading its file takes a while.
 fn padded(mut component: Vec<u8>) -> Vec<u8> {
     const PADDING: u32 = 48 << 20;
-    // A custom section: its id, its length as five bytes of LEB128, and a name of no bytes.
+    // The bytes are a custom section: its id, its length as five bytes of LEB128, and an empty name.
     let length = PADDING + 1;
     component.push(0);
     component.extend((0..5).map(|i| (length >> (7 * i) & 0x7f) as u8 | if i < 4 { 0x80 } else { 0 }));
@@ -155,7 +158,7 @@ fn padded(mut component: Vec<u8>) -> Vec<u8> {
     component
 }
 
-/// What was read of a file while it changed is neither used nor held against it.
+/// Content that was read while the file changed is neither loaded nor rejected.
 #[tokio::test]
 async fn a_file_replaced_while_it_is_read_is_read_again() {
     let gateway = start(vec![("system.wasm", greeter("system", "0", &[3]))]).await;
@@ -182,7 +185,7 @@ async fn a_file_replaced_while_it_is_read_is_read_again() {
     let lines = gateway.log_lines();
     let with = |text: &str| lines.iter().filter(|line| line.to_string().contains(text)).count();
     assert_eq!(with("rejected"), 0, "{lines:?}");
-    assert!(with("\"version\":\"read ") < 12, "each file was whole when it was read, so that nothing was tried");
+    assert!(with("\"version\":\"read ") < 12, "no file was replaced while it was read, so the test proves nothing");
 }
 
 #[tokio::test]
@@ -194,7 +197,7 @@ async fn a_file_behind_links_is_followed_when_a_link_is_swapped() {
         fs::create_dir(within(name)).unwrap();
         fs::write(within(name).join("system.wasm"), content).unwrap();
     };
-    // The way in which Kubernetes mounts a ConfigMap, and changes it.
+    // Kubernetes mounts and changes a ConfigMap in this way.
     version("..2026_1", &greeter("system", "1", &[3]));
     symlink("..2026_1", within("..data")).unwrap();
     symlink("..data/system.wasm", gateway.plugin("system")).unwrap();
@@ -248,7 +251,7 @@ async fn a_plugin_that_claims_0x02_makes_the_game_route_live() {
     assert_eq!(client.answers_until(2, 0, "your move").await, answers(&[(3, none), (0, "your move")]));
 }
 
-/// A newcomer that claims what another plugin holds waits until that one leaves.
+/// Asserts that a new plugin that claims the name or the route of system waits until system is removed.
 async fn waits(newcomer: &[u8], because: &str) {
     let gateway = Gateway::start(Setup::default()).await;
     let mut client = gateway.client().await;
@@ -264,20 +267,20 @@ async fn waits(newcomer: &[u8], because: &str) {
 }
 
 #[tokio::test]
-async fn a_plugin_that_claims_a_taken_route_is_put_to_use_when_the_incumbent_leaves() {
+async fn a_plugin_that_claims_a_taken_route_is_loaded_when_the_other_plugin_is_removed() {
     let because =
         "it claims route 0x03, which plugin `system` serves: give one of them another in plugins.settings.NAME.routes";
     waits(&greeter("rival", "new", &[3]), because).await;
 }
 
 #[tokio::test]
-async fn a_second_file_of_one_plugin_is_put_to_use_when_the_first_leaves() {
+async fn a_second_file_of_one_plugin_is_loaded_when_the_first_is_removed() {
     let because = "another file is plugin `system` already: take one of the two away";
     waits(&greeter("system", "new", &[3]), because).await;
 }
 
 #[tokio::test]
-async fn files_that_are_no_plugins_are_left_alone() {
+async fn files_that_are_not_plugins_are_ignored() {
     let gateway = start(Vec::new()).await;
     let mut client = gateway.client().await;
     for other in [".hidden.wasm", "README.md", "system.wasm.offloaded", "wasm"] {
@@ -304,16 +307,16 @@ async fn many_files_at_once_are_all_loaded_and_each_once() {
 }
 
 #[tokio::test]
-async fn to_watch_costs_next_to_nothing() {
+async fn watching_files_uses_almost_no_processor_time() {
     let gateway = Gateway::start(Setup::default()).await;
     let before = cpu_ticks(&gateway);
-    // Not for luck: what is measured is what happens while nothing happens.
+    // The measurement is about an idle gateway.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let spent = cpu_ticks(&gateway) - before;
     assert!(spent < 40, "an idle gateway took {spent} of 200 ticks of a processor");
 }
 
-/// The time in all threads of the process, in user and system code, in hundredths of a second.
+/// Returns the processor time of all threads of the process, in user and system code, in hundredths of a second.
 fn cpu_ticks(gateway: &Gateway) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", gateway.pid())).unwrap();
     let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();

@@ -1,4 +1,4 @@
-//! The contract's sections 2 and 3: the packet header, and what each route does with a packet.
+//! Tests of the packet header, and of what each route does with a packet (docs/protocol.md).
 
 #[path = "routes/chat.rs"]
 mod chat;
@@ -17,10 +17,10 @@ const SYSTEM: u8 = 3;
 /// The default of `max_message_bytes`.
 const MAX_MESSAGE_BYTES: usize = 16_777_216;
 
-/// What a refusal's text may take to still be a short one.
+/// The largest length of a refusal's text, in bytes.
 const SHORT: usize = 200;
 
-/// A gateway on a Redis where every topic is heard, and a client.
+/// A gateway on a Redis, a subscription to every topic, and a client.
 struct Stage {
     redis: Redis,
     gateway: Gateway,
@@ -44,14 +44,15 @@ impl Stage {
         Self { redis, gateway, heard, client }
     }
 
-    /// Sends a chat request that has to be refused with a text that says why.
+    /// Sends a chat request, and asserts that it is refused with this status and a text that contains `why`.
     async fn refused(&mut self, payload: &[u8], status: u16, why: &str) {
         let reply = self.client.request(CHAT, payload).await;
         assert_eq!(reply.status, status, "{payload:?}: {reply:?}");
         assert_text(&reply, why);
     }
 
-    /// Sends a chat request that has to be the next message on any topic: what was sent before it was not published.
+    /// Sends a chat request, and asserts that it is the next message on any topic. Thus nothing that was sent before it
+    /// was published.
     async fn published(&mut self, game: &str, payload: &[u8]) {
         self.client.send(CHAT, payload).await;
         assert_eq!(self.heard.next_with_topic().await, (format!("game:request:{game}"), payload.to_vec()));
@@ -76,7 +77,7 @@ async fn the_first_packet_is_a_welcome_push_with_seq_0() {
     for _ in 0..2 {
         let before = now();
         let client = gateway.client().await;
-        // Connecting has asserted the header: seq 0, route 3, flags 0, status 0.
+        // `connect` has already checked the header: seq 0, route 3, flags 0, status 0.
         let Welcome { session_id, server_time_ms } = client.welcome;
         assert!((before..=now()).contains(&server_time_ms), "{server_time_ms} is not within {before} and now");
         let groups: Vec<_> = session_id.split('-').map(str::len).collect();
@@ -109,7 +110,7 @@ async fn a_push_has_the_delivery_counter_for_its_seq_no_flags_and_no_status() {
         let pushed = [&seq.to_be_bytes()[..], b"\x01\x00\x00\x00", &delivery].concat();
         assert_eq!(client.receive_message().await, pushed);
     }
-    // The counter is the session's own: replies do not count, and another session begins at 1.
+    // The counter belongs to the session: replies do not increment it, and another session begins at 1.
     client.assert_alive().await;
     redis.publish("broadcast", &delivery).await;
     assert_eq!(client.receive().await.seq, 301);
@@ -184,7 +185,7 @@ async fn a_heartbeat_of_any_size_comes_back_unchanged_and_never_touches_the_bus(
             stage.client.send_message([&header(seq, SYSTEM)[..], &payload].concat()).await;
             let reply = stage.client.receive().await;
             assert_eq!((reply.seq, reply.route, reply.flags, reply.status), (seq, SYSTEM, 1, 0), "{size} bytes");
-            assert!(reply.payload == payload, "{size} bytes came back as {} others", reply.payload.len());
+            assert!(reply.payload == payload, "sent {size} bytes, received {} different ones", reply.payload.len());
         }
     }
     assert_eq!(stage.gateway.metric("gateway_messages_received_total{route=\"3\"}").await, 18.0);

@@ -1,4 +1,4 @@
-//! Contract section 5: sessions, their users, their ends, and what becomes of those that are slow or silent.
+//! Tests of sessions: their ids, their users, how they end, and what happens to slow or silent clients.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "sessions/crowd.rs"]
@@ -15,7 +15,7 @@ use gateway_tests::{Client, Gateway, PATIENCE, Redis, Setup, chat_request};
 use prost::Message;
 use redis::aio::MultiplexedConnection;
 
-/// A gateway with these keys of `server`, on a Redis that it hears.
+/// Starts a Redis and a gateway with these keys of `server`, and waits until the gateway has subscribed.
 async fn start(server: &str) -> (Redis, Gateway) {
     let redis = Redis::start().await;
     let gateway = Gateway::start(Setup { server: server.to_owned(), ..Setup::redis(&redis) }).await;
@@ -23,15 +23,15 @@ async fn start(server: &str) -> (Redis, Gateway) {
     (redis, gateway)
 }
 
-/// A backend's connection. It waits longer for an answer than the half second that is the library's default, which a busy machine
-/// may need.
+/// Opens a backend's connection. Its response timeout is longer than the library's default of half a second, which is
+/// too short for a busy machine.
 async fn backend(redis: &Redis) -> MultiplexedConnection {
     let mut connection = redis.connection().await;
     connection.set_response_timeout(PATIENCE);
     connection
 }
 
-/// Publishes the payload for the gateway so often, as one batch.
+/// Publishes the payload `count` times to the gateway's topic, in one pipeline.
 async fn publish(backend: &mut MultiplexedConnection, payload: &[u8], count: usize) {
     let mut batch = redis::pipe();
     for _ in 0..count {
@@ -40,21 +40,21 @@ async fn publish(backend: &mut MultiplexedConnection, payload: &[u8], count: usi
     batch.exec_async(backend).await.unwrap();
 }
 
-/// A session that is bound to the user.
+/// Opens a session that is bound to the user.
 async fn session_of(gateway: &Gateway, user: i32) -> Client {
     let mut client = gateway.client().await;
     client.send(1, &chat_request("mmo", user, "")).await;
-    // Packets are served in order, so it is bound once this is answered.
+    // Packets are served in order: once the heartbeat is answered, the session is bound.
     client.assert_alive().await;
     client
 }
 
-/// What a backend publishes for a user.
+/// Returns a delivery for the user, as a backend publishes it.
 fn delivery(user: i32, content: &str) -> Vec<u8> {
     MessageBroadcast { target_user_id: user, content: content.to_owned(), ..Default::default() }.encode_to_vec()
 }
 
-/// Asserts that the next packet is the delivery with this number, byte for byte.
+/// Asserts that the next packet is this payload under this delivery number, byte for byte.
 async fn assert_receives(client: &mut Client, seq: u32, payload: &[u8]) {
     let push = client.receive().await;
     assert_eq!((push.seq, push.route, push.flags, push.status), (seq, 1, 0, 0), "{push:?}");

@@ -1,4 +1,4 @@
-//! Under load, while plugins are swapped, nothing is lost, doubled or reordered on either way.
+//! Tests under load that swapping plugins loses, duplicates or reorders no message in either direction.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use chat_proto::chat::{ChatRequest, ChatResponse};
@@ -20,19 +20,22 @@ use tokio::{sync::Semaphore, time::timeout};
 const CLIENTS: i32 = 50;
 const SWAPS: usize = 50;
 
-/// Requests that may be under way from the clients to the backend, and deliveries from there to the clients: fewer than the
-/// smallest queue on their way holds, which is the bus's for requests, and a slow plugin's for deliveries.
+/// The largest number of requests in flight from the clients to the backend. The smallest queue on the way, which is
+/// the bus's, holds more.
 const REQUESTS_UNDER_WAY: u32 = 8000;
+/// The largest number of deliveries in flight from the backend to the clients. The smallest queue on the way, which is
+/// the one of a slow plugin, holds more.
 const DELIVERIES_UNDER_WAY: u32 = 900;
 
-/// Heartbeats of one client that may wait for their reply, and the chat requests that go before each.
+/// The largest number of heartbeats of one client without a reply.
 const BEATS: usize = 4;
+/// The number of chat requests before each heartbeat.
 const CHATS: usize = 40;
 
 const TOPIC: &str = "game:request:mmo";
 const END: &[u8] = b"end";
 
-/// What the ends of the load share: room for messages under way, and when to stop.
+/// The state that both ends of the load share: permits for messages in flight, and whether to stop.
 struct Load {
     under_way: u32,
     room: Semaphore,
@@ -44,7 +47,7 @@ impl Load {
         Arc::new(Self { under_way, room: Semaphore::new(under_way as usize), stop: AtomicBool::new(false) })
     }
 
-    /// Takes room for one message; the other end gives it back. False where nothing arrives any more.
+    /// Takes the permit for one message, which the receiving end returns. Returns false if no message arrives any more.
     async fn depart(&self) -> bool {
         self.take(1).await
     }
@@ -53,9 +56,9 @@ impl Load {
         self.room.add_permits(1);
     }
 
-    /// Waits until no message is under way.
+    /// Waits until no message is in flight.
     async fn all_arrived(&self) {
-        assert!(self.take(self.under_way).await, "not everything arrives");
+        assert!(self.take(self.under_way).await, "some messages in flight never arrived");
     }
 
     async fn take(&self, messages: u32) -> bool {
@@ -72,7 +75,7 @@ impl Load {
     }
 }
 
-/// A gateway on this Redis, connected.
+/// Starts a gateway that is connected to this Redis.
 async fn start(redis: &Redis) -> Gateway {
     let gateway = Gateway::start(Setup::redis(redis).patient()).await;
     gateway.metric_is("gateway_bus_connected", 1.0).await;
@@ -80,7 +83,7 @@ async fn start(redis: &Redis) -> Gateway {
     gateway
 }
 
-/// Swaps the chat plugin for its other version, again and again, each time waiting until the new one is in use.
+/// Swaps the chat plugin for its other version again and again, and waits each time until the new version is in use.
 #[allow(clippy::print_stdout, reason = "shown where a test fails")]
 async fn swap(gateway: &Gateway, times: usize) {
     let versions = [("0.1.0", fs::read(dist("chat")).unwrap()), ("0.2.0", chat_next())];
@@ -89,15 +92,15 @@ async fn swap(gateway: &Gateway, times: usize) {
         put(&gateway.plugin("chat"), &versions[swap % 2].1);
         gateway.metric_is("gateway_plugin_generation{plugin=\"chat\"}", (1 + swap) as f64).await;
     }
-    println!("{times} swaps in {:?}; what the gateway complains of: {:#?}", began.elapsed(), complaints(gateway).await);
+    println!("{times} swaps in {:?}; warnings and losses: {:#?}", began.elapsed(), complaints(gateway).await);
     let lines = gateway.log_lines();
     let swapped = lines.iter().filter(|line| line["fields"]["message"] == "plugin swapped");
     let swapped: Vec<_> = swapped.map(|line| line["fields"]["version"].as_str().unwrap()).collect();
     let expected: Vec<_> = (1..=times).map(|swap| versions[swap % 2].0).collect();
-    assert_eq!(swapped, expected, "each was another version than the one before");
+    assert_eq!(swapped, expected, "each swap loads the other version");
 }
 
-/// What the gateway says of messages that it lost or refused, and of clients that left.
+/// Returns the log lines and metrics about lost or refused messages, and about clients that disconnected.
 async fn complaints(gateway: &Gateway) -> Vec<String> {
     let lines = gateway.log_lines();
     let lines = lines.iter().filter(|line| line["level"] != "INFO").map(|line| line["fields"].to_string());
@@ -114,7 +117,8 @@ async fn nothing_went_wrong(gateway: &Gateway) {
     gateway.metric_is("gateway_connections_total", f64::from(CLIENTS)).await;
 }
 
-/// Numbered chat requests and heartbeats without pause. Answers with the client and how many of each there were.
+/// Sends numbered chat requests and heartbeats without pause. Returns the client, and the number of requests and of
+/// heartbeats.
 async fn talk(mut client: Client, user: i32, load: Arc<Load>) -> (Client, u64, u64) {
     let (mut chats, mut beats) = (0, 0);
     let mut awaited = VecDeque::new();
@@ -136,19 +140,20 @@ async fn talk(mut client: Client, user: i32, load: Arc<Load>) -> (Client, u64, u
     while !awaited.is_empty() {
         beat_comes_back(&mut client, &mut awaited).await;
     }
-    // Nothing else is on its way.
+    // No other packet is on its way.
     client.assert_alive().await;
     (client, chats, beats + 1)
 }
 
-/// The next packet is the reply to the heartbeat that has waited longest, unchanged.
+/// Asserts that the next packet is the reply to the oldest unanswered heartbeat, unchanged.
 async fn beat_comes_back(client: &mut Client, awaited: &mut VecDeque<(u32, Vec<u8>)>) {
     let (seq, beat) = awaited.pop_front().unwrap();
     let reply = Packet { seq, route: 3, flags: 1, status: 0, payload: beat.into() };
     assert_eq!(client.receive().await, reply);
 }
 
-/// Takes every request, which has to be its user's next one, until the end. Answers with the count of each user's.
+/// Receives requests until the end mark, and asserts that each is the next one of its user. Returns the number of
+/// requests by user.
 async fn hear(mut backend: Subscription, load: Arc<Load>) -> Vec<u64> {
     let mut heard = vec![0_u64; CLIENTS as usize + 1];
     loop {
@@ -166,7 +171,7 @@ async fn hear(mut backend: Subscription, load: Arc<Load>) -> Vec<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_swaps_while_fifty_clients_talk_lose_double_and_reorder_nothing() {
+async fn fifty_swaps_while_fifty_clients_send_lose_duplicate_and_reorder_nothing() {
     let redis = Redis::start().await;
     let backend = redis.subscribe(TOPIC).await;
     let gateway = start(&redis).await;
@@ -188,7 +193,7 @@ async fn fifty_swaps_while_fifty_clients_talk_lose_double_and_reorder_nothing() 
     }
     load.all_arrived().await;
     redis.publish(TOPIC, END).await;
-    assert_eq!(hearing.await.unwrap(), sent, "what the backend heard of each user, and what that one sent");
+    assert_eq!(hearing.await.unwrap(), sent, "requests that the backend received and that were sent, by user");
 
     let chats: u64 = sent.iter().sum();
     println!("{chats} chat requests, {beats} heartbeats");
@@ -201,7 +206,10 @@ async fn fifty_swaps_while_fifty_clients_talk_lose_double_and_reorder_nothing() 
     ] {
         gateway.metric_is(metric, count as f64).await;
     }
-    assert!(sent.iter().skip(1).all(|chats| *chats > SWAPS as u64), "everybody talked all the time: {sent:?}");
+    assert!(
+        sent.iter().skip(1).all(|chats| *chats > SWAPS as u64),
+        "some user sent too few requests during the swaps: {sent:?}"
+    );
     nothing_went_wrong(&gateway).await;
 }
 
@@ -221,7 +229,8 @@ async fn a_burst_in_one_write_is_served_whole_and_in_order() {
     client.assert_alive().await;
 }
 
-/// Numbered deliveries to every user without pause, and to each a last one. Answers with how many each user got.
+/// Sends numbered deliveries to all users without pause, and a last one to each. Returns how many deliveries each user
+/// got.
 async fn deliver(redis: &Redis, load: &Load) -> i64 {
     let mut connection = redis.publisher().await;
     let mut delivered = 0;
@@ -230,7 +239,7 @@ async fn deliver(redis: &Redis, load: &Load) -> i64 {
         delivered += 1;
         let mut pipeline = redis::pipe();
         for user in 1..=CLIENTS {
-            assert!(load.depart().await, "nothing arrives any more");
+            assert!(load.depart().await, "no message arrives any more");
             pipeline.publish("broadcast", delivery(user, delivered, last)).ignore();
         }
         pipeline.query_async::<()>(&mut connection).await.unwrap();
@@ -245,7 +254,8 @@ fn delivery(user: i32, message_id: i64, last: bool) -> Vec<u8> {
     response.encode_to_vec()
 }
 
-/// Takes every delivery, which has to be the next one, until the last. Answers with the client and their count.
+/// Receives deliveries until the last one, and asserts that each is the next one. Returns the client and the number of
+/// deliveries.
 async fn listen(mut client: Client, user: i32, load: Arc<Load>) -> (Client, i64) {
     let mut heard = 0;
     loop {
@@ -263,11 +273,11 @@ async fn listen(mut client: Client, user: i32, load: Arc<Load>) -> (Client, i64)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn swaps_while_backends_deliver_lose_double_and_reorder_nothing() {
+async fn swaps_while_backends_deliver_lose_duplicate_and_reorder_nothing() {
     let redis = Redis::start().await;
     let gateway = start(&redis).await;
     let load = Load::new(DELIVERIES_UNDER_WAY);
-    // Somebody has to hear the requests that bind the sessions.
+    // A backend has to receive the requests that bind the sessions.
     let backend = redis.subscribe(TOPIC).await;
     let mut listening = Vec::new();
     for user in 1..=CLIENTS {

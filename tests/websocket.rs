@@ -1,4 +1,4 @@
-//! Contract section 1: the WebSocket, and whatever else strangers send to its port.
+//! Tests of the WebSocket server: handshakes, frames, tokens, and hostile input on its port.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "websocket/authentication.rs"]
@@ -14,17 +14,17 @@ mod violations;
 
 use gateway_tests::Gateway;
 
-/// The gateway goes on: a client that comes now is served.
+/// Asserts that the gateway still serves a new client.
 async fn assert_serving(gateway: &Gateway) {
     gateway.client().await.assert_alive().await;
 }
 
-/// The bytes of a heartbeat.
+/// Returns the packet of a heartbeat.
 fn heartbeat(seq: u32, payload: &[u8]) -> Vec<u8> {
     [&seq.to_be_bytes()[..], &[3, 0, 0, 0], payload].concat()
 }
 
-/// The bytes of the reply to it.
+/// Returns the packet of the reply to that heartbeat.
 fn heartbeat_reply(seq: u32, payload: &[u8]) -> Vec<u8> {
     [&seq.to_be_bytes()[..], &[3, 1, 0, 0], payload].concat()
 }

@@ -1,5 +1,5 @@
-//! No answer is lost unseen: nothing is published while the gateway does not hear what a backend would answer, and a request that no backend hears
-//! is refused.
+//! Tests that no answer is lost silently. The gateway publishes nothing while it could not receive the backend's
+//! answer. A request that no backend hears is refused.
 
 use super::{BROADCAST, CHAT, REQUESTS, assert_pushed, connected, response};
 use chat_proto::chat::ChatRequest;
@@ -8,10 +8,10 @@ use prost::Message;
 use std::{fs, time::Duration};
 use tokio::time;
 
-/// How many requests are made while answers cannot arrive.
+/// How many requests are sent while answers cannot arrive.
 const REQUESTS_MADE: u32 = 100;
 
-/// How long the subscription is held. Not for luck: a gateway that published too early would do it within this time.
+/// How long the subscription is delayed. A gateway that published too early would do so within this time.
 const HELD: Duration = Duration::from_millis(500);
 
 const UNAVAILABLE: &str = "gateway_routing_errors_total{reason=\"unavailable\"}";
@@ -25,7 +25,7 @@ fn answer(number: u32) -> Vec<u8> {
     response(7, "", number.into())
 }
 
-/// A backend that answers each request.
+/// Starts a backend that answers each request.
 async fn backend(redis: &Redis, mut heard: Subscription) {
     let mut connection = redis.connection().await;
     tokio::spawn(async move {
@@ -37,7 +37,7 @@ async fn backend(redis: &Redis, mut heard: Subscription) {
     });
 }
 
-/// A gateway behind the proxy, and a client of user 7 whose requests may be answered from now on.
+/// Starts a gateway behind the proxy, and a client of user 7. The request that bound the session has been published.
 async fn stage(proxy: &Proxy) -> (Gateway, Client) {
     let gateway = connected(proxy.setup()).await;
     let client = gateway.client_of(7).await;
@@ -51,7 +51,7 @@ async fn makes_requests(client: &mut Client) {
     }
 }
 
-/// Each request was published once and in order, and its answer arrives.
+/// Asserts that each request was published once and in order, and that its answer arrives.
 async fn all_are_answered(gateway: &Gateway, client: &mut Client) {
     for number in 1..=REQUESTS_MADE {
         assert_pushed(client, number, &answer(number)).await;
@@ -100,7 +100,7 @@ async fn while_the_subscribing_connection_alone_is_broken_nothing_is_published()
 }
 
 #[tokio::test]
-async fn what_a_new_plugin_publishes_waits_until_its_topics_are_subscribed_to() {
+async fn publishes_of_a_new_plugin_wait_until_its_topics_are_subscribed() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let gateway = connected(Setup { plugins: vec!["system"], ..proxy.setup() }).await;
@@ -118,7 +118,7 @@ async fn what_a_new_plugin_publishes_waits_until_its_topics_are_subscribed_to() 
     all_are_answered(&gateway, &mut client).await;
 }
 
-/// A request that nobody hears, among others that are served.
+/// Sends a request that no backend hears, and asserts that only this request is refused.
 async fn is_told_that_nobody_listens(gateway: &Gateway, client: &mut Client) {
     let seq = client.send(CHAT, &request(1)).await;
     let reply = client.receive_any().await;

@@ -1,4 +1,4 @@
-//! Several gateways on one Redis, the ways to name a Redis, and the bus without one.
+//! Tests of several gateways on one Redis, of the ways to address a Redis, and of the embedded bus.
 
 use super::{BROADCAST, CHAT, DELIVERED, NOT_HERE, REQUESTS, assert_pushed, broadcast, connected, response};
 use chat_proto::{
@@ -13,7 +13,7 @@ async fn two_gateways_on_one_redis_each_deliver_to_their_own_sessions() {
     let redis = Redis::start().await;
     let (one, two) = (connected(Setup::redis(&redis)).await, connected(Setup::redis(&redis)).await);
     redis.subscribers_are(BROADCAST, 2).await;
-    // User 7 is on both, user 1 on the first and user 2 on the second alone.
+    // User 7 has a session on both gateways, user 1 on the first only, and user 2 on the second only.
     let (mut one_7, mut one_1) = (one.client_of(7).await, one.client_of(1).await);
     let (mut two_7, mut two_2) = (two.client_of(7).await, two.client_of(2).await);
     let to_session = response(1, &two_7.welcome.session_id, 3);
@@ -32,7 +32,7 @@ async fn two_gateways_on_one_redis_each_deliver_to_their_own_sessions() {
     for client in [&mut one_7, &mut one_1, &mut two_7, &mut two_2] {
         client.assert_alive().await;
     }
-    // Each publishes on its own; the requests that bound the sessions are through.
+    // Each gateway publishes on its own. At this point, all requests that bound the sessions are published.
     for gateway in [&one, &two] {
         gateway.metric_is("gateway_bus_published_total", 2.0).await;
     }
@@ -46,12 +46,12 @@ async fn two_gateways_on_one_redis_each_deliver_to_their_own_sessions() {
 
 const PASSWORD: &str = "a-secret-of-redis";
 
-/// A gateway whose section `redis` is this.
+/// Returns the setup of a gateway with this `redis` section.
 fn on_redis(section: &str) -> Setup {
     Setup { yaml: format!("games: [{{ id: mmo }}]\nredis: {{ {section} }}"), ..Setup::default() }
 }
 
-/// Sends a request to the backend and a delivery back, and looks that the log keeps the password to itself.
+/// Sends a request to the backend and a delivery back, and asserts that the log does not contain the password.
 async fn carries_both_ways(redis: &Redis, section: &str) {
     let mut heard = redis.subscribe(REQUESTS).await;
     let gateway = connected(on_redis(section)).await;
@@ -80,11 +80,12 @@ async fn a_redis_with_a_password_serves_a_gateway_that_knows_it() {
     let port = redis.port;
     carries_both_ways(&redis, &format!("addr: \"127.0.0.1:{port}\", password: \"{PASSWORD}\"")).await;
     carries_both_ways(&redis, &format!("addr: \"redis://:{PASSWORD}@127.0.0.1:{port}\"")).await;
-    // The key goes before the URL.
+    // The key `password` takes precedence over the URL.
     carries_both_ways(&redis, &format!("addr: \"redis://:wrong@127.0.0.1:{port}\", password: \"{PASSWORD}\"")).await;
 }
 
-/// Starts a gateway that Redis does not let in: log and readiness say so, and clients are told.
+/// Starts a gateway that Redis does not authenticate. Asserts that the log and the readiness report say so, and that
+/// clients get status 5.
 async fn is_not_let_in(redis: &Redis, password: &str, because: &str) {
     let gateway = Gateway::start(on_redis(&format!("addr: \"127.0.0.1:{}\"{password}", redis.port))).await;
     let line = gateway.logged("bus not connected").await;
@@ -106,10 +107,10 @@ async fn without_the_password_of_redis_the_log_says_that_authentication_is_missi
 }
 
 #[tokio::test]
-async fn a_redis_that_lets_nobody_in_is_connected_in_neither_direction() {
+async fn a_redis_that_requires_a_password_is_connected_in_neither_direction() {
     let redis = Redis::start_with_password(PASSWORD).await;
     let gateway = Gateway::start(on_redis(&format!("addr: \"127.0.0.1:{}\"", redis.port))).await;
-    // By the time a request is refused, the publishing side has tried as well.
+    // Once a request is refused, the publishing connection has been tried as well.
     let mut client = gateway.client().await;
     assert_eq!(client.request(CHAT, &chat_request("mmo", 7, "hi")).await.status, 5);
     gateway.logged("publish refused").await;
@@ -136,15 +137,15 @@ async fn the_embedded_bus_carries_the_whole_loop_with_a_backend_that_is_a_plugin
     let (mut sender, mut beside, mut receiver) =
         (gateway.client().await, gateway.client().await, gateway.client().await);
     let base = |user_id| Some(MessageBase { game_id: "mmo".to_owned(), user_id, timestamp: 5 });
-    // By user: each binds itself, and hears of it.
+    // Each user binds its session and receives the response.
     for (client, user, seq) in [(&mut sender, 1, 1), (&mut receiver, 2, 1), (&mut beside, 1, 1)] {
         client.send(CHAT, &ChatRequest { base: base(user), ..Default::default() }.encode_to_vec()).await;
         let answer = response_to(client, seq).await;
         assert_eq!((answer.base, answer.success, answer.target_user_id), (base(user), true, user));
     }
-    // The third request was user 1's as well, who is here twice.
+    // The third request was user 1's as well, and user 1 has two sessions.
     assert_eq!(response_to(&mut sender, 2).await.target_user_id, 1);
-    // By session: the sender alone hears the answer, the receiver the message.
+    // A response to a session goes to the sender alone. The receiver gets the message.
     let meta = Some(MessageMeta { session_id: sender.welcome.session_id.clone(), ..Default::default() });
     let content = "hello".to_owned();
     let request = ChatRequest { base: base(1), receiver_id: 2, content, r#type: 1, meta, ..Default::default() };

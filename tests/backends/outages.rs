@@ -1,4 +1,4 @@
-//! Redis goes away and comes back: killed, frozen, or not there yet.
+//! Tests of outages of Redis: Redis is killed, is frozen, or starts after the gateway.
 
 use super::{BROADCAST, CHAT, REQUESTS, assert_pushed, broadcast, stage};
 use chat_proto::chat::ChatRequest;
@@ -11,10 +11,10 @@ use tokio::time::{self, Instant};
 const CONNECTED: &str = "gateway_bus_connected";
 const UNAVAILABLE: &str = "gateway_routing_errors_total{reason=\"unavailable\"}";
 
-/// What `GRACE` is in host/src/bus/redis.rs: an outage that is shorter loses nothing.
+/// The value of `GRACE` in host/src/bus/redis.rs. A shorter outage loses nothing.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What the client is told where nobody knows whether Redis took the message.
+/// A part of the text of the refusal if it is unknown whether Redis accepted the message.
 const PERHAPS: &str = "may or may not";
 
 fn request(number: usize) -> Vec<u8> {
@@ -26,16 +26,18 @@ fn number(request: &[u8]) -> usize {
     request.content.parse().expect("the number of the request")
 }
 
-/// A client of the user, whose request to be bound Redis has taken: nothing of it is under way any more.
+/// Returns a client with a session that is bound to the user. Redis has accepted the request that bound the session, so
+/// no message is in flight any more.
 async fn bound(redis: &Redis, gateway: &Gateway, user_id: i32) -> Client {
-    // So that it is not refused for want of a backend.
+    // With this subscriber, the request is not refused for lack of a backend.
     let _backend = redis.subscribe(REQUESTS).await;
     let client = gateway.client_of(user_id).await;
     gateway.metric_is("gateway_bus_published_total", 1.0).await;
     client
 }
 
-/// Starts Redis again and hears what is published from the first message on: the gateways are held until then.
+/// Starts Redis again and returns a subscription to the requests. The gateways are stopped until the subscription is
+/// confirmed, so the subscription receives every request.
 async fn back(redis: &mut Redis, gateways: &[&Gateway]) -> Subscription {
     for gateway in gateways {
         gateway.signal("STOP").await;
@@ -48,7 +50,7 @@ async fn back(redis: &mut Redis, gateways: &[&Gateway]) -> Subscription {
     heard
 }
 
-/// Shows that both directions work.
+/// Asserts that messages pass in both directions.
 async fn carries_both_ways(redis: &Redis, client: &mut Client, deliveries: u32) {
     let mut heard = redis.subscribe(REQUESTS).await;
     client.send(CHAT, &request(0)).await;
@@ -59,7 +61,7 @@ async fn carries_both_ways(redis: &Redis, client: &mut Client, deliveries: u32) 
 }
 
 #[tokio::test]
-async fn while_redis_is_away_sessions_stay_and_readiness_says_why() {
+async fn while_redis_is_unreachable_sessions_stay_and_readiness_says_why() {
     let (mut redis, gateway) = stage().await;
     let (mut client, mut idle) = (bound(&redis, &gateway, 7).await, gateway.client().await);
     carries_both_ways(&redis, &mut client, 1).await;
@@ -95,7 +97,7 @@ async fn requests_of_a_short_outage_are_published_after_it_in_order() {
     gateway.metric_is(CONNECTED, 0.0).await;
     for number in 0..100 {
         client.send(CHAT, &request(number)).await;
-        // They wait: none has been answered with status 5.
+        // The requests wait: none has been answered with status 5.
         client.assert_alive().await;
     }
     let mut heard = back(&mut redis, &[&gateway]).await;
@@ -109,9 +111,9 @@ async fn requests_of_a_short_outage_are_published_after_it_in_order() {
 }
 
 #[tokio::test]
-async fn an_outage_that_ends_a_second_before_the_grace_does_refuses_nothing() {
+async fn an_outage_that_is_a_second_shorter_than_the_grace_period_refuses_nothing() {
     let mut redis = Redis::start().await;
-    // Several, since each tries again at times of its own.
+    // There are several gateways, since each reconnects at different times.
     let mut gateways = Vec::new();
     for _ in 0..4 {
         gateways.push(super::connected(Setup::redis(&redis)).await);
@@ -126,7 +128,7 @@ async fn an_outage_that_ends_a_second_before_the_grace_does_refuses_nothing() {
         gateway.metric_is(CONNECTED, 0.0).await;
         client.send(CHAT, &chat_request("mmo", *user, "wait")).await;
     }
-    // The length of the outage is what this is about.
+    // This test is about the length of the outage.
     time::sleep_until(end).await;
     let mut heard = back(&mut redis, &gateways.iter().collect::<Vec<_>>()).await;
     let mut users = BTreeSet::new();
@@ -152,7 +154,7 @@ async fn requests_of_a_long_outage_get_status_5_and_the_client_lives() {
         assert_eq!((refused.seq, refused.route, refused.flags, refused.status), (seq, CHAT, 1, 5), "{refused:?}");
         assert!(refused.text().contains("bus"), "{refused:?}");
     }
-    // From now on nothing waits any more, and what is not the bus's is served.
+    // From now on requests do not wait any more, and packets that need no bus are served.
     for number in 3..=100 {
         let refused = client.request(CHAT, &request(number)).await;
         assert_eq!(refused.status, 5, "{refused:?}");
@@ -168,7 +170,7 @@ async fn requests_of_a_long_outage_get_status_5_and_the_client_lives() {
 
 #[tokio::test]
 async fn each_of_many_requests_of_a_long_outage_is_answered_or_counted_as_dropped() {
-    const BURST: usize = 3000; // Nearly three times what a send queue holds.
+    const BURST: usize = 3000; // Nearly three times the capacity of a send queue.
     let (mut redis, gateway) = stage().await;
     let mut client = bound(&redis, &gateway, 7).await;
     redis.kill().await;
@@ -214,13 +216,13 @@ async fn requests_to_a_redis_that_is_frozen_for_a_moment_are_all_published_once_
         }
     }
     client.send(CHAT, &request(1000)).await;
-    assert_eq!(heard.next().await, request(1000), "nothing was doubled");
+    assert_eq!(heard.next().await, request(1000), "no request was published twice");
     client.assert_alive().await;
     gateway.metric_is("gateway_bus_published_total", 1001.0).await;
 }
 
 #[tokio::test]
-async fn requests_to_a_redis_that_is_frozen_for_long_are_published_or_refused_and_none_is_lost_or_doubled() {
+async fn requests_to_a_redis_that_is_frozen_for_long_are_published_or_refused_and_none_is_lost_or_duplicated() {
     const BURST: usize = 500;
     let (redis, gateway) = stage().await;
     let mut heard = redis.subscribe(REQUESTS).await;
@@ -230,12 +232,12 @@ async fn requests_to_a_redis_that_is_frozen_for_long_are_published_or_refused_an
     for number in 0..BURST {
         seqs.push(client.send(CHAT, &request(number)).await);
     }
-    // Once the first of them is refused, the connection has been given up.
+    // Once the first request is refused, the gateway has given up the connection.
     let mut refused = vec![client.receive().await];
     gateway.metric_is(CONNECTED, 0.0).await;
     redis.signal("CONT").await;
     gateway.metric_is(CONNECTED, 1.0).await;
-    // What waited goes first.
+    // The gateway publishes the queued requests before this one.
     client.send(CHAT, &request(BURST)).await;
     let mut published = Vec::new();
     while published.last() != Some(&BURST) {
@@ -248,18 +250,18 @@ async fn requests_to_a_redis_that_is_frozen_for_long_are_published_or_refused_an
     refused.pop();
 
     let once: BTreeSet<_> = published.iter().copied().collect();
-    assert_eq!(once.len(), published.len(), "doubled: {published:?}");
+    assert_eq!(once.len(), published.len(), "published twice: {published:?}");
     for reply in &refused {
         assert_eq!((reply.route, reply.flags, reply.status), (CHAT, 1, 5), "{reply:?}");
         let number = seqs.iter().position(|seq| *seq == reply.seq).expect("it answers a request");
-        assert!(reply.text().contains(PERHAPS) || !once.contains(&number), "published all the same: {reply:?}");
+        assert!(reply.text().contains(PERHAPS) || !once.contains(&number), "refused, but published: {reply:?}");
     }
     let answered: BTreeSet<_> = refused.iter().map(|reply| reply.seq).collect();
     assert_eq!(answered.len(), refused.len(), "answered twice: {refused:?}");
     for (number, seq) in seqs.iter().enumerate() {
         assert!(once.contains(&number) || answered.contains(seq), "request {number} is lost");
     }
-    // What is not refused keeps its order.
+    // The requests that are not refused keep their order.
     let taken: Vec<_> = published.into_iter().filter(|n| seqs.get(*n).is_none_or(|s| !answered.contains(s))).collect();
     assert!(taken.is_sorted(), "{taken:?}");
     assert_eq!(gateway.metric(UNAVAILABLE).await, refused.len() as f64);

@@ -1,4 +1,5 @@
-//! A Redis that hangs, that breaks off again and again, that refuses, or that brings what is too large: how soon that is seen, and what it costs.
+//! Tests of a faulty Redis: it hangs, closes connections again and again, refuses commands, or sends too large
+//! messages. The tests check how soon the gateway notices, and what each fault costs.
 
 use super::{BROADCAST, CHAT, REQUESTS, assert_pushed, broadcast, connected, stage};
 use gateway_tests::{Gateway, Redis, Setup, chat_request, eventually};
@@ -15,10 +16,10 @@ use tokio::{
     time::Instant,
 };
 
-/// The default of `redis.timeout_ms`, and as much again and a half for a machine that is busy.
+/// The default of `redis.timeout_ms`, and 2.5 s more for a busy machine.
 const SOON: Duration = Duration::from_millis(2000 + 2500);
 
-/// A gateway on the server at this port.
+/// Returns the setup of a gateway with the server at this port as its Redis.
 fn on(port: u16) -> Setup {
     Setup { yaml: format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{port}\" }}"), ..Setup::default() }
 }
@@ -30,7 +31,8 @@ async fn requests_to_a_redis_that_hangs_are_answered_within_the_timeout() {
     let mut client = gateway.client().await;
     redis.signal("STOP").await;
     for round in 0..3 {
-        // The first is under way when the connection is given up, and the others are refused while there is none.
+        // The first request is in flight when the connection is given up. The others are refused because there is no
+        // connection.
         let began = Instant::now();
         let reply = client.request(CHAT, &chat_request("mmo", 7, "hi")).await;
         assert_eq!(reply.status, 5, "{reply:?}");
@@ -40,7 +42,7 @@ async fn requests_to_a_redis_that_hangs_are_answered_within_the_timeout() {
     gateway.metric_is("gateway_bus_connected", 1.0).await;
 }
 
-/// Readiness turns red soon after Redis hangs, and names the timeout.
+/// Asserts that readiness turns to 503 soon after Redis hangs, and that the report names the timeout.
 async fn is_red(setup: impl FnOnce(&Redis) -> Setup, because: &str) {
     let redis = Redis::start().await;
     let gateway = connected(setup(&redis)).await;
@@ -59,12 +61,12 @@ async fn is_red(setup: impl FnOnce(&Redis) -> Setup, because: &str) {
 }
 
 #[tokio::test]
-async fn readiness_is_red_within_the_timeout_when_redis_hangs() {
+async fn readyz_is_503_within_the_timeout_when_redis_hangs() {
     is_red(Setup::redis, "it does not answer within 2s (`redis.timeout_ms`)").await;
 }
 
 #[tokio::test]
-async fn the_timeout_is_configured() {
+async fn the_timeout_is_configurable() {
     let setup = |redis: &Redis| {
         let yaml = format!("redis: {{ addr: \"127.0.0.1:{}\", timeout_ms: 700 }}", redis.port);
         Setup { yaml, ..Setup::default() }
@@ -72,7 +74,7 @@ async fn the_timeout_is_configured() {
     is_red(setup, "it does not answer within 700ms (`redis.timeout_ms`)").await;
 }
 
-/// A server that lets every connection in, and breaks off when it is asked for more than a greeting.
+/// Runs a server that accepts every connection, and closes it at the first command after the greeting.
 async fn breaks_off(listener: TcpListener, connections: Arc<AtomicUsize>) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
@@ -91,7 +93,7 @@ async fn greet(mut stream: TcpStream) -> std::io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_redis_that_breaks_off_at_once_is_asked_with_growing_pauses() {
+async fn a_redis_that_closes_connections_at_once_is_tried_with_growing_pauses() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (port, connections) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
     tokio::spawn(breaks_off(listener, Arc::clone(&connections)));
@@ -99,13 +101,13 @@ async fn a_redis_that_breaks_off_at_once_is_asked_with_growing_pauses() {
     let gateway = Gateway::start(on(port)).await;
     let count = || connections.load(Ordering::Relaxed);
     eventually("it tries again and again", || async { (count() >= 20).then_some(()) }).await;
-    // Two directions with pauses of at least 50, 100, 200 and then 250 ms: ten connections of one take 2 s.
+    // Both connections pause for at least 50, 100, 200 and then 250 ms: ten attempts of one connection take 2 s.
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(1), "{} connections in {took:?}", count());
     let lines = gateway.log_lines();
     let warnings = lines.iter().filter(|line| line.to_string().contains("bus not connected")).count();
     let most = 2 * (began.elapsed().as_secs() as usize + 2);
-    assert!((1..=most).contains(&warnings), "{warnings} warnings, and {most} are the most: {lines:#?}");
+    assert!((1..=most).contains(&warnings), "{warnings} warnings, at most {most} are allowed: {lines:#?}");
 }
 
 #[tokio::test]
@@ -127,10 +129,10 @@ async fn a_subscriber_that_is_not_allowed_to_subscribe_tries_with_pauses_and_few
     let lines = gateway.log_lines();
     let warnings = lines.iter().filter(|line| line.to_string().contains("bus not connected")).count();
     let most = began.elapsed().as_secs() as usize + 2;
-    assert!((1..=most).contains(&warnings), "{warnings} warnings, and {most} are the most: {lines:#?}");
+    assert!((1..=most).contains(&warnings), "{warnings} warnings, at most {most} are allowed: {lines:#?}");
     let (status, report) = gateway.get("/readyz").await;
     assert!(status == 503 && report.contains("it refused SUBSCRIBE: NOPERM"), "{status} {report}");
-    // What cannot be answered is not published, and its sender is told.
+    // The gateway cannot receive answers. Therefore it refuses requests instead of publishing them.
     let mut client = gateway.client().await;
     assert_eq!(client.request(CHAT, &chat_request("mmo", 7, "hi")).await.text(), "the bus is away");
     assert_eq!(gateway.metric("gateway_bus_published_total").await, 0.0);

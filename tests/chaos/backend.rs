@@ -1,4 +1,5 @@
-//! The backend: it hears each request, answers it to its session, and sends numbered messages to the users besides.
+//! The backend of a run. It receives the requests, responds to each request's session, and also sends numbered messages
+//! to the users.
 
 use crate::{
     journal::{Journal, Kind},
@@ -14,11 +15,11 @@ use tokio::{
     time::{self, MissedTickBehavior},
 };
 
-/// The time between two broadcasts; the users take turns.
+/// The time between two broadcasts. The users take turns.
 const PERIOD: Duration = Duration::from_millis(25);
 /// How long the backend waits before it connects again.
 const RECONNECT: Duration = Duration::from_millis(20);
-/// Messages that may wait to be published: more than a run can bring while Redis is paused.
+/// The capacity of the queue of messages to publish. A run cannot fill the queue even while Redis is paused.
 const QUEUE: usize = 1 << 16;
 
 type Outgoing = (Id, Vec<u8>);
@@ -35,7 +36,7 @@ pub(crate) async fn serve(redis: u16, users: Vec<i32>, journal: Journal, mut pha
     let _ = phase.wait_for(|phase| *phase == Phase::Done).await;
 }
 
-/// Hears requests, over a new subscription whenever one breaks.
+/// Receives requests. If the subscription breaks, it subscribes again.
 async fn hear(client: Client, journal: Journal, outgoing: mpsc::Sender<Outgoing>) {
     loop {
         if let Ok(mut subscriber) = client.get_async_pubsub().await
@@ -57,7 +58,7 @@ async fn answer(request: &[u8], journal: &Journal, outgoing: &mpsc::Sender<Outgo
     let _ = outgoing.send((id, response(id, &session_id))).await;
 }
 
-/// Sends messages to the users by turns.
+/// Sends broadcasts to the users in turn.
 async fn tell(users: Vec<i32>, journal: Journal, phase: watch::Receiver<Phase>, outgoing: mpsc::Sender<Outgoing>) {
     let mut ticks = time::interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -70,8 +71,8 @@ async fn tell(users: Vec<i32>, journal: Journal, phase: watch::Receiver<Phase>, 
     }
 }
 
-/// Publishes one message after the other and notes how many subscribers Redis counts. A message that Redis does not confirm is not sent
-/// again.
+/// Publishes the messages one after the other, and records how many subscribers Redis counts. If Redis does not confirm
+/// a message, the message is not sent again.
 async fn publish(client: Client, mut queue: mpsc::Receiver<Outgoing>, journal: Journal) {
     let mut connection = None;
     while let Some((id, body)) = queue.recv().await {
@@ -83,7 +84,7 @@ async fn publish(client: Client, mut queue: mpsc::Receiver<Outgoing>, journal: J
     }
 }
 
-/// Answers with the connection if it can still be used.
+/// Publishes one message. Returns the connection if it can still be used.
 async fn publish_one(
     mut connection: MultiplexedConnection,
     id: Id,
@@ -96,7 +97,7 @@ async fn publish_one(
 }
 
 async fn connect(client: &Client) -> MultiplexedConnection {
-    // As patient as a backend is that waits for a paused Redis.
+    // A backend would be about this patient with a paused Redis.
     let config = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(3)));
     loop {
         if let Ok(connection) = client.get_multiplexed_async_connection_with_config(&config).await {

@@ -1,4 +1,4 @@
-//! The gateway's own counters, looked at all the time, so that the ledger knows when each of them moved.
+//! The gateway's own counters, scraped all the time, so that the ledger knows when each counter was incremented.
 
 use crate::journal::{At, Journal, Sample};
 use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
@@ -8,18 +8,18 @@ use tokio::{
     time,
 };
 
-/// The time between two looks.
+/// The time between two scrapes.
 const PERIOD: Duration = Duration::from_millis(200);
-/// How long a look may take. With no descriptor left, the gateway cannot be asked.
+/// How long a scrape may take. While the gateway has no descriptor left, it cannot be scraped.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The counters that account for messages.
 const WANTED: [&str; 3] =
     ["gateway_messages_dropped_total{", "gateway_deliveries_total{", "gateway_plugin_calls_total{plugin=\"chat\""];
-/// A gauge that does: it is noted as moved while it is not 0.
+/// A gauge that accounts for messages as well. The gauge is recorded as incremented while it is not 0.
 const GAUGE: &str = "gateway_plugin_quarantined{plugin=\"chat\"}";
 
-/// Follows the counters of a gateway that has just started, until it is dropped.
+/// Follows the counters of a gateway that has just started, until the future is dropped.
 pub(crate) async fn follow(admin: SocketAddr, journal: Journal) {
     let mut last = (At::ZERO, BTreeMap::new());
     loop {

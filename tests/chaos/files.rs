@@ -1,4 +1,5 @@
-//! What happens to the plugins directory and to gateway.yaml: new versions under load, hostile plugins, and files that are no plugins.
+//! The changes of the plugins directory and of gateway.yaml in a run: new versions under load, hostile plugins, and
+//! files that are not plugins.
 
 use crate::{messages::GAME, strangers::pester};
 use bytes::Bytes;
@@ -8,15 +9,17 @@ use serde_json::json;
 use std::{fs, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
 use tokio::time;
 
-/// The route of `tests/guests/hostile`, and the game whose requests it hears.
+/// The route of `tests/guests/hostile`.
 const ROUTE: u8 = 0x66;
+/// The game for whose requests the plugin of `tests/guests/hostile` is subscribed.
 const HOSTILE_GAME: &str = "hostile";
 /// The route of `tests/guests/endless.wat`.
 const ENDLESS_ROUTE: u8 = 0x67;
 /// How long clients keep a hostile plugin busy.
 const BUSY: Duration = Duration::from_millis(500);
 
-/// What the hostile plugin does with a packet, and with a message unless that is said, and the settings that let it.
+/// The ways in which the hostile plugin misbehaves in `on_packet`, each with the generous limits under which it goes
+/// far. The plugin misbehaves in the same way in `on_message`, unless the entry names another way.
 const WAYS: [(&str, &str); 30] = [
     ("loop", ""),
     ("slow", ""),
@@ -50,7 +53,7 @@ const WAYS: [(&str, &str); 30] = [
     ("publish-once, on_message: publish-twice-where-it-was-heard", ""),
 ];
 
-/// What it does in `configure`.
+/// The ways in which the hostile plugin misbehaves in `configure`.
 const CONFIGURE: [&str; 10] = [
     "loop",
     "panic",
@@ -64,10 +67,10 @@ const CONFIGURE: [&str; 10] = [
     "refuse-at-length",
 ];
 
-/// What the guest that is written by hand takes without end.
+/// The resources that the hand-written guest `endless` consumes without end.
 const ENDLESS: [&str; 3] = ["handles", "tables", "recurse"];
 
-/// Files that are no plugins.
+/// Files that are not plugins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bad {
     Garbage,
@@ -75,24 +78,24 @@ pub(crate) enum Bad {
     Empty,
     TrapsInDescribe,
     LoopsInDescribe,
-    /// A link that leads nowhere.
+    /// A symbolic link to a path that does not exist.
     Dangling,
     /// A directory that is named like a plugin.
     Directory,
-    /// A pipe that nobody writes to.
+    /// A named pipe without a writer.
     Pipe,
-    /// A link to a file whose read never ends.
+    /// A symbolic link to `/proc/kmsg`. A read of this file never ends.
     KernelLog,
-    /// A thousand component types, each in the one before: who parses it by recursion runs out of stack.
+    /// A thousand component types, each nested in the one before. A recursive parser would overflow its stack.
     NestedTypes,
-    /// Each component has two instances of the one before: a thousand million in all.
+    /// Thirty components, each with two instances of the one before: 2^30 instances in all.
     Instances,
 }
 
-/// What gateway.yaml is replaced by.
+/// The replacements of gateway.yaml.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Yaml {
-    /// Another list of games.
+    /// A valid file with one more game.
     Good,
     Garbage,
     UnknownKey,
@@ -100,40 +103,41 @@ pub(crate) enum Yaml {
     Missing,
     /// 3 MB of games.
     Huge,
-    /// Lists of lists of lists by reference, a billion elements in all.
+    /// Nested lists by YAML references (a billion laughs): a billion elements in all.
     Laughs,
 }
 
-/// One of the things that happen.
+/// One change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// Chat gets its next version, or the one before it.
+    /// The file of chat is replaced by its next version, or by the shipped one.
     SwapChat {
         next: bool,
     },
-    /// System gets a file that differs in bytes alone.
+    /// The file of system is replaced by one that differs in a meaningless byte only.
     SwapSystem {
         mark: u8,
     },
-    /// Chat is written in place, in two halves.
+    /// The file of chat is written in place, in two halves with a pause between them.
     SlowlyWritten {
         pause: Duration,
     },
-    /// A plugin is taken away for a while.
+    /// The file of a plugin is renamed for a while.
     Removed {
         plugin: &'static str,
         away: Duration,
     },
-    /// The plugins directory has another name for a while.
+    /// The plugins directory is renamed for a while.
     Renamed {
         away: Duration,
     },
-    /// The hostile plugin misbehaves in its calls; `generous`: under limits that let it go far.
+    /// The hostile plugin misbehaves in `on_packet` and `on_message`. If `generous` is true, it has the generous limits
+    /// of [`WAYS`].
     Hostile {
         way: usize,
         generous: bool,
     },
-    /// It misbehaves while it is loaded.
+    /// The hostile plugin misbehaves in `configure`, while it is loaded.
     HostileConfigure {
         way: usize,
     },
@@ -141,12 +145,12 @@ pub(crate) enum Change {
         way: usize,
     },
     BadFile(Bad),
-    /// A file beside the plugins is written all the time.
+    /// A file next to the plugins is written all the time.
     BusyNeighbour,
     Yaml(Yaml),
 }
 
-/// One of each kind, and some of the ways to be hostile.
+/// Draws the changes of one deck: most kinds once, some kinds several times, and a choice of the hostile ways.
 pub(crate) fn drawn(rng: &mut Rng) -> Vec<Change> {
     let mut away = || Duration::from_millis(rng.u64(300..2000));
     let mut changes = vec![
@@ -182,25 +186,25 @@ pub(crate) fn drawn(rng: &mut Rng) -> Vec<Change> {
     changes
 }
 
-/// Every way of the guests to be hostile, under the limits that are set by default. An operator who lets a call take a second
-/// lets it keep a thread that serves players for as long, until the plugin is known to be slow.
+/// Returns all hostile guests, under the default limits. Under the generous limits, a call could occupy a thread that
+/// serves players for a second, until the plugin is known to be slow.
 pub(crate) fn hostile_guests() -> impl Iterator<Item = Change> {
     let calls = (0..WAYS.len()).map(|way| Change::Hostile { way, generous: false });
     let configure = (0..CONFIGURE.len()).map(|way| Change::HostileConfigure { way });
     calls.chain(configure).chain((0..ENDLESS.len()).map(|way| Change::Endless { way }))
 }
 
-/// What the gateway of a run is started with. `settings` are more of `plugins.settings`.
+/// Returns the setup of the gateway in a run. `settings` are further entries of `plugins.settings`.
 pub(crate) fn setup(redis: u16, settings: &str) -> Setup {
     let yaml = format!(
         "games: [{{ id: {GAME} }}, {{ id: {HOSTILE_GAME} }}]\nredis: {{ addr: \"127.0.0.1:{redis}\" }}\n\
          plugins: {{ directory: plugins, settings: {{ {settings} }} }}"
     );
-    // Few enough descriptors that strangers can use them up.
+    // The limit is so low that hostile clients can use up the descriptors.
     Setup { yaml, open_files: Some(400), ..Setup::default() }
 }
 
-/// Lets it happen. `redis` is the port in gateway.yaml.
+/// Makes the change. `redis` is the port in gateway.yaml.
 pub(crate) async fn happen(change: Change, gateway: &Gateway, redis: u16) {
     match change {
         Change::SwapChat { next: true } => put(&gateway.plugin("chat"), &chat_next()),
@@ -244,7 +248,7 @@ pub(crate) async fn happen(change: Change, gateway: &Gateway, redis: u16) {
     }
 }
 
-/// Puts everything right again.
+/// Restores the plugins directory and gateway.yaml.
 pub(crate) fn mend(gateway: &Gateway, redis: u16) {
     for entry in fs::read_dir(gateway.plugins()).unwrap() {
         remove(&entry.unwrap().path());
@@ -307,10 +311,10 @@ fn yaml_file(gateway: &Gateway, redis: u16, yaml: Yaml) {
     }
 }
 
-/// A component type within a component type, and so on.
+/// Returns a component type that is nested in another one, and so on, to this depth.
 fn nested_types(depth: usize) -> Vec<u8> {
     let mut section = vec![1];
-    // A component type of one declaration, which is a type.
+    // Each level is a component type of one declaration, which is the next type.
     section.extend([0x41, 1, 1].repeat(depth));
     section.extend([0x41, 0]);
     // The section's id, and its length as LEB128 of two bytes.
@@ -327,7 +331,7 @@ fn instances(depth: usize) -> Vec<u8> {
     component(&format!("{text} (instance (instantiate $c{depth})))"))
 }
 
-/// A billion laughs.
+/// Returns a YAML file with a billion laughs.
 fn laughs() -> String {
     let mut text = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for (name, before) in ('b'..='i').zip('a'..) {
@@ -340,13 +344,13 @@ fn shipped(plugin: &str) -> Vec<u8> {
     fs::read(dist(plugin)).unwrap()
 }
 
-/// The component with a custom section behind it, which means nothing.
+/// Appends a custom section to the component, which has no effect.
 fn marked(mut component: Vec<u8>, mark: u8) -> Vec<u8> {
     component.extend([0, 3, 1, b'm', mark]);
     component
 }
 
 fn remove(path: &Path) {
-    // Whatever is there, and if anything is.
+    // The path may be missing, a file, or a directory.
     let _ = if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
 }

@@ -1,4 +1,5 @@
-//! What was seen of each message, session and connection to Redis. Facts only; the ledger judges them.
+//! The record of what was observed of each message, session and connection to Redis. It holds facts only; the ledger
+//! judges them.
 
 use crate::messages::Id;
 use std::{
@@ -7,43 +8,43 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A time, counted from the start of the run.
+/// A point in time, measured from the start of the run.
 pub(crate) type At = Duration;
 
-/// What a message is.
+/// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
-    /// A packet on the system route, which comes back.
+    /// A packet on the system route, which the gateway echoes.
     Heartbeat,
-    /// A chat request, which the backend hears.
+    /// A chat request, which the backend receives.
     Request,
-    /// The backend's answer to the session of a request.
+    /// The backend's response to the session of a request.
     Response,
     /// The backend's message to a user.
     Broadcast,
 }
 
-/// All that was seen of a message.
+/// The observations of one message.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
     pub(crate) kind: Kind,
-    /// When its sender sent it.
+    /// When the message was sent.
     pub(crate) sent: At,
-    /// The session that sent it or that it is for. A broadcast has none.
+    /// The session that sent the message or that the message is for. A broadcast has none.
     pub(crate) session: Option<usize>,
-    /// The user of that session, or the one that a broadcast is for.
+    /// The user of that session, or the user that a broadcast is for.
     pub(crate) user: i32,
-    /// The status and the text of a reply that refuses it.
+    /// The status and the text of the reply that refuses the message.
     pub(crate) refused: Option<(u16, String)>,
-    /// Where it arrived: a session, or [`BACKEND`].
+    /// Where the message arrived: at a session, or at the [`BACKEND`].
     pub(crate) arrivals: Vec<usize>,
-    /// When Redis answered its PUBLISH, and for how many subscribers.
+    /// When Redis answered the PUBLISH, and for how many subscribers.
     pub(crate) published: Option<(At, i64)>,
-    /// How Redis handed it to the gateway.
+    /// How Redis wrote the message to the gateway.
     pub(crate) pushed: Option<Push>,
     /// The request that a response answers.
     pub(crate) answers: Option<Id>,
-    /// Of a request: the gateway could hear the response when it published it.
+    /// For a request: whether the gateway could receive the response when it published the request.
     pub(crate) awaited: bool,
 }
 
@@ -54,18 +55,18 @@ impl Message {
     }
 }
 
-/// The place of arrival of a request.
+/// The place of arrival of a request, in [`Message::arrivals`].
 pub(crate) const BACKEND: usize = usize::MAX;
 
 /// A message that Redis wrote to a connection of the gateway.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Push {
     pub(crate) at: At,
-    /// Its place among all pushes.
+    /// The position among all pushes of the run.
     pub(crate) order: u64,
-    /// The connection.
+    /// The index of the connection in [`Book::links`].
     pub(crate) link: usize,
-    /// Whether the gateway's end was still open.
+    /// Whether the gateway's end of the connection was still open.
     pub(crate) taken: bool,
 }
 
@@ -73,24 +74,25 @@ pub(crate) struct Push {
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(crate) user: i32,
-    /// Since when it is known to belong to its user.
+    /// When it became known that the session belongs to its user.
     pub(crate) bound: Option<At>,
     pub(crate) ended: Option<(At, End)>,
-    /// The last delivery number, and how many before it never came.
+    /// The last delivery number that arrived.
     pub(crate) last_number: u32,
+    /// How many delivery numbers before the last one never arrived.
     pub(crate) missing_numbers: usize,
 }
 
 /// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The plan had its connection reset.
+    /// The plan reset the connection.
     Reset,
-    /// The plan had the player close it, and the gateway answered with its close frame.
+    /// The plan had the player close the session, and the gateway answered with its close frame.
     Closed,
     /// The gateway sent a close frame with this code and reason.
     Announced(u16, String),
-    /// Nobody said why.
+    /// The connection ended without a close frame, with this error.
     Unannounced(String),
 }
 
@@ -98,23 +100,24 @@ pub(crate) enum End {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Link {
     pub(crate) opened: At,
-    /// Whether the gateway was subscribed on it to what backends send.
+    /// Whether the gateway ever subscribed to the broadcast topic on this connection.
     pub(crate) subscribed: bool,
-    /// When the gateway gave it up, and when Redis had noticed that.
+    /// When the connection ended, if Redis did not end it.
     pub(crate) given_up: Option<At>,
+    /// When Redis had noticed that end.
     pub(crate) noticed: Option<At>,
 }
 
-/// How far the gateway's counters moved between two looks.
+/// The increments of the gateway's counters between two scrapes.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
     pub(crate) from: At,
     pub(crate) to: At,
-    /// The series that moved, as `name{labels}`.
+    /// The series that were incremented, as `name{labels}`, and by how much.
     pub(crate) moved: BTreeMap<String, u64>,
 }
 
-/// All that was seen.
+/// All observations of a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Book {
     pub(crate) messages: BTreeMap<Id, Message>,
@@ -123,28 +126,29 @@ pub(crate) struct Book {
     /// When Redis was killed.
     pub(crate) kills: Vec<At>,
     pub(crate) samples: Vec<Sample>,
-    /// What the plan did, and when that began.
+    /// What the plan did, and when each event began.
     pub(crate) events: Vec<(At, String)>,
-    /// Messages that Redis wrote to the gateway.
+    /// How many counted messages Redis wrote to the gateway.
     pub(crate) pushes: u64,
-    /// The connection on which the gateway is subscribed to what backends send.
+    /// The connection on which the gateway is subscribed to the broadcast topic.
     pub(crate) subscriber: Option<usize>,
-    /// Since when there is none.
+    /// The time since which no connection is subscribed, if none is.
     pub(crate) deaf_since: At,
 }
 
-/// How long after the end of its subscription a gateway may not know of it.
+/// How long a gateway may take to learn that its subscription has ended.
 const NOTICE: Duration = Duration::from_secs(1);
 
 impl Book {
-    /// Whether the gateway can hear what a request that it publishes on this connection is answered with, as far as it can know. A
-    /// connection that was opened when there was no subscription may not be published on before there is one.
+    /// Returns whether the gateway may publish a request on this connection, because the gateway expects that it can
+    /// receive the response. If the connection was opened while there was no subscription, the gateway must wait until
+    /// a subscription is confirmed.
     fn hears(&self, link: usize, now: At) -> bool {
         self.subscriber.is_some() || (self.links[link].opened < self.deaf_since && now < self.deaf_since + NOTICE)
     }
 }
 
-/// The book, shared by all who see something.
+/// The book, shared by all observers.
 #[derive(Clone, Debug)]
 pub(crate) struct Journal {
     began: Instant,
@@ -169,7 +173,7 @@ impl Journal {
         self.book().events.push((now, what.into()));
     }
 
-    /// A message that is about to be sent.
+    /// Records a message that is about to be sent.
     pub(crate) fn send(&self, kind: Kind, session: Option<usize>, user: i32) -> Id {
         let sent = self.now();
         let mut book = self.book();
@@ -178,7 +182,7 @@ impl Journal {
         id
     }
 
-    /// A response to a request that is about to be sent.
+    /// Records a response that is about to be sent to this request.
     pub(crate) fn respond(&self, request: Id) -> Id {
         let (session, user) = {
             let book = self.book();
@@ -190,7 +194,7 @@ impl Journal {
         id
     }
 
-    /// A request passed on its way to Redis.
+    /// Records that the gateway wrote the PUBLISH of a request to Redis.
     pub(crate) fn publishing(&self, id: Id, link: usize) {
         let awaited = self.book().hears(link, self.now());
         self.update(id, |message, _| message.awaited = awaited);
@@ -203,7 +207,7 @@ impl Journal {
         book.links.len() - 1
     }
 
-    /// A connection ended, by the gateway or on its behalf if it was given up.
+    /// Records the end of a connection. `given_up` says that Redis did not end it.
     pub(crate) fn link_ended(&self, link: usize, given_up: bool) {
         if given_up {
             let now = self.now();
@@ -212,13 +216,13 @@ impl Journal {
         self.unsubscribed(link);
     }
 
-    /// Redis closed a connection that the gateway had given up.
+    /// Records that Redis closed its side of a connection that had been given up.
     pub(crate) fn link_noticed(&self, link: usize) {
         let now = self.now();
         self.book().links[link].noticed = Some(now);
     }
 
-    /// Redis confirmed the gateway's subscription.
+    /// Records that Redis confirmed the gateway's subscription.
     pub(crate) fn subscribed(&self, link: usize) {
         let mut book = self.book();
         book.subscriber = Some(link);
@@ -250,19 +254,20 @@ impl Journal {
         self.update(id, |message, at| message.pushed = Some(Push { at, order, link, taken }));
     }
 
-    /// The backend heard a request. Its session belongs to its user from then on.
+    /// Records that the backend received a request. From now on, the request's session is known to belong to its user.
     pub(crate) fn heard(&self, id: Id) {
         self.update(id, |message, _| message.arrivals.push(BACKEND));
         let session = self.book().messages.get(&id).and_then(|message| message.session);
         session.into_iter().for_each(|session| self.bound(session));
     }
 
-    /// A heartbeat came back.
+    /// Records that a heartbeat was echoed.
     pub(crate) fn echoed(&self, id: Id, session: usize) {
         self.update(id, |message, _| message.arrivals.push(session));
     }
 
-    /// A push arrived at a session, under a delivery number. `id` is nothing if it is a stranger's message.
+    /// Records that a push arrived at a session under this delivery number. `id` is `None` if the push is not a counted
+    /// message.
     pub(crate) fn delivered(&self, id: Option<Id>, session: usize, number: u32) {
         {
             let mut book = self.book();

@@ -1,4 +1,5 @@
-//! What became of each message. Every rule asks for evidence about this very message or its session; what has none is unknown.
+//! The ledger: what happened to each message. Every rule needs evidence about the message itself or about its session.
+//! A message without evidence is unknown.
 
 use crate::{
     journal::{At, Book, End, Kind, Message, Push, Session},
@@ -6,27 +7,27 @@ use crate::{
 };
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-/// How long before the end of its session a message may have been sent and still be under way: a publish may wait for a bus that is
-/// away for the grace period, and then for the bus's timeout.
+/// The end of a session excuses the loss of messages that were sent at most this long before the end. A publish may
+/// wait for the grace period of a disconnected bus, and then for the timeout of the bus.
 const UNDER_WAY: Duration = Duration::from_secs(15);
-/// How exact the times of two observers are.
+/// The tolerance when times from two observers are compared.
 const CLOCK: Duration = Duration::from_secs(1);
 
-const GIVEN_UP: &str = "Redis meant it for a connection that had been given up";
+const GIVEN_UP: &str = "Redis wrote it to a connection that had already ended";
 
-/// What became of a message.
+/// What happened to a message.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Account {
     Delivered,
-    /// Its sender got this status and this text.
+    /// The gateway refused the message: its sender received this status and this text.
     Refused(u16, String),
-    /// The gateway lost it and counted that.
+    /// The gateway dropped the message and counted the drop for this reason.
     Dropped(&'static str),
-    /// No gateway ever had it.
+    /// The message was lost outside of the gateway, for this reason.
     NotTaken(&'static str),
-    /// It was under way when its session ended.
+    /// The message was in flight when its session ended, for this reason.
     Ended(String),
-    /// Nothing accounts for it.
+    /// There is no evidence of what happened to the message.
     Unknown(&'static str),
 }
 
@@ -36,17 +37,18 @@ impl fmt::Display for Account {
             Self::Delivered => write!(f, "delivered"),
             Self::Refused(status, text) => write!(f, "refused, {status}: {text}"),
             Self::Dropped(reason) => write!(f, "dropped and counted: {reason}"),
-            Self::NotTaken(why) => write!(f, "never taken by the gateway: {why}"),
-            Self::Ended(how) => write!(f, "under way when its session ended: {how}"),
+            Self::NotTaken(why) => write!(f, "lost outside of the gateway: {why}"),
+            Self::Ended(how) => write!(f, "in flight when its session ended: {how}"),
             Self::Unknown(why) => write!(f, "UNKNOWN: {why}"),
         }
     }
 }
 
-/// A delivery that is not here is counted in this series.
+/// The series that counts deliveries to users who have no session on this gateway.
 const NOT_HERE: &str = "gateway_deliveries_total{outcome=\"not_here\"}";
 
-/// What counts a message of the bus that chat did not decide on: the series, and the name that the ledger gives it.
+/// The counters of bus messages that chat did not handle. Each entry has a series and the name of the reason in the
+/// ledger.
 const COUNTED: [(&str, &str); 7] = [
     ("gateway_messages_dropped_total{reason=\"no_subscriber\"}", "no_subscriber"),
     ("gateway_messages_dropped_total{reason=\"plugin_quarantined\"}", "plugin_quarantined"),
@@ -57,17 +59,18 @@ const COUNTED: [(&str, &str); 7] = [
     ("gateway_plugin_calls_total{plugin=\"chat\",outcome=\"invalid\"}", "an answer of chat that is invalid"),
 ];
 
-/// Other plugins are quarantined as well, so a drop for that reason is evidence only while this is 1.
+/// The gauge that is 1 while chat is quarantined. Other plugins are quarantined as well, so a drop for that reason is
+/// evidence only while this gauge is 1.
 const CHAT_QUARANTINED: &str = "gateway_plugin_quarantined{plugin=\"chat\"}";
 
-/// The accounts of all messages.
+/// The results for all messages.
 pub(crate) struct Ledger {
     pub(crate) accounts: BTreeMap<Id, Account>,
     pub(crate) doubled: Vec<Id>,
 }
 
 impl Ledger {
-    /// Settles a book.
+    /// Draws up the ledger of a book.
     pub(crate) fn of(book: &Book) -> Self {
         let mut evidence = Evidence::of(book);
         let accounts = book.messages.iter().map(|(id, message)| (*id, evidence.settle(message))).collect();
@@ -75,7 +78,7 @@ impl Ledger {
         Self { accounts, doubled }
     }
 
-    /// The messages that nothing accounts for.
+    /// Returns the messages without evidence, each with the rule that failed.
     pub(crate) fn unknown(&self) -> impl Iterator<Item = (Id, &'static str)> {
         self.accounts.iter().filter_map(|(id, account)| match account {
             Account::Unknown(why) => Some((*id, *why)),
@@ -90,15 +93,15 @@ fn is_doubled(message: &Message) -> bool {
     arrivals.windows(2).any(|pair| pair[0] == pair[1])
 }
 
-/// A book, and what of its evidence is not used up. A counter that moved by one accounts for one message.
+/// A book, and the evidence in it that is not used up. A counter that was incremented by one accounts for one message.
 struct Evidence<'a> {
     book: &'a Book,
-    /// By session, the last of its heartbeats that was answered, and the last of its pushes that arrived.
+    /// For each session: when the last answered heartbeat was sent, and the order of the last push that arrived.
     last_answered: Vec<At>,
     last_pushed: Vec<u64>,
-    /// By session, the delivery numbers that never came.
+    /// For each session: how many delivery numbers never arrived.
     gaps: Vec<usize>,
-    /// By sample, how far each series moved.
+    /// For each sample: how far each series was incremented, less the increments that are used up.
     moved: Vec<BTreeMap<String, u64>>,
     not_here: u64,
 }
@@ -133,7 +136,7 @@ impl<'a> Evidence<'a> {
     fn heartbeat(&self, message: &Message) -> Account {
         match (&message.refused, message.arrivals.is_empty()) {
             (None, false) => return Account::Delivered,
-            (Some((0, _)), _) => return Account::Unknown("it was answered with something else"),
+            (Some((0, _)), _) => return Account::Unknown("it was answered with another payload"),
             (Some((status, text)), true) => return Account::Refused(*status, text.clone()),
             (Some(_), false) => return Account::Unknown("it was answered and refused"),
             (None, true) => {}
@@ -152,11 +155,11 @@ impl<'a> Evidence<'a> {
         let arrived = !message.arrivals.is_empty();
         match &message.refused {
             Some((0, _)) => return Account::Unknown("it was answered with a reply that nobody expects"),
-            // Redis may have taken it, as the sender was told.
+            // Redis may have accepted the request, and the sender was told so.
             Some((status, text)) if !arrived || text.contains("may or may not") => {
                 return Account::Refused(*status, text.clone());
             }
-            Some(_) => return Account::Unknown("it was refused, and reached the backend all the same"),
+            Some(_) => return Account::Unknown("it was refused, but it reached the backend"),
             None if arrived => return Account::Delivered,
             None => {}
         }
@@ -166,8 +169,8 @@ impl<'a> Evidence<'a> {
             return Account::NotTaken("Redis counted its subscribers and was killed");
         }
         let why = match message.published {
-            Some((_, 0)) => "nobody heard it, and the sender was not refused",
-            Some(_) => "Redis took it, and the backend never heard it",
+            Some((_, 0)) => "no backend was subscribed, but the sender got no refusal",
+            Some(_) => "Redis accepted it, but the backend never received it",
             None => "neither published nor refused",
         };
         self.under_way(message.session.unwrap(), message.sent).unwrap_or(Account::Unknown(why))
@@ -192,14 +195,15 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// Whether its request, if it has one, was published when the gateway could hear the response.
+    /// Returns whether the gateway could receive the response when it published the request. A message that answers no
+    /// request counts as awaited.
     fn is_awaited(&self, message: &Message) -> bool {
         message.answers.is_none_or(|request| self.book.messages[&request].awaited)
     }
 
-    /// A message that Redis wrote to the gateway, and that did not arrive.
+    /// Decides about a message that Redis wrote to the gateway, and that did not arrive at its session.
     fn pushed(&mut self, message: &Message, push: Push) -> Account {
-        // What was written to a connection just before the gateway gave it up may not have been read any more.
+        // The gateway may not have read a message that was written just before it closed the connection.
         let given_up = self.book.links[push.link].given_up;
         if !push.taken || given_up.is_some_and(|at| at.abs_diff(push.at) < CLOCK / 5) {
             return Account::NotTaken(GIVEN_UP);
@@ -211,17 +215,18 @@ impl<'a> Evidence<'a> {
             return self.was_not_here();
         };
         if self.last_pushed[session] > push.order {
-            // A later one arrived. The delivery numbers show what was dropped from the queue.
+            // A later push arrived. A gap in the delivery numbers shows that a push was dropped from the send queue.
             if self.gaps[session] > 0 {
                 self.gaps[session] -= 1;
                 return Account::Dropped("send_queue_full, a gap in the delivery numbers");
             }
             return Account::Unknown("a later push arrived, and this one did not");
         }
-        self.under_way(session, push.at).unwrap_or(Account::Unknown("its session lives, and it never arrived"))
+        self.under_way(session, push.at).unwrap_or(Account::Unknown("its session is open, but it never arrived"))
     }
 
-    /// The session of a user to which a push at that time had to go: one that was bound by then, or that had ended just before.
+    /// Returns the session that a push to this user at this time had to reach. The session was bound by then, and it
+    /// was still open or had ended shortly before.
     fn session_of(&self, user: i32, at: At) -> Option<usize> {
         let fits = |session: &Session| {
             let ended = session.ended.as_ref().map(|(at, _)| *at);
@@ -240,7 +245,8 @@ impl<'a> Evidence<'a> {
         Account::Dropped("not_here")
     }
 
-    /// The counter that moved just after a message came to the gateway, if one did.
+    /// Finds a counter that was incremented just after this time, uses up one increment, and returns the reason that it
+    /// counts.
     fn counted(&mut self, at: At) -> Option<&'static str> {
         let near = |index: &usize| {
             let sample = &self.book.samples[*index];
@@ -261,15 +267,16 @@ impl<'a> Evidence<'a> {
         None
     }
 
-    /// The end of a session excuses what was under way then, if the plan wanted it or the gateway announced it.
+    /// Excuses the loss of a message that was in flight when its session ended, if the plan ended the session or the
+    /// gateway announced the end.
     fn under_way(&self, session: usize, sent: At) -> Option<Account> {
         let (ended, end) = self.book.sessions[session].ended.as_ref()?;
         if sent + UNDER_WAY < *ended {
             return None;
         }
         match end {
-            End::Reset => Some(Account::Ended("the plan had it reset".to_owned())),
-            End::Closed => Some(Account::Ended("the plan had it closed".to_owned())),
+            End::Reset => Some(Account::Ended("the plan reset the connection".to_owned())),
+            End::Closed => Some(Account::Ended("the player closed it as planned".to_owned())),
             End::Announced(code, reason) => {
                 Some(Account::Ended(format!("the gateway closed it with {code}: {reason}")))
             }
@@ -277,7 +284,8 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// Whether Redis had not noticed by then that the gateway's subscription is gone. What it meant to write there it drops when it does.
+    /// Returns whether Redis, at this time, still counted a subscription on a connection that had already ended. When
+    /// Redis notices the end, it discards the messages for that connection.
     fn counted_a_connection_given_up(&self, at: At) -> bool {
         let gone = self.book.links.iter().filter(|link| link.subscribed);
         let mut times = gone.filter_map(|link| Some((link.given_up?, link.noticed?)));

@@ -1,4 +1,4 @@
-//! The ledger's rules, each with what it excuses and what it does not.
+//! Tests of the ledger's rules: for each rule, what it excuses and what it does not.
 
 use crate::{
     journal::{At, BACKEND, Book, End, Kind, Link, Message, Push, Sample, Session},
@@ -18,7 +18,7 @@ fn pushed(kind: Kind, order: u64) -> Message {
     Message { published: Some((DURING, 1)), pushed: Some(push), ..message(kind) }
 }
 
-/// A book with one session of user 1, one connection to Redis, and these messages.
+/// Returns a book with one session of user 1, one connection to Redis, and these messages.
 fn book(messages: impl IntoIterator<Item = Message>) -> Book {
     let session = Session { user: 1, bound: Some(At::ZERO), ended: None, last_number: 0, missing_numbers: 0 };
     let messages = (1..).zip(messages).collect();
@@ -33,7 +33,7 @@ fn moved(series: &[&str]) -> Sample {
     }
 }
 
-/// The account of the first message.
+/// Returns the account of the first message.
 fn account(book: &Book) -> Account {
     Ledger::of(book).accounts[&1].clone()
 }
@@ -59,7 +59,7 @@ fn ended(mut book: Book, at: At, end: End) -> Book {
 }
 
 #[test]
-fn what_arrived_is_delivered_and_what_was_refused_is_refused() {
+fn messages_that_arrived_are_delivered_and_refused_messages_are_refused() {
     let arrived = |kind, at| Message { arrivals: vec![at], ..message(kind) };
     for (kind, at) in [(Kind::Heartbeat, 0), (Kind::Request, BACKEND), (Kind::Response, 0), (Kind::Broadcast, 0)] {
         assert_eq!(account(&book([arrived(kind, at)])), Account::Delivered);
@@ -81,7 +81,7 @@ fn a_message_without_a_trace_is_unknown_or_was_never_confirmed_to_its_backend() 
 }
 
 #[test]
-fn the_end_of_a_session_excuses_what_was_under_way_if_somebody_announced_it() {
+fn an_announced_end_of_a_session_excuses_messages_in_flight() {
     let late = SENT + Duration::from_secs(60);
     for message in [message(Kind::Heartbeat), message(Kind::Request), pushed(Kind::Response, 1)] {
         is_excused_by_the_end(&ended(book([message.clone()]), DURING, End::Reset));
@@ -94,7 +94,7 @@ fn the_end_of_a_session_excuses_what_was_under_way_if_somebody_announced_it() {
 }
 
 #[test]
-fn what_a_later_message_has_overtaken_is_lost_whatever_came_of_its_session() {
+fn a_message_that_a_later_one_overtook_is_unknown_even_if_its_session_ended() {
     let later = Message { sent: DURING, arrivals: vec![0], ..message(Kind::Heartbeat) };
     is_unknown(&ended(book([message(Kind::Heartbeat), later]), DURING, End::Reset));
     let later = Message { arrivals: vec![0], ..pushed(Kind::Broadcast, 2) };
@@ -102,7 +102,7 @@ fn what_a_later_message_has_overtaken_is_lost_whatever_came_of_its_session() {
 }
 
 #[test]
-fn a_refused_request_may_arrive_only_if_its_sender_heard_that_it_might() {
+fn a_refused_request_may_arrive_only_if_its_sender_was_told_that_it_might() {
     let refused = |text: &str| {
         let refused = Some((5, text.to_owned()));
         book([Message { refused, arrivals: vec![BACKEND], ..message(Kind::Request) }])
@@ -112,7 +112,7 @@ fn a_refused_request_may_arrive_only_if_its_sender_heard_that_it_might() {
 }
 
 #[test]
-fn what_redis_took_is_excused_only_by_its_death() {
+fn messages_that_redis_accepted_are_excused_only_if_redis_was_killed() {
     for kind in [Kind::Request, Kind::Response, Kind::Broadcast] {
         let taken = book([Message { published: Some((DURING, 1)), ..message(kind) }]);
         is_unknown(&taken);
@@ -125,7 +125,7 @@ fn what_redis_took_is_excused_only_by_its_death() {
 }
 
 #[test]
-fn a_response_that_nobody_could_hear_is_the_fault_of_a_gateway_that_asked_too_early() {
+fn a_response_without_subscribers_is_unknown_if_the_gateway_published_the_request_too_early() {
     let response = Message { published: Some((DURING, 0)), answers: Some(2), ..message(Kind::Response) };
     let request = Message { arrivals: vec![BACKEND], ..message(Kind::Request) };
     is_unknown(&book([response.clone(), request.clone()]));
@@ -143,7 +143,7 @@ fn a_gap_in_the_delivery_numbers_accounts_for_one_push() {
 }
 
 #[test]
-fn what_went_to_a_connection_that_had_been_given_up_was_never_taken() {
+fn a_push_to_a_connection_that_had_ended_is_not_taken() {
     let mut lost = pushed(Kind::Response, 1);
     lost.pushed = lost.pushed.map(|push| Push { taken: false, ..push });
     is_not_taken(&book([lost]));
@@ -154,7 +154,7 @@ fn what_went_to_a_connection_that_had_been_given_up_was_never_taken() {
 }
 
 #[test]
-fn a_subscription_that_redis_counts_and_that_was_given_up_excuses_until_redis_notices() {
+fn a_subscription_that_had_ended_excuses_messages_until_redis_notices() {
     let counted = Message { published: Some((DURING, 1)), ..message(Kind::Broadcast) };
     let gone = |subscribed, noticed| {
         let link = Link { subscribed, given_up: Some(SENT), noticed: Some(noticed), ..Link::default() };
@@ -177,7 +177,7 @@ fn a_counter_accounts_for_as_many_messages_as_it_moved() {
 }
 
 #[test]
-fn a_drop_in_quarantine_counts_only_while_it_is_chats() {
+fn a_quarantine_drop_is_evidence_only_while_chat_is_quarantined() {
     let dropped = "gateway_messages_dropped_total{reason=\"plugin_quarantined\"}";
     let with = |series: &[&str]| Book { samples: vec![moved(series)], ..book([pushed(Kind::Response, 1)]) };
     is_unknown(&with(&[dropped]));
@@ -190,7 +190,7 @@ fn a_drop_in_quarantine_counts_only_while_it_is_chats() {
 }
 
 #[test]
-fn what_arrives_twice_at_one_session_is_doubled() {
+fn a_message_that_arrives_twice_at_one_session_is_a_duplicate() {
     let arrived = |arrivals| book([Message { arrivals, ..pushed(Kind::Broadcast, 1) }]);
     assert_eq!(Ledger::of(&arrived(vec![0, 0])).doubled, [1]);
     let mut both = arrived(vec![0, 1]);

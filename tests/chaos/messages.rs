@@ -1,4 +1,4 @@
-//! The messages that are counted: each carries an id of its own, which is found again wherever it passes.
+//! The counted messages. Each message carries a unique id, by which every observer recognizes it.
 
 use chat_proto::{
     chat::{ChatRequest, ChatResponse, MessageBroadcast},
@@ -6,43 +6,44 @@ use chat_proto::{
 };
 use prost::Message;
 
-/// The number of a message, unique in a run.
+/// The id of a message, unique in a run.
 pub(crate) type Id = u64;
 
-/// The game that the counting players play.
+/// The game of the counting players.
 pub(crate) const GAME: &str = "mmo";
-/// The topic of their requests.
+/// The topic of the players' requests.
 pub(crate) const REQUESTS: &str = "game:request:mmo";
-/// The topic that the gateway delivers from.
+/// The topic from which the gateway delivers.
 pub(crate) const BROADCAST: &str = "broadcast";
 
-/// A chat request of the user's session.
+/// Returns a chat request that the user sends on this session.
 pub(crate) fn request(id: Id, user_id: i32, session_id: &str) -> Vec<u8> {
     let base = MessageBase { game_id: GAME.to_owned(), user_id, timestamp: 0 };
     let meta = MessageMeta { session_id: session_id.to_owned(), ..Default::default() };
     ChatRequest { base: Some(base), content: id.to_string(), meta: Some(meta), ..Default::default() }.encode_to_vec()
 }
 
-/// The id and the session of a request; nothing if it is a stranger's.
+/// Returns the id and the session of a request, or `None` if the request is not a counted message.
 pub(crate) fn read_request(body: &[u8]) -> Option<(Id, String)> {
     let request = ChatRequest::decode(body).ok()?;
     Some((request.content.parse().ok()?, request.meta?.session_id))
 }
 
-/// A backend's response to a session.
+/// Returns a backend's response to a session.
 pub(crate) fn response(id: Id, session_id: &str) -> Vec<u8> {
     let message_id = id.try_into().unwrap();
     ChatResponse { success: true, message_id, target_session_id: session_id.to_owned(), ..Default::default() }
         .encode_to_vec()
 }
 
-/// A backend's message to a user.
+/// Returns a backend's message to a user.
 pub(crate) fn broadcast(id: Id, user_id: i32) -> Vec<u8> {
     let message_id = id.try_into().unwrap();
     MessageBroadcast { message_id, target_user_id: user_id, ..Default::default() }.encode_to_vec()
 }
 
-/// The id of a response or a broadcast. A broadcast has its id in field 1, which a response of this run leaves empty.
+/// Returns the id of a response or a broadcast. A broadcast has its id in field 1, which the responses of a run leave
+/// empty.
 pub(crate) fn read_delivery(body: &[u8]) -> Option<Id> {
     let broadcast = MessageBroadcast::decode(body).map(|message| message.message_id).unwrap_or_default();
     let id = if broadcast == 0 { ChatResponse::decode(body).ok()?.message_id } else { broadcast };

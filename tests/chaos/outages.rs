@@ -1,22 +1,22 @@
-//! What happens to Redis.
+//! The outages of Redis in a run.
 
 use crate::{journal::Journal, tap::Tap};
 use gateway_tests::Redis;
 use std::time::Duration;
 use tokio::time;
 
-/// One of the things that happen to it.
+/// One outage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outage {
-    /// It is killed, and started again later.
+    /// Redis is killed, and started again after this time.
     Kill { away: Duration },
-    /// It is stopped (SIGSTOP), and goes on later.
+    /// Redis is stopped (SIGSTOP), and continued after this time.
     Pause { lasts: Duration },
-    /// The gateway's connections to it break.
+    /// The gateway's connections to Redis are cut.
     Cut,
 }
 
-/// Lets it happen, up to the end of the outage.
+/// Causes the outage, and returns when the outage is over.
 pub(crate) async fn happen(outage: Outage, redis: &mut Redis, tap: &Tap, journal: &Journal) {
     match outage {
         Outage::Kill { away } => {

@@ -1,4 +1,5 @@
-//! What happens in a run, and when. Everything is drawn from a seed, so that a seed replays a run.
+//! The plan of a run: which events happen, and when. The plan is drawn from a seed, so the same seed replays the same
+//! run.
 
 use crate::{
     files::{self, Change},
@@ -9,41 +10,42 @@ use crate::{
 use fastrand::Rng;
 use std::{fmt, time::Duration};
 
-/// The counting players.
+/// The number of counting players.
 pub(crate) const PLAYERS: usize = 8;
 
-/// The time between two events.
+/// The time between two events, in milliseconds.
 const GAP_MS: std::ops::RangeInclusive<u64> = 150..=850;
 
-/// A run.
+/// The plan of a run.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) events: Vec<Event>,
 }
 
-/// Something that happens at a time. Events of one kind wait for the one before them.
+/// An event and its time. Outages run one after the other. Changes also run one after the other, concurrently with the
+/// outages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
     pub(crate) at: Duration,
     pub(crate) act: Act,
 }
 
-/// What happens.
+/// The kinds of events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
-    /// To Redis.
+    /// An outage of Redis.
     Outage(Outage),
-    /// By hostile clients.
+    /// An attack by hostile clients.
     Attack(Attack),
-    /// To the plugins directory or gateway.yaml.
+    /// A change of the plugins directory or of gateway.yaml.
     Change(Change),
-    /// A player leaves, and comes back.
+    /// The player with this index disconnects, and comes back.
     Leave(usize, Leave),
 }
 
 impl Plan {
-    /// Draws the events of a run of this length. Each deck has every kind of event, in an order of its own.
+    /// Draws the events of a run of this length from shuffled decks. Each deck has nearly every kind of event.
     pub(crate) fn draw(seed: u64, length: Duration) -> Self {
         let mut rng = Rng::with_seed(seed);
         let (mut events, mut deck, mut at) = (Vec::new(), Vec::new(), Duration::from_millis(500));
@@ -91,7 +93,7 @@ fn a_seed_replays_a_plan_and_another_one_does_not() {
     let length = Duration::from_secs(60);
     assert_eq!(Plan::draw(7, length), Plan::draw(7, length));
     assert_ne!(Plan::draw(7, length).events, Plan::draw(8, length).events);
-    // A short plan is the beginning of a long one, so that a run can be cut where it failed.
+    // A short plan is the beginning of a long one, so a run can be cut off where it failed.
     let (short, long) = (Plan::draw(7, length / 2).events, Plan::draw(7, length).events);
     assert_eq!(short[..], long[..short.len()]);
 }

@@ -1,5 +1,5 @@
-//! A well-behaved player that counts: it sends heartbeats and chat requests, reads all that comes, and connects again whenever its
-//! connection ends.
+//! A well-behaved player that counts its messages. It sends heartbeats and chat requests, reads everything that
+//! arrives, and connects again whenever its connection ends.
 
 use crate::{
     journal::{End, Journal, Kind},
@@ -21,30 +21,30 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message},
 };
 
-/// The time between two messages of a player, heartbeat and chat request by turns.
+/// The time between two messages of a player. Heartbeats and chat requests alternate.
 const PERIOD: Duration = Duration::from_millis(25);
 /// How long a player waits before it tries to connect again.
 const RECONNECT: Duration = Duration::from_millis(200);
 const CHAT: u8 = 1;
 const SYSTEM: u8 = 3;
 
-/// How a player leaves when the plan wants it to.
+/// How a player disconnects when the plan says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leave {
-    /// With a TCP reset, whatever is under way.
+    /// A TCP reset, even while messages are in flight.
     Reset,
-    /// With a close frame in the same write as a last heartbeat.
+    /// A close frame in the same write as a last heartbeat.
     Close,
 }
 
-/// What all players do.
+/// What all players do at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Send and read.
+    /// The players send and read.
     Play,
-    /// Read only, so that what is under way can arrive.
+    /// The players only read, so that messages in flight can arrive.
     Listen,
-    /// Go home.
+    /// The players disconnect.
     Done,
 }
 
@@ -77,7 +77,8 @@ pub(crate) async fn play(
     }
 }
 
-/// A session from its welcome on; nothing if there is no way in, such as when the gateway has no descriptor left.
+/// Opens a session and reads its welcome. Returns `None` if that fails, for example because the gateway has no
+/// descriptor left.
 async fn connect(gateway: SocketAddr) -> Option<(WebSocketStream<TcpStream>, Welcome)> {
     let connecting = async {
         let mut socket = Client::handshake(gateway, "/ws").await.ok()?;
@@ -95,12 +96,12 @@ struct Visit<'a> {
     user: i32,
     journal: &'a Journal,
     seq: u32,
-    /// By seq, the messages that may still be answered.
+    /// The sent messages, by seq.
     unanswered: HashMap<u32, Id>,
 }
 
 impl Visit<'_> {
-    /// Answers with how the session ended; nothing if it lives to the end of the run.
+    /// Plays the session. Returns how the session ended, or `None` if it lasted until the end of the run.
     async fn run(mut self, phase: &mut watch::Receiver<Phase>, orders: &mut mpsc::Receiver<Leave>) -> Option<End> {
         let mut ticks = time::interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -114,7 +115,7 @@ impl Visit<'_> {
                 message = self.socket.next() => if let Some(end) = self.take(message) { return Some(end) },
                 _ = ticks.tick(), if now == Phase::Play => {
                     let packet = self.packet();
-                    // An error shows in what is read as well, with the close frame before it.
+                    // An error is ignored here: the reading side sees the same error, after the close frame.
                     let _ = time::timeout(PATIENCE, self.socket.send(Message::Binary(packet))).await;
                 }
                 _ = phase.changed() => {}
@@ -122,7 +123,7 @@ impl Visit<'_> {
         }
     }
 
-    /// The next packet: a heartbeat and a chat request by turns.
+    /// Returns the next packet. Heartbeats and chat requests alternate.
     fn packet(&mut self) -> Bytes {
         self.seq += 1;
         let (route, kind) = if self.seq.is_multiple_of(2) { (SYSTEM, Kind::Heartbeat) } else { (CHAT, Kind::Request) };
@@ -135,7 +136,7 @@ impl Visit<'_> {
         [header(self.seq, route), payload].concat().into()
     }
 
-    /// Takes what came; answers with how the session ended if it did.
+    /// Handles a received message. Returns how the session ended, if it did.
     fn take(&mut self, message: Option<Result<Message, Error>>) -> Option<End> {
         match message {
             Some(Ok(Message::Binary(packet))) => self.on_packet(&packet),
@@ -157,7 +158,8 @@ impl Visit<'_> {
         if !is_reply {
             return self.journal.delivered(read_delivery(payload), self.session, seq);
         }
-        // An answer to nothing shows as such: its message stays unanswered, or arrives a second time.
+        // A reply with an unknown seq is ignored here: the message that it should have answered stays unanswered in the
+        // ledger. Entries are never removed from the map, so a second reply to a message is recorded as well.
         let Some(id) = self.unanswered.get(&seq).copied() else { return };
         match (route, status) {
             (SYSTEM, 0) if payload == id.to_be_bytes() => self.journal.echoed(id, self.session),

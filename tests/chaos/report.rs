@@ -1,4 +1,4 @@
-//! What a run is told by: the ledger as a table, what is wrong, and what the plan did around it.
+//! The report of a run: the ledger as a table, the defects, and the events of the plan around them.
 
 use crate::{
     journal::{At, Kind},
@@ -13,14 +13,15 @@ use std::{
 };
 
 const KINDS: [Kind; 4] = [Kind::Heartbeat, Kind::Request, Kind::Response, Kind::Broadcast];
-/// Messages that are shown with all that is known of them, for each cause.
+/// How many messages are shown in detail, for each cause.
 const SHOWN: usize = 3;
-/// The events that are shown around one of them: so long before it and after it.
+/// How long before a message the first shown event may be.
 const BEFORE: Duration = Duration::from_secs(6);
+/// How long after a message the last shown event may be.
 const AFTER: Duration = Duration::from_secs(1);
 
 impl Outcome {
-    /// What is wrong; nothing if all is well.
+    /// Returns the defects that the run found, or nothing if every message is accounted for.
     pub(crate) fn defects(&self) -> Vec<String> {
         let mut defects = self.faults.clone();
         let unknown = self.ledger.unknown().count();
@@ -51,7 +52,7 @@ impl Outcome {
         rows
     }
 
-    /// The messages that are wrong, by what is wrong with them.
+    /// Returns the messages that are wrong, grouped by cause.
     fn causes(&self) -> BTreeMap<&'static str, Vec<Id>> {
         let mut causes = BTreeMap::<_, Vec<_>>::new();
         self.ledger.unknown().for_each(|(id, why)| causes.entry(why).or_default().push(id));
@@ -61,7 +62,7 @@ impl Outcome {
         causes
     }
 
-    /// Messages with one cause: some with all that is known of them, the others by time and id.
+    /// Returns the report of the messages with one cause: some in detail, the others by id and time.
     fn details(&self, why: &str, ids: &[Id]) -> String {
         let mut text = format!("\n{} messages: {why}\n", ids.len());
         let (shown, others) = ids.split_at(ids.len().min(SHOWN));
@@ -76,7 +77,7 @@ impl Outcome {
         text
     }
 
-    /// A message with all that is known of it, and what the plan did around it.
+    /// Returns all observations of a message, and the events of the plan around it.
     fn detail(&self, id: Id) -> String {
         let message = &self.book.messages[&id];
         let mut text = format!("  {} {id}: {message:?}\n", seconds(message.sent));

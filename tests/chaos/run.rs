@@ -1,4 +1,4 @@
-//! A run: everything is started, the plan happens, everything is put right again, and the ledger is drawn up.
+//! A run: everything is started, the plan is carried out, everything is restored, and the ledger is drawn up.
 
 use crate::{
     backend, counters,
@@ -19,26 +19,26 @@ use tokio::{
     time::{self, Instant},
 };
 
-/// The players' users. Hostile plugins deliver to user 1.
+/// The players' users. Hostile plugins deliver to user 1, who is not among them.
 const USERS: std::ops::RangeFrom<i32> = 101..;
-/// How long everything works, before the first event and after the last.
+/// How long everything works undisturbed, before the first event and after the last.
 const CALM: Duration = Duration::from_secs(3);
 /// How long everything may take to work again after the last event.
 const RECOVERY: Duration = Duration::from_secs(60);
 /// How long the gateway may take to stop.
 const STOP: Duration = Duration::from_secs(20);
 
-/// What a run left.
+/// The results of a run.
 pub(crate) struct Outcome {
     pub(crate) book: Book,
     pub(crate) ledger: Ledger,
-    /// From this time on everything worked again.
+    /// The time after the plan at which everything worked again.
     pub(crate) recovered: At,
-    /// What is wrong with the gateway itself.
+    /// The faults of the gateway itself, such as panics.
     pub(crate) faults: Vec<String>,
 }
 
-/// Everything that a run needs.
+/// All parts of a run.
 struct Stage {
     journal: Journal,
     gateway: Arc<Gateway>,
@@ -47,11 +47,11 @@ struct Stage {
     phase: watch::Sender<Phase>,
     orders: Vec<mpsc::Sender<Leave>>,
     players: JoinSet<()>,
-    /// Looks at the counters from the start of the gateway on. It is aborted when this is dropped.
+    /// Scrapes the gateway's counters from its start on. The task is aborted when this set is dropped.
     _counting: JoinSet<()>,
 }
 
-/// Runs a plan.
+/// Carries out a plan.
 pub(crate) async fn run(plan: &Plan) -> Outcome {
     let mut stage = Stage::start().await;
     let journal = stage.journal.clone();
@@ -72,7 +72,7 @@ pub(crate) async fn run(plan: &Plan) -> Outcome {
     stage.finish(recovered, faults).await
 }
 
-/// Waits until everything is accounted for, or patience ends.
+/// Waits until every message is accounted for, or until the time is over.
 async fn settle(journal: &Journal) {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
@@ -106,7 +106,7 @@ impl Stage {
         Self { journal, gateway, redis, tap, phase, orders, players, _counting: counting }
     }
 
-    /// Lets every event happen. Outages, changes of files and attacks go on beside each other.
+    /// Carries out all events. Outages, changes and attacks run concurrently.
     async fn play(&mut self, plan: &Plan) {
         let began = Instant::now();
         let (outage, outages) = mpsc::unbounded_channel();
@@ -119,7 +119,7 @@ impl Stage {
         );
     }
 
-    /// Waits until the gateway is ready and each message arrives again.
+    /// Waits until the gateway is ready and messages arrive again.
     async fn recover(&mut self) -> Result<(), String> {
         let deadline = Instant::now() + RECOVERY;
         loop {
@@ -129,13 +129,16 @@ impl Stage {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(format!("it does not work again {RECOVERY:?} after the plan: /readyz says {ready:?}"));
+                return Err(format!(
+                    "the gateway does not work again {RECOVERY:?} after the plan: /readyz says {ready:?}"
+                ));
             }
             time::sleep(Duration::from_millis(200)).await;
         }
     }
 
-    /// Whether every player has a session that is known to belong to its user, and each was answered within the last second.
+    /// Returns whether each player received the reply to a heartbeat, a response and a broadcast that were all sent
+    /// within the last second.
     async fn works(&self) -> bool {
         let asked = self.journal.now();
         time::sleep(Duration::from_secs(1)).await;
@@ -155,16 +158,16 @@ impl Stage {
         self.players.join_all().await;
         let book = self.journal.book().clone();
         let log = self.gateway.log_lines();
-        // A panic is the one line that is no JSON. What a plugin prints of its own is.
+        // A panic of the gateway is the only line that is not JSON. The gateway logs the output of plugins as JSON.
         let bare = log.iter().filter_map(|line| line.as_str());
         faults.extend(bare.filter(|line| line.contains("panicked at")).map(str::to_owned));
-        let gateway = Arc::into_inner(self.gateway).expect("nobody else uses the gateway");
+        let gateway = Arc::into_inner(self.gateway).expect("no task uses the gateway any more");
         faults.extend(stop(gateway).await);
         Outcome { ledger: Ledger::of(&book), book, recovered, faults }
     }
 }
 
-/// Stops the gateway as an operator does; answers with what is wrong with its end.
+/// Stops the gateway as an operator does. Returns what was wrong with its end, if anything was.
 async fn stop(mut gateway: Gateway) -> Option<String> {
     if let Ok(status) = time::timeout(Duration::from_millis(100), gateway.exit()).await {
         let last: Vec<_> = gateway.log_lines().iter().rev().take(10).map(ToString::to_string).collect();
@@ -173,7 +176,7 @@ async fn stop(mut gateway: Gateway) -> Option<String> {
     gateway.signal("TERM").await;
     match time::timeout(STOP, gateway.exit()).await {
         Ok(status) if status.success() => None,
-        Ok(status) => Some(format!("the gateway ended with {status} when it was told to stop")),
+        Ok(status) => Some(format!("the gateway ended with {status} after SIGTERM")),
         Err(_) => Some(format!("the gateway did not stop within {STOP:?}")),
     }
 }
@@ -194,7 +197,7 @@ async fn schedule(
             Act::Change(change) => drop(changes.send(change)),
             Act::Leave(player, leave) => {
                 journal.event(format!("player {} leaves: {leave:?}", player + 1));
-                // An error means that it has not left yet since it was last asked to.
+                // An error means that the player has not yet carried out earlier orders.
                 let _ = orders[player].try_send(leave);
             }
             Act::Attack(attack) => {

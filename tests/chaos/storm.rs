@@ -1,5 +1,5 @@
-//! The storm: ten thousand hostile connections and every hostile guest at the same time. A well-behaved client hardly notices, and
-//! the gateway's memory returns to where it was.
+//! The storm test: ten thousand hostile connections and every hostile guest at the same time. A well-behaved client
+//! must hardly notice them, and the gateway's memory must return to its earlier level.
 
 use crate::{
     bystander::{Bystander, percentile},
@@ -23,8 +23,8 @@ use tokio::{
     time::{self, Instant},
 };
 
-/// Hostile connections at a time, by what they do. Those that are silent are many; those that send all the time use up the machine that
-/// the gateway has to share with them, which remote ones would not.
+/// The number of concurrent hostile connections of each kind. Most of them are silent. Only a few send all the time,
+/// since they use the same processors as the gateway, which remote clients would not do.
 const CONNECTIONS: [(Way, usize); 13] = [
     (Way::HalfHandshakes, 2000),
     (Way::HugeFrameHeads, 4000),
@@ -40,24 +40,26 @@ const CONNECTIONS: [(Way, usize); 13] = [
     (Way::HugeChat, 2),
     (Way::CloseInTheSameWrite, 2),
 ];
-/// The descriptors that it takes to be hostile to this extent, with some for everything else.
+/// The file descriptors that the test process needs: one for each hostile connection, and some for everything else.
 const DESCRIPTORS: u64 = 11_000;
 
-/// Hostile clients give way to the gateway and its players, as remote ones do.
+/// The niceness of the hostile clients. They yield the processors to the gateway and its players, since remote clients
+/// would not use them at all.
 const NICE: i32 = 19;
 
 /// How long the client's heartbeats are measured without a storm.
 const QUIET: Duration = Duration::from_secs(4);
-/// Other work on the machine disturbs a single measurement: one of so many has to be within the bounds.
+/// The largest number of measurements. One measurement has to be within the bounds, since other work on the machine
+/// disturbs single measurements.
 const ATTEMPTS: usize = 3;
-/// How long memory may take to return.
+/// How long the memory may take to return to its earlier level.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What was measured.
+/// The results of the measurements.
 pub(crate) struct Weather {
-    /// The 99th percentile of a heartbeat without the storm and in it, in each attempt.
+    /// The 99th percentile of a heartbeat's latency without the storm and in the storm, for each attempt.
     latencies: Vec<(Duration, Duration)>,
-    /// Resident memory after the storm that warms up, and after the others.
+    /// The resident memory in bytes after the first storm, which warms up, and after the last storm.
     memory: (u64, u64),
 }
 
@@ -88,12 +90,12 @@ impl fmt::Display for Weather {
     }
 }
 
-/// Measures a client in quiet and in storm.
+/// Measures a client without a storm and in a storm.
 pub(crate) async fn weather() -> Weather {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     assert!(
         limit >= DESCRIPTORS,
-        "the limit of open files is {limit}: `ulimit -n {DESCRIPTORS}` lets the storm happen"
+        "the limit of open files is {limit}, and the storm needs more: run `ulimit -n {DESCRIPTORS}`"
     );
     let redis = Redis::start().await;
     let gateway = Gateway::start(Setup { open_files: None, ..files::setup(redis.port, "") }).await;
@@ -110,7 +112,7 @@ pub(crate) async fn weather() -> Weather {
     weather
 }
 
-/// The 99th percentile of a heartbeat in quiet and in a storm.
+/// Returns the 99th percentile of a heartbeat's latency without a storm and in a storm.
 async fn measure(gateway: &Gateway, redis: u16) -> (Duration, Duration) {
     let bystander = Bystander::start(gateway).await;
     time::sleep(QUIET).await;
@@ -120,7 +122,8 @@ async fn measure(gateway: &Gateway, redis: u16) -> (Duration, Duration) {
     (quiet, percentile(&bystander.finish().await, 99))
 }
 
-/// Resident memory as soon as it is near to where it was before, or after a while; without hostile files and settings.
+/// Returns the resident memory as soon as it is close to `before`, or after a deadline. The hostile files and settings
+/// have been removed by then.
 async fn settled(gateway: &Gateway, before: u64) -> u64 {
     gateway.metric_is("gateway_sessions", 0.0).await;
     let deadline = Instant::now() + if before == u64::MAX { QUIET } else { PATIENCE };
@@ -133,7 +136,7 @@ async fn settled(gateway: &Gateway, before: u64) -> u64 {
     }
 }
 
-/// Every hostile guest, one after the other, while ten thousand hostile clients are at work.
+/// Runs every hostile guest, one after the other, while ten thousand hostile clients attack.
 async fn storm(gateway: &Gateway, redis: u16) {
     let over = Arc::new(watch::Sender::new(false));
     let crowd = crowd(gateway.address, Arc::clone(&over));
@@ -145,7 +148,7 @@ async fn storm(gateway: &Gateway, redis: u16) {
     files::mend(gateway, redis);
 }
 
-/// Hostile clients on threads of their own, with the least priority, until it is over.
+/// Runs the hostile clients on their own threads, with the lowest priority, until the storm is over.
 fn crowd(gateway: SocketAddr, over: Arc<watch::Sender<bool>>) -> JoinHandle<()> {
     let attack = async move {
         let mut clients = JoinSet::new();
@@ -162,7 +165,7 @@ fn crowd(gateway: SocketAddr, over: Arc<watch::Sender<bool>>) -> JoinHandle<()> 
     };
     thread::spawn(move || {
         let yielding = || {
-            // Without the right to, they compete with the gateway.
+            // If the process may not change its priority, the clients compete with the gateway.
             let _ = nice(NICE);
         };
         let mut runtime = runtime::Builder::new_multi_thread();

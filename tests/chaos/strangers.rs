@@ -1,4 +1,5 @@
-//! Hostile clients. Whatever they meet, they go on until their time is over, and then their connections are reset.
+//! Hostile clients. Each attack continues until its time is over, even if the gateway closes its connections.
+//! Connections end with a TCP reset.
 
 use bytes::Bytes;
 use fastrand::Rng;
@@ -14,22 +15,23 @@ use tokio::{
     time::{self, Instant},
 };
 
-/// A frame that begins a fragmented binary message, and one that goes on with it.
+/// The first byte of a frame that begins a fragmented binary message.
 const BEGINS: u8 = 0x02;
+/// The first byte of a frame that continues a fragmented message.
 const CONTINUES: u8 = 0x00;
-/// The largest message that a gateway takes by default.
+/// The largest message that a gateway accepts by default.
 const MAX_MESSAGE: usize = 16 << 20;
-/// A user who is no player.
+/// A user id that no player has.
 const USER: i32 = 1_000_000;
-/// The pause after a burst: strangers have one machine, which has to serve the gateway and its players as well.
+/// The pause after a burst. Hostile clients run on the same machine as the gateway and its players.
 const BREATH: Duration = Duration::from_millis(5);
 
-/// How a client can be hostile.
+/// What a hostile client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     HalfHandshakes,
     HeaderFlood,
-    /// 14 bytes announce a frame of 16 MiB.
+    /// 14 bytes that announce a frame of 16 MiB.
     HugeFrameHeads,
     Fragments,
     PingFlood,
@@ -38,7 +40,7 @@ pub(crate) enum Way {
     SlowReaders,
     ConnectAndReset,
     MalformedPackets,
-    /// Chat requests of megabytes that are made of two-byte fields.
+    /// Chat requests of megabytes that consist of two-byte fields.
     HugeChat,
     /// A heartbeat and a close frame in the same write.
     CloseInTheSameWrite,
@@ -63,7 +65,7 @@ impl Way {
         Self::Descriptors,
     ];
 
-    /// How many connections an attack may have.
+    /// Returns the largest number of connections of such an attack.
     pub(crate) fn most_connections(self) -> usize {
         match self {
             Self::HalfHandshakes | Self::HugeFrameHeads => 100,
@@ -74,7 +76,7 @@ impl Way {
     }
 }
 
-/// Hostile clients at work.
+/// A number of hostile clients that do the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Attack {
     pub(crate) way: Way,
@@ -83,12 +85,12 @@ pub(crate) struct Attack {
     pub(crate) seed: u64,
 }
 
-/// Attacks until the time is over.
+/// Runs the attack until its time is over.
 pub(crate) async fn attack(gateway: SocketAddr, attack: &Attack) {
     let mut rng = Rng::with_seed(attack.seed);
     let until = Instant::now() + attack.lasts;
     let mut clients = JoinSet::new();
-    // At the limit of descriptors every connection counts.
+    // This attack always has all its connections, since it has to exhaust the gateway's descriptors.
     let connections =
         if attack.way == Way::Descriptors { Way::Descriptors.most_connections() } else { attack.connections };
     for _ in 0..connections {
@@ -97,7 +99,7 @@ pub(crate) async fn attack(gateway: SocketAddr, attack: &Attack) {
     clients.join_all().await;
 }
 
-/// One hostile client, which connects again when it is thrown out.
+/// Runs one hostile client, which connects again when its connection ends.
 pub(crate) async fn client(gateway: SocketAddr, way: Way, mut rng: Rng, until: Instant) {
     while Instant::now() < until {
         let _ = time::timeout_at(until, visit(gateway, way, &mut rng)).await;
@@ -105,7 +107,7 @@ pub(crate) async fn client(gateway: SocketAddr, way: Way, mut rng: Rng, until: I
     }
 }
 
-/// One connection.
+/// Runs one connection.
 async fn visit(gateway: SocketAddr, way: Way, rng: &mut Rng) -> io::Result<()> {
     let mut stream = TcpStream::connect(gateway).await?;
     wire::reset(&stream);
@@ -126,7 +128,7 @@ async fn visit(gateway: SocketAddr, way: Way, rng: &mut Rng) -> io::Result<()> {
     }
 }
 
-/// One session.
+/// Misbehaves on a connection that is upgraded.
 async fn session(mut stream: TcpStream, way: Way, rng: &mut Rng) -> io::Result<()> {
     match way {
         Way::HugeFrameHeads => {
@@ -158,7 +160,7 @@ async fn session(mut stream: TcpStream, way: Way, rng: &mut Rng) -> io::Result<(
     }
 }
 
-/// Sends packets on a route as long as the time lasts, and reads what comes back.
+/// Sends these packets again and again for this long, and discards the replies.
 pub(crate) async fn pester(gateway: SocketAddr, packets: Vec<Bytes>, lasts: Duration) {
     let until = Instant::now() + lasts;
     while Instant::now() < until {
@@ -173,7 +175,7 @@ pub(crate) async fn pester(gateway: SocketAddr, packets: Vec<Bytes>, lasts: Dura
     }
 }
 
-/// Packets that are too short, of routes that nobody serves, and of payloads that nobody can read.
+/// Returns packets that are too short, on routes that no plugin serves, or with payloads that cannot be decoded.
 fn malformed(rng: &mut Rng) -> Vec<u8> {
     let mut packets = Vec::new();
     for _ in 0..16 {
@@ -189,7 +191,7 @@ fn malformed(rng: &mut Rng) -> Vec<u8> {
 
 fn huge_chat(rng: &mut Rng) -> Vec<u8> {
     let len = rng.usize(1 << 20..MAX_MESSAGE - 1024);
-    // Field 8, a varint of one byte, over and over.
+    // Field 8 is a varint of one byte, and is repeated.
     let fields = [0x40, 0x01].repeat(len / 2);
     frame(BINARY, &[header(1, 1), chat_request("mmo", USER, "huge"), fields].concat())
 }
@@ -203,7 +205,7 @@ async fn upgrade(stream: &mut TcpStream) -> io::Result<()> {
     if head.starts_with(b"HTTP/1.1 101") { Ok(()) } else { Err(io::ErrorKind::ConnectionRefused.into()) }
 }
 
-/// Writes one burst after the other, and reads what comes back.
+/// Writes bursts until the connection ends, and discards what the gateway sends.
 async fn flood(stream: TcpStream, mut burst: impl FnMut() -> Vec<u8>) -> io::Result<()> {
     let (mut reader, mut writer) = split(stream);
     let writing = async {
@@ -225,7 +227,7 @@ async fn either(
     }
 }
 
-/// Waits for the gateway to end the connection.
+/// Waits until the gateway ends the connection.
 async fn wait(mut stream: TcpStream) -> io::Result<()> {
     discard(&mut stream).await
 }

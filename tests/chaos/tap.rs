@@ -1,5 +1,8 @@
-//! A tap on the wire between the gateway and Redis. It carries bytes as they are, and notes which message Redis took, for how many
-//! subscribers, and which it wrote to the gateway: the only way to tell what Redis lost from what the gateway lost.
+//! A recording proxy between the gateway and Redis.
+//!
+//! The proxy forwards the bytes unchanged. It records which messages Redis accepted and for how many subscribers, and
+//! which messages Redis wrote to the gateway. Nothing else can tell a message that Redis lost from a message that the
+//! gateway lost.
 
 use crate::{
     journal::Journal,
@@ -16,12 +19,12 @@ use tokio::{
     time,
 };
 
-/// How long Redis may take to see that a subscriber has gone. A paused Redis sees nothing.
+/// How long Redis may take to notice that a subscriber has disconnected. A paused Redis notices nothing.
 const FAREWELL: Duration = Duration::from_secs(20);
 
-/// A running tap.
+/// A running proxy.
 pub(crate) struct Tap {
-    /// Where the gateway connects instead of to Redis.
+    /// The port to which the gateway connects instead of Redis's own.
     pub(crate) port: u16,
     cuts: watch::Sender<u64>,
     _accepting: JoinSet<()>,
@@ -37,7 +40,7 @@ impl Tap {
         Self { port, cuts, _accepting: accepting }
     }
 
-    /// Cuts every connection.
+    /// Cuts all connections.
     pub(crate) fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
@@ -47,13 +50,13 @@ async fn accept(listener: TcpListener, redis: u16, journal: Journal, cuts: watch
     let mut links = JoinSet::new();
     loop {
         let Ok((gateway, _)) = listener.accept().await else { continue };
-        // With Redis away the gateway's connection is closed at once.
+        // If Redis is unreachable, the gateway's connection is closed at once.
         let Ok(redis) = TcpStream::connect((Ipv4Addr::LOCALHOST, redis)).await else { continue };
         links.spawn(carry(gateway, redis, Observer::new(journal.clone()), cuts.subscribe()));
     }
 }
 
-/// Carries both directions until one side ends.
+/// Forwards bytes in both directions until one side ends or the connection is cut.
 async fn carry(mut gateway: TcpStream, mut redis: TcpStream, mut observer: Observer, mut cut: watch::Receiver<u64>) {
     let _ = (gateway.set_nodelay(true), redis.set_nodelay(true));
     let redis_ended = tokio::select! {
@@ -65,7 +68,8 @@ async fn carry(mut gateway: TcpStream, mut redis: TcpStream, mut observer: Obser
     if redis_ended {
         return;
     }
-    // Until Redis sees the end, it counts this connection as a subscriber. What it writes here is lost, and not by the gateway.
+    // Until Redis sees the end of the connection, it counts the connection as a subscriber. Messages that Redis writes
+    // to the connection meanwhile are lost, which is not the fault of the gateway.
     let _ = redis.shutdown().await;
     let mut chunk = BytesMut::new();
     let reading = async {
@@ -78,7 +82,8 @@ async fn carry(mut gateway: TcpStream, mut redis: TcpStream, mut observer: Obser
     observer.journal.link_noticed(observer.link);
 }
 
-/// True if Redis ended the connection, false if the gateway did.
+/// Forwards bytes in both directions until one side ends. Returns true if Redis ended the connection, and false if the
+/// gateway did.
 async fn until_one_ends(gateway: &mut TcpStream, redis: &mut TcpStream, observer: &mut Observer) -> bool {
     let (mut up, mut down) = (BytesMut::new(), BytesMut::new());
     loop {
@@ -104,13 +109,13 @@ fn is_some(read: &io::Result<usize>) -> bool {
     matches!(read, Ok(1..))
 }
 
-/// Reads what passes on one connection.
+/// Parses and records the traffic of one connection.
 struct Observer {
     journal: Journal,
     link: usize,
     commands: BytesMut,
     answers: BytesMut,
-    /// Commands that Redis has not answered, each with the id of the message that it publishes.
+    /// The commands that Redis has not answered yet, each with the id of the message that it publishes, if any.
     unanswered: VecDeque<Option<Id>>,
 }
 
@@ -124,7 +129,7 @@ impl Observer {
         self.commands.extend_from_slice(bytes);
         while let Some((command, len)) = resp::parse(&self.commands) {
             match &command {
-                // What these are answered with is a push.
+                // Redis answers these commands with a push, not with a reply.
                 Value::List(parts) if matches!(parts[..], [Value::Text(b"SUBSCRIBE" | b"UNSUBSCRIBE"), ..]) => {}
                 command => {
                     let id = published(command);
@@ -137,7 +142,7 @@ impl Observer {
         }
     }
 
-    /// `taken`: whether the bytes could be handed to the gateway.
+    /// Records what Redis wrote. `taken` says whether the bytes could be written to the gateway.
     fn answers(&mut self, bytes: &[u8], taken: bool) {
         self.answers.extend_from_slice(bytes);
         while let Some((answer, len)) = resp::parse(&self.answers) {
@@ -168,7 +173,7 @@ impl Observer {
     }
 }
 
-/// The message that a command publishes.
+/// Returns the id of the message that a command publishes.
 fn published(command: &Value<'_>) -> Option<Id> {
     let Value::List(parts) = command else { return None };
     let [Value::Text(b"PUBLISH"), Value::Text(topic), Value::Text(body)] = parts[..] else { return None };

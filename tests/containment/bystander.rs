@@ -1,4 +1,4 @@
-//! A client of a healthy route, at a steady rate, that must not notice what happens beside it.
+//! A client that sends to a healthy route at a steady rate. The client must not notice what happens on other routes.
 
 use futures_util::{SinkExt, StreamExt};
 use gateway_tests::{Client, Gateway, header};
@@ -13,7 +13,8 @@ use tokio_tungstenite::tungstenite::Message;
 /// The time between two heartbeats.
 const PERIOD: Duration = Duration::from_millis(5);
 
-/// Sends heartbeats until it is told to finish. Latency is measured from the time at which each was due.
+/// A client that sends heartbeats until it is stopped. A heartbeat's latency is measured from the time at which the
+/// heartbeat was due.
 pub(crate) struct Bystander {
     stop: oneshot::Sender<()>,
     task: JoinHandle<Vec<Duration>>,
@@ -26,7 +27,8 @@ impl Bystander {
         Self { stop, task: tokio::spawn(beat(client, stopped)) }
     }
 
-    /// Stops, and answers with the latencies, sorted. Fails if a heartbeat was lost, doubled, reordered or refused.
+    /// Stops the client and returns the sorted latencies. Fails if a heartbeat was lost, duplicated, reordered or
+    /// refused.
     pub(crate) async fn finish(self) -> Vec<Duration> {
         self.stop.send(()).unwrap();
         let mut latencies = self.task.await.expect("no heartbeat was lost");
@@ -35,7 +37,7 @@ impl Bystander {
     }
 }
 
-/// The value below which so many per cent of the sorted latencies are.
+/// Returns the value below which this percentage of the sorted latencies lies.
 pub(crate) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     sorted[(sorted.len() - 1) * percent / 100]
 }

@@ -1,5 +1,5 @@
-//! One row for each way to misbehave while serving: the limit that is set, what the client is answered, how the call is counted, and
-//! what the log says.
+//! The corpus of ways to misbehave while serving. Each row has the limits that are set, the status of the reply, the
+//! outcome that is counted, and a text of the log.
 
 use crate::{ROUTE, bystander::Bystander, gateway, loaded, settings, settings_of};
 use gateway_tests::{Client, Gateway, component, eventually, put, wat};
@@ -23,12 +23,12 @@ const fn case(way: &'static str, limits: &'static str, status: u16, outcome: &'s
     Case { guest: HOSTILE, way, limits, status, outcome, log }
 }
 
-/// A case of the guest that is written by hand.
+/// Returns a case of the hand-written guest `endless`.
 const fn endless(way: &'static str, limits: &'static str, outcome: &'static str, log: &'static str) -> Case {
     Case { guest: ENDLESS, ..case(way, limits, 8, outcome, log) }
 }
 
-/// How many there are.
+/// The number of cases.
 pub(crate) const WAYS: usize = CASES.len();
 
 const CASES: [Case; 35] = [
@@ -75,7 +75,7 @@ const CASES: [Case; 35] = [
         "memory",
         "it wanted more than 4999 handles (`handles`)",
     ),
-    // Answers.
+    // Results.
     case(
         "million-actions",
         "call_timeout_ms: 1000, memory_mb: 1024, result_mb: 1024",
@@ -111,11 +111,11 @@ const CASES: [Case; 35] = [
     // The log.
     case("log-a-million-lines", "call_timeout_ms: 5000", 0, "ok", "(`log_lines_per_s`)"),
     case("log-a-long-line", "", 0, "ok", "xxxxxxxx"),
-    // What is around it.
+    // Access to the environment.
     case("look-around", "", 0, "ok", "plugin swapped"),
 ];
 
-/// Calls that each case makes: fewer than send a plugin into quarantine.
+/// The number of calls that each case makes. This many failures do not quarantine a plugin.
 const CALLS: usize = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -158,7 +158,7 @@ async fn check(gateway: &Gateway, case: &Case) {
     }
 }
 
-/// Another value of a limit that does not matter here, so that each case has a generation of its own.
+/// Appends a limit that does not matter here with a new value, so that each case has its own generation.
 fn with_marker(limits: &str, generation: f64) -> String {
     let comma = if limits.is_empty() { "" } else { ", " };
     format!("{limits}{comma}log_line_bytes: {}", 4096.0 + generation)
@@ -178,11 +178,11 @@ async fn a_plugin_sees_no_file_no_network_and_no_environment() {
 }
 
 #[tokio::test]
-async fn what_it_prints_becomes_log_lines_of_bounded_length() {
+async fn output_of_a_plugin_becomes_log_lines_of_bounded_length() {
     let gateway = loaded(settings("on_packet", "print-a-long-line", "log_line_bytes: 100")).await;
     let mut client = gateway.client().await;
     assert_eq!(client.request(ROUTE, b"").await.text(), "printed");
-    // Without an end of line the text waits for one, or for the end of the instance.
+    // Text without a line end is logged only at the next line end, or at the end of the instance.
     std::fs::remove_file(gateway.plugin("hostile")).unwrap();
     let line = gateway.logged("yyyy").await;
     assert_eq!(line["fields"]["line"].as_str().unwrap().len(), 100);

@@ -1,17 +1,17 @@
-//! A thousand reloads under load.
+//! A test of a thousand reloads under load.
 
 use crate::bystander::Bystander;
 use gateway_tests::{Gateway, Setup, greeter, put};
 use std::{fmt::Write, fs};
 
-/// Plugins that are reloaded.
+/// The number of plugins that are reloaded.
 const PLUGINS: u8 = 10;
-/// Rounds, in each of which all of them get other settings, and one another file as well.
+/// The number of measured rounds. In each round all plugins get new settings, and one plugin also gets a new file.
 const ROUNDS: u32 = 91;
-/// Rounds before them, in which the allocator finds its level.
+/// The number of rounds before the measured ones, in which the allocator reaches its level.
 const WARM_UP: u32 = 60;
 
-/// Resident memory in KiB.
+/// Returns the resident memory in KiB.
 fn resident(gateway: &Gateway) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -46,8 +46,8 @@ async fn a_thousand_reloads_lose_nothing_and_leave_nothing_behind() {
             memory.push(resident(&gateway));
         }
     }
-    // A compilation takes and gives back about 10 MiB, so single readings differ by that much. Levels do not: those of the first
-    // and of the last third are two thirds of the thousand apart.
+    // A compilation allocates and frees about 10 MiB, so single readings differ by that much. The medians of the first
+    // and of the last third of the readings do not, and two thirds of the reloads lie between them.
     let third = memory.len() / 3;
     let grown = median(&memory[2 * third..]).saturating_sub(median(&memory[..third]));
     assert!(grown < 10 * 1024, "memory grew by {grown} KiB: {memory:?}");
@@ -57,7 +57,7 @@ async fn a_thousand_reloads_lose_nothing_and_leave_nothing_behind() {
     bystander.finish().await;
 }
 
-/// Other settings for all plugins, and a new file for the first.
+/// Changes the settings of all plugins, and the file of the first one.
 async fn reload(gateway: &Gateway, round: u32) {
     gateway.reconfigure(&setup(round));
     for i in 1..PLUGINS {

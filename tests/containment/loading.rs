@@ -1,15 +1,15 @@
-//! One row for each way to misbehave while a file or its settings are loaded, before any player is served: it is rejected for the exact
-//! reason, what was in use serves on, and a healthy route goes on beside it.
+//! The corpus of ways to misbehave while a file or its settings are loaded. Each way is rejected for the exact reason.
+//! Meanwhile the earlier version serves on, and a healthy route notices nothing.
 
 use crate::{ROUTE, bystander::Bystander, loaded, settings};
 use gateway_tests::{Gateway, PATIENCE, component, put, variant, wat};
 use serde_json::{Value, json};
 use tokio::time::{self, Duration, Instant};
 
-/// How many there are.
+/// The number of cases.
 pub(crate) const WAYS: usize = CONFIGURE.len() + FILES.len();
 
-/// What the hostile plugin does in `configure`, and why it is rejected.
+/// The ways in which the hostile plugin misbehaves in `configure`, each with the reason for which it is rejected.
 const CONFIGURE: [(&str, &str); 11] = [
     ("loop", "its `configure` failed: it ran for more than 5 s"),
     ("panic", "its `configure` failed: wasm trap: wasm `unreachable` instruction executed"),
@@ -24,10 +24,10 @@ const CONFIGURE: [(&str, &str); 11] = [
     ("refuse", "it refuses its settings (plugins.settings.hostile.config): config.configure: this is refused"),
 ];
 
-/// Makes a file's content.
+/// A function that makes a file's content.
 type Content = fn() -> Vec<u8>;
 
-/// New files, and why they are rejected.
+/// New files, and the reasons for which they are rejected.
 const FILES: [(Content, &str); 11] = [
     (|| faulty("loops_in", "describe"), "its `describe` failed: it ran for more than 5 s"),
     (|| faulty("traps_in", "describe"), "its `describe` failed: wasm trap: wasm `unreachable` instruction executed"),
@@ -49,7 +49,8 @@ const FILES: [(Content, &str); 11] = [
         },
         "its `start` failed: it ran for more than 5 s",
     ),
-    // The allocator that the host calls for the settings: it never returns, or returns an address outside of the memory.
+    // The host calls the guest's allocator for the settings. In these files the allocator never returns, or returns an
+    // address outside of the memory.
     (|| edited(REALLOC, &REALLOC.replace("(i32.const 4096)", "(loop $again (br $again)) unreachable")), RAN_TOO_LONG),
     (
         || edited(REALLOC, &REALLOC.replace("4096", "-16")),
@@ -59,7 +60,7 @@ const FILES: [(Content, &str); 11] = [
         || edited("\"describe\") (memory $memory))", "\"describe\") (memory $memory) (post-return $trap))"),
         "its `describe` failed: wasm trap: wasm `unreachable` instruction executed",
     ),
-    // A manifest with a list of 2^31 routes, and one with a name that is not UTF-8.
+    // A manifest with a list of 2^31 routes, and a manifest with a name that is not UTF-8.
     (
         || edited(ROUTES, &ROUTES.replace("\\01\\00\\00\\00", "\\00\\00\\00\\80")),
         "its `describe` failed: list pointer/length out of bounds of memory",
@@ -67,8 +68,9 @@ const FILES: [(Content, &str); 11] = [
     (|| edited("\"endless\")", "\"\\ff\\fendless\")"), "its `describe` failed: invalid utf-8"),
 ];
 
-/// Parts of the guest that is written by hand.
+/// The allocator in the text of the hand-written guest `endless`.
 const REALLOC: &str = "(func (export \"realloc\") (param i32 i32 i32 i32) (result i32) (i32.const 4096))";
+/// The list of routes in the text of the hand-written guest `endless`.
 const ROUTES: &str = "\"\\a0\\00\\00\\00\\01\\00\\00\\00\"";
 
 const RAN_TOO_LONG: &str = "its `configure` failed: it ran for more than 5 s";
@@ -77,7 +79,7 @@ fn faulty(fault: &str, call: &str) -> Vec<u8> {
     variant(&json!({ "name": "newcomer", "version": "1", "routes": [0x68], fault: call }))
 }
 
-/// The guest that is written by hand, with a change.
+/// Returns the hand-written guest `endless` with a part of its text replaced.
 fn edited(old: &str, new: &str) -> Vec<u8> {
     let text = wat("endless");
     assert!(text.contains(old), "{old} is not in it");
@@ -108,9 +110,10 @@ async fn each_bad_file_is_rejected_and_nobody_notices() {
     bystander.finish().await;
 }
 
-/// Waits for the reason in the log after `lines` lines. The hostile plugin serves as before.
+/// Waits until the log rejects the file for this reason, and ignores the first `lines` lines. Asserts that the hostile
+/// plugin serves as before.
 async fn rejected(gateway: &Gateway, lines: usize, file: &str, because: &str) {
-    // To find out that a call never ends takes seconds of a processor, which on a machine that is busy is far longer.
+    // Detecting a call that never ends takes seconds of processor time, which is far longer on a busy machine.
     let deadline = Instant::now() + 3 * PATIENCE;
     let line = loop {
         let rejection = |line: &Value| line.to_string().contains("plugin rejected");

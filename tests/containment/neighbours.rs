@@ -1,4 +1,4 @@
-//! What one client, or one plugin, takes away from the others: nothing.
+//! Tests that neither a client nor a plugin can take capacity away from the others.
 
 use crate::{GAME, ROUTE, bystander::Bystander, loaded, settings};
 use gateway_tests::{Client, Gateway, PATIENCE, Packet, Setup, chat_request, component, eventually, put, wat};
@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::time::{self, Instant};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-/// A gateway whose hostile plugin misbehaves as each packet says.
+/// Starts a gateway whose hostile plugin misbehaves as each packet says.
 async fn obedient() -> Gateway {
     loaded(settings("on_packet", "as-the-packet-says", "")).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_whose_packets_make_a_plugin_fail_loses_its_own_turn_and_nobody_elses() {
+async fn a_client_whose_packets_make_a_plugin_fail_is_throttled_and_others_are_not() {
     let gateway = obedient().await;
     let (mut attacker, mut player) = (gateway.client().await, gateway.client().await);
     let (mut first, mut failed) = (Vec::new(), 0);
@@ -64,7 +64,7 @@ async fn a_payload_over_the_routes_limit_is_answered_with_status_9_and_costs_no_
     let reply = client.request(3, &[7; 1001]).await;
     assert_eq!(reply.status, 9);
     assert_eq!(reply.text(), "the payload has 1001 bytes, and this route takes 1000 (`max_payload_bytes`)");
-    // The default.
+    // The default limit of a route is 65,536 bytes.
     let request = |content: usize| chat_request("mmo", 1, &"x".repeat(content));
     let around = request(60_000).len() - 60_000;
     let (fits, too_large) = (request(65_536 - around), request(65_537 - around));
@@ -75,7 +75,7 @@ async fn a_payload_over_the_routes_limit_is_answered_with_status_9_and_costs_no_
     gateway.metric_is("gateway_plugin_calls_total{plugin=\"chat\",outcome=\"ok\"}", 1.0).await;
 }
 
-/// Hears its own publishes, and makes two of each.
+/// Returns the setup of a plugin that receives its own publishes, and publishes two messages for each.
 fn echoing() -> Setup {
     let yaml = format!(
         "games: [{{ id: mmo }}, {{ id: {GAME} }}]\nplugins: {{ directory: plugins, settings: {{ hostile: {{ config: {{ on_packet: publish-once, \
@@ -85,7 +85,7 @@ fn echoing() -> Setup {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plugin_that_hears_its_own_publishes_takes_the_bus_from_nobody() {
+async fn a_plugin_that_receives_its_own_publishes_does_not_take_the_bus_from_others() {
     let mut setup = echoing();
     setup.plugins.push("demo-chat");
     let gateway = loaded(setup).await;
@@ -131,7 +131,7 @@ async fn one_call_delivers_to_a_bounded_number_of_sessions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn log_lines_that_a_client_causes_are_counted_by_cause_and_the_count_is_told_at_once() {
+async fn repeated_log_lines_are_suppressed_and_counted_by_cause() {
     let gateway = Gateway::start(Setup::default()).await;
     let mut client = Client::connect(gateway.address).await;
     for _ in 0..50 {
@@ -141,7 +141,7 @@ async fn log_lines_that_a_client_causes_are_counted_by_cause_and_the_count_is_to
     let told = gateway.logged("were suppressed in the last second").await;
     assert_eq!((&told["fields"]["what"], &told["fields"]["subject"]), (&"packet refused".into(), &"no_route".into()));
     assert_eq!(told["fields"]["suppressed"], 49);
-    // Another cause has a line of its own.
+    // Lines with another cause are counted separately.
     gateway.logged("\"status\":2").await;
 }
 
@@ -165,7 +165,8 @@ async fn a_refusals_text_is_one_log_line_without_control_characters() {
     assert!(why.starts_with("\\u{7}\\u{7}") && why.len() <= 4096, "{} bytes", why.len());
 }
 
-/// A C++ name of a few hundred bytes that stands for one of gigabytes: each type is a pair of the one before.
+/// Returns a C++ name of a few hundred bytes that stands for a name of gigabytes: each type is a pair of the one
+/// before.
 fn name_bomb() -> String {
     let number = |i: u32| char::from_digit(i, 36).unwrap().to_ascii_uppercase();
     let pairs: String = (0..34).map(|i| format!("S_IS{0}_S{0}_E", number(i))).collect();
@@ -188,7 +189,7 @@ async fn a_trap_in_a_function_whose_name_stands_for_gigabytes_costs_one_short_li
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plugin_that_publishes_more_than_the_bus_takes_leaves_room_for_the_others() {
+async fn a_plugin_that_publishes_more_than_the_bus_takes_leaves_capacity_for_others() {
     let limits = "call_timeout_ms: 10000, memory_mb: 256, result_mb: 64";
     let mut setup = settings("on_packet", "publish-15-mib-twice", limits);
     setup.plugins.push("demo-chat");

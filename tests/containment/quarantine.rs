@@ -1,4 +1,5 @@
-//! A plugin that keeps failing is not asked any more, for a while; and one that is slow is asked beside the players.
+//! Tests of quarantine and offloading: a plugin that keeps failing is not called for a while, and a slow plugin is
+//! called on an offload thread.
 
 use crate::{
     GAME, ROUTE,
@@ -15,7 +16,7 @@ async fn misbehaving(call: &str, way: &str) -> Gateway {
 }
 
 #[tokio::test]
-async fn a_plugin_that_keeps_failing_is_quarantined_until_it_is_mended() {
+async fn a_plugin_that_keeps_failing_is_quarantined_until_it_is_reloaded() {
     let gateway = misbehaving("on_packet", "panic").await;
     for _ in 0..5 {
         assert_eq!(gateway.client().await.request(ROUTE, b"").await.status, 8);
@@ -28,7 +29,7 @@ async fn a_plugin_that_keeps_failing_is_quarantined_until_it_is_mended() {
     let (code, report) = gateway.get("/readyz").await;
     assert!(code == 200 && report.contains("\"quarantined\":[\"hostile\"]"), "{report}");
     client.assert_alive().await;
-    // A reload is a fresh start.
+    // A reload ends the quarantine.
     gateway.reconfigure(&settings("on_packet", "well", ""));
     gateway.metric_is(QUARANTINED, 0.0).await;
     assert_eq!(client.request(ROUTE, b"").await.status, 0);
@@ -38,7 +39,8 @@ async fn a_plugin_that_keeps_failing_is_quarantined_until_it_is_mended() {
 async fn a_quarantined_plugin_is_tried_again_after_a_pause() {
     let gateway = misbehaving("on_packet", "panic").await;
     let (mut failed, mut refused) = (0, 0);
-    // Five calls, then a trial after 1 s, then another after 2 s more. A plugin is judged by how many different sessions it fails for.
+    // Five calls fail, then a trial after 1 s, then another after 2 s more. Each call has its own session, since the
+    // quarantine counts the sessions for which a plugin fails.
     while failed < 7 {
         match gateway.client().await.request(ROUTE, b"").await.status {
             8 => failed += 1,
@@ -54,7 +56,7 @@ async fn a_quarantined_plugin_is_tried_again_after_a_pause() {
 async fn a_plugin_that_fails_on_every_third_call_only_is_not_quarantined() {
     let gateway = misbehaving("on_packet", "every-third-call").await;
     let bystander = Bystander::start(&gateway).await;
-    // Each instance counts its own calls, and each failure makes a fresh one.
+    // Each instance counts its own calls, and each failure replaces the instance by a fresh one.
     let mut failed = 0;
     for _ in 0..10 {
         let mut client = gateway.client().await;
@@ -70,7 +72,7 @@ async fn a_plugin_that_fails_on_every_third_call_only_is_not_quarantined() {
 }
 
 #[tokio::test]
-async fn messages_for_a_plugin_that_loops_are_dropped_and_counted_and_nobody_waits() {
+async fn messages_for_a_plugin_that_loops_are_dropped_and_counted_and_delay_nothing_else() {
     let gateway = misbehaving("on_message", "loop").await;
     let bystander = Bystander::start(&gateway).await;
     let mut client = gateway.client().await;
@@ -98,28 +100,29 @@ async fn a_session_whose_packet_waits_for_a_slow_plugin_gets_what_is_sent_to_it(
     let (mut client, mut other) = (gateway.client().await, gateway.client().await);
     client.send(1, &chat_request("mmo", 1, "x")).await;
     assert_eq!(client.receive().await.route, 1);
-    // From the first of two calls on it is known to be slow.
+    // After the first of two such calls, the plugin is known to be slow.
     assert_eq!(client.request(ROUTE, b"").await.status, 8);
     client.send(ROUTE, b"").await;
     other.send(1, &chat_request("mmo", 1, "to both sessions of the user")).await;
     let push = client.receive().await;
     assert_eq!((push.route, push.flags), (1, 0), "the answer to the other session's request");
     let ended = gateway.metric("gateway_plugin_calls_total{plugin=\"hostile\",outcome=\"deadline\"}").await;
-    assert!(ended < 1.5, "it came when the second call was over");
+    assert!(ended < 1.5, "the push arrived only after the second call");
     let reply = client.receive().await;
     assert_eq!((reply.route, reply.status), (ROUTE, 8));
 }
 
-/// The bound of docs/plugins.md. Without containment it would be four clients' 20 ms calls on two threads, over and over.
+/// Returns the bound that docs/plugins.md states. Without containment, packets would wait for the 20 ms calls of four
+/// clients on two threads, again and again.
 fn bound(quiet: Duration) -> Duration {
     2 * quiet + Duration::from_millis(5)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_healthy_route_does_not_notice_a_plugin_that_is_slow_or_loops_for_ever_or_starts_slowly() {
-    // The last one fails now and then, and takes long to start again.
+    // The last of these plugins sometimes fails, and takes long to start again.
     for way in ["slow", "loop", "every-third-call, configure: slow-start"] {
-        // Other work on the machine disturbs a single run: one of five has to be within the bound.
+        // Other work on the machine disturbs single runs: one of five has to be within the bound.
         let mut runs = Vec::new();
         for _ in 0..5 {
             let (quiet, beside) = run(way).await;
@@ -133,7 +136,7 @@ async fn a_healthy_route_does_not_notice_a_plugin_that_is_slow_or_loops_for_ever
     }
 }
 
-/// The 99th percentile of a healthy route without and with clients that keep a bad plugin busy.
+/// Returns the 99th percentile of the latency of a healthy route, without and with clients that keep a bad plugin busy.
 async fn run(way: &str) -> (Duration, Duration) {
     let gateway = misbehaving("on_packet", way).await;
     let bystander = Bystander::start(&gateway).await;

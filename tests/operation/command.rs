@@ -1,4 +1,5 @@
-//! The commands as an operator types them: `gateway check`, `gateway run` that cannot start, and `gateway-client`.
+//! Tests of the commands that an operator types: `gateway check`, `gateway run` when it cannot start, and
+//! `gateway-client`.
 
 use gateway_tests::{DEMO_CHAT, Gateway, PATIENCE, Setup, dist, greeter, root};
 use std::{
@@ -14,12 +15,12 @@ use tokio::{
     time::timeout,
 };
 
-/// The exit code for a configuration that is not valid.
+/// The exit code for an invalid configuration.
 const BAD_CONFIG: Option<i32> = Some(78);
 
 const GOOD: &str = "games: [{ id: mmo }]\nplugins: { directory: plugins }\n";
 
-/// A folder with chat and system in `plugins`, and this gateway.yaml.
+/// Returns a folder with chat and system in `plugins`, and with this gateway.yaml.
 fn folder(yaml: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("plugins")).unwrap();
@@ -33,7 +34,7 @@ fn folder(yaml: &str) -> TempDir {
 async fn gateway(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Gateway::command(None);
     command.args(arguments).current_dir(folder).kill_on_drop(true);
-    timeout(PATIENCE, command.output()).await.expect("it ends").unwrap()
+    timeout(PATIENCE, command.output()).await.expect("the gateway ends in time").unwrap()
 }
 
 fn stdout(output: &Output) -> &str {
@@ -58,7 +59,7 @@ async fn check_of_the_gateway_yaml_that_is_shipped_exits_0() {
 }
 
 #[tokio::test]
-async fn an_empty_file_is_one_of_defaults() {
+async fn an_empty_file_means_the_defaults() {
     let folder = folder("");
     fs::create_dir(folder.path().join("plugins/dist")).unwrap();
     fs::copy(dist("system"), folder.path().join("plugins/dist/system.wasm")).unwrap();
@@ -108,7 +109,8 @@ async fn the_file_may_have_another_name() {
     assert_eq!(gateway(folder.path(), &["check"]).await.status.code(), BAD_CONFIG);
 }
 
-/// Both `check` and `run` refuse the file with 78, and tell all of this.
+/// Asserts that both `check` and `run` refuse the file with exit code 78, and that the error contains all of these
+/// texts.
 async fn refused(yaml: &str, because: &[&str]) {
     let folder = folder(yaml);
     for command in ["check", "run"] {
@@ -144,19 +146,19 @@ async fn a_value_out_of_range_is_named() {
 }
 
 #[tokio::test]
-async fn a_game_id_that_is_there_twice_is_named() {
+async fn a_duplicate_game_id_is_named() {
     let yaml = "games: [{ id: mmo }, { id: rpg }, { id: mmo }]\nplugins: { directory: plugins }\n";
     refused(yaml, &["games[2].id: \"mmo\" is a duplicate"]).await;
 }
 
 #[tokio::test]
-async fn a_directory_that_is_not_there_is_named() {
+async fn a_missing_directory_is_named() {
     refused("plugins: { directory: nowhere }\n", &["plugins.directory: there is no directory nowhere"]).await;
     refused("plugins: { directory: gateway.yaml }\n", &["plugins.directory: there is no directory gateway.yaml"]).await;
 }
 
 #[tokio::test]
-async fn all_errors_are_told_at_once() {
+async fn all_errors_are_reported_at_once() {
     let yaml = "server: { prot: 1, send_queue: 0 }\ngames: [{ id: a }, { id: a }]\nplugins: { directory: nowhere }\n";
     let because = [
         "line 1: unknown key `server.prot`, did you mean `port`?",
@@ -168,7 +170,7 @@ async fn all_errors_are_told_at_once() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_there_is_named() {
+async fn a_missing_file_is_named() {
     for command in ["check", "run"] {
         let output = gateway(folder(GOOD).path(), &[command, "--config", "nowhere.yaml"]).await;
         assert_eq!(output.status.code(), BAD_CONFIG);
@@ -187,7 +189,7 @@ async fn check_names_the_plugins_that_are_not_fit_and_why() {
     let lines: Vec<_> = stdout(&output).lines().collect();
     assert_eq!((lines.len(), lines[1]), (4, "chat.wasm: ok, chat 0.1.0"), "{lines:?}");
     assert!(lines[0].starts_with("bad.wasm: it is not a WebAssembly component"), "{lines:?}");
-    // One of the two that claim the same route, and it is said which other one has it.
+    // One of the two plugins that claim the route is refused, and the message names the plugin that serves the route.
     let told = |file: &str, other: &str| {
         let because = format!("{file}.wasm: it claims route 0x03, which plugin `{other}` serves");
         lines.iter().any(|line| line.starts_with(&because))
@@ -205,7 +207,7 @@ async fn check_names_the_settings_that_a_plugin_refuses() {
     assert!(stdout(&output).starts_with(because), "{output:?}");
 }
 
-/// `run` with one of its ports taken exits with 1 and names the key.
+/// Asserts that `run` exits with code 1 and names the key if one of its ports is taken.
 async fn taken(yaml: impl Fn(u16) -> String, key: &str) {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = holder.local_addr().unwrap().port();
@@ -226,7 +228,7 @@ async fn a_port_that_is_taken_is_named_with_its_key() {
     taken(admin, "admin.listen").await;
 }
 
-/// The command `gateway-client`, as built.
+/// Returns the command `gateway-client`, as cargo built it.
 fn client() -> Command {
     let tests = std::env::current_exe().unwrap();
     let mut command = Command::new(tests.ancestors().nth(2).unwrap().join("gateway-client"));
@@ -244,8 +246,11 @@ struct User {
 impl User {
     fn start(gateway: &Gateway, id: &str) -> Self {
         let url = format!("ws://{}/ws", gateway.address);
-        let mut child =
-            client().args(["chat", "--user", id, "--url", &url]).stdin(Stdio::piped()).spawn().expect("it is built");
+        let mut child = client()
+            .args(["chat", "--user", id, "--url", &url])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("gateway-client is built and starts");
         let keyboard = child.stdin.take().unwrap();
         let screen = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, keyboard, screen }
@@ -255,7 +260,7 @@ impl User {
         self.keyboard.write_all(format!("{line}\n").as_bytes()).await.unwrap();
     }
 
-    /// The next line, which has to have this in it.
+    /// Asserts that the next line contains this text.
     async fn sees(&mut self, text: &str) {
         let line = timeout(PATIENCE, self.screen.next_line()).await.expect("nothing is shown").unwrap().unwrap();
         assert!(line.contains(text), "{line:?} instead of {text:?}");
@@ -263,7 +268,7 @@ impl User {
 
     async fn leaves(mut self) {
         self.types("/quit").await;
-        let status = timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap();
+        let status = timeout(PATIENCE, self.child.wait()).await.expect("the client ends in time").unwrap();
         assert_eq!(status.code(), Some(0));
     }
 }
@@ -274,7 +279,7 @@ async fn two_users_talk_with_gateway_client_through_the_demonstration_backend() 
     let (mut ann, mut bob) = (User::start(&gateway, "1"), User::start(&gateway, "2"));
     for user in [&mut ann, &mut bob] {
         user.sees("welcome: session ").await;
-        // The first request makes the session that user's.
+        // The first request binds the session to the user.
         user.types("hello, everybody").await;
         user.sees("response: ok").await;
     }
@@ -302,7 +307,7 @@ async fn gateway_client_pings_and_exits_0() {
 }
 
 #[tokio::test]
-async fn gateway_client_fails_where_heartbeats_do_not_come_back() {
+async fn gateway_client_fails_if_heartbeats_are_not_answered() {
     let gateway = Gateway::start(Setup { plugins: vec!["chat"], ..Setup::default() }).await;
     let url = format!("ws://{}/ws", gateway.address);
     let ping = client().args(["ping", "--count", "1", "--url", &url]).output().await.unwrap();

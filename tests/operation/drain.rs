@@ -1,5 +1,5 @@
-//! SIGTERM and SIGINT: no connection is accepted any more, what is queued still arrives, sessions close with 1001, and the exit
-//! code is 0.
+//! Tests of SIGTERM and SIGINT: the gateway accepts no more connections, queued messages still arrive, sessions close
+//! with 1001, and the exit code is 0.
 
 use chat_proto::chat::ChatResponse;
 use gateway_tests::{
@@ -12,11 +12,12 @@ use std::{
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream, process::Command, time::timeout};
 
-/// More than the kernel takes for one connection, and less than a send queue holds: 12.8 MB.
+/// The number of deliveries of a flood, 12.8 MB in all. The kernel cannot buffer that much for one connection, but a
+/// send queue can hold all of them.
 const DELIVERIES: u32 = 800;
 const CONTENT: usize = 16_000;
 
-/// A gateway on this Redis with these keys of `server`.
+/// Starts a gateway on this Redis with these keys of `server`.
 async fn start(redis: &Redis, server: &str) -> Gateway {
     let gateway = Gateway::start(Setup { server: server.to_owned(), ..Setup::redis(redis).patient() }).await;
     redis.subscribers_are("broadcast", 1).await;
@@ -28,7 +29,7 @@ fn delivery(number: u32) -> Vec<u8> {
     ChatResponse { message_id: number.into(), target_user_id: 7, error_message, ..Default::default() }.encode_to_vec()
 }
 
-/// A client that does not read, for whom far more is queued than the connection takes.
+/// Returns a client that does not read, with far more messages queued than the connection takes.
 async fn slow_reader(redis: &Redis, gateway: &Gateway) -> Client {
     let mut client = gateway.client().await;
     client.send(1, &chat_request("mmo", 7, "here I am")).await;
@@ -44,7 +45,7 @@ async fn slow_reader(redis: &Redis, gateway: &Gateway) -> Client {
     client
 }
 
-/// Takes the whole queue and then the close frame.
+/// Asserts that the client receives all queued messages, and then the close frame.
 async fn takes_everything(client: &mut Client) {
     for number in 1..=DELIVERIES {
         let payload = delivery(number).into();
@@ -63,7 +64,7 @@ async fn exits_with_0(gateway: &mut Gateway) {
     gateway.logged("stopped").await;
 }
 
-/// The signal lets queues empty, closes with 1001 and ends in 0.
+/// Asserts that after this signal the queues are drained, the sessions close with 1001, and the exit code is 0.
 async fn drains(signal: &str) {
     let redis = Redis::start().await;
     let mut gateway = start(&redis, "").await;
@@ -95,7 +96,7 @@ async fn requests_that_wait_for_the_bus_still_reach_it() {
     let mut gateway = start(&redis, "").await;
     let mut client = gateway.client().await;
     let requests: Vec<_> = (0..500).map(|i| chat_request("mmo", 7, &i.to_string())).collect();
-    // Redis takes nothing while the requests come in, so they wait in the gateway.
+    // Redis reads nothing while the requests arrive, so they wait in the gateway.
     redis.signal("STOP").await;
     for request in &requests {
         client.send(1, request).await;
@@ -120,13 +121,14 @@ async fn a_client_that_never_reads_is_cut_off_after_drain_timeout_s() {
     gateway.signal("TERM").await;
     exits_with_0(&mut gateway).await;
     let took = began.elapsed();
-    assert!(took >= Duration::from_secs(1), "it had no time to empty its queue: {took:?}");
-    assert!(took < Duration::from_secs(4), "it held the exit up: {took:?}");
+    assert!(took >= Duration::from_secs(1), "the client had too little time to read its queue: {took:?}");
+    assert!(took < Duration::from_secs(4), "the client delayed the exit: {took:?}");
     let line = gateway.logged("cut off: they did not empty their queues in time").await;
     assert_eq!((&line["level"], &line["fields"]["connections"]), (&"WARN".into(), &1.into()));
 }
 
-/// A second signal ends a drain that would take long, with the exit code that a shell gives.
+/// Asserts that a second signal ends a drain that would take long. The exit code is the one that a shell reports for
+/// the signal.
 async fn ends_at_once(second: &str, code: i32) {
     let redis = Redis::start().await;
     let mut gateway = start(&redis, "drain_timeout_s: 3600").await;
@@ -148,7 +150,7 @@ async fn sigint_after_sigterm_ends_the_process_at_once() {
     ends_at_once("INT", 130).await;
 }
 
-/// A plugin that takes the compiler minutes: each of its nested loops changes locals that all of them use.
+/// Returns a plugin that takes minutes to compile: each of its nested loops changes locals that all of them use.
 fn takes_minutes_to_compile() -> Vec<u8> {
     let (locals, depth) = (4000, 400);
     let set = |i| format!("(local.set {i} (i64.add (local.get {i}) (local.get 1)))");
@@ -160,7 +162,7 @@ fn takes_minutes_to_compile() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_signal_is_heard_while_plugins_are_loaded_and_no_thread_keeps_the_process() {
+async fn a_signal_ends_the_process_while_plugins_are_still_compiled() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("slow.wasm"), takes_minutes_to_compile()).unwrap();
     let yaml = "server: { host: 127.0.0.1, port: 0 }\nadmin: { listen: \"127.0.0.1:0\" }\nplugins: { directory: . }\n";
@@ -170,11 +172,11 @@ async fn a_signal_is_heard_while_plugins_are_loaded_and_no_thread_keeps_the_proc
     let pid = child.id().unwrap();
     eventually("it hears SIGTERM", || async { hears(pid, 15).then_some(()) }).await;
     assert!(Command::new("kill").arg(pid.to_string()).status().await.unwrap().success());
-    let status = timeout(PATIENCE, child.wait()).await.expect("it ends").unwrap();
+    let status = timeout(PATIENCE, child.wait()).await.expect("the gateway ends in time").unwrap();
     assert_eq!(status.code(), Some(0));
 }
 
-/// Whether the process has a handler for the signal.
+/// Returns whether the process has a handler for the signal.
 fn hears(pid: u32, signal: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
@@ -202,7 +204,7 @@ async fn a_gateway_that_drains_is_alive_but_not_ready_and_accepts_nobody() {
 #[tokio::test]
 async fn a_gateway_without_clients_stops_at_once() {
     let mut gateway = Gateway::start(Setup::default()).await;
-    // Not for luck: however long it has been looking at its files, that does not have to be finished first.
+    // In these 3 s the gateway scans its files. The stop must not wait for the end of a scan.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let began = Instant::now();
     gateway.signal("TERM").await;
@@ -211,7 +213,7 @@ async fn a_gateway_without_clients_stops_at_once() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_finishes_its_handshake_does_not_hold_the_exit_up() {
+async fn a_client_that_never_finishes_its_handshake_does_not_delay_the_exit() {
     let mut gateway = Gateway::start(Setup::default()).await;
     let mut half = TcpStream::connect(gateway.address).await.unwrap();
     half.write_all(b"GET /ws HTTP/1.1\r\nHost: gateway\r\n").await.unwrap();
@@ -226,7 +228,7 @@ async fn a_client_that_never_finishes_its_handshake_does_not_hold_the_exit_up() 
 }
 
 #[tokio::test]
-async fn what_was_answered_before_the_signal_arrives_before_the_close_frame() {
+async fn replies_from_before_the_signal_arrive_before_the_close_frame() {
     let mut gateway = Gateway::start(Setup::default().patient()).await;
     let mut client = gateway.client().await;
     let beats = 200;

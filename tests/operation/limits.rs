@@ -1,12 +1,12 @@
-//! What a plugin may take, `call_timeout_ms` and `memory_mb`, and what becomes of a call that takes more or traps: it fails, and
-//! nothing else does.
+//! Tests of the limits `call_timeout_ms` and `memory_mb` of a plugin. A call that exceeds a limit or traps fails, and
+//! nothing else fails.
 
 use gateway_tests::{Gateway, Setup, greeter};
 
-/// The limits that the tests set, far from the defaults.
+/// The limits that the tests set. They are far from the defaults.
 const LIMITS: &str = "{ call_timeout_ms: 333, memory_mb: 16 }";
 
-/// System, and a plugin `guest` on route 2 with these settings.
+/// Starts a gateway with system, and with a plugin `guest` on route 2 that has these settings.
 async fn start(settings: &str) -> Gateway {
     let files = vec![("guest.wasm", greeter("guest", "1", &[2]))];
     Gateway::start(Setup { yaml: yaml(settings), plugins: vec!["system"], files, ..Setup::default() }).await
@@ -16,7 +16,8 @@ fn yaml(settings: &str) -> String {
     format!("plugins: {{ directory: plugins, settings: {{ guest: {settings} }} }}")
 }
 
-/// The packet fails with status 8 and is counted and logged so; the next ones are served, on the same connection.
+/// Asserts that the packet fails with status 8, is counted under `outcome` and is logged. The next packets on the same
+/// connection are served.
 async fn fails(settings: &str, packet: &[u8], outcome: &str, because: &str) {
     let gateway = start(settings).await;
     let mut client = gateway.client().await;
@@ -67,7 +68,7 @@ async fn memory_mb_is_64_by_default_and_changes_when_the_file_is_saved() {
 }
 
 #[tokio::test]
-async fn what_a_plugin_says_before_it_traps_is_in_the_log_under_its_name() {
+async fn output_of_a_plugin_that_traps_is_logged_under_its_name() {
     let gateway = start("{}").await;
     assert_eq!(gateway.client().await.request(2, b"trap").await.status, 8);
     let line = gateway.logged("as it was told to").await;

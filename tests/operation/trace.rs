@@ -1,4 +1,4 @@
-//! A span for each call of a plugin, for those who ask for it.
+//! Tests of the tracing spans for plugin calls, which are written only at the level `trace`.
 
 use gateway_tests::{Client, Gateway, Setup, chat_request, greeter};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ async fn start(level: &'static str) -> Gateway {
     Gateway::start(Setup { plugins: vec!["chat", "demo-chat"], files, env, ..Setup::default() }).await
 }
 
-/// Lets the plugins be called in every way, and waits for the end of the last call.
+/// Calls the plugins in every way, and waits until the last call has ended.
 async fn calls(gateway: &Gateway) -> Client {
     let mut client = gateway.client().await;
     assert_eq!(client.request(2, b"hello").await.status, 0);
@@ -19,7 +19,7 @@ async fn calls(gateway: &Gateway) -> Client {
     client
 }
 
-/// The span in which the line with this export and this outcome was written, its time taken out.
+/// Returns the span of the line that reports this call's end, without its time.
 async fn ended(gateway: &Gateway, plugin: &str, export: &str, outcome: &str) -> Value {
     let called = |line: &Value| line["fields"]["message"] == "plugin called" && line["level"] == "TRACE";
     let wanted = |line: &Value| {
@@ -53,7 +53,7 @@ async fn with_gateway_at_trace_each_call_is_a_span_with_its_outcome_and_its_time
     let described = gateway.logged("\"export\":\"describe\"").await;
     assert_eq!((&described["span"]["outcome"], &described["span"]["plugin"]), (&json!("ok"), &Value::Null));
 
-    // What the plugin itself says during the call is said within its span, which has no outcome yet.
+    // A log line of the plugin itself is written within the span of its call, which has no outcome yet.
     let line = gateway.logged("as it was told to").await;
     assert_eq!((&line["target"], &line["span"]["seq"]), (&json!("plugin"), &json!(2)));
     assert_eq!((&line["span"]["session"], &line["span"]["outcome"]), (&json!(session), &Value::Null));

@@ -1,4 +1,5 @@
-//! Files and directories that cannot be read for a while, that change without pause, or that are not the gateway's at all.
+//! Tests of files and directories that cannot be read for a while, that change without pause, or that do not concern
+//! the gateway.
 
 use crate::{ECHO, NO_ROUTE, answers, generation, reloads};
 use gateway_tests::{Gateway, PATIENCE, Setup, eventually, greeter, put};
@@ -22,20 +23,20 @@ async fn readiness(gateway: &Gateway) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn plugins_serve_on_while_their_directory_is_away() {
+async fn plugins_serve_on_while_their_directory_is_missing() {
     let gateway = Gateway::start(Setup::default()).await;
     let mut client = gateway.client().await;
     let offloaded = gateway.plugins().with_file_name("offloaded");
     fs::rename(gateway.plugins(), &offloaded).unwrap();
     let line = gateway.logged("the plugins directory cannot be read: No such file or directory").await;
     assert_eq!(line["level"], "ERROR");
-    // More than two looks, each of which finds nothing.
+    // This is long enough for more than two scans, each of which fails.
     let until = Instant::now() + Duration::from_secs(2);
     while Instant::now() < until {
         client.assert_alive().await;
     }
     let (status, report) = readiness(&gateway).await;
-    assert_eq!(status, 200, "what serves is ready");
+    assert_eq!(status, 200, "the gateway stays ready while its plugins serve");
     let error = report["directory_error"].as_str().unwrap();
     assert!(error.starts_with("the plugins directory cannot be read: No such file"), "{error}");
 
@@ -47,9 +48,9 @@ async fn plugins_serve_on_while_their_directory_is_away() {
     gateway.metric_is(&generation("system"), 1.0).await;
 }
 
-/// Only "not found" says that a file was taken away. A link that leads to itself is another error.
+/// Only the error "not found" means that a file was removed. A symbolic link to itself causes another error.
 #[tokio::test]
-async fn a_file_that_cannot_be_looked_at_serves_on() {
+async fn a_plugin_serves_on_while_its_file_cannot_be_examined() {
     let gateway = Gateway::start(Setup::default()).await;
     let mut client = gateway.client().await;
     fs::remove_file(gateway.plugin("system")).unwrap();
@@ -65,7 +66,7 @@ async fn a_file_that_cannot_be_looked_at_serves_on() {
 }
 
 #[tokio::test]
-async fn what_could_not_be_read_without_a_free_descriptor_is_read_when_there_is_one() {
+async fn files_that_could_not_be_read_without_a_free_descriptor_are_read_later() {
     let yaml = |greeting: &str| {
         let settings = format!("settings: {{ new: {{ config: {{ greeting: {greeting} }} }} }}");
         format!("plugins: {{ directory: plugins, {settings} }}")
@@ -83,7 +84,7 @@ async fn what_could_not_be_read_without_a_free_descriptor_is_read_when_there_is_
     }
     put(&gateway.plugin("new"), &greeter("new", "1", &[0x41]));
     gateway.reconfigure(&setup("second"));
-    // Longer than it takes to look, to settle and to fail.
+    // This is longer than a scan, the debounce and the failure take together.
     time::sleep(Duration::from_secs(2)).await;
     client.assert_alive().await;
     assert_eq!(client.request(0x41, b"").await.status, 3);
@@ -97,7 +98,7 @@ fn descriptors(gateway: &Gateway) -> usize {
 }
 
 #[tokio::test]
-async fn nothing_is_read_of_what_the_kernel_makes_up_and_the_gateway_stops_at_once() {
+async fn links_to_kernel_files_are_not_read_and_do_not_delay_the_stop() {
     let mut gateway = Gateway::start(Setup::default()).await;
     symlink("/proc/kmsg", gateway.plugin("kmsg")).unwrap();
     symlink("/dev/zero", gateway.plugin("zero")).unwrap();
@@ -110,7 +111,7 @@ async fn nothing_is_read_of_what_the_kernel_makes_up_and_the_gateway_stops_at_on
     assert!(asked.elapsed() < PATIENCE / 3, "{:?}", asked.elapsed());
 }
 
-/// Writes to files without pause until it is dropped.
+/// A thread that writes to files without pause until this value is dropped.
 struct Busy {
     stop: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
@@ -140,7 +141,7 @@ impl Drop for Busy {
 }
 
 #[tokio::test]
-async fn files_that_change_without_pause_hold_up_neither_others_nor_the_stop() {
+async fn files_that_change_without_pause_delay_neither_other_files_nor_the_stop() {
     let mut gateway = Gateway::start(Setup::default()).await;
     let other = gateway.plugins().join("notes.txt");
     let busy = Busy::start(vec![gateway.plugin("busy"), other, gateway.config().with_file_name("gateway.log")]);
@@ -173,14 +174,14 @@ async fn a_log_at_trace_in_a_watched_directory_does_not_feed_itself() {
     eventually("it serves", || async { text().contains("serving plugins=system").then_some(()) }).await;
     let lines = || text().lines().count();
     let before = lines();
-    // Not for luck: what is counted is what is written while nothing happens.
+    // The measurement is about the lines that an idle gateway writes.
     time::sleep(Duration::from_secs(3)).await;
     let more = lines() - before;
     assert!(more < 100, "{more} lines in 3 s: {}", &text()[text().len() - 2000..]);
 }
 
 #[tokio::test]
-async fn readyz_is_503_while_nothing_serves_whatever_became_of_the_files() {
+async fn readyz_is_503_while_no_plugin_serves() {
     let gateway = Gateway::start(Setup { plugins: Vec::new(), ..Setup::default() }).await;
     put(&gateway.plugin("bad"), b"rubbish");
     gateway.logged("plugin rejected").await;
@@ -196,7 +197,7 @@ async fn readyz_is_503_while_nothing_serves_whatever_became_of_the_files() {
 }
 
 #[tokio::test]
-async fn names_that_are_gone_leave_neither_threads_nor_metrics() {
+async fn plugin_names_that_are_no_longer_used_leave_neither_threads_nor_metrics() {
     let gateway = Gateway::start(Setup::default()).await;
     let mut client = gateway.client().await;
     let threads = || fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap().count();
@@ -206,13 +207,13 @@ async fn names_that_are_gone_leave_neither_threads_nor_metrics() {
         let slow = serde_json::json!({ "name": name, "version": "1", "routes": [0x41] });
         put(&gateway.plugin("renamed"), &gateway_tests::variant(&slow));
         eventually(&name, || async { (gateway.metric(&generation(&name)).await == 1.0).then_some(()) }).await;
-        // A session of its own, since one that lets plugins fail loses its turn.
+        // Each packet comes from a new session, since a session whose packets make plugins fail is throttled.
         gateway.client().await.request(0x41, b"loop").await;
     }
     fs::remove_file(gateway.plugin("renamed")).unwrap();
     client.answers_until(0x41, 3, "no plugin serves route 0x41").await;
-    eventually("the threads are gone", || async { (threads() <= before + 4).then_some(()) }).await;
+    eventually("the threads have ended", || async { (threads() <= before + 4).then_some(()) }).await;
     let (_, metrics) = gateway.get("/metrics").await;
     let left = (0..40).filter(|version| metrics.contains(&format!("\"renamed-{version}\""))).count();
-    assert!(left <= 16, "{left} names are left");
+    assert!(left <= 16, "{left} names are left in the metrics");
 }

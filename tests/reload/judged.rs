@@ -1,11 +1,11 @@
-//! Files that are small and hostile to the compiler: they are judged in a child process under limits, so that they cost their own
-//! rejection and nothing else.
+//! Tests of small files that are hostile to the compiler. A child process compiles files under limits, so a bad file is
+//! rejected and has no other effect.
 
 use gateway_tests::{Gateway, PATIENCE, Setup, bombs, component, dist, eventually, greeter, put, wat};
 use serde_json::Value;
 use std::{fs, path::PathBuf, time::Instant};
 
-/// Chat and system, with a cache that is empty, and these keys of `plugins`.
+/// Returns a setup with chat and system, with an empty compilation cache, and with these keys of `plugins`.
 fn setup(keys: &str) -> Setup {
     let yaml = format!("games: [{{ id: mmo }}]\nplugins: {{ directory: plugins, cache_directory: cache, {keys} }}");
     Setup { yaml, ..Setup::default() }
@@ -15,7 +15,7 @@ fn chat() -> Vec<u8> {
     fs::read(dist("chat")).unwrap()
 }
 
-/// Takes more than a minute of a processor.
+/// Returns a plugin that takes more than a minute of processor time to compile.
 fn endless_to_compile() -> Vec<u8> {
     bombs::functions(&greeter("bomb", "1", &[0x40]), 999_000)
 }
@@ -26,7 +26,7 @@ async fn reasons(gateway: &Gateway) -> (u16, Vec<String>) {
     (status, serde_json::from_value(report["reasons"].clone()).unwrap())
 }
 
-/// The processes that the gateway has started and not waited for.
+/// Returns the child processes that the gateway has started and not yet waited for.
 fn children(gateway: &Gateway) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("children")).ok());
@@ -42,7 +42,7 @@ async fn is_gone(pid: u32) {
     eventually("the child has ended", || async { (!process.exists()).then_some(()) }).await;
 }
 
-/// The file is put beside plugins that serve: it is rejected so, and they serve on.
+/// Puts the file next to plugins that serve. Asserts that it is rejected for this reason, and that the others serve on.
 async fn rejected(keys: &str, bomb: &[u8], because: &str) {
     let gateway = Gateway::start(setup(keys)).await;
     let mut client = gateway.client().await;
@@ -108,7 +108,8 @@ async fn memories_of_many_instances_count_together() {
     rejected("compile_cpu_s: 60", &component(&bomb), "its `start` failed: ").await;
 }
 
-/// Whatever depth the child survives, the gateway survives: its stack is larger, and it finds the compiled code in the cache.
+/// The gateway survives every depth that the child process survives. Its stack is larger, and it loads the compiled
+/// code from the cache.
 #[tokio::test]
 async fn a_depth_that_a_child_survives_is_survived_by_the_gateway() {
     let gateway = Gateway::start(setup("compile_cpu_s: 60")).await;
@@ -134,7 +135,7 @@ async fn a_depth_that_a_child_survives_is_survived_by_the_gateway() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_slow_to_compile_is_waited_for_by_nobody() {
+async fn a_file_that_is_slow_to_compile_delays_nothing_else() {
     let gateway = Gateway::start(setup("compile_cpu_s: 600")).await;
     let mut client = gateway.client().await;
     put(&gateway.plugin("bomb"), &endless_to_compile());
@@ -170,7 +171,7 @@ async fn a_file_that_is_replaced_while_it_compiles_is_given_up_for_the_new_one()
 }
 
 #[tokio::test]
-async fn a_gateway_listens_and_serves_while_a_file_of_its_start_compiles_and_says_so() {
+async fn a_gateway_serves_while_a_file_still_compiles_at_its_start_and_readyz_says_so() {
     let bomb = vec![("bomb.wasm", endless_to_compile())];
     let gateway = Gateway::start_without_waiting(Setup { files: bomb, ..setup("compile_cpu_s: 600") }).await;
     assert_eq!(gateway.get("/healthz").await.0, 200);
@@ -208,7 +209,7 @@ async fn children_do_not_outlive_a_gateway_that_is_killed() {
     is_gone(child).await;
 }
 
-/// The files below a directory, and when each was written.
+/// Returns the files below a directory, each with its modification time.
 fn listed(directory: &std::path::Path) -> Vec<(PathBuf, std::time::SystemTime)> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
@@ -225,7 +226,7 @@ fn listed(directory: &std::path::Path) -> Vec<(PathBuf, std::time::SystemTime)> 
 
 #[tokio::test]
 async fn compiled_code_is_kept_from_one_start_to_the_next() {
-    // Large enough that to compile it takes far longer than to read it.
+    // The plugin is so large that compiling it takes far longer than reading it.
     let files = vec![("large.wasm", bombs::functions(&greeter("large", "1", &[0x43]), 3_000))];
     let mut gateway = Gateway::start(Setup { files, ..setup("compile_cpu_s: 600") }).await;
     let cache = gateway.config().with_file_name("cache");
@@ -247,7 +248,7 @@ async fn compiled_code_is_kept_from_one_start_to_the_next() {
 }
 
 #[tokio::test]
-async fn what_a_plugin_writes_before_it_fails_in_a_child_is_in_the_log() {
+async fn output_of_a_plugin_that_fails_in_a_child_is_in_the_log() {
     let gateway = Gateway::start(setup("compile_cpu_s: 60")).await;
     let faulty =
         gateway_tests::variant(&serde_json::json!({ "name": "new", "routes": [0x41], "traps_in": "describe" }));
@@ -258,7 +259,7 @@ async fn what_a_plugin_writes_before_it_fails_in_a_child_is_in_the_log() {
 }
 
 #[tokio::test]
-async fn check_and_plugin_check_survive_what_the_gateway_survives() {
+async fn check_and_plugin_check_survive_hostile_files() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("plugins")).unwrap();
     fs::write(folder.path().join("plugins/bomb.wasm"), bombs::nested(&chat(), 100_000)).unwrap();

@@ -1,5 +1,5 @@
-//! gateway.yaml while the gateway runs: what may change takes effect on live sessions, what may not is told, and a file that is
-//! wrong changes nothing.
+//! Tests of changes of gateway.yaml while the gateway runs. Keys that may change take effect on live sessions, the log
+//! names the others, and an invalid file changes nothing.
 
 use gateway_tests::{Gateway, Redis, Setup, chat_request, eventually, greeter, put};
 use serde_json::Value;
@@ -7,13 +7,13 @@ use std::fs;
 
 const NO_ROUTE_3: &str = "no plugin serves route 0x03";
 
-/// A setup with these `games` and `plugins.settings`, and the rest as it is by default.
+/// Returns a setup with these `games` and `plugins.settings`, and with defaults otherwise.
 fn setup(games: &str, settings: &str) -> Setup {
     let yaml = format!("games: {games}\nplugins: {{ directory: plugins, settings: {settings} }}");
     Setup { yaml, ..Setup::default() }
 }
 
-/// The setup of a plugin `system` that answers with its greeting.
+/// Returns the setup of a plugin `system` that answers with its greeting.
 fn greeting(config: &str) -> Setup {
     let settings = format!("{{ system: {{ config: {config} }} }}");
     let files = vec![("system.wasm", greeter("system", "1", &[3]))];
@@ -78,7 +78,7 @@ async fn routes_in_the_settings_move_a_route() {
 }
 
 #[tokio::test]
-async fn settings_may_exchange_two_routes_and_no_packet_finds_neither() {
+async fn settings_may_exchange_two_routes_without_a_gap() {
     let exchanged = |a: u8, b: u8| setup("[]", &format!("{{ a: {{ routes: [{a}] }}, b: {{ routes: [{b}] }} }}"));
     let files = vec![("a.wasm", greeter("a", "a", &[])), ("b.wasm", greeter("b", "b", &[]))];
     let gateway = Gateway::start(Setup { files, ..exchanged(4, 5) }).await;
@@ -89,7 +89,7 @@ async fn settings_may_exchange_two_routes_and_no_packet_finds_neither() {
     assert_eq!(seen, [(0, "a".to_owned()), (0, "b".to_owned())]);
     assert_eq!(client.request(5, b"").await.text(), "a");
     let rejected = gateway.log_lines().into_iter().find(|line| line.to_string().contains("rejected"));
-    assert_eq!(rejected, None, "there is no moment at which they are in each other's way");
+    assert_eq!(rejected, None, "neither plugin is rejected during the exchange");
 }
 
 #[tokio::test]
@@ -117,8 +117,8 @@ async fn config_reaches_the_plugin_when_the_file_is_saved() {
 }
 
 #[tokio::test]
-async fn config_is_what_yaml_says() {
-    // Not only text: what the plugin gets is JSON of the same shape, so a number is refused where text is wanted.
+async fn config_keeps_the_types_of_yaml() {
+    // The plugin gets JSON of the same shape as the YAML, so a number is refused where text is expected.
     let gateway = Gateway::start(greeting("{ greeting: \"17\" }")).await;
     assert_eq!(gateway.client().await.request(3, b"").await.text(), "17");
     gateway.reconfigure(&greeting("{ greeting: 17 }"));
@@ -150,7 +150,8 @@ async fn a_plugin_that_is_swapped_keeps_its_settings() {
     assert_eq!(gateway.client().await.request(3, b"").await.text(), "hello");
 }
 
-/// A file that is wrong leaves the running configuration; the log says why; the next good file is taken.
+/// Asserts that an invalid file leaves the running configuration in use, that the log says why, and that the next valid
+/// file takes effect.
 async fn broken(text: &str, because: &[&str]) {
     let gateway = Gateway::start(greeting("{ greeting: hello }")).await;
     let mut client = gateway.client().await;
@@ -176,7 +177,7 @@ async fn broken_yaml_changes_nothing_and_its_line_is_named() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_there_twice_changes_nothing_and_it_is_named_with_its_line() {
+async fn a_duplicate_key_changes_nothing_and_is_named_with_its_line() {
     broken("server: {}\ngames: []\nserver: {}\n", &["gateway.yaml: ", "server", "line 3"]).await;
 }
 
@@ -191,7 +192,7 @@ async fn a_value_of_the_wrong_type_changes_nothing_and_its_key_and_line_are_name
 }
 
 #[tokio::test]
-async fn every_error_of_the_file_is_told_at_once() {
+async fn every_error_of_the_file_is_reported_at_once() {
     let text = "server: { prt: 1, send_queue: 0 }\ngames: [{ id: a }, { id: a }]\nplugins: { directory: nowhere }\n";
     let because = [
         "line 1: unknown key `server.prt`, did you mean `port`?",
@@ -203,7 +204,7 @@ async fn every_error_of_the_file_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_taken_away_changes_nothing() {
+async fn a_removed_file_changes_nothing() {
     let gateway = Gateway::start(greeting("{ greeting: hello }")).await;
     fs::remove_file(gateway.config()).unwrap();
     gateway.logged("configuration rejected, the running one stays").await;
@@ -227,7 +228,7 @@ async fn keys_that_need_a_restart_are_named_in_a_warning_and_the_others_take_eff
 }
 
 #[tokio::test]
-async fn settings_of_a_plugin_that_is_not_loaded_are_told() {
+async fn settings_of_a_plugin_that_is_not_loaded_are_logged() {
     let gateway = Gateway::start(setup("[]", "{ caht: { memory_mb: 32 } }")).await;
     let line = gateway.logged("plugins.settings names a plugin that is not loaded").await;
     assert_eq!((&line["level"], &line["fields"]["plugin"]), (&"WARN".into(), &"caht".into()));

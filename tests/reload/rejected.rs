@@ -1,4 +1,5 @@
-//! Files that are not fit: the last good version serves on, and the log and the readiness report say exactly what is wrong.
+//! Tests of unfit plugin files: the last good version serves on, and the log and the readiness report say exactly what
+//! is wrong.
 
 use gateway_tests::{Gateway, PATIENCE, Setup, dist, eventually, greeter, put, variant};
 use serde_json::{Value, json};
@@ -7,13 +8,13 @@ use tokio::time::{self, Instant};
 
 const FILE: &str = "system.wasm";
 
-/// Chat, and a plugin that answers `1` on route 3.
+/// Starts a gateway with chat, and with a plugin that answers `1` on route 3.
 async fn start() -> Gateway {
     let files = vec![(FILE, greeter("system", "1", &[3]))];
     Gateway::start(Setup { plugins: vec!["chat"], files, ..Setup::default() }).await
 }
 
-/// What the gateway says of a file of its plugins directory.
+/// Returns the entry of a file in the readiness report.
 async fn report(gateway: &Gateway, file: &str) -> Value {
     let (_, body) = gateway.get("/readyz").await;
     let report: Value = serde_json::from_str(&body).unwrap();
@@ -21,28 +22,29 @@ async fn report(gateway: &Gateway, file: &str) -> Value {
     entry.cloned().unwrap_or_default()
 }
 
-/// Waits until it says so.
+/// Waits until the readiness report has this entry for the file.
 async fn reported(gateway: &Gateway, file: &str, serving: Option<&str>, error: Option<&str>) {
     let expected = json!({ "file": file, "serving": serving, "error": error });
     let what = format!("/readyz says {expected}");
     eventually(&what, || async { (report(gateway, file).await == expected).then_some(()) }).await;
 }
 
-/// The count of rejections, by the name that each was counted under.
+/// Returns the metric lines that count rejections, each with the name of its plugin.
 async fn rejections(gateway: &Gateway) -> Vec<String> {
     let (_, metrics) = gateway.get("/metrics").await;
     let lines = metrics.lines().filter(|line| line.starts_with("gateway_plugin_reloads_total"));
     lines.filter(|line| line.contains("outcome=\"rejected\"")).map(str::to_owned).collect()
 }
 
-/// A version that is not fit takes the place of one that serves: that one serves on, until a good one comes.
+/// Replaces a plugin that serves by a version that has to be rejected for this reason. Asserts that the old version
+/// serves on until a good version replaces it.
 async fn rejected(put_bad: impl FnOnce(&Path), because: &str) {
     let gateway = start().await;
     let mut client = gateway.client().await;
     assert_eq!(client.request(3, b"").await.text(), "1");
     put_bad(&gateway.plugin("system"));
 
-    // To find out that a call never ends takes seconds of a processor, which on a machine that is busy is far longer.
+    // Detecting a call that never ends takes seconds of processor time, which is far longer on a busy machine.
     let deadline = Instant::now() + 3 * PATIENCE;
     while rejections(&gateway).await.is_empty() {
         assert!(Instant::now() < deadline, "it is not rejected: {because}");
@@ -67,19 +69,19 @@ async fn rejected(put_bad: impl FnOnce(&Path), because: &str) {
     gateway.metric_is("gateway_connections_total", 1.0).await;
 }
 
-/// A new version with these bytes.
+/// Asserts that a new version with these bytes is rejected.
 async fn rejected_bytes(bad: &[u8], because: &str) {
     rejected(|file| put(file, bad), because).await;
 }
 
-/// A variant of the plugin with these keys beside its name, version and route.
+/// Returns a variant of the plugin with these keys besides its name, version and route.
 fn faulty(fault: &Value) -> Vec<u8> {
     let mut keys = json!({ "name": "system", "version": "bad", "routes": [3] });
     keys.as_object_mut().unwrap().extend(fault.as_object().unwrap().clone());
     variant(&keys)
 }
 
-/// A good plugin in which every `old` is another name of the same length.
+/// Returns a good plugin in which each `old` is replaced by another name of the same length.
 fn renamed(old: &str, new: &str) -> Vec<u8> {
     assert_eq!(old.len(), new.len());
     let mut component = greeter("system", "bad", &[3]);
@@ -107,7 +109,7 @@ async fn a_truncated_file_is_rejected() {
 
 #[tokio::test]
 async fn random_bytes_are_rejected() {
-    // The same at every run: xorshift64 with a fixed seed.
+    // The bytes are the same in every run: xorshift64 with a fixed seed.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
         state ^= state << 13;
@@ -153,7 +155,7 @@ async fn a_component_for_another_version_of_the_interface_is_rejected() {
 }
 
 #[tokio::test]
-async fn a_component_that_imports_what_is_not_offered_is_rejected() {
+async fn a_component_with_an_import_that_is_not_offered_is_rejected() {
     let because =
         "it imports `acme:cli/exit@0.2.6`, and this gateway offers only `gateway:policy/log@0.1.0` and WASI 0.2";
     rejected_bytes(&renamed("wasi:cli/exit", "acme:cli/exit"), because).await;
@@ -210,7 +212,7 @@ async fn a_link_that_leads_nowhere_is_rejected() {
     rejected(dangle, "it cannot be read: No such file or directory").await;
 }
 
-/// Something new that is no plugin disturbs nobody.
+/// Asserts that a new file that is not a plugin is rejected and disturbs nothing.
 async fn newcomer_rejected(put_bad: impl FnOnce(&Path), because: &str) {
     let gateway = start().await;
     let mut client = gateway.client().await;
@@ -256,7 +258,7 @@ async fn a_file_over_64_mib_is_rejected_unread() {
 async fn a_bad_file_in_the_place_of_a_removed_one_serves_nothing() {
     let gateway = Gateway::start(Setup::default()).await;
     let mut client = gateway.client().await;
-    // Once it is taken away, there is no last good version of it any more.
+    // Once the file is removed, there is no last good version of it any more.
     fs::remove_file(gateway.plugin("system")).unwrap();
     client.answers_until(3, 3, "no plugin serves route 0x03").await;
     put(&gateway.plugin("system"), b"rubbish");

@@ -1,4 +1,4 @@
-//! The chat route: what is published, who a session is bound to, and what is refused.
+//! Tests of the chat route: what is published, to whom a session is bound, and what is refused.
 
 use super::{GAME, Stage};
 use gateway_tests::chat_request;
@@ -7,8 +7,8 @@ use gateway_tests::chat_request;
 async fn a_chat_request_is_published_byte_for_byte() {
     let mut stage = Stage::new().await;
     let request = chat_request("mmo", 7, "hi");
-    // Fields of a newer version, at the end, at the beginning and within `base`; numbers longer than they need to be;
-    // `base` in two pieces; meta, and one MiB of extra_data.
+    // The requests have fields of a newer version at the end, at the beginning and within `base`, overlong numbers,
+    // `base` in two pieces, meta, or 1 MiB of extra_data.
     let unknown = b"\xa0\x06\x2a\x7a\x03new\xfa\xff\xff\xff\x0f\x01!";
     let written = [
         request.clone(),
@@ -36,7 +36,7 @@ async fn the_first_valid_user_id_binds_the_session_and_another_one_gets_status_6
         stage.published("mmo", &chat_request("mmo", 7, "still the same")).await;
     }
     stage.refusals_are("forbidden", 3).await;
-    // Another session is free to be somebody else, or the same user.
+    // Another session may be another user's, or the same user's.
     for user in [8, 7] {
         stage.client = stage.gateway.client().await;
         stage.published("mmo", &chat_request("mmo", user, "a session of its own")).await;
@@ -86,7 +86,7 @@ async fn a_request_without_base_game_id_or_a_positive_user_id_gets_status_2() {
 async fn a_broken_protobuf_gets_status_2() {
     let mut stage = Stage::new().await;
     let whole = chat_request("mmo", 7, "hi");
-    // Up to the end of `base` a request is complete; any other part of it is cut within a field.
+    // A request is complete at the end of `base`. Every other prefix ends within a field.
     let base = 2 + usize::from(whole[1]);
     let mut broken: Vec<_> = (1..whole.len()).filter(|len| *len != base).map(|len| whole[..len].to_vec()).collect();
     let wrong_types: [&[u8]; 12] = [
@@ -96,7 +96,7 @@ async fn a_broken_protobuf_gets_status_2() {
         b"\x0a\x04\x08\x01\x10\x07",                 // game_id: a number
         b"\x0a\x08\x0a\x03mmo\x12\x01\x07",          // user_id: a string
         b"\x0a\x07\x0a\x01\xff\x10\x07\x18\x05",     // game_id: not UTF-8
-        b"\x0a\xff\xff\xff\xff\x0f\x0a\x03mmo",      // base: longer than anything
+        b"\x0a\xff\xff\xff\xff\x0f\x0a\x03mmo",      // base: a length of 2^32 - 1
         b"\x0b\x0a\x03mmo\x10\x07\x0c",              // base: a group
         b"\x0e\x00",                                 // a wire type that does not exist
         b"\x00\x00",                                 // field 0
@@ -108,7 +108,7 @@ async fn a_broken_protobuf_gets_status_2() {
     for len in 0..300 {
         let mut noise = vec![0; len];
         for byte in &mut noise {
-            // Marsaglia's xorshift: the same noise in every run.
+            // Marsaglia's xorshift makes the same noise in every run.
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
@@ -124,7 +124,7 @@ async fn a_broken_protobuf_gets_status_2() {
     stage.published("mmo", &whole).await;
 }
 
-/// Ids that could be mistaken for other topics, for patterns or for commands.
+/// Returns ids that could be mistaken for other topics, for patterns or for commands.
 fn hostile_games() -> Vec<String> {
     let mut games: Vec<_> = ["mmo\r\nPUBLISH x", "mmo\r\n", "*", "mmo*", "a:b", "a/b", "a b", " mmo", "mmo ", "m\0o"]
         .into_iter()

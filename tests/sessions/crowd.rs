@@ -1,4 +1,4 @@
-//! Many sessions: they come, they go, and none is left behind.
+//! Tests with many sessions that come and go: no session is left behind.
 
 use futures_util::{SinkExt, future::join_all};
 use gateway_tests::{
@@ -14,7 +14,7 @@ async fn ended(gateway: &Gateway) -> f64 {
     join_all(counts.iter().map(|count| gateway.metric(count))).await.iter().sum()
 }
 
-/// One of the ways to go.
+/// Disconnects the client in one of five ways.
 async fn leave(mut client: Client, way: usize) {
     match way % 5 {
         0 => client.socket.close(None).await.unwrap(),
@@ -36,7 +36,7 @@ async fn after_a_thousand_connects_and_disconnects_no_session_is_left() {
     }
     gateway.metric_is("gateway_sessions", 0.0).await;
     gateway.metric_is("gateway_connections_total", 1000.0).await;
-    // Each is counted as ended, once.
+    // Each session is counted once as ended.
     while ended(&gateway).await < 1000.0 {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
@@ -45,7 +45,7 @@ async fn after_a_thousand_connects_and_disconnects_no_session_is_left() {
 }
 
 #[tokio::test]
-async fn the_sessions_gauge_counts_those_who_are_here() {
+async fn the_sessions_gauge_counts_open_sessions() {
     let gateway = Gateway::start(Setup::default()).await;
     gateway.metric_is("gateway_sessions", 0.0).await;
     let mut clients = Vec::new();
@@ -53,7 +53,7 @@ async fn the_sessions_gauge_counts_those_who_are_here() {
         clients.push(gateway.client().await);
         gateway.metric_is("gateway_sessions", f64::from(count)).await;
     }
-    // Who has not upgraded is no session.
+    // A connection that has not upgraded is not a session.
     let _half = Wire::connect(gateway.address).await;
     while let Some(client) = clients.pop() {
         drop(client);
@@ -67,7 +67,7 @@ async fn out_of_file_descriptors_the_gateway_serves_on_and_accepts_again_once_so
     let gateway = Gateway::start(Setup { open_files: Some(64), ..Setup::default() }).await;
     let mut early = gateway.client().await;
     let mut crowd = Vec::new();
-    // The kernel accepts for it, so that all of them can send.
+    // The kernel accepts these connections for the gateway, so that all of them can send.
     for _ in 0..80 {
         let mut wire = Wire::connect(gateway.address).await;
         wire.send(UPGRADE.as_bytes()).await;
@@ -79,7 +79,7 @@ async fn out_of_file_descriptors_the_gateway_serves_on_and_accepts_again_once_so
     }
     let mut last = crowd.pop().unwrap();
     let mut byte = [0];
-    assert!(last.stream.try_read(&mut byte).is_err(), "the last one is served: there was no want of descriptors");
+    assert!(last.stream.try_read(&mut byte).is_err(), "the last connection is served: descriptors did not run out");
     drop(crowd);
     assert_eq!(last.response().await.status, 101);
     early.assert_alive().await;

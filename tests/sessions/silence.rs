@@ -1,4 +1,4 @@
-//! Pings, and the end of sessions that do not answer them.
+//! Tests of pings, and of the end of sessions that do not answer them.
 
 use gateway_tests::{
     Gateway, Setup,
@@ -51,7 +51,7 @@ async fn the_gateway_pings_at_ping_interval_s_and_a_session_that_answers_lives_o
         assert!(came >= due && came < due + SECOND, "ping {i} came after {came:?}");
         wire.send(&frame(PONG, &payload)).await;
     }
-    // Twice the idle timeout and more.
+    // The session has lived for more than two idle timeouts.
     assert!(began.elapsed() > SECOND * 4);
     gateway.metric_is("gateway_sessions", 1.0).await;
 }
@@ -63,7 +63,7 @@ async fn any_message_of_the_client_is_a_sign_of_life() {
     let mut last = Instant::now();
     let began = last;
     while began.elapsed() < SECOND * 4 {
-        // Its own pings, but never a pong.
+        // The client sends its own pings, but never a pong.
         match pings_only.frame().await.expect("the session lives") {
             (PING, _) => pings_only.send(&frame(PING, b"I live")).await,
             (PONG, payload) => {
@@ -77,7 +77,7 @@ async fn any_message_of_the_client_is_a_sign_of_life() {
     gateway.metric_is("gateway_sessions", 1.0).await;
 }
 
-/// Takes frames until the reply to this heartbeat, and answers pings.
+/// Reads frames up to the reply to this heartbeat, and answers pings meanwhile.
 async fn assert_serves(wire: &mut Wire, seq: u8) {
     wire.send(&frame(BINARY, &[0, 0, 0, seq, 3, 0, 0, 0])).await;
     loop {
@@ -98,7 +98,8 @@ async fn a_client_that_takes_a_large_answer_slowly_is_not_silent_meanwhile() {
     let payload = vec![0x42; 14 << 20];
     wire.send(&frame(BINARY, &[&[0, 0, 0, 1, 3, 0, 0, 0][..], &payload].concat())).await;
     let began = Instant::now();
-    // It cannot answer pings, which lie behind the answer, but sends its own. The head of the frame has 10 bytes.
+    // The client cannot answer pings, since they are queued after the reply. It sends its own pings instead. The head
+    // of the frame has 10 bytes.
     let mut left = 10 + 8 + payload.len();
     while left > 0 {
         let part = left.min(1 << 20);
@@ -121,7 +122,7 @@ async fn a_session_is_not_silent_while_the_gateway_itself_does_not_run() {
     time::sleep(SECOND * 4).await;
     gateway.signal("CONT").await;
     assert_serves(&mut wire, 2).await;
-    // It answers the next pings, and lives on.
+    // The session answers the next pings, and goes on.
     for _ in 0..3 {
         let (first, payload) = wire.frame().await.expect("a ping");
         assert_eq!(first, PING, "{payload:?}");

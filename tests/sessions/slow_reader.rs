@@ -1,4 +1,5 @@
-//! Clients that do not read: what waits for them is bounded, and nobody else notices.
+//! Tests of clients that do not read: the memory for their queued messages is bounded, and other clients notice
+//! nothing.
 
 use crate::{assert_receives, backend, delivery, publish, session_of, start};
 use gateway_tests::{
@@ -12,7 +13,8 @@ use tokio::{
 };
 
 const MIB: u64 = 1 << 20;
-/// More than the kernel's buffers hold on both sides, and then many times the send queue.
+/// The number of messages that a flood delivers. They are more than the buffers of the kernel hold on both sides, and
+/// many times more than the send queue holds.
 const MESSAGES: usize = 5120;
 const BATCH: usize = 256;
 const CONTENT: usize = 16 * 1024;
@@ -21,7 +23,7 @@ const DROPPED: &str = "gateway_messages_dropped_total{reason=\"send_queue_full\"
 const LOST: &str = "gateway_messages_dropped_total{reason=\"session_ended\"}";
 const DELIVERED: &str = "gateway_deliveries_total{outcome=\"delivered\"}";
 
-/// Delivers `MESSAGES` to the user, and answers with the most memory that the gateway held meanwhile.
+/// Delivers `MESSAGES` to the user. Returns the largest resident memory of the gateway meanwhile, in bytes.
 async fn flood(redis: &Redis, gateway: &Gateway, user: i32) -> u64 {
     let mut backend = backend(redis).await;
     let payload = delivery(user, &"x".repeat(CONTENT));
@@ -29,7 +31,8 @@ async fn flood(redis: &Redis, gateway: &Gateway, user: i32) -> u64 {
     let mut most = 0;
     for sent in (BATCH..=MESSAGES).step_by(BATCH) {
         publish(&mut backend, &payload, BATCH).await;
-        // Redis gives up subscribers for whom more than 32 MiB wait.
+        // The flood waits after each batch, since Redis disconnects a subscriber with more than 32 MiB of pending
+        // output.
         gateway.metric_is(DELIVERED, already + sent as f64).await;
         most = most.max(gateway.resident_bytes());
     }
@@ -45,14 +48,15 @@ fn warnings(gateway: &Gateway) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_reader_that_stopped_cannot_take_is_dropped_and_counted_and_leaves_a_gap() {
+async fn messages_for_a_client_that_stopped_reading_are_dropped_and_counted_and_leave_a_gap() {
     let (redis, gateway) = start("send_queue: 1000000, send_queue_bytes: 2097152").await;
     let mut slow = session_of(&gateway, 1).await;
     let mut other = session_of(&gateway, 2).await;
     let before = gateway.resident_bytes();
     let began = Instant::now();
     let most = flood(&redis, &gateway, 1).await;
-    // The queue, and what the allocator and Redis' connection hold: far below the 80 MiB that came.
+    // The growth is the send queue and the buffers of the allocator and the Redis connection. It is far less than the
+    // 80 MiB of the flood.
     let grown = most.saturating_sub(before) / MIB;
     assert!(grown < 24, "the gateway grew by {grown} MiB");
     gateway.logged("send queue full").await;
@@ -64,7 +68,7 @@ async fn what_a_reader_that_stopped_cannot_take_is_dropped_and_counted_and_leave
     assert_receives(&mut other, 1, &payload).await;
     other.assert_alive().await;
 
-    // It reads again: what it gets is numbered upwards, and what was dropped is missing from the numbers.
+    // The client reads again. The delivery numbers that it gets increase, and the dropped messages leave gaps.
     let last = delivery(1, "last");
     let mut numbers = Vec::new();
     let dropped = gateway.metric(DROPPED).await;
@@ -81,13 +85,13 @@ async fn what_a_reader_that_stopped_cannot_take_is_dropped_and_counted_and_leave
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn send_queue_bounds_the_messages_that_wait() {
+async fn send_queue_bounds_the_queued_messages() {
     let (redis, gateway) = start("send_queue: 10, send_queue_bytes: 1073741824").await;
     let mut slow = session_of(&gateway, 1).await;
     flood(&redis, &gateway, 1).await;
     let dropped = gateway.metric(DROPPED).await;
-    // Ten wait or are being written, and the rest of what is not dropped is in the kernel's buffers. By the bytes alone, none
-    // would be dropped.
+    // At most ten messages are queued or being written; the others that were not dropped are in the kernel's buffers.
+    // The byte limit alone would not have dropped any message.
     let not_dropped = MESSAGES - dropped as usize;
     assert!(not_dropped * CONTENT < 20 << 20, "{not_dropped} of {MESSAGES} were not dropped");
     for _ in 0..not_dropped {
@@ -125,16 +129,17 @@ async fn a_client_that_reads_far_too_slowly_ends_and_every_message_is_accounted_
     let ended = "gateway_disconnections_total{reason=\"send_timeout\"}";
     let mut socket = slow.socket.into_inner();
     let deadline = Instant::now() + PATIENCE;
-    // It never stops reading.
+    // The client never stops reading.
     while gateway.metric(ended).await < 1.0 {
-        assert!(Instant::now() < deadline, "a client of 100 KB/s keeps a session with a full queue");
+        assert!(Instant::now() < deadline, "the session of a client that reads 100 KB/s does not end");
         let _ = socket.read_exact(&mut vec![0; 10_000]).await;
         time::sleep(Duration::from_millis(100)).await;
     }
     gateway.metric_is("gateway_sessions", 0.0).await;
     let (lost, dropped) = (gateway.metric(LOST).await, gateway.metric(DROPPED).await);
     assert!(lost > 0.0);
-    // Sent as well were the welcome, the heartbeat's answer, and the refusal of the request that binds the session, which nobody hears.
+    // The gateway also sent the welcome, the heartbeat's reply, and the refusal of the request that binds the session,
+    // since no backend hears that request.
     let sent = gateway.metric("gateway_messages_sent_total").await - 3.0;
     assert_eq!(sent + lost + dropped, MESSAGES as f64, "{sent} sent, {lost} lost, {dropped} dropped");
 }
@@ -149,8 +154,9 @@ async fn on_full_queue_close_closes_the_session_with_1013() {
     while gateway.metric("gateway_sessions").await > 1.0 {
         publish(backend, &payload, 64).await;
     }
-    // The gateway holds the connection for a moment longer, so that the reason arrives at whoever reads on.
-    let closed = slow.closed().await.expect("a reason");
+    // The gateway keeps the connection open for a moment longer, so that a client that still reads gets the close
+    // reason.
+    let closed = slow.closed().await.expect("a close reason");
     assert_eq!((u16::from(closed.code), closed.reason.as_str()), (1013, "too slow: the send queue is full"));
     drop(slow);
     gateway.metric_is("gateway_disconnections_total{reason=\"send_queue_full\"}", 1.0).await;
@@ -159,13 +165,14 @@ async fn on_full_queue_close_closes_the_session_with_1013() {
     other.assert_alive().await;
 }
 
-/// Sends the bytes again and again, up to `most` in all, and reads nothing. Answers with the error that ended it, and with the
-/// most memory that the gateway held meanwhile.
+/// Sends the bytes again and again, up to `most` bytes in all, and reads nothing. Returns the error of a failed write,
+/// if there was one, and the largest resident memory of the gateway meanwhile.
 async fn pour(gateway: &Gateway, wire: &mut Wire, bytes: &[u8], most: u64) -> (Option<io::Error>, u64) {
     let mut held = 0;
     for _ in 0..most / bytes.len() as u64 {
-        let written =
-            time::timeout(PATIENCE, wire.stream.write_all(bytes)).await.expect("it is neither read nor ended");
+        let written = time::timeout(PATIENCE, wire.stream.write_all(bytes))
+            .await
+            .expect("the gateway neither reads nor closes the connection");
         held = held.max(gateway.resident_bytes());
         if let Err(error) = written {
             return (Some(error), held);
@@ -192,7 +199,7 @@ async fn a_client_that_never_reads_its_replies_grows_no_memory_and_ends() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_never_reads_its_pongs_grows_no_memory() {
-    // So many pings as nobody may send by default.
+    // The limit of control frames is raised, so that the client may send this many pings.
     let server = "ping_interval_s: 5, idle_timeout_s: 10, control_frames_per_s: 1000000";
     let gateway = Gateway::start(Setup::server(server)).await;
     let mut wire = Wire::upgraded(gateway.address).await;

@@ -1,4 +1,4 @@
-//! Whose a session is, and that it stands for itself.
+//! Tests that a session belongs to one user, and that sessions are independent of each other.
 
 use crate::{assert_receives, backend, delivery, publish, session_of, start};
 use futures_util::SinkExt;
@@ -57,7 +57,7 @@ async fn each_live_session_of_a_user_receives_the_users_deliveries_under_its_own
     publish(backend, &second, 1).await;
     assert_receives(&mut early, 2, &second).await;
     assert_receives(&mut late, 1, &second).await;
-    // Another user's session hears nothing of it: the reply comes first.
+    // The other user's session gets no delivery: the reply to its heartbeat comes first.
     other.assert_alive().await;
 }
 
@@ -75,7 +75,7 @@ async fn a_session_is_bound_once() {
     let yours = delivery(1, "for you");
     publish(backend, &yours, 1).await;
     assert_receives(&mut client, 1, &yours).await;
-    // As its own user it goes on. What it sent as another was not published.
+    // The session still works for its own user. The requests under other user ids were not published.
     let request = chat_request("mmo", 1, "as myself");
     client.send(1, &request).await;
     assert_eq!(requests.next().await, chat_request("mmo", 1, ""));
@@ -101,7 +101,7 @@ async fn the_end_of_one_session_never_disturbs_another_of_the_same_user() {
             _ => {}
         }
         drop(leaves);
-        // Some arrive while the other one is leaving, some after.
+        // Some of these deliveries arrive while the other session is ending, and some after its end.
         for i in 0..50 {
             let payload = delivery(1, &format!("{way} {i}"));
             publish(backend, &payload, 1).await;
@@ -114,7 +114,7 @@ async fn the_end_of_one_session_never_disturbs_another_of_the_same_user() {
 }
 
 #[tokio::test]
-async fn a_user_who_left_is_not_here_and_can_come_back() {
+async fn deliveries_to_a_user_who_left_are_counted_and_the_user_can_return() {
     let (redis, gateway) = start("").await;
     let backend = &mut backend(&redis).await;
     drop(session_of(&gateway, 1).await);
@@ -128,17 +128,17 @@ async fn a_user_who_left_is_not_here_and_can_come_back() {
 }
 
 #[tokio::test]
-async fn packets_behind_the_one_for_which_a_policy_closes_are_dropped_and_counted() {
+async fn packets_after_the_one_on_which_a_plugin_closes_are_dropped_and_counted() {
     let files = vec![("first.wasm", fs::read(guest("first")).unwrap())];
     let gateway = Gateway::start(Setup { plugins: vec!["system"], files, ..Setup::default() }).await;
     let packet = |payload: &[u8]| frame(BINARY, &[&[0, 0, 0, 1, 0x77, 0, 0, 0], payload].concat());
     let mut wire = Wire::upgraded(gateway.address).await;
-    // `bind` would bind the session and publish.
+    // A `bind` packet would bind the session and publish.
     wire.send(&[packet(b"echo"), packet(b"close"), packet(b"bind").repeat(63)].concat()).await;
     let (first, echo) = wire.frame().await.unwrap();
     assert_eq!((first, &echo[..]), (BINARY, &b"\0\0\0\x01\x77\x01\0\0echo"[..]));
     assert_eq!(wire.frame().await, Some((CLOSE, b"\x0b\xb8bye"[..].into())));
-    // They are counted also if they come after the close frame.
+    // Packets after the close frame are counted as well.
     wire.send(&packet(b"bind").repeat(5)).await;
     gateway.metric_is("gateway_messages_dropped_total{reason=\"after_close\"}", 68.0).await;
     drop(wire);

@@ -1,6 +1,7 @@
-//! Plugin files that are small and cost a compiler far more than they should. Each is a good plugin with a section behind it.
+//! Plugin files that are small and cost a compiler far more than they should. Most are a good plugin with a section
+//! appended.
 
-/// A number as WebAssembly writes it: LEB128.
+/// Encodes a number as LEB128.
 fn leb(mut value: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
@@ -14,12 +15,13 @@ fn leb(mut value: usize) -> Vec<u8> {
     }
 }
 
-/// A section or a custom section's content: its id, its length, its bytes.
+/// Encodes a section: its id, its length, its bytes.
 fn section(id: u8, bytes: &[u8]) -> Vec<u8> {
     [&[id], leb(bytes.len()).as_slice(), bytes].concat()
 }
 
-/// A section of a component with one type: a component that declares a component that declares a component, and so on.
+/// Returns a section of a component with one type: a component that declares a component that declares a component, and
+/// so on.
 fn nested_types(depth: usize) -> Vec<u8> {
     let mut bytes = vec![1];
     bytes.extend([0x41, 0x01, 0x01].repeat(depth));
@@ -27,13 +29,14 @@ fn nested_types(depth: usize) -> Vec<u8> {
     section(7, &bytes)
 }
 
-/// The plugin with component types nested so deeply, 3 bytes a level. A parser recurses over them.
+/// Returns the plugin with component types that are nested to this depth, at 3 bytes per level. A parser recurses over
+/// them.
 #[must_use]
 pub fn nested(plugin: &[u8], depth: usize) -> Vec<u8> {
     [plugin, &nested_types(depth)].concat()
 }
 
-/// A core module whose WIT is nested so deeply.
+/// Returns a core module with an embedded WIT that is nested to this depth.
 #[must_use]
 pub fn nested_wit(depth: usize) -> Vec<u8> {
     let name = b"component-type:bomb";
@@ -42,7 +45,7 @@ pub fn nested_wit(depth: usize) -> Vec<u8> {
     [b"\0asm\x01\0\0\0".as_slice(), &section(0, &custom)].concat()
 }
 
-/// The plugin with a core module of so many functions without a body, 4 bytes each.
+/// Returns the plugin with a core module of `count` empty functions, at 4 bytes each.
 #[must_use]
 pub fn functions(plugin: &[u8], count: usize) -> Vec<u8> {
     let types = section(1, &[1, 0x60, 0, 0]);
@@ -52,8 +55,8 @@ pub fn functions(plugin: &[u8], count: usize) -> Vec<u8> {
     [plugin, &section(1, &module)].concat()
 }
 
-/// The text of a component, which ends in `)`, with a component at its end that instantiates its predecessor twice, and so on: so many
-/// levels double the instances so often.
+/// Returns the text of a component with more components appended. Each of them instantiates the one before twice, so
+/// the number of instances is 2 to the power of `levels`.
 #[must_use]
 pub fn doubled(text: &str, levels: usize) -> String {
     let mut text = text.trim_end().strip_suffix(')').expect("a component").to_owned();

@@ -1,4 +1,4 @@
-//! A client that speaks packets.
+//! A client that sends and receives packets.
 
 use crate::PATIENCE;
 use bytes::Bytes;
@@ -12,24 +12,24 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, protocol::CloseFrame},
 };
 
-/// The bytes of a client's header.
+/// Returns the bytes of a client's packet header.
 #[must_use]
 pub fn header(seq: u32, route: u8) -> Vec<u8> {
     [&seq.to_be_bytes()[..], &[route, 0, 0, 0]].concat()
 }
 
-/// A packet as a client sees it.
+/// A packet as a client receives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// The request's, or the delivery counter.
+    /// The seq of the request, or the delivery number of a push.
     pub seq: u32,
-    /// What it is for.
+    /// The route.
     pub route: u8,
-    /// Bit 0: a reply.
+    /// The flags. Bit 0 marks a reply.
     pub flags: u8,
-    /// 0, or why not.
+    /// The status: 0 for success, otherwise the reason for the refusal.
     pub status: u16,
-    /// What follows the header.
+    /// The bytes after the header.
     pub payload: Bytes,
 }
 
@@ -45,26 +45,26 @@ impl Packet {
         }
     }
 
-    /// The payload as text.
+    /// Returns the payload as text.
     #[must_use]
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.payload).unwrap()
     }
 }
 
-/// A connected client that has seen its welcome.
+/// A connected client that has received its welcome.
 pub struct Client {
-    /// The connection, for what is not a packet.
+    /// The WebSocket, for everything that is not a packet.
     pub socket: WebSocketStream<TcpStream>,
-    /// What the gateway said first.
+    /// The welcome of the gateway.
     pub welcome: Welcome,
-    /// How often [`Self::receive`] has passed over the answer that no backend listens.
+    /// How often [`Self::receive`] has skipped the refusal that no backend listens.
     pub unheard: u32,
     seq: u32,
 }
 
 impl Client {
-    /// Connects and takes the welcome.
+    /// Connects and receives the welcome.
     pub async fn connect(address: SocketAddr) -> Self {
         let mut socket = Self::handshake(address, "/ws").await.expect("a handshake");
         let first = next(&mut socket).await.expect("a welcome").into_data();
@@ -74,17 +74,17 @@ impl Client {
         Self { socket, welcome, unheard: 0, seq: 0 }
     }
 
-    /// The HTTP upgrade alone.
+    /// Performs the HTTP upgrade only.
     ///
     /// # Errors
-    /// What the gateway answered instead.
+    /// Returns the response of the gateway if it does not upgrade.
     pub async fn handshake(address: SocketAddr, path: &str) -> Result<WebSocketStream<TcpStream>, Error> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(client_async(format!("ws://{address}{path}"), stream).await?.0)
     }
 
-    /// Sends a packet with the client's next seq, and answers with that.
+    /// Sends a packet with the client's next seq, and returns the seq.
     pub async fn send(&mut self, route: u8, payload: &[u8]) -> u32 {
         self.seq += 1;
         self.send_message([&header(self.seq, route)[..], payload].concat()).await;
@@ -96,7 +96,7 @@ impl Client {
         self.socket.send(Message::Binary(message.into())).await.unwrap();
     }
 
-    /// Sends binary messages as they are, with one write as far as they fit.
+    /// Sends binary messages as they are, in one write as far as they fit.
     pub async fn send_messages(&mut self, messages: impl IntoIterator<Item = Vec<u8>>) {
         for message in messages {
             self.socket.feed(Message::Binary(message.into())).await.unwrap();
@@ -104,12 +104,12 @@ impl Client {
         self.socket.flush().await.unwrap();
     }
 
-    /// The next binary message as it came, header and all.
+    /// Returns the next binary message unchanged, with its header.
     pub async fn receive_message(&mut self) -> Bytes {
-        // Pings do not count: a gateway that says nothing else is waited for no longer than one that is silent.
+        // Pings do not extend the deadline: a gateway that sends only pings counts as silent.
         let deadline = time::Instant::now() + PATIENCE;
         loop {
-            match time::timeout_at(deadline, next(&mut self.socket)).await.expect("no packet came") {
+            match time::timeout_at(deadline, next(&mut self.socket)).await.expect("no packet arrived") {
                 Some(Message::Binary(message)) => return message,
                 Some(Message::Ping(_) | Message::Pong(_)) => {}
                 other => panic!("not a packet: {other:?}"),
@@ -117,7 +117,8 @@ impl Client {
         }
     }
 
-    /// The next packet, which has to come. The answer that no backend listens is counted and passed over, since most tests have no backend.
+    /// Returns the next packet, and fails if none arrives. Skips and counts the refusal that no backend listens, since
+    /// most tests have no backend.
     pub async fn receive(&mut self) -> Packet {
         loop {
             let packet = self.receive_any().await;
@@ -128,12 +129,12 @@ impl Client {
         }
     }
 
-    /// The next packet, which has to come, whatever it is.
+    /// Returns the next packet without skipping any, and fails if none arrives.
     pub async fn receive_any(&mut self) -> Packet {
         Packet::parse(&self.receive_message().await)
     }
 
-    /// Sends a packet and takes the next one, which has to be its reply.
+    /// Sends a packet and returns the next one, which has to be its reply.
     pub async fn request(&mut self, route: u8, payload: &[u8]) -> Packet {
         let seq = self.send(route, payload).await;
         let reply = self.receive().await;
@@ -141,10 +142,10 @@ impl Client {
         reply
     }
 
-    /// Sends a packet and takes the next one, which has to be its reply, or the close frame.
+    /// Sends a packet and returns the next one, which has to be its reply.
     ///
     /// # Errors
-    /// The close frame, if the gateway ends the session instead.
+    /// Returns the close frame if the gateway ends the session instead.
     pub async fn try_request(&mut self, route: u8, payload: &[u8]) -> Result<Packet, Option<CloseFrame>> {
         let seq = self.send(route, payload).await;
         loop {
@@ -161,8 +162,8 @@ impl Client {
         }
     }
 
-    /// Asks again and again until the answer is this status and text. Answers with every answer on the way there, those that
-    /// repeat the one before left out.
+    /// Sends requests until the reply has this status and text. Returns all answers up to then, without consecutive
+    /// duplicates.
     pub async fn answers_until(&mut self, route: u8, status: u16, text: &str) -> Vec<(u16, String)> {
         let deadline = time::Instant::now() + PATIENCE;
         let mut answers = Vec::new();
@@ -178,19 +179,20 @@ impl Client {
         }
     }
 
-    /// Shows that the session lives and serves, and that nothing else was on its way: a heartbeat comes back next.
+    /// Asserts that the session is served and that no other packet was on its way: the next packet is the reply to a
+    /// heartbeat.
     pub async fn assert_alive(&mut self) {
         let reply = self.request(3, b"alive?").await;
         assert_eq!((reply.status, &reply.payload[..]), (0, &b"alive?"[..]));
     }
 
-    /// Shows that the session lives and serves: a heartbeat comes back, after whatever was on its way.
+    /// Asserts that the session is served: the reply to a heartbeat arrives, possibly after other packets.
     pub async fn assert_last_alive(&mut self) {
         let seq = self.send(3, b"alive?").await;
         while self.receive().await.seq != seq {}
     }
 
-    /// Waits for the gateway's close frame; packets on the way are passed over.
+    /// Waits for the gateway's close frame, and skips packets before it.
     pub async fn closed(&mut self) -> Option<CloseFrame> {
         loop {
             match next(&mut self.socket).await {
@@ -203,6 +205,6 @@ impl Client {
 }
 
 async fn next(socket: &mut WebSocketStream<TcpStream>) -> Option<Message> {
-    let message = time::timeout(PATIENCE, socket.next()).await.expect("nothing came");
-    message.map(|message| message.expect("a good frame"))
+    let message = time::timeout(PATIENCE, socket.next()).await.expect("no message arrived");
+    message.map(|message| message.expect("a valid frame"))
 }

@@ -1,4 +1,4 @@
-//! The real binary, in a folder of its own, on ports of its own.
+//! The real binary, in its own folder and on its own ports.
 
 use crate::{Client, PATIENCE, eventually};
 use serde_json::Value;
@@ -20,32 +20,32 @@ use tokio::{
 /// The plugin that plays the chat backend.
 pub const DEMO_CHAT: &str = "demo-chat";
 
-/// The root of the repository.
+/// Returns the root of the repository.
 #[must_use]
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// The compiled plugin with this name, as `make plugins` left it.
+/// Returns the path of a compiled plugin, as `make plugins` left it.
 #[must_use]
 pub fn dist(plugin: &str) -> PathBuf {
     root().join("plugins/dist").join(format!("{plugin}.wasm"))
 }
 
-/// What a gateway is started with.
+/// The configuration and environment of a gateway.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// More of gateway.yaml. Keys of `server` go into the line after it.
+    /// Further sections of gateway.yaml, except `server` and `admin`.
     pub yaml: String,
-    /// The keys of `server`, beside host and port.
+    /// Further keys of `server`, besides host and port.
     pub server: String,
-    /// What is in the plugins directory at the start.
+    /// The plugins of `plugins/dist` that are in the plugins directory at the start.
     pub plugins: Vec<&'static str>,
-    /// What else is there, file by file.
+    /// Further files in the plugins directory, each with its content.
     pub files: Vec<(&'static str, Vec<u8>)>,
-    /// More of the environment.
+    /// Further environment variables.
     pub env: Vec<(&'static str, &'static str)>,
-    /// The limit of open files, where it is not the machine's.
+    /// The limit of open files, if it is not the machine's.
     pub open_files: Option<u32>,
     /// The soft limit of open files alone, which the process may raise.
     pub soft_open_files: Option<u32>,
@@ -66,15 +66,15 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// Chat and system with the game `mmo`, and this Redis as the bus.
+    /// Returns a setup with chat, system and the game `mmo`, and with this Redis as the bus.
     #[must_use]
     pub fn redis(redis: &crate::Redis) -> Self {
         let yaml = format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{}\" }}", redis.port);
         Self { yaml, ..Self::default() }
     }
 
-    /// The same with plugins that may take long and take the largest payloads. On a machine that is busy, a call may have to wait for a processor for longer
-    /// than it may take by default, and not every test wants to know.
+    /// Returns the same setup with plugins that may run for long and that take the largest payloads. On a busy machine
+    /// a call may wait for a processor longer than the default timeout, which most tests are not about.
     #[must_use]
     pub fn patient(self) -> Self {
         let slow = "{ call_timeout_ms: 10000, max_payload_bytes: 16777216 }";
@@ -82,18 +82,18 @@ impl Setup {
         Self { yaml: format!("{}\n{plugins}", self.yaml), ..self }
     }
 
-    /// Chat and system on the embedded bus, with these keys of `server`.
+    /// Returns a setup with chat and system on the embedded bus, and with these keys of `server`.
     #[must_use]
     pub fn server(keys: &str) -> Self {
         Self { server: keys.to_owned(), ..Self::default() }
     }
 }
 
-/// A running gateway. It is killed when this is dropped.
+/// A running gateway. It is killed when this value is dropped.
 pub struct Gateway {
-    /// Where clients connect.
+    /// The address for clients.
     pub address: SocketAddr,
-    /// Where operators ask.
+    /// The address of the admin listener.
     pub admin: SocketAddr,
     folder: TempDir,
     child: Child,
@@ -101,7 +101,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts a gateway and waits until every plugin was loaded.
+    /// Starts a gateway and waits until every plugin is loaded or rejected.
     pub async fn start(setup: Setup) -> Self {
         let gateway = Self::start_without_waiting(setup).await;
         gateway.logged("\"message\":\"serving\"").await;
@@ -124,7 +124,8 @@ impl Gateway {
         Self::start_in(folder, &setup).await
     }
 
-    /// Starts another gateway in the folder of this one, which has ended, and waits until every plugin was loaded.
+    /// Starts another gateway in the folder of this one, which has ended. Waits until every plugin is loaded or
+    /// rejected.
     pub async fn again(self) -> Self {
         let gateway = Self::start_in(self.folder, &Setup::default()).await;
         gateway.logged("\"message\":\"serving\"").await;
@@ -137,7 +138,8 @@ impl Gateway {
             None => Self::command(setup.open_files),
         };
         command.args(["run", "--log-format", "json"]).current_dir(&folder).envs(setup.env.iter().copied());
-        let mut child = command.stderr(Stdio::piped()).kill_on_drop(true).spawn().expect("the gateway, built");
+        let mut child =
+            command.stderr(Stdio::piped()).kill_on_drop(true).spawn().expect("the gateway is built and starts");
         let log: Arc<Mutex<Vec<Value>>> = Arc::default();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let sink = Arc::clone(&log);
@@ -154,7 +156,7 @@ impl Gateway {
         gateway
     }
 
-    /// The command `gateway`, as built.
+    /// Returns the command `gateway`, as cargo built it.
     #[must_use]
     pub fn command(open_files: Option<u32>) -> Command {
         match open_files {
@@ -163,21 +165,21 @@ impl Gateway {
         }
     }
 
-    /// The same under these limits of the shell's `ulimit`.
+    /// Returns the same command under these limits of the shell's `ulimit`.
     fn limited(limits: &str) -> Command {
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("ulimit {limits}; exec \"$0\" \"$@\"")).arg(Self::binary());
         Self::with_cache(command)
     }
 
-    /// Keeps what the tests compile apart from what the user's gateway compiles.
+    /// Keeps the compilation cache of the tests apart from the user's.
     fn with_cache(mut command: Command) -> Command {
         command.env("XDG_CACHE_HOME", Self::binary().with_file_name("test-cache"));
         command
     }
 
     fn binary() -> PathBuf {
-        // The tests are built into target/PROFILE/deps, the binary into target/PROFILE.
+        // The tests are built into target/PROFILE/deps, and the binary into target/PROFILE.
         std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("gateway")
     }
 
@@ -185,49 +187,51 @@ impl Gateway {
         self.logged(what).await["fields"]["address"].as_str().unwrap().parse().unwrap()
     }
 
-    /// A client that is connected.
+    /// Connects a client.
     pub async fn client(&self) -> Client {
         Client::connect(self.address).await
     }
 
-    /// A client whose session is bound to the user, by a chat request in the game `mmo`.
+    /// Connects a client, and binds its session to the user by a chat request in the game `mmo`.
     pub async fn client_of(&self, user_id: i32) -> Client {
         let mut client = self.client().await;
         client.send(1, &crate::chat_request("mmo", user_id, "bind")).await;
-        // Packets of a session are served in order: once this one is, the one before it is as well.
+        // The packets of a session are served in order: once the heartbeat is answered, the request has been served as
+        // well.
         client.assert_alive().await;
         client
     }
 
-    /// The plugins directory.
+    /// Returns the path of the plugins directory.
     #[must_use]
     pub fn plugins(&self) -> PathBuf {
         self.folder.path().join("plugins")
     }
 
-    /// A plugin's file in it.
+    /// Returns the path of a plugin's file in the plugins directory.
     #[must_use]
     pub fn plugin(&self, name: &str) -> PathBuf {
         self.plugins().join(format!("{name}.wasm"))
     }
 
-    /// gateway.yaml.
+    /// Returns the path of gateway.yaml.
     #[must_use]
     pub fn config(&self) -> PathBuf {
         self.folder.path().join("gateway.yaml")
     }
 
-    /// Writes gateway.yaml anew, from a setup.
+    /// Writes gateway.yaml anew from a setup.
     pub fn reconfigure(&self, setup: &Setup) {
         fs::write(self.config(), yaml(setup)).unwrap();
     }
 
-    /// The first log line that contains the text, in its message or in a field; waits for it.
+    /// Waits for a log line that contains the text, and returns the first such line. The text may be in the message or
+    /// in a field.
     pub async fn logged(&self, text: &str) -> Value {
         self.logged_after(0, text).await
     }
 
-    /// The same, among the lines after the first `skip`.
+    /// Does the same as [`Self::logged`], and skips the first `skip` lines.
     pub async fn logged_after(&self, skip: usize, text: &str) -> Value {
         let what = format!("a log line with {text:?}");
         let found = eventually(&what, || async {
@@ -239,13 +243,13 @@ impl Gateway {
         }
     }
 
-    /// Every log line so far.
+    /// Returns all log lines up to now.
     #[must_use]
     pub fn log_lines(&self) -> Vec<Value> {
         self.log.lock().unwrap().clone()
     }
 
-    /// A GET on the admin listener: the status and the body.
+    /// Sends a GET request to the admin listener, and returns the status and the body.
     pub async fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.admin).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
@@ -256,8 +260,8 @@ impl Gateway {
         (head[9..12].parse().unwrap(), body.to_owned())
     }
 
-    /// The metric written so, with its labels in any order: `gateway_sessions`, `gateway_disconnections_total{reason="idle"}`. 0 where
-    /// it is not there yet.
+    /// Returns the value of a metric, or 0 if it does not exist yet. The name may have labels in any order, such as
+    /// `gateway_disconnections_total{reason="idle"}`.
     pub async fn metric(&self, wanted: &str) -> f64 {
         let (_, text) = self.get("/metrics").await;
         let wanted = series(wanted);
@@ -272,13 +276,13 @@ impl Gateway {
         eventually(&what, || async { (self.metric(wanted).await == value).then_some(()) }).await;
     }
 
-    /// The process id.
+    /// Returns the process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id().expect("it runs")
+        self.child.id().expect("the gateway runs")
     }
 
-    /// The memory that the process holds (`VmRSS`), in bytes.
+    /// Returns the resident memory of the process (`VmRSS`), in bytes.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
@@ -292,9 +296,9 @@ impl Gateway {
         assert!(Command::new("kill").args(["-s", name, &pid]).status().await.unwrap().success());
     }
 
-    /// Waits for the end of the process.
+    /// Waits until the process has ended.
     pub async fn exit(&mut self) -> ExitStatus {
-        time::timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap()
+        time::timeout(PATIENCE, self.child.wait()).await.expect("the gateway ends in time").unwrap()
     }
 }
 

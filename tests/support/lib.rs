@@ -1,6 +1,7 @@
-//! What the end-to-end tests are written with: the real binary in a folder of its own, clients, and a real Redis.
+//! The tools of the end-to-end tests: the real binary in its own folder, clients, and a real Redis.
 //!
-//! Nothing here sleeps for luck: [`eventually`] waits for a condition and fails loudly when it does not come true.
+//! Helpers never sleep in the hope that something has happened meanwhile. Instead, [`eventually`] waits for a
+//! condition, and fails if the condition does not become true.
 #![allow(clippy::missing_panics_doc, reason = "a test helper fails by panicking")]
 #![allow(clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
@@ -23,10 +24,10 @@ use prost::Message;
 use std::{future::Future, time::Duration};
 use tokio::time::{self, Instant};
 
-/// How long a condition may take to come true on a machine that is busy.
+/// How long a condition may take to become true on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits until `condition` answers with something.
+/// Waits until `condition` returns a value.
 #[track_caller]
 pub fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
@@ -45,7 +46,7 @@ pub fn eventually<T, F: Future<Output = Option<T>>>(
     }
 }
 
-/// A chat request of a user in a game.
+/// Returns a chat request of a user in a game.
 #[must_use]
 pub fn chat_request(game_id: &str, user_id: i32, content: &str) -> Vec<u8> {
     let base = MessageBase { game_id: game_id.to_owned(), user_id, timestamp: 5 };

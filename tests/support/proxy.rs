@@ -13,18 +13,18 @@ use tokio::{
 
 /// A running proxy.
 pub struct Proxy {
-    /// Where it listens, on 127.0.0.1.
+    /// The port on 127.0.0.1 on which the proxy listens.
     pub port: u16,
     state: Arc<watch::Sender<State>>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Commands that subscribe are not passed on.
+    /// Whether SUBSCRIBE commands are delayed.
     held: bool,
-    /// Commands that are held now.
+    /// How many commands are delayed at the moment.
     waiting: usize,
-    /// How often the subscribers were cut.
+    /// How often [`Proxy::cut_subscribers`] was called.
     cuts: usize,
 }
 
@@ -42,36 +42,36 @@ impl Proxy {
         proxy
     }
 
-    /// Chat and system with the game `mmo`, and the server behind this proxy as the bus.
+    /// Returns a setup with chat, system and the game `mmo`, and with the server behind this proxy as the bus.
     #[must_use]
     pub fn setup(&self) -> Setup {
         let yaml = format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{}\" }}", self.port);
         Setup { yaml, ..Setup::default() }
     }
 
-    /// Passes no command on that subscribes, until [`Self::release`].
+    /// Delays all SUBSCRIBE commands until [`Self::release`] is called.
     pub fn hold_subscriptions(&self) {
         self.state.send_modify(|state| state.held = true);
     }
 
-    /// Waits until a subscription is held.
+    /// Waits until a subscription is delayed.
     pub async fn holds_a_subscription(&self) {
         eventually("a subscription is held", || async { (self.state.borrow().waiting > 0).then_some(()) }).await;
     }
 
-    /// Passes on what is held.
+    /// Forwards the delayed commands.
     pub fn release(&self) {
         self.state.send_modify(|state| state.held = false);
     }
 
-    /// Ends the connections that have subscribed.
+    /// Closes the connections that have subscribed.
     pub fn cut_subscribers(&self) {
         self.state.send_modify(|state| state.cuts += 1);
     }
 }
 
 async fn carry(client: TcpStream, server: u16, state: Arc<watch::Sender<State>>) {
-    // As a server that is not there: the client's connection ends.
+    // If the server is unreachable, the client's connection ends, as it would without the proxy.
     let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
     let ((client_read, mut client_write), (mut server_read, server_write)) = (client.into_split(), server.into_split());
     tokio::select! {

@@ -1,4 +1,4 @@
-//! A real redis-server, on a port of its own.
+//! A real redis-server on its own port.
 
 use crate::{PATIENCE, eventually};
 use futures_util::{Stream, StreamExt};
@@ -10,9 +10,9 @@ use tokio::{
     time,
 };
 
-/// A running redis-server. It is killed when this is dropped.
+/// A running redis-server. It is killed when this value is dropped.
 pub struct Redis {
-    /// Where it listens, on 127.0.0.1.
+    /// The port on 127.0.0.1 on which the server listens.
     pub port: u16,
     folder: TempDir,
     child: Child,
@@ -25,7 +25,7 @@ impl Redis {
         Self::start_with(None).await
     }
 
-    /// The same, for those alone who know the password.
+    /// Starts a server that requires this password.
     pub async fn start_with_password(password: &'static str) -> Self {
         Self::start_with(Some(password)).await
     }
@@ -38,37 +38,37 @@ impl Redis {
         redis
     }
 
-    /// A connection, as soon as the server answers.
+    /// Opens a connection as soon as the server answers.
     pub async fn connection(&self) -> MultiplexedConnection {
         eventually("redis answers", || async { self.client().get_multiplexed_async_connection().await.ok() }).await
     }
 
-    /// The same for a backend that sends much, whose answers may take their time.
+    /// Opens a connection for a backend that sends a lot. Its response timeout is [`PATIENCE`].
     pub async fn publisher(&self) -> MultiplexedConnection {
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
         self.client().get_multiplexed_async_connection_with_config(&config).await.unwrap()
     }
 
-    /// Publishes as a backend does, and answers with how many subscribers received it.
+    /// Publishes as a backend does, and returns how many subscribers received the message.
     pub async fn publish(&self, topic: &str, message: &[u8]) -> usize {
         self.connection().await.publish(topic, message).await.unwrap()
     }
 
-    /// Hears a topic as a backend does.
+    /// Subscribes to a topic as a backend does.
     pub async fn subscribe(&self, topic: &str) -> Subscription {
         let mut subscriber = self.client().get_async_pubsub().await.unwrap();
         subscriber.subscribe(topic).await.unwrap();
         Subscription(Box::pin(subscriber.into_on_message()))
     }
 
-    /// Hears every topic, which shows that nothing is published elsewhere.
+    /// Subscribes to every topic, to show that nothing is published elsewhere.
     pub async fn observe(&self) -> Subscription {
         let mut subscriber = self.client().get_async_pubsub().await.unwrap();
         subscriber.psubscribe("*").await.unwrap();
         Subscription(Box::pin(subscriber.into_on_message()))
     }
 
-    /// Waits until so many subscribers hear the topic.
+    /// Waits until the topic has this number of subscribers.
     pub async fn subscribers_are(&self, topic: &str, count: usize) {
         let mut connection = self.connection().await;
         let mut command = redis::cmd("PUBSUB");
@@ -87,7 +87,7 @@ impl Redis {
         self.child.kill().await.unwrap();
     }
 
-    /// Starts it again on the same port.
+    /// Starts the server again on the same port.
     pub async fn restart(&mut self) {
         self.child = spawn(self.port, &self.folder, self.password);
         self.connection().await;
@@ -99,10 +99,10 @@ impl Redis {
         assert!(Command::new("kill").args(["-s", name, &pid]).status().await.unwrap().success());
     }
 
-    /// Its process id.
+    /// Returns the process id of the server.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id().expect("it runs")
+        self.child.id().expect("redis-server runs")
     }
 
     fn client(&self) -> redis::Client {
@@ -119,22 +119,25 @@ fn spawn(port: u16, folder: &TempDir, password: Option<&str>) -> Child {
         .stdout(Stdio::null())
         .kill_on_drop(true)
         .spawn()
-        .expect("redis-server, which `tests/install redis-server` installs")
+        .expect("redis-server starts: `tests/install redis-server` installs it")
 }
 
-/// What a backend hears.
+/// A subscription of a backend.
 pub struct Subscription(Pin<Box<dyn Stream<Item = Msg> + Send>>);
 
 impl Subscription {
-    /// The next message, which has to come.
+    /// Returns the next message, and fails if none arrives.
     pub async fn next(&mut self) -> Vec<u8> {
-        let message = time::timeout(PATIENCE, self.0.next()).await.expect("nothing came");
-        message.expect("redis lives").get_payload_bytes().to_vec()
+        let message = time::timeout(PATIENCE, self.0.next()).await.expect("no message arrived");
+        message.expect("redis-server is connected").get_payload_bytes().to_vec()
     }
 
-    /// The next message, which has to come, with its topic.
+    /// Returns the topic and the payload of the next message, and fails if none arrives.
     pub async fn next_with_topic(&mut self) -> (String, Vec<u8>) {
-        let message = time::timeout(PATIENCE, self.0.next()).await.expect("nothing came").expect("redis lives");
+        let message = time::timeout(PATIENCE, self.0.next())
+            .await
+            .expect("no message arrived")
+            .expect("redis-server is connected");
         (message.get_channel_name().to_owned(), message.get_payload_bytes().to_vec())
     }
 }

@@ -1,7 +1,7 @@
-//! Tokens: JSON Web Tokens (RFC 7519), HS256.
+//! Tests of tokens: JSON Web Tokens (RFC 7519) with HS256.
 //!
-//! The signatures are written down instead of computed: they come from another implementation of HMAC than the gateway's, and
-//! each is that of exactly the header and the claims beside it.
+//! The signatures are literals, made by another implementation of HMAC than the gateway's. Each is the signature of
+//! exactly the header and the claims next to it.
 
 use chat_proto::chat::{ChatRequest, ChatResponse, MessageBroadcast};
 use gateway_tests::{
@@ -14,7 +14,7 @@ const SECRET: &str = "the secret of the end-to-end tests";
 
 const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 
-/// Of user 7, until the year 2100.
+/// The claims of user 7, valid until the year 2100.
 const CLAIMS: &str = r#"{"sub":"7","exp":4102444800}"#;
 const SIGNATURE: &str = "lctmq-Ga5Rj75C4DPf4_QQNagz7Ry1fMMtFnVzaXxiw";
 
@@ -23,7 +23,7 @@ async fn start() -> Gateway {
     Gateway::start(Setup { yaml, plugins: vec!["chat", "system", "demo-chat"], ..Setup::default() }).await
 }
 
-/// Base64 with the URL alphabet and without padding, as tokens have it.
+/// Encodes text in Base64 with the URL alphabet and without padding, as tokens require.
 fn base64url(text: &str) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let digits = |chunk: &[u8]| {
@@ -99,13 +99,13 @@ async fn a_bad_token_is_401() {
         refused(&gateway, &by_query(&forged), "InvalidSignature").await;
         refused(&gateway, &by_field(&format!("Bearer {forged}")), "InvalidSignature").await;
     }
-    // The field goes before the query.
+    // The header field takes precedence over the query.
     let both = by_query(&users_7()).replace("\r\nHost", "\r\nAuthorization: Bearer x\r\nHost");
     refused(&gateway, &both, "not valid").await;
 }
 
 #[tokio::test]
-async fn a_token_that_has_expired_or_never_does_or_is_not_valid_yet_is_401() {
+async fn a_token_that_is_expired_or_has_no_expiry_or_is_not_valid_yet_is_401() {
     let gateway = start().await;
     let expired = token(HS256, r#"{"sub":"7","exp":1577836800}"#, "nYXrKMTeP3znzZ5HoRNPCAOW0G71sZg0-9yzfsv_Cno");
     refused(&gateway, &by_query(&expired), "ExpiredSignature").await;
@@ -119,7 +119,7 @@ async fn a_token_that_has_expired_or_never_does_or_is_not_valid_yet_is_401() {
 #[tokio::test]
 async fn a_token_with_another_algorithm_is_401() {
     let gateway = start().await;
-    // Each is signed as its header says.
+    // Each token is signed with the algorithm that its header names.
     let none = r#"{"alg":"none"}"#;
     refused(&gateway, &by_query(&token(none, CLAIMS, "")), "not valid").await;
     refused(&gateway, &by_query(&token(none, CLAIMS, SIGNATURE)), "not valid").await;
@@ -147,7 +147,7 @@ async fn a_token_whose_sub_is_no_user_id_is_401() {
     }
 }
 
-/// Asserts that the session is that of user 7, who may speak for himself and for nobody else.
+/// Asserts that the session belongs to user 7, and that requests for another user are refused.
 async fn assert_bound_to_7(wire: &mut Wire) {
     wire.send(&frame(BINARY, &[&[0, 0, 0, 1, 1, 0, 0, 0], &chat_request("mmo", 8, "as another")[..]].concat())).await;
     let (_, refusal) = wire.frame().await.unwrap();
@@ -167,7 +167,7 @@ async fn a_valid_token_in_the_authorization_field_binds_the_session_to_its_user(
         assert_bound_to_7(&mut wire).await;
         wire.stream.set_zero_linger().unwrap();
         drop(wire);
-        // The next one is alone again, so that what is delivered to its user comes once.
+        // The next session has to be the only one again, so that a delivery to its user arrives once.
         gateway.metric_is("gateway_sessions", 0.0).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What strangers send to cost the gateway more than it costs them.
+//! Tests of hostile input that tries to cost the gateway more than it costs its sender.
 
 use crate::{assert_serving, heartbeat, heartbeat_reply};
 use futures_util::future::join_all;
@@ -13,7 +13,7 @@ const CONTINUES: u8 = 0x00;
 const MIB: u64 = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn announced_bytes_cost_nothing_until_they_come() {
+async fn announced_bytes_take_no_memory_until_they_arrive() {
     let gateway = Gateway::start(Setup::default()).await;
     let mut wires = join_all((0..1000).map(|_| Wire::upgraded(gateway.address))).await;
     assert_serving(&gateway).await;
@@ -29,7 +29,7 @@ async fn announced_bytes_cost_nothing_until_they_come() {
     assert!(grown < 16, "1000 connections of 14 bytes grew the gateway by {grown} MiB");
 }
 
-/// The first `sent` bytes of a message of `len`.
+/// Returns the frame of a message of `len` bytes, cut after `sent` bytes of the message.
 fn part(len: usize, sent: usize) -> Vec<u8> {
     let whole = frame(BINARY, &heartbeat(1, &vec![7; len - 8]));
     whole[..whole.len() - len + sent].to_vec()
@@ -45,7 +45,7 @@ async fn over_receive_budget_bytes_the_largest_receiver_is_closed_with_1009() {
     while gateway.metric(receiving).await < 1_000_000.0 {
         tokio::task::yield_now().await;
     }
-    // A small message is whole at once, and is not counted.
+    // A small message arrives complete at once, and is not counted.
     assert_serving(&gateway).await;
     let mut small = Wire::upgraded(gateway.address).await;
     let message = frame(BINARY, &heartbeat(1, &[7; 599_992]));
@@ -61,7 +61,7 @@ async fn over_receive_budget_bytes_the_largest_receiver_is_closed_with_1009() {
     assert_serving(&gateway).await;
 }
 
-/// Sends the frames on a connection of their own until it is closed with 1008.
+/// Sends the frames on a new connection until the gateway closes it with 1008.
 async fn flood(gateway: &Gateway, frames: &[u8], kind: &str) {
     let counted = format!("gateway_frames_received_total{{kind={kind:?}}}");
     let closed = "gateway_disconnections_total{reason=\"frame_flood\"}";
@@ -78,7 +78,7 @@ async fn flood(gateway: &Gateway, frames: &[u8], kind: &str) {
     assert_eq!(&payload[..], b"\x03\xf0too many frames that carry no packet", "{kind}");
     drop(wire);
     gateway.metric_is(closed, before + 1.0).await;
-    // A burst is ten times what may come in a second, and a little comes back while it is sent.
+    // The allowed burst is ten times the rate per second. While the flood is sent, the rate allows a few more frames.
     let count = gateway.metric(&counted).await;
     assert!((1001.0..1500.0).contains(&count), "{count} {kind}s");
     assert_serving(gateway).await;

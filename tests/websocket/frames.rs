@@ -1,4 +1,4 @@
-//! Messages, fragments, pings, pongs and close frames (RFC 6455, sections 5 and 7).
+//! Tests of messages, fragments, pings, pongs and close frames (RFC 6455, sections 5 and 7).
 
 use crate::{assert_serving, heartbeat, heartbeat_reply};
 use bytes::Bytes;
@@ -7,7 +7,7 @@ use gateway_tests::{
     wire::{BINARY, CLOSE, PING, PONG, Wire, frame},
 };
 
-/// A frame that begins a binary message without ending it.
+/// The first byte of a frame that begins a binary message without ending it.
 const BINARY_BEGINS: u8 = 0x02;
 const CONTINUES: u8 = 0x00;
 const CONTINUES_AND_ENDS: u8 = 0x80;
@@ -26,7 +26,7 @@ fn check(came: Option<(u8, Bytes)>, first: u8, payload: &[u8]) {
 #[tokio::test]
 async fn one_binary_message_is_one_packet() {
     let (gateway, mut wire) = start().await;
-    // One message with the bytes of two packets is one packet, and its reply is one message.
+    // A message with the bytes of two packets is one packet, and its reply is one message.
     let two = [heartbeat(1, b"one"), heartbeat(2, b"two")].concat();
     wire.send(&frame(BINARY, &two)).await;
     check(wire.frame().await, BINARY, &heartbeat_reply(1, &two[8..]));
@@ -40,7 +40,7 @@ async fn one_binary_message_is_one_packet() {
 #[tokio::test]
 async fn every_length_of_frame_is_read_and_written() {
     let (_gateway, mut wire) = start().await;
-    // On either side of where the length takes 7 bits, 16 and 64.
+    // These lengths are around the limits at which a frame encodes its length in 7, 16 or 64 bits.
     for len in [8, 125, 126, 127, 65_535, 65_536, 100_000] {
         let payload = vec![0x5a; len - 8];
         wire.send(&frame(BINARY, &heartbeat(9, &payload))).await;
@@ -61,7 +61,7 @@ async fn a_frame_that_comes_byte_by_byte_is_served() {
 async fn a_fragmented_message_is_one_packet_also_with_a_ping_between_the_fragments() {
     let (gateway, mut wire) = start().await;
     let packet = heartbeat(6, b"in pieces");
-    // The header itself is torn apart, and a fragment may be empty.
+    // The header itself is split, and a fragment may be empty.
     wire.send(&frame(BINARY_BEGINS, &packet[..3])).await;
     wire.send(&frame(PING, b"between")).await;
     check(wire.frame().await, PONG, b"between");
@@ -99,7 +99,7 @@ async fn a_close_frame_is_answered_by_a_close_frame_and_the_end_of_the_connectio
     for payload in closes {
         let mut wire = Wire::upgraded(gateway.address).await;
         wire.send(&frame(CLOSE, payload)).await;
-        // Who closes is answered with the code it closes with (5.5.1).
+        // A close frame is answered with the same code (RFC 6455, 5.5.1).
         let code = payload.first_chunk().copied().map(u16::from_be_bytes);
         assert_eq!(wire.closed().await, code, "{payload:?}");
     }

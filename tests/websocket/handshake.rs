@@ -1,4 +1,4 @@
-//! The HTTP upgrade.
+//! Tests of the HTTP upgrade.
 
 use crate::{assert_serving, heartbeat, heartbeat_reply};
 use gateway_tests::{
@@ -8,7 +8,7 @@ use gateway_tests::{
 use std::time::Duration;
 use tokio::{io::AsyncWriteExt, time::Instant};
 
-/// Sends bytes, takes the answer, and asserts that the connection then ends and others are served.
+/// Sends bytes and returns the response. Asserts that the connection then ends and that other clients are served.
 async fn refused(gateway: &Gateway, request: &[u8], status: u16) -> Response {
     let shown = String::from_utf8_lossy(&request[..request.len().min(300)]);
     let mut wire = Wire::connect(gateway.address).await;
@@ -95,7 +95,7 @@ async fn another_websocket_version_is_426_and_names_13() {
 #[tokio::test]
 async fn bytes_that_are_no_http_get_400_and_the_gateway_goes_on() {
     let gateway = Gateway::start(Setup::default()).await;
-    // The same bytes in each run, and of every value.
+    // The noise is the same in every run, and contains bytes of every value.
     let noise: Vec<u8> = (0..4096_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
     let client_hello = [0x16, 3, 1, 0, 5, 1, 0, 0, 1, 3];
     let inputs =
@@ -138,7 +138,7 @@ async fn half_a_handshake_is_dropped_after_handshake_timeout_s_while_others_are_
     let mut served_meanwhile = 0;
     while gateway.metric(timeouts).await < 3.0 {
         assert!(began.elapsed() < PATIENCE, "they are not dropped");
-        // Once it has been dropped, this fails.
+        // After the gateway has dropped the connection, this write fails.
         let _ = trickling.stream.write_all(&[head.next().unwrap()]).await;
         assert_serving(&gateway).await;
         served_meanwhile += u32::from(began.elapsed() < Duration::from_secs(1));

@@ -1,4 +1,4 @@
-//! What no client may send: the session ends with the right close code, and the gateway goes on.
+//! Tests of forbidden frames: the session ends with the right close code, and the gateway serves on.
 
 use crate::{assert_serving, heartbeat, heartbeat_reply};
 use gateway_tests::{
@@ -11,7 +11,7 @@ const TEXT_BEGINS: u8 = 0x01;
 const CONTINUES: u8 = 0x00;
 const CONTINUES_AND_ENDS: u8 = 0x80;
 
-/// Sends bytes on a session of their own, and asserts the close code, what is counted, and that others are served.
+/// Sends bytes on a new session. Asserts the close code and the counted reason, and that other clients are served.
 async fn check(gateway: &Gateway, bytes: &[u8], code: u16, reason: &str) {
     let counted = format!("gateway_disconnections_total{{reason={reason:?}}}");
     let before = gateway.metric(&counted).await;
@@ -30,7 +30,7 @@ async fn a_text_message_is_closed_with_1003() {
     check(&gateway, &frame(TEXT, b"hello"), 1003, "text").await;
     check(&gateway, &frame(TEXT, b""), 1003, "text").await;
     check(&gateway, &frame(TEXT, "grüße".as_bytes()), 1003, "text").await;
-    // A character may be torn apart by fragments.
+    // Fragments may split a character.
     let (head, tail) = "grüße".as_bytes().split_at(3);
     let torn = [frame(TEXT_BEGINS, head), frame(PING, b""), frame(CONTINUES_AND_ENDS, tail)].concat();
     let mut wire = Wire::upgraded(gateway.address).await;
@@ -58,7 +58,7 @@ async fn a_message_over_max_message_bytes_is_closed_with_1009() {
     let fragments =
         [frame(BINARY_BEGINS, &heartbeat(1, &[0; 492])), frame(CONTINUES, &[0; 500]), frame(CONTINUES_AND_ENDS, &[0])];
     check(&gateway, &fragments.concat(), 1009, "too_large").await;
-    // Nobody waits for bytes that would be too many.
+    // The gateway closes the session without waiting for more bytes than it allows.
     for len in [1001, 1 << 20, 1 << 40, i64::MAX as u64] {
         check(&gateway, &[&frame_head(BINARY, 0x80, len)[..], &[0; 4]].concat(), 1009, "too_large").await;
     }
@@ -84,7 +84,7 @@ async fn sixteen_mebibytes_are_the_most_by_default() {
     let payload = vec![0x42; (16 << 20) - 8];
     wire.send(&frame(BINARY, &heartbeat(1, &payload))).await;
     let (first, reply) = wire.frame().await.unwrap();
-    // Not assert_eq: nobody wants to read the difference.
+    // `assert_eq!` would print megabytes.
     assert!((first, &reply[..8]) == (BINARY, &[0, 0, 0, 1, 3, 1, 0, 0]), "{:?}", reply.slice(..reply.len().min(100)));
     assert!(reply[8..] == payload, "the payload came back changed");
     let head = frame_head(BINARY, 0x80, (16 << 20) + 1);
@@ -144,7 +144,7 @@ async fn fragments_out_of_order_are_closed_with_1002() {
 async fn a_close_frame_that_makes_no_sense_is_closed_with_1002() {
     let gateway = Gateway::start(Setup::default()).await;
     check(&gateway, &frame(CLOSE, b"\x03"), 1002, "protocol_error").await;
-    // Codes that may not be sent (7.4).
+    // These codes must not be sent (RFC 6455, 7.4).
     for code in [0_u16, 999, 1005, 1006, 1015, 65_535] {
         let mut wire = Wire::upgraded(gateway.address).await;
         wire.send(&frame(CLOSE, &code.to_be_bytes())).await;
@@ -154,7 +154,7 @@ async fn a_close_frame_that_makes_no_sense_is_closed_with_1002() {
 }
 
 #[tokio::test]
-async fn what_follows_a_violation_is_not_served() {
+async fn frames_after_a_violation_are_not_served() {
     let gateway = Gateway::start(Setup::default()).await;
     let bytes = [frame(TEXT, b"hello"), frame(BINARY, &heartbeat(1, b"too late")), frame(PING, b"too late")].concat();
     check(&gateway, &bytes, 1003, "text").await;

@@ -1,5 +1,5 @@
-//! A plugin that misbehaves in the way that its settings name, on route 0x66 and on the topic of the game `hostile`. What each of the ways has
-//! to come to stands in `tests/containment.rs`.
+//! A plugin that misbehaves as its settings say, on route 0x66 and on the topic of the game `hostile`.
+//! `tests/containment.rs` has the expected outcome of each misbehaviour.
 
 use gateway_plugin_sdk::{Action, Packet, Policy, Rejection, Settings, Target, export, log};
 use serde::Deserialize;
@@ -15,7 +15,7 @@ use std::{
 const ROUTE: u8 = 0x66;
 const MIB: usize = 1 << 20;
 
-/// The call that misbehaves, and how.
+/// How the plugin misbehaves in each exported function.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -73,7 +73,7 @@ impl Policy for Hostile {
     }
 }
 
-/// Misbehaves in what it answers, or else on the way to it.
+/// Misbehaves in the actions that it returns, or while it computes them.
 fn answer(way: &str, call: u32) -> Result<Vec<Action>, Rejection> {
     Ok(match way {
         "million-actions" => vec![Action::Echo; 1_000_000],

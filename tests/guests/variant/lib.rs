@@ -1,5 +1,5 @@
-//! Compiled once, any number of plugins: who this one is and how it fails stands in [`BLOCK`], which the tests overwrite in the
-//! component's bytes. What they write is in `tests/support/guests.rs`.
+//! A plugin that is compiled once and becomes any number of plugins. Its name and its faults are in [`BLOCK`], which
+//! the tests overwrite in the component's bytes. `tests/support/guests.rs` does that.
 
 use gateway_plugin_sdk::{
     Action, Exported, Manifest, Packet, Policy, Rejection, Settings, bindings::exports::gateway::policy::policy::Guest,
@@ -7,13 +7,13 @@ use gateway_plugin_sdk::{
 use serde::Deserialize;
 use std::hint::black_box;
 
-/// The memory that a packet `grow` takes.
+/// The memory that the payload `grow` allocates, in bytes.
 const GROWTH: usize = 32 << 20;
 
-/// The length of the block. A shorter variant is filled up with blanks.
+/// The length of the block, in bytes. A shorter variant is padded with blanks.
 const BYTES: usize = 512;
 
-/// The variant as JSON, behind a mark by which the tests find it.
+/// The variant as JSON, after a mark by which the tests find the block.
 static BLOCK: [u8; BYTES] = block();
 
 const MARK: &[u8] = b"variant:";
@@ -36,20 +36,20 @@ struct Variant {
     routes: Vec<u8>,
     #[serde(default)]
     topics: Vec<String>,
-    /// The call that panics.
+    /// The exported function that panics.
     #[serde(default)]
     traps_in: Option<String>,
-    /// The call that never ends.
+    /// The exported function that never returns.
     #[serde(default)]
     loops_in: Option<String>,
-    /// What `configure` answers with instead of taking the settings.
+    /// The error that `configure` returns instead of accepting the settings.
     #[serde(default)]
     refuses: Option<String>,
 }
 
 impl Variant {
     fn read() -> Self {
-        // Not to be known at compile time, or nothing would be left to overwrite.
+        // The compiler must not know the content of the block, since it would then not read the overwritten bytes.
         let block = black_box(&BLOCK);
         serde_json::from_slice(&block[MARK.len()..]).expect("the tests wrote a variant")
     }
@@ -62,11 +62,11 @@ impl Variant {
     }
 }
 
-/// What the operator may write.
+/// The settings that the operator may write.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// The answer to each packet; without it, the plugin's version.
+    /// The answer to each packet. If there is none, the answer is the plugin's version.
     greeting: Option<String>,
 }
 
@@ -112,7 +112,7 @@ std::thread_local! {
     static POLICY: Exported<Greeter> = const { Exported::new() };
 }
 
-/// The component. Not made by the SDK's `export!`, since its manifest is not known at compile time.
+/// The component. The SDK's `export!` cannot make it, since its manifest is not known at compile time.
 pub struct Component;
 
 impl Guest for Component {
