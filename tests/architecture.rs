@@ -86,7 +86,8 @@ fn every_module_of_the_host_keeps_the_rule_of_its_room() {
 fn the_rooms_that_have_rules_are_there_and_use_what_they_may() {
     let host = host();
     for Rule { room, rooms, crates } in &RULES {
-        let modules = || host.iter().filter(|(name, _)| name.split("::").next() == Some(room)).map(|(_, module)| module);
+        let modules =
+            || host.iter().filter(|(name, _)| name.split("::").next() == Some(room)).map(|(_, module)| module);
         assert!(modules().next().is_some(), "there is no room {room}");
         for other in *rooms {
             let is_used = modules().any(|module| module.uses.iter().any(|used| used.split("::").next() == Some(other)));

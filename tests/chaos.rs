@@ -6,6 +6,8 @@
 //! longer, and runs the storm test too.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "chaos/attackers.rs"]
+mod attackers;
 #[path = "chaos/backend.rs"]
 mod backend;
 #[path = "containment/bystander.rs"]
@@ -28,6 +30,8 @@ mod outages;
 mod plan;
 #[path = "chaos/player.rs"]
 mod player;
+#[path = "chaos/recorder.rs"]
+mod recorder;
 #[path = "chaos/report.rs"]
 mod report;
 #[path = "chaos/resp.rs"]
@@ -36,10 +40,6 @@ mod resp;
 mod run;
 #[path = "chaos/storm.rs"]
 mod storm;
-#[path = "chaos/strangers.rs"]
-mod strangers;
-#[path = "chaos/tap.rs"]
-mod tap;
 
 use plan::Plan;
 use std::{env, time::Duration};
@@ -70,7 +70,7 @@ async fn every_message_is_accounted_for_whatever_happens_around_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "it takes minutes: `make chaos` runs it"]
 async fn ten_thousand_hostile_connections_and_every_hostile_guest_leave_others_and_the_memory_alone() {
-    let weather = storm::weather().await;
+    let weather = storm::measure_storms().await;
     println!("{weather}");
     let defects = weather.defects();
     assert!(defects.is_empty(), "{defects:#?}");

@@ -1,7 +1,7 @@
 //! The changes of the plugins directory and of gateway.yaml in a run: new versions under load, hostile plugins, and
 //! files that are not plugins.
 
-use crate::{messages::GAME, strangers::pester};
+use crate::{attackers::send_repeatedly, messages::GAME};
 use bytes::Bytes;
 use fastrand::Rng;
 use gateway_tests::{Gateway, Setup, chat_next, chat_request, component, dist, guest, header, put, variant, wat};
@@ -20,7 +20,7 @@ const BUSY: Duration = Duration::from_millis(500);
 
 /// The ways in which the hostile plugin misbehaves in `on_packet`, each with the generous limits under which it goes
 /// far. The plugin misbehaves in the same way in `on_message`, unless the entry names another way.
-const WAYS: [(&str, &str); 30] = [
+const PACKET_MISBEHAVIOURS: [(&str, &str); 30] = [
     ("loop", ""),
     ("slow", ""),
     ("sleep", ""),
@@ -54,7 +54,7 @@ const WAYS: [(&str, &str); 30] = [
 ];
 
 /// The ways in which the hostile plugin misbehaves in `configure`.
-const CONFIGURE: [&str; 10] = [
+const CONFIGURE_MISBEHAVIOURS: [&str; 10] = [
     "loop",
     "panic",
     "exit",
@@ -104,7 +104,7 @@ pub(crate) enum Yaml {
     /// 3 MB of games.
     Huge,
     /// Nested lists by YAML references (a billion laughs): a billion elements in all.
-    Laughs,
+    BillionLaughs,
 }
 
 /// One change.
@@ -151,7 +151,7 @@ pub(crate) enum Change {
 }
 
 /// Draws the changes of one deck: most kinds once, some kinds several times, and a choice of the hostile ways.
-pub(crate) fn drawn(rng: &mut Rng) -> Vec<Change> {
+pub(crate) fn draw_changes(rng: &mut Rng) -> Vec<Change> {
     let mut away = || Duration::from_millis(rng.u64(300..2000));
     let mut changes = vec![
         Change::SwapChat { next: true },
@@ -162,11 +162,12 @@ pub(crate) fn drawn(rng: &mut Rng) -> Vec<Change> {
         Change::Renamed { away: away() },
         Change::SwapSystem { mark: rng.u8(..) },
         Change::SwapSystem { mark: rng.u8(..) },
-        Change::HostileConfigure { way: rng.usize(..CONFIGURE.len()) },
+        Change::HostileConfigure { way: rng.usize(..CONFIGURE_MISBEHAVIOURS.len()) },
         Change::Endless { way: rng.usize(..ENDLESS.len()) },
         Change::BusyNeighbour,
     ];
-    changes.extend((0..6).map(|_| Change::Hostile { way: rng.usize(..WAYS.len()), generous: rng.bool() }));
+    changes
+        .extend((0..6).map(|_| Change::Hostile { way: rng.usize(..PACKET_MISBEHAVIOURS.len()), generous: rng.bool() }));
     let bad = [
         Bad::Garbage,
         Bad::Half,
@@ -181,7 +182,8 @@ pub(crate) fn drawn(rng: &mut Rng) -> Vec<Change> {
         Bad::Instances,
     ];
     changes.extend(rng.choose_multiple(bad, 5).into_iter().map(Change::BadFile));
-    let yaml = [Yaml::Good, Yaml::Garbage, Yaml::UnknownKey, Yaml::Empty, Yaml::Missing, Yaml::Huge, Yaml::Laughs];
+    let yaml =
+        [Yaml::Good, Yaml::Garbage, Yaml::UnknownKey, Yaml::Empty, Yaml::Missing, Yaml::Huge, Yaml::BillionLaughs];
     changes.extend(rng.choose_multiple(yaml, 4).into_iter().map(Change::Yaml));
     changes
 }
@@ -189,8 +191,8 @@ pub(crate) fn drawn(rng: &mut Rng) -> Vec<Change> {
 /// Returns all hostile guests, under the default limits. Under the generous limits, a call could occupy a thread that
 /// serves players for a second, until the plugin is known to be slow.
 pub(crate) fn hostile_guests() -> impl Iterator<Item = Change> {
-    let calls = (0..WAYS.len()).map(|way| Change::Hostile { way, generous: false });
-    let configure = (0..CONFIGURE.len()).map(|way| Change::HostileConfigure { way });
+    let calls = (0..PACKET_MISBEHAVIOURS.len()).map(|way| Change::Hostile { way, generous: false });
+    let configure = (0..CONFIGURE_MISBEHAVIOURS.len()).map(|way| Change::HostileConfigure { way });
     calls.chain(configure).chain((0..ENDLESS.len()).map(|way| Change::Endless { way }))
 }
 
@@ -205,7 +207,7 @@ pub(crate) fn setup(redis: u16, settings: &str) -> Setup {
 }
 
 /// Makes the change. `redis` is the port in gateway.yaml.
-pub(crate) async fn happen(change: Change, gateway: &Gateway, redis: u16) {
+pub(crate) async fn apply(change: Change, gateway: &Gateway, redis: u16) {
     match change {
         Change::SwapChat { next: true } => put(&gateway.plugin("chat"), &chat_next()),
         Change::SwapChat { next: false } => put(&gateway.plugin("chat"), &shipped("chat")),
@@ -224,18 +226,18 @@ pub(crate) async fn happen(change: Change, gateway: &Gateway, redis: u16) {
             fs::rename(&moved, &directory).unwrap();
         }
         Change::Hostile { way, generous } => {
-            let (way, limits) = WAYS[way];
+            let (way, limits) = PACKET_MISBEHAVIOURS[way];
             let limits = if generous { limits } else { "" };
             let on_message = if way.contains("on_message") { String::new() } else { format!(", on_message: {way}") };
             hostile(gateway, redis, &format!("on_packet: {way}{on_message}"), limits).await;
         }
         Change::HostileConfigure { way } => {
-            hostile(gateway, redis, &format!("configure: {}", CONFIGURE[way]), "").await
+            hostile(gateway, redis, &format!("configure: {}", CONFIGURE_MISBEHAVIOURS[way]), "").await
         }
         Change::Endless { way } => {
             put(&gateway.plugin("endless"), &component(&wat("endless")));
             let packet = [header(1, ENDLESS_ROUTE), ENDLESS[way].into()].concat();
-            pester(gateway.address, vec![packet.into()], BUSY).await;
+            send_repeatedly(gateway.address, vec![packet.into()], BUSY).await;
         }
         Change::BadFile(bad) => bad_file(gateway, bad),
         Change::BusyNeighbour => {
@@ -249,7 +251,7 @@ pub(crate) async fn happen(change: Change, gateway: &Gateway, redis: u16) {
 }
 
 /// Restores the plugins directory and gateway.yaml.
-pub(crate) fn mend(gateway: &Gateway, redis: u16) {
+pub(crate) fn restore(gateway: &Gateway, redis: u16) {
     for entry in fs::read_dir(gateway.plugins()).unwrap() {
         remove(&entry.unwrap().path());
     }
@@ -264,7 +266,7 @@ async fn hostile(gateway: &Gateway, redis: u16, config: &str, limits: &str) {
     put(&gateway.plugin("hostile"), &fs::read(guest("hostile")).unwrap());
     let packet = header(1, ROUTE);
     let message = [header(2, 1), chat_request(HOSTILE_GAME, 2_000_000, "to the hostile plugin")].concat();
-    pester(gateway.address, vec![Bytes::from(packet), Bytes::from(message)], BUSY).await;
+    send_repeatedly(gateway.address, vec![Bytes::from(packet), Bytes::from(message)], BUSY).await;
 }
 
 async fn slowly_written(file: &Path, pause: Duration) {
@@ -307,7 +309,7 @@ fn yaml_file(gateway: &Gateway, redis: u16, yaml: Yaml) {
         Yaml::Empty => fs::write(file, "").unwrap(),
         Yaml::Missing => remove(&file),
         Yaml::Huge => fs::write(file, format!("games:\n{}", "- { id: another }\n".repeat(170_000))).unwrap(),
-        Yaml::Laughs => fs::write(file, laughs()).unwrap(),
+        Yaml::BillionLaughs => fs::write(file, laughs()).unwrap(),
     }
 }
 

@@ -45,13 +45,13 @@ pub(crate) struct Message {
     /// The request that a response answers.
     pub(crate) answers: Option<Id>,
     /// For a request: whether the gateway could receive the response when it published the request.
-    pub(crate) awaited: bool,
+    pub(crate) response_receivable: bool,
 }
 
 impl Message {
     pub(crate) fn new(kind: Kind, sent: At, session: Option<usize>, user: i32) -> Self {
         let (refused, arrivals, published, pushed, answers) = (None, Vec::new(), None, None, None);
-        Self { kind, sent, session, user, refused, arrivals, published, pushed, answers, awaited: false }
+        Self { kind, sent, session, user, refused, arrivals, published, pushed, answers, response_receivable: false }
     }
 }
 
@@ -103,9 +103,9 @@ pub(crate) struct Link {
     /// Whether the gateway ever subscribed to the broadcast topic on this connection.
     pub(crate) subscribed: bool,
     /// When the connection ended, if Redis did not end it.
-    pub(crate) given_up: Option<At>,
+    pub(crate) ended_at: Option<At>,
     /// When Redis had noticed that end.
-    pub(crate) noticed: Option<At>,
+    pub(crate) end_noticed_at: Option<At>,
 }
 
 /// The increments of the gateway's counters between two scrapes.
@@ -119,7 +119,7 @@ pub(crate) struct Sample {
 
 /// All observations of a run.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Book {
+pub(crate) struct Observations {
     pub(crate) messages: BTreeMap<Id, Message>,
     pub(crate) sessions: Vec<Session>,
     pub(crate) links: Vec<Link>,
@@ -133,18 +133,20 @@ pub(crate) struct Book {
     /// The connection on which the gateway is subscribed to the broadcast topic.
     pub(crate) subscriber: Option<usize>,
     /// The time since which no connection is subscribed, if none is.
-    pub(crate) deaf_since: At,
+    pub(crate) unsubscribed_since: At,
 }
 
 /// How long a gateway may take to learn that its subscription has ended.
-const NOTICE: Duration = Duration::from_secs(1);
+const UNSUBSCRIBE_NOTICE_TIME: Duration = Duration::from_secs(1);
 
-impl Book {
+impl Observations {
     /// Returns whether the gateway may publish a request on this connection, because the gateway expects that it can
     /// receive the response. If the connection was opened while there was no subscription, the gateway must wait until
     /// a subscription is confirmed.
-    fn hears(&self, link: usize, now: At) -> bool {
-        self.subscriber.is_some() || (self.links[link].opened < self.deaf_since && now < self.deaf_since + NOTICE)
+    fn can_receive_response(&self, link: usize, now: At) -> bool {
+        self.subscriber.is_some()
+            || (self.links[link].opened < self.unsubscribed_since
+                && now < self.unsubscribed_since + UNSUBSCRIBE_NOTICE_TIME)
     }
 }
 
@@ -152,7 +154,7 @@ impl Book {
 #[derive(Clone, Debug)]
 pub(crate) struct Journal {
     began: Instant,
-    book: Arc<Mutex<Book>>,
+    book: Arc<Mutex<Observations>>,
 }
 
 impl Journal {
@@ -164,7 +166,7 @@ impl Journal {
         self.began.elapsed()
     }
 
-    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
+    pub(crate) fn book(&self) -> MutexGuard<'_, Observations> {
         self.book.lock().unwrap()
     }
 
@@ -196,8 +198,8 @@ impl Journal {
 
     /// Records that the gateway wrote the PUBLISH of a request to Redis.
     pub(crate) fn publishing(&self, id: Id, link: usize) {
-        let awaited = self.book().hears(link, self.now());
-        self.update(id, |message, _| message.awaited = awaited);
+        let response_receivable = self.book().can_receive_response(link, self.now());
+        self.update(id, |message, _| message.response_receivable = response_receivable);
     }
 
     pub(crate) fn link_opened(&self) -> usize {
@@ -208,10 +210,10 @@ impl Journal {
     }
 
     /// Records the end of a connection. `given_up` says that Redis did not end it.
-    pub(crate) fn link_ended(&self, link: usize, given_up: bool) {
-        if given_up {
+    pub(crate) fn link_ended(&self, link: usize, ended_at: bool) {
+        if ended_at {
             let now = self.now();
-            self.book().links[link].given_up = Some(now);
+            self.book().links[link].ended_at = Some(now);
         }
         self.unsubscribed(link);
     }
@@ -219,7 +221,7 @@ impl Journal {
     /// Records that Redis closed its side of a connection that had been given up.
     pub(crate) fn link_noticed(&self, link: usize) {
         let now = self.now();
-        self.book().links[link].noticed = Some(now);
+        self.book().links[link].end_noticed_at = Some(now);
     }
 
     /// Records that Redis confirmed the gateway's subscription.
@@ -233,7 +235,7 @@ impl Journal {
         let now = self.now();
         let mut book = self.book();
         if book.subscriber == Some(link) {
-            (book.subscriber, book.deaf_since) = (None, now);
+            (book.subscriber, book.unsubscribed_since) = (None, now);
         }
     }
 

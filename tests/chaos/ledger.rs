@@ -2,16 +2,16 @@
 //! A message without evidence is unknown.
 
 use crate::{
-    journal::{At, Book, End, Kind, Message, Push, Session},
+    journal::{At, End, Kind, Message, Observations, Push, Session},
     messages::Id,
 };
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 /// The end of a session excuses the loss of messages that were sent at most this long before the end. A publish may
 /// wait for the grace period of a disconnected bus, and then for the timeout of the bus.
-const UNDER_WAY: Duration = Duration::from_secs(15);
+const MAX_IN_FLIGHT: Duration = Duration::from_secs(15);
 /// The tolerance when times from two observers are compared.
-const CLOCK: Duration = Duration::from_secs(1);
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
 
 const GIVEN_UP: &str = "Redis wrote it to a connection that had already ended";
 
@@ -24,7 +24,7 @@ pub(crate) enum Account {
     /// The gateway dropped the message and counted the drop for this reason.
     Dropped(&'static str),
     /// The message was lost outside of the gateway, for this reason.
-    NotTaken(&'static str),
+    LostElsewhere(&'static str),
     /// The message was in flight when its session ended, for this reason.
     Ended(String),
     /// There is no evidence of what happened to the message.
@@ -37,7 +37,7 @@ impl fmt::Display for Account {
             Self::Delivered => write!(f, "delivered"),
             Self::Refused(status, text) => write!(f, "refused, {status}: {text}"),
             Self::Dropped(reason) => write!(f, "dropped and counted: {reason}"),
-            Self::NotTaken(why) => write!(f, "lost outside of the gateway: {why}"),
+            Self::LostElsewhere(why) => write!(f, "lost outside of the gateway: {why}"),
             Self::Ended(how) => write!(f, "in flight when its session ended: {how}"),
             Self::Unknown(why) => write!(f, "UNKNOWN: {why}"),
         }
@@ -66,16 +66,16 @@ const CHAT_QUARANTINED: &str = "gateway_plugin_quarantined{plugin=\"chat\"}";
 /// The results for all messages.
 pub(crate) struct Ledger {
     pub(crate) accounts: BTreeMap<Id, Account>,
-    pub(crate) doubled: Vec<Id>,
+    pub(crate) duplicates: Vec<Id>,
 }
 
 impl Ledger {
     /// Draws up the ledger of a book.
-    pub(crate) fn of(book: &Book) -> Self {
+    pub(crate) fn of(book: &Observations) -> Self {
         let mut evidence = Evidence::of(book);
         let accounts = book.messages.iter().map(|(id, message)| (*id, evidence.settle(message))).collect();
-        let doubled = book.messages.iter().filter(|(_, message)| is_doubled(message)).map(|(id, _)| *id).collect();
-        Self { accounts, doubled }
+        let duplicates = book.messages.iter().filter(|(_, message)| is_doubled(message)).map(|(id, _)| *id).collect();
+        Self { accounts, duplicates }
     }
 
     /// Returns the messages without evidence, each with the rule that failed.
@@ -95,7 +95,7 @@ fn is_doubled(message: &Message) -> bool {
 
 /// A book, and the evidence in it that is not used up. A counter that was incremented by one accounts for one message.
 struct Evidence<'a> {
-    book: &'a Book,
+    book: &'a Observations,
     /// For each session: when the last answered heartbeat was sent, and the order of the last push that arrived.
     last_answered: Vec<At>,
     last_pushed: Vec<u64>,
@@ -107,7 +107,7 @@ struct Evidence<'a> {
 }
 
 impl<'a> Evidence<'a> {
-    fn of(book: &'a Book) -> Self {
+    fn of(book: &'a Observations) -> Self {
         let sessions = book.sessions.len();
         let (mut last_answered, mut last_pushed) = (vec![Duration::ZERO; sessions], vec![0; sessions]);
         for message in book.messages.values() {
@@ -166,7 +166,7 @@ impl<'a> Evidence<'a> {
         if let Some((at, 1..)) = message.published
             && self.killed_about(at)
         {
-            return Account::NotTaken("Redis counted its subscribers and was killed");
+            return Account::LostElsewhere("Redis counted its subscribers and was killed");
         }
         let why = match message.published {
             Some((_, 0)) => "no backend was subscribed, but the sender got no refusal",
@@ -182,15 +182,15 @@ impl<'a> Evidence<'a> {
         }
         match (message.published, message.pushed) {
             (_, Some(push)) => self.pushed(message, push),
-            (None, None) => Account::NotTaken("Redis never confirmed it to the backend"),
-            (Some((_, 0)), None) if self.is_awaited(message) => Account::NotTaken("no gateway was subscribed"),
+            (None, None) => Account::LostElsewhere("Redis never confirmed it to the backend"),
+            (Some((_, 0)), None) if self.is_awaited(message) => Account::LostElsewhere("no gateway was subscribed"),
             (Some((_, 0)), None) => {
                 Account::Unknown("the gateway published the request while it was not subscribed to the response")
             }
             (Some((at, _)), None) if self.killed_about(at) => {
-                Account::NotTaken("Redis counted its subscribers and was killed")
+                Account::LostElsewhere("Redis counted its subscribers and was killed")
             }
-            (Some((at, _)), None) if self.counted_a_connection_given_up(at) => Account::NotTaken(GIVEN_UP),
+            (Some((at, _)), None) if self.counted_a_connection_given_up(at) => Account::LostElsewhere(GIVEN_UP),
             (Some(_), None) => Account::Unknown("Redis counted the gateway as a subscriber and wrote nothing to it"),
         }
     }
@@ -198,15 +198,15 @@ impl<'a> Evidence<'a> {
     /// Returns whether the gateway could receive the response when it published the request. A message that answers no
     /// request counts as awaited.
     fn is_awaited(&self, message: &Message) -> bool {
-        message.answers.is_none_or(|request| self.book.messages[&request].awaited)
+        message.answers.is_none_or(|request| self.book.messages[&request].response_receivable)
     }
 
     /// Decides about a message that Redis wrote to the gateway, and that did not arrive at its session.
     fn pushed(&mut self, message: &Message, push: Push) -> Account {
         // The gateway may not have read a message that was written just before it closed the connection.
-        let given_up = self.book.links[push.link].given_up;
-        if !push.taken || given_up.is_some_and(|at| at.abs_diff(push.at) < CLOCK / 5) {
-            return Account::NotTaken(GIVEN_UP);
+        let ended_at = self.book.links[push.link].ended_at;
+        if !push.taken || ended_at.is_some_and(|at| at.abs_diff(push.at) < CLOCK_TOLERANCE / 5) {
+            return Account::LostElsewhere(GIVEN_UP);
         }
         if let Some(reason) = self.counted(push.at) {
             return Account::Dropped(reason);
@@ -232,7 +232,7 @@ impl<'a> Evidence<'a> {
             let ended = session.ended.as_ref().map(|(at, _)| *at);
             session.user == user
                 && session.bound.is_some_and(|bound| bound <= at)
-                && ended.is_none_or(|ended| ended + UNDER_WAY >= at)
+                && ended.is_none_or(|ended| ended + MAX_IN_FLIGHT >= at)
         };
         self.book.sessions.iter().rposition(fits)
     }
@@ -250,7 +250,7 @@ impl<'a> Evidence<'a> {
     fn counted(&mut self, at: At) -> Option<&'static str> {
         let near = |index: &usize| {
             let sample = &self.book.samples[*index];
-            sample.to >= at && sample.from <= at + CLOCK
+            sample.to >= at && sample.from <= at + CLOCK_TOLERANCE
         };
         for index in (0..self.book.samples.len()).filter(near) {
             let quarantined = self.moved[index].contains_key(CHAT_QUARANTINED);
@@ -271,7 +271,7 @@ impl<'a> Evidence<'a> {
     /// gateway announced the end.
     fn under_way(&self, session: usize, sent: At) -> Option<Account> {
         let (ended, end) = self.book.sessions[session].ended.as_ref()?;
-        if sent + UNDER_WAY < *ended {
+        if sent + MAX_IN_FLIGHT < *ended {
             return None;
         }
         match end {
@@ -288,11 +288,13 @@ impl<'a> Evidence<'a> {
     /// Redis notices the end, it discards the messages for that connection.
     fn counted_a_connection_given_up(&self, at: At) -> bool {
         let gone = self.book.links.iter().filter(|link| link.subscribed);
-        let mut times = gone.filter_map(|link| Some((link.given_up?, link.noticed?)));
-        times.any(|(given_up, noticed)| given_up <= at + CLOCK / 5 && at <= noticed + CLOCK / 5)
+        let mut times = gone.filter_map(|link| Some((link.ended_at?, link.end_noticed_at?)));
+        times.any(|(ended_at, end_noticed_at)| {
+            ended_at <= at + CLOCK_TOLERANCE / 5 && at <= end_noticed_at + CLOCK_TOLERANCE / 5
+        })
     }
 
     fn killed_about(&self, at: At) -> bool {
-        self.book.kills.iter().any(|kill| kill.abs_diff(at) < CLOCK)
+        self.book.kills.iter().any(|kill| kill.abs_diff(at) < CLOCK_TOLERANCE)
     }
 }

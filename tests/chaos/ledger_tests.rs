@@ -1,7 +1,7 @@
 //! Tests of the ledger's rules: for each rule, what it excuses and what it does not.
 
 use crate::{
-    journal::{At, BACKEND, Book, End, Kind, Link, Message, Push, Sample, Session},
+    journal::{At, BACKEND, End, Kind, Link, Message, Observations, Push, Sample, Session},
     ledger::{Account, Ledger},
 };
 use std::time::Duration;
@@ -19,10 +19,10 @@ fn pushed(kind: Kind, order: u64) -> Message {
 }
 
 /// Returns a book with one session of user 1, one connection to Redis, and these messages.
-fn book(messages: impl IntoIterator<Item = Message>) -> Book {
+fn book(messages: impl IntoIterator<Item = Message>) -> Observations {
     let session = Session { user: 1, bound: Some(At::ZERO), ended: None, last_number: 0, missing_numbers: 0 };
     let messages = (1..).zip(messages).collect();
-    Book { messages, sessions: vec![session], links: vec![Link::default()], ..Book::default() }
+    Observations { messages, sessions: vec![session], links: vec![Link::default()], ..Observations::default() }
 }
 
 fn moved(series: &[&str]) -> Sample {
@@ -34,26 +34,26 @@ fn moved(series: &[&str]) -> Sample {
 }
 
 /// Returns the account of the first message.
-fn account(book: &Book) -> Account {
+fn account(book: &Observations) -> Account {
     Ledger::of(book).accounts[&1].clone()
 }
 
 #[track_caller]
-fn is_unknown(book: &Book) {
+fn is_unknown(book: &Observations) {
     assert!(matches!(account(book), Account::Unknown(_)), "{:?}", account(book));
 }
 
 #[track_caller]
-fn is_excused_by_the_end(book: &Book) {
+fn is_excused_by_the_end(book: &Observations) {
     assert!(matches!(account(book), Account::Ended(_)), "{:?}", account(book));
 }
 
 #[track_caller]
-fn is_not_taken(book: &Book) {
-    assert!(matches!(account(book), Account::NotTaken(_)), "{:?}", account(book));
+fn is_not_taken(book: &Observations) {
+    assert!(matches!(account(book), Account::LostElsewhere(_)), "{:?}", account(book));
 }
 
-fn ended(mut book: Book, at: At, end: End) -> Book {
+fn ended(mut book: Observations, at: At, end: End) -> Observations {
     book.sessions[0].ended = Some((at, end));
     book
 }
@@ -116,8 +116,8 @@ fn messages_that_redis_accepted_are_excused_only_if_redis_was_killed() {
     for kind in [Kind::Request, Kind::Response, Kind::Broadcast] {
         let taken = book([Message { published: Some((DURING, 1)), ..message(kind) }]);
         is_unknown(&taken);
-        is_not_taken(&Book { kills: vec![DURING], ..taken.clone() });
-        is_unknown(&Book { kills: vec![DURING + Duration::from_secs(2)], ..taken });
+        is_not_taken(&Observations { kills: vec![DURING], ..taken.clone() });
+        is_unknown(&Observations { kills: vec![DURING + Duration::from_secs(2)], ..taken });
     }
     let unheard = |kind| book([Message { published: Some((DURING, 0)), ..message(kind) }]);
     is_unknown(&unheard(Kind::Request));
@@ -129,7 +129,7 @@ fn a_response_without_subscribers_is_unknown_if_the_gateway_published_the_reques
     let response = Message { published: Some((DURING, 0)), answers: Some(2), ..message(Kind::Response) };
     let request = Message { arrivals: vec![BACKEND], ..message(Kind::Request) };
     is_unknown(&book([response.clone(), request.clone()]));
-    is_not_taken(&book([response, Message { awaited: true, ..request }]));
+    is_not_taken(&book([response, Message { response_receivable: true, ..request }]));
 }
 
 #[test]
@@ -147,18 +147,20 @@ fn a_push_to_a_connection_that_had_ended_is_not_taken() {
     let mut lost = pushed(Kind::Response, 1);
     lost.pushed = lost.pushed.map(|push| Push { taken: false, ..push });
     is_not_taken(&book([lost]));
-    let given_up =
-        |at| Book { links: vec![Link { given_up: Some(at), ..Link::default() }], ..book([pushed(Kind::Response, 1)]) };
-    is_not_taken(&given_up(DURING + Duration::from_millis(50)));
-    is_unknown(&given_up(DURING + Duration::from_secs(1)));
+    let ended_at = |at| Observations {
+        links: vec![Link { ended_at: Some(at), ..Link::default() }],
+        ..book([pushed(Kind::Response, 1)])
+    };
+    is_not_taken(&ended_at(DURING + Duration::from_millis(50)));
+    is_unknown(&ended_at(DURING + Duration::from_secs(1)));
 }
 
 #[test]
 fn a_subscription_that_had_ended_excuses_messages_until_redis_notices() {
     let counted = Message { published: Some((DURING, 1)), ..message(Kind::Broadcast) };
-    let gone = |subscribed, noticed| {
-        let link = Link { subscribed, given_up: Some(SENT), noticed: Some(noticed), ..Link::default() };
-        Book { links: vec![link], ..book([counted.clone()]) }
+    let gone = |subscribed, end_noticed_at| {
+        let link = Link { subscribed, ended_at: Some(SENT), end_noticed_at: Some(end_noticed_at), ..Link::default() };
+        Observations { links: vec![link], ..book([counted.clone()]) }
     };
     is_not_taken(&gone(true, DURING));
     is_unknown(&gone(false, DURING));
@@ -170,7 +172,7 @@ fn a_counter_accounts_for_as_many_messages_as_it_moved() {
     let not_here = "gateway_deliveries_total{outcome=\"not_here\"}";
     let absent = |user| Message { user, ..pushed(Kind::Broadcast, 1) };
     is_unknown(&book([absent(2)]));
-    let counted = Book { samples: vec![moved(&[not_here])], ..book([absent(2), absent(3)]) };
+    let counted = Observations { samples: vec![moved(&[not_here])], ..book([absent(2), absent(3)]) };
     let accounts = Ledger::of(&counted).accounts;
     assert_eq!(accounts[&1], Account::Dropped("not_here"));
     assert!(matches!(accounts[&2], Account::Unknown(_)));
@@ -179,7 +181,7 @@ fn a_counter_accounts_for_as_many_messages_as_it_moved() {
 #[test]
 fn a_quarantine_drop_is_evidence_only_while_chat_is_quarantined() {
     let dropped = "gateway_messages_dropped_total{reason=\"plugin_quarantined\"}";
-    let with = |series: &[&str]| Book { samples: vec![moved(series)], ..book([pushed(Kind::Response, 1)]) };
+    let with = |series: &[&str]| Observations { samples: vec![moved(series)], ..book([pushed(Kind::Response, 1)]) };
     is_unknown(&with(&[dropped]));
     let chats = with(&[dropped, "gateway_plugin_quarantined{plugin=\"chat\"}"]);
     assert_eq!(account(&chats), Account::Dropped("plugin_quarantined"));
@@ -192,8 +194,8 @@ fn a_quarantine_drop_is_evidence_only_while_chat_is_quarantined() {
 #[test]
 fn a_message_that_arrives_twice_at_one_session_is_a_duplicate() {
     let arrived = |arrivals| book([Message { arrivals, ..pushed(Kind::Broadcast, 1) }]);
-    assert_eq!(Ledger::of(&arrived(vec![0, 0])).doubled, [1]);
+    assert_eq!(Ledger::of(&arrived(vec![0, 0])).duplicates, [1]);
     let mut both = arrived(vec![0, 1]);
     both.sessions.push(both.sessions[0].clone());
-    assert!(Ledger::of(&both).doubled.is_empty());
+    assert!(Ledger::of(&both).duplicates.is_empty());
 }

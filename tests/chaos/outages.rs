@@ -1,6 +1,6 @@
 //! The outages of Redis in a run.
 
-use crate::{journal::Journal, tap::Tap};
+use crate::{journal::Journal, recorder::RecordingProxy};
 use gateway_tests::Redis;
 use std::time::Duration;
 use tokio::time;
@@ -17,7 +17,7 @@ pub(crate) enum Outage {
 }
 
 /// Causes the outage, and returns when the outage is over.
-pub(crate) async fn happen(outage: Outage, redis: &mut Redis, tap: &Tap, journal: &Journal) {
+pub(crate) async fn apply(outage: Outage, redis: &mut Redis, tap: &RecordingProxy, journal: &Journal) {
     match outage {
         Outage::Kill { away } => {
             let now = journal.now();

@@ -2,10 +2,10 @@
 //! run.
 
 use crate::{
+    attackers::{self, Attack},
     files::{self, Change},
     outages::Outage,
     player::Leave,
-    strangers::{self, Attack},
 };
 use fastrand::Rng;
 use std::{fmt, time::Duration};
@@ -72,11 +72,11 @@ fn shuffled_deck(rng: &mut Rng) -> Vec<Act> {
     for leave in [Leave::Reset, Leave::Reset, Leave::Close, Leave::Close] {
         deck.push(Act::Leave(rng.usize(..PLAYERS), leave));
     }
-    deck.extend(strangers::Way::ALL.map(|way| {
+    deck.extend(attackers::AttackKind::ALL.map(|way| {
         let connections = rng.usize(2..=way.most_connections());
         Act::Attack(Attack { way, connections, lasts: ms(rng, 500..3000), seed: rng.u64(..) })
     }));
-    deck.extend(files::drawn(rng).into_iter().map(Act::Change));
+    deck.extend(files::draw_changes(rng).into_iter().map(Act::Change));
     rng.shuffle(&mut deck);
     deck
 }

@@ -62,7 +62,7 @@ pub(crate) async fn play(
             continue;
         };
         let session = journal.opened(user);
-        let visit = Visit {
+        let visit = PlayerSession {
             socket,
             session,
             session_id: welcome.session_id,
@@ -89,7 +89,7 @@ async fn connect(gateway: SocketAddr) -> Option<(WebSocketStream<TcpStream>, Wel
 }
 
 /// One session.
-struct Visit<'a> {
+struct PlayerSession<'a> {
     socket: WebSocketStream<TcpStream>,
     session: usize,
     session_id: String,
@@ -100,7 +100,7 @@ struct Visit<'a> {
     unanswered: HashMap<u32, Id>,
 }
 
-impl Visit<'_> {
+impl PlayerSession<'_> {
     /// Plays the session. Returns how the session ended, or `None` if it lasted until the end of the run.
     async fn run(mut self, phase: &mut watch::Receiver<Phase>, orders: &mut mpsc::Receiver<Leave>) -> Option<End> {
         let mut ticks = time::interval(PERIOD);

@@ -28,8 +28,8 @@ impl Outcome {
         if unknown > 0 {
             defects.push(format!("{unknown} messages are unknown"));
         }
-        if !self.ledger.doubled.is_empty() {
-            defects.push(format!("{} messages arrived more than once", self.ledger.doubled.len()));
+        if !self.ledger.duplicates.is_empty() {
+            defects.push(format!("{} messages arrived more than once", self.ledger.duplicates.len()));
         }
         let late = self.not_delivered_after_recovery().count();
         if late > 0 {
@@ -56,7 +56,7 @@ impl Outcome {
     fn causes(&self) -> BTreeMap<&'static str, Vec<Id>> {
         let mut causes = BTreeMap::<_, Vec<_>>::new();
         self.ledger.unknown().for_each(|(id, why)| causes.entry(why).or_default().push(id));
-        self.ledger.doubled.iter().for_each(|id| causes.entry("it arrived more than once").or_default().push(*id));
+        self.ledger.duplicates.iter().for_each(|id| causes.entry("it arrived more than once").or_default().push(*id));
         let late = self.not_delivered_after_recovery();
         late.for_each(|id| causes.entry("it was not delivered when everything worked again").or_default().push(id));
         causes

@@ -1,15 +1,14 @@
 //! A run: everything is started, the plan is carried out, everything is restored, and the ledger is drawn up.
 
 use crate::{
-    backend, counters,
+    attackers, backend, counters,
     files::{self, Change},
-    journal::{At, Book, Journal},
+    journal::{At, Journal, Observations},
     ledger::Ledger,
     outages::{self, Outage},
     plan::{Act, Event, PLAYERS, Plan},
     player::{self, Leave, Phase},
-    strangers,
-    tap::Tap,
+    recorder::RecordingProxy,
 };
 use gateway_tests::{Gateway, PATIENCE, Redis};
 use std::{sync::Arc, time::Duration};
@@ -22,7 +21,7 @@ use tokio::{
 /// The players' users. Hostile plugins deliver to user 1, who is not among them.
 const USERS: std::ops::RangeFrom<i32> = 101..;
 /// How long everything works undisturbed, before the first event and after the last.
-const CALM: Duration = Duration::from_secs(3);
+const UNDISTURBED_TIME: Duration = Duration::from_secs(3);
 /// How long everything may take to work again after the last event.
 const RECOVERY: Duration = Duration::from_secs(60);
 /// How long the gateway may take to stop.
@@ -30,7 +29,7 @@ const STOP: Duration = Duration::from_secs(20);
 
 /// The results of a run.
 pub(crate) struct Outcome {
-    pub(crate) book: Book,
+    pub(crate) book: Observations,
     pub(crate) ledger: Ledger,
     /// The time after the plan at which everything worked again.
     pub(crate) recovered: At,
@@ -39,11 +38,11 @@ pub(crate) struct Outcome {
 }
 
 /// All parts of a run.
-struct Stage {
+struct TestRun {
     journal: Journal,
     gateway: Arc<Gateway>,
     redis: Redis,
-    tap: Tap,
+    tap: RecordingProxy,
     phase: watch::Sender<Phase>,
     orders: Vec<mpsc::Sender<Leave>>,
     players: JoinSet<()>,
@@ -53,20 +52,20 @@ struct Stage {
 
 /// Carries out a plan.
 pub(crate) async fn run(plan: &Plan) -> Outcome {
-    let mut stage = Stage::start().await;
+    let mut stage = TestRun::start().await;
     let journal = stage.journal.clone();
-    time::sleep(CALM).await;
+    time::sleep(UNDISTURBED_TIME).await;
     journal.event("the plan begins");
     stage.play(plan).await;
     journal.event("the plan is over, and everything is put right");
-    files::mend(&stage.gateway, stage.tap.port);
+    files::restore(&stage.gateway, stage.tap.port);
     let mut faults = Vec::new();
     if let Err(fault) = stage.recover().await {
         faults.push(fault);
     }
     let recovered = journal.now();
     journal.event("everything works again");
-    time::sleep(CALM).await;
+    time::sleep(UNDISTURBED_TIME).await;
     stage.phase.send_replace(Phase::Listen);
     settle(&journal).await;
     stage.finish(recovered, faults).await
@@ -84,11 +83,11 @@ async fn settle(journal: &Journal) {
     }
 }
 
-impl Stage {
+impl TestRun {
     async fn start() -> Self {
         let journal = Journal::new();
         let redis = Redis::start().await;
-        let tap = Tap::start(redis.port, journal.clone()).await;
+        let tap = RecordingProxy::start(redis.port, journal.clone()).await;
         let gateway = Arc::new(Gateway::start(files::setup(tap.port, "")).await);
         let mut counting = JoinSet::new();
         counting.spawn(counters::follow(gateway.admin, journal.clone()));
@@ -203,7 +202,7 @@ async fn schedule(
             Act::Attack(attack) => {
                 journal.event(format!("{attack:?}"));
                 let address = gateway.address;
-                attacks.spawn(async move { strangers::attack(address, &attack).await });
+                attacks.spawn(async move { attackers::attack(address, &attack).await });
             }
         }
     }
@@ -213,12 +212,12 @@ async fn schedule(
 async fn happen_to_redis(
     mut outages: mpsc::UnboundedReceiver<Outage>,
     redis: &mut Redis,
-    tap: &Tap,
+    tap: &RecordingProxy,
     journal: &Journal,
 ) {
     while let Some(outage) = outages.recv().await {
         journal.event(format!("Redis: {outage:?}"));
-        outages::happen(outage, redis, tap, journal).await;
+        outages::apply(outage, redis, tap, journal).await;
         journal.event("Redis is well");
     }
 }
@@ -231,6 +230,6 @@ async fn happen_to_files(
 ) {
     while let Some(change) = changes.recv().await {
         journal.event(format!("files: {change:?}"));
-        files::happen(change, gateway, redis).await;
+        files::apply(change, gateway, redis).await;
     }
 }

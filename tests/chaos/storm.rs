@@ -2,9 +2,9 @@
 //! must hardly notice them, and the gateway's memory must return to its earlier level.
 
 use crate::{
+    attackers::{self, AttackKind},
     bystander::{Bystander, percentile},
     files,
-    strangers::{self, Way},
 };
 use fastrand::Rng;
 use gateway_tests::{Gateway, Redis, Setup};
@@ -25,27 +25,27 @@ use tokio::{
 
 /// The number of concurrent hostile connections of each kind. Most of them are silent. Only a few send all the time,
 /// since they use the same processors as the gateway, which remote clients would not do.
-const CONNECTIONS: [(Way, usize); 13] = [
-    (Way::HalfHandshakes, 2000),
-    (Way::HugeFrameHeads, 4000),
-    (Way::Descriptors, 3966),
-    (Way::SlowReaders, 4),
-    (Way::HeaderFlood, 4),
-    (Way::Fragments, 4),
-    (Way::PingFlood, 4),
-    (Way::Garbage, 4),
-    (Way::TextFrames, 4),
-    (Way::ConnectAndReset, 4),
-    (Way::MalformedPackets, 2),
-    (Way::HugeChat, 2),
-    (Way::CloseInTheSameWrite, 2),
+const CONNECTIONS: [(AttackKind, usize); 13] = [
+    (AttackKind::HalfHandshakes, 2000),
+    (AttackKind::HugeFrameHeads, 4000),
+    (AttackKind::Descriptors, 3966),
+    (AttackKind::SlowReaders, 4),
+    (AttackKind::HeaderFlood, 4),
+    (AttackKind::Fragments, 4),
+    (AttackKind::PingFlood, 4),
+    (AttackKind::Garbage, 4),
+    (AttackKind::TextFrames, 4),
+    (AttackKind::ConnectAndReset, 4),
+    (AttackKind::MalformedPackets, 2),
+    (AttackKind::HugeChat, 2),
+    (AttackKind::CloseInTheSameWrite, 2),
 ];
 /// The file descriptors that the test process needs: one for each hostile connection, and some for everything else.
 const DESCRIPTORS: u64 = 11_000;
 
 /// The niceness of the hostile clients. They yield the processors to the gateway and its players, since remote clients
 /// would not use them at all.
-const NICE: i32 = 19;
+const ATTACKER_NICENESS: i32 = 19;
 
 /// How long the client's heartbeats are measured without a storm.
 const QUIET: Duration = Duration::from_secs(4);
@@ -56,14 +56,14 @@ const ATTEMPTS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The results of the measurements.
-pub(crate) struct Weather {
+pub(crate) struct StormReport {
     /// The 99th percentile of a heartbeat's latency without the storm and in the storm, for each attempt.
     latencies: Vec<(Duration, Duration)>,
     /// The resident memory in bytes after the first storm, which warms up, and after the last storm.
     memory: (u64, u64),
 }
 
-impl Weather {
+impl StormReport {
     pub(crate) fn defects(&self) -> Vec<String> {
         let mut defects = Vec::new();
         if !self.latencies.iter().any(|(quiet, storm)| *storm <= 2 * *quiet + Duration::from_millis(5)) {
@@ -80,7 +80,7 @@ fn returned((before, after): (u64, u64)) -> bool {
     after <= before + before / 10
 }
 
-impl fmt::Display for Weather {
+impl fmt::Display for StormReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (quiet, storm) in &self.latencies {
             writeln!(f, "a heartbeat's p99: {quiet:.1?} without the storm, {storm:.1?} in it")?;
@@ -91,7 +91,7 @@ impl fmt::Display for Weather {
 }
 
 /// Measures a client without a storm and in a storm.
-pub(crate) async fn weather() -> Weather {
+pub(crate) async fn measure_storms() -> StormReport {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     assert!(
         limit >= DESCRIPTORS,
@@ -101,7 +101,7 @@ pub(crate) async fn weather() -> Weather {
     let gateway = Gateway::start(Setup { open_files: None, ..files::setup(redis.port, "") }).await;
     storm(&gateway, redis.port).await;
     let before = settled(&gateway, u64::MAX).await;
-    let mut weather = Weather { latencies: Vec::new(), memory: (before, before) };
+    let mut weather = StormReport { latencies: Vec::new(), memory: (before, before) };
     for _ in 0..ATTEMPTS {
         weather.latencies.push(measure(&gateway, redis.port).await);
         weather.memory.1 = settled(&gateway, before).await;
@@ -139,24 +139,24 @@ async fn settled(gateway: &Gateway, before: u64) -> u64 {
 /// Runs every hostile guest, one after the other, while ten thousand hostile clients attack.
 async fn storm(gateway: &Gateway, redis: u16) {
     let over = Arc::new(watch::Sender::new(false));
-    let crowd = crowd(gateway.address, Arc::clone(&over));
+    let attackers = attackers(gateway.address, Arc::clone(&over));
     for change in files::hostile_guests() {
-        files::happen(change, gateway, redis).await;
+        files::apply(change, gateway, redis).await;
     }
     over.send_replace(true);
-    time::timeout(PATIENCE, tokio::task::spawn_blocking(|| crowd.join())).await.unwrap().unwrap().unwrap();
-    files::mend(gateway, redis);
+    time::timeout(PATIENCE, tokio::task::spawn_blocking(|| attackers.join())).await.unwrap().unwrap().unwrap();
+    files::restore(gateway, redis);
 }
 
 /// Runs the hostile clients on their own threads, with the lowest priority, until the storm is over.
-fn crowd(gateway: SocketAddr, over: Arc<watch::Sender<bool>>) -> JoinHandle<()> {
+fn attackers(gateway: SocketAddr, over: Arc<watch::Sender<bool>>) -> JoinHandle<()> {
     let attack = async move {
         let mut clients = JoinSet::new();
         let mut rng = Rng::with_seed(1);
         let never = Instant::now() + Duration::from_secs(3600);
         for (way, connections) in CONNECTIONS {
             for _ in 0..connections {
-                clients.spawn(strangers::client(gateway, way, rng.fork(), never));
+                clients.spawn(attackers::client(gateway, way, rng.fork(), never));
             }
         }
         // An error means that the test is over.
@@ -166,7 +166,7 @@ fn crowd(gateway: SocketAddr, over: Arc<watch::Sender<bool>>) -> JoinHandle<()> 
     thread::spawn(move || {
         let yielding = || {
             // If the process may not change its priority, the clients compete with the gateway.
-            let _ = nice(NICE);
+            let _ = nice(ATTACKER_NICENESS);
         };
         let mut runtime = runtime::Builder::new_multi_thread();
         runtime.worker_threads(2).on_thread_start(yielding).enable_all().build().unwrap().block_on(attack);
@@ -176,5 +176,5 @@ fn crowd(gateway: SocketAddr, over: Arc<watch::Sender<bool>>) -> JoinHandle<()> 
 #[test]
 fn the_storm_has_ten_thousand_connections() {
     assert_eq!(CONNECTIONS.iter().map(|(_, connections)| connections).sum::<usize>(), 10_000);
-    assert_eq!(CONNECTIONS.map(|(way, _)| way).len(), Way::ALL.len());
+    assert_eq!(CONNECTIONS.map(|(way, _)| way).len(), AttackKind::ALL.len());
 }

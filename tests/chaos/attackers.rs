@@ -24,11 +24,11 @@ const MAX_MESSAGE: usize = 16 << 20;
 /// A user id that no player has.
 const USER: i32 = 1_000_000;
 /// The pause after a burst. Hostile clients run on the same machine as the gateway and its players.
-const BREATH: Duration = Duration::from_millis(5);
+const BURST_PAUSE: Duration = Duration::from_millis(5);
 
 /// What a hostile client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum AttackKind {
     HalfHandshakes,
     HeaderFlood,
     /// 14 bytes that announce a frame of 16 MiB.
@@ -48,7 +48,7 @@ pub(crate) enum Way {
     Descriptors,
 }
 
-impl Way {
+impl AttackKind {
     pub(crate) const ALL: [Self; 13] = [
         Self::HalfHandshakes,
         Self::HeaderFlood,
@@ -79,7 +79,7 @@ impl Way {
 /// A number of hostile clients that do the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Attack {
-    pub(crate) way: Way,
+    pub(crate) way: AttackKind,
     pub(crate) connections: usize,
     pub(crate) lasts: Duration,
     pub(crate) seed: u64,
@@ -91,8 +91,11 @@ pub(crate) async fn attack(gateway: SocketAddr, attack: &Attack) {
     let until = Instant::now() + attack.lasts;
     let mut clients = JoinSet::new();
     // This attack always has all its connections, since it has to exhaust the gateway's descriptors.
-    let connections =
-        if attack.way == Way::Descriptors { Way::Descriptors.most_connections() } else { attack.connections };
+    let connections = if attack.way == AttackKind::Descriptors {
+        AttackKind::Descriptors.most_connections()
+    } else {
+        attack.connections
+    };
     for _ in 0..connections {
         clients.spawn(client(gateway, attack.way, rng.fork(), until));
     }
@@ -100,27 +103,27 @@ pub(crate) async fn attack(gateway: SocketAddr, attack: &Attack) {
 }
 
 /// Runs one hostile client, which connects again when its connection ends.
-pub(crate) async fn client(gateway: SocketAddr, way: Way, mut rng: Rng, until: Instant) {
+pub(crate) async fn client(gateway: SocketAddr, way: AttackKind, mut rng: Rng, until: Instant) {
     while Instant::now() < until {
-        let _ = time::timeout_at(until, visit(gateway, way, &mut rng)).await;
-        let _ = time::timeout_at(until, time::sleep(BREATH)).await;
+        let _ = time::timeout_at(until, run_connection(gateway, way, &mut rng)).await;
+        let _ = time::timeout_at(until, time::sleep(BURST_PAUSE)).await;
     }
 }
 
 /// Runs one connection.
-async fn visit(gateway: SocketAddr, way: Way, rng: &mut Rng) -> io::Result<()> {
+async fn run_connection(gateway: SocketAddr, way: AttackKind, rng: &mut Rng) -> io::Result<()> {
     let mut stream = TcpStream::connect(gateway).await?;
     wire::reset(&stream);
     match way {
-        Way::HalfHandshakes => {
+        AttackKind::HalfHandshakes => {
             stream.write_all(&UPGRADE.as_bytes()[..rng.usize(..UPGRADE.len())]).await?;
             wait(stream).await
         }
-        Way::HeaderFlood => {
+        AttackKind::HeaderFlood => {
             stream.write_all(b"GET /ws HTTP/1.1\r\n").await?;
             flood(stream, || b"X-Flood: 0123456789abcdef\r\n".repeat(64)).await
         }
-        Way::ConnectAndReset => stream.write_all(&UPGRADE.as_bytes()[..rng.usize(..=UPGRADE.len())]).await,
+        AttackKind::ConnectAndReset => stream.write_all(&UPGRADE.as_bytes()[..rng.usize(..=UPGRADE.len())]).await,
         _ => {
             upgrade(&mut stream).await?;
             session(stream, way, rng).await
@@ -129,29 +132,29 @@ async fn visit(gateway: SocketAddr, way: Way, rng: &mut Rng) -> io::Result<()> {
 }
 
 /// Misbehaves on a connection that is upgraded.
-async fn session(mut stream: TcpStream, way: Way, rng: &mut Rng) -> io::Result<()> {
+async fn session(mut stream: TcpStream, way: AttackKind, rng: &mut Rng) -> io::Result<()> {
     match way {
-        Way::HugeFrameHeads => {
+        AttackKind::HugeFrameHeads => {
             stream.write_all(&[&frame_head(BINARY, 0x80, MAX_MESSAGE as u64)[..], &[0; 4]].concat()).await?;
             wait(stream).await
         }
-        Way::Fragments => {
+        AttackKind::Fragments => {
             stream.write_all(&frame(BEGINS, b"x")).await?;
             flood(stream, || frame(CONTINUES, b"").repeat(128)).await
         }
-        Way::PingFlood => flood(stream, || frame(PING, b"ping").repeat(128)).await,
-        Way::Garbage => flood(stream, || (0..256).map(|_| rng.u8(..)).collect()).await,
-        Way::TextFrames => flood(stream, || frame(TEXT, b"hello")).await,
-        Way::SlowReaders => {
+        AttackKind::PingFlood => flood(stream, || frame(PING, b"ping").repeat(128)).await,
+        AttackKind::Garbage => flood(stream, || (0..256).map(|_| rng.u8(..)).collect()).await,
+        AttackKind::TextFrames => flood(stream, || frame(TEXT, b"hello")).await,
+        AttackKind::SlowReaders => {
             let heartbeat = frame(BINARY, &[header(1, 3), vec![0; 64 << 10]].concat());
             loop {
                 stream.write_all(&heartbeat).await?;
-                time::sleep(BREATH).await;
+                time::sleep(BURST_PAUSE).await;
             }
         }
-        Way::MalformedPackets => flood(stream, || malformed(rng)).await,
-        Way::HugeChat => flood(stream, || huge_chat(rng)).await,
-        Way::CloseInTheSameWrite => {
+        AttackKind::MalformedPackets => flood(stream, || malformed(rng)).await,
+        AttackKind::HugeChat => flood(stream, || huge_chat(rng)).await,
+        AttackKind::CloseInTheSameWrite => {
             let heartbeat = frame(BINARY, &[&header(1, 3)[..], b"good-bye"].concat());
             stream.write_all(&[heartbeat, frame(CLOSE, &1000_u16.to_be_bytes())].concat()).await?;
             discard(&mut stream).await
@@ -161,7 +164,7 @@ async fn session(mut stream: TcpStream, way: Way, rng: &mut Rng) -> io::Result<(
 }
 
 /// Sends these packets again and again for this long, and discards the replies.
-pub(crate) async fn pester(gateway: SocketAddr, packets: Vec<Bytes>, lasts: Duration) {
+pub(crate) async fn send_repeatedly(gateway: SocketAddr, packets: Vec<Bytes>, lasts: Duration) {
     let until = Instant::now() + lasts;
     while Instant::now() < until {
         let visit = async {
@@ -171,7 +174,7 @@ pub(crate) async fn pester(gateway: SocketAddr, packets: Vec<Bytes>, lasts: Dura
             flood(stream, || packets.iter().flat_map(|packet| frame(BINARY, packet)).collect()).await
         };
         let _ = time::timeout_at(until, visit).await;
-        let _ = time::timeout_at(until, time::sleep(BREATH)).await;
+        let _ = time::timeout_at(until, time::sleep(BURST_PAUSE)).await;
     }
 }
 
@@ -211,7 +214,7 @@ async fn flood(stream: TcpStream, mut burst: impl FnMut() -> Vec<u8>) -> io::Res
     let writing = async {
         loop {
             writer.write_all(&burst()).await?;
-            time::sleep(BREATH).await;
+            time::sleep(BURST_PAUSE).await;
         }
     };
     either(writing, discard(&mut reader)).await

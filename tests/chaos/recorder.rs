@@ -20,17 +20,17 @@ use tokio::{
 };
 
 /// How long Redis may take to notice that a subscriber has disconnected. A paused Redis notices nothing.
-const FAREWELL: Duration = Duration::from_secs(20);
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running proxy.
-pub(crate) struct Tap {
+pub(crate) struct RecordingProxy {
     /// The port to which the gateway connects instead of Redis's own.
     pub(crate) port: u16,
     cuts: watch::Sender<u64>,
     _accepting: JoinSet<()>,
 }
 
-impl Tap {
+impl RecordingProxy {
     pub(crate) async fn start(redis: u16, journal: Journal) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -78,7 +78,7 @@ async fn carry(mut gateway: TcpStream, mut redis: TcpStream, mut observer: Obser
             chunk.clear();
         }
     };
-    let _ = time::timeout(FAREWELL, reading).await;
+    let _ = time::timeout(DISCONNECT_TIMEOUT, reading).await;
     observer.journal.link_noticed(observer.link);
 }
 
