@@ -122,7 +122,7 @@ async fn a_client_that_never_reads_is_cut_off_after_drain_timeout_s() {
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(1), "it had no time to empty its queue: {took:?}");
     assert!(took < Duration::from_secs(4), "it held the exit up: {took:?}");
-    let line = gateway.logged("cut off: they did not empty their queues in time").await;
+    let line = gateway.logged("cut off: connections did not empty their send queues in time").await;
     assert_eq!((&line["level"], &line["fields"]["connections"]), (&"WARN".into(), &1.into()));
 }
 
