@@ -1,4 +1,10 @@
-//! The parts put together: from a configuration to a gateway that serves until it is told to stop.
+//! The application: starts all parts of the process, watches them, and drains them in order at the end.
+//!
+//! `supervisor` owns the parts, `signals` enforces the end of the process, and `memory` limits what the process holds.
+//!
+//! This folder may use every other module, and only this folder connects them. It knows when each part has to end. It
+//! does not know what a packet, a bus message or a plugin means. No other module uses this folder, except that `reload`
+//! reads the allocator's option from `memory`.
 
 pub mod memory;
 mod signals;
@@ -26,20 +32,20 @@ use supervisor::Supervisor;
 use tokio::{net::TcpListener, time};
 use tokio_util::sync::CancellationToken;
 
-/// How much longer than its drain a part may take to end.
+/// The time that a part may take to end, in addition to the time of its drain.
 const MARGIN: Duration = Duration::from_secs(2);
 
-/// How long the thread that follows the files may take to end. It has nothing to finish.
+/// The time that the thread that follows the files may take to end. The thread has nothing to finish.
 const FILES_STOP: Duration = Duration::from_secs(1);
 
 const LISTENER: &str = "the listener";
 const BUS: &str = "the bus";
 const FILES: &str = "the thread that follows the files";
 
-/// Serves until SIGTERM or SIGINT, then drains.
+/// Serves until SIGTERM or SIGINT, and then drains.
 ///
 /// # Errors
-/// What keeps the gateway from starting, such as a port that is taken, or the part that ended although it was needed.
+/// The gateway could not start, for example because a port is in use, or one of its parts ended unexpectedly.
 pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
     raise_open_files();
     memory::refuse_huge_pages();
@@ -51,7 +57,7 @@ pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
     running.drain().await
 }
 
-/// A gateway that runs.
+/// A running gateway.
 struct Running {
     supervisor: Supervisor,
     stopping: Arc<Stopping>,
@@ -67,7 +73,7 @@ impl Running {
         let mut supervisor = Supervisor::default();
         let metrics = Arc::new(Metrics::new());
         let (stopping, bus_stop) = (Arc::<Stopping>::default(), CancellationToken::new());
-        // Some parts are needed until the process ends.
+        // The parts that get this token have to run until the process ends.
         let never = CancellationToken::new();
         supervisor.start("the limit on log lines", &never, tell_suppressed(Arc::clone(&metrics)));
 
@@ -96,7 +102,7 @@ impl Running {
         Ok(Self { supervisor, stopping, bus_stop, metrics, drain_timeout })
     }
 
-    /// Waits until the gateway has to stop: it was told to, or a part failed.
+    /// Waits until the gateway has to stop, because of a signal or because a part failed.
     async fn until_stop(&mut self, stop: &CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => self.stopping.set("the gateway stops".to_owned()),
@@ -105,7 +111,7 @@ impl Running {
         stop.cancel();
     }
 
-    /// Lets the parts end in order, so that sessions are answered and what they sent is published.
+    /// Ends the parts in order: sessions are answered first, and the bus then publishes what they sent.
     async fn drain(mut self) -> anyhow::Result<()> {
         self.supervisor.ended(LISTENER, self.drain_timeout + MARGIN).await;
         self.bus_stop.cancel();
@@ -117,7 +123,8 @@ impl Running {
     }
 }
 
-/// The part that stands for the thread: it says when the gateway serves, and tells the thread to end.
+/// The part that stands for the thread that follows the files. The part logs when the gateway serves, and stops the
+/// thread.
 async fn follow(files: Reloading, gateway: Arc<Gateway>, stop: CancellationToken) -> anyhow::Result<()> {
     let loaded = async {
         files.loaded().await;
@@ -134,7 +141,8 @@ async fn follow(files: Reloading, gateway: Arc<Gateway>, stop: CancellationToken
     }
 }
 
-/// Raises the soft limit of open files to the hard one. The soft one is for programs that cannot count beyond 1024.
+/// Raises the soft limit of open files to the hard limit. The soft limit is low only for programs that use `select`,
+/// which cannot handle more than 1024 file descriptors.
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
@@ -142,7 +150,7 @@ fn raise_open_files() {
     }
 }
 
-/// Tells every second how many log lines were suppressed.
+/// Logs every second how many log lines were suppressed.
 async fn tell_suppressed(metrics: Arc<Metrics>) -> anyhow::Result<()> {
     let mut interval = time::interval(Duration::from_secs(1));
     loop {
@@ -157,10 +165,10 @@ async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Loads every plugin once and answers with what became of each file.
+/// Loads every plugin file once, and reports what became of each.
 ///
 /// # Errors
-/// Where the machine cannot run WebAssembly.
+/// The machine cannot run WebAssembly.
 pub fn check(config: &Config) -> anyhow::Result<Vec<Report>> {
     reloader::load_once(config)
 }

@@ -1,6 +1,9 @@
-//! Delivery to sessions: the registry of live sessions, and the send queue (outbox) and the conduct of each.
+//! Delivery to sessions: the registry of live sessions, and the send queue (outbox) and the conduct of each session.
 //!
-//! It knows packets and close codes. It does not know sockets, plugins or the bus.
+//! Any thread may queue packets for a session here. The session's task in `net` takes the packets and writes them.
+//!
+//! Modules of this folder may use `packet` and `sync`. They know packets and close codes. They do not know sockets,
+//! `routing`, `plugin`, `bus` or `reload`.
 
 pub mod conduct;
 pub mod outbox;

@@ -1,5 +1,5 @@
-//! Reads files that an operator put in place. Only regular files are read, so that no read waits for a device, a pipe or the kernel,
-//! and no file is read beyond its bound.
+//! Reads files that an operator put in place. Only regular files are read, so that no read waits for a device, a pipe
+//! or the kernel. No file is read beyond its bound.
 
 use rustix::fs::OFlags;
 use std::{
@@ -12,37 +12,39 @@ use std::{
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
-    /// The system refused, which may be over a moment later: no descriptor is free, say.
+    /// The system refused. The cause may soon be over, for example if no file descriptor is free.
     #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// It is a directory, a device, a pipe or a socket.
+    /// The path names a directory, a device, a pipe or a socket.
     #[error("it is not a file: put a regular file, or a link to one, in its place")]
     NotRegular,
-    /// It is too large.
+    /// The file is too large.
     #[error("it has {bytes} bytes, and {limit} are the most")]
     TooLarge {
-        /// Its size.
+        /// The size of the file in bytes.
         bytes: u64,
-        /// The largest size.
+        /// The largest size in bytes that is read.
         limit: u64,
     },
-    /// It became shorter or longer while it was read.
+    /// The file became shorter or longer while it was read.
     #[error("it changed while it was read")]
     Changed,
 }
 
 /// Reads a regular file of at most `limit` bytes. Links are followed.
 ///
-/// What the kernel makes up (`/proc/kmsg`, say) may block or never end. Such files have no size, and so nothing is read of them.
+/// A file that the kernel makes up, such as `/proc/kmsg`, may block or never end. The size of such a file is 0, so
+/// nothing is read from it.
 ///
 /// # Errors
-/// [`Unreadable`] says why.
+/// [`Unreadable`] says why the file was not read.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Unreadable> {
-    // To open a device may do something already, so the path is looked at first. The file may be another one once it is open.
+    // The path is checked first, because opening a device may already have an effect. The open file is checked again,
+    // because the path may name another file by then.
     if !fs::metadata(path)?.is_file() {
         return Err(Unreadable::NotRegular);
     }
-    // Without waiting for the other end of a pipe, and without making a terminal this process's own.
+    // NONBLOCK: do not wait for the other end of a pipe. NOCTTY: do not make a terminal this process's own.
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let meta = file.metadata()?;

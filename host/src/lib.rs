@@ -1,13 +1,30 @@
-//! A WebSocket gateway for online games whose policy is WebAssembly that is swapped while the players stay connected.
+//! A WebSocket gateway for online games. Its policy is WebAssembly plugins, which are swapped while players stay
+//! connected.
 //!
-//! The two ways a message travels, which is also the order to read the modules in:
+//! The host knows connections, sessions, the packet header and the bus. It knows no game: plugins decide what a packet
+//! means.
+//!
+//! A message travels in one of two directions:
 //!
 //! ```text
-//! up:    net (socket -> handshake -> session) -> packet -> routing -> plugin -> actions -> bus
-//! down:  bus -> routing -> plugin -> actions -> delivery (registry -> outbox) -> net (session -> socket)
+//! up:    net (socket -> handshake -> session) -> packet -> routing -> plugin -> routing (actions) -> bus
+//! down:  bus -> routing -> plugin -> routing (actions) -> delivery (registry -> outbox) -> net (session -> socket)
 //! ```
 //!
-//! The host knows connections, sessions, the packet header and the bus, and no game: what a packet means is a plugin's business.
+//! The modules, in reading order:
+//!
+//! - `net` accepts connections, authenticates clients and runs a task for each session.
+//! - `packet` parses and writes the 8-byte header of a packet.
+//! - `routing` finds the plugin for a packet or a bus message and carries out the plugin's actions.
+//! - `plugin` calls plugins, with limits on all that a call may take.
+//! - `delivery` holds the live sessions and their send queues.
+//! - `bus` publishes and subscribes, through Redis or inside the process.
+//! - `reload` follows the plugin files and gateway.yaml, and swaps plugins.
+//! - `admin` serves health and metrics over HTTP.
+//! - `config` reads and checks gateway.yaml.
+//! - `app` starts all parts of the process and drains them at its end.
+//! - `author` holds the commands for authors of plugins.
+//! - `file`, `telemetry` and `sync` are tools of the other modules.
 
 pub mod net;
 
@@ -24,10 +41,15 @@ pub mod bus;
 pub mod reload;
 
 pub mod admin;
+
 pub mod config;
-pub mod file;
-pub mod sync;
-pub mod telemetry;
 
 pub mod app;
+
 pub mod author;
+
+pub mod file;
+
+pub mod telemetry;
+
+pub mod sync;

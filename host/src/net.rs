@@ -1,6 +1,9 @@
-//! The network side: the listener, the HTTP upgrade, authentication, the WebSocket and the task of each session.
+//! The network side: the listener, the HTTP upgrade, authentication, the WebSocket protocol, and the task of each
+//! session.
 //!
-//! It may use `delivery` and `routing`. It does not know plugins or the bus, and nothing outside this folder knows sockets.
+//! A session's task reads packets from its socket, passes them to `routing`, and writes the packets of its outbox.
+//! Modules of this folder may use `packet`, `config`, `delivery`, `routing`, `sync` and `telemetry`. They do not know
+//! `plugin`, `bus` or `reload`. No module outside this folder knows the socket of a client.
 
 pub mod auth;
 pub mod budget;

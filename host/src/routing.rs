@@ -1,6 +1,10 @@
-//! Routing: a packet or a bus message goes to the plugin that serves it, and the plugin's actions are carried out.
+//! Routing: finds the plugin that serves a packet or a bus message, calls it, and carries out its actions.
 //!
-//! It may use `delivery`, `plugin` and `bus`. It does not know sockets or files.
+//! `gateway` is the entry for packets and bus messages. `snapshot` holds the plugins that serve. `decision` checks what
+//! a plugin decided, and `actions` carries it out. `refusal` lists the reasons why a packet is not served.
+//!
+//! Modules of this folder may use `packet`, `plugin`, `delivery`, `bus`, `sync` and `telemetry`. They do not know
+//! sockets, files, Redis or `reload`.
 
 mod actions;
 mod decision;

@@ -1,6 +1,8 @@
-//! Small concurrency tools: a value per thread, a limit on a rate, the wake-up of a queue's receiver, a clock that fits into an atomic.
+//! Small concurrency tools: a value for each thread, a limit on a rate, the wake-up of a queue's receiver, and a clock
+//! that fits into an atomic.
 //!
-//! Every room may use them. They use nothing of this crate.
+//! A tool belongs here if it knows nothing of gateways. Every module may use this folder. Its modules use nothing else
+//! of this crate.
 
 pub mod rate_limit;
 pub mod sharded;

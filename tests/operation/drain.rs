@@ -123,7 +123,7 @@ async fn a_client_that_never_reads_is_cut_off_after_drain_timeout_s() {
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(1), "the client had too little time to read its queue: {took:?}");
     assert!(took < Duration::from_secs(4), "the client delayed the exit: {took:?}");
-    let line = gateway.logged("cut off: they did not empty their queues in time").await;
+    let line = gateway.logged("cut off: connections did not empty their send queues in time").await;
     assert_eq!((&line["level"], &line["fields"]["connections"]), (&"WARN".into(), &1.into()));
 }
 

@@ -1,26 +1,28 @@
-//! How the process takes memory from the system and gives it back.
+//! How the process takes memory from the system and returns it.
 
 use std::{env, os::unix::process::CommandExt, process::Command};
 
-/// The allocator's option for the time in milliseconds after which freed memory goes back to the system. It is read before `main` begins.
+/// The environment variable of the allocator that says after how many milliseconds freed memory returns to the system.
+/// The allocator reads it before `main` begins.
 pub const PURGE_DELAY: &str = "MIMALLOC_PURGE_DELAY";
 
-/// Starts this program again in this process, with an allocator that gives freed memory back at once. Does nothing if that is so already, or if
-/// the operator has chosen another delay.
+/// Starts this program again in this process, with an allocator that returns freed memory at once. Does nothing if the
+/// variable is already set, by this function or by the operator.
 ///
-/// By default the allocator gives memory back when it is used again some time later, and a gateway whose clients have gone uses it no more: after ten
-/// thousand hostile connections, 181 MiB stayed where 42 do now. The option can only be set in the environment, or by unsafe code.
+/// By default, the allocator returns memory only when it is called again some time later. A gateway without clients
+/// does not call the allocator: after ten thousand hostile connections, it kept 181 MiB, and 42 MiB with this option.
+/// The option can only be set in the environment or by unsafe code.
 pub fn give_back_at_once() {
     if env::var_os(PURGE_DELAY).is_some() {
         return;
     }
     let Ok(program) = env::current_exe() else { return };
-    // This returns only if it fails. Then the gateway serves as well, and holds more memory.
+    // `exec` returns only if it fails. The gateway then serves as usual, but holds more memory.
     let error = Command::new(program).args(env::args_os().skip(1)).env(PURGE_DELAY, "0").exec();
-    tracing::debug!(%error, "cannot start again with another option of the allocator: more memory is held");
+    tracing::debug!(%error, "cannot start again with MIMALLOC_PURGE_DELAY=0: the process holds more memory");
 }
 
-/// Takes memory in small pages: with huge ones the allocator's arenas hold twice as much at rest, and give less of it back.
+/// Turns huge pages off. With huge pages, the allocator's arenas hold twice as much memory at rest and return less.
 pub(super) fn refuse_huge_pages() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!(%error, "cannot turn transparent huge pages off: more memory is held at rest");

@@ -1,6 +1,7 @@
-//! SIGTERM and SIGINT, and the deadline by which the process ends.
+//! Handles SIGTERM and SIGINT, and ends the process by its deadline.
 //!
-//! On a thread of its own with a runtime of its own: a process whose other threads are all busy, or stuck, still hears a signal and still ends.
+//! This runs on a thread of its own with a runtime of its own. So a process with busy or stuck threads still notices a
+//! signal and still ends.
 
 use std::{future::pending, io, process, sync::mpsc, thread, time::Duration};
 use tokio::{
@@ -10,17 +11,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long the last log line may take, since the log may be what is stuck.
+/// The time that the last log line may take. The log itself may be stuck.
 const LAST_LINE: Duration = Duration::from_millis(100);
 
 /// The exit code of a process that did not stop in time.
 const TOO_LATE: i32 = 1;
 
-/// Cancels `stop` at the first signal. From then on, or once something else has cancelled it, the process ends at a second signal, with 128 and the
-/// signal's number as a shell would, and at the latest after `bound`.
+/// Cancels `stop` at the first signal. Once `stop` is cancelled, by a signal or by something else, the process ends at
+/// the next signal or after `bound`. The exit code is 128 plus the signal's number, as in a shell, or [`TOO_LATE`].
 ///
 /// # Errors
-/// Those of the system, which may refuse a thread or a signal.
+/// The system refused a thread or a signal handler.
 pub(super) fn listen(stop: CancellationToken, bound: Duration) -> io::Result<()> {
     let (started, outcome) = mpsc::channel();
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
@@ -60,7 +61,7 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// The next signal's name, and the exit code that stands for it.
+    /// Waits for the next signal. Returns its name and its exit code.
     async fn next(&mut self) -> (&'static str, i32) {
         tokio::select! {
             Some(()) = self.terminate.recv() => ("SIGTERM", 128 + SignalKind::terminate().as_raw_value()),

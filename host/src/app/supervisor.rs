@@ -1,8 +1,9 @@
-//! The owner of every part of the process: each is a task, and a part that is a thread has a task that waits for the thread's end.
+//! The owner of every part of the process. Each part is a task. If a part is a thread, its task waits for the thread.
 //!
-//! No part ends by itself while the gateway serves. If one does, by an error or by a panic, something that players rely on is gone, and nothing
-//! would show it. So the gateway then drains and ends, and whatever runs it starts it again. A part that was restarted here could panic again
-//! and again, and would have lost what it held.
+//! No part ends by itself while the gateway serves. If a part does end, by an error or a panic, the gateway lacks a
+//! function that players need, and nothing would show that. So the gateway drains and ends, and the service manager
+//! starts it again. Restarting only the part was rejected: the part could panic again and again, and would have lost
+//! its state.
 
 use crate::telemetry::text;
 use std::{any::Any, collections::HashMap, future, time::Duration};
@@ -12,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// A part that has ended although nobody had told it to, or in a way that it should not.
+/// A part that ended without being told to, or with an error or a panic.
 #[derive(Debug, thiserror::Error)]
 #[error("{part} ended unexpectedly: {why}")]
 pub(super) struct Failure {
@@ -20,7 +21,7 @@ pub(super) struct Failure {
     why: String,
 }
 
-/// The parts that run.
+/// The running parts.
 #[derive(Default)]
 pub(super) struct Supervisor {
     tasks: JoinSet<anyhow::Result<()>>,
@@ -32,12 +33,12 @@ pub(super) struct Supervisor {
 struct Part {
     name: &'static str,
     handle: AbortHandle,
-    /// Tells the part to end.
+    /// The token that tells the part to end.
     stop: CancellationToken,
 }
 
 impl Supervisor {
-    /// Starts a part that ends when `stop` is cancelled, and not before. The name is that of log lines, such as `the bus`.
+    /// Starts a part that may end only after `stop` is cancelled. The name appears in log lines, such as `the bus`.
     pub(super) fn start(
         &mut self,
         name: &'static str,
@@ -48,7 +49,7 @@ impl Supervisor {
         self.parts.insert(handle.id(), Part { name, handle, stop: stop.clone() });
     }
 
-    /// Waits until a part fails. Cancel-safe.
+    /// Waits until a part fails, and returns the first failure. Cancel-safe.
     pub(super) async fn failure(&mut self) -> &Failure {
         while self.failure.is_none() {
             self.next().await;
@@ -59,7 +60,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits for the end of a part that was told to end. If it takes longer than `bound`, it is aborted.
+    /// Waits for the end of a part that was told to end. Aborts the part after `bound`.
     pub(super) async fn ended(&mut self, name: &'static str, bound: Duration) {
         let deadline = Instant::now() + bound;
         while self.parts.values().any(|part| part.name == name) {
@@ -69,23 +70,23 @@ impl Supervisor {
         }
     }
 
-    /// The first failure, if there was one. All parts that still run are aborted.
+    /// Aborts all parts that still run. Returns the first failure, if there was one.
     pub(super) fn finish(self) -> Result<(), Failure> {
         self.failure.map_or(Ok(()), Err)
     }
 
-    /// Waits for the next part that ends, and judges how. Cancel-safe.
+    /// Waits for the next part that ends, and records a failure if the part should not have ended. Cancel-safe.
     async fn next(&mut self) {
         let (id, outcome) = match self.tasks.join_next_with_id().await {
             Some(Ok((id, outcome))) => (id, outcome.map_err(|error| text::bounded(format_args!("{error:#}")))),
             Some(Err(error)) => (error.id(), Err(why(error))),
             None => future::pending().await,
         };
-        // A part that was aborted is not known any more.
+        // A part that was aborted is no longer in the map.
         let Some(Part { name, stop, .. }) = self.parts.remove(&id) else { return };
         match outcome {
             Ok(()) if stop.is_cancelled() => {}
-            Ok(()) => self.fail(name, "nobody had told it to".to_owned()),
+            Ok(()) => self.fail(name, "it was not told to stop".to_owned()),
             Err(why) => self.fail(name, why),
         }
     }
@@ -97,7 +98,7 @@ impl Supervisor {
     }
 
     fn abort(&mut self, name: &'static str, bound: Duration) {
-        tracing::warn!("{name} did not end within {bound:?}: the process ends without it");
+        tracing::warn!("{name} did not end within {bound:?}: the process ends without waiting for it");
         for (_, part) in self.parts.extract_if(|_, part| part.name == name) {
             part.handle.abort();
         }
@@ -111,7 +112,7 @@ fn why(error: JoinError) -> String {
     }
 }
 
-/// What a panic says.
+/// Returns the text of a panic.
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text::bounded(text.unwrap_or("without a text"))
@@ -129,7 +130,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(10);
     const LONG: Duration = Duration::from_secs(30);
 
-    /// A supervisor with a part that never ends.
+    /// Returns a supervisor with a part that never ends.
     fn supervisor() -> Supervisor {
         let mut supervisor = Supervisor::default();
         supervisor.start("a whole part", &CancellationToken::new(), future::pending());
@@ -154,14 +155,14 @@ mod tests {
     async fn a_part_that_ends_or_fails_by_itself_is_a_failure_and_the_first_one_counts() {
         let mut supervisor = supervisor();
         supervisor.start("the part", &CancellationToken::new(), async { Ok(()) });
-        assert_eq!(supervisor.failure().await.to_string(), "the part ended unexpectedly: nobody had told it to");
+        assert_eq!(supervisor.failure().await.to_string(), "the part ended unexpectedly: it was not told to stop");
         supervisor.start("another", &CancellationToken::new(), async { anyhow::bail!("no more descriptors") });
         supervisor.ended("another", LONG).await;
-        failed(supervisor, "the part ended unexpectedly: nobody had told it to");
+        failed(supervisor, "the part ended unexpectedly: it was not told to stop");
     }
 
     #[tokio::test]
-    async fn a_part_that_ends_when_it_is_told_to_is_no_failure_whoever_is_waited_for() {
+    async fn a_part_that_ends_when_told_to_is_no_failure_even_while_another_part_is_waited_for() {
         let mut supervisor = supervisor();
         let stop = CancellationToken::new();
         for part in ["the part", "another"] {
@@ -195,7 +196,7 @@ mod tests {
         assert!(supervisor.finish().is_ok());
     }
 
-    /// A handler that panics, so that the bus fails in the middle of its work.
+    /// A handler that panics, so that the bus fails while it works.
     struct Panics;
 
     impl bus::Handler for Panics {

@@ -1,7 +1,7 @@
 //! The conduct of one session: whether its packets make plugins slow or fail.
 //!
-//! A call that is slow or fails is held against the session that caused it before it is held against the plugin. So one client that sends packets
-//! which a plugin cannot digest loses its own turn, and nobody else's.
+//! A slow or failed call counts against its session before it counts against the plugin. So a client whose packets a
+//! plugin cannot handle slows down and loses its own session only.
 
 use crate::sync::uptime::now_ms;
 use std::{
@@ -9,41 +9,41 @@ use std::{
     time::Duration,
 };
 
-/// How long a session's calls are offloaded after a slow or failed one.
+/// How long a session's calls are offloaded after a slow or failed call, in milliseconds.
 const OFFLOAD_MS: u64 = 5000;
 
-/// One failed call in this time is free for ever.
+/// The rate of failures that is never punished: one failed call in this many milliseconds.
 const FAULT_INTERVAL_MS: u64 = 1000;
 
-/// Failed calls beyond that rate that are free at once. After them, a session gets one call in an interval.
+/// The number of failed calls above that rate that have no penalty. After them, a session gets one call per interval.
 const FREE_FAULTS: u64 = 5;
 
-/// Failed calls after those that end the session.
+/// The number of failed calls after the free ones that end the session.
 const MAX_FAULTS_IN_PAUSE: u32 = 5;
 
-/// The length of the pause between two calls of a session that keeps failing.
+/// The pause between two calls of a session that keeps failing.
 pub const PAUSE: Duration = Duration::from_millis(FAULT_INTERVAL_MS);
 
-/// A session's record. A time of 0 means: not in that state.
+/// The record of one session. A time of 0 means that the session is not in that state.
 #[derive(Debug, Default)]
 pub struct Conduct {
     offloaded_until_ms: AtomicU64,
-    /// The time at which all failures so far are forgiven: each adds an interval.
+    /// The time at which all failures so far are forgiven. Each failure adds one interval.
     forgiven_at_ms: AtomicU64,
     faults_in_pause: AtomicU32,
 }
 
-/// What a failed call costs its session.
+/// The penalty of a session for a failed call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Penalty {
-    /// Nothing, or the pause that [`Conduct::is_paused`] tells.
+    /// There is no penalty, or only the pause that [`Conduct::is_paused`] reports.
     None,
     /// The session has to end.
     Close,
 }
 
 impl Conduct {
-    /// Whether the session's calls run on the plugin's offload thread, since one of them was slow or failed lately.
+    /// Whether the session's calls run on the plugin's offload thread, because one of them was recently slow or failed.
     #[must_use]
     pub fn is_offloaded(&self) -> bool {
         let until = self.offloaded_until_ms.load(Ordering::Relaxed);
@@ -62,7 +62,7 @@ impl Conduct {
         self.offloaded_until_ms.store(now_ms() + OFFLOAD_MS, Ordering::Relaxed);
     }
 
-    /// Records a call that failed.
+    /// Records a failed call, and returns its penalty.
     pub fn failed(&self) -> Penalty {
         let now = now_ms();
         self.offloaded_until_ms.store(now + OFFLOAD_MS, Ordering::Relaxed);
@@ -72,7 +72,7 @@ impl Conduct {
             self.faults_in_pause.store(0, Ordering::Relaxed);
         } else if before > now + (FREE_FAULTS - 2) * FAULT_INTERVAL_MS {
             let faults = self.faults_in_pause.fetch_add(1, Ordering::Relaxed) + 1;
-            // The first of them is the one that began the pause.
+            // The first failure that is counted here is the one that began the pause.
             return if faults > MAX_FAULTS_IN_PAUSE { Penalty::Close } else { Penalty::None };
         }
         Penalty::None

@@ -1,7 +1,8 @@
-//! A session's send queue: many senders, one receiver, bounded in messages, in bytes and in time.
+//! The send queue of one session: many senders, one receiver, bounded in messages, in bytes and in time.
 //!
-//! Not a channel of tokio's: a push gets its number in the same step in which it is queued or dropped, so that a client sees by
-//! a gap in the numbers that something was dropped; and the queue of an idle session holds no memory.
+//! A tokio channel was rejected for two reasons. First, a push must get its number in the same step in which it is
+//! queued or dropped. So a gap in the numbers shows the client that a message was dropped. Second, the queue of an idle
+//! session must hold no memory.
 
 #[cfg(test)]
 mod tests;
@@ -22,22 +23,23 @@ use std::{
     time::Duration,
 };
 
-/// The bounds of a send queue, and what happens at them.
+/// The bounds of a send queue, and what happens when it is full.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Messages that may wait, those included that are being written.
+    /// The number of messages that may be queued, including those that are being written.
     pub messages: usize,
-    /// Bytes that may wait, headers and what is being written included.
+    /// The number of bytes that may be queued, including headers and the messages that are being written.
     pub bytes: usize,
-    /// Close the session instead of dropping the message.
+    /// Whether the session is closed when a message finds the queue full. The message is dropped in any case.
     pub close_when_full: bool,
-    /// Bytes that are taken from the queue to be written together. A larger message is written alone.
+    /// The number of bytes at which a batch is complete. A batch is taken from the queue and written as a whole.
     pub batch_bytes: usize,
-    /// A session whose messages wait for longer than this is closed. It takes at most twice as long until that is seen.
+    /// The longest time that messages may wait before the session is closed. A longer wait is noticed after at most
+    /// twice this time.
     pub max_delay: Duration,
 }
 
-/// A packet on its way out. The payload may be shared by many receivers.
+/// A packet to be sent. Several receivers may share its payload.
 #[derive(Debug)]
 pub struct Outgoing {
     /// The packet's header.
@@ -47,26 +49,26 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// The length of the packet in bytes.
+    /// Returns the length of the packet in bytes, header included.
     #[must_use]
     pub fn packet_len(&self) -> usize {
         HEADER_LEN + self.payload.len()
     }
 }
 
-/// Why a session is being closed, in the terms of RFC 6455.
+/// Why a session is closed, in the terms of RFC 6455.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closing {
     /// The close code.
     pub code: u16,
-    /// At most 123 bytes.
+    /// The reason, of at most 123 bytes.
     pub reason: String,
     /// The label of `gateway_disconnections_total`.
     pub cause: &'static str,
 }
 
 impl Closing {
-    /// The end of a session whose messages wait for longer than [`Limits::max_delay`].
+    /// Returns the closing of a session with messages that wait for longer than [`Limits::max_delay`].
     #[must_use]
     pub fn send_timeout() -> Self {
         let reason = "too slow: a message waited for longer than send_timeout_s".to_owned();
@@ -78,14 +80,14 @@ impl Closing {
     }
 }
 
-/// What became of a message.
+/// The outcome of queueing a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It waits in the queue.
+    /// The message is in the queue.
     Queued,
-    /// The queue was full: the message is lost.
+    /// The queue is full, and the message is lost.
     Full,
-    /// The session has ended or is about to: the message is lost.
+    /// The session has ended or is about to end, and the message is lost.
     Closed,
 }
 
@@ -94,7 +96,8 @@ pub enum Outcome {
 pub struct Outbox {
     limits: Limits,
     state: Mutex<State>,
-    /// The bytes in the queue, or [`CLOSING`]. Written under the lock, and read by the session for each packet without it.
+    /// The bytes in the queue, or [`CLOSING`]. It is written under the lock, and the session reads it for each packet
+    /// without the lock.
     load: AtomicUsize,
 }
 
@@ -105,14 +108,16 @@ const CLOSING: usize = usize::MAX;
 struct State {
     queue: VecDeque<Outgoing>,
     queued: Size,
-    /// What the receiver has taken last. It counts until the receiver asks again, since by then it is written.
+    /// The messages that the receiver took last. They count against the bounds until the receiver asks for more,
+    /// because they have been written only then.
     in_flight: Size,
+    /// The delivery number of the last push.
     pushes: u32,
     closing: Option<Closing>,
     aborted: bool,
-    /// Messages that were dropped from the queue when the session was aborted.
+    /// The number of messages that were dropped from the queue when the session was aborted.
     lost: usize,
-    /// Messages that the receiver has taken so far.
+    /// The number of messages that the receiver has taken so far.
     taken: u64,
     delay: Option<Delay>,
     receiver: Wakeup,
@@ -124,17 +129,17 @@ struct Size {
     bytes: usize,
 }
 
-/// A message whose wait is measured: one at a time, so that a message costs no look at the clock.
+/// The wait of one message. Only one message is measured at a time, so that queueing a message does not read the clock.
 #[derive(Clone, Copy, Debug)]
 struct Delay {
-    /// How many messages will have been taken once this one is.
+    /// The value of [`State::taken`] once this message has been taken.
     position: u64,
-    /// A moment at which it was in the queue already.
+    /// A time at which the message was already in the queue.
     since_ms: u64,
 }
 
 impl Outbox {
-    /// An empty queue.
+    /// Returns an empty queue.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { limits, state: Mutex::default(), load: AtomicUsize::new(0) }
@@ -145,7 +150,7 @@ impl Outbox {
         self.queue(&mut self.state(), Outgoing { header, payload })
     }
 
-    /// Queues a push under the session's next delivery number, which is spent even if the queue is full.
+    /// Queues a push with the session's next delivery number. The number is used up even if the queue is full.
     pub fn push(&self, route: u8, payload: Bytes) -> Outcome {
         let mut state = self.state();
         state.pushes = state.pushes.wrapping_add(1);
@@ -153,29 +158,29 @@ impl Outbox {
         self.queue(&mut state, Outgoing { header, payload })
     }
 
-    /// Lets the session end once what is queued has been sent. The first call decides the code.
+    /// Ends the session once all queued messages have been sent. The first call decides the close code.
     pub fn close(&self, closing: Closing) {
         let mut state = self.state();
         self.begin_closing(&mut state, closing);
         state.receiver.wake();
     }
 
-    /// Lets the session end at once, whatever it is doing. What is queued is lost.
+    /// Ends the session at once, whatever it is doing. The queued messages are lost.
     pub fn abort(&self, closing: Closing) {
         let mut state = self.state();
         self.begin_aborting(&mut state, closing);
         state.receiver.wake();
     }
 
-    /// Ends the queue: whatever is queued from now on is [`Outcome::Closed`]. Returns how many messages were lost in it.
+    /// Closes the queue: later messages get [`Outcome::Closed`]. Returns the number of messages that were lost in it.
     pub fn end(&self) -> usize {
         let mut state = self.state();
         self.begin_aborting(&mut state, Closing { code: 1000, reason: String::new(), cause: "closed" });
         mem::take(&mut state.lost)
     }
 
-    /// Moves the next messages into `batch`, which has to be empty. Ready once there are any, or once the session is to end: all that was
-    /// queued before has been taken then.
+    /// Moves the next batch of messages into `batch`, which must be empty. Waits until there are messages or the
+    /// session is to end. If the session is to end, returns the closing together with the last queued messages.
     pub fn poll_drain(&self, cx: &Context<'_>, batch: &mut VecDeque<Outgoing>) -> Poll<Option<Closing>> {
         let mut state = self.state();
         if state.queue.is_empty() && state.closing.is_none() {
@@ -187,7 +192,8 @@ impl Outbox {
         Poll::Ready(self.take(&mut state, batch))
     }
 
-    /// The same for what is queued right now, which may be nothing.
+    /// Moves a batch of the messages that are queued now into `batch`, without waiting. Returns the closing as
+    /// [`Self::poll_drain`] does.
     pub fn drain(&self, batch: &mut VecDeque<Outgoing>) -> Option<Closing> {
         self.take(&mut self.state(), batch)
     }
@@ -216,14 +222,15 @@ impl Outbox {
         if state.queue.is_empty() { state.closing.clone() } else { None }
     }
 
-    /// To be called before the receiver itself may queue: what comes is seen by the drain that has to follow, so nobody is woken up.
+    /// Tells the queue that the last batch has been written and that a drain will follow. The receiver calls this
+    /// before its own task may queue messages. Until the drain, new messages wake nobody.
     pub fn attend(&self) {
         let mut state = self.state();
         state.in_flight = Size::default();
         state.receiver.attend();
     }
 
-    /// Ready once the session is to end without waiting for its queue to be written.
+    /// Ready once the session has to end without sending its queue.
     pub fn poll_abort(&self, cx: &Context<'_>) -> Poll<Closing> {
         let mut state = self.state();
         if let Some(closing) = state.closing.as_ref().filter(|_| state.aborted) {
@@ -233,7 +240,8 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Whether the session has to write before it serves another packet: a batch or more waits, or the session is to end.
+    /// Whether the session has to write before it serves another packet: a full batch is queued, or the session is
+    /// about to end.
     #[must_use]
     pub fn is_congested(&self) -> bool {
         self.load.load(Ordering::Relaxed) >= self.limits.batch_bytes
@@ -278,13 +286,14 @@ impl Outbox {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // No code under the lock panics half-way through a change, so a poisoned state is whole.
+        // No code under the lock panics in the middle of a change, so a poisoned state is consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Whether the message whose wait is measured has waited for too long. Once it is taken, the wait of the last message begins to be measured.
+    /// Whether the measured message has waited for too long. Once that message has been taken, the newest message is
+    /// measured next.
     fn is_overdue(&mut self, max_delay: Duration) -> bool {
         if self.queue.is_empty() {
             self.delay = None;

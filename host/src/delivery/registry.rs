@@ -15,22 +15,22 @@ use std::{
 };
 use uuid::Uuid;
 
-/// What others may know of a session. Its socket belongs to the session's own task alone.
+/// The part of a session that all threads may use. The socket belongs to the session's own task alone.
 #[derive(Debug)]
 pub struct Session {
-    /// Its name in packets, logs and deliveries.
+    /// The session's name in packets, logs and deliveries.
     pub id: Uuid,
-    /// The address that it came from.
+    /// The address of the client.
     pub remote: SocketAddr,
-    /// What waits to be sent to it.
+    /// The packets that wait to be sent to the client.
     pub outbox: Outbox,
-    /// Whether its packets make plugins slow or fail.
+    /// The record of calls that were slow or failed because of the session's packets.
     pub conduct: Conduct,
     standing: Standing,
 }
 
 impl Session {
-    /// A session with a fresh id, bound to no user.
+    /// Returns a session with a new id that is bound to no user.
     #[must_use]
     pub fn new(remote: SocketAddr, limits: Limits) -> Self {
         Self {
@@ -42,19 +42,21 @@ impl Session {
         }
     }
 
-    /// The user that it is bound to.
+    /// Returns the user that the session is bound to.
     #[must_use]
     pub fn user(&self) -> Option<i32> {
         Standing::user(self.standing.0.load(Ordering::Acquire))
     }
 }
 
-/// Whether a session lives, and the user that it is bound to: one state, so that no session is bound after its end. Only the registry
-/// changes it. The lower half is the user.
+/// Whether a session is alive, and the user that it is bound to. Both are in one atomic, so that no session is bound
+/// after its end. Only the registry changes it. The lower 32 bits are the user.
 #[derive(Debug, Default)]
 struct Standing(AtomicU64);
 
+/// The bit of a session that is bound to a user.
 const BOUND: u64 = 1 << 32;
+/// The bit of a session that has ended.
 const ENDED: u64 = 1 << 33;
 
 impl Standing {
@@ -63,7 +65,7 @@ impl Standing {
         (standing & BOUND != 0).then_some((standing as u32).cast_signed())
     }
 
-    /// Whether the session lives and is bound to this user.
+    /// Whether the session is alive and bound to this user.
     fn is_bound_to(&self, user: i32) -> bool {
         self.0.load(Ordering::Acquire) == Self::bound_to(user)
     }
@@ -72,7 +74,7 @@ impl Standing {
         BOUND | u64::from(user.cast_unsigned())
     }
 
-    /// Binds the session. False if it is bound to this user already.
+    /// Binds the session. Returns false if it is already bound to this user.
     fn bind(&self, user: i32) -> Result<bool, BindError> {
         let bound = Self::bound_to(user);
         match self.0.compare_exchange(0, bound, Ordering::AcqRel, Ordering::Acquire) {
@@ -83,25 +85,25 @@ impl Standing {
         }
     }
 
-    /// Ends the session. Nothing if it has ended before, else the user that it was bound to.
+    /// Ends the session. Returns `None` if it had already ended, and otherwise the user that it was bound to, if any.
     fn end(&self) -> Option<Option<i32>> {
         let standing = self.0.fetch_or(ENDED, Ordering::AcqRel);
         (standing & ENDED == 0).then(|| Self::user(standing))
     }
 }
 
-/// Why a session is not bound to a user.
+/// Why a session cannot be bound to a user.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BindError {
-    /// A session keeps its first user.
+    /// The session is bound to another user. A session keeps its first user.
     #[error("the session is bound to another user")]
     BoundToAnother,
-    /// The session ended before, such as while its packet waited for a slow plugin.
+    /// The session has ended, for example while its packet waited for a slow plugin.
     #[error("the session has ended")]
     Ended,
 }
 
-/// Every live session of this gateway.
+/// All live sessions of this gateway.
 #[derive(Debug, Default)]
 pub struct Registry {
     sessions: DashMap<Uuid, Arc<Session>>,
@@ -109,7 +111,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Makes a session known until the guard is dropped.
+    /// Registers a session. The session ends when the returned guard is dropped.
     #[must_use]
     pub fn insert(self: &Arc<Self>, session: Session) -> Registered {
         let session = Arc::new(session);
@@ -117,15 +119,16 @@ impl Registry {
         Registered { registry: Arc::clone(self), session }
     }
 
-    /// Binds a session to a user, for good. Binding it to the same user again changes nothing.
+    /// Binds a session to a user for the rest of its life. Binding it to the same user again changes nothing.
     ///
     /// # Errors
-    /// [`BindError`] if the session has another user or has ended.
+    /// [`BindError`] if the session is bound to another user or has ended.
     pub fn bind(&self, session: &Arc<Session>, user: i32) -> Result<(), BindError> {
         if session.standing.is_bound_to(user) {
             return Ok(());
         }
-        // Bound and listed under one lock, which the end of the session takes as well: it finds every session that was bound before.
+        // The session is bound and listed under one lock. Its end takes the same lock, so it finds every session that
+        // was bound before.
         match self.users.entry(user) {
             Entry::Occupied(mut sessions) => {
                 if session.standing.bind(user)? {
@@ -141,32 +144,32 @@ impl Registry {
         Ok(())
     }
 
-    /// The live session with this id.
+    /// Returns the live session with this id.
     #[must_use]
     pub fn session(&self, id: Uuid) -> Option<Arc<Session>> {
         self.sessions.get(&id).map(|entry| Arc::clone(&entry))
     }
 
-    /// Calls `visit` for every live session of the user. False if there is none.
+    /// Calls `visit` for every live session of the user. Returns false if there is none.
     pub fn each_of_user(&self, user: i32, visit: impl FnMut(&Arc<Session>)) -> bool {
         let Some(sessions) = self.users.get(&user) else { return false };
         sessions.iter().for_each(visit);
         true
     }
 
-    /// The number of live sessions of the user.
+    /// Returns the number of live sessions of the user.
     #[must_use]
     pub fn sessions_of_user(&self, user: i32) -> usize {
         self.users.get(&user).map_or(0, |sessions| sessions.len())
     }
 
-    /// How many sessions live.
+    /// Returns the number of live sessions.
     #[must_use]
     pub fn len(&self) -> usize {
         self.sessions.len()
     }
 
-    /// Whether no session lives.
+    /// Whether there is no live session.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
@@ -179,7 +182,7 @@ impl Registry {
         }
     }
 
-    /// Ends a session. Returns how many messages were lost in its send queue.
+    /// Ends a session. Returns the number of messages that were lost in its send queue.
     fn end(&self, session: &Arc<Session>) -> usize {
         let Some(user) = session.standing.end() else { return 0 };
         self.sessions.remove(&session.id);
@@ -191,12 +194,12 @@ impl Registry {
                 sessions.remove();
             }
         }
-        // Whoever has found the session before delivers into a queue that takes nothing any more.
+        // A sender that already holds the session may still push. From here on, the outbox refuses its messages.
         session.outbox.end()
     }
 }
 
-/// The life of a session: it ends when this is dropped.
+/// A guard that keeps a session registered. Dropping it ends the session.
 #[derive(Debug)]
 pub struct Registered {
     registry: Arc<Registry>,
@@ -204,7 +207,8 @@ pub struct Registered {
 }
 
 impl Registered {
-    /// Ends the session: nothing is bound or delivered to it from now on. Returns how many messages were lost in its send queue.
+    /// Ends the session, so that it can no longer be bound and gets no more messages. Returns the number of messages
+    /// that were lost in its send queue.
     #[must_use]
     pub fn end(self) -> usize {
         self.registry.end(&self.session)

@@ -1,25 +1,25 @@
-//! Who may connect: the bearer of a JSON Web Token (RFC 7519) signed with the shared secret.
+//! Authentication: a client shows a JSON Web Token (RFC 7519) that is signed with the shared secret.
 
 use crate::config;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 
-/// Checks tokens.
+/// Checks the tokens of clients.
 pub struct Verifier {
     key: DecodingKey,
     validation: Validation,
 }
 
-/// Why somebody may not connect.
+/// Why a client may not connect.
 #[derive(Debug, thiserror::Error)]
 pub enum Denied {
-    /// No token.
+    /// The request has no token.
     #[error("a token is needed: `Authorization: Bearer TOKEN`, or `?token=TOKEN`")]
     Missing,
-    /// A token that is not valid (any more).
+    /// The token is malformed or expired, or its signature is wrong.
     #[error("the token is not valid: {0}")]
     Invalid(#[from] jsonwebtoken::errors::Error),
-    /// A token of nobody.
+    /// The token is valid, but its subject is not a user id.
     #[error("the token's `sub` is {0:?}, and a user id is wanted, 1 to 2147483647")]
     Subject(String),
 }
@@ -30,7 +30,7 @@ struct Claims {
 }
 
 impl Verifier {
-    /// A verifier of HS256 tokens with the configured secret. `exp` is required, `nbf` respected.
+    /// Returns a verifier of HS256 tokens with the configured secret. It requires `exp` and respects `nbf`.
     #[must_use]
     pub fn new(config: &config::Auth) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
@@ -38,10 +38,10 @@ impl Verifier {
         Self { key: DecodingKey::from_secret(config.jwt_secret.as_bytes()), validation }
     }
 
-    /// The user whose token it is.
+    /// Returns the user that the token names.
     ///
     /// # Errors
-    /// [`Denied`] says why it is nobody's.
+    /// [`Denied`] if there is no token, if it is not valid, or if it names no user.
     pub fn user(&self, token: Option<&str>) -> Result<i32, Denied> {
         let token = token.ok_or(Denied::Missing)?;
         let Claims { sub } = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation)?.claims;

@@ -1,4 +1,4 @@
-//! What all connections together may hold of messages that are not whole yet.
+//! The budget of bytes that all connections together may buffer for incomplete messages.
 
 use crate::{
     delivery::{outbox::Closing, registry::Session},
@@ -11,11 +11,12 @@ use std::{
 };
 use uuid::Uuid;
 
-/// Bytes of a connection that are not counted, so that small messages never come here.
+/// The bytes that each connection may buffer without being counted, so that small messages never take the budget's
+/// lock.
 pub const UNCOUNTED_BYTES: usize = 4096;
 
-/// The bytes that may be held, and the connections that hold them. Over the bound the connection that holds most is closed: many small
-/// messages go on while somebody sends large ones.
+/// The budget and its holders. When the budget is exceeded, the connection that holds the most is closed. So clients
+/// that send small messages are served while others send large ones.
 #[derive(Debug)]
 pub struct Budget {
     most: usize,
@@ -26,30 +27,30 @@ pub struct Budget {
 #[derive(Debug, Default)]
 struct State {
     held: usize,
-    /// By size, so that the largest is the last.
+    /// The connections that hold bytes, ordered by size: the last entry is the largest.
     holders: BTreeMap<(usize, Uuid), Arc<Session>>,
 }
 
 impl Budget {
-    /// A budget of `most` bytes.
+    /// Returns a budget of `most` bytes.
     #[must_use]
     pub fn new(most: usize, metrics: Arc<Metrics>) -> Self {
         Self { most, metrics, state: Mutex::default() }
     }
 
-    /// The share of one session, which is empty at first.
+    /// Returns the lease of one session. It holds no bytes at first.
     #[must_use]
     pub fn lease(self: &Arc<Self>, session: Arc<Session>) -> Lease {
         Lease { budget: Arc::clone(self), session, bytes: 0 }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic under the lock is one of the allocator.
+        // Only a failed allocation can panic under this lock, so poisoning is ignored.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What one connection holds.
+/// The bytes of the budget that one connection holds.
 #[derive(Debug)]
 pub struct Lease {
     budget: Arc<Budget>,
@@ -58,10 +59,10 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Says how much the connection holds now.
+    /// Sets the number of bytes that the connection holds now.
     ///
     /// # Errors
-    /// [`Violation::OverBudget`] if it has to give that up.
+    /// [`Violation::OverBudget`] if this connection held the most when the budget was exceeded. Its session is aborted.
     pub fn resize(&mut self, bytes: usize) -> Result<(), Violation> {
         let bytes = if bytes <= UNCOUNTED_BYTES { 0 } else { bytes };
         if bytes == self.bytes {
@@ -70,7 +71,7 @@ impl Lease {
         let mut state = self.budget.state();
         if self.bytes > 0 {
             if state.holders.remove(&(self.bytes, self.session.id)).is_none() {
-                // It was closed since it held most.
+                // This connection was closed when the budget was exceeded, because it held the most.
                 return if bytes == 0 { Ok(()) } else { Err(Violation::OverBudget) };
             }
             state.held -= self.bytes;
@@ -95,12 +96,12 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // Less is never refused.
+        // A smaller size is never refused.
         let _ = self.resize(0);
     }
 }
 
-/// How a session ends that holds most of a budget that is spent.
+/// Returns the closing for the session that holds the most when the budget is exceeded.
 fn over_budget() -> Closing {
     Closing { code: 1009, reason: Violation::OverBudget.to_string(), cause: "receive_budget" }
 }
@@ -126,23 +127,24 @@ mod tests {
     }
 
     #[test]
-    fn over_the_budget_the_largest_goes_and_the_others_stay() {
+    fn over_the_budget_the_largest_holder_is_closed_and_the_others_stay() {
         let (registry, metrics) = (Arc::default(), Arc::new(Metrics::new()));
         let budget = Arc::new(Budget::new(30_000, Arc::clone(&metrics)));
         let sessions = [session(&registry), session(&registry), session(&registry)];
         let [mut small, mut large, mut late] = sessions.each_ref().map(|session| budget.lease(Arc::clone(session)));
         assert_eq!([small.resize(5000), large.resize(16_000), late.resize(9000)], [Ok(()), Ok(()), Ok(())]);
         assert_eq!(metrics.receiving_bytes.get(), 30_000);
-        // What is not counted is never too much.
+        // Bytes up to `UNCOUNTED_BYTES` are accepted even if the budget is used up.
         assert_eq!(budget.lease(Arc::clone(&sessions[0])).resize(UNCOUNTED_BYTES), Ok(()));
         assert_eq!(small.resize(5001), Ok(()));
         assert_eq!(sessions.each_ref().map(|session| is_aborted(session)), [false, true, false]);
         assert_eq!(metrics.receiving_bytes.get(), 14_001);
-        // It learns that when it wants more, and its end gives nothing back a second time.
+        // The closed session gets an error when it asks for more. Dropping its lease does not release its bytes a
+        // second time.
         assert_eq!(large.resize(32_000), Err(Violation::OverBudget));
         drop(large);
         assert_eq!(metrics.receiving_bytes.get(), 14_001);
-        // The largest may be the one that wants more.
+        // The connection that asks for more may itself be the largest.
         assert_eq!(late.resize(25_000), Err(Violation::OverBudget));
         assert_eq!(metrics.receiving_bytes.get(), 5001);
         assert_eq!(small.resize(0), Ok(()));

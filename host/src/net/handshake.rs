@@ -1,4 +1,4 @@
-//! From a TCP connection to a WebSocket: the HTTP upgrade (RFC 6455, 4.2), with an answer for whatever else comes.
+//! The HTTP upgrade from a TCP connection to a WebSocket (RFC 6455, 4.2). Every other request gets an HTTP error.
 
 use crate::net::auth::{Denied, Verifier};
 use httparse::{EMPTY_HEADER, Request};
@@ -8,48 +8,50 @@ use tokio::{
 };
 use tungstenite::handshake::derive_accept_key;
 
-/// The largest request that is read.
+/// The largest request in bytes that is accepted.
 const REQUEST_BYTES: usize = 16 * 1024;
+/// The largest number of headers that a request may have.
 const HEADERS: usize = 64;
+/// The only path that is served.
 const PATH: &str = "/ws";
 
-/// A finished upgrade.
+/// The outcome of a successful upgrade.
 #[derive(Debug)]
 pub struct Upgraded {
-    /// What the client sent after its request.
+    /// The bytes that the client sent right after its request.
     pub early: Vec<u8>,
-    /// The user that its token names.
+    /// The user that the client's token names. `None` if no tokens are checked.
     pub user: Option<i32>,
 }
 
-/// Why a connection became no WebSocket.
+/// Why a connection did not become a WebSocket.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// It ended or broke before its request was complete.
+    /// The connection ended or broke during the handshake.
     #[error("the connection ended during the handshake: {0}")]
     Gone(#[from] std::io::Error),
-    /// Not HTTP.
+    /// The client's bytes are not an HTTP request.
     #[error("not an HTTP request: {0}")]
     NotHttp(httparse::Error),
-    /// More than a request may have.
+    /// The request has too many bytes or too many headers.
     #[error("the request is over {REQUEST_BYTES} bytes or {HEADERS} headers")]
     TooLarge,
-    /// Another path.
-    #[error("there is only {PATH} here")]
+    /// The request is for a path that is not served.
+    #[error("the only path is {PATH}")]
     NotFound,
-    /// Not an upgrade.
+    /// The request is not a valid WebSocket upgrade.
     #[error("{0}")]
     BadUpgrade(&'static str),
-    /// Another version of the protocol.
+    /// The client asks for another version of the WebSocket protocol.
     #[error("the WebSocket version is 13")]
     Version,
-    /// Not authenticated.
+    /// The client is not authenticated.
     #[error(transparent)]
     Denied(#[from] Denied),
 }
 
 impl Refused {
-    /// The label of `gateway_handshakes_refused_total`.
+    /// Returns the label of `gateway_handshakes_refused_total`.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
@@ -74,10 +76,10 @@ impl Refused {
     }
 }
 
-/// Reads the request and answers it. Runs under a timeout of the caller's.
+/// Reads the client's request and answers it. The caller sets a timeout.
 ///
 /// # Errors
-/// [`Refused`], once the client has been told.
+/// [`Refused`] says why there is no WebSocket. The client has got its answer by then, unless the connection broke.
 pub async fn upgrade(stream: &mut TcpStream, verifier: Option<&Verifier>) -> Result<Upgraded, Refused> {
     match negotiate(stream, verifier).await {
         Ok((key, upgraded)) => {
@@ -126,7 +128,7 @@ async fn negotiate(stream: &mut TcpStream, verifier: Option<&Verifier>) -> Resul
     }
 }
 
-/// The request's `Sec-WebSocket-Key`, if it is an upgrade on the right path.
+/// Returns the request's `Sec-WebSocket-Key`, if the request is a valid upgrade on the right path.
 fn check(request: &Request<'_, '_>) -> Result<Vec<u8>, Refused> {
     let path = request.path.unwrap_or_default();
     if path.split('?').next() != Some(PATH) {
@@ -147,7 +149,7 @@ fn check(request: &Request<'_, '_>) -> Result<Vec<u8>, Refused> {
     }
 }
 
-/// 16 bytes in base64 are 22 characters and 2 of padding.
+/// Whether the key is 16 bytes in base64, which are 22 characters and two characters of padding.
 fn is_key(key: &str) -> bool {
     let base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     key.len() == 24 && key.ends_with("==") && key.bytes().take(22).all(base64)

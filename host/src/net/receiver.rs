@@ -1,7 +1,7 @@
-//! From the bytes of a connection to messages: frames, fragments, and how much of both a client may send.
+//! Turns the bytes of one connection into messages: frames, fragments, and the limits on what a client may send.
 //!
-//! Pure but for its share of the [`Budget`](crate::net::budget::Budget). What a message takes grows with what has arrived of it, never with
-//! what its frames announce.
+//! A receiver does no I/O. The buffer of a message grows with the bytes that have arrived, never with the length that
+//! its frames announce. All connections share one [`Budget`](crate::net::budget::Budget) for these buffers.
 
 #[cfg(test)]
 pub(super) mod tests;
@@ -18,37 +18,38 @@ use crate::{
 use bytes::Bytes;
 use std::{mem, sync::Arc};
 
-/// Fragments of at least so many bytes carry enough of a packet, and are not limited.
+/// The smallest fragment in bytes that is not limited, because it carries enough of a packet. Smaller fragments are
+/// limited like control frames.
 const SMALL_FRAGMENT_BYTES: u64 = 128;
 
-/// For how many seconds a client may have saved up the frames that it may send.
+/// The length of a burst: a client may send the limited frames of this many seconds at once.
 const BURST_S: u64 = 10;
 
-/// What a client said.
+/// A message from the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// A binary message.
+    /// A binary message, which is a packet.
     Packet(Bytes),
-    /// A packet whose payload has more bytes than its route takes. The payload was not kept.
+    /// A packet with a larger payload than its route takes. The payload was not kept.
     TooLarge {
         /// The packet's header.
         header: Header,
-        /// The bytes of its payload.
+        /// The length of the packet's payload in bytes.
         bytes: usize,
-        /// The bytes that the route takes.
+        /// The largest payload in bytes that the route takes.
         max: usize,
     },
-    /// A message of text, which no client of the gateway sends.
+    /// A text message. No client of the gateway should send one.
     Text,
-    /// To be answered with its payload.
+    /// A ping. The pong that answers it carries the same payload.
     Ping(Bytes),
-    /// A sign of life.
+    /// A pong.
     Pong,
-    /// The payload of the client's close frame, which was checked.
+    /// A close frame. Its payload has been checked.
     Close(Bytes),
 }
 
-/// The state between the reads of one connection.
+/// The state of one connection between its reads.
 #[derive(Debug)]
 pub struct Receiver {
     max_message_bytes: usize,
@@ -56,21 +57,22 @@ pub struct Receiver {
     metrics: Arc<Metrics>,
     lease: Lease,
     limits: Arc<PayloadLimits>,
-    /// The frame of which a part has come.
+    /// The frame of which only a part has arrived.
     frame: Option<Frame>,
-    /// The message that fragments have begun, [`Opcode::Text`] or [`Opcode::Binary`].
+    /// The type of the current message, [`Opcode::Text`] or [`Opcode::Binary`].
     message: Option<Opcode>,
-    /// What has come of the message, or its packet header alone if the rest is not kept.
+    /// The buffered bytes of the current message. If the message is too large for its route, they are its packet header
+    /// alone.
     payload: Vec<u8>,
-    /// The bytes that have come of the message, whether they were kept or not.
+    /// The number of bytes of the current message that have arrived, kept or not.
     message_bytes: usize,
-    /// What the message's route takes, if the message is larger.
+    /// The largest payload that the message's route takes, if the message is larger.
     exceeded: Option<usize>,
-    /// Payloads are not kept.
+    /// Whether payloads are dropped.
     discarding: bool,
-    /// The client has sent a close frame or broken a rule.
+    /// Whether the client has sent a close frame or broken a rule.
     ended: bool,
-    /// When the client has as many frames to send again as it may save up, in microseconds.
+    /// The time in microseconds at which the client may send a full burst of limited frames again.
     frames_due_us: u64,
 }
 
@@ -81,7 +83,7 @@ struct Frame {
 }
 
 impl Receiver {
-    /// The state of a connection on which nothing was received.
+    /// Returns the state of a connection on which nothing has arrived.
     #[must_use]
     pub fn new(config: &config::Server, lease: Lease, limits: Arc<PayloadLimits>, metrics: Arc<Metrics>) -> Self {
         Self {
@@ -101,19 +103,20 @@ impl Receiver {
         }
     }
 
-    /// From now on messages are still told apart, but their payloads are dropped.
+    /// Drops all payloads from now on. The receiver still finds the end of each message.
     pub fn discard(&mut self) {
         self.discarding = true;
         self.payload = Vec::new();
-        // Less is never refused.
+        // A smaller size is never refused.
         let _ = self.lease.resize(0);
     }
 
-    /// Takes the next message from the front of the bytes. Without one, what is left of them is the beginning of a frame, shorter than the largest
-    /// control frame, and has to come again with more behind it.
+    /// Takes the next message from the front of `bytes`. If there is no complete message, the remaining bytes begin a
+    /// frame header or a control frame. They are fewer than the largest control frame has. The caller must pass them
+    /// again, together with the bytes that follow.
     ///
     /// # Errors
-    /// [`Violation`] if the client breaks a rule. Nothing can be read after that, nor after a close frame.
+    /// [`Violation`] if the client breaks a rule. After a violation or a close frame, every call fails.
     pub fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<Message>, Violation> {
         if self.ended {
             return Err(Violation::Protocol("nothing comes after a close frame"));
@@ -133,7 +136,7 @@ impl Receiver {
             }
             let Some(head) = Head::parse(bytes)? else { return Ok(None) };
             if head.opcode.is_control() {
-                // It has at most 125 bytes.
+                // A control frame has at most 125 bytes, so the cast is safe.
                 let Some(payload) = bytes.get(head.size..head.size + head.len as usize) else { return Ok(None) };
                 *bytes = &bytes[head.size + payload.len()..];
                 return self.control(head, payload).map(Some);
@@ -164,7 +167,8 @@ impl Receiver {
         Ok(())
     }
 
-    /// Adds what has come of a frame. Once it is whole, whether it is its message's last.
+    /// Adds the received part of a frame to its message. Returns `None` until the frame is complete, and then whether
+    /// it is the last frame of its message.
     fn continue_frame(&mut self, mut frame: Frame, bytes: &mut &[u8]) -> Result<Option<bool>, Violation> {
         let missing = frame.head.len - frame.received;
         let (part, rest) =
@@ -188,7 +192,8 @@ impl Receiver {
         Ok(None)
     }
 
-    /// Grows with what has come, by half of it at a time, and not beyond the end of a message whose length is known.
+    /// Appends a part to the buffer. The buffer grows by half of its size at a time, or more if the part needs more. It
+    /// does not grow beyond the end of a message of known length.
     fn append(&mut self, part: &[u8], frame: &Frame, missing: usize) {
         let (len, capacity) = (self.payload.len(), self.payload.capacity());
         if capacity - len < part.len() {
@@ -200,7 +205,7 @@ impl Receiver {
         frame::unmask(&mut self.payload[len..], frame.head.mask, frame.received);
     }
 
-    /// Stops keeping a packet that is larger than its route takes: it will be refused, whatever it says.
+    /// Drops the payload of a packet that is larger than its route takes. Its route refuses such a packet in any case.
     fn limit(&mut self, missing: usize) {
         let Some(&[_, _, _, _, route, _, _, _]) = self.payload.first_chunk::<HEADER_LEN>() else { return };
         let max = self.limits.max(route);
@@ -243,7 +248,7 @@ impl Receiver {
         Ok(if head.opcode == Opcode::Ping { Message::Ping(payload.into()) } else { Message::Pong })
     }
 
-    /// A frame that carries no packet: there may be only so many.
+    /// Counts a control frame or a small fragment against the client's limit.
     fn spend(&mut self) -> Result<(), Violation> {
         let now_us = now_ms() * 1000;
         self.frames_due_us = self.frames_due_us.max(now_us) + 1_000_000 / u64::from(self.control_frames_per_s);

@@ -1,4 +1,4 @@
-//! Accepts connections, gives each a task, and at the end lets all of them go in good order.
+//! Accepts connections, runs a task for each, and drains them when the gateway stops.
 
 use crate::{
     config, delivery::outbox::Closing, delivery::registry::Session, net::auth::Verifier, net::budget::Budget,
@@ -13,11 +13,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// The pause after an accept that failed, most likely for want of file descriptors.
+/// The pause after a failed accept. The usual cause of such a failure is a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves the listener until `stop`, then drains: no connection is accepted any more, send queues empty, sessions close with 1001.
-/// What is left after the configured time is cut off.
+/// Serves the listener until `stop`, and then drains: no connection is accepted, queued packets are sent, and sessions
+/// close with 1001. The connections that are left after the configured time are cut off.
 pub async fn serve(
     listener: TcpListener,
     gateway: Arc<Gateway>,
@@ -59,7 +59,10 @@ async fn drain(gateway: &Gateway, mut tasks: JoinSet<Option<&'static str>>, time
         account(gateway, ended);
     }
     if !tasks.is_empty() {
-        tracing::warn!(connections = tasks.len(), "cut off: they did not empty their queues in time");
+        tracing::warn!(
+            connections = tasks.len(),
+            "cut off: connections did not empty their send queues in time (server.drain_timeout_s)"
+        );
         tasks.shutdown().await;
     }
 }
@@ -68,7 +71,7 @@ fn going_away() -> Closing {
     Closing { code: 1001, reason: "the gateway stops".to_owned(), cause: "drain" }
 }
 
-/// A panic ends the session it happened in, and no other.
+/// Counts how a connection ended. A panic ends only the session in which it happened.
 fn account(gateway: &Gateway, ended: Result<Option<&'static str>, JoinError>) {
     match ended {
         Ok(Some(cause)) => gateway.metrics.disconnected(cause),
@@ -80,7 +83,8 @@ fn account(gateway: &Gateway, ended: Result<Option<&'static str>, JoinError>) {
     }
 }
 
-/// A connection's life. Nothing where it became no session, else why that ended.
+/// Serves a connection until it ends. Returns the label of `gateway_disconnections_total`, or `None` if there was never
+/// a session.
 async fn connection(
     mut stream: TcpStream,
     remote: SocketAddr,
@@ -91,7 +95,7 @@ async fn connection(
     stop: CancellationToken,
 ) -> Option<&'static str> {
     let server = &config.server;
-    // A packet waits for nobody. An error means that the connection is gone, which the next step sees.
+    // Packets are sent without delay. An error means that the connection broke, and the next step handles that.
     let _ = stream.set_nodelay(true);
     let upgrade = tokio::select! {
         upgrade = time::timeout(server.handshake_timeout, handshake::upgrade(&mut stream, verifier.as_deref())) => upgrade,
@@ -119,9 +123,10 @@ async fn connection(
     let wire = Wire::new(stream, upgraded.early, server.read_buffer_bytes);
     let socket = Socket::new(wire, receiver, server.write_buffer_bytes);
     if let Some(user) = upgraded.user {
-        // A fresh session is bound to nobody, so this cannot be refused.
+        // A new session is bound to no user, so this bind cannot be refused.
         let _ = gateway.registry.bind(&session, user);
     }
+    // The drain may have closed all sessions before this one was registered.
     if stop.is_cancelled() {
         session.outbox.close(going_away());
     }

@@ -1,4 +1,4 @@
-//! One actor per connection: it owns the socket, reads packets, writes what its outbox holds, and pings.
+//! The actor of one connection. It owns the socket, reads messages, writes the packets of its outbox, and sends pings.
 
 use crate::{
     config,
@@ -27,13 +27,14 @@ use tokio::{
     time::{self, Instant},
 };
 
-/// Packets that are read before their answers are written.
+/// The number of messages that are read before their answers are written.
 const BATCH: usize = 64;
 
-/// How long the other side may take to see its close frame.
+/// The time limit for the last writes, the close frame and the client's answer to it.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How a session ended: the label of `gateway_disconnections_total`, and the payload of the close frame, unless the client is gone.
+/// How a session ended: the label of `gateway_disconnections_total`, and the payload of the close frame. There is no
+/// close frame if the connection is broken.
 struct End {
     cause: &'static str,
     close: Option<Vec<u8>>,
@@ -72,7 +73,7 @@ impl From<Error> for End {
     }
 }
 
-/// Serves a connection until it ends. Returns the reason.
+/// Serves a connection until it ends. Returns the label of `gateway_disconnections_total`.
 pub async fn run(
     mut socket: Socket,
     session: Registered,
@@ -89,13 +90,13 @@ pub async fn run(
     if close.is_some() {
         actor.write_rest(deadline).await;
     }
-    // From here on nothing reaches the session any more.
+    // From here on, the outbox takes no more messages.
     let lost = actor.batch.len() + session.end();
     if lost > 0 {
         gateway.metrics.dropped("session_ended", lost);
     }
     if let Some(payload) = close {
-        // A client that does not listen is gone all the same.
+        // If the client does not answer in time, the connection is closed all the same.
         let _ = time::timeout_at(deadline, part(socket, &payload, &gateway.metrics)).await;
     }
     cause
@@ -106,12 +107,12 @@ struct Actor<'a> {
     session: &'a Registered,
     gateway: &'a Arc<Gateway>,
     config: &'a config::Server,
-    /// What is being written. Empty between writes.
+    /// The packets that are being written. Empty between two writes.
     batch: VecDeque<Outgoing>,
 }
 
 impl Actor<'_> {
-    /// The first packet that a client receives.
+    /// Sends the welcome, the first packet that a client receives.
     async fn welcome(&mut self) -> ControlFlow<End> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let welcome = gateway_proto::Welcome {
@@ -128,16 +129,17 @@ impl Actor<'_> {
         loop {
             let flow = tokio::select! {
                 biased;
-                // Before the socket, which a flood keeps ready for ever.
+                // The timer comes before the socket, because a flood keeps the socket ready all the time.
                 () = &mut timer => {
-                    // The timer is late by the time for which nobody read: the gateway was writing, waiting for a plugin, or did not run.
+                    // The timer fires late if this task could not read: it was writing, waited for a plugin, or did not
+                    // run. The client was not silent in that time.
                     self.socket.excuse(timer.deadline().elapsed());
                     let idle_in = self.config.idle_timeout.saturating_sub(self.socket.silence());
                     let next = if idle_in.is_zero() { self.config.ping_interval } else { self.config.ping_interval.min(idle_in) };
                     timer.as_mut().reset(Instant::now() + next);
                     self.ping().await
                 }
-                // A client that does not read its answers is not read from either.
+                // Backpressure: while a client does not read its answers, nothing is read from the client.
                 message = self.socket.message(), if !self.session.outbox.is_congested() => self.read(message).await,
                 closing = poll_fn(|cx| self.session.outbox.poll_drain(cx, &mut self.batch)) => self.write(closing).await,
             };
@@ -147,12 +149,13 @@ impl Actor<'_> {
         }
     }
 
-    /// Serves a message and those that have come behind it, as long as the answers do not pile up, and writes the answers.
+    /// Serves a message and the messages that have arrived after it, and writes the answers. Stops serving when the
+    /// answers fill a batch.
     async fn read(&mut self, first: Result<Message, Error>) -> ControlFlow<End> {
         self.session.outbox.attend();
         self.on_message(first).await?;
         for _ in 1..BATCH {
-            // A session that is to end serves no other packet.
+            // The outbox is also congested once the session is to end. Then no further packet is served.
             if self.session.outbox.is_congested() || self.socket.is_drained() {
                 break;
             }
@@ -179,14 +182,14 @@ impl Actor<'_> {
             }
             Ok(Message::Pong) => return ControlFlow::Continue(()),
             Ok(Message::Text) => End::with_code("text", 1003, "packets are binary messages"),
-            // A close frame is answered with the same (5.5.1).
+            // A close frame is answered with the same payload (RFC 6455, 5.5.1).
             Ok(Message::Close(payload)) => End { cause: "closed", close: Some(payload.into()) },
             Err(error) => error.into(),
         };
         ControlFlow::Break(end)
     }
 
-    /// Waits for a slow plugin to decide on a packet. The session's next packets have to wait as well. What is sent to it does not.
+    /// Waits until the offload thread has served a packet. Meanwhile the session reads no packets, but still writes.
     async fn wait(&mut self, mut offloaded: Offloaded) -> ControlFlow<End> {
         loop {
             tokio::select! {
@@ -200,25 +203,26 @@ impl Actor<'_> {
         }
     }
 
-    /// Pings a client that is not silent for too long. Whatever has come from it by now is a sign of life as well.
+    /// Pings the client. After a silence of `idle_timeout`, reads once more instead, and ends the session if no message
+    /// has arrived.
     async fn ping(&mut self) -> ControlFlow<End> {
         if self.socket.silence() >= self.config.idle_timeout {
             return match self.socket.received_message().await {
                 Some(message) => self.read(message).await,
-                None => ControlFlow::Break(End::with_code("idle", 1001, "idle: nothing was heard for too long")),
+                None => ControlFlow::Break(End::with_code("idle", 1001, "idle: nothing was received for too long")),
             };
         }
         self.socket.put_control(Opcode::Ping, &[]);
         self.write(None).await
     }
 
-    /// Writes the batch, and then ends the session if that is wanted.
+    /// Writes the batch. Then ends the session if there is a `closing`.
     async fn write(&mut self, closing: Option<Closing>) -> ControlFlow<End> {
         let written = self.write_batch(None).await;
         closing.map_or(written, |closing| ControlFlow::Break(closing.into()))
     }
 
-    /// Writes the answers to what came before the end.
+    /// Writes the packets that were queued before the session ended.
     async fn write_rest(&mut self, deadline: Instant) {
         loop {
             if self.batch.is_empty() {
@@ -241,12 +245,15 @@ impl Actor<'_> {
         flow
     }
 
-    /// Bounds a write: a client that reads nothing for `idle_timeout` is gone, one that does not take a batch in `send_timeout` is too slow, and
-    /// one whose session is aborted goes at once.
+    /// Writes the batch, until it is written or one of three limits ends the session:
+    /// - The client takes no bytes for `idle_timeout`, and counts as unreachable.
+    /// - The client does not take the batch within `send_timeout`, or until `deadline` if there is one, and counts as
+    ///   too slow.
+    /// - The session is aborted.
     async fn write_out(&mut self, deadline: Option<Instant>) -> ControlFlow<End> {
         let (socket, batch, outbox) = (&mut *self.socket, &mut self.batch, &self.session.outbox);
         let mut packets = iter::from_fn(|| batch.pop_front());
-        // Nearly every write is done at once, and needs no timer.
+        // Nearly every write finishes at once and needs no timer.
         if let Some(outcome) = poll_fn(|cx| socket.poll_write(cx, &mut packets)).now_or_never() {
             return written(outcome);
         }
@@ -275,10 +282,11 @@ fn written(outcome: io::Result<()>) -> ControlFlow<End> {
     outcome.map_or_else(|error| ControlFlow::Break(Error::from(error).into()), ControlFlow::Continue)
 }
 
-/// Says good-bye, then reads on until the other side has closed: to close with bytes unread would reset the connection, and the
-/// close frame could be lost on the way. Packets that come now are dropped and counted.
+/// Sends the close frame and reads until the client closes its side. If the gateway closed with unread bytes, the
+/// system would reset the connection, and the close frame could be lost. Packets that arrive now are dropped and
+/// counted.
 async fn part(mut socket: Socket, payload: &[u8], metrics: &Metrics) {
-    // Errors mean that the client is gone.
+    // An error means that the connection broke.
     if socket.close(payload).await.is_err() {
         return;
     }
@@ -290,10 +298,10 @@ async fn part(mut socket: Socket, payload: &[u8], metrics: &Metrics) {
     linger(&mut socket.into_stream()).await;
 }
 
-/// Ends a connection in a way that what was written still arrives. Runs under a timeout of the caller's.
+/// Ends a connection such that the written bytes still arrive. The caller sets a timeout.
 pub(crate) async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     if stream.shutdown().await.is_ok() {
-        // Not an array: every session would hold it all its life.
+        // A vector, because an array would take up space in the future of every session.
         let mut rest = vec![0; 4096];
         while matches!(stream.read(&mut rest).await, Ok(1..)) {}
     }

@@ -1,4 +1,4 @@
-//! A WebSocket, driven by the one task that owns the connection: messages in, packets and control frames out.
+//! A WebSocket that is driven by the one task that owns it. It reads messages, and writes packets and control frames.
 
 use crate::{
     delivery::outbox::Outgoing,
@@ -14,7 +14,7 @@ use std::{
 };
 use tokio::net::TcpStream;
 
-/// Why there are no more messages.
+/// Why a socket returns no more messages.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The client broke a rule.
@@ -29,60 +29,60 @@ pub enum Error {
 pub struct Socket {
     wire: Wire,
     receiver: Receiver,
-    /// What the connection has not taken yet, behind `written` bytes that it has.
+    /// The bytes to send. The system has taken the first `written` of them.
     out: Vec<u8>,
     written: usize,
-    /// How much is gathered before it is written.
+    /// The number of bytes that are gathered before they are written.
     batch_bytes: usize,
 }
 
 impl Socket {
-    /// A WebSocket on which nothing was read or written yet.
+    /// Returns a WebSocket on which nothing was read or written yet.
     #[must_use]
     pub fn new(wire: Wire, receiver: Receiver, batch_bytes: usize) -> Self {
         Self { wire, receiver, out: Vec::new(), written: 0, batch_bytes }
     }
 
-    /// The connection below. What was not taken or written yet is lost.
+    /// Returns the TCP connection. Bytes that were not taken or not written are lost.
     #[must_use]
     pub fn into_stream(self) -> TcpStream {
         self.wire.into_stream()
     }
 
-    /// For how long nothing was received.
+    /// Returns for how long nothing was received.
     #[must_use]
     pub fn silence(&self) -> Duration {
         self.wire.silence()
     }
 
-    /// Takes a time during which nobody read out of the silence.
+    /// Subtracts from the silence a time in which the gateway did not read.
     pub fn excuse(&mut self, time: Duration) {
         self.wire.excuse(time);
     }
 
-    /// How many bytes the connection has taken so far.
+    /// Returns the number of bytes that the system has taken so far.
     #[must_use]
     pub fn written(&self) -> u64 {
         self.wire.written()
     }
 
-    /// From now on the payloads of messages are not kept.
+    /// Drops the payloads of all messages from now on.
     pub fn discard(&mut self) {
         self.receiver.discard();
     }
 
-    /// The next message. Nothing is lost if the future is dropped.
+    /// Returns the next message. Cancel-safe: no message is lost if the future is dropped.
     ///
     /// # Errors
-    /// Why there are no more.
+    /// [`Error`] says why there are no more messages.
     pub async fn message(&mut self) -> Result<Message, Error> {
         poll_fn(|cx| self.poll_message(cx)).await
     }
 
-    /// The next message, if it has been received already.
+    /// Returns the next message if it has already been received.
     ///
     /// # Errors
-    /// Why there are no more.
+    /// [`Error`] says why there are no more messages.
     pub async fn received_message(&mut self) -> Option<Result<Message, Error>> {
         poll_fn(|cx| match self.poll_message(cx) {
             Poll::Ready(message) => Poll::Ready(Some(message)),
@@ -91,7 +91,7 @@ impl Socket {
         .await
     }
 
-    /// Whether no message can be there: the last read took all that had been received, and all of that was used.
+    /// Whether no message can be waiting. That is so if the last read got all received bytes and all of them were used.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.wire.is_drained()
@@ -110,15 +110,15 @@ impl Socket {
         }
     }
 
-    /// Queues a control frame. The next write writes it.
+    /// Queues a control frame for the next write.
     pub fn put_control(&mut self, opcode: Opcode, payload: &[u8]) {
         frame::put_control(opcode, payload, &mut self.out);
     }
 
-    /// Writes what is queued, and then the packets.
+    /// Writes the queued bytes, and then the packets.
     ///
     /// # Errors
-    /// Why nothing can be written any more.
+    /// The error of the connection, after which nothing can be written.
     pub fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -133,10 +133,10 @@ impl Socket {
         }
     }
 
-    /// Writes what is queued and a close frame, and says that nothing more will be written.
+    /// Writes the queued bytes and a close frame, and then closes the sending side of the connection.
     ///
     /// # Errors
-    /// Why nothing can be written any more.
+    /// The error of the connection, after which nothing can be written.
     pub async fn close(&mut self, payload: &[u8]) -> io::Result<()> {
         self.put_control(Opcode::Close, payload);
         poll_fn(|cx| self.poll_flush(cx)).await?;
@@ -153,7 +153,7 @@ impl Socket {
     }
 }
 
-/// Appends the frame of a packet.
+/// Appends a packet to `out`, as one frame.
 pub fn put_packet(packet: &Outgoing, out: &mut Vec<u8>) {
     out.reserve(packet.packet_len() + frame::MAX_SERVER_HEAD_BYTES);
     frame::put_head(Opcode::Binary, packet.packet_len(), out);
@@ -172,7 +172,7 @@ mod tests {
         task, time,
     };
 
-    /// Reads as a session does.
+    /// Reads `count` messages in the way that a session reads them.
     async fn read(socket: &mut Socket, count: usize) -> Vec<Message> {
         let mut messages = Vec::new();
         while messages.len() < count {

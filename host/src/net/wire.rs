@@ -1,5 +1,8 @@
-//! A connection that knows whether anything moves on it: a large message on a slow line is neither silence nor a reader that has
-//! stopped. It holds no buffer while nothing moves: it reads into a buffer of its thread, and keeps only what is not a message yet.
+//! A TCP connection that reports whether bytes move on it. So a large message on a slow line is taken neither for
+//! silence nor for a client that has stopped reading.
+//!
+//! An idle connection holds no buffer. Reads go into a buffer of the thread, and the connection keeps only the bytes
+//! that no message has used yet.
 
 use crate::sync::uptime::now_ms;
 use std::{
@@ -19,71 +22,73 @@ use tokio::{
 pub struct Wire {
     stream: TcpStream,
     read_bytes: usize,
+    /// The time at which bytes last arrived.
     heard_ms: u64,
     written: u64,
-    /// What was received and not taken yet, behind `taken` bytes that were.
+    /// The bytes that were received. Messages have used the first `taken` of them.
     rest: Vec<u8>,
     taken: usize,
-    /// The last read did not fill its buffer.
+    /// Whether the last read did not fill its buffer.
     drained: bool,
 }
 
 thread_local! {
+    /// The buffer that all connections of this thread read into.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Wire {
-    /// A connection that reads up to `read_bytes` at once, and on which the bytes `early` were received just now.
+    /// Returns a connection that reads up to `read_bytes` at once. The bytes `early` have just been received on it.
     #[must_use]
     pub fn new(stream: TcpStream, early: Vec<u8>, read_bytes: usize) -> Self {
         Self { stream, read_bytes, heard_ms: now_ms(), written: 0, rest: early, taken: 0, drained: false }
     }
 
-    /// The connection itself. What was received and not taken is lost.
+    /// Returns the TCP connection. Bytes that were received and not used are lost.
     #[must_use]
     pub fn into_stream(self) -> TcpStream {
         self.stream
     }
 
-    /// Says that nothing more will be written.
+    /// Closes the sending side of the connection.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// The error of the system.
     pub async fn shutdown(&mut self) -> io::Result<()> {
         self.stream.shutdown().await
     }
 
-    /// For how long nothing was received.
+    /// Returns for how long nothing was received.
     #[must_use]
     pub fn silence(&self) -> Duration {
         Duration::from_millis(now_ms().saturating_sub(self.heard_ms))
     }
 
-    /// Takes a time during which nobody read out of the silence.
+    /// Subtracts from the silence a time in which the gateway did not read.
     pub fn excuse(&mut self, time: Duration) {
         let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.heard_ms = self.heard_ms.saturating_add(time).min(now_ms());
     }
 
-    /// How many bytes were written so far.
+    /// Returns the number of bytes that were written so far.
     #[must_use]
     pub fn written(&self) -> u64 {
         self.written
     }
 
-    /// Whether bytes were received that are not taken yet.
+    /// Whether there are received bytes that no message has used.
     #[must_use]
     pub fn has_rest(&self) -> bool {
         !self.rest.is_empty()
     }
 
-    /// Whether all that had been received at the last read has been taken.
+    /// Whether the last read got all received bytes and messages have used all of them.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.drained && self.rest.is_empty()
     }
 
-    /// Lets `take` take from the front of what was received.
+    /// Calls `take` with the unused bytes. `take` moves the start of the slice behind the bytes that it uses.
     pub fn take_rest<T>(&mut self, take: impl FnOnce(&mut &[u8]) -> T) -> T {
         let mut left = &self.rest[self.taken..];
         let taken = take(&mut left);
@@ -94,10 +99,11 @@ impl Wire {
         taken
     }
 
-    /// Receives more, and lets `take` take from the front of all that is there.
+    /// Receives more bytes, and calls `take` with all unused bytes. `take` moves the start of the slice behind the
+    /// bytes that it uses.
     ///
     /// # Errors
-    /// [`ErrorKind::UnexpectedEof`] after the last byte, and whatever the system says.
+    /// [`ErrorKind::UnexpectedEof`] after the last byte, or the error of the system.
     pub fn poll_receive<T>(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&mut &[u8]) -> T) -> Poll<io::Result<T>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let kept = self.rest.len() - self.taken;
@@ -121,10 +127,10 @@ impl Wire {
         })
     }
 
-    /// Writes the first of the bytes.
+    /// Writes as many bytes from the front as the system takes, and returns their number.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// The error of the system.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
         self.written += written as u64;

@@ -1,8 +1,8 @@
-//! The actions of a decision, carried out.
+//! Carries out the actions of a decision.
 //!
-//! First capacity of the bus is reserved, then everything else is done in the order of the list, then the publishes are committed in one step. So
-//! the bus sees what a call publishes when the call's last other action is done: an answer may be quicker than the rest of the call, and must
-//! neither miss the session that is being bound nor overtake a delivery.
+//! First, capacity of the bus is reserved. Then all other actions are carried out in the order of the list. Finally,
+//! the publishes are committed in one step. So the bus sees a call's publishes after the call's other actions.
+//! Otherwise the answer to a publish could arrive before the session is bound, or overtake a delivery of the same call.
 
 use super::{
     decision::MessageAction,
@@ -24,7 +24,7 @@ use bytes::Bytes;
 use std::{borrow::Cow, mem, sync::Arc};
 use uuid::Uuid;
 
-/// A packet that a plugin serves.
+/// The call of a plugin for a packet.
 #[derive(Clone, Copy)]
 pub(super) struct PacketCall<'a> {
     pub(super) served: &'a Arc<Served>,
@@ -33,7 +33,7 @@ pub(super) struct PacketCall<'a> {
     pub(super) payload: &'a Bytes,
 }
 
-/// A message of the bus that a plugin serves.
+/// The call of a plugin for a bus message.
 #[derive(Clone, Copy)]
 pub(super) struct MessageCall<'a> {
     pub(super) served: &'a Arc<Served>,
@@ -42,7 +42,7 @@ pub(super) struct MessageCall<'a> {
 }
 
 impl Gateway {
-    /// Carries out what was decided on a packet, which puts `pushes` messages into send queues: all of it or nothing.
+    /// Carries out the actions that were decided on a packet, all or none. They put `pushes` messages into send queues.
     pub(super) fn answer_packet(
         &self,
         call: &PacketCall<'_>,
@@ -57,7 +57,7 @@ impl Gateway {
         for action in &mut actions {
             match action {
                 Action::Publish(_) => {}
-                // The session may have ended since the call began: then there is nothing to bind.
+                // An error means that the session has ended since the call began. Then there is nothing to bind.
                 Action::Bind(user) => drop(self.registry.bind(session, *user)),
                 Action::Deliver(delivery) => self.deliver(served, delivery, payload),
                 Action::Reply(Answer { status, body }) => {
@@ -79,7 +79,8 @@ impl Gateway {
         Ok(())
     }
 
-    /// The same for what was decided on a message of the bus.
+    /// Carries out the actions that were decided on a bus message, all or none. They put `pushes` messages into send
+    /// queues.
     pub(super) fn answer_message(
         &self,
         call: &MessageCall<'_>,
@@ -107,7 +108,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Reserves capacity of the bus for publishes, if there are any.
+    /// Reserves capacity of the bus for the publishes. Returns `None` if there are no publishes.
     fn reserve<'a, 'p>(
         &'a self,
         served: &'a Served,
@@ -139,7 +140,8 @@ impl Gateway {
         payload: &Bytes,
         origin: Option<Origin>,
     ) {
-        // A payload that may wait for long must not keep the read buffer alive that it is a slice of.
+        // While the bus is not connected, a payload may wait for a long time. It is copied, because a slice would keep
+        // its whole read buffer alive.
         let payload = if self.bus.is_away() { &Bytes::copy_from_slice(payload) } else { payload };
         permit.commit(publications.map(|Publication { topic, body }| {
             let body = body.take().map_or(Cow::Borrowed(payload), |body| Cow::Owned(body.into()));
@@ -156,13 +158,13 @@ impl Gateway {
                 topic,
                 reason,
                 publishes,
-                "publishes refused: the plugin takes more of the bus than its part"
+                "publishes refused: the plugin uses more than its share of the bus"
             );
         }
     }
 
-    /// The messages that the deliveries among the actions put into send queues. A single delivery counts as one, whatever the number of its user's
-    /// sessions, so that the usual decision costs no look at the registry.
+    /// Counts the messages that the deliveries among the actions put into send queues. The result is 1 if there are
+    /// fewer than two deliveries, so that the usual decision needs no look-up in the registry.
     pub(super) fn pushes(&self, actions: &[Action]) -> usize {
         self.pushes_of(actions.iter().filter_map(|action| match action {
             Action::Deliver(delivery) => Some(delivery),
@@ -170,7 +172,7 @@ impl Gateway {
         }))
     }
 
-    /// The same for the decision on a message.
+    /// Counts the messages of a decision on a bus message, as [`Self::pushes`] does.
     pub(super) fn pushes_of_message(&self, actions: &[MessageAction]) -> usize {
         self.pushes_of(actions.iter().filter_map(|action| match action {
             MessageAction::Deliver(delivery) => Some(delivery),
@@ -225,7 +227,8 @@ impl Gateway {
     }
 }
 
-/// Names the target of a delivery that has no session on this gateway, for those who look for a message that did not arrive.
+/// Logs the target of a delivery that has no session on this gateway. The line helps to find a message that did not
+/// arrive.
 fn log_absent(plugin: &Plugin, delivery: &Delivery) {
     let (plugin, route) = (&**plugin.name(), delivery.route);
     match delivery.to {
@@ -259,7 +262,7 @@ impl Action {
     }
 }
 
-/// A session that has a user, or gets one by these actions, keeps it.
+/// Checks that the actions leave the session with one user: the one that it has, or else the first one that they bind.
 fn check_bindings(session: &Session, actions: &[Action]) -> Result<(), Refusal> {
     let mut user = session.user();
     let mut fits = |action: &Action| match action {
@@ -269,7 +272,7 @@ fn check_bindings(session: &Session, actions: &[Action]) -> Result<(), Refusal> 
     if actions.iter().all(&mut fits) { Ok(()) } else { Err(Refusal::BoundToAnother) }
 }
 
-/// Counts and logs a message that a send queue did not take.
+/// Counts and logs a message that a send queue refused.
 pub(super) fn queued(metrics: &Metrics, session: &Session, outcome: Outcome) {
     match outcome {
         Outcome::Queued => {}

@@ -1,4 +1,4 @@
-//! What a plugin decided, checked as a whole before any of it is carried out. What comes out can be carried out.
+//! Checks a plugin's decision as a whole, before any of its actions is carried out.
 
 use super::snapshot::Snapshot;
 use crate::{
@@ -7,30 +7,30 @@ use crate::{
     telemetry::text,
 };
 
-/// The bytes of a topic that an error shows.
+/// The largest number of bytes of a topic that an error shows.
 const MAX_SHOWN_TOPIC_BYTES: usize = 128;
 
-/// What a plugin may answer.
+/// The rules that a plugin's decision has to follow.
 pub(super) struct Rules<'a> {
     /// The snapshot that the call was made under.
     pub(super) snapshot: &'a Snapshot,
-    /// The longest message in bytes, header included.
+    /// The largest message in bytes, header included.
     pub(super) max_message_bytes: usize,
     /// The largest number of actions.
     pub(super) max_actions: usize,
 }
 
-/// An action that a bus message may lead to: there is no packet to answer.
+/// An action that may follow from a bus message. All other actions need a packet.
 pub(super) enum MessageAction {
     Publish(Publication),
     Deliver(Delivery),
 }
 
 impl Rules<'_> {
-    /// Checks what was decided on a packet.
+    /// Checks the decision on a packet.
     ///
     /// # Errors
-    /// What no plugin may answer a packet with.
+    /// The text names the rule that the decision breaks.
     pub(super) fn check_packet(&self, decision: Decision) -> Result<Result<Vec<Action>, Rejection>, String> {
         match decision {
             Err(rejection) => check_rejection(rejection).map(Err),
@@ -41,10 +41,10 @@ impl Rules<'_> {
         }
     }
 
-    /// Checks what was decided on a bus message.
+    /// Checks the decision on a bus message.
     ///
     /// # Errors
-    /// What no plugin may answer a bus message with.
+    /// The text names the rule that the decision breaks.
     pub(super) fn check_message(&self, decision: Decision) -> Result<Result<Vec<MessageAction>, Rejection>, String> {
         match decision {
             Err(rejection) => check_rejection(rejection).map(Err),
@@ -100,7 +100,9 @@ impl Rules<'_> {
 
 fn check_rejection(rejection: Rejection) -> Result<Rejection, String> {
     match rejection.status {
-        status @ (0 | 9..256) => Err(format!("it rejected with status {status}, which is no rejection")),
+        status @ (0 | 9..256) => {
+            Err(format!("it rejected with status {status}, but a rejection has status 1 to 8, or 256 and above"))
+        }
         _ => Ok(rejection),
     }
 }

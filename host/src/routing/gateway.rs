@@ -1,4 +1,4 @@
-//! The two ways a message travels: packet to plugin to actions, and bus message to plugin to actions.
+//! Serves packets and bus messages: each goes to a plugin, and the plugin's actions are carried out.
 
 use super::{
     actions::{MessageCall, PacketCall, queued},
@@ -28,30 +28,31 @@ use std::{
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
-/// The messages that the deliveries of one call may put into send queues on a thread that serves players. Above that, the offload thread does it.
+/// The number of messages that the deliveries of one call may put into send queues on a thread that serves players. The
+/// offload thread carries out larger calls.
 const MAX_INLINE_PUSHES: usize = 2048;
 
-/// What every session and the bus share.
+/// The state that all sessions and the bus share.
 pub struct Gateway {
     /// The live sessions.
     pub registry: Arc<Registry>,
-    /// What is counted.
+    /// The metrics of the gateway.
     pub metrics: Arc<Metrics>,
-    /// The bytes of payload that each route takes.
+    /// The largest payload in bytes that each route takes.
     pub payload_limits: Arc<PayloadLimits>,
     pub(super) bus: Arc<bus::Queue<Origin>>,
     pub(super) causes: Causes,
     snapshot: ArcSwap<Snapshot>,
-    /// Held while a snapshot is made of the one before it.
+    /// Held while a new snapshot is made from the current one.
     installing: Mutex<()>,
     topics: watch::Sender<BTreeSet<String>>,
     max_message_bytes: usize,
 }
 
-/// The packet that a publish came from, to be answered if the bus does not take it.
+/// The packet that a publish came from. It is answered if the bus does not take the publish.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
-    /// The session's id, not the session itself: two threads would write its reference count for each packet.
+    /// The session's id. With an `Arc` of the session, two threads would write its reference count for each packet.
     pub(super) session: Uuid,
     pub(super) header: Header,
 }
@@ -75,11 +76,11 @@ impl bus::Handler for Arc<Gateway> {
     }
 }
 
-/// A packet whose call was offloaded. It resolves when the packet has been served, with an error if that ended in a panic.
+/// Resolves when the offload thread has served a packet. An error means that serving the packet panicked.
 pub type Offloaded = oneshot::Receiver<()>;
 
 impl Gateway {
-    /// A gateway that serves no route yet.
+    /// Returns a gateway that serves no route yet.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, bus: Arc<bus::Queue<Origin>>, max_message_bytes: usize) -> Self {
         Self {
@@ -95,12 +96,12 @@ impl Gateway {
         }
     }
 
-    /// Lets other plugins serve, from the next packet and the next message on.
+    /// Replaces the plugins that serve, from the next packet and the next message on.
     pub fn install(&self, plugins: Vec<Arc<Plugin>>) {
         let installing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = Snapshot::new(plugins, Some(&self.snapshot.load()), &self.metrics);
         let topics = snapshot.topics();
-        // The topics first: what the new plugins publish then waits until the bus hears the answers.
+        // The topics come first. Publishes of the new plugins then wait until the bus receives the answers to them.
         self.topics.send_if_modified(|current| {
             let changed = *current != topics;
             *current = topics;
@@ -112,25 +113,26 @@ impl Gateway {
         self.causes.clear();
     }
 
-    /// The plugins that serve now.
+    /// Returns the plugins that serve now.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
-    /// The topics that the plugins subscribe to, and every change of them.
+    /// Returns a watch on the topics that the plugins subscribe to.
     #[must_use]
     pub fn topics(&self) -> watch::Receiver<BTreeSet<String>> {
         self.topics.subscribe()
     }
 
-    /// The number of publishes that wait for the bus.
+    /// Returns the number of publishes that wait for the bus.
     #[must_use]
     pub fn waiting_publishes(&self) -> usize {
         self.bus.len()
     }
 
-    /// Serves one packet, or answers it with the reason why not. The session's next packet has to wait for what this returns.
+    /// Serves one packet, or answers it with the reason for a refusal. The session's next packet has to wait for the
+    /// returned future, if there is one.
     pub fn on_packet(self: &Arc<Self>, session: &Arc<Session>, packet: Bytes) -> Option<Offloaded> {
         match packet::parse(packet) {
             Ok((header, payload)) => self.route(session, header, &payload).unwrap_or_else(|refusal| {
@@ -144,7 +146,7 @@ impl Gateway {
         }
     }
 
-    /// Answers a packet whose payload was not kept, since its route takes only `max` bytes.
+    /// Answers a packet after its payload was dropped, because its route takes only `max` bytes.
     pub fn on_oversized_packet(&self, session: &Arc<Session>, header: Header, bytes: usize, max: usize) {
         let refusal = match self.find(&self.snapshot.load(), header.route) {
             Ok(_) => Refusal::PayloadTooLarge { bytes, max },
@@ -153,7 +155,7 @@ impl Gateway {
         self.refuse(session, header, &refusal);
     }
 
-    /// The route of a packet that was received, which is counted.
+    /// Finds the route of a received packet, and counts the packet.
     fn find<'a>(&self, snapshot: &'a Snapshot, route: u8) -> Result<&'a Arc<Served>, Refusal> {
         let Some(found) = snapshot.route(route) else {
             self.metrics.received_unrouted.inc();
@@ -201,7 +203,7 @@ impl Gateway {
         })
     }
 
-    /// Lets the plugin's offload thread serve a packet.
+    /// Serves a packet on the plugin's offload thread.
     fn offload(
         self: &Arc<Self>,
         call: &PacketCall<'_>,
@@ -215,7 +217,7 @@ impl Gateway {
             if let Err(refusal) = serve(&gateway, &call) {
                 gateway.refuse(&session, header, &refusal);
             }
-            // An error means that the session has ended meanwhile.
+            // An error means that the session has ended.
             let _ = done.send(());
         };
         call.served.plugin.offload_thread().submit(call.payload.len(), Box::new(job)).map_err(|_| Refusal::Busy)?;
@@ -250,7 +252,7 @@ impl Gateway {
         self.settled(plugin, Sender::Session(session.id), &admission, &usage, verdict)
     }
 
-    /// Records what came of a call, and returns the actions that are to be carried out.
+    /// Records the outcome of a call, and returns the actions to be carried out.
     fn settled<A>(
         &self,
         plugin: &Arc<Plugin>,
@@ -273,7 +275,7 @@ impl Gateway {
         }
     }
 
-    /// Holds a failed call against the session that caused it.
+    /// Counts a failed call against the session that caused it, and closes the session after too many of them.
     fn blame(session: &Session) {
         if session.conduct.failed() == Penalty::Close {
             let reason = "too many of the session's packets made a plugin fail".to_owned();
@@ -286,7 +288,7 @@ impl Gateway {
         Rules { snapshot, max_message_bytes: self.max_message_bytes, max_actions }
     }
 
-    /// Hands a message of the bus to the plugins that subscribe to its topic, and returns their number.
+    /// Passes a bus message to the plugins that subscribe to its topic. Returns the number of these plugins.
     pub fn on_message(self: &Arc<Self>, topic: &str, payload: &Bytes, cause: Option<&Origin>) -> usize {
         let snapshot = self.snapshot.load();
         let subscribers = snapshot.subscribers(topic);

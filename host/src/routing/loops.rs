@@ -1,8 +1,10 @@
-//! Loops over the bus: a plugin that publishes, for each message it hears, on a topic that leads back to the topic of that message.
+//! Finds loops over the bus. In a loop, a plugin hears a message and publishes on a topic that leads back to the topic
+//! of that message.
 //!
-//! Such a plugin would keep the bus busy for ever after one message, alone or with the same plugin on another gateway. A hop count would have to
-//! travel in messages that belong to backends. So the gateway remembers which topics caused publishes on which others. A publish that closes a
-//! circle of these is allowed at a low rate only.
+//! After one message, such a plugin would keep the bus busy for ever, alone or with the same plugin on another gateway.
+//! A hop count was rejected, because it would have to travel in messages that belong to backends. So the gateway
+//! remembers which topics caused publishes on which other topics. A publish that closes a circle of topics is allowed
+//! at a low rate only.
 
 use crate::sync::rate_limit::RateLimit;
 use std::{
@@ -10,13 +12,13 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// The publishes in circles that one plugin may make in a second, and at once.
+/// The number of publishes in circles that one plugin may make per second. One burst may have as many.
 const MAX_LOOPED_PUBLISHES_PER_S: u32 = 100;
 
-/// Pairs of topics that are remembered. A publish for a further pair is treated as one in a circle.
+/// The number of topic pairs that are remembered. A publish for any other pair counts as one in a circle.
 const MAX_PAIRS: usize = 4096;
 
-/// The limit of one plugin.
+/// The limit of one plugin on its publishes in circles.
 #[derive(Debug)]
 pub struct LoopLimit(RateLimit);
 
@@ -33,26 +35,27 @@ impl LoopLimit {
     }
 }
 
-/// The pairs of topics of which messages on the first caused publishes on the second.
+/// The remembered pairs of topics. A message on the first topic of a pair caused a publish on the second.
 #[derive(Default)]
 pub(super) struct Causes(Mutex<Pairs>);
 
 #[derive(Default)]
 struct Pairs {
-    /// By causing topic, the caused topics and whether the pair is part of a circle.
+    /// For each causing topic, the topics of the publishes that it caused, and whether the pair is part of a circle.
     caused: HashMap<String, HashMap<String, bool>>,
     count: usize,
 }
 
 impl Causes {
-    /// Records that a message on `heard` caused a publish on `published`, and returns whether that may lead back to `heard`.
+    /// Records that a message on `heard` caused a publish on `published`. Returns whether the publish may lead back to
+    /// `heard`.
     pub(super) fn closes_circle(&self, heard: &str, published: &str) -> bool {
         let mut pairs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = pairs.caused.get(heard).and_then(|caused| caused.get(published)).copied();
         known.unwrap_or_else(|| pairs.add(heard, published))
     }
 
-    /// Forgets all pairs, since other plugins serve now.
+    /// Forgets all pairs, because other plugins serve now.
     pub(super) fn clear(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Pairs::default();
     }
@@ -73,7 +76,7 @@ impl Pairs {
         is_circle
     }
 
-    /// The topics that a message on this one may cause messages on, itself included.
+    /// Returns all topics that a message on this topic may cause messages on, including the topic itself.
     fn reached_from(&self, topic: &str) -> HashSet<String> {
         let mut reached = HashSet::from([topic.to_owned()]);
         let mut open = vec![topic.to_owned()];
@@ -87,7 +90,7 @@ impl Pairs {
         reached
     }
 
-    /// Marks the pairs on the way from the reached topics back to the one that was heard.
+    /// Marks the pairs that lie on a way from the reached topics back to `heard`.
     fn mark(&mut self, reached: &HashSet<String>, heard: &str) {
         let leads_back: HashSet<_> =
             reached.iter().filter(|topic| self.reached_from(topic).contains(heard)).cloned().collect();

@@ -1,4 +1,5 @@
-//! The bytes of payload that each route takes. The receiving side asks before a packet is whole, so that it does not keep one that will be refused.
+//! The largest payload of each route. The receiving side reads the limit while a packet arrives, so that it does not
+//! buffer a payload that its route will refuse.
 
 use super::snapshot::Snapshot;
 use std::{
@@ -6,7 +7,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// The limit of every route, as of the last reload. A route that no plugin serves takes no payload.
+/// The limits of all routes, as of the last reload. A route that no plugin serves takes no payload.
 #[derive(Debug)]
 pub struct PayloadLimits([AtomicUsize; 256]);
 
@@ -17,13 +18,13 @@ impl Default for PayloadLimits {
 }
 
 impl PayloadLimits {
-    /// The bytes of payload that a packet on the route may have.
+    /// Returns the largest payload in bytes that a packet on the route may have.
     #[must_use]
     pub fn max(&self, route: u8) -> usize {
         self.0[usize::from(route)].load(Ordering::Relaxed)
     }
 
-    /// Takes the limits of the plugins that serve.
+    /// Replaces the limits by those of the plugins in the snapshot.
     pub(super) fn set(&self, snapshot: &Snapshot) {
         for (route, limit) in (0..=u8::MAX).zip(&self.0) {
             let max = snapshot.route(route).map_or(0, |route| route.served.plugin.settings().max_payload);
@@ -31,7 +32,7 @@ impl PayloadLimits {
         }
     }
 
-    /// The same limit for every route.
+    /// Returns the same limit for every route.
     #[cfg(test)]
     pub(crate) fn all(max: usize) -> Self {
         Self(array::from_fn(|_| AtomicUsize::new(max)))

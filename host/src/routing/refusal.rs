@@ -1,14 +1,14 @@
-//! Why a packet or a message is not served, and what its sender is told.
+//! Why a packet or a bus message is not served, and how its sender is answered.
 
 use crate::{
     packet::{Status, TooShort},
     plugin::Rejection,
 };
 
-/// The bytes of a rejection's text that reach the client.
+/// The largest number of bytes of a rejection's text that the client receives.
 const MAX_REJECTION_BYTES: usize = 1024;
 
-/// Why a packet or a message is not served.
+/// Why a packet or a bus message is not served.
 pub(super) enum Refusal {
     TooShort(TooShort),
     NoRoute(u8),
@@ -26,7 +26,7 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    /// What the client is told: a status and a text.
+    /// Returns the status and the text of the answer to the client.
     pub(super) fn answer(&self) -> (u16, String) {
         let (status, why) = match self {
             Self::Rejected(Rejection { status, message }) => {
@@ -51,18 +51,20 @@ impl Refusal {
             Self::BoundToAnother => (Status::Forbidden, "the session is bound to another user".to_owned()),
             Self::Quarantined => (Status::Unavailable, "the plugin is in quarantine: it keeps failing".to_owned()),
             Self::Busy => (Status::Unavailable, "the plugin is slow, and too many calls wait for it".to_owned()),
-            Self::BusFull => (Status::Unavailable, "the bus is away or too slow".to_owned()),
+            Self::BusFull => (Status::Unavailable, "the bus is not connected or too slow".to_owned()),
             Self::BusShare => (Status::Unavailable, "the plugin's share of the bus is used up".to_owned()),
             Self::Loop(topic) => {
-                let why =
-                    format!("the publish on \"{topic}\" leads back to the message that caused it, and too many do");
+                let why = format!(
+                    "the publish on \"{topic}\" leads back to the message that caused it, and too many publishes do"
+                );
                 (Status::Unavailable, why)
             }
         };
         (status as u16, why)
     }
 
-    /// How a bus message that is not served is counted: as dropped, or as an error of `gateway_routing_errors_total`.
+    /// Returns the reason under which a bus message that is not served is counted: `Ok` for
+    /// `gateway_messages_dropped_total`, `Err` for `gateway_routing_errors_total`.
     pub(super) fn message_loss(&self) -> Result<&'static str, &'static str> {
         match self {
             Self::Quarantined => Ok("plugin_quarantined"),
@@ -82,7 +84,7 @@ impl Refusal {
     }
 }
 
-/// The label of `gateway_routing_errors_total`.
+/// Returns the label of `gateway_routing_errors_total` for a status.
 pub(super) fn reason(status: u16) -> &'static str {
     match status {
         1 => "malformed_packet",

@@ -1,4 +1,6 @@
-//! The plugins that serve, by route and by topic. A snapshot is immutable: a reload makes a new one, and a packet that holds one never sees half a
+//! The plugins that serve, by route and by topic.
+//!
+//! A snapshot is immutable: a reload makes a new one. A packet is served under one snapshot, so it never sees half a
 //! reload.
 
 use super::loops::LoopLimit;
@@ -13,41 +15,42 @@ use std::{
     sync::Arc,
 };
 
-/// The plugins that serve.
+/// The plugins that serve, by route and by topic.
 pub struct Snapshot {
     served: Vec<Arc<Served>>,
     routes: [Option<Route>; 256],
     topics: HashMap<String, Vec<Arc<Served>>>,
 }
 
-/// A plugin that serves.
+/// A plugin that serves, and its use of the bus.
 pub struct Served {
-    /// The generation that serves.
+    /// The generation of the plugin that serves.
     pub plugin: Arc<Plugin>,
-    /// What it uses of the bus.
+    /// The plugin's use of the bus.
     pub account: Arc<Account>,
 }
 
 /// A plugin's use of the bus, over all its generations.
 #[derive(Default)]
 pub struct Account {
-    /// Its share of the bus's queue.
+    /// The plugin's share of the bus's queue.
     pub share: bus::Share,
-    /// The limit on its publishes that lead back to the topic whose message caused them.
+    /// The limit on publishes that lead back to the topic of the message that caused them.
     pub loops: LoopLimit,
 }
 
-/// A route that is served.
+/// A route that a plugin serves.
 #[derive(Clone)]
 pub struct Route {
-    /// The plugin that serves it.
+    /// The plugin that serves the route.
     pub served: Arc<Served>,
-    /// Its packets.
+    /// The counter of packets on the route.
     pub received: Count,
 }
 
 impl Snapshot {
-    /// The table of these plugins, of which no two claim one route. A plugin keeps the account that it had in the snapshot before.
+    /// Returns the snapshot of these plugins, no two of which may claim the same route. A plugin keeps the account that
+    /// it has in the snapshot `before`.
     #[must_use]
     pub fn new(plugins: Vec<Arc<Plugin>>, before: Option<&Self>, metrics: &Metrics) -> Self {
         let mut routes = [const { None }; 256];
@@ -72,25 +75,25 @@ impl Snapshot {
         Some(Arc::clone(&served.account))
     }
 
-    /// The plugin that serves the route.
+    /// Returns the route, if a plugin serves it.
     #[must_use]
     pub fn route(&self, route: u8) -> Option<&Route> {
         self.routes[usize::from(route)].as_ref()
     }
 
-    /// The plugins that subscribe to the topic.
+    /// Returns the plugins that subscribe to the topic.
     #[must_use]
     pub fn subscribers(&self, topic: &str) -> &[Arc<Served>] {
         self.topics.get(topic).map_or(&[], Vec::as_slice)
     }
 
-    /// Every topic that a plugin subscribes to.
+    /// Returns all topics that a plugin subscribes to.
     #[must_use]
     pub fn topics(&self) -> BTreeSet<String> {
         self.topics.keys().cloned().collect()
     }
 
-    /// The plugins that serve.
+    /// Returns the plugins that serve.
     pub fn plugins(&self) -> impl Iterator<Item = &Arc<Plugin>> {
         self.served.iter().map(|served| &served.plugin)
     }

@@ -1,9 +1,9 @@
-//! A limit on a rate, in one atomic: the generic cell rate algorithm (ITU-T I.371), known as the leaky bucket.
+//! A limit on a rate in one atomic: the generic cell rate algorithm (ITU-T I.371), also called the leaky bucket.
 
 use super::uptime::now_ms;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Permits so many events a second, and as many at once after a second of silence.
+/// Permits a number of events per second, and as many in one burst after a second of silence.
 #[derive(Debug)]
 pub struct RateLimit {
     per_s: u64,
@@ -12,7 +12,7 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// A limit of `per_s` events a second, at least 1.
+    /// Returns a limit of `per_s` events per second. A limit of 0 counts as 1.
     #[must_use]
     pub const fn new(per_s: u32) -> Self {
         Self { per_s: if per_s == 0 { 1 } else { per_s as u64 }, empty_at_us: AtomicU64::new(0) }

@@ -1,5 +1,5 @@
-//! One of something for each thread, so that threads which serve players at the same time write no memory that another one uses: a cache
-//! line that two processors write costs each of them more than the rest of a counter's work.
+//! A value for each thread. Threads that serve players at the same time then do not write to the same memory. A cache
+//! line that two processors write costs each of them more than the rest of the work on a counter.
 
 use crossbeam_utils::CachePadded;
 use std::{
@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-/// One `T` per processor. A thread always finds the same one, and shares it where there are more threads than processors.
+/// At least one `T` per processor. A thread always gets the same one. If there are more threads, several share a `T`.
 #[derive(Debug)]
 pub struct Sharded<T>(Box<[CachePadded<T>]>);
 
@@ -22,7 +22,7 @@ impl<T: Default> Default for Sharded<T> {
 }
 
 impl<T> Sharded<T> {
-    /// This thread's.
+    /// Returns the value of this thread.
     #[must_use]
     pub fn own(&self) -> &T {
         &self.0[thread_number() & *MASK]
@@ -38,11 +38,12 @@ impl<'a, T> IntoIterator for &'a Sharded<T> {
     }
 }
 
-/// The number of processors, rounded up to a power of two, less one.
+/// The number of processors, rounded up to a power of two, minus one.
 static MASK: LazyLock<usize> =
     LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from).next_power_of_two() - 1);
 
-/// Counts the threads that ask; those of the runtime's workers are next to each other.
+/// Returns the number of this thread. Threads are numbered in the order of their first call, so the runtime's workers
+/// get neighbouring numbers.
 fn thread_number() -> usize {
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     thread_local! {

@@ -2,7 +2,7 @@
 
 use std::{sync::LazyLock, time::Instant};
 
-/// Milliseconds since some moment before the first call; never 0, so that 0 may mean never.
+/// Returns the milliseconds since a moment before the first call. The result is never 0, so 0 may mean "never".
 #[must_use]
 pub fn now_ms() -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);

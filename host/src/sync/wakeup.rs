@@ -1,12 +1,12 @@
-//! The wake-up of a queue's receiver: at most once until the receiver has looked at the queue again.
+//! The wake-up of a queue's receiver, at most once until the receiver has looked at the queue again.
 
 use std::task::{Context, Waker};
 
-/// The receiver of a queue. Lies under the queue's lock.
+/// The waker of a queue's receiver, protected by the queue's lock.
 #[derive(Debug, Default)]
 pub struct Wakeup {
     receiver: Option<Waker>,
-    /// The receiver will look at the queue without being woken up.
+    /// Whether the receiver will look at the queue without being woken up.
     looks: bool,
 }
 
@@ -25,7 +25,7 @@ impl Wakeup {
         self.looks = true;
     }
 
-    /// Wakes the receiver up, since something was queued. Does nothing if it will look anyway.
+    /// Wakes the receiver up, because something was queued. Does nothing if the receiver will look at the queue anyway.
     pub fn wake(&mut self) {
         if !self.looks
             && let Some(receiver) = &self.receiver

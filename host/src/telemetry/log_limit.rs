@@ -1,6 +1,7 @@
-//! A limit on log lines that strangers and plugins can cause: one a second for each cause, and the others are counted.
+//! A limit on log lines that strangers and plugins can cause: one line per second for each cause. The rest is counted.
 //!
-//! The count is told at the end of the interval in a line of its own, so that it never stands beside another cause or appears minutes later.
+//! The count is logged at the end of the interval in a line of its own. So it never appears next to another cause, and
+//! never minutes later.
 
 use crate::{sync::uptime::now_ms, telemetry::text};
 use std::{
@@ -8,23 +9,23 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// How long a cause is silent after a line, in milliseconds.
+/// How long a cause is silent after one line, in milliseconds.
 const INTERVAL_MS: u64 = 1000;
 
-/// Causes that are told apart. More of them share one limit, so that invented subjects cost no memory.
+/// The number of causes that have a limit each. Further causes share a limit, so that invented subjects cost no memory.
 const MAX_CAUSES: usize = 1024;
 
 /// The subject of all causes beyond [`MAX_CAUSES`].
 const OTHERS: &str = "(others)";
 
-/// The bytes of a subject that are kept.
+/// The number of bytes of a subject that are kept.
 const MAX_SUBJECT_BYTES: usize = 128;
 
-/// The log lines of every cause.
+/// The limits of all causes.
 #[derive(Debug, Default)]
 pub struct LogLimits(Mutex<HashMap<Cause, Interval>>);
 
-/// Why a line is written, such as `packet refused`, and about what, such as a plugin's name or a status.
+/// Why a line is written, such as `packet refused`, and what it is about, such as a plugin's name or a status.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Cause {
     what: &'static str,
@@ -38,12 +39,12 @@ struct Interval {
 }
 
 impl LogLimits {
-    /// Whether a line of this cause may be written now. If not, it is counted.
+    /// Whether a line of this cause may be written now. If not, the line is counted.
     pub fn permit(&self, what: &'static str, subject: &str) -> bool {
         self.permit_at(now_ms(), what, subject)
     }
 
-    /// Logs how many lines were suppressed in the intervals that have ended. To be called about once a second.
+    /// Logs how many lines were suppressed in the intervals that have ended. Must be called about once a second.
     pub fn tell_suppressed(&self) {
         for (Cause { what, subject }, suppressed) in self.ended(now_ms()) {
             tracing::warn!(what, subject, suppressed, "more log lines of this kind were suppressed in the last second");
@@ -68,7 +69,7 @@ impl LogLimits {
         }
     }
 
-    /// Forgets the intervals that have ended, and returns those that suppressed lines.
+    /// Removes the intervals that have ended. Returns each cause with suppressed lines, and the number of these lines.
     fn ended(&self, now: u64) -> Vec<(Cause, u64)> {
         let mut ended = Vec::new();
         self.causes().retain(|cause, interval| {
@@ -82,7 +83,7 @@ impl LogLimits {
     }
 
     fn causes(&self) -> MutexGuard<'_, HashMap<Cause, Interval>> {
-        // A panic under the lock leaves a map that is whole.
+        // A panic under the lock leaves the map consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

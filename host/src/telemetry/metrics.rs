@@ -1,4 +1,4 @@
-//! What the gateway counts. Handles are found once, not looked up per message.
+//! The metrics of the gateway. A handle is looked up once and kept, so that no message pays for the look-up.
 
 mod count;
 mod seconds;
@@ -25,21 +25,21 @@ macro_rules! labels {
 labels! {
     /// Why something ended, failed or was dropped.
     Reason { reason: &'static str }
-    /// The route byte, in decimal as in gateway.yaml, or `none` where no plugin serves it.
+    /// The route byte, in decimal as in gateway.yaml, or `none` if no plugin serves the route.
     Route { route: String }
-    /// A plugin by name.
+    /// The name of a plugin.
     Name { plugin: Arc<str> }
-    /// What became of a plugin's call or load.
+    /// A plugin and the outcome of its call or load.
     NameOutcome { plugin: Arc<str>, outcome: &'static str }
-    /// A frame that is no packet by itself.
+    /// The kind of a frame that is no packet by itself.
     Kind { kind: &'static str }
-    /// A plugin and why something of it was refused.
+    /// A plugin and the reason why its publish was refused.
     NameReason { plugin: Arc<str>, reason: &'static str }
-    /// What became of a delivery.
+    /// The outcome of a delivery.
     Outcome { outcome: &'static str }
 }
 
-/// Why sessions end.
+/// The reasons why sessions end.
 const DISCONNECTIONS: [&str; 15] = [
     "closed",
     "gone",
@@ -58,11 +58,11 @@ const DISCONNECTIONS: [&str; 15] = [
     "panic",
 ];
 
-/// Why connections become no session.
+/// The reasons why connections do not become sessions.
 const HANDSHAKES_REFUSED: [&str; 8] =
     ["not_found", "bad_upgrade", "not_http", "too_large", "denied", "timeout", "gone", "accept_failed"];
 
-/// Why packets and bus messages are refused.
+/// The reasons why packets and bus messages are refused.
 const ROUTING_ERRORS: [&str; 12] = [
     "malformed_packet",
     "malformed_payload",
@@ -78,7 +78,7 @@ const ROUTING_ERRORS: [&str; 12] = [
     "message_fault",
 ];
 
-/// Why messages are lost.
+/// The reasons why messages are lost.
 const DROPPED: [&str; 12] = [
     "send_queue_full",
     "session_closing",
@@ -94,16 +94,16 @@ const DROPPED: [&str; 12] = [
     "plugin_busy",
 ];
 
-/// What becomes of calls of a plugin.
+/// The outcomes of a plugin's calls.
 const CALLS: [&str; 6] = ["ok", "rejected", "trap", "deadline", "memory", "invalid"];
 
-/// Why publishes of a plugin are refused.
+/// The reasons why a plugin's publishes are refused.
 const PUBLISHES_REFUSED: [&str; 2] = ["bus_share", "publish_loop"];
 
-/// What becomes of plugin files.
+/// The outcomes of loads, swaps and removals of a plugin.
 const RELOADS: [&str; 4] = ["loaded", "swapped", "removed", "rejected"];
 
-/// A counter for each known reason, at 0, so that a rate can be computed from the first event on.
+/// Registers a counter for each known reason at 0, so that a rate can be computed from the first event on.
 fn known<const N: usize>(
     r: &mut Registry,
     name: &str,
@@ -117,7 +117,7 @@ fn known<const N: usize>(
     family
 }
 
-/// Every metric of the gateway.
+/// All metrics of the gateway.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -125,7 +125,7 @@ pub struct Metrics {
     pub log_limits: LogLimits,
     /// Sessions that began.
     pub connections: Counter,
-    /// Sessions that live.
+    /// Sessions that are alive.
     pub sessions: Gauge,
     /// Packets written to sockets.
     pub sent: Count,
@@ -135,19 +135,19 @@ pub struct Metrics {
     pub pongs_received: Count,
     /// Fragments of messages from clients.
     pub fragments_received: Count,
-    /// Bytes of messages that are not whole yet.
+    /// Bytes that are buffered for incomplete messages.
     pub receiving_bytes: Gauge,
     /// Packets for a route that no plugin serves.
     pub received_unrouted: Count,
     /// Deliveries to at least one session of this gateway.
     pub delivered: Count,
-    /// Deliveries whose target has no session on this gateway.
+    /// Deliveries to a target that has no session on this gateway.
     pub undelivered: Count,
     /// Publishes that the bus took.
     pub published: Count,
-    /// Publishes that reached no subscriber.
+    /// Publishes that the bus took and that reached no subscriber.
     pub unheard: Count,
-    /// 1 while the bus is connected, to publish and to subscribe.
+    /// 1 while both directions of the bus are connected, and otherwise 0.
     pub bus_connected: Gauge,
     /// Publishes that wait for the bus.
     pub bus_queued: Gauge,
@@ -175,12 +175,16 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All metrics, registered under their names.
+    /// Registers all metrics under their names.
     #[must_use]
     pub fn new() -> Self {
         let mut r = Registry::with_prefix("gateway");
         let deliveries = Family::<Outcome, Count>::default();
-        r.register("deliveries", "Messages for a session or a user, by whether one was here", deliveries.clone());
+        r.register(
+            "deliveries",
+            "Deliveries, by whether their target has a session on this gateway",
+            deliveries.clone(),
+        );
         let delivery = |outcome| deliveries.get_or_create(&Outcome { outcome }).clone();
         let frames = Family::<Kind, Count>::default();
         r.register("frames_received", "Frames from clients that are no packet by themselves, by kind", frames.clone());
@@ -191,18 +195,18 @@ impl Metrics {
         let r = &mut r;
         Self {
             connections: register(r, "connections", "Sessions that began"),
-            sessions: register(r, "sessions", "Sessions that live"),
+            sessions: register(r, "sessions", "Sessions that are alive"),
             sent: register(r, "messages_sent", "Packets written to sockets"),
             pings_received: frames("ping"),
             pongs_received: frames("pong"),
             fragments_received: frames("fragment"),
-            receiving_bytes: register(r, "receiving_bytes", "Bytes of messages that are not whole yet"),
+            receiving_bytes: register(r, "receiving_bytes", "Bytes that are buffered for incomplete messages"),
             received_unrouted: unrouted,
             delivered: delivery("delivered"),
             undelivered: delivery("not_here"),
             published: register(r, "bus_published", "Messages that the bus took"),
-            unheard: register(r, "bus_unheard", "Messages that the bus took and nobody subscribes to"),
-            bus_connected: register(r, "bus_connected", "1 while the bus is connected, both ways"),
+            unheard: register(r, "bus_unheard", "Messages that the bus took and that reached no subscriber"),
+            bus_connected: register(r, "bus_connected", "1 while both directions of the bus are connected"),
             bus_queued: register(r, "bus_queued", "Messages that wait for the bus"),
             disconnections: known(r, "disconnections", "Sessions that ended, by reason", DISCONNECTIONS),
             received,
@@ -224,31 +228,31 @@ impl Metrics {
             plugin_publishes_refused: register(
                 r,
                 "plugin_publishes_refused",
-                "Publishes of a plugin that took more of the bus than its part, by reason",
+                "Publishes that were refused because the plugin used more than its share of the bus, by reason",
             ),
             plugin_seconds: register(r, "plugin_call_seconds", "How long calls of a plugin took"),
             plugin_reloads: register(r, "plugin_reloads", "Loads, swaps and removals of a plugin, by outcome"),
             plugin_generation: register(r, "plugin_generation", "How often a plugin was put to use"),
-            plugin_live_generations: register(r, "plugin_live_generations", "Generations of a plugin that still live"),
+            plugin_live_generations: register(r, "plugin_live_generations", "Generations of a plugin that are alive"),
             plugin_instances: register(r, "plugin_instances", "Instances of a plugin"),
             plugin_memory: register(r, "plugin_memory_bytes", "Linear memory of a plugin's instances"),
             plugin_quarantined: register(
                 r,
                 "plugin_quarantined",
-                "1 while a plugin is not asked, since it keeps failing",
+                "1 while a plugin is in quarantine because it keeps failing",
             ),
             log_limits: LogLimits::default(),
             registry: std::mem::take(r),
         }
     }
 
-    /// Sessions that ended for the reason.
+    /// Counts a session that ended for this reason.
     pub fn disconnected(&self, reason: &'static str) {
         debug_assert!(DISCONNECTIONS.contains(&reason), "a reason that is not listed: {reason}");
         self.disconnections.get_or_create(&Reason { reason }).inc();
     }
 
-    /// Packets that came in on the route.
+    /// Returns the counter of packets on the route.
     #[must_use]
     pub fn received(&self, route: u8) -> Count {
         self.received.get_or_create(&Route { route: route.to_string() }).clone()
@@ -272,12 +276,12 @@ impl Metrics {
         self.handshakes_refused.get_or_create(&Reason { reason }).inc();
     }
 
-    /// Counts what became of a plugin's file or settings.
+    /// Counts an outcome of loading a plugin's file or settings.
     pub fn reloaded(&self, plugin: &str, outcome: &'static str) {
         self.plugin_reloads.get_or_create(&NameOutcome { plugin: plugin.into(), outcome }).inc();
     }
 
-    /// Takes the metrics of a plugin, or of a file that never became one, out of the report.
+    /// Removes the metrics of a plugin, or of a file that never became a plugin, from the report.
     pub fn forget_plugin(&self, name: &Arc<str>) {
         for outcome in RELOADS {
             self.plugin_reloads.remove(&NameOutcome { plugin: Arc::clone(name), outcome });
@@ -302,7 +306,7 @@ impl Metrics {
         }
     }
 
-    /// The metrics of one plugin.
+    /// Returns the metrics of one plugin.
     #[must_use]
     pub fn plugin(&self, name: &Arc<str>) -> PluginMetrics {
         let calls =
@@ -327,10 +331,10 @@ impl Metrics {
         }
     }
 
-    /// Everything, in the text format of OpenMetrics 1.0.
+    /// Returns all metrics in the text format of OpenMetrics 1.0.
     ///
     /// # Errors
-    /// None in practice: the text goes into a string.
+    /// None in practice, because the text is written to a string.
     pub fn encode(&self) -> Result<String, fmt::Error> {
         let mut out = String::new();
         text::encode(&mut out, &self.registry)?;
@@ -338,7 +342,7 @@ impl Metrics {
     }
 }
 
-/// What is counted of one plugin.
+/// The metrics of one plugin.
 #[derive(Debug)]
 pub struct PluginMetrics {
     name: Arc<str>,
@@ -348,20 +352,20 @@ pub struct PluginMetrics {
     pub rejected: Count,
     /// Publishes that were refused, by reason.
     publishes_refused: [(&'static str, Counter); 2],
-    /// Messages that its deliveries put into send queues.
+    /// Messages that the plugin's deliveries put into send queues.
     pub pushes: Count,
     /// How long calls took.
     pub seconds: Seconds,
     all_calls: Family<NameOutcome, Count>,
-    /// How often the plugin with this name was put to use.
+    /// How often a plugin with this name was put to use.
     pub generation: Gauge,
-    /// Generations that live.
+    /// Generations that are alive.
     pub live_generations: Gauge,
-    /// Instances that live.
+    /// Instances that are alive.
     pub instances: Gauge,
-    /// Their linear memory in bytes.
+    /// Linear memory of the instances in bytes.
     pub memory: Gauge,
-    /// 1 while the plugin is not asked.
+    /// 1 while the plugin is in quarantine, and otherwise 0.
     pub quarantined: Gauge,
 }
 
@@ -373,7 +377,7 @@ impl PluginMetrics {
         }
     }
 
-    /// Calls with an outcome that is rare.
+    /// Returns the counter of calls with this outcome. Handles of rare outcomes are not kept.
     #[must_use]
     pub fn calls(&self, outcome: &'static str) -> Count {
         self.all_calls.get_or_create(&NameOutcome { plugin: Arc::clone(&self.name), outcome }).clone()

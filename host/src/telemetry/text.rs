@@ -1,27 +1,27 @@
-//! Texts that a plugin or a stranger influences, made fit for a log line, an error or an HTTP answer: bounded, and without control
-//! characters.
+//! Makes texts from plugins and strangers fit for a log line, an error or an HTTP answer. The result is bounded and has
+//! no control characters.
 
 use std::fmt::{self, Display, Write};
 
-/// The bytes that are kept of such a text, the mark of a cut included.
+/// The largest number of bytes of such a text, including the mark of a cut.
 pub const MAX_TEXT_BYTES: usize = 4096;
 
-/// Stands at the end of a text that was cut.
+/// The mark at the end of a text that was cut.
 const CUT: &str = "… (cut)";
 
-/// Formats a value, at most [`MAX_TEXT_BYTES`] of it. Control characters are escaped as Rust escapes them.
+/// Formats a value as at most [`MAX_TEXT_BYTES`] bytes. Control characters are escaped as Rust escapes them.
 ///
-/// Formatting stops at the bound, so a value whose text would be gigabytes costs no more than one of 4 KB.
+/// Formatting stops at the bound, so a value with gigabytes of text costs no more than one with 4 KB.
 #[must_use]
 pub fn bounded(value: impl Display) -> String {
     bounded_to(MAX_TEXT_BYTES, value)
 }
 
-/// The same with another bound in bytes.
+/// Formats a value as [`bounded`] does, as at most `max_bytes` bytes.
 #[must_use]
 pub fn bounded_to(max_bytes: usize, value: impl Display) -> String {
     let mut writer = Bounded { text: String::new(), room: max_bytes.saturating_sub(CUT.len()) };
-    // An error means that the text was cut; what a `Display` of its own returns as an error looks the same.
+    // An error means that the text was cut. An error of the value's own `Display` looks the same.
     if write!(writer, "{value}").is_err() {
         writer.text.push_str(CUT);
     }
@@ -53,7 +53,8 @@ impl Write for Bounded {
     }
 }
 
-/// Whether a character may stand in a log line: not a control character, and none that changes the direction or the end of a line.
+/// Whether a character may appear in a log line. Control characters may not, nor may characters that change the
+/// direction of the text or end the line.
 fn is_safe(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

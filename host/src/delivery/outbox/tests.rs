@@ -43,13 +43,13 @@ fn bytes_are_bounded_as_well() {
 }
 
 #[test]
-fn what_is_being_written_and_what_waits_stay_within_the_bounds_together() {
+fn messages_that_are_being_written_count_against_the_bounds() {
     let outbox = Outbox::new(Limits { messages: 4, ..LIMITS });
     assert_eq!([push(&outbox, 32), push(&outbox, 32)], [Outcome::Queued; 2]);
     assert_eq!(drained(&outbox), (vec![1, 2], None));
-    // 80 of 100 bytes are being written.
+    // 80 of the 100 bytes are being written.
     assert_eq!([push(&outbox, 13), push(&outbox, 12)], [Outcome::Full, Outcome::Queued]);
-    // The receiver asks again, so the first two are written.
+    // The receiver asks for more, so the first two messages have been written.
     assert_eq!(drained(&outbox), (vec![4], None));
     assert_eq!([push(&outbox, 32), push(&outbox, 32)], [Outcome::Queued; 2]);
     let outbox = Outbox::new(LIMITS);
@@ -68,18 +68,18 @@ fn a_queue_is_taken_in_batches_of_bounded_size_and_in_order() {
     outbox.close(closing(1001));
     assert_eq!(drained(&outbox), (vec![1, 2, 3], None));
     assert_eq!(drained(&outbox), (vec![4, 5], None));
-    // The session closes with the last of them.
+    // The last message comes with the close code.
     assert_eq!(drained(&outbox), (vec![6], Some(1001)));
 }
 
 #[test]
-fn closing_lets_the_queue_out_and_nothing_in() {
+fn a_closing_queue_is_sent_and_takes_no_more_messages() {
     let outbox = Outbox::new(LIMITS);
     push(&outbox, 0);
     assert!(!outbox.is_congested());
     outbox.close(closing(1001));
     outbox.close(closing(1013));
-    // No other packet is to be served, however little is queued.
+    // A closing session serves no further packet, however few bytes are queued.
     assert!(outbox.is_congested());
     assert_eq!(push(&outbox, 0), Outcome::Closed);
     assert_eq!(drained(&outbox), (vec![1], Some(1001)));
@@ -87,7 +87,7 @@ fn closing_lets_the_queue_out_and_nothing_in() {
 }
 
 #[test]
-fn an_ended_queue_takes_nothing_and_says_what_was_lost() {
+fn an_ended_queue_takes_nothing_and_returns_the_number_of_lost_messages() {
     let outbox = Outbox::new(LIMITS);
     push(&outbox, 0);
     push(&outbox, 0);
@@ -122,7 +122,7 @@ fn a_queue_from_which_messages_are_taken_too_slowly_closes() {
     assert_eq!(drained(&outbox), (vec![3], Some(1013)));
     assert_eq!(outbox.end(), 1);
 
-    // A queue that is never empty, but moves, stays.
+    // A queue that is never empty is not closed as long as its messages move on.
     let max_delay = Duration::from_secs(3600);
     let outbox = Outbox::new(Limits { messages: 100, bytes: 10_000, batch_bytes: 10, max_delay, ..LIMITS });
     push(&outbox, 2);

@@ -10,12 +10,12 @@ use tungstenite::{
 
 const MASK: [u8; 4] = [1, 2, 3, 4];
 
-/// A receiver with these keys of `server`, and a budget of its own. Every route takes payloads of any size.
+/// Returns a receiver with these keys in the section `server` and a budget of its own. Its routes take any payload.
 pub(crate) fn receiver(server: &str) -> Receiver {
     limited(server, usize::MAX)
 }
 
-/// The same, where every route takes `max_payload` bytes.
+/// Returns a receiver with routes that take payloads of up to `max_payload` bytes.
 fn limited(server: &str, max_payload: usize) -> Receiver {
     let yaml = format!("plugins: {{ directory: . }}\nserver: {{ {server} }}");
     let config = Config::parse(&yaml).unwrap().server;
@@ -26,7 +26,7 @@ fn limited(server: &str, max_payload: usize) -> Receiver {
     Receiver::new(&config, budget.lease(session), limits, metrics)
 }
 
-/// A client's frame whose length takes as many bytes as that of a frame of at least `longest`.
+/// Returns a client's frame. Its length field is at least as wide as that of a frame with `longest` bytes of payload.
 fn frame(first: u8, payload: &[u8], longest: usize) -> Vec<u8> {
     let mut frame = vec![first];
     let len = payload.len();
@@ -40,7 +40,8 @@ fn frame(first: u8, payload: &[u8], longest: usize) -> Vec<u8> {
     frame
 }
 
-/// The bytes of a packet, in fragments with a ping behind each or whole, and the messages that they are.
+/// Generates the bytes of a packet and the messages that they contain. The packet is whole or in fragments, with a ping
+/// after each fragment except the last.
 pub(crate) fn said() -> impl Strategy<Value = (Vec<u8>, Vec<Message>)> {
     let len = prop_oneof![8 => 0..200_usize, 2 => 0..9000_usize, 1 => 60_000..70_000_usize];
     let longest = prop_oneof![4 => Just(0_usize), 1 => Just(126), 1 => Just(1 << 16)];
@@ -61,10 +62,10 @@ pub(crate) fn said() -> impl Strategy<Value = (Vec<u8>, Vec<Message>)> {
     })
 }
 
-/// What was received, and the close code of the end. Without one, the bytes ended.
+/// The messages that were received and the close code of the end. There is no code if the bytes ran out first.
 type Received = (Vec<Message>, Option<u16>);
 
-/// Hands the bytes over in parts of these lengths.
+/// Receives the bytes with the gateway's receiver, in parts of these lengths.
 fn ours(bytes: &[u8], parts: &[usize]) -> Received {
     let mut receiver = receiver("max_message_bytes: 1000, control_frames_per_s: 1000000");
     let (mut messages, mut kept, mut coming) = (Vec::new(), Vec::new(), bytes);
@@ -98,7 +99,7 @@ fn ours(bytes: &[u8], parts: &[usize]) -> Received {
     (messages, None)
 }
 
-/// Brings bytes, and takes whatever is written.
+/// A connection that reads these bytes and discards all writes.
 struct Memory<'a>(&'a [u8]);
 
 impl io::Read for Memory<'_> {
@@ -117,7 +118,7 @@ impl io::Write for Memory<'_> {
     }
 }
 
-/// What tungstenite makes of them.
+/// Receives the bytes with tungstenite.
 fn theirs(bytes: &[u8]) -> Received {
     let limits = WebSocketConfig::default().max_message_size(Some(1000)).max_frame_size(Some(1000));
     let mut socket = WebSocketContext::new(Role::Server, Some(limits));
@@ -148,7 +149,7 @@ fn theirs(bytes: &[u8]) -> Received {
     }
 }
 
-/// Frames as a client may send them or not, with at most one thing wrong with each.
+/// Generates a frame with at most one fault.
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     let opcode = prop_oneof![6 => Just(0_u8), 3 => Just(1), 8 => Just(2), 1 => Just(8), 3 => Just(9), 2 => Just(10)];
     let payload = prop_oneof![
@@ -164,7 +165,8 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
         if opcode == 8 && payload.len() >= 2 {
             payload[..2].copy_from_slice(&code);
         }
-        // Text is checked once it is whole, so a torn text that is none is told later than by tungstenite.
+        // The receiver checks text when the message is complete, and tungstenite checks it earlier. So all text is
+        // ASCII here.
         if opcode <= 1 {
             payload.iter_mut().for_each(|byte| *byte &= 0x7f);
         }
@@ -192,7 +194,8 @@ proptest! {
     ) {
         let bytes = frames.concat();
         let ((messages, end), (expected, mut expected_end)) = (ours(&bytes, &parts), theirs(&bytes));
-        // Of a frame that is too large and out of order as well, tungstenite says the one, and we say the other.
+        // If a frame is both too large and out of order, tungstenite reports its size and the receiver reports its
+        // order.
         if (end, expected_end) == (Some(1002), Some(1009)) {
             expected_end = end;
         }
@@ -214,7 +217,7 @@ fn every_close_code_is_received_as_by_tungstenite() {
 }
 
 #[test]
-fn what_is_held_of_a_message_grows_with_what_has_come_and_not_with_what_is_announced() {
+fn the_buffer_of_a_message_grows_with_the_bytes_that_came_and_not_with_the_announced_length() {
     let mut receiver = receiver("");
     let whole = frame(0x82, &vec![7; 16 << 20], 0);
     let (mut head, mut rest) = whole.split_at(14);
@@ -238,7 +241,7 @@ fn a_payload_that_is_larger_than_its_route_takes_is_not_kept() {
     let packet = |len: usize| [&header.encode()[..], &vec![1; len]].concat();
     let too_large = |bytes| Ok(Some(Message::TooLarge { header, bytes, max: 1000 }));
     let mut receiver = limited("", 1000);
-    // In one frame, of which parts come.
+    // The first packet is one frame that arrives in parts.
     let whole = frame(0x82, &packet(1 << 20), 0);
     let (last, parts) = whole.split_last().unwrap();
     for mut part in parts.chunks(8000) {
@@ -247,7 +250,7 @@ fn a_payload_that_is_larger_than_its_route_takes_is_not_kept() {
     }
     assert_eq!(receiver.payload.capacity(), HEADER_LEN);
     assert_eq!(receiver.next(&mut &[*last][..]), too_large(1 << 20));
-    // In fragments: the first is a part of the header, and the payload of the next two is just as large as may be.
+    // The second packet comes in fragments. The first fragment ends within the header. The third one fills the limit.
     let packet = packet(1001);
     for (opcode, part) in [(2, &packet[..5]), (0, &packet[5..500]), (0, &packet[500..1008])] {
         assert_eq!(receiver.next(&mut &frame(opcode, part, 0)[..]), Ok(None));
@@ -256,10 +259,10 @@ fn a_payload_that_is_larger_than_its_route_takes_is_not_kept() {
     assert_eq!(receiver.next(&mut &frame(0, &packet[1008..], 0)[..]), Ok(None));
     assert_eq!(receiver.payload.len(), HEADER_LEN);
     assert_eq!(receiver.next(&mut &frame(0x80, b"", 0)[..]), too_large(1001));
-    // The next message is a new one.
+    // The next message begins afresh.
     let small = Bytes::copy_from_slice(&packet[..1008]);
     assert_eq!(receiver.next(&mut &frame(0x82, &small, 0)[..]), Ok(Some(Message::Packet(small))));
-    // Text is no packet, and is told apart at its end.
+    // A text message is not a packet, so no route limits it.
     assert_eq!(receiver.next(&mut &frame(0x01, &[b'a'; 2000], 0)[..]), Ok(None));
     assert_eq!(receiver.next(&mut &frame(0x80, b"", 0)[..]), Ok(Some(Message::Text)));
 }
@@ -278,7 +281,7 @@ fn many_fragments_are_held_once_and_counted() {
     assert_eq!(receiver.metrics.fragments_received.get(), 10_001);
     receiver.discard();
     assert_eq!((receiver.payload.capacity(), receiver.metrics.receiving_bytes.get()), (0, 0));
-    // It is still known where the message ends.
+    // The receiver still finds the end of the message.
     assert_eq!(receiver.next(&mut &frame(0x80, &[1; 200], 0)[..]), Ok(Some(Message::Packet(Bytes::new()))));
 }
 
@@ -291,7 +294,7 @@ fn frames_that_carry_no_packet_are_limited_and_counted() {
         let counts = [&receiver.metrics.pings_received, &receiver.metrics.pongs_received];
         (taken, counts.map(|count| count.get()), receiver.metrics.fragments_received.get())
     };
-    // The burst is that of ten seconds, and the frame that is too many is counted as well.
+    // The burst is ten seconds of the limit. The frame that exceeds the limit is counted too.
     assert_eq!(flood(&[frame(0x89, b"", 0)]), (10, [11, 0], 0));
     assert_eq!(flood(&[frame(0x8a, b"", 0)]), (10, [0, 11], 0));
     let fragments: Vec<_> = (0..1000).map(|i| frame(if i == 0 { 2 } else { 0 }, b"", 0)).collect();

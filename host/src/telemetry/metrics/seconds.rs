@@ -1,4 +1,5 @@
-//! A histogram of durations that is observed for every message, by every thread by itself, where the library's takes a lock.
+//! A histogram of durations that every thread observes separately. It is used for every message, and the library's
+//! histogram would take a lock.
 
 use crate::sync::sharded::Sharded;
 use prometheus_client::{
@@ -14,23 +15,23 @@ use std::{
     time::Duration,
 };
 
-/// Upper bounds in nanoseconds, from half a microsecond to the default deadline and beyond.
+/// The upper bounds of the buckets in nanoseconds, from half a microsecond to beyond the default deadline of a call.
 const BOUNDS: [u64; 12] =
     [500, 1_000, 2_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000, 20_000_000, 100_000_000];
 
-/// Durations by size.
+/// A histogram of durations, reported in seconds.
 #[derive(Clone, Debug, Default)]
 pub struct Seconds(Arc<Sharded<Share>>);
 
 #[derive(Debug, Default)]
 struct Share {
     sum: AtomicU64,
-    /// One more than bounds, for what is over the last.
+    /// One count for each bound, and one for the durations above the last bound.
     counts: [AtomicU64; BOUNDS.len() + 1],
 }
 
 impl Seconds {
-    /// Takes note of a duration.
+    /// Records a duration.
     pub fn observe(&self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let bucket = BOUNDS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS.len());
