@@ -1,12 +1,11 @@
 //! The application: starts all parts of the process, watches them, and drains them in order at the end.
 //!
-//! `supervisor` owns the parts, `signals` enforces the end of the process, and `memory` limits what the process holds.
+//! `supervisor` owns the parts, and `signals` enforces the end of the process.
 //!
 //! This folder may use every other module, and only this folder connects them. It knows when each part has to end. It
 //! does not know what a packet, a bus message or a plugin means. No other module uses this folder, except that `reload`
 //! reads the allocator's option from `memory`.
 
-pub mod memory;
 mod signals;
 mod supervisor;
 
@@ -33,14 +32,14 @@ use tokio::{net::TcpListener, time};
 use tokio_util::sync::CancellationToken;
 
 /// The time that a part may take to end, in addition to the time of its drain.
-const MARGIN: Duration = Duration::from_secs(2);
+const STOP_MARGIN: Duration = Duration::from_secs(2);
 
 /// The time that the thread that follows the files may take to end. The thread has nothing to finish.
 const FILES_STOP: Duration = Duration::from_secs(1);
 
 const LISTENER: &str = "the listener";
 const BUS: &str = "the bus";
-const FILES: &str = "the thread that follows the files";
+const RELOAD: &str = "the thread that follows the files";
 
 /// Serves until SIGTERM or SIGINT, and then drains.
 ///
@@ -50,7 +49,7 @@ pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
     raise_open_files();
     memory::refuse_huge_pages();
     let stop = CancellationToken::new();
-    let bound = config.server.drain_timeout + bus::DRAIN + FILES_STOP + 3 * MARGIN;
+    let bound = config.server.drain_timeout + bus::DRAIN + FILES_STOP + 3 * STOP_MARGIN;
     signals::listen(stop.clone(), bound).context("cannot listen to signals")?;
     let mut running = Running::start(path, config, &stop).await?;
     running.until_stop(&stop).await;
@@ -75,7 +74,7 @@ impl Running {
         let (stopping, bus_stop) = (Arc::<Stopping>::default(), CancellationToken::new());
         // The parts that get this token have to run until the process ends.
         let never = CancellationToken::new();
-        supervisor.start("the limit on log lines", &never, tell_suppressed(Arc::clone(&metrics)));
+        supervisor.start("the limit on log lines", &never, log_suppressed(Arc::clone(&metrics)));
 
         let queue = Arc::<bus::Queue<_>>::default();
         let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), Arc::clone(&queue), config.server.max_message_bytes));
@@ -93,7 +92,7 @@ impl Running {
         supervisor.start("the admin listener", &never, async { Ok(serving.await?) });
 
         let files = reloader::start(path, config.clone(), Arc::clone(&gateway), reports)?;
-        supervisor.start(FILES, stop, follow(files, Arc::clone(&gateway), stop.clone()));
+        supervisor.start(RELOAD, stop, follow(files, Arc::clone(&gateway), stop.clone()));
 
         let drain_timeout = config.server.drain_timeout;
         let verifier = config.auth.as_ref().map(|auth| Arc::new(Verifier::new(auth)));
@@ -113,11 +112,11 @@ impl Running {
 
     /// Ends the parts in order: sessions are answered first, and the bus then publishes what they sent.
     async fn drain(mut self) -> anyhow::Result<()> {
-        self.supervisor.ended(LISTENER, self.drain_timeout + MARGIN).await;
+        self.supervisor.ended(LISTENER, self.drain_timeout + STOP_MARGIN).await;
         self.bus_stop.cancel();
-        self.supervisor.ended(BUS, bus::DRAIN + MARGIN).await;
-        self.supervisor.ended(FILES, FILES_STOP).await;
-        self.metrics.log_limits.tell_suppressed();
+        self.supervisor.ended(BUS, bus::DRAIN + STOP_MARGIN).await;
+        self.supervisor.ended(RELOAD, FILES_STOP).await;
+        self.metrics.log_limits.log_suppressed();
         tracing::info!("stopped");
         Ok(self.supervisor.finish()?)
     }
@@ -151,11 +150,11 @@ fn raise_open_files() {
 }
 
 /// Logs every second how many log lines were suppressed.
-async fn tell_suppressed(metrics: Arc<Metrics>) -> anyhow::Result<()> {
+async fn log_suppressed(metrics: Arc<Metrics>) -> anyhow::Result<()> {
     let mut interval = time::interval(Duration::from_secs(1));
     loop {
         interval.tick().await;
-        metrics.log_limits.tell_suppressed();
+        metrics.log_limits.log_suppressed();
     }
 }
 

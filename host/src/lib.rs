@@ -23,8 +23,7 @@
 //! - `admin` serves health and metrics over HTTP.
 //! - `config` reads and checks gateway.yaml.
 //! - `app` starts all parts of the process and drains them at its end.
-//! - `author` holds the commands for authors of plugins.
-//! - `file`, `telemetry` and `sync` are tools of the other modules.
+//! - `file`, `memory`, `telemetry` and `sync` are tools of the other modules.
 
 pub mod net;
 
@@ -46,9 +45,9 @@ pub mod config;
 
 pub mod app;
 
-pub mod author;
-
 pub mod file;
+
+pub mod memory;
 
 pub mod telemetry;
 

@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// The time that the last log line may take. The log itself may be stuck.
-const LAST_LINE: Duration = Duration::from_millis(100);
+const LAST_LINE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The exit code of a process that did not stop in time.
 const TOO_LATE: i32 = 1;
@@ -73,6 +73,6 @@ impl Signals {
 
 fn exit(code: i32, why: String) -> ! {
     thread::spawn(move || tracing::error!("{why}"));
-    thread::sleep(LAST_LINE);
+    thread::sleep(LAST_LINE_TIMEOUT);
     process::exit(code)
 }

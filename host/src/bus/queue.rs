@@ -169,7 +169,7 @@ impl<O> Queue<O> {
                 state.receiver.wait(cx);
                 return Poll::Pending;
             }
-            state.receiver.attend();
+            state.receiver.announce_drain();
             mem::swap(&mut state.waiting, batch);
             state.batch += 1;
             Poll::Ready(())

@@ -10,13 +10,13 @@ use std::{
 };
 
 /// How long a session's calls are offloaded after a slow or failed call, in milliseconds.
-const OFFLOAD_MS: u64 = 5000;
+const OFFLOAD_AFTER_SLOW_CALL_MS: u64 = 5000;
 
 /// The rate of failures that is never punished: one failed call in this many milliseconds.
 const FAULT_INTERVAL_MS: u64 = 1000;
 
 /// The number of failed calls above that rate that have no penalty. After them, a session gets one call per interval.
-const FREE_FAULTS: u64 = 5;
+const MAX_FREE_FAULTS: u64 = 5;
 
 /// The number of failed calls after the free ones that end the session.
 const MAX_FAULTS_IN_PAUSE: u32 = 5;
@@ -54,23 +54,23 @@ impl Conduct {
     #[must_use]
     pub fn is_paused(&self) -> bool {
         let forgiven_at = self.forgiven_at_ms.load(Ordering::Relaxed);
-        forgiven_at != 0 && forgiven_at > now_ms() + (FREE_FAULTS - 1) * FAULT_INTERVAL_MS
+        forgiven_at != 0 && forgiven_at > now_ms() + (MAX_FREE_FAULTS - 1) * FAULT_INTERVAL_MS
     }
 
     /// Records a slow call.
-    pub fn slow(&self) {
-        self.offloaded_until_ms.store(now_ms() + OFFLOAD_MS, Ordering::Relaxed);
+    pub fn record_slow(&self) {
+        self.offloaded_until_ms.store(now_ms() + OFFLOAD_AFTER_SLOW_CALL_MS, Ordering::Relaxed);
     }
 
     /// Records a failed call, and returns its penalty.
-    pub fn failed(&self) -> Penalty {
+    pub fn record_failed(&self) -> Penalty {
         let now = now_ms();
-        self.offloaded_until_ms.store(now + OFFLOAD_MS, Ordering::Relaxed);
+        self.offloaded_until_ms.store(now + OFFLOAD_AFTER_SLOW_CALL_MS, Ordering::Relaxed);
         let before = self.forgiven_at_ms.load(Ordering::Relaxed);
         self.forgiven_at_ms.store(before.max(now) + FAULT_INTERVAL_MS, Ordering::Relaxed);
         if before <= now {
             self.faults_in_pause.store(0, Ordering::Relaxed);
-        } else if before > now + (FREE_FAULTS - 2) * FAULT_INTERVAL_MS {
+        } else if before > now + (MAX_FREE_FAULTS - 2) * FAULT_INTERVAL_MS {
             let faults = self.faults_in_pause.fetch_add(1, Ordering::Relaxed) + 1;
             // The first failure that is counted here is the one that began the pause.
             return if faults > MAX_FAULTS_IN_PAUSE { Penalty::Close } else { Penalty::None };
@@ -87,12 +87,12 @@ mod tests {
     fn a_few_failures_are_free_then_the_session_waits_and_then_it_ends() {
         let conduct = Conduct::default();
         assert!(!conduct.is_paused() && !conduct.is_offloaded());
-        for _ in 0..FREE_FAULTS {
+        for _ in 0..MAX_FREE_FAULTS {
             assert!(!conduct.is_paused());
-            assert_eq!(conduct.failed(), Penalty::None);
+            assert_eq!(conduct.record_failed(), Penalty::None);
         }
         assert!(conduct.is_paused() && conduct.is_offloaded());
-        let penalties: Vec<_> = (0..MAX_FAULTS_IN_PAUSE).map(|_| conduct.failed()).collect();
+        let penalties: Vec<_> = (0..MAX_FAULTS_IN_PAUSE).map(|_| conduct.record_failed()).collect();
         let (last, others) = penalties.split_last().unwrap();
         assert_eq!(*last, Penalty::Close);
         assert!(others.iter().all(|penalty| *penalty == Penalty::None));
@@ -101,12 +101,12 @@ mod tests {
     #[test]
     fn failures_are_forgiven_with_time() {
         let conduct = Conduct::default();
-        for _ in 0..FREE_FAULTS {
-            conduct.failed();
+        for _ in 0..MAX_FREE_FAULTS {
+            conduct.record_failed();
         }
         conduct.forgiven_at_ms.store(now_ms(), Ordering::Relaxed);
         assert!(!conduct.is_paused());
-        assert_eq!(conduct.failed(), Penalty::None);
+        assert_eq!(conduct.record_failed(), Penalty::None);
         assert_eq!(conduct.faults_in_pause.load(Ordering::Relaxed), 0);
     }
 }

@@ -188,7 +188,7 @@ impl Outbox {
             state.receiver.wait(cx);
             return Poll::Pending;
         }
-        state.receiver.attend();
+        state.receiver.announce_drain();
         Poll::Ready(self.take(&mut state, batch))
     }
 
@@ -224,10 +224,10 @@ impl Outbox {
 
     /// Tells the queue that the last batch has been written and that a drain will follow. The receiver calls this
     /// before its own task may queue messages. Until the drain, new messages wake nobody.
-    pub fn attend(&self) {
+    pub fn announce_drain(&self) {
         let mut state = self.state();
         state.in_flight = Size::default();
-        state.receiver.attend();
+        state.receiver.announce_drain();
     }
 
     /// Ready once the session has to end without sending its queue.

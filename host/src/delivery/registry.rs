@@ -26,7 +26,7 @@ pub struct Session {
     pub outbox: Outbox,
     /// The record of calls that were slow or failed because of the session's packets.
     pub conduct: Conduct,
-    standing: Standing,
+    standing: LifeAndUser,
 }
 
 impl Session {
@@ -38,31 +38,31 @@ impl Session {
             remote,
             outbox: Outbox::new(limits),
             conduct: Conduct::default(),
-            standing: Standing::default(),
+            standing: LifeAndUser::default(),
         }
     }
 
     /// Returns the user that the session is bound to.
     #[must_use]
     pub fn user(&self) -> Option<i32> {
-        Standing::user(self.standing.0.load(Ordering::Acquire))
+        LifeAndUser::user(self.standing.0.load(Ordering::Acquire))
     }
 }
 
 /// Whether a session is alive, and the user that it is bound to. Both are in one atomic, so that no session is bound
 /// after its end. Only the registry changes it. The lower 32 bits are the user.
 #[derive(Debug, Default)]
-struct Standing(AtomicU64);
+struct LifeAndUser(AtomicU64);
 
 /// The bit of a session that is bound to a user.
-const BOUND: u64 = 1 << 32;
+const BOUND_BIT: u64 = 1 << 32;
 /// The bit of a session that has ended.
-const ENDED: u64 = 1 << 33;
+const ENDED_BIT: u64 = 1 << 33;
 
-impl Standing {
+impl LifeAndUser {
     fn user(standing: u64) -> Option<i32> {
         #[allow(clippy::cast_possible_truncation, reason = "the lower half is the user")]
-        (standing & BOUND != 0).then_some((standing as u32).cast_signed())
+        (standing & BOUND_BIT != 0).then_some((standing as u32).cast_signed())
     }
 
     /// Whether the session is alive and bound to this user.
@@ -71,7 +71,7 @@ impl Standing {
     }
 
     fn bound_to(user: i32) -> u64 {
-        BOUND | u64::from(user.cast_unsigned())
+        BOUND_BIT | u64::from(user.cast_unsigned())
     }
 
     /// Binds the session. Returns false if it is already bound to this user.
@@ -79,7 +79,7 @@ impl Standing {
         let bound = Self::bound_to(user);
         match self.0.compare_exchange(0, bound, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => Ok(true),
-            Err(standing) if standing & ENDED != 0 => Err(BindError::Ended),
+            Err(standing) if standing & ENDED_BIT != 0 => Err(BindError::Ended),
             Err(standing) if standing == bound => Ok(false),
             Err(_) => Err(BindError::BoundToAnother),
         }
@@ -87,8 +87,8 @@ impl Standing {
 
     /// Ends the session. Returns `None` if it had already ended, and otherwise the user that it was bound to, if any.
     fn end(&self) -> Option<Option<i32>> {
-        let standing = self.0.fetch_or(ENDED, Ordering::AcqRel);
-        (standing & ENDED == 0).then(|| Self::user(standing))
+        let standing = self.0.fetch_or(ENDED_BIT, Ordering::AcqRel);
+        (standing & ENDED_BIT == 0).then(|| Self::user(standing))
     }
 }
 

@@ -19,7 +19,7 @@ pub const UNCOUNTED_BYTES: usize = 4096;
 /// that send small messages are served while others send large ones.
 #[derive(Debug)]
 pub struct Budget {
-    most: usize,
+    max_bytes: usize,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
 }
@@ -34,8 +34,8 @@ struct State {
 impl Budget {
     /// Returns a budget of `most` bytes.
     #[must_use]
-    pub fn new(most: usize, metrics: Arc<Metrics>) -> Self {
-        Self { most, metrics, state: Mutex::default() }
+    pub fn new(max_bytes: usize, metrics: Arc<Metrics>) -> Self {
+        Self { max_bytes, metrics, state: Mutex::default() }
     }
 
     /// Returns the lease of one session. It holds no bytes at first.
@@ -82,7 +82,7 @@ impl Lease {
         }
         self.bytes = bytes;
         let mut survives = true;
-        while state.held > self.budget.most
+        while state.held > self.budget.max_bytes
             && let Some(((bytes, id), largest)) = state.holders.pop_last()
         {
             state.held -= bytes;

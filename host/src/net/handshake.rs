@@ -9,9 +9,9 @@ use tokio::{
 use tungstenite::handshake::derive_accept_key;
 
 /// The largest request in bytes that is accepted.
-const REQUEST_BYTES: usize = 16 * 1024;
+const MAX_REQUEST_BYTES: usize = 16 * 1024;
 /// The largest number of headers that a request may have.
-const HEADERS: usize = 64;
+const MAX_HEADERS: usize = 64;
 /// The only path that is served.
 const PATH: &str = "/ws";
 
@@ -34,7 +34,7 @@ pub enum Refused {
     #[error("not an HTTP request: {0}")]
     NotHttp(httparse::Error),
     /// The request has too many bytes or too many headers.
-    #[error("the request is over {REQUEST_BYTES} bytes or {HEADERS} headers")]
+    #[error("the request is over {MAX_REQUEST_BYTES} bytes or {MAX_HEADERS} headers")]
     TooLarge,
     /// The request is for a path that is not served.
     #[error("the only path is {PATH}")]
@@ -107,13 +107,13 @@ pub async fn upgrade(stream: &mut TcpStream, verifier: Option<&Verifier>) -> Res
 async fn negotiate(stream: &mut TcpStream, verifier: Option<&Verifier>) -> Result<(Vec<u8>, Upgraded), Refused> {
     let mut received = Vec::with_capacity(1024);
     loop {
-        if received.len() >= REQUEST_BYTES {
+        if received.len() >= MAX_REQUEST_BYTES {
             return Err(Refused::TooLarge);
         }
         if stream.read_buf(&mut received).await? == 0 {
             return Err(Refused::Gone(std::io::ErrorKind::UnexpectedEof.into()));
         }
-        let mut headers = [EMPTY_HEADER; HEADERS];
+        let mut headers = [EMPTY_HEADER; MAX_HEADERS];
         let mut request = Request::new(&mut headers);
         match request.parse(&received) {
             Ok(httparse::Status::Partial) => {}

@@ -20,7 +20,7 @@ use std::{mem, sync::Arc};
 
 /// The smallest fragment in bytes that is not limited, because it carries enough of a packet. Smaller fragments are
 /// limited like control frames.
-const SMALL_FRAGMENT_BYTES: u64 = 128;
+const MIN_UNCOUNTED_FRAGMENT_BYTES: u64 = 128;
 
 /// The length of a burst: a client may send the limited frames of this many seconds at once.
 const BURST_S: u64 = 10;
@@ -67,7 +67,7 @@ pub struct Receiver {
     /// The number of bytes of the current message that have arrived, kept or not.
     message_bytes: usize,
     /// The largest payload that the message's route takes, if the message is larger.
-    exceeded: Option<usize>,
+    exceeded_max_payload: Option<usize>,
     /// Whether payloads are dropped.
     discarding: bool,
     /// Whether the client has sent a close frame or broken a rule.
@@ -96,7 +96,7 @@ impl Receiver {
             message: None,
             payload: Vec::new(),
             message_bytes: 0,
-            exceeded: None,
+            exceeded_max_payload: None,
             discarding: false,
             ended: false,
             frames_due_us: 0,
@@ -160,8 +160,8 @@ impl Receiver {
         }
         if head.opcode == Opcode::Continuation || !head.last {
             self.metrics.fragments_received.inc();
-            if head.len < SMALL_FRAGMENT_BYTES {
-                self.spend()?;
+            if head.len < MIN_UNCOUNTED_FRAGMENT_BYTES {
+                self.count_limited_frame()?;
             }
         }
         Ok(())
@@ -176,13 +176,13 @@ impl Receiver {
         *bytes = rest;
         let missing = missing - part.len() as u64;
         self.message_bytes += part.len();
-        if !self.discarding && self.exceeded.is_none() {
+        if !self.discarding && self.exceeded_max_payload.is_none() {
             self.append(part, &frame, missing as usize);
         }
         if missing == 0 && frame.head.last {
             return Ok(Some(true));
         }
-        self.limit(missing as usize);
+        self.drop_if_too_large(missing as usize);
         self.lease.resize(self.payload.capacity())?;
         if missing == 0 {
             return Ok(Some(false));
@@ -206,11 +206,11 @@ impl Receiver {
     }
 
     /// Drops the payload of a packet that is larger than its route takes. Its route refuses such a packet in any case.
-    fn limit(&mut self, missing: usize) {
+    fn drop_if_too_large(&mut self, missing: usize) {
         let Some(&[_, _, _, _, route, _, _, _]) = self.payload.first_chunk::<HEADER_LEN>() else { return };
         let max = self.limits.max(route);
         if self.message == Some(Opcode::Binary) && self.message_bytes + missing > max.saturating_add(HEADER_LEN) {
-            self.exceeded = Some(max);
+            self.exceeded_max_payload = Some(max);
             self.payload = self.payload[..HEADER_LEN].to_vec();
         }
     }
@@ -220,7 +220,7 @@ impl Receiver {
         let message_bytes = mem::take(&mut self.message_bytes);
         let opcode = self.message.take();
         self.lease.resize(0)?;
-        if let Some(max) = self.exceeded.take()
+        if let Some(max) = self.exceeded_max_payload.take()
             && let Ok((header, _)) = packet::parse(payload.clone().into())
         {
             return Ok(Message::TooLarge { header, bytes: message_bytes - HEADER_LEN, max });
@@ -244,12 +244,12 @@ impl Receiver {
             _ => &self.metrics.pongs_received,
         }
         .inc();
-        self.spend()?;
+        self.count_limited_frame()?;
         Ok(if head.opcode == Opcode::Ping { Message::Ping(payload.into()) } else { Message::Pong })
     }
 
     /// Counts a control frame or a small fragment against the client's limit.
-    fn spend(&mut self) -> Result<(), Violation> {
+    fn count_limited_frame(&mut self) -> Result<(), Violation> {
         let now_us = now_ms() * 1000;
         self.frames_due_us = self.frames_due_us.max(now_us) + 1_000_000 / u64::from(self.control_frames_per_s);
         if self.frames_due_us - now_us > BURST_S * 1_000_000 { Err(Violation::Flood) } else { Ok(()) }

@@ -28,10 +28,10 @@ use tokio::{
 };
 
 /// The number of messages that are read before their answers are written.
-const BATCH: usize = 64;
+const MAX_READ_MESSAGES: usize = 64;
 
 /// The time limit for the last writes, the close frame and the client's answer to it.
-const LINGER: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How a session ended: the label of `gateway_disconnections_total`, and the payload of the close frame. There is no
 /// close frame if the connection is broken.
@@ -85,7 +85,7 @@ pub async fn run(
         ControlFlow::Continue(()) => actor.serve().await,
         ControlFlow::Break(end) => end,
     };
-    let deadline = Instant::now() + LINGER;
+    let deadline = Instant::now() + CLOSE_TIMEOUT;
     actor.socket.discard();
     if close.is_some() {
         actor.write_rest(deadline).await;
@@ -97,7 +97,7 @@ pub async fn run(
     }
     if let Some(payload) = close {
         // If the client does not answer in time, the connection is closed all the same.
-        let _ = time::timeout_at(deadline, part(socket, &payload, &gateway.metrics)).await;
+        let _ = time::timeout_at(deadline, close_handshake(socket, &payload, &gateway.metrics)).await;
     }
     cause
 }
@@ -133,7 +133,7 @@ impl Actor<'_> {
                 () = &mut timer => {
                     // The timer fires late if this task could not read: it was writing, waited for a plugin, or did not
                     // run. The client was not silent in that time.
-                    self.socket.excuse(timer.deadline().elapsed());
+                    self.socket.subtract_from_silence(timer.deadline().elapsed());
                     let idle_in = self.config.idle_timeout.saturating_sub(self.socket.silence());
                     let next = if idle_in.is_zero() { self.config.ping_interval } else { self.config.ping_interval.min(idle_in) };
                     timer.as_mut().reset(Instant::now() + next);
@@ -152,9 +152,9 @@ impl Actor<'_> {
     /// Serves a message and the messages that have arrived after it, and writes the answers. Stops serving when the
     /// answers fill a batch.
     async fn read(&mut self, first: Result<Message, Error>) -> ControlFlow<End> {
-        self.session.outbox.attend();
+        self.session.outbox.announce_drain();
         self.on_message(first).await?;
-        for _ in 1..BATCH {
+        for _ in 1..MAX_READ_MESSAGES {
             // The outbox is also congested once the session is to end. Then no further packet is served.
             if self.session.outbox.is_congested() || self.socket.is_drained() {
                 break;
@@ -170,7 +170,7 @@ impl Actor<'_> {
         let end = match message {
             Ok(Message::Packet(packet)) => match self.gateway.on_packet(self.session, packet) {
                 None => return ControlFlow::Continue(()),
-                Some(offloaded) => return self.wait(offloaded).await,
+                Some(offloaded) => return self.wait_for_offloaded(offloaded).await,
             },
             Ok(Message::TooLarge { header, bytes, max }) => {
                 self.gateway.on_oversized_packet(self.session, header, bytes, max);
@@ -190,7 +190,7 @@ impl Actor<'_> {
     }
 
     /// Waits until the offload thread has served a packet. Meanwhile the session reads no packets, but still writes.
-    async fn wait(&mut self, mut offloaded: Offloaded) -> ControlFlow<End> {
+    async fn wait_for_offloaded(&mut self, mut offloaded: Offloaded) -> ControlFlow<End> {
         loop {
             tokio::select! {
                 biased;
@@ -285,7 +285,7 @@ fn written(outcome: io::Result<()>) -> ControlFlow<End> {
 /// Sends the close frame and reads until the client closes its side. If the gateway closed with unread bytes, the
 /// system would reset the connection, and the close frame could be lost. Packets that arrive now are dropped and
 /// counted.
-async fn part(mut socket: Socket, payload: &[u8], metrics: &Metrics) {
+async fn close_handshake(mut socket: Socket, payload: &[u8], metrics: &Metrics) {
     // An error means that the connection broke.
     if socket.close(payload).await.is_err() {
         return;

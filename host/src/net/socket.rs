@@ -56,8 +56,8 @@ impl Socket {
     }
 
     /// Subtracts from the silence a time in which the gateway did not read.
-    pub fn excuse(&mut self, time: Duration) {
-        self.wire.excuse(time);
+    pub fn subtract_from_silence(&mut self, time: Duration) {
+        self.wire.subtract_from_silence(time);
     }
 
     /// Returns the number of bytes that the system has taken so far.
@@ -98,8 +98,8 @@ impl Socket {
     }
 
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {
-        if self.wire.has_rest()
-            && let Some(message) = self.wire.take_rest(|bytes| self.receiver.next(bytes))?
+        if self.wire.has_unused()
+            && let Some(message) = self.wire.use_unused(|bytes| self.receiver.next(bytes))?
         {
             return Poll::Ready(Ok(message));
         }
@@ -164,7 +164,7 @@ pub fn put_packet(packet: &Outgoing, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::receiver::tests::{receiver, said};
+    use crate::net::receiver::tests::{packet_bytes_and_messages, receiver};
     use proptest::{collection::vec, prelude::*};
     use tokio::{
         io::AsyncWriteExt,
@@ -215,7 +215,7 @@ mod tests {
 
         #[test]
         fn messages_come_out_however_they_are_cut(
-            all in vec(said(), 1..20),
+            all in vec(packet_bytes_and_messages(), 1..20),
             chunks in vec(prop_oneof![1..20_usize, 1..2000_usize, 1..100_000_usize], 1..8),
             early in prop_oneof![Just(0), 0..300_usize],
             read_bytes in prop_oneof![Just(8192), 64..600_usize],

@@ -26,8 +26,8 @@ pub struct Wire {
     heard_ms: u64,
     written: u64,
     /// The bytes that were received. Messages have used the first `taken` of them.
-    rest: Vec<u8>,
-    taken: usize,
+    unused: Vec<u8>,
+    used: usize,
     /// Whether the last read did not fill its buffer.
     drained: bool,
 }
@@ -41,7 +41,7 @@ impl Wire {
     /// Returns a connection that reads up to `read_bytes` at once. The bytes `early` have just been received on it.
     #[must_use]
     pub fn new(stream: TcpStream, early: Vec<u8>, read_bytes: usize) -> Self {
-        Self { stream, read_bytes, heard_ms: now_ms(), written: 0, rest: early, taken: 0, drained: false }
+        Self { stream, read_bytes, heard_ms: now_ms(), written: 0, unused: early, used: 0, drained: false }
     }
 
     /// Returns the TCP connection. Bytes that were received and not used are lost.
@@ -65,7 +65,7 @@ impl Wire {
     }
 
     /// Subtracts from the silence a time in which the gateway did not read.
-    pub fn excuse(&mut self, time: Duration) {
+    pub fn subtract_from_silence(&mut self, time: Duration) {
         let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.heard_ms = self.heard_ms.saturating_add(time).min(now_ms());
     }
@@ -78,25 +78,25 @@ impl Wire {
 
     /// Whether there are received bytes that no message has used.
     #[must_use]
-    pub fn has_rest(&self) -> bool {
-        !self.rest.is_empty()
+    pub fn has_unused(&self) -> bool {
+        !self.unused.is_empty()
     }
 
     /// Whether the last read got all received bytes and messages have used all of them.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.drained && self.rest.is_empty()
+        self.drained && self.unused.is_empty()
     }
 
     /// Calls `take` with the unused bytes. `take` moves the start of the slice behind the bytes that it uses.
     pub fn take_rest<T>(&mut self, take: impl FnOnce(&mut &[u8]) -> T) -> T {
-        let mut left = &self.rest[self.taken..];
-        let taken = take(&mut left);
-        self.taken = self.rest.len() - left.len();
+        let mut left = &self.unused[self.used..];
+        let used = take(&mut left);
+        self.used = self.unused.len() - left.len();
         if left.is_empty() {
-            (self.rest, self.taken) = (Vec::new(), 0);
+            (self.unused, self.used) = (Vec::new(), 0);
         }
-        taken
+        used
     }
 
     /// Receives more bytes, and calls `take` with all unused bytes. `take` moves the start of the slice behind the
@@ -106,7 +106,7 @@ impl Wire {
     /// [`ErrorKind::UnexpectedEof`] after the last byte, or the error of the system.
     pub fn poll_receive<T>(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&mut &[u8]) -> T) -> Poll<io::Result<T>> {
         SCRATCH.with_borrow_mut(|scratch| {
-            let kept = self.rest.len() - self.taken;
+            let kept = self.unused.len() - self.used;
             let size = kept + self.read_bytes;
             if scratch.len() < size {
                 scratch.resize(size, 0);
@@ -119,11 +119,11 @@ impl Wire {
             }
             self.drained = received < self.read_bytes;
             self.heard_ms = now_ms();
-            scratch[..kept].copy_from_slice(&self.rest[self.taken..]);
+            scratch[..kept].copy_from_slice(&self.unused[self.used..]);
             let mut left = &scratch[..kept + received];
-            let taken = take(&mut left);
-            (self.rest, self.taken) = (left.to_vec(), 0);
-            Poll::Ready(Ok(taken))
+            let used = take(&mut left);
+            (self.unused, self.used) = (left.to_vec(), 0);
+            Poll::Ready(Ok(used))
         })
     }
 

@@ -7,8 +7,8 @@
 pub mod child;
 
 use crate::{
-    app::memory::PURGE_DELAY,
     config::CompileLimits,
+    memory::PURGE_DELAY,
     plugin::{Compiler, Described},
     telemetry::text,
 };

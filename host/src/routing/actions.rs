@@ -8,7 +8,7 @@ use super::{
     decision::MessageAction,
     gateway::{Gateway, Origin},
     refusal::Refusal,
-    snapshot::Served,
+    snapshot::ServingPlugin,
 };
 use crate::{
     bus::{Full, Load, Permit},
@@ -27,7 +27,7 @@ use uuid::Uuid;
 /// The call of a plugin for a packet.
 #[derive(Clone, Copy)]
 pub(super) struct PacketCall<'a> {
-    pub(super) served: &'a Arc<Served>,
+    pub(super) served: &'a Arc<ServingPlugin>,
     pub(super) session: &'a Arc<Session>,
     pub(super) header: Header,
     pub(super) payload: &'a Bytes,
@@ -36,7 +36,7 @@ pub(super) struct PacketCall<'a> {
 /// The call of a plugin for a bus message.
 #[derive(Clone, Copy)]
 pub(super) struct MessageCall<'a> {
-    pub(super) served: &'a Arc<Served>,
+    pub(super) served: &'a Arc<ServingPlugin>,
     pub(super) topic: &'a str,
     pub(super) payload: &'a Bytes,
 }
@@ -62,10 +62,10 @@ impl Gateway {
                 Action::Deliver(delivery) => self.deliver(served, delivery, payload),
                 Action::Reply(Answer { status, body }) => {
                     let body = mem::take(body).into();
-                    queued(&self.metrics, session, session.outbox.reply(header.reply(*status), body));
+                    count_if_dropped(&self.metrics, session, session.outbox.reply(header.reply(*status), body));
                 }
                 Action::Echo => {
-                    queued(&self.metrics, session, session.outbox.reply(header.reply(0), payload.clone()));
+                    count_if_dropped(&self.metrics, session, session.outbox.reply(header.reply(0), payload.clone()));
                 }
                 Action::Close(Closing { code, reason }) => {
                     session.outbox.close(outbox::Closing { code: *code, reason: mem::take(reason), cause: "policy" });
@@ -111,7 +111,7 @@ impl Gateway {
     /// Reserves capacity of the bus for the publishes. Returns `None` if there are no publishes.
     fn reserve<'a, 'p>(
         &'a self,
-        served: &'a Served,
+        served: &'a ServingPlugin,
         publications: impl Iterator<Item = &'p Publication> + Clone,
         payload: &Bytes,
     ) -> Result<Option<Permit<'a, Origin>>, Refusal> {
@@ -165,7 +165,7 @@ impl Gateway {
 
     /// Counts the messages that the deliveries among the actions put into send queues. The result is 1 if there are
     /// fewer than two deliveries, so that the usual decision needs no look-up in the registry.
-    pub(super) fn pushes(&self, actions: &[Action]) -> usize {
+    pub(super) fn count_pushes(&self, actions: &[Action]) -> usize {
         self.pushes_of(actions.iter().filter_map(|action| match action {
             Action::Deliver(delivery) => Some(delivery),
             _ => None,
@@ -173,7 +173,7 @@ impl Gateway {
     }
 
     /// Counts the messages of a decision on a bus message, as [`Self::pushes`] does.
-    pub(super) fn pushes_of_message(&self, actions: &[MessageAction]) -> usize {
+    pub(super) fn count_pushes_of_message(&self, actions: &[MessageAction]) -> usize {
         self.pushes_of(actions.iter().filter_map(|action| match action {
             MessageAction::Deliver(delivery) => Some(delivery),
             MessageAction::Publish(_) => None,
@@ -204,32 +204,32 @@ impl Gateway {
         Err(Refusal::TooManyPushes { pushes, max })
     }
 
-    fn deliver(&self, served: &Served, delivery: &mut Delivery, payload: &Bytes) {
+    fn deliver(&self, served: &ServingPlugin, delivery: &mut Delivery, payload: &Bytes) {
         let body = delivery.body.take().map_or_else(|| payload.clone(), Bytes::from);
         let mut pushes = 0;
         let mut push = |session: &Arc<Session>| {
             pushes += 1;
-            queued(&self.metrics, session, session.outbox.push(delivery.route, body.clone()));
+            count_if_dropped(&self.metrics, session, session.outbox.push(delivery.route, body.clone()));
         };
-        let is_here = match delivery.to {
+        let is_on_this_gateway = match delivery.to {
             Target::User(user) => self.registry.each_of_user(user, push),
             Target::Session(SessionId { high, low }) => {
                 self.registry.session(Uuid::from_u64_pair(high, low)).as_ref().map(&mut push).is_some()
             }
         };
         served.plugin.pushed(pushes);
-        if is_here {
+        if is_on_this_gateway {
             self.metrics.delivered.inc();
         } else {
             self.metrics.undelivered.inc();
-            log_absent(&served.plugin, delivery);
+            log_undelivered(&served.plugin, delivery);
         }
     }
 }
 
 /// Logs the target of a delivery that has no session on this gateway. The line helps to find a message that did not
 /// arrive.
-fn log_absent(plugin: &Plugin, delivery: &Delivery) {
+fn log_undelivered(plugin: &Plugin, delivery: &Delivery) {
     let (plugin, route) = (&**plugin.name(), delivery.route);
     match delivery.to {
         Target::User(user) => {
@@ -273,7 +273,7 @@ fn check_bindings(session: &Session, actions: &[Action]) -> Result<(), Refusal> 
 }
 
 /// Counts and logs a message that a send queue refused.
-pub(super) fn queued(metrics: &Metrics, session: &Session, outcome: Outcome) {
+pub(super) fn count_if_dropped(metrics: &Metrics, session: &Session, outcome: Outcome) {
     match outcome {
         Outcome::Queued => {}
         Outcome::Full => {

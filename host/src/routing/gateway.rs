@@ -1,12 +1,12 @@
 //! Serves packets and bus messages: each goes to a plugin, and the plugin's actions are carried out.
 
 use super::{
-    actions::{MessageCall, PacketCall, queued},
+    actions::{MessageCall, PacketCall, count_if_dropped},
     decision::{MessageAction, Rules},
     loops::Causes,
     payload_limits::PayloadLimits,
     refusal::{self, Refusal},
-    snapshot::{Served, Snapshot},
+    snapshot::{ServingPlugin, Snapshot},
 };
 use crate::{
     bus,
@@ -71,7 +71,11 @@ impl bus::Handler for Arc<Gateway> {
     fn refused(&self, origin: &Origin, why: &str) {
         if let Some(session) = self.registry.session(origin.session) {
             let header = origin.header.reply(Status::Unavailable as u16);
-            queued(&self.metrics, &session, session.outbox.reply(header, Bytes::copy_from_slice(why.as_bytes())));
+            count_if_dropped(
+                &self.metrics,
+                &session,
+                session.outbox.reply(header, Bytes::copy_from_slice(why.as_bytes())),
+            );
         }
     }
 }
@@ -156,7 +160,7 @@ impl Gateway {
     }
 
     /// Finds the route of a received packet, and counts the packet.
-    fn find<'a>(&self, snapshot: &'a Snapshot, route: u8) -> Result<&'a Arc<Served>, Refusal> {
+    fn find<'a>(&self, snapshot: &'a Snapshot, route: u8) -> Result<&'a Arc<ServingPlugin>, Refusal> {
         let Some(found) = snapshot.route(route) else {
             self.metrics.received_unrouted.inc();
             return Err(Refusal::NoRoute(route));
@@ -186,7 +190,7 @@ impl Gateway {
             && let Some(lease) = plugin.lease()
         {
             let actions = self.decide(&call, lease, &snapshot)?;
-            let pushes = self.pushes(&actions);
+            let pushes = self.count_pushes(&actions);
             if pushes <= MAX_INLINE_PUSHES {
                 return self.answer_packet(&call, actions, pushes).map(|()| None);
             }
@@ -198,7 +202,7 @@ impl Gateway {
         let snapshot = Arc::clone(&snapshot);
         self.offload(&call, move |gateway, call| {
             let actions = gateway.decide(call, call.served.plugin.lease_offloaded(), &snapshot)?;
-            let pushes = gateway.pushes(&actions);
+            let pushes = gateway.count_pushes(&actions);
             gateway.answer_packet(call, actions, pushes)
         })
     }
@@ -247,9 +251,9 @@ impl Gateway {
             |(verdict, _)| trace::outcome(verdict),
         );
         if usage.is_slow() {
-            session.conduct.slow();
+            session.conduct.record_slow();
         }
-        self.settled(plugin, Sender::Session(session.id), &admission, &usage, verdict)
+        self.record_outcome(plugin, Sender::Session(session.id), &admission, &usage, verdict)
     }
 
     /// Records the outcome of a call, and returns the actions to be carried out.
@@ -277,7 +281,7 @@ impl Gateway {
 
     /// Counts a failed call against the session that caused it, and closes the session after too many of them.
     fn blame(session: &Session) {
-        if session.conduct.failed() == Penalty::Close {
+        if session.conduct.record_failed() == Penalty::Close {
             let reason = "too many of the session's packets made a plugin fail".to_owned();
             session.outbox.close(Closing { code: 1008, reason, cause: "plugin_faults" });
         }
@@ -300,7 +304,7 @@ impl Gateway {
                 self.offload_message(&call, move |gateway, call| {
                     gateway.decide_on_message(call, call.served.plugin.lease_offloaded(), &snapshot, sender).and_then(
                         |actions| {
-                            let pushes = gateway.pushes_of_message(&actions);
+                            let pushes = gateway.count_pushes_of_message(&actions);
                             gateway.answer_message(call, actions, pushes)
                         },
                     )
@@ -309,14 +313,14 @@ impl Gateway {
             };
             match self.decide_on_message(&call, lease, &snapshot, sender) {
                 Ok(actions) => {
-                    let pushes = self.pushes_of_message(&actions);
+                    let pushes = self.count_pushes_of_message(&actions);
                     if pushes <= MAX_INLINE_PUSHES {
-                        self.account(&call, self.answer_message(&call, actions, pushes));
+                        self.record_loss(&call, self.answer_message(&call, actions, pushes));
                     } else {
                         self.offload_message(&call, move |gateway, call| gateway.answer_message(call, actions, pushes));
                     }
                 }
-                Err(refusal) => self.account(&call, Err(refusal)),
+                Err(refusal) => self.record_loss(&call, Err(refusal)),
             }
         }
         subscribers.len()
@@ -331,10 +335,10 @@ impl Gateway {
         let (topic, payload) = (call.topic.to_owned(), call.payload.clone());
         let job = move || {
             let call = MessageCall { served: &served, topic: &topic, payload: &payload };
-            gateway.account(&call, serve(&gateway, &call));
+            gateway.record_loss(&call, serve(&gateway, &call));
         };
         if call.served.plugin.offload_thread().submit_message(call.payload.len(), Box::new(job)).is_err() {
-            self.account(call, Err(Refusal::Busy));
+            self.record_loss(call, Err(Refusal::Busy));
         }
     }
 
@@ -356,7 +360,7 @@ impl Gateway {
             },
             |(verdict, _)| trace::outcome(verdict),
         );
-        let decided = self.settled(plugin, sender, &admission, &usage, verdict);
+        let decided = self.record_outcome(plugin, sender, &admission, &usage, verdict);
         if let (Err(Refusal::Fault), Sender::Session(id)) = (&decided, sender)
             && let Some(session) = self.registry.session(id)
         {
@@ -366,7 +370,7 @@ impl Gateway {
     }
 
     /// Counts and logs a message that was not served.
-    fn account(&self, call: &MessageCall<'_>, outcome: Result<(), Refusal>) {
+    fn record_loss(&self, call: &MessageCall<'_>, outcome: Result<(), Refusal>) {
         let Err(refusal) = outcome else { return };
         match refusal.message_loss() {
             Ok(dropped) => self.metrics.dropped(dropped, 1),
@@ -388,7 +392,7 @@ impl Gateway {
             let (session, route, why) = (session.id, header.route, text::bounded(&why));
             tracing::warn!(%session, route, seq = header.seq, status, why, "packet refused");
         }
-        queued(&self.metrics, session, session.outbox.reply(header.reply(status), Bytes::from(why)));
+        count_if_dropped(&self.metrics, session, session.outbox.reply(header.reply(status), Bytes::from(why)));
         if matches!(refusal, Refusal::Fault) {
             Self::blame(session);
         }

@@ -17,13 +17,13 @@ use std::{
 
 /// The plugins that serve, by route and by topic.
 pub struct Snapshot {
-    served: Vec<Arc<Served>>,
+    served: Vec<Arc<ServingPlugin>>,
     routes: [Option<Route>; 256],
-    topics: HashMap<String, Vec<Arc<Served>>>,
+    topics: HashMap<String, Vec<Arc<ServingPlugin>>>,
 }
 
 /// A plugin that serves, and its use of the bus.
-pub struct Served {
+pub struct ServingPlugin {
     /// The generation of the plugin that serves.
     pub plugin: Arc<Plugin>,
     /// The plugin's use of the bus.
@@ -43,7 +43,7 @@ pub struct Account {
 #[derive(Clone)]
 pub struct Route {
     /// The plugin that serves the route.
-    pub served: Arc<Served>,
+    pub served: Arc<ServingPlugin>,
     /// The counter of packets on the route.
     pub received: Count,
 }
@@ -54,10 +54,10 @@ impl Snapshot {
     #[must_use]
     pub fn new(plugins: Vec<Arc<Plugin>>, before: Option<&Self>, metrics: &Metrics) -> Self {
         let mut routes = [const { None }; 256];
-        let mut topics: HashMap<String, Vec<Arc<Served>>> = HashMap::new();
+        let mut topics: HashMap<String, Vec<Arc<ServingPlugin>>> = HashMap::new();
         let account = |plugin: &Plugin| before.and_then(|before| before.account(plugin.name())).unwrap_or_default();
         let served: Vec<_> =
-            plugins.into_iter().map(|plugin| Arc::new(Served { account: account(&plugin), plugin })).collect();
+            plugins.into_iter().map(|plugin| Arc::new(ServingPlugin { account: account(&plugin), plugin })).collect();
         for served in &served {
             for route in served.plugin.routes() {
                 routes[usize::from(*route)] =
@@ -83,7 +83,7 @@ impl Snapshot {
 
     /// Returns the plugins that subscribe to the topic.
     #[must_use]
-    pub fn subscribers(&self, topic: &str) -> &[Arc<Served>] {
+    pub fn subscribers(&self, topic: &str) -> &[Arc<ServingPlugin>] {
         self.topics.get(topic).map_or(&[], Vec::as_slice)
     }
 

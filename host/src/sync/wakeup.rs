@@ -7,13 +7,13 @@ use std::task::{Context, Waker};
 pub struct Wakeup {
     receiver: Option<Waker>,
     /// Whether the receiver will look at the queue without being woken up.
-    looks: bool,
+    will_look: bool,
 }
 
 impl Wakeup {
     /// Records that the receiver found the queue empty and waits.
     pub fn wait(&mut self, cx: &Context<'_>) {
-        self.looks = false;
+        self.will_look = false;
         match &mut self.receiver {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
@@ -21,16 +21,16 @@ impl Wakeup {
     }
 
     /// Records that the receiver is at work and will look at the queue again before it waits.
-    pub fn attend(&mut self) {
-        self.looks = true;
+    pub fn announce_drain(&mut self) {
+        self.will_look = true;
     }
 
     /// Wakes the receiver up, because something was queued. Does nothing if the receiver will look at the queue anyway.
     pub fn wake(&mut self) {
-        if !self.looks
+        if !self.will_look
             && let Some(receiver) = &self.receiver
         {
-            self.looks = true;
+            self.will_look = true;
             receiver.wake_by_ref();
         }
     }

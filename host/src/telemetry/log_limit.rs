@@ -45,7 +45,7 @@ impl LogLimits {
     }
 
     /// Logs how many lines were suppressed in the intervals that have ended. Must be called about once a second.
-    pub fn tell_suppressed(&self) {
+    pub fn log_suppressed(&self) {
         for (Cause { what, subject }, suppressed) in self.ended(now_ms()) {
             tracing::warn!(what, subject, suppressed, "more log lines of this kind were suppressed in the last second");
         }

@@ -20,7 +20,7 @@ pub fn bounded(value: impl Display) -> String {
 /// Formats a value as [`bounded`] does, as at most `max_bytes` bytes.
 #[must_use]
 pub fn bounded_to(max_bytes: usize, value: impl Display) -> String {
-    let mut writer = Bounded { text: String::new(), room: max_bytes.saturating_sub(CUT.len()) };
+    let mut writer = Bounded { text: String::new(), max_bytes: max_bytes.saturating_sub(CUT.len()) };
     // An error means that the text was cut. An error of the value's own `Display` looks the same.
     if write!(writer, "{value}").is_err() {
         writer.text.push_str(CUT);
@@ -30,7 +30,7 @@ pub fn bounded_to(max_bytes: usize, value: impl Display) -> String {
 
 struct Bounded {
     text: String,
-    room: usize,
+    max_bytes: usize,
 }
 
 impl Write for Bounded {
@@ -45,7 +45,7 @@ impl Write for Bounded {
         } else {
             self.text.extend(c.escape_default());
         }
-        if self.text.len() <= self.room {
+        if self.text.len() <= self.max_bytes {
             return Ok(());
         }
         self.text.truncate(before);

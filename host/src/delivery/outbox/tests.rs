@@ -27,7 +27,7 @@ fn a_full_queue_drops_and_leaves_a_gap_in_the_numbers() {
     let all = [push(&outbox, 1), push(&outbox, 1), push(&outbox, 1), push(&outbox, 1)];
     assert_eq!(all, [Outcome::Queued, Outcome::Queued, Outcome::Full, Outcome::Full]);
     assert_eq!(drained(&outbox), (vec![1, 2], None));
-    outbox.attend();
+    outbox.announce_drain();
     push(&outbox, 1);
     assert_eq!(drained(&outbox), (vec![5], None));
 }
@@ -38,7 +38,7 @@ fn bytes_are_bounded_as_well() {
     assert_eq!(push(&outbox, 92), Outcome::Queued);
     assert_eq!(push(&outbox, 0), Outcome::Full);
     assert_eq!(drained(&outbox), (vec![1], None));
-    outbox.attend();
+    outbox.announce_drain();
     assert_eq!(push(&outbox, 93), Outcome::Full);
 }
 

@@ -42,7 +42,7 @@ fn frame(first: u8, payload: &[u8], longest: usize) -> Vec<u8> {
 
 /// Generates the bytes of a packet and the messages that they contain. The packet is whole or in fragments, with a ping
 /// after each fragment except the last.
-pub(crate) fn said() -> impl Strategy<Value = (Vec<u8>, Vec<Message>)> {
+pub(crate) fn packet_bytes_and_messages() -> impl Strategy<Value = (Vec<u8>, Vec<Message>)> {
     let len = prop_oneof![8 => 0..200_usize, 2 => 0..9000_usize, 1 => 60_000..70_000_usize];
     let longest = prop_oneof![4 => Just(0_usize), 1 => Just(126), 1 => Just(1 << 16)];
     (len, any::<u8>(), vec(any::<Index>(), 0..3), longest).prop_map(|(len, first, cuts, longest)| {
@@ -66,7 +66,7 @@ pub(crate) fn said() -> impl Strategy<Value = (Vec<u8>, Vec<Message>)> {
 type Received = (Vec<Message>, Option<u16>);
 
 /// Receives the bytes with the gateway's receiver, in parts of these lengths.
-fn ours(bytes: &[u8], parts: &[usize]) -> Received {
+fn received_by_gateway(bytes: &[u8], parts: &[usize]) -> Received {
     let mut receiver = receiver("max_message_bytes: 1000, control_frames_per_s: 1000000");
     let (mut messages, mut kept, mut coming) = (Vec::new(), Vec::new(), bytes);
     for part in parts.iter().cycle() {
@@ -119,7 +119,7 @@ impl io::Write for Memory<'_> {
 }
 
 /// Receives the bytes with tungstenite.
-fn theirs(bytes: &[u8]) -> Received {
+fn received_by_tungstenite(bytes: &[u8]) -> Received {
     let limits = WebSocketConfig::default().max_message_size(Some(1000)).max_frame_size(Some(1000));
     let mut socket = WebSocketContext::new(Role::Server, Some(limits));
     let (mut wire, mut messages) = (Memory(bytes), Vec::new());
@@ -193,7 +193,7 @@ proptest! {
         parts in vec(prop_oneof![Just(1_usize), 1..40_usize, Just(10_000)], 1..6),
     ) {
         let bytes = frames.concat();
-        let ((messages, end), (expected, mut expected_end)) = (ours(&bytes, &parts), theirs(&bytes));
+        let ((messages, end), (expected, mut expected_end)) = (received_by_gateway(&bytes, &parts), received_by_tungstenite(&bytes));
         // If a frame is both too large and out of order, tungstenite reports its size and the receiver reports its
         // order.
         if (end, expected_end) == (Some(1002), Some(1009)) {
@@ -204,7 +204,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_received_without_a_panic(bytes in vec(any::<u8>(), 0..300), parts in vec(1..40_usize, 1..6)) {
-        ours(&bytes, &parts);
+        received_by_gateway(&bytes, &parts);
     }
 }
 
@@ -212,7 +212,7 @@ proptest! {
 fn every_close_code_is_received_as_by_tungstenite() {
     for code in 0..=u16::MAX {
         let bytes = frame(0x88, &code.to_be_bytes(), 0);
-        assert_eq!(ours(&bytes, &[bytes.len()]), theirs(&bytes), "{code}");
+        assert_eq!(received_by_gateway(&bytes, &[bytes.len()]), received_by_tungstenite(&bytes), "{code}");
     }
 }
 

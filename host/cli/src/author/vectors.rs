@@ -1,8 +1,8 @@
 //! A table of vectors against a component.
 
 use super::{load, settings};
-use crate::{config::Config, plugin::trial::Trial};
 use anyhow::Context;
+use gateway::{config::Config, plugin::trial::Trial};
 use gateway_plugin_vectors::{self as vectors, Failure, Outcome, Subject, Table};
 use std::{fs, path::Path};
 
@@ -34,4 +34,4 @@ impl Subject for Trial {
     }
 }
 
-vectors::conversions!(crate::plugin);
+vectors::conversions!(gateway::plugin);

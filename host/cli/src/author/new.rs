@@ -9,7 +9,7 @@ use std::{
 };
 
 /// The repository that this gateway was built from. It need not be there any more.
-const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// The languages that there is a template for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -58,15 +58,15 @@ type Template = (&'static str, &'static str);
 const VECTORS: Template = ("vectors.json", include_str!("templates/vectors.json"));
 const IGNORED: Template = (".gitignore", include_str!("templates/gitignore"));
 const CONFIG: Template = ("gateway.yaml", include_str!("templates/gateway.yaml"));
-const TOOLS: Template = ("tools.mk", include_str!("../../../plugins/tools.mk"));
-const WIT: Template = ("wit/policy.wit", include_str!("../../../wit/policy.wit"));
+const TOOLS: Template = ("tools.mk", include_str!("../../../../plugins/tools.mk"));
+const WIT: Template = ("wit/policy.wit", include_str!("../../../../wit/policy.wit"));
 
 const RUST: &[Template] = &[
     ("README.md", include_str!("templates/rust/README.md")),
     ("Makefile", include_str!("templates/rust/Makefile")),
     ("Cargo.toml", include_str!("templates/rust/Cargo.toml")),
     ("src/lib.rs", include_str!("templates/rust/lib.rs")),
-    ("rust-toolchain.toml", include_str!("../../../rust-toolchain.toml")),
+    ("rust-toolchain.toml", include_str!("../../../../rust-toolchain.toml")),
     VECTORS,
     IGNORED,
     CONFIG,
@@ -88,7 +88,7 @@ const GO: &[Template] = &[
     ("Makefile", include_str!("templates/go/Makefile")),
     ("go.mod", include_str!("templates/go/go.mod")),
     ("policy.go", include_str!("templates/go/policy.go")),
-    ("garbage.go", include_str!("../../../plugins/lobby/go/garbage.go")),
+    ("garbage.go", include_str!("../../../../plugins/lobby/go/garbage.go")),
     VECTORS,
     IGNORED,
     CONFIG,
@@ -100,8 +100,8 @@ const JAVASCRIPT: &[Template] = &[
     ("README.md", include_str!("templates/javascript/README.md")),
     ("Makefile", include_str!("templates/javascript/Makefile")),
     ("policy.js", include_str!("templates/javascript/policy.js")),
-    ("package.json", include_str!("../../../plugins/lobby/javascript/package.json")),
-    ("package-lock.json", include_str!("../../../plugins/lobby/javascript/package-lock.json")),
+    ("package.json", include_str!("../../../../plugins/lobby/javascript/package.json")),
+    ("package-lock.json", include_str!("../../../../plugins/lobby/javascript/package-lock.json")),
     ("gateway.yaml", include_str!("templates/javascript/gateway.yaml")),
     VECTORS,
     IGNORED,

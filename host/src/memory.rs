@@ -23,7 +23,7 @@ pub fn give_back_at_once() {
 }
 
 /// Turns huge pages off. With huge pages, the allocator's arenas hold twice as much memory at rest and return less.
-pub(super) fn refuse_huge_pages() {
+pub(crate) fn refuse_huge_pages() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!(%error, "cannot turn transparent huge pages off: more memory is held at rest");
     }

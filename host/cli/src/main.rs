@@ -1,13 +1,15 @@
 //! The command `gateway`.
 
-mod cli;
+mod arguments;
+mod author;
 
+use arguments::{Arguments, Command, Configured, LogFormat, PluginCommand};
+use author::{NewPlugin, Sample};
 use clap::Parser;
-use cli::{Arguments, Command, Configured, LogFormat, PluginCommand};
 use gateway::{
     app,
-    author::{self, NewPlugin, Sample},
     config::{Config, ConfigError},
+    memory,
     reload::judge,
 };
 use std::{
@@ -28,7 +30,7 @@ fn main() -> ExitCode {
     start_log(log_format);
     let outcome = match command {
         Command::Run(Configured { config }) => {
-            app::memory::give_back_at_once();
+            memory::give_back_at_once();
             read(&config).and_then(|read| run(&config, read))
         }
         Command::Check(Configured { config }) => read(&config).and_then(|read| check(&read)),

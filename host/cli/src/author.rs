@@ -8,7 +8,8 @@ pub use check::{Sample, check};
 pub use new::{Language, Name, NewPlugin, new};
 pub use vectors::test;
 
-use crate::{
+use anyhow::anyhow;
+use gateway::{
     config::Config,
     file,
     plugin::{Described, Settings},
@@ -17,7 +18,6 @@ use crate::{
         judge::{self, Cancel, Failure, Loader},
     },
 };
-use anyhow::anyhow;
 use std::{path::Path, thread};
 
 /// Loads a file as a gateway would: judged in a child, under the limits of the configuration or the defaults.

@@ -1,11 +1,11 @@
 //! All that a load would say of a file, and what its calls cost.
 
 use super::{load, settings};
-use crate::{
+use anyhow::{Context, anyhow};
+use gateway::{
     config::Config,
     plugin::{Decision, Fault, LOG, OFFERED, POLICY, Packet, SessionId, trial::Trial},
 };
-use anyhow::{Context, anyhow};
 use std::{
     fmt::Write,
     fs,
