@@ -1,5 +1,5 @@
-//! Compiled once, any number of plugins: who this one is and how it fails stands in [`BLOCK`], which the tests overwrite in the
-//! component's bytes. What they write is in `tests/support/guests.rs`.
+//! A plugin whose manifest and faults are read from [`BLOCK`]. The tests overwrite this block in the bytes of the
+//! component, so that one build serves as any number of plugins. `tests/support/guests.rs` writes the block.
 
 use gateway_plugin_sdk::{
     Action, Exported, Manifest, Packet, Policy, Rejection, Settings, bindings::exports::gateway::policy::policy::Guest,
@@ -7,13 +7,13 @@ use gateway_plugin_sdk::{
 use serde::Deserialize;
 use std::hint::black_box;
 
-/// The memory that a packet `grow` takes.
+/// The memory in bytes that the packet `grow` allocates.
 const GROWTH: usize = 32 << 20;
 
-/// The length of the block. A shorter variant is filled up with blanks.
+/// The length of the block in bytes. Blanks fill the block after the JSON.
 const BYTES: usize = 512;
 
-/// The variant as JSON, behind a mark by which the tests find it.
+/// The mark by which the tests find the block, and then the [`Variant`] as JSON.
 static BLOCK: [u8; BYTES] = block();
 
 const MARK: &[u8] = b"variant:";
@@ -36,20 +36,20 @@ struct Variant {
     routes: Vec<u8>,
     #[serde(default)]
     topics: Vec<String>,
-    /// The call that panics.
+    /// The exported function that panics: `describe` or `configure`.
     #[serde(default)]
     traps_in: Option<String>,
-    /// The call that never ends.
+    /// The exported function that never returns: `describe` or `configure`.
     #[serde(default)]
     loops_in: Option<String>,
-    /// What `configure` answers with instead of taking the settings.
+    /// The error text with which `configure` refuses its settings.
     #[serde(default)]
     refuses: Option<String>,
 }
 
 impl Variant {
     fn read() -> Self {
-        // Not to be known at compile time, or nothing would be left to overwrite.
+        // `black_box` keeps the compiler from replacing the block by its initial value.
         let block = black_box(&BLOCK);
         serde_json::from_slice(&block[MARK.len()..]).expect("the tests wrote a variant")
     }
@@ -62,11 +62,11 @@ impl Variant {
     }
 }
 
-/// What the operator may write.
+/// The settings of the plugin.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// The answer to each packet; without it, the plugin's version.
+    /// The answer to each packet. If this is `None`, the answer is the plugin's version.
     greeting: Option<String>,
 }
 
@@ -112,7 +112,7 @@ std::thread_local! {
     static POLICY: Exported<Greeter> = const { Exported::new() };
 }
 
-/// The component. Not made by the SDK's `export!`, since its manifest is not known at compile time.
+/// The component's exports. The SDK's `export!` cannot make these exports, since it needs a constant manifest.
 pub struct Component;
 
 impl Guest for Component {
