@@ -1,11 +1,11 @@
-# make run    set up, build and start the gateway on the embedded bus
-# make test   set up and run every test
-# make lint   what has to be clean
-# make plugins   build plugins/ into plugins/dist, where a running gateway picks them up
-# make build  the gateway, its client and the plugins
-# make languages   what the same plugin costs in each language, measured here
-# make chaos  hostile clients, plugins and files, reloads and outages of Redis at once, while every message is counted; for minutes
-# make bench  measure the gateway beside gateways written by hand (BENCH.md)
+# make run         set up, build and start the gateway on the embedded bus
+# make build       build the gateway, its client and the plugins
+# make plugins     build plugins/ into plugins/dist, where a running gateway loads them
+# make test        set up and run every test
+# make lint        check the format, and run clippy with warnings as errors
+# make chaos       count every message during minutes of hostile clients, plugins and files, reloads and Redis outages
+# make bench       measure the gateway and, for comparison, gateways written by hand (BENCH.md)
+# make languages   measure the same plugin in each language on this machine
 
 PLUGINS ?= chat demo-chat system
 CARGO   ?= cargo
@@ -20,18 +20,20 @@ WASM    := target/wasm32-wasip2/plugin
 
 run: build
 	@echo
-	@echo "The gateway starts on ws://127.0.0.1:8080/ws, its admin side on http://127.0.0.1:8081. In two other terminals:"
+	@echo "Clients connect to ws://127.0.0.1:8080/ws. The admin listener is http://127.0.0.1:8081. In two other terminals, run:"
 	@echo "    target/release/gateway-client chat --user 1"
 	@echo "    target/release/gateway-client chat --user 2"
-	@echo "Type a line into each, which is how the gateway learns whose session it is, then '@2 hello' into the first. Ctrl-C stops the gateway."
+	@echo "Type a line into each client, since its first message binds the session to the user. Then type '@2 hello' into"
+	@echo "the first client. Ctrl-C stops the gateway."
 	@echo
 	@exec target/release/gateway run --config gateway.yaml
 
-# The whole workspace is chosen, for its features: tests and benchmark then find every library, wasmtime above all, built as they want it.
+# The build covers the whole workspace, so that cargo resolves the same features as for the tests and the benchmark.
+# The tests and the benchmark then reuse the compiled libraries, above all wasmtime.
 build: plugins
 	$(CARGO) build --release --locked --workspace --bins
 
-# Each file is moved into place when it is whole, so that a running gateway never sees half of one.
+# Each file is copied to a hidden name and then renamed, so that a running gateway never reads a partial file.
 plugins: setup
 	$(CARGO) build --profile plugin --locked --target wasm32-wasip2 $(addprefix -p ,$(PLUGINS))
 	@mkdir -p $(DIST)
@@ -45,11 +47,12 @@ plugins: setup
 test: build guests lobby redis
 	$(CARGO) test --release --locked --workspace
 
-# Plugins for the tests alone, used where they are built.
+# Builds the plugins that only the tests use. The tests read them from the build directory.
 guests: setup
 	$(CARGO) build --profile plugin --locked --target wasm32-wasip2 -p guest-chat-next -p guest-first -p guest-hostile -p guest-variant
 
-# The seed that it prints replays it. The storm's ten thousand connections need as many descriptors.
+# The test prints its seed, and CHAOS_SEED repeats a run. The limit of file descriptors is raised, since one phase of
+# the test opens ten thousand connections.
 chaos: build guests redis
 	ulimit -n $$(ulimit -Hn) && CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_SEED=$(CHAOS_SEED) \
 		$(CARGO) test --release --locked --workspace --test chaos -- --include-ignored --nocapture --test-threads 1
@@ -61,7 +64,7 @@ lint: setup
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 
-# What rust-toolchain.toml asks for: the compiler, clippy, rustfmt and the WebAssembly target.
+# Installs the toolchain of rust-toolchain.toml: the compiler, clippy, rustfmt and the WebAssembly target.
 setup:
 	@rustup show active-toolchain >/dev/null 2>&1 || rustup toolchain install
 	@rustup target list --installed | grep -qx wasm32-wasip2 || rustup target add wasm32-wasip2
@@ -69,7 +72,7 @@ setup:
 redis:
 	@tests/install redis-server redis-server redis redis redis
 
-# The example policy in each language.
+# The targets that build the lobby, the example policy, in each language.
 include plugins/lobby/lobby.mk
 
 languages: build lobby

@@ -1,5 +1,6 @@
-# The tools that plugins in languages other than Rust are built with: one version of each, installed below $(TOOLS), never for the
-# whole machine. plugins/lobby/lobby.mk uses them, and each folder that `gateway plugin new` writes has a copy of this file.
+# Installs the tools that build plugins in languages other than Rust. Each tool has a fixed version and is installed
+# below $(TOOLS), never for the whole machine. plugins/lobby/lobby.mk includes this file. `gateway plugin new` copies
+# this file into the folders that it writes, except for Rust.
 
 TOOLS  ?= .tools
 CARGO  ?= cargo
@@ -20,21 +21,23 @@ ZIG             := $(TOOLS)/zig/bin/python -m ziglang
 COMPONENTIZE_JS := $(TOOLS)/node/node_modules/.bin/componentize-js
 COMPONENTIZE_PY := $(TOOLS)/python/bin/componentize-py
 
-# For JavaScript the folder of package.json and package-lock.json, which have the versions.
+# The folder of package.json and package-lock.json, which have the versions of the tools for JavaScript.
 NODE_PACKAGE ?= .
 
-# What a build depends on: empty files, each of which says that this version is installed.
+# A build depends on these empty files. The name of each file contains the installed version of a tool. For JavaScript
+# the name contains the checksum of package-lock.json instead.
 GENERATOR      := $(TOOLS)/.wit-bindgen-$(WIT_BINDGEN_VERSION) $(TOOLS)/.wasm-tools-$(WASM_TOOLS_VERSION)
 ZIG_TOOLS      := $(TOOLS)/.zig-$(ZIG_VERSION)
 NODE_TOOLS     := $(TOOLS)/.node-$(firstword $(shell cksum $(NODE_PACKAGE)/package-lock.json 2>/dev/null))
 PYTHON_TOOLS   := $(TOOLS)/.componentize-py-$(COMPONENTIZE_PY_VERSION)
 
-# Unoptimised: they are built faster, run for milliseconds, and what they write is the same.
+# The tools are built without optimisation. The build is faster, the tools run only for milliseconds, and their output
+# is the same.
 cargo_install = CARGO_PROFILE_DEV_DEBUG=false $(CARGO) install --debug --locked --root $(TOOLS) --no-default-features
 crates        = "$${CARGO_HOME:-$$HOME/.cargo}"/registry/src/*
 
-# Go needs two more things, which came with the generator: the runtime of what it generates, and the adapter that makes of a
-# module for WASI 0.1 a component.
+# Go needs two more parts, which cargo downloads with wit-bindgen: the runtime of the generated code, and the adapter
+# that turns a module for WASI 0.1 into a component.
 $(TOOLS)/.wit-bindgen-$(WIT_BINDGEN_VERSION):
 	$(cargo_install) --features c,go --version $(WIT_BINDGEN_VERSION) wit-bindgen-cli
 	rm -rf $(TOOLS)/wit-go
@@ -47,7 +50,7 @@ $(TOOLS)/.wasm-tools-$(WASM_TOOLS_VERSION):
 	$(cargo_install) --features component --version $(WASM_TOOLS_VERSION) wasm-tools
 	touch $@
 
-# Zig for Zig, and for C, too: it brings clang, a linker and a libc for WebAssembly.
+# Zig builds the plugins in Zig and in C, since it includes clang, a linker and a libc for WebAssembly.
 $(ZIG_TOOLS):
 	$(PYTHON) -m venv --clear $(TOOLS)/zig
 	$(TOOLS)/zig/bin/pip install -q --disable-pip-version-check ziglang==$(ZIG_VERSION)

@@ -1,4 +1,4 @@
-//! The operator's side: is the process alive, is it ready, and what has it counted.
+//! The admin listener for operators: liveness (`/healthz`), readiness (`/readyz`) and metrics (`/metrics`).
 
 mod probes;
 
@@ -23,7 +23,9 @@ use tokio::net::TcpListener;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the operator may ask about. Whatever takes time is found out beside the requests.
+/// The state that the admin listener reports.
+///
+/// A request only reads this state. Other tasks do the slow work, such as the probes of the backends.
 pub struct Admin {
     gateway: Arc<Gateway>,
     bus: Arc<bus::Health>,
@@ -32,22 +34,22 @@ pub struct Admin {
     stopping: Arc<Stopping>,
 }
 
-/// Whether the gateway stops, and why.
+/// The reason why the gateway is stopping, if it is stopping.
 #[derive(Debug, Default)]
 pub struct Stopping(OnceLock<String>);
 
 impl Stopping {
-    /// Says that the gateway stops. The first reason stays.
+    /// Records that the gateway is stopping. Only the first reason is kept.
     pub fn set(&self, reason: String) {
-        // An error means that there is a reason already.
+        // `set` fails if a reason is already recorded.
         let _ = self.0.set(reason);
     }
 }
 
-/// Serves the admin listener.
+/// Serves the admin listener until the future is dropped.
 ///
 /// # Errors
-/// Those of the listener.
+/// Returns the error of the server, if it fails.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) -> std::io::Result<()> {
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -81,7 +83,7 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 }
 
 impl Admin {
-    /// What there is to ask about.
+    /// Creates the state of the admin listener.
     #[must_use]
     pub fn new(
         gateway: Arc<Gateway>,

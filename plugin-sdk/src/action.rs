@@ -1,9 +1,12 @@
-//! Short ways to say what the gateway shall do.
+//! Constructors for [`Action`], and the text form of a [`SessionId`].
 
 use crate::{Action, Answer, Closing, Delivery, Publication, SessionId, Target};
 use std::{fmt, str::FromStr};
 
-/// Short ways to say what the gateway shall do. What is missing here is said with the variants themselves.
+/// Constructors for the common actions. For every other action, use the variants of the enum.
+///
+/// The gateway checks the actions when the call returns. If an action is invalid, the gateway performs no action of
+/// the call, and the client gets status 8.
 ///
 /// ```
 /// use gateway_plugin_sdk::{Action, Answer, Target};
@@ -14,44 +17,50 @@ use std::{fmt, str::FromStr};
 ///     Action::deliver_body(Target::User(8), 0x20, "hello from 7"),
 ///     Action::reply("welcome"),
 /// ];
-/// // A status of the game's own.
+/// // Statuses of 256 and above belong to the game.
 /// let unknown = Action::Reply(Answer { status: 256, body: b"no such room".to_vec() });
 /// assert_ne!(actions[3], unknown);
 /// ```
 impl Action {
-    /// Publish the payload of this call, byte for byte.
+    /// Publishes the payload of the current call on the bus, byte for byte. The topic has 1 to 256 bytes and no control
+    /// characters.
     pub fn publish(topic: impl Into<String>) -> Self {
         Self::Publish(Publication { topic: topic.into(), body: None })
     }
 
-    /// Publish a message of your own.
+    /// Publishes `body` on the bus. The topic has 1 to 256 bytes and no control characters.
     pub fn publish_body(topic: impl Into<String>, body: impl Into<Vec<u8>>) -> Self {
         Self::Publish(Publication { topic: topic.into(), body: Some(body.into()) })
     }
 
-    /// Answer the packet with status 0.
+    /// Answers the packet with status 0 and the payload `body`. Allowed only in
+    /// [`Policy::on_packet`](crate::Policy::on_packet).
     pub fn reply(body: impl Into<Vec<u8>>) -> Self {
         Self::Reply(Answer { status: 0, body: body.into() })
     }
 
-    /// Push the payload of this call, byte for byte.
+    /// Pushes the payload of the current call to `to`, byte for byte. The client receives the push on `route`, which
+    /// must be a route that some plugin serves.
     #[must_use]
     pub fn deliver(to: Target, route: u8) -> Self {
         Self::Deliver(Delivery { to, route, body: None })
     }
 
-    /// Push a message of your own.
+    /// Pushes `body` to `to`. The client receives the push on `route`, which must be a route that some plugin serves.
     pub fn deliver_body(to: Target, route: u8, body: impl Into<Vec<u8>>) -> Self {
         Self::Deliver(Delivery { to, route, body: Some(body.into()) })
     }
 
-    /// Close the session that sent the packet. The code is 1000 or 3000 to 4999.
+    /// Closes the session that sent the packet, after its queued messages are sent. Allowed only in
+    /// [`Policy::on_packet`](crate::Policy::on_packet).
+    ///
+    /// `code` is the WebSocket close code, 1000 or 3000 to 4999. `reason` has at most 123 bytes.
     pub fn close(code: u16, reason: impl Into<String>) -> Self {
         Self::Close(Closing { code, reason: reason.into() })
     }
 }
 
-/// A text that is no session id.
+/// The error for a text that is not a session id.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NotASessionId;
 
@@ -63,7 +72,7 @@ impl fmt::Display for NotASessionId {
 
 impl std::error::Error for NotASessionId {}
 
-/// The text form, which clients and backends know: a UUID.
+/// Parses the text form of a session id, which clients and backends use: a UUID with hyphens, in upper or lower case.
 ///
 /// ```
 /// use gateway_plugin_sdk::SessionId;

@@ -1,28 +1,30 @@
-//! From a [`Policy`] to the functions that the gateway calls.
+//! The functions that the gateway calls, implemented with a [`Policy`].
 
 use crate::{Action, Manifest, Packet, Policy, Rejection, settings};
 use std::cell::RefCell;
 
-/// An instance's policy. An instance runs on one thread at a time.
+/// The policy of an instance, empty until the gateway calls `configure`.
+///
+/// A `RefCell` is enough, since an instance runs on one thread at a time.
 pub struct Exported<P>(RefCell<Option<P>>);
 
 impl<P: Policy> Exported<P> {
-    /// An instance that is not configured yet.
+    /// Creates an instance that is not configured yet.
     #[must_use]
     pub const fn new() -> Self {
         Self(RefCell::new(None))
     }
 
-    /// `describe` of the interface.
+    /// Implements the exported function `describe`.
     #[must_use]
     pub fn describe(version: &str) -> Manifest {
         Manifest { name: P::NAME.to_owned(), version: version.to_owned(), routes: P::ROUTES.to_vec() }
     }
 
-    /// `configure` of the interface.
+    /// Implements the exported function `configure`, and returns the topics to subscribe to.
     ///
     /// # Errors
-    /// Those of the settings' JSON and of [`Policy::configure`].
+    /// Returns a text for the operator if the JSON does not fit [`Policy::Config`], or if [`Policy::configure`] fails.
     pub fn configure(&self, json: &str) -> Result<Vec<String>, String> {
         let policy = P::configure(settings::parse(json)?)?;
         let topics = policy.topics();
@@ -30,18 +32,18 @@ impl<P: Policy> Exported<P> {
         Ok(topics)
     }
 
-    /// `on-packet` of the interface.
+    /// Implements the exported function `on-packet`.
     ///
     /// # Errors
-    /// Those of [`Policy::on_packet`].
+    /// Returns the rejection of [`Policy::on_packet`].
     pub fn on_packet(&self, packet: &Packet, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
         self.with(|policy| policy.on_packet(packet, payload))
     }
 
-    /// `on-message` of the interface.
+    /// Implements the exported function `on-message`.
     ///
     /// # Errors
-    /// Those of [`Policy::on_message`].
+    /// Returns the rejection of [`Policy::on_message`].
     pub fn on_message(&self, topic: &str, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
         self.with(|policy| policy.on_message(topic, payload))
     }
@@ -58,9 +60,9 @@ impl<P: Policy> Default for Exported<P> {
     }
 }
 
-/// Makes the crate a plugin with this [`Policy`]. The plugin's version is the crate's.
+/// Makes the crate a plugin that runs the given [`Policy`]. The plugin's version is the crate's version.
 ///
-/// On anything but WebAssembly it does nothing, so that the crate can be tested natively.
+/// On targets other than WebAssembly the macro exports nothing, so that the crate can be tested natively.
 ///
 /// ```
 /// use gateway_plugin_sdk::{NoConfig, Policy, Settings, export};

@@ -1,7 +1,8 @@
-//! Write a policy for the gateway in Rust.
+//! The SDK for gateway plugins in Rust.
 //!
-//! A policy is a type that implements [`Policy`]; [`export!`] turns the crate into a plugin. It decides on packets and on messages
-//! of the bus, and it performs nothing itself, so it is tested like any other Rust with [`testing::Harness`].
+//! A policy is a type that implements [`Policy`], and [`export!`] turns the crate into a plugin. The policy receives
+//! packets and bus messages, and returns the actions that the gateway performs. Since a policy performs nothing itself,
+//! [`testing::Harness`] can test it natively, without a gateway.
 //!
 //! ```
 //! use gateway_plugin_sdk::{Action, NoConfig, Packet, Policy, Rejection, Settings, testing::Harness};
@@ -31,8 +32,8 @@
 //! assert_eq!(shout.packet(0x20, b"\xff").unwrap_err().status, 2);
 //! ```
 //!
-//! Build it with `crate-type = ["cdylib"]` and `cargo build --release --target wasm32-wasip2`, and put the `.wasm` file into the
-//! gateway's plugins directory.
+//! To build the plugin, set `crate-type = ["cdylib"]` and run `cargo build --release --target wasm32-wasip2`. Then copy
+//! the `.wasm` file into the gateway's plugins directory.
 
 mod action;
 #[doc(hidden)]
@@ -55,10 +56,13 @@ pub use settings::{NoConfig, Settings};
 
 use serde::de::DeserializeOwned;
 
-/// What a plugin decides. One value of it lives in each instance of the plugin, and the gateway keeps one instance per worker thread:
-/// keep in it only what may be lost.
+/// The decisions of a plugin.
 ///
-/// Only [`configure`](Self::configure) has to be there. This one hears what a backend says, and passes it on:
+/// Each instance of the plugin holds one value of this type, and the gateway runs one instance per worker thread.
+/// Instances share nothing, and a trap or a reload drops an instance. Keep in the value only state that may be lost,
+/// such as parsed settings and caches.
+///
+/// Only [`configure`](Self::configure) is required. The following policy forwards the messages of a backend to users:
 ///
 /// ```
 /// use gateway_plugin_sdk::{Action, NoConfig, Policy, Rejection, Settings, Target, testing::Harness};
@@ -79,7 +83,7 @@ use serde::de::DeserializeOwned;
 ///     }
 ///
 ///     fn on_message(&mut self, _: &str, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
-///         let (user, _) = payload.split_first().ok_or_else(|| Rejection::malformed("nobody is named"))?;
+///         let (user, _) = payload.split_first().ok_or_else(|| Rejection::malformed("the message names no user"))?;
 ///         Ok(vec![Action::deliver(Target::User((*user).into()), 0x21)])
 ///     }
 /// }
@@ -87,44 +91,64 @@ use serde::de::DeserializeOwned;
 /// let mut news = Harness::<News>::new("{}").unwrap();
 /// assert_eq!(news.topics, ["news"]);
 /// assert_eq!(news.message("news", b"\x07hello"), Ok(vec![Action::deliver(Target::User(7), 0x21)]));
-/// // No packet is served where nothing says how.
+/// // `News` does not implement `on_packet`, so every packet is rejected.
 /// assert_eq!(news.packet(0x21, b"").unwrap_err().status, 3);
 /// ```
 pub trait Policy: Sized + 'static {
-    /// The plugin's name: the key of its settings in gateway.yaml, and its label in metrics and logs.
+    /// The plugin's name, unique in a gateway: the key of its settings in gateway.yaml, and its label in metrics and
+    /// logs.
+    ///
+    /// A name has 1 to 64 characters of `A-Z a-z 0-9 _ . -`.
     const NAME: &str;
 
-    /// The routes that it serves, unless the operator says otherwise.
+    /// The route bytes that the plugin serves, unless the operator sets `routes` in its settings.
+    ///
+    /// A gateway lets only one plugin serve a route. The list is empty for a plugin that serves no packets.
     const ROUTES: &[u8];
 
-    /// What the operator may write under `plugins.settings.NAME.config`; [`NoConfig`] for nothing.
+    /// The keys that the operator may set under `plugins.settings.NAME.config`. A plugin without settings uses
+    /// [`NoConfig`].
+    ///
+    /// Add `#[serde(deny_unknown_fields)]` to the type, so that a misspelt key is an error.
     type Config: DeserializeOwned;
 
-    /// Makes the policy from its settings.
+    /// Creates the policy from its settings. The gateway calls this function once per instance, before the first
+    /// packet.
     ///
     /// # Errors
-    /// A text for the operator: which key is wrong, and what would mend it. Keys that are missing, unknown or of the wrong type have
-    /// been refused before.
+    /// Return a text for the operator that names the wrong key and a correct value. The gateway then keeps the version
+    /// and the settings that were in use. The SDK itself rejects settings that do not fit [`Config`](Self::Config), and
+    /// does not call this function.
     fn configure(settings: Settings<Self::Config>) -> Result<Self, String>;
 
-    /// The bus topics to subscribe to.
+    /// Returns the bus topics to subscribe to, at most 1024. The SDK calls this function once, after
+    /// [`configure`](Self::configure).
+    ///
+    /// The default is no topic. Each topic has 1 to 256 bytes and no control characters.
     fn topics(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Decides on a packet.
+    /// Decides on a packet, and returns the actions for the gateway to perform in order.
+    ///
+    /// The gateway performs all of the actions or none. A panic performs nothing, ends the instance, and gives the
+    /// client status 8. The default rejects every packet with status 3.
     ///
     /// # Errors
-    /// A [`Rejection`] goes to the client as a reply with its status.
+    /// A [`Rejection`] goes to the client as a reply with its status and its message.
     fn on_packet(&mut self, packet: &Packet, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
         let _ = payload;
-        Err(Rejection::new(Status::NoRoute, format!("{} serves no route, not even 0x{:02x}", Self::NAME, packet.route)))
+        Err(Rejection::new(Status::NoRoute, format!("{} does not serve route 0x{:02x}", Self::NAME, packet.route)))
     }
 
-    /// Decides on a message of a topic in [`topics`](Self::topics).
+    /// Decides on a message from one of the [`topics`](Self::topics), and returns the actions for the gateway to
+    /// perform in order.
+    ///
+    /// Only [`Action::Publish`] and [`Action::Deliver`] are allowed, since there is no packet to answer. The default
+    /// returns no actions.
     ///
     /// # Errors
-    /// A [`Rejection`] is counted and logged; there is nobody to answer to.
+    /// The gateway counts and logs a [`Rejection`]. Nobody receives it.
     fn on_message(&mut self, topic: &str, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
         let _ = (topic, payload);
         Ok(Vec::new())

@@ -1,5 +1,7 @@
-//! Reads the fields of a protobuf message in place: for a policy that decides on two fields of a message and passes the rest on. Nothing is
-//! allocated, and fields that the policy does not know are passed over.
+//! Reads the fields of a protobuf message in place, without allocation.
+//!
+//! This module suits a policy that decides on a few fields of a message and forwards the whole message. Fields that the
+//! policy does not read stay undecoded, including fields of newer versions.
 //!
 //! ```
 //! use gateway_plugin_sdk::{Rejection, protobuf};
@@ -20,22 +22,23 @@
 //! assert_eq!(user(b"\x10").unwrap_err().status, 2);
 //! ```
 //!
-//! A field that is there more than once comes more than once: the last one counts, and messages are merged.
+//! The iterator yields a field as often as the message contains it. By the rules of protobuf the last value of a scalar
+//! field counts, and repeated occurrences of an embedded message are merged.
 
 use crate::Rejection;
 use std::fmt;
 
-/// A message that cannot be read.
+/// Why a protobuf message cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// It ends within a field.
+    /// The message ends within a field.
     Truncated,
-    /// A number of more than 64 bits, a field number of 0, or a wire type that does not exist. Groups, of protobuf's first versions,
-    /// are not read either.
+    /// The message has a varint of more than 64 bits, a field number that is 0 or too large, or an unknown wire type.
+    /// Groups, which protobuf deprecates, count as an unknown wire type.
     Encoding,
-    /// The field with this number has another type.
+    /// The field with this number has another type than the policy asked for.
     Type(u32),
-    /// The string with this number is not UTF-8.
+    /// The string field with this number is not UTF-8.
     Utf8(u32),
 }
 
@@ -53,16 +56,16 @@ impl fmt::Display for Malformed {
 impl std::error::Error for Malformed {}
 
 impl From<Malformed> for Rejection {
-    /// Status 2, malformed payload.
+    /// Returns a rejection with status 2, malformed payload.
     fn from(malformed: Malformed) -> Self {
         Self::malformed(malformed.to_string())
     }
 }
 
-/// A field of a message.
+/// A field of a protobuf message, as [`fields`] yields it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field<'a> {
-    /// Its number in the `.proto` file.
+    /// The field's number in the `.proto` file.
     pub number: u32,
     value: Value<'a>,
 }
@@ -76,43 +79,44 @@ enum Value<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// Of type `uint64`, or another one that is written as a varint: the bits.
+    /// Returns the 64 bits of a field of type `uint64`, or of another type that is encoded as a varint.
     ///
     /// # Errors
-    /// [`Malformed::Type`].
+    /// Returns [`Malformed::Type`] if the field is not a varint.
     pub fn varint(self) -> Result<u64, Malformed> {
         if let Value::Varint(value) = self.value { Ok(value) } else { Err(Malformed::Type(self.number)) }
     }
 
-    /// Of type `int32`, or an enum.
+    /// Returns the value of a field of type `int32`, or of an enum type.
     ///
     /// # Errors
-    /// [`Malformed::Type`].
+    /// Returns [`Malformed::Type`] if the field is not a varint.
     pub fn int32(self) -> Result<i32, Malformed> {
-        // Larger numbers are cut, as in every implementation.
+        // Other protobuf implementations also keep the low 32 bits of a larger number.
         self.varint().map(|value| value as i32)
     }
 
-    /// Of type `bytes`, or a message within this one.
+    /// Returns the content of a field of type `bytes`, or the encoding of an embedded message.
     ///
     /// # Errors
-    /// [`Malformed::Type`].
+    /// Returns [`Malformed::Type`] if the field is not length-delimited.
     pub fn bytes(self) -> Result<&'a [u8], Malformed> {
         if let Value::Len(bytes) = self.value { Ok(bytes) } else { Err(Malformed::Type(self.number)) }
     }
 
-    /// Of type `string`.
+    /// Returns the value of a field of type `string`.
     ///
     /// # Errors
-    /// [`Malformed::Type`], [`Malformed::Utf8`].
+    /// Returns [`Malformed::Type`] if the field is not length-delimited, and [`Malformed::Utf8`] if the content is not
+    /// UTF-8.
     pub fn string(self) -> Result<&'a str, Malformed> {
         std::str::from_utf8(self.bytes()?).map_err(|_| Malformed::Utf8(self.number))
     }
 
-    /// Of type `fixed64`.
+    /// Returns the value of a field of type `fixed64`.
     ///
     /// # Errors
-    /// [`Malformed::Type`].
+    /// Returns [`Malformed::Type`] if the field is not encoded in 8 fixed bytes.
     pub fn fixed64(self) -> Result<u64, Malformed> {
         if let Value::Fixed64(bytes) = self.value {
             Ok(u64::from_le_bytes(bytes))
@@ -121,10 +125,10 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Of type `fixed32`.
+    /// Returns the value of a field of type `fixed32`.
     ///
     /// # Errors
-    /// [`Malformed::Type`].
+    /// Returns [`Malformed::Type`] if the field is not encoded in 4 fixed bytes.
     pub fn fixed32(self) -> Result<u32, Malformed> {
         if let Value::Fixed32(bytes) = self.value {
             Ok(u32::from_le_bytes(bytes))
@@ -134,13 +138,15 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The fields of a message, in the order in which they are written. After an error there is nothing more.
+/// Returns an iterator over the fields of an encoded message, in the order of the encoding.
+///
+/// The iterator ends after the first error.
 #[must_use]
 pub fn fields(message: &[u8]) -> Fields<'_> {
     Fields { rest: message }
 }
 
-/// See [`fields`].
+/// The iterator that [`fields`] returns.
 #[derive(Clone, Debug)]
 pub struct Fields<'a> {
     rest: &'a [u8],
@@ -199,7 +205,7 @@ impl<'a> Fields<'a> {
             value |= u64::from(byte & 0x7f) << (7 * i);
             if *byte < 0x80 {
                 self.rest = &self.rest[i + 1..];
-                // The tenth byte has room for one bit.
+                // The first nine bytes hold 63 bits, so only the lowest bit of the tenth byte is valid.
                 return if i == 9 && *byte > 1 { Err(Malformed::Encoding) } else { Ok(value) };
             }
         }

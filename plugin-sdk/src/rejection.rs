@@ -1,22 +1,23 @@
-//! Why a packet or a message is not served.
+//! Constructors for [`Rejection`], and the protocol's statuses.
 
 use crate::Rejection;
 
-/// The statuses of the protocol. A game's own are 256 and above.
+/// The statuses that a policy rejects with. A game defines further statuses of 256 and above, and 9 to 255 are
+/// reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Status {
-    /// The payload cannot be read.
+    /// The policy cannot read the payload.
     MalformedPayload = 2,
-    /// The route is not served.
+    /// The policy does not serve the packet's route.
     NoRoute = 3,
-    /// The policy says no.
+    /// The payload is well-formed, but the policy does not accept the request.
     Rejected = 4,
-    /// Something that is needed is away.
+    /// A dependency is unavailable. The client may try again later.
     Unavailable = 5,
-    /// The session's user may not.
+    /// The session's user is not allowed to make the request.
     Forbidden = 6,
-    /// Not so fast.
+    /// The client sends requests too fast.
     TooManyRequests = 7,
 }
 
@@ -26,30 +27,35 @@ impl From<Status> for u16 {
     }
 }
 
+/// Constructors for the common rejections.
+///
+/// The client receives the first 1024 bytes of the message. The message should name the error and the field of the
+/// request.
+///
 /// ```
 /// use gateway_plugin_sdk::{Rejection, Status};
 ///
 /// assert_eq!(Rejection::forbidden("log in first"), Rejection::new(Status::Forbidden, "log in first"));
-/// // A status of the game's own.
+/// // Statuses of 256 and above belong to the game.
 /// assert_eq!(Rejection::new(256_u16, "it is not your turn").status, 256);
 /// ```
 impl Rejection {
-    /// A rejection with any status but 0.
+    /// Creates a rejection. The status is a [`Status`] or a `u16`: 1 to 8, or 256 and above.
     pub fn new(status: impl Into<u16>, message: impl Into<String>) -> Self {
         Self { status: status.into(), message: message.into() }
     }
 
-    /// Status 2: the payload cannot be read.
+    /// Creates a rejection with status 2: the policy cannot read the payload.
     pub fn malformed(message: impl Into<String>) -> Self {
         Self::new(Status::MalformedPayload, message)
     }
 
-    /// Status 4: the policy says no.
+    /// Creates a rejection with status 4: the policy does not accept the request.
     pub fn rejected(message: impl Into<String>) -> Self {
         Self::new(Status::Rejected, message)
     }
 
-    /// Status 6: the session's user may not.
+    /// Creates a rejection with status 6: the session's user is not allowed to make the request.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(Status::Forbidden, message)
     }

@@ -1,9 +1,11 @@
-//! What the operator wrote for a plugin.
+//! The settings of a plugin.
 
 use serde::{Deserialize, de::DeserializeOwned};
 
-/// What a plugin is configured with. `Config` is the plugin's own: a key that is missing, unknown or of the wrong type is refused, by name,
-/// before [`Policy::configure`](crate::Policy::configure) sees it.
+/// The settings of a plugin, as [`Policy::configure`](crate::Policy::configure) receives them.
+///
+/// `Config` is a type of the plugin. If a key is missing or has the wrong type, the SDK rejects the settings, and the
+/// error names the key. With `#[serde(deny_unknown_fields)]` the SDK also rejects unknown keys.
 ///
 /// ```
 /// use gateway_plugin_sdk::{Policy, Settings, testing::Harness};
@@ -13,7 +15,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 /// #[serde(deny_unknown_fields)]
 /// struct Config {
 ///     #[serde(default)]
-///     most: u32,
+///     max_players: u32,
 /// }
 ///
 /// struct Limited;
@@ -24,33 +26,34 @@ use serde::{Deserialize, de::DeserializeOwned};
 ///     type Config = Config;
 ///
 ///     fn configure(settings: Settings<Config>) -> Result<Self, String> {
-///         if settings.config.most > 100 { Err("config.most: at most 100".to_owned()) } else { Ok(Self) }
+///         if settings.config.max_players > 100 { Err("config.max_players: at most 100".to_owned()) } else { Ok(Self) }
 ///     }
 /// }
 ///
-/// assert!(Harness::<Limited>::new(r#"{"config": {"most": 3}}"#).is_ok());
+/// assert!(Harness::<Limited>::new(r#"{"config": {"max_players": 3}}"#).is_ok());
 /// let refused = |settings| Harness::<Limited>::new(settings).err().unwrap();
-/// assert_eq!(refused(r#"{"config": {"most": 101}}"#), "config.most: at most 100");
-/// assert!(refused(r#"{"config": {"least": 3}}"#).starts_with("config.least: unknown field `least`"));
+/// assert_eq!(refused(r#"{"config": {"max_players": 101}}"#), "config.max_players: at most 100");
+/// assert!(refused(r#"{"config": {"min_players": 3}}"#).starts_with("config.min_players: unknown field"));
 /// ```
 #[derive(Clone, Debug, Deserialize)]
 pub struct Settings<Config> {
-    /// What stands under `plugins.settings.NAME.config` in gateway.yaml.
+    /// The value of `plugins.settings.NAME.config` in gateway.yaml, or an empty object if there is none.
     pub config: Config,
-    /// The ids under `games`.
+    /// The game ids in the list `games` of gateway.yaml.
     #[serde(default)]
     pub games: Vec<String>,
-    /// The routes that the plugin serves: [`Policy::ROUTES`](crate::Policy::ROUTES), unless the operator says otherwise.
+    /// The route bytes that the plugin serves: [`Policy::ROUTES`](crate::Policy::ROUTES), unless the operator sets
+    /// `routes`.
     #[serde(default)]
     pub routes: Vec<u8>,
 }
 
-/// For a plugin without settings: every key is an error.
+/// The [`Policy::Config`](crate::Policy::Config) of a plugin without settings. Every key is an error.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoConfig {}
 
-/// Reads the JSON that `configure` gets. An error names the key.
+/// Parses the JSON that the gateway passes to `configure`. An error names the path of the key.
 pub(crate) fn parse<Config: DeserializeOwned>(json: &str) -> Result<Settings<Config>, String> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {

@@ -1,11 +1,11 @@
-//! Test a policy natively: no gateway, no WebAssembly.
+//! Tests a policy natively, without a gateway and without WebAssembly.
 
 use crate::{Action, Exported, Manifest, Packet, Policy, Rejection, SessionId};
 use gateway_plugin_vectors::{self as vectors, Outcome, Subject, Table};
 use serde_json::{Value, json};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// A configured policy and one session that talks to it.
+/// A configured policy, and a session that sends packets to the policy.
 ///
 /// ```
 /// use gateway_plugin_sdk::testing::Harness;
@@ -21,7 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// #     }
 /// # }
 ///
-/// // `Login` binds each session to user 7, and tells who it is bound to.
+/// // `Login` binds an unbound session to user 7, and answers a bound session with the user's id.
 /// let mut login = Harness::<Login>::new("{}").unwrap();
 /// assert_eq!(login.packet(0x20, b"hello"), Ok(vec![Action::Bind(7)]));
 /// assert_eq!(login.user, Some(7));
@@ -29,20 +29,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// ```
 pub struct Harness<P> {
     policy: Exported<P>,
-    /// The topics that the policy subscribes to.
+    /// The bus topics that the policy subscribes to.
     pub topics: Vec<String>,
-    /// The session's id.
+    /// The session's id. A new harness sets `high` to 1 and `low` to 2.
     pub session: SessionId,
-    /// The user that the session is bound to. An [`Action::Bind`] sets it, as the gateway would.
+    /// The user that the session is bound to. [`packet`](Self::packet) sets this field when an unbound session gets an
+    /// [`Action::Bind`].
     pub user: Option<i32>,
     seq: u32,
 }
 
 impl<P: Policy> Harness<P> {
-    /// A policy with these settings: JSON as the gateway passes it, of which every key may be left out.
+    /// Creates a policy with the given settings, and a session that is not bound to a user.
+    ///
+    /// The settings are the JSON object that the gateway passes, with the keys `config`, `games` and `routes`. A
+    /// missing key gets its default: an empty object, an empty list, or [`Policy::ROUTES`].
     ///
     /// # Errors
-    /// The text that the operator would read.
+    /// Returns the text that the operator would read if the policy does not accept the settings.
     pub fn new(settings: &str) -> Result<Self, String> {
         let mut settings: Value =
             serde_json::from_str(settings).map_err(|error| format!("the settings are no JSON: {error}"))?;
@@ -57,16 +61,16 @@ impl<P: Policy> Harness<P> {
         Ok(Self { policy, topics, session: SessionId { high: 1, low: 2 }, user: None, seq: 0 })
     }
 
-    /// What the policy says of itself.
+    /// Returns the plugin's manifest, with the version `test`.
     #[must_use]
     pub fn describe(&self) -> Manifest {
         Exported::<P>::describe("test")
     }
 
-    /// Sends a packet of the session.
+    /// Sends a packet from the session, and returns the policy's actions. The packets have the seqs 1, 2, 3 and so on.
     ///
     /// # Errors
-    /// Those of the policy.
+    /// Returns the policy's rejection.
     pub fn packet(&mut self, route: u8, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
         self.seq += 1;
         let packet = Packet { seq: self.seq, route, flags: 0, session: self.session, user: self.user };
@@ -79,17 +83,18 @@ impl<P: Policy> Harness<P> {
         Ok(actions)
     }
 
-    /// Sends a message of the bus.
+    /// Sends a bus message, and returns the policy's actions. The topic need not be one that the policy subscribes to.
     ///
     /// # Errors
-    /// Those of the policy.
+    /// Returns the policy's rejection.
     pub fn message(&mut self, topic: &str, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
         self.policy.on_message(topic, payload)
     }
 }
 
-/// Runs a table of vectors (the format is documented in the crate `gateway-plugin-vectors`) against the policy: the number of
-/// checks that passed.
+/// Runs a table of test vectors against the policy, and returns the number of checks that passed.
+///
+/// The crate `gateway-plugin-vectors` documents the format of the table.
 ///
 /// ```
 /// use gateway_plugin_sdk::testing::vectors;
@@ -107,15 +112,15 @@ impl<P: Policy> Harness<P> {
 ///
 /// let table = r#"{ "suites": [ { "settings": { "config": {}, "routes": [32] }, "cases": [
 ///     { "name": "it binds", "packet": { "payload": "hello" }, "expect": { "actions": [ { "bind": 7 } ] } },
-///     { "name": "it tells", "packet": { "user": 8 }, "expect": { "actions": [ { "reply": { "body": "8" } } ] } }
+///     { "name": "it answers", "packet": { "user": 8 }, "expect": { "actions": [ { "reply": { "body": "8" } } ] } }
 /// ] } ] }"#;
-/// // The settings count as one.
+/// // The settings count as one check, and each case as one.
 /// assert_eq!(vectors::<Login>(table), Ok(3));
 /// assert!(vectors::<Login>(&table.replace("\"bind\": 7", "\"bind\": 9")).is_err());
 /// ```
 ///
 /// # Errors
-/// A line for each check that did not, or why the table cannot be read.
+/// Returns one line for each check that failed, or the reason why the table cannot be read.
 pub fn vectors<P: Policy>(table: &str) -> Result<usize, String> {
     let table: Table = serde_json::from_str(table).map_err(|error| format!("the table cannot be read: {error}"))?;
     let (passed, failures) = vectors::run(&table, || Ok(Native(Exported::<P>::new())));

@@ -1,9 +1,13 @@
-# make lobby      the lobby in every language, as components in target/lobby
-# make lobby-go   in one of them; also lobby-rust, lobby-c, lobby-javascript, lobby-python, lobby-zig
+# make lobby      builds the lobby in every language, into target/lobby
+# make lobby-go   builds the lobby in Go
 #
-# Included by the Makefile above; paths are from there. Tools are installed below target, never for the whole machine. A language
-# whose toolchain is not to be had is skipped, loudly, and what was built earlier is removed; where the environment says CI=true,
-# that is an error.
+# The other targets are lobby-rust, lobby-c, lobby-javascript, lobby-python and lobby-zig.
+#
+# The Makefile at the root of the repository includes this file, so paths begin there. Tools are installed below target,
+# never for the whole machine.
+#
+# If the toolchain of a language is missing, make skips the language with a message, and removes its component of an
+# earlier build. With CI=true in the environment, a missing toolchain is an error.
 
 LOBBY     := plugins/lobby
 LOBBY_OUT := target/lobby
@@ -14,18 +18,20 @@ NODE_PACKAGE := $(LOBBY)/javascript
 
 .PHONY: lobby lobby-rust lobby-c lobby-go lobby-javascript lobby-python lobby-zig lobby-target
 
-# One after another, since they share tools.
+# The languages are built one after another, since they share tools.
 lobby:
 	@for language in rust c go javascript python zig; do \
 		$(MAKE) --no-print-directory -f $(LOBBY)/lobby.mk lobby-$$language || exit 1; \
 	done
 
-# $(call lobby_build,LANGUAGE,TEST,WHAT IT NEEDS,TOOLS)
+# $(call lobby_build,LANGUAGE,TEST,TOOLCHAIN,TOOLS) builds the lobby in a language. TEST is a command that succeeds if
+# the toolchain is installed. TOOLCHAIN is the toolchain's name in the message. TOOLS are the make targets that install
+# the other tools.
 define lobby_build
 	@skipped() { rm -f $(LOBBY_OUT)/$(1).wasm; echo "SKIPPED: lobby-$(1): $$1" >&2; [ "$$CI" != true ]; }; \
 	make='$(MAKE) --no-print-directory -f $(LOBBY)/lobby.mk'; \
 	if ! ($(2)) >/dev/null 2>&1; then skipped "it needs $(3)"; \
-	elif ! $$make -s $(4); then skipped "its tools cannot be installed; what was said above tells why"; \
+	elif ! $$make -s $(4); then skipped "its tools cannot be installed; the output above has the reason"; \
 	else $$make $(LOBBY_OUT)/$(1).wasm; fi
 endef
 
@@ -65,10 +71,11 @@ $(LOBBY_OUT)/c.wasm: $(wildcard $(LOBBY)/c/*.[ch]) $(LOBBY_WIT) $(GENERATOR) $(Z
 		$(LOBBY)/c/*.c $(@:.wasm=)/plugin.c $(@:.wasm=)/plugin_component_type.o -o $(@:.wasm=)/core.wasm
 	$(WASM_TOOLS) component new $(@:.wasm=)/core.wasm -o $@
 
-# The names in the bindings are C's prefix of an export, and then the interface's, without its package.
+# The renames shorten the names in the C bindings: the prefix of an interface becomes its name, without package and
+# version.
 lobby_c_bindings = $(WIT_BINDGEN) c wit --rename gateway:policy/policy@0.1.0=policy --rename gateway:policy/log@0.1.0=log
 
-# Without stack protector, which would ask WASI for random numbers.
+# The stack protector is off, since it would import random numbers from WASI.
 $(LOBBY_OUT)/zig.wasm: $(LOBBY)/zig/lobby.zig $(LOBBY_WIT) $(GENERATOR) $(ZIG_TOOLS)
 	$(lobby_c_bindings) --out-dir $(@:.wasm=)
 	$(ZIG) translate-c -lc -target wasm32-wasi $(@:.wasm=)/plugin.h > $(@:.wasm=)/plugin.zig
@@ -87,11 +94,12 @@ $(LOBBY_OUT)/go.wasm: $(wildcard $(LOBBY)/go/*.go $(LOBBY)/go/go.mod) $(LOBBY_WI
 	$(WASM_TOOLS) component embed wit $(LOBBY_OUT)/go/core.wasm -o $(LOBBY_OUT)/go/embedded.wasm
 	$(WASM_TOOLS) component new $(LOBBY_OUT)/go/embedded.wasm --adapt $(WIT_ADAPTER) -o $@
 
-# What is left of the engine's features is there in a gateway: console, clock and random numbers.
+# A gateway has no HTTP. The engine's other features work in a gateway: console, clocks and random numbers.
 $(LOBBY_OUT)/javascript.wasm: $(LOBBY)/javascript/lobby.js $(LOBBY_WIT) $(NODE_TOOLS)
 	$(COMPONENTIZE_JS) $< --wit wit --world-name plugin --disable http fetch-event --out $@
 
-# The bindings are for editors; the component brings its own. A copy is built, since Python writes beside what it imports.
+# The bindings are for editors, and the component contains bindings of its own. The script is copied, since Python
+# writes its cache into the folder of an imported script.
 $(LOBBY_OUT)/python.wasm: $(LOBBY)/python/lobby.py $(LOBBY_WIT) $(PYTHON_TOOLS)
 	rm -rf $(@:.wasm=)/bindings
 	mkdir -p $(@:.wasm=)/source

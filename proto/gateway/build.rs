@@ -1,4 +1,4 @@
-//! Compiles the .proto files with protox, so that no protoc need be installed.
+//! Compiles the .proto files with protox, so that the build does not need protoc.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile(["gateway.proto"], ["proto"])?;

@@ -1,5 +1,5 @@
-;; A plugin that takes without end what no compiler's output comes near. The packet says what: "handles", "tables" or "recurse";
-;; or "5000 handles", which is not without end.
+;; A plugin that uses up resources that compiled code never uses up. The payload names the resource. "handles",
+;; "tables" and "recurse" take the resource until the call fails, and "5000 handles" takes 5000 handles.
 (component
   (core module $module
     (import "own" "new" (func $new (param i32) (result i32)))
@@ -7,25 +7,26 @@
     (table $one 0 funcref)
     (table $two 0 funcref)
 
-    ;; Nothing is freed: a call's arguments may lie upon those of the call before.
+    ;; Every allocation returns the same address, since a call may overwrite the arguments of the previous call.
     (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
 
-    ;; A manifest: the name, the version, the routes; each a pointer and a length.
+    ;; The manifest: a pointer and a length for each of the name, the version and the routes.
     (data (i32.const 64) "\80\00\00\00\07\00\00\00" "\90\00\00\00\05\00\00\00" "\a0\00\00\00\01\00\00\00")
     (data (i32.const 128) "endless")
     (data (i32.const 144) "0.1.0")
     (data (i32.const 160) "\67")
     (func (export "describe") (result i32) (i32.const 64))
 
-    ;; For a component that calls it after `describe`.
+    ;; Traps. A test uses this function as the post-return function of `describe`.
     (func (export "trap") (param i32) unreachable)
 
-    ;; Ok, and an empty list: what lies at 256 is zero. That serves as the topics of `configure` and as the actions of an answer.
+    ;; Returns the address of a successful result with an empty list: the memory at 256 is zero. This is the result of
+    ;; every export: no topics from `configure`, and no actions from the others.
     (func $nothing (result i32) (i32.const 256))
     (func (export "configure") (param i32 i32) (result i32) (call $nothing))
     (func (export "on-message") (param i32 i32 i32 i32) (result i32) (call $nothing))
 
-    ;; seq, route, flags, session (high, low), user (present, id), payload (pointer, length)
+    ;; The parameters are seq, route, flags, session (high, low), user (present, id) and payload (pointer, length).
     (func (export "on-packet") (param i32 i32 i32 i64 i64 i32 i32 i32 i32) (result i32)
       (local $first i32)
       (local.set $first (i32.load8_u (local.get 7)))
@@ -35,7 +36,7 @@
       (if (i32.eq (local.get $first) (i32.const 0x72 (; r ;))) (then (drop (call $recurse (i32.const 0)))))
       (call $nothing))
 
-    ;; A resource of its own, and another one, and another one.
+    ;; Creates handles without end.
     (func $handles
       (loop $again
         (drop (call $new (i32.const 0)))
@@ -48,14 +49,14 @@
         (local.set $i (i32.add (local.get $i) (i32.const 1)))
         (br_if $again (i32.lt_u (local.get $i) (i32.const 5000)))))
 
-    ;; Two tables by turns, until one of them is refused.
+    ;; Grows two tables in turn, until the host refuses to grow one of them.
     (func $tables
       (loop $again
         (if (i32.eq (i32.const -1) (table.grow $one (ref.null func) (i32.const 10000))) (then unreachable))
         (if (i32.eq (i32.const -1) (table.grow $two (ref.null func) (i32.const 10000))) (then unreachable))
         (br $again)))
 
-    ;; The stack of the machine: what a compiler writes runs out of its own one in memory before.
+    ;; Exhausts the machine stack. Compiled code exhausts its own stack in linear memory first.
     (func $recurse (param i32) (result i32)
       (i32.add (i32.const 1) (call $recurse (i32.add (i32.const 1) (local.get 0))))))
 

@@ -1,4 +1,5 @@
-//! What plugin authors use: `gateway plugin new`, `gateway plugin check` and `gateway plugin test`. No gateway runs for any.
+//! The commands for plugin authors: `gateway plugin new`, `gateway plugin check` and `gateway plugin test`. None of
+//! these commands needs a running gateway.
 
 mod check;
 mod new;
@@ -20,7 +21,9 @@ use gateway::{
 };
 use std::{path::Path, thread};
 
-/// Loads a file as a gateway would: judged in a child, under the limits of the configuration or the defaults.
+/// Loads a plugin file as a running gateway does: a child process compiles and judges the file.
+///
+/// The limits are those of the configuration, or the defaults if there is no configuration.
 fn load(path: &Path, config: Option<&Config>) -> anyhow::Result<Described> {
     let shown = path.display();
     let bytes = file::read(path, judge::MAX_FILE_BYTES).map_err(|error| anyhow!("{shown}: {error}"))?;
@@ -37,11 +40,11 @@ fn load(path: &Path, config: Option<&Config>) -> anyhow::Result<Described> {
     })?;
     loaded.map_err(|failure| match failure {
         Failure::Rejected(why) | Failure::Ended(why) | Failure::Retry(why) => anyhow!("{shown}: {why}"),
-        Failure::Cancelled => anyhow!("{shown}: it was given up"),
+        Failure::Cancelled => anyhow!("{shown}: loading was cancelled"),
     })
 }
 
-/// The plugin's settings in a configuration, or the defaults.
+/// Returns the plugin's settings in the configuration, or the defaults if there is no configuration.
 fn settings(described: &Described, config: Option<&Config>) -> Settings {
     let defaults = Config::default();
     config.unwrap_or(&defaults).plugin(&described.name, &described.routes)

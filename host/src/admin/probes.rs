@@ -1,4 +1,7 @@
-//! Whether the chat backends of the games can be reached: each is tried again and again beside the requests, so that a dead one keeps no answer waiting.
+//! Probes of the games' chat backends, for the readiness report.
+//!
+//! A background task connects to each backend at intervals. A request for the report reads the last outcome, so that an
+//! unreachable backend does not delay the report.
 
 use crate::{reload::reports::Reports, telemetry::text};
 use serde_json::{Value, json};
@@ -13,21 +16,21 @@ use tokio::{
     time,
 };
 
-/// How long a backend may take to accept a connection.
+/// The time that a backend has to accept a connection.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The pause between two attempts.
+/// The pause between two attempts to reach a backend.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is known of each backend, by its address.
+/// The outcome of the last attempt for each backend, by address.
 #[derive(Debug, Default)]
 pub struct Probes(Mutex<BTreeMap<String, Outcome>>);
 
-/// Of the last attempt: what went wrong, or nothing.
+/// The outcome of an attempt. The error is the reason why the backend was not reached.
 type Outcome = Result<(), String>;
 
 impl Probes {
-    /// Tries the backends of the games that the reports name, for ever.
+    /// Probes the chat backends of the games in the reports. Never returns.
     pub async fn run(self: Arc<Self>, reports: Arc<Reports>) {
         let mut tasks = JoinSet::new();
         let mut probed = BTreeMap::<String, AbortHandle>::new();
@@ -48,13 +51,13 @@ impl Probes {
                 let probe = Arc::clone(&self).follow(address.clone());
                 probed.entry(address).or_insert_with(|| tasks.spawn(probe));
             }
-            // Those that were aborted, or have panicked.
+            // Remove the tasks that were aborted or have panicked. The next tick starts a new task after a panic.
             while tasks.try_join_next().is_some() {}
             probed.retain(|_, task| !task.is_finished());
         }
     }
 
-    /// What the readiness report says of a backend.
+    /// Returns the entry of a backend in the readiness report.
     #[must_use]
     pub fn report(&self, address: &str) -> Value {
         let untried = Err("not tried yet".to_owned());
@@ -75,7 +78,7 @@ impl Probes {
     }
 
     fn outcomes(&self) -> MutexGuard<'_, BTreeMap<String, Outcome>> {
-        // A panic under the lock leaves a map that is whole.
+        // A panic while the lock is held leaves the map consistent, so the poison can be ignored.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,8 +1,10 @@
-//! Bytes as a table writes them: text where they are text.
+//! The JSON form of bytes in a table: a string if the bytes are UTF-8, otherwise hexadecimal digits.
 
 use serde::{Deserialize, Serialize};
 
-/// A payload or a body.
+/// The bytes of a payload or a body.
+///
+/// The JSON form is a string, or an object `{"hex": "…"}` with an even number of hexadecimal digits.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(try_from = "Written", into = "Written")]
 pub struct Bytes(pub Vec<u8>);

@@ -1,10 +1,11 @@
-//! Between this crate's types and those that a binding generator wrote.
+//! Conversions between the types of this crate and generated bindings.
 
-/// Defines `packet`, from this crate's [`Packet`](crate::Packet) to the bindings', and `decision`, from the bindings' actions or
-/// rejection to this crate's.
+/// Defines two conversion functions between the types of this crate and the generated bindings in the given module.
 ///
-/// A macro, since the gateway and the SDK have generated types of their own each, alike in all but their crate. The argument is the
-/// module that they are in.
+/// The function `packet` converts this crate's [`Packet`](crate::Packet) to the packet of the bindings. The function
+/// `decision` converts the actions or the rejection of the bindings to the types of this crate.
+///
+/// This is a macro, since the gateway and the SDK each generate types of their own, with the same names and fields.
 #[macro_export]
 macro_rules! conversions {
     ($($bindings:ident)::+) => {

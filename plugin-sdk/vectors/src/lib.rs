@@ -1,26 +1,43 @@
-//! Test vectors for plugins: a table, kept as JSON, of what goes in and what has to come out. The same table is run against a
-//! component (`gateway plugin test FILE VECTORS`) and natively against a Rust policy (`gateway_plugin_sdk::testing::vectors`).
+//! Test vectors for plugins: a JSON table of calls and their expected outcomes.
+//!
+//! `gateway plugin test FILE VECTORS` runs a table against a component. `gateway_plugin_sdk::testing::vectors` runs the
+//! same table natively against a Rust policy.
 //!
 //! ```json
 //! { "suites": [
-//!   { "settings": { "config": { "most": 3 }, "games": ["mmo"], "routes": [16] },
+//!   { "settings": { "config": { "max_players": 3 }, "games": ["mmo"], "routes": [16] },
 //!     "topics": ["answers"],
 //!     "cases": [
 //!       { "name": "a packet is published",
-//!         "packet": { "seq": 1, "route": 16, "flags": 0, "session": "01234567-89ab-cdef-0123-456789abcdef", "user": 7, "payload": "hi" },
+//!         "packet": { "seq": 1, "route": 16, "flags": 0, "session": "01234567-89ab-cdef-0123-456789abcdef",
+//!                     "user": 7, "payload": "hi" },
 //!         "expect": { "actions": [ { "publish": { "topic": "requests" } }, "echo", { "bind": 7 },
 //!                                  { "reply": { "status": 0, "body": "ok" } },
 //!                                  { "deliver": { "to": { "user": 2 }, "route": 16, "body": { "hex": "ff00" } } },
 //!                                  { "close": { "code": 1000, "reason": "bye" } } ] } },
 //!       { "name": "a message is refused", "message": { "topic": "answers", "payload": "?" },
 //!         "expect": { "reject": { "status": 2, "message": "no number" } } },
-//!       { "name": "a crash is a crash", "packet": { "payload": "crash" }, "expect": "trap" } ] },
-//!   { "settings": { "config": { "most": -1 } }, "refused": "config.most" } ] }
+//!       { "name": "a crash is a trap", "packet": { "payload": "crash" }, "expect": "trap" } ] },
+//!   { "settings": { "config": { "max_players": -1 } }, "refused": "config.max_players" } ] }
 //! ```
 //!
-//! Payloads and bodies are text, or bytes as `{"hex": "…"}`. Of a packet everything may be left out: seq is 1, route the first of the
-//! settings' `routes`, flags 0, the session is bound to nobody. `body` left out means none. `refused` is a part of the text that
-//! `configure` refuses with. The cases of a suite are sent to one instance, in order; after a trap comes a fresh one.
+//! A suite configures an instance with its `settings`, which counts as one check. If `topics` is present, the plugin
+//! must subscribe to exactly these topics. If `refused` is present, the plugin must refuse the settings with an error
+//! that contains this text. The cases of a suite run on one instance, in order. After a trap, the next case runs on a
+//! fresh instance.
+//!
+//! A payload or a body is a string, or bytes as `{"hex": "…"}`. Every field of a packet has a default:
+//!
+//! | field | default |
+//! |---|---|
+//! | `seq` | 1 |
+//! | `route` | the first of the settings' `routes`, or 0 if there is none |
+//! | `flags` | 0 |
+//! | `session` | `00000000-0000-0001-0000-000000000002` |
+//! | `user` | none: the session is not bound to a user |
+//! | `payload` | empty |
+//!
+//! A `publish` or `deliver` without a `body` expects an action without a body, which sends the payload of the call.
 
 mod bytes;
 mod conversions;
@@ -33,51 +50,51 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-/// A file of vectors.
+/// A table of test vectors.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
-    /// Each with settings of its own.
+    /// The suites. Each suite has settings of its own and runs on an instance of its own.
     pub suites: Vec<Suite>,
 }
 
-/// Cases that share their settings.
+/// Cases that run with the same settings.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Suite {
-    /// What `configure` gets.
+    /// The JSON that `configure` receives.
     pub settings: Value,
-    /// What it answers with, where that is checked.
+    /// The topics that `configure` must return, in this order. If this is `None`, the topics are not checked.
     pub topics: Option<Vec<String>>,
-    /// A part of the text that it refuses the settings with.
+    /// A part of the error text with which `configure` must refuse the settings.
     pub refused: Option<String>,
-    /// What is then sent.
+    /// The calls after `configure`, in order.
     #[serde(default)]
     pub cases: Vec<Case>,
 }
 
-/// One call.
+/// One call and its expected outcome.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
-    /// What it shows.
+    /// The name of the case, for the report of failures.
     pub name: String,
-    /// What is sent: either this
+    /// The packet to send. A case has either a packet or a message.
     pub packet: Option<Packet>,
-    /// or that.
+    /// The bus message to send. A case has either a packet or a message.
     pub message: Option<Message>,
-    /// What has to come of it.
+    /// The outcome that the call must have.
     pub expect: Expect,
 }
 
-/// A packet of a session.
+/// A packet from a session.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Packet {
-    /// The client's counter.
+    /// The client's own counter.
     #[serde(default = "one")]
     pub seq: u32,
-    /// The route; without one, the first of the settings.
+    /// The route byte. If this is `None`, the packet has the first route of the settings.
     pub route: Option<u8>,
     /// The client's flags.
     #[serde(default)]
@@ -85,9 +102,9 @@ pub struct Packet {
     /// The session's id.
     #[serde(default = "session")]
     pub session: Uuid,
-    /// The user that it is bound to.
+    /// The user that the session is bound to.
     pub user: Option<i32>,
-    /// What follows the header.
+    /// The payload, which follows the packet's header.
     #[serde(default)]
     pub payload: Bytes,
 }
@@ -100,98 +117,98 @@ fn session() -> Uuid {
     Uuid::from_u64_pair(1, 2)
 }
 
-/// A message of the bus.
+/// A bus message.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Message {
-    /// Where it came from.
+    /// The topic that the message was published on.
     pub topic: String,
-    /// What it is.
+    /// The content of the message.
     #[serde(default)]
     pub payload: Bytes,
 }
 
-/// What has to come of a call.
+/// The outcome that a call must have.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Expect {
-    /// These, in this order.
+    /// The plugin returns exactly these actions, in this order.
     Actions(Vec<Action>),
-    /// This.
+    /// The plugin returns exactly this rejection.
     Reject(Rejection),
-    /// No answer.
+    /// The call traps, or panics in a native run.
     Trap,
 }
 
-/// As in the plugin interface.
+/// An action of a plugin, with the variants of the plugin interface (`wit/policy.wit`).
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Action {
-    /// Publish on the bus.
+    /// Publishes a message on the bus.
     Publish {
-        /// Where.
+        /// The topic.
         topic: String,
-        /// What, if not the call's payload.
+        /// The message. `None` stands for the payload of the call.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         body: Option<Bytes>,
     },
-    /// Bind the session to a user.
+    /// Binds the session to a user.
     Bind(i32),
-    /// Answer the packet.
+    /// Answers the packet.
     Reply {
-        /// 0, or why not.
+        /// The reply's status, 0 for success.
         #[serde(default)]
         status: u16,
-        /// The payload.
+        /// The payload of the reply.
         #[serde(default)]
         body: Bytes,
     },
-    /// Answer the packet with its own payload.
+    /// Answers the packet with status 0 and its own payload.
     Echo,
-    /// Push.
+    /// Pushes a message to a session or to the sessions of a user.
     Deliver {
-        /// Who receives it.
+        /// The receiver of the push.
         to: Target,
-        /// The route byte.
+        /// The route byte of the push.
         route: u8,
-        /// What, if not the call's payload.
+        /// The payload of the push. `None` stands for the payload of the call.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         body: Option<Bytes>,
     },
-    /// Close the session.
+    /// Closes the session that sent the packet.
     Close {
-        /// The close code.
+        /// The WebSocket close code.
         code: u16,
-        /// What the client is told.
+        /// The reason that the client receives with the close code.
         #[serde(default)]
         reason: String,
     },
 }
 
-/// Who receives a push.
+/// The receiver of a push.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
-    /// One session.
+    /// The session with this id.
     Session(Uuid),
-    /// Every session of a user.
+    /// Every session of this user.
     User(i32),
 }
 
 impl Target {
-    /// The session with this id.
+    /// Returns the target for a session id, given as its upper and lower 64 bits.
     #[must_use]
     pub fn session(high: u64, low: u64) -> Self {
         Self::Session(Uuid::from_u64_pair(high, low))
     }
 }
 
-/// Why a call is not served.
+/// Why a plugin refuses a call.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rejection {
-    /// Never 0.
+    /// The status that the client receives, never 0.
     pub status: u16,
-    /// A short text.
+    /// A short text for the client's author.
     pub message: String,
 }

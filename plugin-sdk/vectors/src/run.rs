@@ -1,35 +1,35 @@
-//! A table against a plugin, whatever that is made of.
+//! Runs a table against a plugin, which may be a component or a native policy.
 
 use crate::{Action, Case, Expect, Message, Packet, Rejection, Suite, Table};
 use serde_json::Value;
 use std::fmt;
 
-/// What a call came to, or the text of a trap.
+/// The outcome of a call: the plugin's actions or rejection. The outer error is the text of a trap.
 pub type Outcome = Result<Result<Vec<Action>, Rejection>, String>;
 
-/// A fresh instance of a plugin.
+/// A new instance of a plugin, on which [`run`] runs the calls of a suite.
 pub trait Subject {
-    /// Calls `configure`.
+    /// Calls `configure`, and returns the topics that the plugin subscribes to.
     ///
     /// # Errors
-    /// The outer one is the text of a trap.
+    /// The outer error is the text of a trap. The inner error is the text with which the plugin refuses the settings.
     fn configure(&mut self, settings: &str) -> Result<Result<Vec<String>, String>, String>;
 
-    /// Calls `on-packet`. The packet has a route.
+    /// Calls `on-packet` with the route `route`. The field `route` of the packet is ignored.
     fn packet(&mut self, packet: &Packet, route: u8) -> Outcome;
 
     /// Calls `on-message`.
     fn message(&mut self, message: &Message) -> Outcome;
 }
 
-/// A case that did not come out as the table says.
+/// A check whose outcome differs from the table.
 #[derive(Debug)]
 pub struct Failure {
-    /// The suite, counted from 1.
+    /// The number of the suite, counted from 1.
     pub suite: usize,
-    /// The case; none for the settings.
+    /// The name of the case, or `None` if the check of the settings failed.
     pub case: Option<String>,
-    /// What was expected, and what came.
+    /// The expected outcome and the actual outcome, as a text.
     pub what: String,
 }
 
@@ -40,7 +40,9 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Runs the table against instances that `fresh` makes: how many checks passed, and which did not.
+/// Runs the table, and returns the number of checks that passed and the checks that failed.
+///
+/// `fresh` creates an instance. `run` calls `fresh` once per suite, and once more after each trap.
 pub fn run<S: Subject>(table: &Table, mut fresh: impl FnMut() -> Result<S, String>) -> (usize, Vec<Failure>) {
     let (mut passed, mut failures) = (0, Vec::new());
     for (number, suite) in (1..).zip(&table.suites) {
@@ -71,12 +73,13 @@ pub fn run<S: Subject>(table: &Table, mut fresh: impl FnMut() -> Result<S, Strin
     (passed, failures)
 }
 
-/// A configured instance; none where the settings were refused, as they were to be.
+/// Creates and configures an instance for a suite. Returns `None` if the plugin refuses the settings, as the suite
+/// expects.
 fn configured<S: Subject>(suite: &Suite, fresh: &mut impl FnMut() -> Result<S, String>) -> Result<Option<S>, String> {
     let mut subject = fresh()?;
     let answer = subject.configure(&suite.settings.to_string()).map_err(|trap| format!("configure trapped: {trap}"))?;
     match (answer, &suite.refused) {
-        (Ok(_), Some(refused)) => Err(format!("took settings that were to be refused with {refused:?}")),
+        (Ok(_), Some(refused)) => Err(format!("accepted its settings instead of refusing them with {refused:?}")),
         (Ok(topics), None) => match &suite.topics {
             Some(wanted) if *wanted != topics => Err(format!("subscribed to {topics:?} instead of {wanted:?}")),
             _ => Ok(Some(subject)),

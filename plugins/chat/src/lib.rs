@@ -1,6 +1,9 @@
-//! The chat route: which topic a request goes to, whose session it is, and who receives what a backend answers.
+//! The chat route. The policy publishes a client's request on the topic of the game that the request names. The first
+//! request binds the session to a user. The policy delivers a backend's message to the session or the user that the
+//! message names.
 //!
-//! Only what is decided on is decoded. The rest of a message passes unread and unchanged, fields of a newer version included.
+//! The policy decodes only the fields that it decides on. The gateway forwards each message unchanged, including fields
+//! of newer versions.
 
 use gateway_plugin_sdk::{
     Action, NoConfig, Packet, Policy, Rejection, Settings, Target, export,
@@ -14,7 +17,7 @@ const ROUTE: u8 = 0x01;
 const REQUESTS: &str = "game:request:";
 const BROADCAST: &str = "broadcast";
 
-/// Of `common.MessageBase`.
+/// The fields of a `common.MessageBase` that the policy decides on.
 #[derive(Default)]
 struct Base<'a> {
     game_id: &'a str,
@@ -34,7 +37,7 @@ impl<'a> Base<'a> {
         Ok(())
     }
 
-    /// That of a `chat.ChatRequest`.
+    /// Reads the field `base` of a `chat.ChatRequest`. Returns `None` if the request has no such field.
     fn of_request(message: &'a [u8]) -> Result<Option<Self>, Malformed> {
         let mut base = None;
         for field in fields(message) {
@@ -47,7 +50,8 @@ impl<'a> Base<'a> {
     }
 }
 
-/// Of `chat.ChatResponse` and of `chat.MessageBroadcast`, which have it in common.
+/// The target fields of a `chat.ChatResponse` or a `chat.MessageBroadcast`. Both messages use the same field numbers
+/// for the target.
 #[derive(Default)]
 struct Targets<'a> {
     user_id: i32,
@@ -124,7 +128,10 @@ impl Policy for Chat {
 }
 
 impl Chat {
-    /// With no games configured, any id that cannot be mistaken for another topic.
+    /// Returns whether the gateway serves the game.
+    ///
+    /// If no games are configured, every id is served that is safe as a part of a topic: at most 64 bytes of
+    /// `A-Z a-z 0-9 _ . -`.
     fn knows(&self, game: &str) -> bool {
         if self.games.is_empty() {
             return game.len() <= 64 && game.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));

@@ -114,11 +114,11 @@ proptest! {
     }
 }
 
-/// Bytes that are nearly, or just, a request.
+/// Generates encoded requests. Some have a merged or missing `base`, and some have one changed byte.
 fn nearly_requests() -> impl Strategy<Value = Vec<u8>> {
     let requests = (any::<[Option<(String, i32)>; 2]>(), any::<Vec<u8>>()).prop_map(|(bases, junk)| {
         let base = |(game_id, user_id)| MessageBase { game_id, user_id, timestamp: -1 };
-        // Encodings of one message after another are merged.
+        // A protobuf decoder merges the encodings of two messages that follow each other.
         let request = |of| ChatRequest { base: Option::map(of, base), extra_data: junk.clone(), ..Default::default() };
         bases.map(|of| request(of).encode_to_vec()).concat()
     });
@@ -134,7 +134,8 @@ fn nearly_requests() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    /// A request must not mean one thing here and another to its backend.
+    /// The policy and the backend must read the same game and the same user from a request. Otherwise a client could
+    /// pass the policy's checks as one user and act as another.
     #[test]
     fn what_is_decided_on_is_what_a_backend_reads(bytes in nearly_requests()) {
         if let (Ok(ours), Ok(theirs)) = (Base::of_request(&bytes), ChatRequest::decode(&bytes[..])) {

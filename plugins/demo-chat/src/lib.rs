@@ -1,6 +1,8 @@
-//! Plays the chat backend: it hears the requests of each game, answers the sender, and forwards the message to its receiver.
+//! A chat backend in a plugin, for a demo without a separate backend.
 //!
-//! It serves no route. To the gateway it is a plugin like any other, which shows that a backend can be one.
+//! The plugin subscribes to the chat requests of each game. For each request it publishes a response to the sender, and
+//! a broadcast to the receiver if the request names one. The plugin serves no route. It is also an example of a backend
+//! that is a plugin.
 
 use chat_proto::chat::{ChatRequest, ChatResponse, MessageBroadcast};
 use gateway_plugin_sdk::{Action, Policy, Rejection, Settings, export};
@@ -11,11 +13,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const REQUESTS: &str = "game:request:";
 const BROADCAST: &str = "broadcast";
 
-/// What the operator may write.
+/// The settings of the plugin.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// The games that it plays the backend of; without it, all that are configured.
+    /// The ids of the games that the plugin serves. If this is `None`, it serves all games of gateway.yaml.
     games: Option<Vec<String>>,
 }
 
@@ -44,7 +46,7 @@ impl Policy for DemoChat {
         let request =
             ChatRequest::decode(payload).map_err(|error| Rejection::malformed(format!("ChatRequest: {error}")))?;
         let sender = request.base.as_ref().map_or(0, |base| base.user_id);
-        // Unlike a counter, the clock goes on through a reload.
+        // The id comes from the clock, since a reload would reset a counter.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let message_id = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
         let timestamp = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);

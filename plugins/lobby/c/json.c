@@ -49,7 +49,8 @@ bool json_next(text_t *rest, text_t *key, text_t *value) {
   return true;
 }
 
-// Of `\uXXXX` the gateway writes the control characters only; everything else arrives as UTF-8.
+// Decodes the escape sequence at *p, and moves *p behind it. The gateway writes only control characters as `\uXXXX`,
+// and all other characters as UTF-8, so two digits are enough.
 static char unescape(const char **p) {
   static const char names[] = "bfnrt", meant[] = "\b\f\n\r\t", digits[] = "0123456789abcdef";
   const char *escape = *p + 1;

@@ -1,19 +1,20 @@
-// Just enough to read a plugin's settings. The gateway hands over well-formed JSON, so this finds its way in it and
-// checks no more than it needs for not leaving the text.
+// A minimal JSON reader for a plugin's settings. The gateway passes well-formed JSON, so the reader checks only that it
+// does not read beyond the end of the text.
 #ifndef LOBBY_JSON_H
 #define LOBBY_JSON_H
 
 #include "text.h"
 
-// The members of an object, or the elements of an array, one by one: `rest` is the whole value at first. Pass no `key`
-// for an array. False at the end.
+// Reads the next member of an object, or the next element of an array, and moves `rest` behind it. Before the first
+// call, set `rest` to the whole object or array. For an array, `key` is NULL. Returns false at the end.
 bool json_next(text_t *rest, text_t *key, text_t *value);
 
-// The text of a JSON string. `out` has room for as many bytes as `value` has; what is written is never longer. False
-// for anything but a string.
+// Decodes a JSON string into `out`, and sets `text` to the result. `out` must have space for `value.len` bytes, since
+// the result is never longer than `value`. Returns false if `value` is not a string.
 bool json_string(text_t value, char *out, text_t *text);
 
-// A number without sign, fraction and exponent, of at most nine digits. False for anything else.
+// Reads a number of one to nine digits. Returns false for any other value, such as one with a sign, a fraction or an
+// exponent.
 bool json_integer(text_t value, uint32_t *number);
 
 #endif

@@ -1,7 +1,7 @@
-// The lobby: log in, see who you are, write to one another, and talk to whoever listens on the bus.
+// The lobby: clients log in, ask for their user, write to each other, and publish on the bus.
 //
-// What an exported function is handed belongs to it, and what it answers with is freed by the caller: so inputs are
-// freed here, once, and everything in an answer is allocated.
+// An exported function owns its arguments and has to free them. The caller frees the results, so they have to be
+// allocated with malloc.
 #define _GNU_SOURCE // vasprintf
 #include "json.h"
 #include "plugin.h"
@@ -49,7 +49,7 @@ static exports_policy_action_t *add(exports_policy_list_action_t *actions, uint8
   actions->ptr = realloc(actions->ptr, (actions->len + 1) * sizeof *actions->ptr);
   if (actions->ptr == NULL) abort();
   exports_policy_action_t *action = &actions->ptr[actions->len++];
-  // A body that nobody sets is none.
+  // The zeros make each optional body `none` unless the caller sets it.
   *action = (exports_policy_action_t){.tag = tag};
   memset(&action->val, 0, sizeof action->val);
   return action;
@@ -151,7 +151,7 @@ static bool log_in(text_t text, exports_policy_list_action_t *actions, exports_p
   return true;
 }
 
-// To one user with "to USER TEXT", else to everybody who listens on the bus.
+// Delivers a text of the form "to USER TEXT" to one user, and publishes any other text on the bus.
 static void say(int32_t from, text_t text, exports_policy_list_action_t *actions) {
   text_t rest = text, head, words;
   exports_policy_target_t to = {.tag = EXPORTS_POLICY_TARGET_USER};

@@ -28,7 +28,7 @@ bool text_is_utf8(text_t text) {
     else if (lead >= 0xf0 && lead <= 0xf4) more = 3;
     else return false;
 
-    // Overlong forms, surrogates, and what lies past U+10FFFF show in the second byte.
+    // The second byte shows overlong forms, surrogates, and code points above U+10FFFF, so its range is narrower.
     if (lead == 0xe0) low = 0xa0;
     if (lead == 0xed) high = 0x9f;
     if (lead == 0xf0) low = 0x90;

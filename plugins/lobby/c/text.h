@@ -1,4 +1,4 @@
-// Bytes that belong to somebody else, and what the lobby reads from them.
+// Borrowed texts, and functions that parse them.
 #ifndef LOBBY_TEXT_H
 #define LOBBY_TEXT_H
 
@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Not terminated by a zero: a payload may well contain some.
+// A borrowed text. The length replaces a terminating zero, since a payload may contain zero bytes.
 typedef struct {
   const char *at;
   size_t len;
@@ -17,13 +17,15 @@ bool text_is(text_t text, const char *literal);
 bool text_skip(text_t *text, const char *prefix);
 bool text_is_utf8(text_t text);
 
-// Splits "HEAD TAIL" at its first space. The tail is not empty, and may begin with further spaces.
+// Splits "HEAD TAIL" at its first space. The tail may begin with further spaces. Returns false if there is no space or
+// if the tail is empty.
 bool text_split(text_t text, text_t *head, text_t *tail);
 
-// 1 to 2147483647, in the one spelling without a sign and without leading zeros.
+// Reads a user's id, 1 to 2147483647. Returns false for any other text, such as one with a sign or a leading zero.
 bool text_to_user(text_t text, int32_t *user);
 
-// The two halves of a UUID in its canonical form, 8-4-4-4-12, in either case.
+// Reads the upper and the lower 64 bits of a UUID, whose digits are in groups of 8-4-4-4-12, in upper or lower case.
+// Returns false for any other text.
 bool text_to_uuid(text_t text, uint64_t *high, uint64_t *low);
 
 #endif

@@ -7,7 +7,7 @@ require (
 	wit_component v0.0.0
 )
 
-// What `make lobby-go` generates, and the runtime that came with the generator.
+// The bindings that `make lobby-go` generates, and their runtime, which wit-bindgen includes.
 replace (
 	go.bytecodealliance.org/pkg => ../../../target/tools/wit-go
 	wit_component => ../../../target/lobby/go

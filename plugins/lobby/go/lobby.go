@@ -1,6 +1,6 @@
-// The lobby: log in, see who you are, write to one another, and talk to whoever listens on the bus.
+// The lobby: clients log in, ask for their user, write to each other, and publish on the bus.
 //
-// The package's name and its path are those that the generated exports import.
+// The generated exports import this package, so its name and its path are fixed.
 package export_gateway_policy_policy
 
 import (
@@ -25,7 +25,7 @@ const (
 	statusLobby     = 256
 )
 
-// An instance serves one call at a time.
+// The settings can be a global variable, since an instance serves one call at a time.
 var lobby settings
 
 func Describe() policy.Manifest {
@@ -100,7 +100,7 @@ func logIn(text string) ([]policy.Action, *policy.Rejection) {
 	return perform(policy.MakeActionBind(user), reply(statusOK, fmt.Sprintf("welcome %d", user)))
 }
 
-// say writes to one user with "to USER TEXT", else to everybody who listens on the bus.
+// say delivers a text of the form "to USER TEXT" to one user, and publishes any other text on the bus.
 func say(from int32, text string) ([]policy.Action, *policy.Rejection) {
 	if rest, found := strings.CutPrefix(text, "to "); found {
 		to, words, _ := strings.Cut(rest, " ")
@@ -112,7 +112,7 @@ func say(from int32, text string) ([]policy.Action, *policy.Rejection) {
 	return perform(policy.MakeActionPublish(policy.Publication{Topic: lobby.topic, Body: wit.None[[]uint8]()}))
 }
 
-// forward passes a message of the bus on, as it is, to the user or the session that it begins with.
+// forward delivers a bus message, unchanged, to the user or the session that the message begins with.
 func forward(message []byte) ([]policy.Action, *policy.Rejection) {
 	to, text, _ := bytes.Cut(message, []byte(" "))
 	if utf8.Valid(message) && len(text) > 0 {
@@ -143,7 +143,7 @@ func deliver(to policy.Target, body wit.Option[[]uint8]) policy.Action {
 }
 
 func parseUser(text string) (int32, bool) {
-	// ParseUint refuses a sign, but not a zero in front.
+	// ParseUint rejects a sign, but accepts leading zeros.
 	if strings.HasPrefix(text, "0") {
 		return 0, false
 	}

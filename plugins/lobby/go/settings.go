@@ -17,7 +17,7 @@ type settings struct {
 
 func parseSettings(text string) (settings, error) {
 	parsed := settings{topic: "lobby", maxBytes: 64, route: defaultRoute}
-	// Not a []byte: encoding/json reads one from base64.
+	// Routes is not a []byte, since encoding/json would expect a base64 string.
 	given := struct {
 		Config map[string]json.RawMessage
 		Routes []uint16
@@ -46,7 +46,7 @@ func parseSettings(text string) (settings, error) {
 	return parsed, nil
 }
 
-// read is Unmarshal that takes null for what it is: nothing.
+// read parses a JSON value. Unlike json.Unmarshal, it returns false for null instead of keeping the default.
 func read[T any](value json.RawMessage, into *T) bool {
 	var given *T
 	if json.Unmarshal(value, &given) != nil || given == nil {

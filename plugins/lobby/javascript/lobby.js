@@ -1,4 +1,4 @@
-// The lobby: log in, see who you are, write to one another, and talk to whoever listens on the bus.
+// The lobby: clients log in, ask for their user, write to each other, and publish on the bus.
 
 import { write } from "gateway:policy/log@0.1.0";
 
@@ -7,7 +7,7 @@ const ROUTE = 0x10;
 const Status = { OK: 0, MALFORMED_PAYLOAD: 2, REJECTED: 4, FORBIDDEN: 6, LOBBY: 256 };
 
 const encoder = new TextEncoder();
-// Without `ignoreBOM` it would swallow a byte order mark, and `\ufeffping` would be a ping.
+// With `ignoreBOM` the decoder keeps a byte order mark. Without this option, `\ufeffping` would be decoded as `ping`.
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 const lobby = { topic: "lobby", maxBytes: 64, route: ROUTE };
@@ -38,7 +38,7 @@ export const policy = {
       case "status":
         return [reply("lobby", Status.LOBBY)];
       case "crash":
-        // An Error would be read as a rejection, though one without a status. Nothing can be read from null.
+        // The bindings would turn an Error into a rejection without a status. To throw `null` is a trap.
         throw null;
     }
     if (text.startsWith("login ")) throw new Rejection(Status.REJECTED, "already logged in");
@@ -53,7 +53,7 @@ export const policy = {
   },
 };
 
-/** What the client is told instead of an answer. The payload is what the interface calls a rejection. */
+/** An error that rejects a packet. Its `payload` is the `rejection` of the interface, which the client receives. */
 class Rejection extends Error {
   constructor(status, message) {
     super(message);
@@ -61,7 +61,7 @@ class Rejection extends Error {
   }
 }
 
-/** What the operator is told. */
+/** An error that refuses the settings. Its `payload` is the text that the operator reads. */
 class Refusal extends Error {
   constructor(message) {
     super(message);
@@ -103,7 +103,7 @@ function logIn(text) {
   return [{ tag: "bind", val: user }, reply(`welcome ${user}`)];
 }
 
-/** To one user with `to USER TEXT`, else to everybody who listens on the bus. */
+/** Delivers a text of the form `to USER TEXT` to one user, and publishes any other text on the bus. */
 function say(from, text) {
   const [, head, words] = text.match(/^to ([^ ]+) (.+)$/s) ?? [];
   const user = parseUser(head ?? "");
@@ -119,7 +119,7 @@ function parseTarget(text) {
   return { tag: "session", val: { high: BigInt(`0x${digits.slice(0, 16)}`), low: BigInt(`0x${digits.slice(16)}`) } };
 }
 
-/** A user's id has one spelling; Number() would take many. */
+/** Parses a user's id. Number() alone would also accept a sign, an exponent or leading zeros. */
 function parseUser(text) {
   const user = /^[1-9][0-9]{0,9}$/.test(text) ? Number(text) : Infinity;
   return user <= 0x7fffffff ? user : undefined;

@@ -1,4 +1,4 @@
-"""The lobby: log in, see who you are, write to one another, and talk to whoever listens on the bus."""
+"""The lobby: clients log in, ask for their user, write to each other, and publish on the bus."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from wit_world.imports import log
 ROUTE = 0x10
 OK, MALFORMED_PAYLOAD, REJECTED, FORBIDDEN, LOBBY = 0, 2, 4, 6, 256
 
-# Patterns, since int() and UUID() also take signs, underscores, the digits of other scripts, braces and more.
+# The patterns check what int() and UUID() would accept: signs, underscores, digits of other scripts, braces and more.
 TOPIC = re.compile(r"[a-z0-9:_-]{1,64}")
 USER = re.compile(r"[1-9][0-9]{0,9}")
 SESSION = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
@@ -28,7 +28,7 @@ class Config:
 
 
 class Policy(exports.Policy):
-    # Of the class, since each call is made on an object of its own.
+    # The configuration is an attribute of the class, since each call gets a new object.
     config: ClassVar[Config]
 
     def describe(self) -> wit.Manifest:
@@ -57,7 +57,7 @@ class Policy(exports.Policy):
             case "status":
                 return [reply("lobby", LOBBY)]
             case "crash":
-                # Any exception but an Err ends the instance.
+                # Any exception other than Err ends the instance.
                 raise RuntimeError("a client asked for it")
         if text.startswith("login "):
             reject(REJECTED, "already logged in")
@@ -87,7 +87,7 @@ class Policy(exports.Policy):
         return text
 
     def say(self, sender: int, text: str) -> list[wit.Action]:
-        """To one user with `to USER TEXT`, else to everybody who listens on the bus."""
+        """Delivers a text of the form `to USER TEXT` to one user, and publishes any other text on the bus."""
         if text.startswith("to "):
             to, words = split(text.removeprefix("to "))
             if words and (user := parse_user(to)):
@@ -107,7 +107,7 @@ def read_config(config: dict[str, Any]) -> tuple[str, int]:
     if not isinstance(topic, str) or not TOPIC.fullmatch(topic):
         raise Err("config.topic: 1 to 64 characters of a-z 0-9 : _ - are allowed")
     max_bytes = config.get("max_bytes", 64)
-    # Not isinstance: True is an int, too.
+    # isinstance would accept True, since bool is a subclass of int.
     if type(max_bytes) is not int or not 1 <= max_bytes <= 65536:
         raise Err("config.max_bytes: 1 to 65536 is allowed")
     return topic, max_bytes
@@ -121,7 +121,7 @@ def log_in(text: str) -> list[wit.Action]:
 
 
 def split(text: str) -> tuple[str, str]:
-    """What is before the first space, and what is behind it, further spaces included."""
+    """Splits the text at its first space. The second part keeps all further spaces."""
     head, _, tail = text.partition(" ")
     return head, tail
 

@@ -1,12 +1,12 @@
-//! The lobby: log in, see who you are, write to one another, and talk to whoever listens on the bus.
+//! The lobby: clients log in, ask for their user, write to each other, and publish on the bus.
 //!
-//! What an exported function is handed belongs to it, and what it answers with is freed by the caller, with C's `free`: so inputs
-//! are freed here, once, and everything in an answer is allocated with C's allocator.
+//! An exported function owns its arguments and has to free them. The caller frees the results with C's `free`, so they
+//! have to be allocated with C's allocator.
 
 const std = @import("std");
 const wit = @import("plugin");
 
-/// A panic is a trap, without a message: there is nowhere to print it.
+/// A panic traps without a message, since printing the message would import WASI.
 pub const panic = std.debug.no_panic;
 
 const allocator = std.heap.c_allocator;
@@ -151,7 +151,7 @@ fn logIn(text: []const u8) Decision {
     });
 }
 
-/// To one user with `to USER TEXT`, else to everybody who listens on the bus.
+/// Delivers a text of the form `to USER TEXT` to one user, and publishes any other text on the bus.
 fn say(from: i32, text: []const u8) Decision {
     if (std.mem.cutPrefix(u8, text, "to ")) |rest| {
         const to, const words = split(rest);
@@ -166,7 +166,7 @@ fn say(from: i32, text: []const u8) Decision {
     }});
 }
 
-/// Passes a message of the bus on, as it is, to the user or the session that it begins with.
+/// Delivers a bus message, unchanged, to the user or the session that the message begins with.
 fn forward(message: []const u8) Decision {
     const to, const text = split(message);
     if (text.len > 0 and std.unicode.utf8ValidateSlice(message)) {
@@ -179,14 +179,14 @@ fn forward(message: []const u8) Decision {
     return reject(.malformed_payload, "a message is `USER TEXT` or `SESSION TEXT`", .{});
 }
 
-/// What is before the first space, and what is behind it, further spaces included.
+/// Splits the text at its first space. The second part keeps all further spaces.
 fn split(text: []const u8) struct { []const u8, []const u8 } {
     const head, const tail = std.mem.cutScalar(u8, text, ' ') orelse return .{ text, "" };
     return .{ head, tail };
 }
 
 fn parseUser(text: []const u8) ?i32 {
-    // One spelling only: parseInt would take a plus, underscores, and zeros in front.
+    // parseInt alone would also accept a plus sign, underscores and leading zeros.
     if (std.mem.startsWith(u8, text, "0") or std.mem.findNone(u8, text, "0123456789") != null) return null;
     return std.fmt.parseInt(i32, text, 10) catch null;
 }

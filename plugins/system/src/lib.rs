@@ -1,4 +1,4 @@
-//! The system route: the heartbeat, whose payload comes back unchanged.
+//! The system route. The policy answers each heartbeat with its own payload.
 
 use gateway_plugin_sdk::{Action, NoConfig, Packet, Policy, Rejection, Settings, export};
 

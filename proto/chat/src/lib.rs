@@ -1,4 +1,4 @@
-//! The messages of `common.proto` and `chat.proto`, which chat clients and backends exchange through the gateway.
+//! The messages of `common.proto` and `chat.proto`, for chat clients and backends.
 #![allow(missing_docs, reason = "generated; the .proto files document each field")]
 
 pub mod common {

@@ -1,5 +1,7 @@
-//! A plugin that misbehaves as its settings say, on route 0x66 and on the topic of the game `hostile`.
-//! `tests/containment.rs` has the expected outcome of each misbehaviour.
+//! A plugin that misbehaves in the way that its settings name. The plugin serves route 0x66, and subscribes to the
+//! requests of the game `hostile`.
+//!
+//! The modules of `tests/containment.rs` state the required outcome of each way to misbehave.
 
 use gateway_plugin_sdk::{Action, Packet, Policy, Rejection, Settings, Target, export, log};
 use serde::Deserialize;
@@ -15,7 +17,7 @@ use std::{
 const ROUTE: u8 = 0x66;
 const MIB: usize = 1 << 20;
 
-/// How the plugin misbehaves in each exported function.
+/// The way in which each call misbehaves. An empty string is a call that behaves well.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -73,7 +75,7 @@ impl Policy for Hostile {
     }
 }
 
-/// Misbehaves in the actions that it returns, or while it computes them.
+/// Returns an answer that breaks a rule in the way `way`, or misbehaves while the call runs.
 fn answer(way: &str, call: u32) -> Result<Vec<Action>, Rejection> {
     Ok(match way {
         "million-actions" => vec![Action::Echo; 1_000_000],
@@ -97,7 +99,7 @@ fn answer(way: &str, call: u32) -> Result<Vec<Action>, Rejection> {
     })
 }
 
-#[allow(unsafe_code, reason = "to be hostile")]
+#[allow(unsafe_code, reason = "the plugin is hostile on purpose")]
 fn not_utf8() -> String {
     unsafe { String::from_utf8_unchecked(vec![0xff, 0xfe]) }
 }
@@ -120,7 +122,7 @@ fn misbehave(way: &str, call: u32) -> String {
             "leaked".to_owned()
         }
         "random-bytes" => {
-            // The map's seeds are the only random numbers that the standard library offers.
+            // The standard library has no function for random numbers, but each new map has a random seed.
             (0..1000).map(|_| std::collections::HashMap::<u8, u8>::new().len()).sum::<usize>().to_string()
         }
         "log-a-million-lines" => {
@@ -164,7 +166,7 @@ fn misbehave(way: &str, call: u32) -> String {
     }
 }
 
-#[allow(unconditional_recursion, reason = "to be hostile")]
+#[allow(unconditional_recursion, reason = "the plugin is hostile on purpose")]
 fn recurse(depth: u64) -> u64 {
     let frame = black_box([depth; 64]);
     recurse(depth + 1) + frame[0]

@@ -1,5 +1,5 @@
-//! A plugin that is compiled once and becomes any number of plugins. Its name and its faults are in [`BLOCK`], which
-//! the tests overwrite in the component's bytes. `tests/support/guests.rs` does that.
+//! A plugin whose manifest and faults are read from [`BLOCK`]. The tests overwrite this block in the bytes of the
+//! component, so that one build serves as any number of plugins. `tests/support/guests.rs` writes the block.
 
 use gateway_plugin_sdk::{
     Action, Exported, Manifest, Packet, Policy, Rejection, Settings, bindings::exports::gateway::policy::policy::Guest,
@@ -7,13 +7,13 @@ use gateway_plugin_sdk::{
 use serde::Deserialize;
 use std::hint::black_box;
 
-/// The memory that the payload `grow` allocates, in bytes.
+/// The memory in bytes that the packet `grow` allocates.
 const GROWTH: usize = 32 << 20;
 
-/// The length of the block, in bytes. A shorter variant is padded with blanks.
+/// The length of the block in bytes. Blanks fill the block after the JSON.
 const BYTES: usize = 512;
 
-/// The variant as JSON, after a mark by which the tests find the block.
+/// The mark by which the tests find the block, and then the [`Variant`] as JSON.
 static BLOCK: [u8; BYTES] = block();
 
 const MARK: &[u8] = b"variant:";
@@ -36,20 +36,20 @@ struct Variant {
     routes: Vec<u8>,
     #[serde(default)]
     topics: Vec<String>,
-    /// The exported function that panics.
+    /// The exported function that panics: `describe` or `configure`.
     #[serde(default)]
     traps_in: Option<String>,
-    /// The exported function that never returns.
+    /// The exported function that never returns: `describe` or `configure`.
     #[serde(default)]
     loops_in: Option<String>,
-    /// The error that `configure` returns instead of accepting the settings.
+    /// The error text with which `configure` refuses its settings.
     #[serde(default)]
     refuses: Option<String>,
 }
 
 impl Variant {
     fn read() -> Self {
-        // The compiler must not know the content of the block, since it would then not read the overwritten bytes.
+        // `black_box` keeps the compiler from replacing the block by its initial value.
         let block = black_box(&BLOCK);
         serde_json::from_slice(&block[MARK.len()..]).expect("the tests wrote a variant")
     }
@@ -62,11 +62,11 @@ impl Variant {
     }
 }
 
-/// The settings that the operator may write.
+/// The settings of the plugin.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// The answer to each packet. If there is none, the answer is the plugin's version.
+    /// The answer to each packet. If this is `None`, the answer is the plugin's version.
     greeting: Option<String>,
 }
 
@@ -112,7 +112,7 @@ std::thread_local! {
     static POLICY: Exported<Greeter> = const { Exported::new() };
 }
 
-/// The component. The SDK's `export!` cannot make it, since its manifest is not known at compile time.
+/// The component's exports. The SDK's `export!` cannot make these exports, since it needs a constant manifest.
 pub struct Component;
 
 impl Guest for Component {

@@ -1,4 +1,4 @@
-//! All that a load would say of a file, and what its calls cost.
+//! `gateway plugin check`: loads a plugin file, measures its calls, and writes a report.
 
 use super::{load, settings};
 use anyhow::{Context, anyhow};
@@ -13,22 +13,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Calls whose median is told.
+/// The number of calls that are measured. The report shows their median.
 const CALLS: usize = 1000;
 
-/// The packet whose cost is measured.
+/// The packet that the measured calls receive.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
-    /// Its payload.
+    /// The packet's payload.
     pub payload: Vec<u8>,
-    /// The user that its session is bound to.
+    /// The user that the packet's session is bound to.
     pub user: Option<i32>,
 }
 
-/// Checks a file, with the settings that the configuration has for it.
+/// Loads a plugin file with its settings in the configuration, and returns a report for the plugin's author.
 ///
 /// # Errors
-/// What a load would refuse it for, and what would mend that.
+/// Returns the reason why a gateway would reject the file, and how to fix the file.
 pub fn check(path: &Path, config: Option<&Config>, sample: &Sample) -> anyhow::Result<String> {
     let size = fs::metadata(path).with_context(|| format!("{} cannot be read", path.display()))?.len();
     let began = Instant::now();
@@ -73,11 +73,14 @@ fn granted(import: &str) -> &'static str {
         "wasi:clocks/wall-clock" | "wasi:clocks/monotonic-clock" => "granted: the clock; waiting returns at once",
         "wasi:random/random" | "wasi:random/insecure" | "wasi:random/insecure-seed" => "granted: random numbers",
         name if name.starts_with("gateway:policy/") => "types only",
-        _ => "empty: nothing is there",
+        _ => "a stub: nothing is granted",
     }
 }
 
-/// The median of a packet's calls, and what it is answered with.
+/// Calls `on-packet` with the sample, up to [`CALLS`] times, and returns the median duration and the last answer as a
+/// text.
+///
+/// A call that fails ends the measurement, since a failed instance cannot be called again.
 fn call(trial: &mut Trial, route: u8, sample: &Sample) -> anyhow::Result<String> {
     let mut times = Vec::with_capacity(CALLS);
     let mut answer = None;

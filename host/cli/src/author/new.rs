@@ -1,4 +1,5 @@
-//! A folder with a small plugin in a language of the author's choice, which builds and passes its own test.
+//! `gateway plugin new`: writes a folder with a small plugin in a language of the author's choice. The plugin builds
+//! and passes its own tests.
 
 use anyhow::{Context, anyhow, ensure};
 use clap::ValueEnum;
@@ -8,12 +9,9 @@ use std::{
     str::FromStr,
 };
 
-/// The repository that this gateway was built from. It need not be there any more.
-const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-
-/// The languages that there is a template for.
+/// The language of a new plugin. There is a template for each language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs, reason = "their names say it")]
+#[allow(missing_docs, reason = "the names are the documentation")]
 pub enum Language {
     Rust,
     C,
@@ -22,7 +20,9 @@ pub enum Language {
     Python,
 }
 
-/// A plugin's name that is a name for its folder, its file and its package as well.
+/// A plugin's name that is also valid as the name of a folder, a file and a package.
+///
+/// A name has 1 to 64 characters of `a-z 0-9 -`, and the first one is a letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name(String);
 
@@ -39,20 +39,22 @@ impl FromStr for Name {
     }
 }
 
-/// What is asked for.
+/// The options of `gateway plugin new`.
 #[derive(Clone, Debug)]
 pub struct NewPlugin {
-    /// Also the name of the folder.
+    /// The plugin's name, which is also the name of the folder.
     pub name: Name,
-    /// What it is written in.
+    /// The language that the plugin is written in.
     pub language: Language,
-    /// The route that it answers on.
+    /// The route byte that the plugin serves.
     pub route: u8,
-    /// Where the Rust SDK is, if not in the repository that this gateway was built from.
+    /// The folder of the Rust SDK. If this is `None`, the SDK is `plugin-sdk` in the repository that this gateway was
+    /// built from.
     pub sdk: Option<PathBuf>,
 }
 
-/// A file of the folder, and its text with `{{name}}`, `{{route}}`, `{{gateway}}` and `{{sdk}}` to be filled in.
+/// A file of the new folder: its path and its text. [`new`] replaces the placeholders `{{name}}`, `{{route}}`,
+/// `{{gateway}}` and `{{sdk}}` in the text.
 type Template = (&'static str, &'static str);
 
 const VECTORS: Template = ("vectors.json", include_str!("templates/vectors.json"));
@@ -130,10 +132,10 @@ fn templates(language: Language) -> &'static [Template] {
     }
 }
 
-/// Writes the folder below `parent`, and answers with what to do next.
+/// Writes the folder of the new plugin into `parent`, and returns a text with the next steps for the author.
 ///
 /// # Errors
-/// Where the folder is there already or cannot be written, and where the Rust SDK is not found.
+/// Fails if the folder exists or cannot be written, or if a Rust plugin is wanted and the SDK is not found.
 pub fn new(plugin: &NewPlugin, parent: &Path) -> anyhow::Result<String> {
     let NewPlugin { name: Name(name), language, route, sdk } = plugin;
     let sdk = if *language == Language::Rust { found_sdk(sdk.as_deref())? } else { String::new() };
@@ -149,12 +151,19 @@ pub fn new(plugin: &NewPlugin, parent: &Path) -> anyhow::Result<String> {
 }
 
 fn found_sdk(given: Option<&Path>) -> anyhow::Result<String> {
-    let built_from = Path::new(REPOSITORY).join("plugin-sdk");
-    let sdk = given.unwrap_or(&built_from);
+    let found = repository().map(|repository| repository.join("plugin-sdk"));
+    let sdk = given.or(found.as_deref()).unwrap_or(Path::new("plugin-sdk"));
     let sdk = sdk.canonicalize().ok().filter(|sdk| sdk.join("Cargo.toml").is_file()).ok_or_else(|| {
         anyhow!("there is no Rust SDK in {}: say `--sdk PATH`, the folder plugin-sdk of the repository", sdk.display())
     })?;
     Ok(sdk.display().to_string())
+}
+
+/// Returns the repository that this program lies in, if it still lies where it was built.
+fn repository() -> Option<PathBuf> {
+    let program = env::current_exe().ok()?;
+    let is_repository = |folder: &&Path| folder.join("plugin-sdk/Cargo.toml").is_file() && folder.join("wit").is_dir();
+    program.ancestors().find(is_repository).map(Path::to_owned)
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
@@ -165,16 +174,15 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 fn next_steps(name: &str, language: Language) -> String {
-    let repository = Path::new(REPOSITORY).canonicalize();
-    let dist = repository.map_or_else(|_| "PLUGINS_DIRECTORY".into(), |path| path.join("plugins/dist"));
+    let dist = repository().map_or_else(|| "PLUGINS_DIRECTORY".into(), |path| path.join("plugins/dist"));
     let dist = dist.display();
     let mut steps = format!(
         "{name}/ is written. Next:\n    make -C {name}\n    make -C {name} test\n    cp {name}/{name}.wasm {dist}/\n"
     );
     if language == Language::Javascript {
         steps += &format!(
-            "Before the last one, give the engine room, in that gateway's gateway.yaml under `plugins.settings`:\n    {name}: {{ \
-             call_timeout_ms: 100, memory_mb: 256 }}\n"
+            "The JavaScript engine needs higher limits. Before the last step, add this line under `plugins.settings` \
+             in the gateway's gateway.yaml:\n    {name}: {{ call_timeout_ms: 100, memory_mb: 256 }}\n"
         );
     }
     steps

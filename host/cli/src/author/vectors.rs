@@ -1,4 +1,4 @@
-//! A table of vectors against a component.
+//! `gateway plugin test`: runs a table of test vectors against a component.
 
 use super::{load, settings};
 use anyhow::Context;
@@ -6,11 +6,14 @@ use gateway::{config::Config, plugin::trial::Trial};
 use gateway_plugin_vectors::{self as vectors, Failure, Outcome, Subject, Table};
 use std::{fs, path::Path};
 
-/// Runs a file of vectors against a component, with the limits that the configuration has for it: the number of checks that passed, and
-/// those that did not. The settings are those of the vectors.
+/// Runs the table in the file `vectors` against the component in the file `path`. Returns the number of checks that
+/// passed, and the checks that failed.
+///
+/// The limits are those of the plugin in the configuration. The settings that `configure` receives are those of the
+/// table.
 ///
 /// # Errors
-/// Where one of the files cannot be read, or the component is no plugin.
+/// Fails if a file cannot be read, if the table is malformed, or if the component is not a plugin.
 pub fn test(path: &Path, vectors: &Path, config: Option<&Config>) -> anyhow::Result<(usize, Vec<Failure>)> {
     let table = fs::read_to_string(vectors).with_context(|| format!("{} cannot be read", vectors.display()))?;
     let table: Table =

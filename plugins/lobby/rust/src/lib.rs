@@ -1,4 +1,4 @@
-//! The lobby: log in, see who you are, write to one another, and talk to whoever listens on the bus.
+//! The lobby: clients log in, ask for their user, write to each other, and publish on the bus.
 
 use gateway_plugin_sdk::{Action, Answer, Packet, Policy, Rejection, Settings, Target, export, log};
 use serde_json::{Map, Value};
@@ -15,7 +15,7 @@ struct Lobby {
 impl Policy for Lobby {
     const NAME: &str = "lobby";
     const ROUTES: &[u8] = &[ROUTE];
-    /// Not a struct of its own: these errors name the keys that there are, and say what is allowed.
+    /// A map instead of a struct, so that the policy's own errors can list the known keys and the allowed values.
     type Config = Map<String, Value>;
 
     fn configure(settings: Settings<Self::Config>) -> Result<Self, String> {
@@ -83,7 +83,7 @@ impl Lobby {
         Ok(text)
     }
 
-    /// To one user with `to USER TEXT`, else to everybody who listens on the bus.
+    /// Delivers a text of the form `to USER TEXT` to one user, and publishes any other text on the bus.
     fn say(&self, from: i32, text: &str) -> Vec<Action> {
         let to = text.strip_prefix("to ").and_then(addressed);
         match to.and_then(|(to, text)| Some((parse_user(to)?, text))) {
@@ -101,12 +101,12 @@ fn login(text: &str) -> Result<Vec<Action>, Rejection> {
     Ok(vec![Action::Bind(user), Action::reply(format!("welcome {user}"))])
 }
 
-/// `TO TEXT`, where the text is not empty. What follows the first space is the text, further spaces included.
+/// Splits `TO TEXT` at its first space. The text may begin with further spaces. Returns `None` if the text is empty.
 fn addressed(text: &str) -> Option<(&str, &str)> {
     text.split_once(' ').filter(|(_, text)| !text.is_empty())
 }
 
-/// A user's id has one spelling: no sign, and no zero in front, both of which `parse` would take.
+/// Parses a user's id. Returns `None` for a sign or a leading zero, which `parse` alone would accept.
 fn parse_user(text: &str) -> Option<i32> {
     if text.starts_with(['+', '0']) {
         return None;

@@ -1,6 +1,7 @@
-// Answers each packet with a greeting.
+// A policy that answers each packet with a greeting.
 //
-// What an exported function is handed belongs to it, and what it answers with is freed by the caller, so that has to be allocated.
+// An exported function owns its arguments and has to free them. The caller frees the results, so they have to be
+// allocated with malloc.
 #include "plugin.h"
 
 #include <stdlib.h>

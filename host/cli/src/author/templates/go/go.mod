@@ -7,7 +7,7 @@ require (
 	wit_component v0.0.0
 )
 
-// What `make` generates, and the runtime that came with the generator.
+// The bindings that `make` generates, and their runtime, which wit-bindgen includes.
 replace (
 	go.bytecodealliance.org/pkg => ./.tools/wit-go
 	wit_component => ./build

@@ -1,6 +1,6 @@
-// Answers each packet with a greeting.
+// This policy answers each packet with a greeting.
 //
-// The package's name and its path are those that the generated exports import.
+// The generated exports import this package, so its name and its path are fixed.
 package export_gateway_policy_policy
 
 import (

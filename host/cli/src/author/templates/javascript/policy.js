@@ -1,4 +1,4 @@
-// Answers each packet with a greeting.
+// A policy that answers each packet with a greeting.
 
 const ROUTE = {{route}};
 
@@ -26,7 +26,7 @@ export const policy = {
   },
 };
 
-/** What the client is told instead of an answer. The payload is what the interface calls a rejection. */
+/** An error that rejects a packet. Its `payload` is the `rejection` of the interface, which the client receives. */
 class Rejection extends Error {
   constructor(status, message) {
     super(message);

@@ -1,4 +1,4 @@
-"""Answers each packet with a greeting."""
+"""A policy that answers each packet with a greeting."""
 
 from componentize_py_types import Err
 from wit_world import exports

@@ -1,4 +1,4 @@
-//! Answers each packet with a greeting.
+//! A policy that answers each packet with a greeting.
 
 use gateway_plugin_sdk::{Action, NoConfig, Packet, Policy, Rejection, Settings, export};
 
