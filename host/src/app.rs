@@ -3,8 +3,7 @@
 //! `supervisor` owns the parts, and `signals` enforces the end of the process.
 //!
 //! This folder may use every other module, and only this folder connects them. It knows when each part has to end. It
-//! does not know what a packet, a bus message or a plugin means. No other module uses this folder, except that `reload`
-//! reads the allocator's option from `memory`.
+//! does not know what a packet, a bus message or a plugin means. No other module uses this folder.
 
 mod signals;
 mod supervisor;
@@ -13,6 +12,7 @@ use crate::{
     admin::{self, Admin, Probes, Stopping},
     bus,
     config::Config,
+    memory,
     net::auth::Verifier,
     net::server,
     reload::{

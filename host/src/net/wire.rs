@@ -89,7 +89,7 @@ impl Wire {
     }
 
     /// Calls `take` with the unused bytes. `take` moves the start of the slice behind the bytes that it uses.
-    pub fn take_rest<T>(&mut self, take: impl FnOnce(&mut &[u8]) -> T) -> T {
+    pub fn use_unused<T>(&mut self, take: impl FnOnce(&mut &[u8]) -> T) -> T {
         let mut left = &self.unused[self.used..];
         let used = take(&mut left);
         self.used = self.unused.len() - left.len();

@@ -257,7 +257,7 @@ impl Gateway {
     }
 
     /// Records the outcome of a call, and returns the actions to be carried out.
-    fn settled<A>(
+    fn record_outcome<A>(
         &self,
         plugin: &Arc<Plugin>,
         sender: Sender,
