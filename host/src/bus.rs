@@ -1,4 +1,9 @@
-//! Publish and subscribe: Redis, or an in-process bus of the same meaning. Knows of topics and bytes, and of no session.
+//! Publish and subscribe over Redis, or over an embedded bus in the same process.
+//!
+//! The queue of publishes, the connections to Redis, the embedded bus, and the accounting for each publish belong here.
+//! This module and its submodules may know topics, bytes, `config`, `sync` and `telemetry`.
+//! They must not know sessions, packets, plugins or routing. They report to the rest of the gateway through [`Handler`]
+//! only.
 
 mod backoff;
 mod batch;
@@ -22,29 +27,31 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// How long publishing what is queued may take when the gateway stops. What is left is refused.
+/// How long the bus may take to publish the queued messages when the gateway stops. After that, the remaining publishes
+/// are refused.
 pub const DRAIN: Duration = Duration::from_secs(5);
 
-/// The bytes of a topic that the sender of a publish is answered with.
+/// The maximum number of bytes of a topic in the answer to the sender of a publish.
 const MAX_TOPIC_BYTES: usize = 256;
 
-/// What the bus reports to.
+/// The part of the gateway that receives messages and refused publishes from the bus.
 pub trait Handler: Send + Sync + 'static {
-    /// Where a publish comes from.
+    /// The type that identifies the packet that caused a publish.
     type Origin: Copy + Send + Sync + 'static;
 
-    /// A message on one of the topics. Returns the number of plugins that heard it. `cause` is the packet that it was published for, if that came
-    /// from this process.
+    /// Handles a message on a topic. Returns the number of plugins that subscribe to the topic. `cause` is the packet
+    /// that caused the message. Only the embedded bus knows the cause.
     fn message(&self, topic: &str, body: &Bytes, cause: Option<&Self::Origin>) -> usize;
 
-    /// Whether the policy that the publish came from still serves. Otherwise nobody would hear an answer to it.
+    /// Returns whether a plugin still serves the route of the packet that caused a publish. If none does, nothing in
+    /// this gateway would receive an answer to the publish.
     fn is_served(&self, origin: &Self::Origin) -> bool;
 
-    /// A publish was not taken, or nobody listens to it, or nobody knows what became of it.
+    /// Handles a publish that the bus did not take, that has no subscriber, or whose outcome is unknown.
     fn refused(&self, origin: &Self::Origin, why: &str);
 }
 
-/// Why a publish reached nobody. The text is what its sender is answered with.
+/// Why a publish reached no subscriber, or may have reached none. The text is the answer to the sender of the packet.
 #[derive(Debug, thiserror::Error)]
 enum NotTaken<'a> {
     #[error("the bus is away")]
@@ -53,7 +60,7 @@ enum NotTaken<'a> {
     Unknown,
     #[error("the bus refused the message")]
     Refused,
-    #[error("the bus gave no answer that can be understood")]
+    #[error("the bus gave an answer that the gateway does not understand")]
     Unintelligible,
     #[error("the plugin of the route was taken away before the message was sent")]
     Abandoned,
@@ -62,7 +69,7 @@ enum NotTaken<'a> {
 }
 
 impl NotTaken<'_> {
-    /// The reason in log lines, of which there is one a second for each.
+    /// Returns a short name of the reason. The log has at most one line a second for each reason.
     fn kind(&self) -> &'static str {
         match self {
             Self::Away => "away",
@@ -75,10 +82,10 @@ impl NotTaken<'_> {
     }
 }
 
-/// Carries publishes and messages until `stop`, and then what is queued.
+/// Carries publishes and messages until `stop`, and then publishes or refuses the queued publishes.
 ///
-/// Every publish is accounted for: the bus took it and somebody heard it, or nobody did, or it is counted as dropped. In the two latter cases its
-/// origin, if it has one, is answered.
+/// Every publish has one of three outcomes: it reaches a subscriber, it has no subscriber, or it is counted as dropped.
+/// In the last two cases, the origin of the publish is answered if there is one.
 pub async fn run<H: Handler>(
     config: Option<config::Redis>,
     queue: Arc<Queue<H::Origin>>,
@@ -94,7 +101,7 @@ pub async fn run<H: Handler>(
     }
 }
 
-/// Where a bus takes publishes from and where it takes messages to.
+/// The source of publishes and the receiver of messages, for either kind of bus.
 struct Intake<H: Handler> {
     queue: Arc<Queue<H::Origin>>,
     handler: H,
@@ -102,24 +109,24 @@ struct Intake<H: Handler> {
 }
 
 impl<H: Handler> Intake<H> {
-    /// Counts publishes that the bus has taken, including those that nobody heard.
+    /// Counts publishes that the bus has taken, including those without a subscriber.
     fn taken(&self, count: usize) {
         self.metrics.published.inc_by(count as u64);
     }
 
-    /// Accounts for a publish that the bus has taken, and that nobody heard.
+    /// Accounts for a publish that the bus has taken and that has no subscriber.
     fn unheard(&self, publication: &Publication<'_, H::Origin>) {
         self.metrics.unheard.inc();
         self.answer(publication, &NotTaken::Unheard(publication.topic));
     }
 
-    /// Accounts for a publish that was not taken.
+    /// Accounts for a publish that was not taken, or whose outcome is unknown.
     fn refuse(&self, publication: &Publication<'_, H::Origin>, why: &NotTaken<'_>) {
         self.metrics.dropped("bus_unavailable", 1);
         self.answer(publication, why);
     }
 
-    /// Refuses those publishes of a batch whose policy was taken away while they waited.
+    /// Refuses the publishes of a batch whose plugin was taken away while they waited.
     fn refuse_abandoned(&self, batch: &mut Batch<H::Origin>) {
         batch.withdraw(|publication| {
             let is_served = publication.origin.is_none_or(|origin| self.handler.is_served(origin));
@@ -131,7 +138,7 @@ impl<H: Handler> Intake<H> {
     }
 
     fn answer(&self, publication: &Publication<'_, H::Origin>, why: &NotTaken<'_>) {
-        // A message of a plugin's own that nobody listens to is no news: it may be meant for whoever comes.
+        // A publish that no packet caused may well have no subscriber, so that case is not logged.
         let is_news = publication.origin.is_some() || !matches!(why, NotTaken::Unheard(_));
         if is_news && self.metrics.log_limits.permit("publish refused", why.kind()) {
             tracing::warn!(topic = publication.topic, %why, "publish refused");
@@ -143,11 +150,11 @@ impl<H: Handler> Intake<H> {
     }
 }
 
-/// Whether the bus is connected, and if not, why.
+/// The state of the connections of the bus: whether they work, and if not, why.
 #[derive(Debug)]
 pub struct Health {
     metrics: Arc<Metrics>,
-    /// Why a direction is not connected, by direction.
+    /// Why each direction is not connected, indexed by [`Direction`].
     errors: Mutex<[Option<String>; 2]>,
 }
 
@@ -168,14 +175,14 @@ impl Direction {
 }
 
 impl Health {
-    /// A bus that is not connected yet.
+    /// Returns the state of a bus that is not connected yet.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
         let connecting = || Some("connecting".to_owned());
         Self { metrics, errors: Mutex::new([connecting(), connecting()]) }
     }
 
-    /// Why the bus is not connected.
+    /// Returns why the bus is not connected, or `None` if it is connected.
     #[must_use]
     pub fn error(&self) -> Option<String> {
         self.errors.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().next().cloned()

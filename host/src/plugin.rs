@@ -1,6 +1,9 @@
-//! Hosting of plugins: from a file's bytes to a component that decides, with limits on all that a call may take.
+//! Hosting of plugins: turns the bytes of a WebAssembly file into instances that decide on packets and bus messages.
 //!
-//! It knows the plugin interface, and what a plugin may use. It does not know sessions, sockets or the bus.
+//! Everything that touches a guest belongs here: compiling and linking, instances and their limits, the health of a
+//! plugin, its offload thread, and the WASI that guests see.
+//! This module and its submodules may know the plugin interface (`wit/policy.wit`), `sync` and `telemetry`.
+//! They must not know sessions, sockets, routing, the bus, or how files are reloaded.
 
 mod bindings;
 mod clock;
@@ -26,10 +29,11 @@ use component::Linked;
 use instance::Instance;
 use std::{sync::Arc, time::Duration};
 
-/// Topics that one plugin may subscribe to.
+/// The maximum number of topics that one plugin may subscribe to.
 const TOPICS: usize = 1024;
 
-/// Memory for the call of `describe`, which comes before the plugin's name and so before its settings are known.
+/// The limits of an instance that is started only to call `describe`. The plugin's name is not known before that call,
+/// so its own settings cannot be used.
 const DESCRIBE_LIMITS: Limits = Limits {
     call_timeout: Duration::from_millis(20),
     memory: 64 << 20,
@@ -42,45 +46,47 @@ const DESCRIBE_LIMITS: Limits = Limits {
     log_lines_per_s: 100,
 };
 
-/// Why a plugin cannot be put to use.
+/// Why a plugin cannot be loaded or started.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The file is no plugin.
+    /// The file is not a plugin that this gateway can run.
     #[error(transparent)]
     Unfit(#[from] Unfit),
-    /// One of the calls of loading failed.
+    /// A step of loading failed. The first field names the step: `start` (the instantiation), `describe` or
+    /// `configure`.
     #[error("its `{0}` failed: {1}")]
     Fault(&'static str, Fault),
-    /// What it says of itself is not usable.
+    /// The plugin's manifest or its list of topics is not valid.
     #[error("its manifest is not valid: {0}")]
     Manifest(String),
-    /// It does not want its settings.
+    /// The plugin refused its settings. The fields are the plugin's name and the reason that the plugin gave.
     #[error("it refuses its settings (plugins.settings.{0}.config): {1}")]
     Settings(Arc<str>, String),
 }
 
-/// A compiled file that has said who it is. It serves any number of generations.
+/// A compiled plugin file with the manifest that the plugin returned. Any number of generations can be started from it.
 pub struct Described {
     linked: Linked,
-    /// Its name.
+    /// The plugin's name.
     pub name: Arc<str>,
-    /// Its own version.
+    /// The plugin's own version.
     pub version: String,
-    /// The routes that it claims by itself.
+    /// The routes that the plugin claims in its manifest. Its settings may name other routes instead.
     pub routes: Vec<u8>,
 }
 
 impl Described {
-    /// The interfaces that it imports.
+    /// Returns the names of the interfaces that the component imports.
     #[must_use]
     pub fn imports(&self) -> &[String] {
         self.linked.imports()
     }
 
-    /// Compiles a file's bytes and asks the plugin who it is. Takes a processor for milliseconds to seconds.
+    /// Compiles the bytes of a file and calls the plugin's `describe`. This keeps a processor busy for milliseconds to
+    /// seconds.
     ///
     /// # Errors
-    /// [`LoadError`] says what is wrong, and what would mend it.
+    /// Returns a [`LoadError`] that says what is wrong and how to fix it.
     pub fn load(compiler: &Compiler, bytes: &[u8]) -> Result<Self, LoadError> {
         let linked = compiler.compile(bytes)?;
         let fault = |step| move |fault| LoadError::Fault(step, fault);
@@ -108,16 +114,16 @@ fn check_manifest(manifest: &Manifest) -> Result<(), String> {
     twice.map_or(Ok(()), |(_, route)| Err(format!("it claims route 0x{route:02x} twice")))
 }
 
-/// What an operator says of a plugin, resolved.
+/// The settings of one plugin from gateway.yaml, with the defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The routes that it shall serve.
+    /// The routes that the plugin serves.
     pub routes: Vec<u8>,
-    /// What its calls may take.
+    /// The limits of the plugin's instances and of its calls.
     pub limits: Limits,
-    /// The longest payload in bytes that a packet on its routes may have.
+    /// The maximum payload of a packet on the plugin's routes, in bytes.
     pub max_payload: usize,
-    /// The JSON that `configure` gets.
+    /// The JSON text that is passed to `configure`.
     pub json: String,
 }
 
@@ -130,13 +136,14 @@ fn check_topics(topics: &[String]) -> Result<(), String> {
         .map_or(Ok(()), |topic| Err(format!("it subscribes to \"{}\", and {TOPIC_RULE}", text::bounded_to(256, topic))))
 }
 
-/// What [`is_topic`] asks of a topic.
+/// The rule that [`is_topic`] checks, worded for error messages.
 pub const TOPIC_RULE: &str = "a topic is 1 to 256 bytes without control characters";
 
-/// Whether a plugin may use the topic.
+/// Returns whether a plugin may subscribe to the topic and publish on it.
 #[must_use]
 pub fn is_topic(topic: &str) -> bool {
-    // Bytes are looked at faster than characters, and outside ASCII there are control characters as well.
+    // Checking bytes is faster than decoding characters. Unicode has control characters outside ASCII, so a topic that
+    // is not ASCII is also checked by character.
     let has_control = topic.bytes().fold(false, |found, byte| found | byte.is_ascii_control())
         || (!topic.is_ascii() && topic.contains(char::is_control));
     (1..=256).contains(&topic.len()) && !has_control

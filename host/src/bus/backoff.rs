@@ -1,33 +1,37 @@
-//! Growing pauses between attempts, with jitter, so that a thousand gateways do not reconnect in step.
+//! Growing pauses between attempts to connect. Jitter prevents a thousand gateways from reconnecting at the same
+//! moment.
 
 use rand::Rng;
 use std::time::Duration;
 
+/// The pause before the second attempt, and before the first attempt after a connection that lasted.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest pause. It is short, so that a Redis which is back within the grace period of publishes is found in time.
+/// The longest pause. It is short, so that a Redis that returns within the grace period of publishes is found in time.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 
-/// A connection that lasted so long was good, and the next pauses begin small again.
+/// How long a connection must last to reset the pauses.
 const STABLE: Duration = Duration::from_secs(5);
 
-/// No pause before the first attempt, then doubling pauses from 100 ms to 500 ms, each shortened by up to a half at random.
+/// The pauses of one connection. There is no pause before the first attempt. The following pauses double from 100 ms to
+/// 500 ms, and each is shortened at random by up to a half.
 ///
-/// A connection that was made is no reason to begin anew: a server may accept, and break off at once, for ever.
+/// A successful connection alone does not reset the pauses, because a server might accept and close connections
+/// forever.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     next: Duration,
 }
 
 impl Backoff {
-    /// The pause before the next attempt.
+    /// Returns the pause before the next attempt.
     pub(super) fn pause(&mut self) -> Duration {
         let pause = self.next.mul_f64(rand::rng().random_range(0.5..=1.0));
         self.next = (self.next * 2).clamp(FIRST_PAUSE, MAX_PAUSE);
         pause
     }
 
-    /// To be called when a connection has ended, with how long it lasted.
+    /// Records that a connection has ended, and how long it lasted.
     pub(super) fn ended_after(&mut self, lasted: Duration) {
         if lasted >= STABLE {
             self.next = FIRST_PAUSE;

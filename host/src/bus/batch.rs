@@ -1,18 +1,19 @@
-//! Publishes, one behind the other in a few buffers.
+//! A batch of publishes, which lie one behind another in a few buffers.
 //!
-//! A publish of the usual size costs no allocation and frees nothing on another thread, and a thousand publishes are taken in one step. With
-//! a channel, each publish carried allocations to the bus's thread; a pipelined request cost a sixth more.
+//! A publish of ordinary size needs no allocation and frees no memory on another thread, and a thousand publishes are
+//! taken in one step. A channel was rejected: each publish would carry allocations to the bus's thread, and a pipelined
+//! request cost a sixth more.
 
 use bytes::Bytes;
 use std::{borrow::Cow, slice};
 
-/// The size in bytes from which on a body is shared with its owner. A smaller one is copied.
+/// The size in bytes from which a body is shared with its owner. A smaller body is copied.
 pub(super) const MIN_SHARED_BYTES: usize = 4096;
 
-/// The size in bytes that an empty batch keeps of each of its buffers.
+/// The maximum capacity in bytes that an empty batch keeps for each of its buffers.
 const MAX_KEPT_BYTES: usize = 1 << 20;
 
-/// Publishes in the order in which they were queued. `O` is the origin of a publish.
+/// Publishes in the order in which they were queued. `O` is the type of a publish's origin.
 #[derive(Debug)]
 pub(super) struct Batch<O> {
     entries: Vec<Entry<O>>,
@@ -36,6 +37,7 @@ struct Entry<O> {
 enum Body {
     /// The length of a body that lies in the batch's buffer of copies.
     Copied(usize),
+    /// A body that is shared with its owner.
     Shared(Bytes),
 }
 
@@ -47,12 +49,12 @@ pub(super) struct Publications<'a, O> {
     copies: &'a [u8],
 }
 
-/// A publish that lies in a batch.
+/// One publish of a batch.
 #[derive(Debug)]
 pub(super) struct Publication<'a, O> {
     pub(super) topic: &'a str,
     pub(super) body: &'a [u8],
-    /// The packet that caused it, to be answered if the bus does not take the publish.
+    /// The packet that caused the publish. The packet is answered if the publish reaches no subscriber.
     pub(super) origin: Option<&'a O>,
 }
 
@@ -71,7 +73,7 @@ impl<O> Batch<O> {
         self.len() == 0
     }
 
-    /// The bytes of all topics and bodies.
+    /// Returns the total size of all topics and bodies, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -104,7 +106,7 @@ impl<O> Batch<O> {
         }
     }
 
-    /// Empties the batch, and gives back the memory that a burst took.
+    /// Empties the batch, and releases memory beyond [`MAX_KEPT_BYTES`] that a burst has taken.
     pub(super) fn clear(&mut self) {
         self.entries.clear();
         self.topics.clear();

@@ -1,4 +1,5 @@
-//! The bus in the process itself: for a first try, for development, and for a gateway whose backends are plugins.
+//! The embedded bus, which lives in the process itself. It is meant for first tries, for development, and for gateways
+//! whose backends are plugins.
 
 use super::{
     Direction, Handler, Health, Intake,
@@ -8,10 +9,10 @@ use bytes::Bytes;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// Messages that are carried before others get their turn on the thread.
+/// The number of messages after which the task yields to other tasks.
 const BATCH: usize = 256;
 
-/// Hands each publish to those who subscribe to its topic, in order.
+/// Passes each publish to the plugins that subscribe to its topic, in the order of the queue.
 pub(super) async fn run<H: Handler>(intake: &Intake<H>, health: Arc<Health>, stop: CancellationToken) {
     health.set(Direction::Publish, None);
     health.set(Direction::Subscribe, None);
@@ -30,7 +31,7 @@ pub(super) async fn run<H: Handler>(intake: &Intake<H>, health: Arc<Health>, sto
         }
         for (i, publication) in batch.iter().enumerate() {
             let Publication { topic, body, origin } = publication;
-            // A copy, since a session that reads slowly shall not keep what it was published from.
+            // The body is copied, so that a session that reads slowly does not keep the buffer of the publish alive.
             let heard = intake.handler.message(topic, &Bytes::copy_from_slice(body), origin);
             intake.taken(1);
             if heard == 0 {

@@ -1,7 +1,8 @@
-//! The publishes that wait for the bus: many senders, one receiver, bounded in number and in bytes.
+//! The queue of publishes that wait for the bus. It has many senders and one receiver, and is bounded in number and in
+//! bytes.
 //!
-//! A sender reserves capacity, carries its other actions out, and then commits its publishes. The bus sees none of them before the commit, and
-//! the lock is held neither between the two nor while anything is copied that is large.
+//! A sender reserves capacity, carries out its other actions, and then commits its publishes. The bus sees no publish
+//! before the commit. The lock is not held between reserve and commit, nor while a large body is copied.
 
 use super::batch::Batch;
 use crate::sync::wakeup::Wakeup;
@@ -17,29 +18,31 @@ use std::{
     task::Poll,
 };
 
-/// The number of publishes that may wait. One sender alone gets at most half of it.
+/// The maximum number of publishes in the queue. A single sender gets at most half of this number.
 const MAX_QUEUED_PUBLISHES: usize = 32 * 1024;
 
-/// The bytes of topics and bodies that may wait. One sender alone gets at most half of them.
+/// The maximum size of all topics and bodies in the queue, in bytes. A single sender gets at most half of this size.
 const MAX_QUEUED_BYTES: usize = 128 << 20;
 
-/// A number of publishes and the bytes of their topics and bodies.
+/// A number of publishes and the size of their topics and bodies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     /// The number of publishes.
     pub publishes: usize,
-    /// The bytes of their topics and bodies.
+    /// The size of their topics and bodies, in bytes.
     pub bytes: usize,
 }
 
-/// One sender's use of a queue: a plugin's, over all its generations.
+/// The use of the queue by one sender. A sender is a plugin with all its generations.
 ///
-/// The counters change under the queue's lock only.
+/// The counters change only while the queue's lock is held.
 #[derive(Debug, Default)]
 pub struct Share {
-    /// The number of the batch that the queued publishes are in. When the bus takes a batch, all shares are free again.
+    /// The number of the batch to which `queued` refers. When the bus takes that batch, `queued` no longer counts.
     batch: AtomicU64,
+    /// The sender's load in the batch.
     queued: Counters,
+    /// The load that the sender has reserved and not committed.
     reserved: Counters,
 }
 
@@ -60,16 +63,16 @@ impl Counters {
     }
 }
 
-/// Why there is no capacity.
+/// Why no capacity was reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
     /// The queue is full or closed.
     Queue,
-    /// The sender has used up its share of the queue. Others may still publish.
+    /// The sender has used up its share of the queue. Other senders may still publish.
     Share,
 }
 
-/// The queue between routing and the bus. `O` is the origin of a publish.
+/// The queue between routing and the bus. `O` is the type of a publish's origin.
 #[derive(Debug)]
 pub struct Queue<O> {
     state: Mutex<State<O>>,
@@ -79,7 +82,7 @@ pub struct Queue<O> {
 #[derive(Debug)]
 struct State<O> {
     waiting: Batch<O>,
-    /// The number of the batch that fills now.
+    /// The number of the batch that is being filled.
     batch: u64,
     reserved: Load,
     receiver: Wakeup,
@@ -102,11 +105,12 @@ impl<O> Default for Queue<O> {
 impl<O> Queue<O> {
     /// Reserves capacity for publishes of a sender.
     ///
-    /// A sender may use as much as stays free beside it. So one sender gets half of the queue, two get a third each, and there is
-    /// always capacity left for another one. (Dynamic thresholds: Choudhury and Hahne, 1998, with a factor of 1.)
+    /// A sender may use at most as much capacity as remains free. So one sender gets half of the queue, two senders get
+    /// a third each, and there is always capacity for another sender. (Dynamic thresholds: Choudhury and Hahne, 1998,
+    /// with a factor of 1.)
     ///
     /// # Errors
-    /// [`Full`] if the sender or the queue has no capacity left.
+    /// Returns [`Full`] if the sender or the queue has no capacity left, or if the queue is closed.
     pub fn reserve<'a>(&'a self, share: &'a Share, wanted: Load) -> Result<Permit<'a, O>, Full> {
         let mut state = self.state();
         let free = state.free().ok_or(Full::Queue)?;
@@ -123,20 +127,20 @@ impl<O> Queue<O> {
         Ok(Permit { queue: self, share, wanted })
     }
 
-    /// The number of publishes that wait.
+    /// Returns the number of publishes that wait.
     #[must_use]
     pub fn len(&self) -> usize {
         self.state().waiting.len()
     }
 
-    /// Whether no publish waits.
+    /// Returns whether no publish waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether publishes may have to wait for long, since the bus is not connected. A body that waits for long should be a copy of its own, not
-    /// a slice of a read buffer that it keeps alive.
+    /// Returns whether publishes may wait for long because the bus is not connected. A body that waits for long should
+    /// be a copy, because a slice keeps a whole read buffer alive.
     #[must_use]
     pub fn is_away(&self) -> bool {
         self.away.load(Ordering::Relaxed)
@@ -146,7 +150,8 @@ impl<O> Queue<O> {
         self.away.store(away, Ordering::Relaxed);
     }
 
-    /// Takes no more publishes.
+    /// Closes the queue, which then refuses to reserve capacity. Capacity that was reserved earlier can still be
+    /// committed.
     pub(super) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
@@ -157,8 +162,8 @@ impl<O> Queue<O> {
         self.state().closed
     }
 
-    /// Waits until there are publishes, and moves all of them into the batch, which is emptied before. The batch stays empty only if the
-    /// queue is closed and empty as well.
+    /// Empties the batch, waits until there are publishes, and moves all of them into the batch. The batch is empty
+    /// afterwards only if the queue is closed and empty.
     pub(super) async fn take(&self, batch: &mut Batch<O>) {
         batch.clear();
         poll_fn(|cx| {
@@ -178,13 +183,13 @@ impl<O> Queue<O> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<O>> {
-        // No code under the lock panics half-way through a change, so a poisoned state is whole.
+        // No code panics in the middle of a change under this lock, so a poisoned state is still consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<O> State<O> {
-    /// The free capacity, unless the queue is closed.
+    /// Returns the free capacity, or `None` if the queue is closed.
     fn free(&self) -> Option<Load> {
         let used = plus(self.reserved, Load { publishes: self.waiting.len(), bytes: self.waiting.bytes() });
         (!self.closed).then_some(Load {
@@ -195,6 +200,7 @@ impl<O> State<O> {
 }
 
 impl Share {
+    /// Returns the sender's load in the batch with this number.
     fn queued_in(&self, batch: u64) -> Load {
         if self.batch.load(Ordering::Relaxed) == batch { self.queued.load() } else { Load::default() }
     }
@@ -204,7 +210,7 @@ fn plus(a: Load, b: Load) -> Load {
     Load { publishes: a.publishes + b.publishes, bytes: a.bytes.saturating_add(b.bytes) }
 }
 
-/// Capacity for publishes of one sender. It is free again when this is dropped.
+/// A permit to queue publishes: capacity that one sender has reserved. Dropping the permit releases the capacity.
 #[derive(Debug)]
 pub struct Permit<'a, O> {
     queue: &'a Queue<O>,
@@ -290,7 +296,7 @@ mod tests {
         assert_eq!(publish(&queue, &modest, HALF / 2, &Bytes::new()), Ok(()));
         assert_eq!(publish(&queue, &modest, 1, &Bytes::new()), Err(Full::Share));
         assert_eq!(taken(&queue).len(), HALF + HALF / 2);
-        assert_eq!(publish(&queue, &greedy, HALF, &Bytes::new()), Ok(()), "what was taken is free again");
+        assert_eq!(publish(&queue, &greedy, HALF, &Bytes::new()), Ok(()), "the bus has taken the earlier publishes");
     }
 
     #[test]

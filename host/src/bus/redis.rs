@@ -1,7 +1,12 @@
-//! Redis: one connection to publish and one to subscribe, each a task of its own that connects anew whenever its connection breaks.
+//! The bus over Redis. It has one connection to publish and one to subscribe. Each has its own task, which connects
+//! again whenever its connection breaks.
 //!
-//! Not a client library's connections: all that waits is one write, what comes back is read in place, and the subscriber's messages are
-//! handled where they are read. No queue stands between, so a slow policy makes Redis wait instead of growing this process's memory.
+//! The connections of a client library are not used. Here, all queued publishes are one write, answers are parsed in
+//! the read buffer, and messages are handled where they are read. No queue lies in between, so a slow policy makes
+//! Redis wait and does not increase the memory of this process.
+//!
+//! The Redis protocol and the connections to Redis belong here. This module and its submodules may know the types of
+//! `bus`, the configuration of Redis, and the sockets to Redis. They must not know sessions or plugins.
 
 mod confirmation;
 mod connection;
@@ -20,10 +25,10 @@ use subscriber::Subscriber;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Runs both directions until `stop`, and then until what is queued is published or refused.
+/// Runs both directions until `stop`, and then until every queued publish is published or refused.
 ///
 /// # Panics
-/// If one of them has panicked.
+/// Panics if the task of one direction has panicked.
 pub(super) async fn run<H: Handler>(
     config: config::Redis,
     intake: Arc<Intake<H>>,
@@ -36,7 +41,8 @@ pub(super) async fn run<H: Handler>(
     let mut directions = JoinSet::new();
     directions.spawn(Publisher::new(link(Direction::Publish), Arc::clone(&intake), asking).run(stop));
     directions.spawn(Subscriber::new(link(Direction::Subscribe), intake, confirming).run());
-    // The subscriber never ends by itself, so this is the end of publishing. The other task is aborted with the set.
+    // The subscriber never ends by itself, so the first task to end is the publisher, or a task that panicked. Dropping
+    // the set aborts the other task.
     if let Some(Err(error)) = directions.join_next().await
         && let Ok(panic) = error.try_into_panic()
     {

@@ -1,4 +1,4 @@
-//! The clock of deadlines: it ends calls that run too long. It stands still while there are no calls.
+//! The clock of deadlines. It ends calls that run for too long, and it stops ticking while there are no calls.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::{
@@ -15,15 +15,19 @@ use wasmtime::Engine;
 /// The time between two ticks.
 const TICK: Duration = Duration::from_millis(1);
 
-/// The clock stands still after this many ticks in which no call began or ran.
+/// The number of consecutive ticks in which no call began or ran, after which the clock stops.
 const IDLE_TICKS: u32 = 100;
 
-/// The ticks that a call has to be seen at before its processor time counts. A thread's clock also counts interrupts and the time that the host of a
-/// virtual machine takes away, so a shorter call can look long.
+/// The number of ticks that a call must have seen before its processor time counts. A thread's clock also counts
+/// interrupts, and time that the host of a virtual machine takes away. So a call with fewer ticks may look longer than
+/// it was.
 const SEEN: u32 = 3;
 
-/// The deadline of a call, in processor time: a thread that the system does not let run is not the plugin's fault, and neither is the
-/// copying of a large payload. It counts from the first tick, so that a call which sees none, as nearly all, costs nothing.
+/// The deadline of a call, in processor time. Wall-clock time is not used, because the plugin is not at fault if the
+/// system does not run its thread.
+///
+/// The time counts from the first tick that the guest sees. So the copying of a large payload into the guest does not
+/// count. Nearly all calls see no tick, and for them the deadline costs nothing.
 #[derive(Debug, Default)]
 pub(super) struct Deadline {
     timeout: Duration,
@@ -32,12 +36,12 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
-    /// Sets the deadline of the call that begins.
+    /// Starts the deadline of a new call.
     pub(super) fn set(&mut self, timeout: Duration) {
         *self = Self { timeout, ticks: 0, began: Duration::ZERO };
     }
 
-    /// Whether the call has to end. To be called at each tick that the guest sees.
+    /// Counts a tick, and returns whether the call has to end. It must be called at each tick that the guest sees.
     pub(super) fn is_over(&mut self) -> bool {
         self.ticks += 1;
         if self.ticks == 1 {
@@ -46,7 +50,7 @@ impl Deadline {
         self.busy() >= self.timeout
     }
 
-    /// The processor time of the call, or 0 if it was seen at too few ticks.
+    /// Returns the processor time of the call since its first tick, or 0 if the call saw fewer than [`SEEN`] ticks.
     pub(super) fn busy(&self) -> Duration {
         if self.ticks < SEEN { Duration::ZERO } else { processor_time().saturating_sub(self.began) }
     }
@@ -57,7 +61,7 @@ fn processor_time() -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
-/// The handle of the clock's thread, which calls wake up.
+/// The handle of the clock's thread. A call uses it to wake the thread up.
 #[derive(Debug)]
 pub(super) struct Clock {
     state: Arc<State>,
@@ -66,28 +70,34 @@ pub(super) struct Clock {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Whether a call began or ran since the last tick.
     called: AtomicBool,
+    /// Whether the clock has stopped.
     still: AtomicBool,
 }
 
 impl Clock {
-    /// Starts the clock of an engine. Its thread ends when the handle is dropped.
+    /// Starts the clock of an engine. The clock's thread ends when the handle is dropped.
     pub(super) fn start(engine: &Engine) -> std::io::Result<Self> {
         let state = Arc::<State>::default();
         let (ticking, engine) = (Arc::downgrade(&state), engine.clone());
         let handle = thread::Builder::new().name("clock".to_owned()).spawn(move || {
-            // Without it no call would end any more that runs too long. It holds no state, so it can begin again.
+            // If the clock ended, calls that run for too long would not end any more. The clock has no state to lose,
+            // so it can be restarted.
             while panic::catch_unwind(AssertUnwindSafe(|| tick(&ticking, &engine))).is_err() {
-                tracing::error!("the clock of deadlines panicked and begins again (please report this)");
+                tracing::error!(
+                    "the clock of deadlines panicked and was restarted, which is a defect: please report it"
+                );
                 thread::sleep(TICK);
             }
         })?;
         Ok(Self { state, thread: handle.thread().clone() })
     }
 
-    /// To be called before each call of a guest.
+    /// Records that a call begins or still runs, and restarts the clock if it has stopped. It must be called before
+    /// each call of a guest.
     pub(super) fn call_begins(&self) {
-        // Most calls find it set, since the last tick, and write nothing that other threads read.
+        // Most calls find the flag already set since the last tick. Such calls write no memory that other threads read.
         if !self.state.called.load(Ordering::Relaxed) {
             self.state.called.store(true, Ordering::SeqCst);
             if self.state.still.load(Ordering::SeqCst) {
@@ -116,7 +126,8 @@ fn tick(state: &Weak<State>, engine: &Engine) {
         }
         idle = 0;
         state.still.store(true, Ordering::SeqCst);
-        // Whoever sets `called` from here on sees `still`, and whoever did before is seen here.
+        // A thread that sets `called` after this line sees `still` and unparks the clock. If a thread has set `called`
+        // before, the check below finds the flag set.
         if !state.called.load(Ordering::SeqCst) {
             drop(state);
             thread::park();

@@ -1,4 +1,4 @@
-//! From a file's bytes to a component that can be instantiated, or to the exact reason why not.
+//! Turns the bytes of a file into a component that can be instantiated, or reports exactly why that is not possible.
 
 use super::{
     bindings::{Level, Plugin as Exports, PluginPre},
@@ -20,85 +20,90 @@ use wasmtime::{
 };
 use wit_component::ComponentEncoder;
 
-/// What every plugin exports.
+/// The interface that every plugin exports.
 pub const POLICY: &str = "gateway:policy/policy";
-/// What the host offers beside WASI.
+
+/// The interface that the host offers in addition to WASI.
 pub const LOG: &str = "gateway:policy/log";
 
 /// The version of `wit/policy.wit` that this gateway offers.
 pub const OFFERED: Version = Version::new(0, 1, 0);
 
-/// The version of the SDK that fits: all packages of the repository have the same.
+/// The version of the SDK that matches this gateway. All packages of the repository have the same version.
 const SDK: &str = env!("CARGO_PKG_VERSION");
 
-/// Why a file is no plugin.
+/// Why a file is not a plugin that this gateway can run.
 #[derive(Debug, thiserror::Error)]
 pub enum Unfit {
-    /// Not WebAssembly, or broken.
+    /// The file is not valid WebAssembly.
     #[error("it is not a WebAssembly component: {0}; if it is still being written, it is read again when it is whole")]
     Broken(String),
-    /// WebAssembly, but no component, and none can be made of it.
+    /// The file is a core module, and it cannot be made a component.
     #[error(
         "it is a core module that cannot be made a component: {0}. Build it for a component target (Rust: --target \
          wasm32-wasip2), or embed wit/policy.wit with `wasm-tools component embed`"
     )]
     CoreModule(String),
-    /// A component that is no plugin.
+    /// The component does not export the policy interface.
     #[error("it exports no `{POLICY}@{OFFERED}`: build it against wit/policy.wit, world `plugin`; it exports {0}")]
     NoPolicy(String),
-    /// Another version of the interface.
+    /// The component was built against a version of the plugin interface that this gateway does not serve.
     #[error(
         "it was built against version {found} of the plugin interface, and this gateway offers {OFFERED}, which serves plugins built \
          against {}.{}.0 up to {OFFERED}: rebuild it with gateway-plugin-sdk {SDK} or this gateway's wit/policy.wit, or serve it with a \
          gateway that offers {found}", OFFERED.major, OFFERED.minor
     )]
     Version {
-        /// What the file wants.
+        /// The version that the component was built against.
         found: String,
     },
-    /// It asks for something that is not offered.
+    /// The component imports an interface that this gateway does not offer.
     #[error("it imports `{0}`, and this gateway offers only `{LOG}@{OFFERED}` and WASI 0.2 (`wasi:…@0.2.x`)")]
     Import(String),
-    /// It defines more than any known language needs, and each takes address space and a descriptor of the process.
+    /// The component defines more memories or tables than any known language needs. Each memory takes address space of
+    /// the process and may take a file descriptor.
     #[error("it defines {found} {what}, and {limit} are the most that a plugin may have")]
     TooMany {
-        /// Memories or tables.
+        /// The word "memories" or "tables".
         what: &'static str,
-        /// The count in the file.
+        /// The number in the file.
         found: usize,
-        /// The largest count.
+        /// The maximum number.
         limit: usize,
     },
-    /// The compiler or the linker refused it.
+    /// The compiler or the linker refused the component.
     #[error("it cannot be linked: {0:#}")]
     Link(wasmtime::Error),
-    /// The compiler failed, which is a fault of the gateway.
+    /// The compiler panicked, which is a defect of the gateway.
     #[error("the compiler panicked on it, which is a defect of the gateway: please report the file")]
     Panic,
 }
 
-/// Compiles and links plugins. One per process.
+/// Compiles and links plugins. A process needs only one compiler.
 pub struct Compiler {
     engine: Engine,
     clock: Arc<Clock>,
 }
 
 impl Compiler {
-    /// Starts the compiler, and the clock that ends calls at their deadline. Compiled code is not kept.
+    /// Starts the compiler, and the clock that ends calls at their deadline. Compiled code is not cached.
     ///
     /// # Errors
-    /// Where the machine cannot run WebAssembly.
+    /// Returns an error if the machine cannot run WebAssembly, or if the clock's thread cannot be started.
     pub fn new() -> wasmtime::Result<Self> {
         Self::start(None)
     }
 
-    /// The same, with compiled code kept in a directory. Only this user may be able to write there: what is found is run.
+    /// Starts the compiler with a directory in which compiled code is cached. Only this user may be able to write to
+    /// the directory, because cached code is executed.
     ///
     /// # Errors
-    /// Where the machine cannot run WebAssembly, or the directory cannot be used.
+    /// Returns an error if the machine cannot run WebAssembly, if the clock's thread cannot be started, or if the
+    /// directory cannot be used.
     pub fn with_cache(directory: &Path) -> wasmtime::Result<Self> {
         let mut config = CacheConfig::new();
-        // To compress code better at its 256th use is work for nothing here: it is read once in a process.
+        // By default, the cache compresses code again at its 256th use. That is wasted work here, because each process
+        // reads the code of a file once.
         config.with_directory(directory).with_optimized_compression_usage_counter_threshold(u64::MAX);
         Self::start(Some(Cache::new(config)?))
     }
@@ -111,23 +116,26 @@ impl Compiler {
         Ok(Self { engine, clock })
     }
 
-    /// Makes a component of a core module that carries its WIT. A component is returned as it is.
+    /// Makes a component of a core module that carries its WIT. Returns any other bytes unchanged.
     ///
     /// # Errors
-    /// [`Unfit::CoreModule`] if that cannot be done.
+    /// Returns [`Unfit::CoreModule`] if the module cannot be made a component, and [`Unfit::Panic`] if the encoder
+    /// panics.
     pub fn componentize<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, Unfit> {
         panic::catch_unwind(|| componentize(bytes)).unwrap_or(Err(Unfit::Panic))
     }
 
-    /// Checks, compiles and links a file's bytes. Takes a processor for milliseconds to seconds: not for the message path.
+    /// Checks, compiles and links the bytes of a file. This keeps a processor busy for milliseconds to seconds, so it
+    /// must not be called on a thread that serves players.
     ///
     /// # Errors
-    /// [`Unfit`] says what is wrong with the bytes.
+    /// Returns an [`Unfit`] that says what is wrong with the bytes.
     pub fn compile(&self, bytes: &[u8]) -> Result<Linked, Unfit> {
         let compile = || {
             let component = componentize(bytes)?;
             let imports = names(&component)?;
-            // The compiler validates too, unless it finds its result in the cache. So the validator is only asked for the reason.
+            // The compiler validates as well, unless it finds its result in the cache. So the validator runs only after
+            // a failure, to find the reason.
             self.link(&component, imports).map_err(|error| validate(&component).err().unwrap_or(Unfit::Link(error)))
         };
         panic::catch_unwind(AssertUnwindSafe(compile)).unwrap_or(Err(Unfit::Panic))
@@ -149,8 +157,10 @@ impl Compiler {
     }
 }
 
-/// Defines the log under the name that the component imports it by, version included: what is unknown is told by exact names, so under the
-/// offered version's name alone a plugin that was built against an earlier one would find a trap in its place.
+/// Defines the log interface under the exact name in the component's import, including the version.
+///
+/// Imports without a definition of exactly the same name become traps. If only the name with the offered version were
+/// defined, the log of a plugin that was built against an earlier version would trap.
 fn define_log(linker: &mut Linker<State>, import: &str) -> wasmtime::Result<()> {
     linker.instance(import)?.func_wrap("write", |mut store: StoreContextMut<'_, State>, line: (Level, String)| {
         let (level, message) = line;
@@ -167,28 +177,29 @@ pub struct Linked {
 }
 
 impl Linked {
-    /// The interfaces that it imports.
+    /// Returns the names of the interfaces that the component imports.
     pub(super) fn imports(&self) -> &[String] {
         &self.imports
     }
 
-    /// The clock of its deadlines.
+    /// Returns the clock that ends calls of the instances at their deadlines.
     pub(super) fn clock(&self) -> &Arc<Clock> {
         &self.clock
     }
 
-    /// A store for one instance.
+    /// Returns a new store for one instance.
     pub(super) fn store(&self, state: State) -> Store<State> {
         Store::new(self.pre.engine(), state)
     }
 
-    /// An instance in a store of its own. Runs what its language does at its start.
+    /// Creates an instance in the store. This runs the start-up code of the plugin's language.
     pub(super) fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Exports> {
         self.pre.instantiate(store)
     }
 }
 
-/// A core module that carries its WIT, as `cargo build --target wasm32-unknown-unknown` leaves it, becomes a component.
+/// Makes a component of a core module that carries its WIT, such as a build for `wasm32-unknown-unknown`. Returns any
+/// other bytes unchanged.
 fn componentize(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Unfit> {
     if !Parser::is_core_wasm(bytes) {
         return Ok(Cow::Borrowed(bytes));
@@ -202,7 +213,7 @@ fn componentize(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Unfit> {
     encoded.map(Cow::Owned).map_err(|error| Unfit::CoreModule(format!("{error:#}").replace('\n', " ")))
 }
 
-/// The reason why bytes are not a valid component.
+/// Checks that the bytes are valid WebAssembly. The error names the reason and the offset.
 fn validate(bytes: &[u8]) -> Result<(), Unfit> {
     Validator::new_with_features(WasmFeatures::default()).validate_all(bytes).map(|_| ()).map_err(broken)
 }
@@ -212,7 +223,8 @@ fn broken(error: wasmparser::BinaryReaderError) -> Unfit {
     Unfit::Broken(format!("{what} (at offset {:#x})", error.offset()))
 }
 
-/// Reads what the component exports and imports, which has to fit, and how much it defines. Returns the names of its imports.
+/// Reads the exports and imports of a component, and counts its memories and tables. Checks all of them, and returns
+/// the names of the imports.
 fn names(bytes: &[u8]) -> Result<Vec<String>, Unfit> {
     if bytes.is_empty() {
         return Err(Unfit::Broken("the file is empty".to_owned()));
@@ -269,7 +281,8 @@ fn version_of<'a>(name: &'a str, interface: &str) -> Option<&'a str> {
     name.strip_prefix(interface)?.strip_prefix('@')
 }
 
-/// Whether a gateway with this offer serves plugins built against the version: the same major and minor, and nothing newer.
+/// Returns whether a gateway that offers the version `offered` serves plugins that were built against `version`. The
+/// major and minor numbers must be equal, and `version` must be neither newer nor a pre-release.
 fn serves(version: &str, offered: &Version) -> bool {
     Version::parse(version)
         .is_ok_and(|v| (v.major, v.minor) == (offered.major, offered.minor) && v.pre.is_empty() && v <= *offered)

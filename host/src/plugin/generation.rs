@@ -1,4 +1,5 @@
-//! One generation of a plugin: a file's code with its settings. It lives until the last call that uses it is over.
+//! One generation of a plugin: the code of a file together with the settings it was started with. A generation lives
+//! until the last call that uses it has ended.
 
 use super::{
     Described, LoadError, Settings, check_topics,
@@ -20,15 +21,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A generation of a plugin.
+/// One generation of a plugin.
 pub struct Plugin {
-    /// Tells generations apart in the limits on log lines, so that the first fault of each is logged.
+    /// The number of the generation. The limits on log lines distinguish generations by number, so that the first fault
+    /// of each generation is logged.
     number: u64,
     described: Arc<Described>,
     settings: Settings,
-    /// The topics that it subscribes to.
+    /// The topics that the plugin subscribes to.
     pub topics: Vec<String>,
     pool: Pool,
+    /// Whether a job that refills the pool waits for the offload thread.
     refilling: AtomicBool,
     health: Health,
     offload_thread: Arc<OffloadThread>,
@@ -36,10 +39,11 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    /// Starts a generation: every instance that it will call is made and configured, so that no player waits for that.
+    /// Starts a generation. Creates and configures the instances of all slots in advance, so that no player waits for
+    /// an instance to start.
     ///
     /// # Errors
-    /// [`LoadError`] if the plugin fails or refuses its settings.
+    /// Returns a [`LoadError`] if the plugin fails or refuses its settings.
     pub fn start(
         described: Arc<Described>,
         settings: Settings,
@@ -61,78 +65,81 @@ impl Plugin {
         Ok(Self { number, described, settings, topics, pool, refilling, health, offload_thread, metrics })
     }
 
-    /// Its name.
+    /// Returns the plugin's name.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
         &self.described.name
     }
 
-    /// Its number in this process.
+    /// Returns the number of the generation, which is unique in the process.
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// The routes that it serves.
+    /// Returns the routes that the plugin serves.
     #[must_use]
     pub fn routes(&self) -> &[u8] {
         &self.settings.routes
     }
 
-    /// Its own version.
+    /// Returns the plugin's own version.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.described.version
     }
 
-    /// The code and the settings that it was started with.
+    /// Returns the code and the settings that the generation was started with.
     #[must_use]
     pub fn origin(&self) -> (&Arc<Described>, &Settings) {
         (&self.described, &self.settings)
     }
 
-    /// Its settings.
+    /// Returns the settings that the generation was started with.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Counts that it is put to use.
+    /// Records in the metrics that the generation has been put to use.
     pub fn put_to_use(&self) {
         self.metrics.generation.inc();
         self.metrics.quarantined.set(0);
     }
 
-    /// Counts messages that its actions put into send queues.
+    /// Counts messages that the plugin's deliveries put into send queues.
     pub fn pushed(&self, pushes: usize) {
         self.metrics.pushes.inc_by(pushes as u64);
     }
 
-    /// Counts publishes that were refused, since the plugin took more of the bus than its part.
+    /// Counts publishes of the plugin that were refused for `reason`: `bus_share` or `publish_loop`.
     pub fn publishes_refused(&self, reason: &'static str, publishes: usize) {
         self.metrics.publishes_refused(reason, publishes);
     }
 
-    /// Admits a call, unless the plugin is in quarantine. Then one call after each pause is admitted as a trial. An admission has to be used.
+    /// Admits a call. During a quarantine, admits one call after each pause as a trial, and returns `None` for other
+    /// calls.
+    ///
+    /// The caller has to make an admitted call: an unused trial postpones the next one by another pause.
     #[must_use]
     pub fn admit(&self) -> Option<Admission> {
         self.health.admit()
     }
 
-    /// Whether no call is admitted now, not even a trial.
+    /// Returns whether no call is admitted now, not even a trial.
     #[must_use]
     pub fn is_barred(&self) -> bool {
         self.health.is_barred()
     }
 
-    /// Whether it is in quarantine.
+    /// Returns whether the plugin is in quarantine.
     #[must_use]
     pub fn is_quarantined(&self) -> bool {
         self.health.is_quarantined()
     }
 
-    /// Leases an instance for a call on this thread. None if the plugin is slow or on probation, or if no instance is free: then the call has to be
-    /// offloaded.
+    /// Leases an instance for a call on the current thread. Returns `None` if the call has to be offloaded: the plugin
+    /// is offloaded or on probation, or no instance is free.
     #[must_use]
     pub fn lease(&self) -> Option<Lease<'_>> {
         if self.health.is_on_probation() { None } else { self.lease_inline() }
@@ -142,26 +149,30 @@ impl Plugin {
         if self.health.is_offloaded() { None } else { self.pool.free().map(|slot| Lease { plugin: self, slot }) }
     }
 
-    /// The same for messages, none of which may overtake one that is offloaded. There is no probation for them: a burst that comes right after a
-    /// reload would be too much for the queue of the offload thread.
+    /// Leases an instance for a bus message on the current thread. Returns `None` if the call has to be offloaded: the
+    /// plugin is offloaded, no instance is free, or an earlier message is offloaded and must not be overtaken.
+    ///
+    /// Probation does not apply to messages, because a burst right after a reload could overflow the queue of the
+    /// offload thread.
     #[must_use]
     pub fn lease_in_order(&self) -> Option<Lease<'_>> {
         if self.offload_thread.has_messages() { None } else { self.lease_inline() }
     }
 
-    /// Leases the instance of the offload thread. It is started by the call if the one before it failed.
+    /// Leases the instance of the offload thread. If the slot is empty after a failed call, the call with this lease
+    /// starts a new instance first.
     #[must_use]
     pub fn lease_offloaded(&self) -> Lease<'_> {
         Lease { plugin: self, slot: self.pool.offloaded() }
     }
 
-    /// The offload thread of the plugin.
+    /// Returns the offload thread, which all generations of the plugin share.
     #[must_use]
     pub fn offload_thread(&self) -> &OffloadThread {
         &self.offload_thread
     }
 
-    /// Records what came of a call. An answer that cannot be carried out is a fault as well.
+    /// Records the outcome of a call. An answer that cannot be carried out must be passed as a fault.
     pub fn settle<T>(
         self: &Arc<Self>,
         sender: Sender,
@@ -204,14 +215,15 @@ impl Plugin {
         }
     }
 
-    /// Has the offload thread start an instance for each slot that a failed call left empty.
+    /// Makes the offload thread start an instance for each slot that a failed call has left empty.
     fn refill(self: &Arc<Self>) {
         if !self.pool.has_empty() || self.refilling.swap(true, Ordering::AcqRel) {
             return;
         }
         let plugin = Arc::clone(self);
         let job = move || {
-            // Before the look: a slot that empties from here on asks again.
+            // The flag is cleared before the slots are checked, so that a slot that becomes empty later submits a new
+            // job.
             plugin.refilling.store(false, Ordering::Release);
             plugin.pool.refill(|| plugin.instance());
         };
@@ -235,20 +247,20 @@ impl Drop for Plugin {
     }
 }
 
-/// What a call took.
+/// The resources that one call used.
 #[derive(Debug)]
 pub struct Usage {
-    /// The processor time, as far as it can be told: 0 for a call of less than three ticks of the clock.
+    /// The processor time as measured by the clock's ticks. It is 0 for a call that saw fewer than three ticks.
     busy: Duration,
-    /// The bytes that the host copied into the plugin.
+    /// The number of bytes that the host copied into the plugin.
     copied: usize,
 }
 
 impl Usage {
-    /// A call that keeps its thread busy for longer than this is slow. A policy takes microseconds.
+    /// The processor time above which a call is slow, if no bytes were copied. A policy normally takes microseconds.
     const SLOW: Duration = Duration::from_millis(1);
 
-    /// Whether the call was slow for what was copied into it.
+    /// Returns whether the call was slow. The limit grows with the number of copied bytes.
     #[must_use]
     pub fn is_slow(&self) -> bool {
         self.busy > Self::SLOW + Instance::allowance(self.copied)
@@ -262,17 +274,17 @@ pub struct Lease<'a> {
 }
 
 impl Lease<'_> {
-    /// Asks for a decision on a packet.
+    /// Asks the plugin for a decision on a packet.
     pub fn on_packet(self, packet: super::Packet, payload: &[u8]) -> (Result<Decision, Fault>, Usage) {
         self.call(payload.len(), |instance| instance.on_packet(packet, payload))
     }
 
-    /// Asks for a decision on a message of the bus.
+    /// Asks the plugin for a decision on a bus message.
     pub fn on_message(self, topic: &str, payload: &[u8]) -> (Result<Decision, Fault>, Usage) {
         self.call(payload.len(), |instance| instance.on_message(topic, payload))
     }
 
-    /// Leaves the instance in its slot only if it answered.
+    /// Makes a call, and returns the instance to its slot only if the instance answered.
     fn call(
         mut self,
         copied: usize,

@@ -1,7 +1,9 @@
-//! The health of one generation of a plugin: whether its calls are slow, and whether it fails so often that it is quarantined.
+//! The health of one generation of a plugin: whether slow calls cause all its calls to be offloaded, and whether failed
+//! calls put the plugin into quarantine.
 //!
-//! A plugin is judged by how many different senders it is slow or fails for, so that one client whose packets make it fail does not take it
-//! away from the others. That client's session is judged by `delivery::conduct`.
+//! A plugin is judged by the number of different senders for which its calls are slow or fail. So one client whose
+//! packets make the plugin fail does not take the plugin away from other clients. `delivery::conduct` judges that
+//! client's session.
 
 use crate::sync::uptime::now_ms;
 use std::{
@@ -13,61 +15,72 @@ use std::{
 };
 use uuid::Uuid;
 
-/// Slow calls for this many different senders within [`SLOW_WINDOW_MS`] offload all calls of the plugin,
+/// All calls of the plugin are offloaded when calls for this many different senders were slow within one window of
+/// [`SLOW_WINDOW_MS`].
 const MAX_SLOW_SENDERS: usize = 3;
+
+/// The length of the window in which senders with slow calls are counted, in milliseconds.
 const SLOW_WINDOW_MS: u64 = 1000;
 
-/// and they stay offloaded until no call was slow for this long.
+/// How long all calls of the plugin stay offloaded, in milliseconds. The time starts again with each further slow call
+/// in a window that already has [`MAX_SLOW_SENDERS`] senders.
 const OFFLOAD_MS: u64 = 5000;
 
-/// The calls of a new generation that have to be quick on the offload thread, before calls run on threads that serve players. So a new version that
-/// loops for ever holds none of those threads, not even once.
+/// The number of quick calls after which a new generation leaves probation. During probation, packets are served on the
+/// offload thread only. So a packet on which a new version loops forever never blocks a thread that serves players.
 const PROBATION_CALLS: u32 = 16;
 
-/// Failed calls for this many different senders, without a successful call in between, quarantine the plugin.
+/// The plugin is quarantined when calls for this many different senders have failed without an answer in between.
 const MAX_FAILED_SENDERS: usize = 5;
 
-/// The first pause of a quarantine. It doubles with each failed trial, up to [`MAX_PAUSE_MS`].
+/// The first pause of a quarantine, in milliseconds. The pause doubles with each failed trial, up to [`MAX_PAUSE_MS`].
 const MIN_PAUSE_MS: u64 = 1000;
+
+/// The longest pause of a quarantine, in milliseconds.
 const MAX_PAUSE_MS: u64 = 60_000;
 
-/// What a call was made for.
+/// The sender that caused a call of the plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
-    /// A session's packet, or a message that such a packet caused.
+    /// The session that sent the packet. A bus message also has this sender if the session's packet is known to have
+    /// caused the message.
     Session(Uuid),
-    /// A message of the bus whose sender is not known. Each counts as a sender of its own.
+    /// The unknown sender of a bus message. Each such message counts as a different sender.
     Bus,
 }
 
-/// Leave for one call.
+/// Permission to make one call of the plugin.
 #[derive(Debug)]
 pub struct Admission {
-    /// The plugin is in quarantine, and this call tries whether it answers again.
+    /// Whether the call is a trial: the plugin is in quarantine, and the call shows whether the plugin answers again.
     trial: bool,
 }
 
-/// How the state of the plugin changed.
+/// How the outcome of a call changed the state of the plugin.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
+    /// The state is the same as before the call.
     Nothing,
-    /// It is quarantined for this long.
+    /// The plugin is in quarantine. The next trial is due after this pause.
     Quarantined(Duration),
-    /// It is served again.
+    /// The quarantine has ended.
     Released,
 }
 
-/// A generation's record. A time of 0 means: not in that state.
+/// The health of one generation. Times are milliseconds on the clock of [`now_ms`].
 #[derive(Debug)]
 pub(super) struct Health {
     probation_calls_left: AtomicU32,
+    /// The end of the time in which all calls are offloaded, or 0 if they are not offloaded.
     offloaded_until_ms: AtomicU64,
+    /// The time of the next trial, or 0 if the plugin is not in quarantine.
     trial_at_ms: AtomicU64,
+    /// Whether a call has failed since the last answer. If none has, an answer needs no lock.
     has_failed: AtomicBool,
     record: Mutex<Record>,
 }
 
-/// What only slow and failed calls change.
+/// The part of the health that lies behind a lock. Quick calls that do not fail rarely need the lock.
 #[derive(Debug, Default)]
 struct Record {
     slow_window_ends_ms: u64,
@@ -76,12 +89,12 @@ struct Record {
     failed_trials: u32,
 }
 
-/// Different senders; those of the bus are never the same.
+/// A set of different senders. Every [`Sender::Bus`] is a new sender.
 #[derive(Debug, Default)]
 struct Senders(Vec<Sender>);
 
 impl Senders {
-    /// Adds a sender, and returns how many there are.
+    /// Adds a sender, unless the set already has `max` senders. Returns the number of senders in the set.
     fn add(&mut self, sender: Sender, max: usize) -> usize {
         let is_new = sender == Sender::Bus || !self.0.contains(&sender);
         if is_new && self.0.len() < max {
@@ -104,12 +117,12 @@ impl Default for Health {
 }
 
 impl Health {
-    /// Whether the generation has not shown yet that its calls are quick.
+    /// Returns whether the generation is on probation: it has made fewer than [`PROBATION_CALLS`] quick calls.
     pub(super) fn is_on_probation(&self) -> bool {
         self.probation_calls_left.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether all calls of the plugin are offloaded, since some were slow.
+    /// Returns whether all calls of the plugin are offloaded because of slow calls.
     pub(super) fn is_offloaded(&self) -> bool {
         let until = self.offloaded_until_ms.load(Ordering::Relaxed);
         if until == 0 {
@@ -122,13 +135,14 @@ impl Health {
         offloaded
     }
 
-    /// Whether no call is admitted now, not even a trial.
+    /// Returns whether no call is admitted now, not even a trial.
     pub(super) fn is_barred(&self) -> bool {
         let at = self.trial_at_ms.load(Ordering::Relaxed);
         at != 0 && now_ms() < at
     }
 
-    /// Admits a call. In quarantine, one call after each pause is admitted as a trial.
+    /// Admits a call. During a quarantine, admits one call after each pause as a trial, and returns `None` for other
+    /// calls.
     pub(super) fn admit(&self) -> Option<Admission> {
         let at = self.trial_at_ms.load(Ordering::Relaxed);
         if at == 0 {
@@ -143,15 +157,15 @@ impl Health {
         won.then_some(Admission { trial: true })
     }
 
-    /// Whether the plugin is in quarantine.
+    /// Returns whether the plugin is in quarantine.
     pub(super) fn is_quarantined(&self) -> bool {
         self.trial_at_ms.load(Ordering::Relaxed) != 0
     }
 
-    /// Records a call that answered and was not slow.
+    /// Records a call that returned an answer and was not slow.
     pub(super) fn quick(&self) {
         if self.is_on_probation() {
-            // An error means that another thread has counted the last of them.
+            // An error means that another thread has already counted the last call of the probation.
             let _ = self
                 .probation_calls_left
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
@@ -171,7 +185,7 @@ impl Health {
         }
     }
 
-    /// Records a call that answered.
+    /// Records a call that returned an answer.
     pub(super) fn answered(&self) -> Change {
         if !self.has_failed.load(Ordering::Relaxed) {
             return Change::Nothing;
@@ -188,7 +202,7 @@ impl Health {
         let mut record = self.record();
         self.has_failed.store(true, Ordering::Relaxed);
         if self.is_quarantined() {
-            // Calls that began before the quarantine say nothing new.
+            // A call that began before the quarantine must not prolong the pause.
             if !admission.trial {
                 return Change::Nothing;
             }
@@ -202,7 +216,7 @@ impl Health {
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
-        // No code under the lock panics half-way through a change, so a poisoned record is whole.
+        // No code panics in the middle of a change under this lock, so a poisoned record is still consistent.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -308,7 +322,7 @@ mod tests {
     fn slow_calls_for_different_senders_offload_the_plugin_for_a_while() {
         let health = Health::default();
         (0..100).for_each(|_| health.slow(session(1)));
-        assert!(!health.is_offloaded(), "one session's calls say nothing of the plugin");
+        assert!(!health.is_offloaded(), "the slow calls of one session must not offload the plugin");
         health.slow(session(2));
         health.slow(Sender::Bus);
         assert!(health.is_offloaded());

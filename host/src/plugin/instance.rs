@@ -1,4 +1,4 @@
-//! One instance of a plugin: a store of its own, thrown away after its first fault.
+//! One instance of a plugin. Each instance has its own store, and is discarded after its first fault.
 
 use super::{
     bindings::{Action, Manifest, Packet, Plugin as Exports, Rejection},
@@ -11,79 +11,81 @@ use prometheus_client::metrics::gauge::Gauge;
 use std::{fmt, sync::Arc, time::Duration};
 use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
 
-/// What a plugin answers.
+/// The answer of a plugin: actions, or a rejection.
 pub type Decision = Result<Vec<Action>, Rejection>;
 
-/// Bounds of what one call may take.
+/// The limits of an instance and of its calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The processor time that a call may take.
+    /// The maximum processor time of a call. A call with a large payload gets more time.
     pub call_timeout: Duration,
-    /// The linear memory an instance may have, in bytes.
+    /// The maximum linear memory of an instance, in bytes.
     pub memory: usize,
-    /// The elements that its tables may have together. Those of the largest guests seen, interpreters, are a tenth of the default.
+    /// The maximum number of elements in all tables of an instance together. The largest known guests are interpreters,
+    /// and they use a tenth of the default.
     pub table_elements: usize,
-    /// The handles to resources of the host or of its own that it may hold.
+    /// The maximum number of resource handles that an instance may hold. The resources may be the host's or its own.
     pub handles: usize,
-    /// What the bytes of one call's result may come to on the host's side.
+    /// The maximum size of the result of one call in the host's memory, in bytes.
     pub result: usize,
-    /// The actions that one call may answer with.
+    /// The maximum number of actions in the answer of one call.
     pub actions: usize,
-    /// The messages that the deliveries of one call may put into send queues.
+    /// The maximum number of messages that the deliveries of one call may put into send queues.
     pub pushes: usize,
-    /// The bytes of a log line that are kept.
+    /// The maximum length of a log line, in bytes. Longer lines are cut.
     pub log_line: usize,
-    /// The log lines that an instance may write in a second.
+    /// The maximum number of log lines that an instance may write in one second.
     pub log_lines_per_s: u32,
 }
 
-/// The processor time that each step of loading may take: instantiation, `describe` and `configure`.
+/// The maximum processor time of each step of loading: instantiation, `describe` and `configure`.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// To read a payload of protobuf fields of 2 bytes takes the shipped policies 4.3 ms for each MiB. This is twice that.
+/// The additional processor time of a call for each KiB that the host copied into the plugin. A payload of protobuf
+/// fields of 2 bytes takes the shipped policies 4.3 ms to read for each MiB. This constant allows twice that time.
 const TIME_PER_COPIED_KIB: Duration = Duration::from_micros(9);
 
-/// The bytes of a function's name that are logged with a fault.
+/// The maximum length of a function's name that is logged with a fault, in bytes.
 const MAX_FUNCTION_NAME_BYTES: usize = 200;
 
-/// A call that did not end with an answer. The instance is lost.
+/// Why a call did not end with a usable answer. An instance that did not finish the call is discarded.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// It ran past its deadline.
+    /// The call ran past its deadline. The field is the time that the call was allowed.
     #[error("it ran for more than {} ms (`call_timeout_ms`)", .0.as_millis())]
     Deadline(Duration),
-    /// It ran past the deadline of loading.
+    /// A step of loading ran past its deadline.
     #[error("it ran for more than {} s, which no step of loading may take", LOAD_TIMEOUT.as_secs())]
     Loading,
-    /// It wanted more memory than it may have, and did not survive the refusal.
+    /// The instance requested more memory than its limit, and failed after the refusal.
     #[error("it wanted more than {} MiB of memory (`memory_mb`): {reason}", .limit >> 20)]
     Memory {
         /// The limit in bytes.
         limit: usize,
-        /// What it then did.
+        /// The error that ended the call.
         reason: String,
     },
-    /// It wanted larger tables than it may have, and did not survive the refusal.
+    /// The instance requested larger tables than its limit, and failed after the refusal.
     #[error("it wanted tables of more than {limit} elements (`table_elements`): {reason}")]
     Tables {
         /// The limit in elements.
         limit: usize,
-        /// What it then did.
+        /// The error that ended the call.
         reason: String,
     },
-    /// It wanted more handles than it may hold, which no guest survives.
+    /// The instance requested more handles than its limit, which always ends the call.
     #[error("it wanted more than {0} handles (`handles`)")]
     Handles(usize),
-    /// It trapped.
+    /// The instance trapped.
     #[error("{0}")]
     Trap(String),
-    /// It answered with something that no plugin may answer with.
+    /// The answer is larger than the limit, or it breaks a rule for answers.
     #[error("{0}")]
     Answer(String),
 }
 
 impl Fault {
-    /// The label of `gateway_plugin_calls_total`.
+    /// Returns the label of this fault in `gateway_plugin_calls_total`.
     #[must_use]
     pub fn outcome(&self) -> &'static str {
         match self {
@@ -95,7 +97,7 @@ impl Fault {
     }
 }
 
-/// The call of an export.
+/// A closure that calls one export of a plugin.
 trait Call<R>: FnOnce(&Exports, &mut Store<State>) -> wasmtime::Result<R> {}
 
 impl<R, F: FnOnce(&Exports, &mut Store<State>) -> wasmtime::Result<R>> Call<R> for F {}
@@ -110,7 +112,7 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// A fresh instance, not configured.
+    /// Starts an instance that is not configured yet.
     pub(super) fn new(
         linked: &Linked,
         name: Arc<str>,
@@ -122,7 +124,7 @@ impl Instance {
         store.limiter(|state| state);
         let clock = Arc::clone(linked.clock());
         store.epoch_deadline_callback(move |mut store| {
-            // A call that is still running keeps the clock going.
+            // The clock must not stop while a call runs.
             clock.call_begins();
             if store.data_mut().deadline().is_over() {
                 Err(Trap::Interrupt.into())
@@ -150,7 +152,7 @@ impl Instance {
         self.load(|exports, store| exports.gateway_policy_policy().call_configure(store, settings))
     }
 
-    /// The processor time that a call may take for the bytes that the host copied into the plugin, beyond the time that any call may take.
+    /// Returns the additional processor time of a call for the bytes that the host copied into the plugin.
     pub(super) fn allowance(copied: usize) -> Duration {
         TIME_PER_COPIED_KIB * u32::try_from(copied >> 10).unwrap_or(u32::MAX)
     }
@@ -167,7 +169,8 @@ impl Instance {
         })
     }
 
-    /// How long the last call kept its thread busy, up to a tick.
+    /// Returns the processor time of the last call, without the time before its first tick. It is 0 if the call saw too
+    /// few ticks.
     pub(super) fn busy(&mut self) -> Duration {
         self.store.data_mut().deadline().busy()
     }
@@ -203,7 +206,7 @@ fn fault(error: &wasmtime::Error, store: &Store<State>, limits: Limits, too_late
         (Some(Trap::Interrupt), _) => too_late,
         (_, Some(Refused::Memory)) => Fault::Memory { limit: limits.memory, reason: cause },
         (_, Some(Refused::Tables)) => Fault::Tables { limit: limits.table_elements, reason: cause },
-        // The library has no types for these errors.
+        // wasmtime has no types for the errors of the next two cases, so their texts are compared.
         _ if cause.contains("fuel allocated for hostcalls") => {
             Fault::Answer(format!("its result is over {} MiB (`result_mb`)", limits.result >> 20))
         }
@@ -214,8 +217,9 @@ fn fault(error: &wasmtime::Error, store: &Store<State>, limits: Limits, too_late
 
 /// The guest's functions that a fault passed through, innermost first.
 ///
-/// Not the library's own text: it demangles names, and a C++ name of 1 KB can stand for one of gigabytes. Rust's names are demangled here, since those
-/// of the older scheme cannot grow, and those of the newer one stop at the bound of the writer.
+/// The text of wasmtime's own backtrace is not used. It demangles names, and a C++ name of 1 KB can expand to
+/// gigabytes. Here only Rust names are demangled: names of the legacy scheme cannot grow, and the expansion of names of
+/// the newer scheme stops at the writer's limit.
 struct Frames<'a>(&'a wasmtime::Error);
 
 impl fmt::Display for Frames<'_> {

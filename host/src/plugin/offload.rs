@@ -1,4 +1,4 @@
-//! The offload thread of a plugin: slow calls run on it, so that no thread that serves players waits for them.
+//! The offload thread of a plugin. Slow calls run on it, so that threads that serve players do not wait for them.
 
 use std::{
     panic::{self, AssertUnwindSafe},
@@ -10,24 +10,24 @@ use std::{
     thread,
 };
 
-/// The number of calls that may wait.
+/// The maximum number of jobs in the queue of an offload thread.
 const MAX_QUEUED_CALLS: usize = 1024;
 
-/// The bytes of payloads that may wait in those calls.
+/// The maximum number of payload bytes that the queued and running jobs of an offload thread keep alive.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
 
-/// The nice value that is added on the thread: threads that serve players go first.
+/// The increment of the thread's nice value, so that the scheduler prefers threads that serve players.
 const NICE: i32 = 10;
 
-/// A call, and what is done with its answer.
+/// A unit of work for an offload thread, such as a call of the plugin together with the handling of its answer.
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// Too many calls or bytes wait already.
+/// The error for a job that is not queued: too many jobs or bytes are queued already, or the thread cannot be started.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// One plugin's offload thread, for all its generations, so that a swap does not change the order of messages. The thread starts with the
-/// first job.
+/// The offload thread of one plugin. All generations of the plugin share the thread, so that a swap does not reorder
+/// bus messages. The thread starts with the first job.
 #[derive(Debug)]
 pub struct OffloadThread {
     plugin: Arc<str>,
@@ -35,20 +35,22 @@ pub struct OffloadThread {
     jobs: Mutex<Option<SyncSender<QueuedCall>>>,
 }
 
-/// A job that waits in the queue.
+/// A job in the queue, with its load.
 struct QueuedCall {
     load: Load,
     job: Job,
 }
 
-/// What a job adds to the queue's load.
+/// The load that one job adds to the queue.
 #[derive(Clone, Copy)]
 struct Load {
+    /// 1 for the job of a bus message, otherwise 0.
     messages: usize,
+    /// The number of payload bytes that the job keeps alive.
     bytes: usize,
 }
 
-/// The jobs that wait or run.
+/// The total load of the jobs that wait or run.
 #[derive(Debug, Default)]
 struct Queued {
     jobs: AtomicUsize,
@@ -57,45 +59,49 @@ struct Queued {
 }
 
 impl OffloadThread {
-    /// A thread without jobs, which is not started yet.
+    /// Returns an offload thread without jobs. The thread is not started yet.
     #[must_use]
     pub fn new(plugin: Arc<str>) -> Self {
         Self { plugin, queued: Arc::default(), jobs: Mutex::default() }
     }
 
-    /// Whether a job waits or runs.
+    /// Returns whether any job waits or runs.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.queued.jobs.load(Ordering::Acquire) > 0
     }
 
-    /// Whether the job of a bus message waits or runs, which no other message may overtake.
+    /// Returns whether the job of a bus message waits or runs. No other message may overtake such a message.
     #[must_use]
     pub fn has_messages(&self) -> bool {
         self.queued.messages.load(Ordering::Acquire) > 0
     }
 
-    /// Runs the job after those before it. It keeps a payload of `bytes` alive until then.
+    /// Queues a job that keeps a payload of `bytes` alive. Jobs run in the order in which they are queued.
     ///
     /// # Errors
-    /// [`Full`] if too many calls or bytes wait already.
+    /// Returns [`Full`] if too many jobs or bytes are queued already, or if the thread cannot be started.
     pub fn submit(&self, bytes: usize, job: Job) -> Result<(), Full> {
         self.queue(Load { messages: 0, bytes }, job)
     }
 
-    /// The same for the job of a bus message.
+    /// Queues the job of a bus message, which keeps a payload of `bytes` alive. Jobs run in the order in which they are
+    /// queued.
     ///
     /// # Errors
-    /// [`Full`] if too many calls or bytes wait already.
+    /// Returns [`Full`] if too many jobs or bytes are queued already, or if the thread cannot be started.
     pub fn submit_message(&self, bytes: usize, job: Job) -> Result<(), Full> {
         self.queue(Load { messages: 1, bytes }, job)
     }
 
     fn queue(&self, load: Load, job: Job) -> Result<(), Full> {
-        // Under the lock, so that the bound on bytes holds.
+        // The lock makes the check and the addition of bytes one step, so that the limit on bytes holds.
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         if jobs.is_none() {
-            *jobs = self.start().inspect_err(|error| tracing::error!(%error, "no offload thread for a plugin")).ok();
+            *jobs = self
+                .start()
+                .inspect_err(|error| tracing::error!(%error, "cannot start the offload thread of a plugin"))
+                .ok();
         }
         let sender = jobs.as_ref().ok_or(Full)?;
         if self.queued.bytes.load(Ordering::Relaxed) + load.bytes > MAX_QUEUED_BYTES {
@@ -114,7 +120,8 @@ impl OffloadThread {
         thread::Builder::new().name(format!("offload-{}", self.plugin)).spawn(move || {
             yield_to_players();
             for QueuedCall { load, job } in jobs {
-                // The panic hook logs the panic; the session that waits for the job sees that it is gone.
+                // The panic hook logs the panic. The panic drops the job, so a session that waits for the job's result
+                // gets an error.
                 let _ = panic::catch_unwind(AssertUnwindSafe(job));
                 queued.remove(load);
             }
@@ -137,7 +144,8 @@ impl Queued {
     }
 }
 
-/// Lets the threads that serve players go first, from here on and for every thread that this one starts.
+/// Lowers the priority of the current thread, and of every thread that it starts later, below the priority of threads
+/// that serve players.
 pub fn yield_to_players() {
     if let Err(error) = rustix::process::nice(NICE) {
         tracing::debug!(%error, "the priority of a thread cannot be lowered");

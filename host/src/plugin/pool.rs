@@ -1,6 +1,8 @@
-//! The instances of a generation: one for each worker thread, so that its lock is free whenever it is taken, and one for the offload thread.
+//! The instances of a generation: one for each worker thread, and one for the offload thread. A worker thread normally
+//! finds the lock of its own instance free.
 //!
-//! They are not thread-locals: those would outlive the plugin on threads that have nothing to do.
+//! The instances are not thread-locals, because an idle thread would keep its thread-local instance after the plugin
+//! has been removed.
 
 use super::{
     LoadError,
@@ -9,10 +11,10 @@ use super::{
 use crate::sync::sharded::Sharded;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-/// The place of an instance. It is empty after a call that failed.
+/// The slot of one instance. It is empty during a call, and stays empty after a call that failed.
 type Slot = Mutex<Option<Box<Instance>>>;
 
-/// A slot that this thread has locked.
+/// A slot that the current thread has locked.
 pub(super) type Held<'a> = MutexGuard<'a, Option<Box<Instance>>>;
 
 /// All slots of a generation.
@@ -22,7 +24,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// A pool without empty slots.
+    /// Returns a pool with an instance in every slot.
     pub(super) fn filled(mut start: impl FnMut() -> Result<Instance, LoadError>) -> Result<Self, LoadError> {
         let pool = Self { workers: Sharded::default(), offload: Slot::default() };
         for slot in pool.slots() {
@@ -31,7 +33,8 @@ impl Pool {
         Ok(pool)
     }
 
-    /// A free instance for a worker thread, its own first.
+    /// Locks a slot with a free instance for a worker thread. Tries the thread's own slot first. Returns `None` if no
+    /// instance is free.
     pub(super) fn free(&self) -> Option<Held<'_>> {
         let is_full = |slot: &Held<'_>| slot.is_some();
         try_lock(self.workers.own())
@@ -39,23 +42,23 @@ impl Pool {
             .or_else(|| self.workers.into_iter().filter_map(|slot| try_lock(slot)).find(is_full))
     }
 
-    /// The slot of the offload thread, which may be empty.
+    /// Locks the slot of the offload thread, which may be empty.
     pub(super) fn offloaded(&self) -> Held<'_> {
         lock(&self.offload)
     }
 
-    /// Whether a slot is empty that no call uses.
+    /// Returns whether any slot that is not in use is empty.
     pub(super) fn has_empty(&self) -> bool {
         self.slots().filter_map(try_lock).any(|slot| slot.is_none())
     }
 
-    /// Starts an instance for each empty slot, until one fails.
+    /// Starts an instance for each empty slot. Stops at the first instance that fails to start.
     pub(super) fn refill(&self, mut start: impl FnMut() -> Result<Instance, Fault>) {
         for slot in self.slots() {
             if !try_lock(slot).is_some_and(|slot| slot.is_none()) {
                 continue;
             }
-            // The lock is free while the instance starts: no worker thread waits for that.
+            // The slot is not locked while the instance starts, so that no worker thread waits for the start.
             let Ok(instance) = start() else { return };
             lock(slot).get_or_insert(Box::new(instance));
         }
@@ -66,7 +69,7 @@ impl Pool {
     }
 }
 
-// A panic leaves a slot empty, which is a state like any other.
+// The two functions below ignore poisoned locks: a panic during a call leaves the slot empty, which is a valid state.
 
 fn lock(slot: &Slot) -> Held<'_> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)

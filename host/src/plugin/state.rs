@@ -1,4 +1,4 @@
-//! What the host keeps for one instance: its memory's bounds, and the way of its log lines.
+//! The host's state for one instance: the use of memory and its limits, the deadline of the current call, and the log.
 
 use super::{bindings::Level, clock::Deadline, instance::Limits};
 use prometheus_client::metrics::gauge::Gauge;
@@ -9,17 +9,18 @@ use std::{
 };
 use wasmtime::ResourceLimiter;
 
-/// The linear memories of one plugin. Each reserves 4 GiB of address space and may hold a descriptor. Languages that compile to
-/// components use one or two.
+/// The maximum number of linear memories in one plugin. Each memory reserves 4 GiB of address space and may hold a file
+/// descriptor. Languages that compile to components use one or two memories.
 pub(super) const MAX_MEMORIES: usize = 16;
 
-/// The tables of one plugin. Their elements have a limit of their own (`table_elements`).
+/// The maximum number of tables in one plugin. The setting `table_elements` limits the number of their elements.
 pub(super) const MAX_TABLES: usize = 64;
 
-/// The core instances of one plugin. Interpreters whose native extensions are modules of their own have about a hundred.
+/// The maximum number of core instances in one plugin. An interpreter whose native extensions are separate modules has
+/// about a hundred.
 const MAX_INSTANCES: usize = 1024;
 
-/// What belongs to an instance's store.
+/// The host's state in the store of one instance.
 pub(super) struct State {
     limits: Limits,
     memory_used: usize,
@@ -32,7 +33,7 @@ pub(super) struct State {
     stderr: Vec<u8>,
 }
 
-/// What an instance wanted more of than it may have.
+/// A resource of which an instance requested more than its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     Memory,
@@ -40,7 +41,7 @@ pub(super) enum Refused {
 }
 
 impl State {
-    /// The state of a fresh instance.
+    /// Returns the state of a new instance.
     pub(super) fn new(plugin: Arc<str>, limits: Limits, memory_gauge: Gauge) -> Self {
         let log = Log { plugin, limits, window: Instant::now(), lines: 0, held_back: 0 };
         Self {
@@ -56,23 +57,24 @@ impl State {
         }
     }
 
-    /// The deadline of the call that runs.
+    /// Returns the deadline of the current call.
     pub(super) fn deadline(&mut self) -> &mut Deadline {
         &mut self.deadline
     }
 
-    /// What it asked for in vain.
+    /// Returns the last resource that was refused to the instance, if there was one.
     pub(super) fn refused(&self) -> Option<Refused> {
         self.refused
     }
 
-    /// Writes a line to the log.
+    /// Writes a line to the log, cut to the maximum length of a line.
     pub(super) fn write(&mut self, level: Level, message: &str) {
         let end = message.floor_char_boundary(self.limits.log_line);
         self.log.write(level, &message[..end]);
     }
 
-    /// What a guest wrote to stdout or stderr: a log line for each of its lines.
+    /// Logs the bytes that a guest wrote to stdout or stderr, as one log line for each line of the guest. Bytes after
+    /// the last end of line are buffered.
     pub(super) fn stdio(&mut self, error: bool, bytes: &[u8]) {
         let level = if error { Level::Warn } else { Level::Info };
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -86,7 +88,7 @@ impl State {
         }
     }
 
-    /// Logs what a guest wrote without an end of line, before its instance goes.
+    /// Logs the buffered output that has no end of line, before the instance is dropped.
     fn flush_stdio(&mut self) {
         for (error, rest) in [(false, !self.stdout.is_empty()), (true, !self.stderr.is_empty())] {
             if rest {
@@ -142,7 +144,7 @@ fn signed(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// The lines of one instance, so many a second.
+/// The log of one instance, with a limit on lines per second.
 struct Log {
     plugin: Arc<str>,
     limits: Limits,
@@ -167,7 +169,7 @@ impl Log {
         }
         self.lines += 1;
         let plugin = &*self.plugin;
-        // The formatter escapes control characters, so a plugin cannot forge the lines of others.
+        // The log formatter escapes control characters, so a plugin cannot forge lines of others.
         match level {
             Level::Error => tracing::error!(target: "plugin", plugin, line),
             Level::Warn => tracing::warn!(target: "plugin", plugin, line),
@@ -179,7 +181,7 @@ impl Log {
     fn tell_held_back(&mut self) {
         let held_back = mem::take(&mut self.held_back);
         if held_back > 0 {
-            tracing::warn!(plugin = &*self.plugin, held_back, "log lines of the plugin were held back");
+            tracing::warn!(plugin = &*self.plugin, held_back, "log lines of the plugin were suppressed");
         }
     }
 }

@@ -1,5 +1,8 @@
-//! A span for each call of a plugin, for those who follow one packet through it: `RUST_LOG=gateway=trace`. Whatever is logged during
-//! the call, by the plugin too, carries the span. While nobody asks for it, a call pays for one look at the log's level.
+//! A trace span for each call of a plugin. With `RUST_LOG=gateway=trace`, a plugin author can follow one packet through
+//! a plugin.
+//!
+//! Every line that is logged during the call carries the span, including the plugin's own lines. If tracing is off, a
+//! call costs one check of the log level.
 
 use super::{Fault, Packet, Plugin};
 use std::time::Instant;
@@ -10,17 +13,17 @@ use tracing::{
 };
 use uuid::Uuid;
 
-/// The span of `describe`, of a file whose name is not known yet.
+/// Returns the span of a call of `describe`. The plugin's name is not known before this call.
 pub fn describe() -> Span {
     trace_span!("call", export = "describe", outcome = Empty, took = Empty)
 }
 
-/// The span of `configure`.
+/// Returns the span of a call of `configure`.
 pub fn configure(plugin: &str, version: &str) -> Span {
     trace_span!("call", plugin, version, export = "configure", outcome = Empty, took = Empty)
 }
 
-/// The span of `on-packet`.
+/// Returns the span of a call of `on-packet`.
 pub fn on_packet(plugin: &Plugin, packet: &Packet) -> Span {
     trace_span!(
         "call",
@@ -35,7 +38,7 @@ pub fn on_packet(plugin: &Plugin, packet: &Packet) -> Span {
     )
 }
 
-/// The span of `on-message`.
+/// Returns the span of a call of `on-message`.
 pub fn on_message(plugin: &Plugin, topic: &str) -> Span {
     trace_span!(
         "call",
@@ -48,7 +51,8 @@ pub fn on_message(plugin: &Plugin, topic: &str) -> Span {
     )
 }
 
-/// Calls within the span, and tells of the end in a line that has all of it.
+/// Runs `call` within the span. If the span is enabled, logs one line at the end with the fields of the span, the
+/// outcome and the duration.
 pub fn within<R>(span: &Span, call: impl FnOnce() -> R, outcome: impl FnOnce(&R) -> &'static str) -> R {
     let began = (!span.is_disabled()).then(Instant::now);
     let result = span.in_scope(call);
@@ -59,7 +63,7 @@ pub fn within<R>(span: &Span, call: impl FnOnce() -> R, outcome: impl FnOnce(&R)
     result
 }
 
-/// The outcome of a call, as in `gateway_plugin_calls_total`.
+/// Returns the outcome of a call as a label of `gateway_plugin_calls_total`.
 pub fn outcome<T, E>(result: &Result<Result<T, E>, Fault>) -> &'static str {
     match result {
         Ok(Ok(_)) => "ok",

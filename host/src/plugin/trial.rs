@@ -1,24 +1,24 @@
-//! A single instance outside of any gateway, for those who write plugins.
+//! A single instance outside a running gateway, for the `gateway plugin` commands and for benchmarks.
 
 use super::{Decision, Described, Fault, Instance, Limits, Packet};
 use std::sync::Arc;
 
-/// An instance that serves nobody.
+/// An instance that serves no players.
 pub struct Trial(Instance);
 
 impl Trial {
-    /// A fresh instance, not configured.
+    /// Starts an instance that is not configured yet.
     ///
     /// # Errors
-    /// [`Fault`] where it fails at its start.
+    /// Returns a [`Fault`] if the instance fails to start.
     pub fn new(described: &Described, limits: Limits) -> Result<Self, Fault> {
         Instance::new(&described.linked, Arc::clone(&described.name), limits, None).map(Self)
     }
 
-    /// Calls `configure`.
+    /// Calls `configure`. The inner error is the plugin's refusal of its settings.
     ///
     /// # Errors
-    /// [`Fault`] where it fails; the inner error is its refusal.
+    /// Returns a [`Fault`] if the call fails.
     pub fn configure(&mut self, settings: &str) -> Result<Result<Vec<String>, String>, Fault> {
         self.0.configure(settings)
     }
@@ -26,7 +26,7 @@ impl Trial {
     /// Calls `on-packet`.
     ///
     /// # Errors
-    /// [`Fault`] where it fails.
+    /// Returns a [`Fault`] if the call fails.
     pub fn on_packet(&mut self, packet: Packet, payload: &[u8]) -> Result<Decision, Fault> {
         self.0.on_packet(packet, payload)
     }
@@ -34,7 +34,7 @@ impl Trial {
     /// Calls `on-message`.
     ///
     /// # Errors
-    /// [`Fault`] where it fails.
+    /// Returns a [`Fault`] if the call fails.
     pub fn on_message(&mut self, topic: &str, payload: &[u8]) -> Result<Decision, Fault> {
         self.0.on_message(topic, payload)
     }

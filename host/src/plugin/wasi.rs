@@ -1,8 +1,10 @@
-//! The WASI 0.2 that a plugin's language drags in, and all of it is empty: no arguments, no environment, no files, no network.
-//! Clocks and random numbers work; what is written to stdout and stderr becomes log lines.
+//! The interfaces of WASI 0.2 that the runtime of a plugin's language may import. They are stubs: there are no
+//! arguments, no environment variables, no files and no network. Clocks and random numbers work. Output to stdout and
+//! stderr becomes log lines.
 //!
-//! Not the wasmtime-wasi crate: its synchronous calls block on an async runtime, which they cannot do on the thread of one,
-//! and code that is not in the process needs no permission check.
+//! The wasmtime-wasi crate is not used, for two reasons. The crate's synchronous calls block on an async runtime, which
+//! is impossible on a thread of that runtime. The stubs also contain no code that could reach files or sockets, so they
+//! need no permission checks.
 
 use super::{
     bindings::{AddressFamily, Datetime, IoError, NetworkError, StreamError},
@@ -32,20 +34,26 @@ struct Addresses;
 type Interface<'a> = LinkerInstance<'a, State>;
 type Store<'a> = StoreContextMut<'a, State>;
 
-/// What the host accepts in one write or gives in one request for random bytes.
+/// The number of bytes that `check-write` permits, and the maximum number of bytes in one request for random bytes.
 const CHUNK: u64 = 64 * 1024;
+
+/// The first words of the error for a guest that did something forbidden.
 const EARLY: &str = "a policy may not";
+
+/// The number that represents the resource of stdout.
 const STDOUT: u32 = 1;
+
+/// The number that represents the resource of stderr.
 const STDERR: u32 = 2;
 
-/// The clock of `wasi:clocks/monotonic-clock`; its zero means nothing.
+/// The zero of `wasi:clocks/monotonic-clock`. It is an arbitrary moment, as WASI permits.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Defines the interface that a component imports as `import`, such as `wasi:io/streams@0.2.6`. The functions of interfaces that
-/// are not here trap when they are called.
+/// Defines the interface that a component imports under the name `import`, such as `wasi:io/streams@0.2.6`. Functions
+/// that are not defined here trap when they are called.
 ///
 /// # Errors
-/// Those of the linker, for a name defined twice.
+/// Returns an error of the linker if a name is defined more than once.
 pub(super) fn define(linker: &mut Linker<State>, import: &str) -> Result<()> {
     let mut interface = linker.instance(import)?;
     resources(&mut interface)?;
@@ -83,8 +91,8 @@ pub(super) fn define(linker: &mut Linker<State>, import: &str) -> Result<()> {
     }
 }
 
-/// Interfaces use each other's resources, and each then exports them as well: all are defined in all, those that are not asked for
-/// do no harm.
+/// Defines every resource in an interface. An interface that uses the resource of another interface exports it as well,
+/// so the same list serves all interfaces. Resources that a component does not import do no harm.
 fn resources(i: &mut Interface) -> Result<()> {
     resource::<IoError>(i, "error")?;
     resource::<Pollable>(i, "pollable")?;
@@ -111,7 +119,7 @@ fn no_socket<T: 'static>(i: &mut Interface, name: &str) -> Result<()> {
     i.func_wrap(name, |_, _: (AddressFamily,)| Ok((Err::<Resource<T>, _>(NetworkError::AccessDenied),)))
 }
 
-/// Everything is ready at once: a policy answers, it does not wait.
+/// Defines `wasi:io/poll`. Every pollable is ready at once, because a policy must answer without waiting.
 fn poll(i: &mut Interface) -> Result<()> {
     i.func_wrap("[method]pollable.ready", |_, _: (Resource<Pollable>,)| Ok((true,)))?;
     i.func_wrap("[method]pollable.block", |_, _: (Resource<Pollable>,)| Ok(()))?;

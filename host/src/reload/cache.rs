@@ -1,6 +1,6 @@
-//! The directory in which compiled code is kept from one start to the next, so that a plugin of 20 MB serves within a second.
+//! The directory that keeps compiled code from one start to the next, so that a plugin of 20 MB serves within a second.
 //!
-//! What is found there is run, so only this user may be able to write to it.
+//! Code from this directory is executed, so only this user may be able to write to the directory.
 
 use rustix::process::geteuid;
 use std::{
@@ -10,29 +10,30 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// What is kept at most. Compiled code, compressed, is about as large as the component.
+/// The maximum size of the cache, in bytes. Compiled code is stored compressed, and is then about as large as the
+/// component.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// A file that is being written is left alone for so long.
+/// How long an unfinished file may stay in the cache. An older unfinished file is abandoned, and is removed.
 const MAX_WRITE: Duration = Duration::from_secs(600);
 
-/// The mark in the name of a file that is being written.
+/// The beginning of the file extension while a file is being written.
 const UNFINISHED: &str = "wip-";
 
 /// A directory for compiled code.
 #[derive(Debug)]
 pub struct CacheDirectory {
     path: PathBuf,
-    /// It goes with this process.
+    /// Whether the directory is removed when this value is dropped.
     temporary: bool,
 }
 
 impl CacheDirectory {
-    /// Opens the directory that is wanted, or that which the system has for this user. If neither can be used, makes one that
-    /// lives as long as this process, and says so.
+    /// Opens the directory `wanted`, or this user's own cache directory if `wanted` is `None`. If the directory cannot
+    /// be used, creates a temporary directory and logs a warning.
     ///
     /// # Errors
-    /// Where not even that can be made.
+    /// Returns an error if `wanted` cannot be made an absolute path, or if the temporary directory cannot be created.
     pub fn open(wanted: Option<&Path>) -> io::Result<Self> {
         let path = wanted.map(std::path::absolute).transpose()?.or_else(of_user);
         let why = match path.as_deref().map(|path| private(path).map(|()| path.to_owned())) {
@@ -51,13 +52,13 @@ impl CacheDirectory {
         Ok(Self { path: path_of_process, temporary: true })
     }
 
-    /// Where it is.
+    /// Returns the path of the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Removes what was written longest ago until the rest is within the bound.
+    /// Removes the files that were written longest ago, until the other files fit into the maximum size.
     pub fn sweep(&self) {
         if let Err(error) = sweep(&self.path, MAX_BYTES, SystemTime::now()) {
             tracing::debug!(%error, cache = %self.path.display(), "the cache of compiled code cannot be swept");
@@ -68,19 +69,20 @@ impl CacheDirectory {
 impl Drop for CacheDirectory {
     fn drop(&mut self) {
         if self.temporary {
-            // What is left is in the system's directory for temporary files.
+            // If this fails, the remaining files lie in the system's directory for temporary files.
             let _ = fs::remove_dir_all(&self.path);
         }
     }
 }
 
+/// Returns this user's own cache directory, if the environment names one.
 fn of_user() -> Option<PathBuf> {
     let absolute = |key| env::var_os(key).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))?;
     Some(cache.join("gateway"))
 }
 
-/// Makes the directory if it is not there, and checks that nobody else can write to it.
+/// Creates the directory if it does not exist, and checks that only this user can write to it.
 fn private(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let meta = fs::metadata(path)?;

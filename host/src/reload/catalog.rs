@@ -1,5 +1,6 @@
-//! The plugins directory and what became of each of its files. A version is loaded whole before anything is swapped; if it is not fit,
-//! the last good one serves on. The work is done on other threads, so that no file waits for another one's.
+//! The catalog of the files in the plugins directory. A new version is loaded completely before it replaces the old
+//! version. If the new version is not fit, the last good version continues to serve. Files are loaded and started on
+//! other threads, so that one slow file does not delay other files.
 
 use crate::{
     config::Config,
@@ -24,36 +25,37 @@ use std::{
     time::Instant,
 };
 
-/// Files that are judged at a time. Each child may take the memory of `plugins.compile_memory_mb`.
+/// The maximum number of files that are judged at the same time. Each child process may take as much memory as
+/// `plugins.compile_memory_mb` permits.
 const MAX_LOADING: usize = 2;
 
-/// Generations that are started at a time.
+/// The maximum number of generations that are started at the same time.
 const MAX_STARTING: usize = 8;
 
-/// Plugins whose metrics are kept after they are gone, so that they go on counting if they come back.
+/// The maximum number of removed plugins whose metrics are kept, so that their counters continue if a plugin returns.
 const MAX_GONE: usize = 16;
 
-/// Every file of a directory whose name ends in `.wasm`.
+/// The plugin files of a directory, and their states.
 pub struct Catalog {
     loader: Arc<Loader>,
     cache: CacheDirectory,
     inbox: Arc<Inbox<Done>>,
     metrics: Arc<Metrics>,
     files: BTreeMap<PathBuf, Entry>,
-    /// Why the directory cannot be read now.
+    /// Why the directory cannot be read, if it cannot.
     unlisted: Option<String>,
-    /// What was last put to use, by plugin name.
+    /// The generations that were last put to use, sorted by plugin name.
     serving: Vec<Arc<Plugin>>,
-    /// By plugin name. A lane goes with the last generation that uses it.
+    /// The offload threads by plugin name. An offload thread ends with the last generation that uses it.
     offload_threads: BTreeMap<Arc<str>, Weak<OffloadThread>>,
-    /// The names that metrics have been counted under and that are gone, the oldest first.
+    /// The names of removed plugins and files whose metrics are still kept, oldest first.
     gone: VecDeque<Arc<str>>,
     jobs: u64,
     loading: usize,
     starting: usize,
 }
 
-/// Work on a file that is done.
+/// Finished work on a file.
 pub struct Done {
     path: PathBuf,
     job: u64,
@@ -65,28 +67,28 @@ enum Outcome {
     Started(Result<Arc<Plugin>, String>),
 }
 
-/// What is to be known of a file.
+/// The state of a file in the readiness report.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Report {
     /// The file's name.
     pub file: String,
-    /// The plugin that serves from it, with its version.
+    /// The name and the version of the plugin that serves from the file.
     pub serving: Option<String>,
-    /// Why its newest content is not in use.
+    /// Why the file's current content is not in use.
     pub error: Option<String>,
-    /// Whether it is being compiled, or will be next.
+    /// Whether the file is being compiled or waits to be compiled.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub compiling: bool,
-    /// Whether it was there at the start of the gateway and was not in use since.
+    /// Whether the file existed at the start of the gateway and has not been in use yet.
     #[serde(skip)]
     pub awaited: bool,
 }
 
 impl Catalog {
-    /// A catalog of no files. What is done is put into the inbox.
+    /// Returns an empty catalog. Finished work on files is put into the inbox.
     ///
     /// # Errors
-    /// Where the machine cannot run WebAssembly, or no directory can be made.
+    /// Returns an error if the machine cannot run WebAssembly, or if no cache directory can be created.
     pub fn new(config: &Config, inbox: Arc<Inbox<Done>>, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
         let cache = CacheDirectory::open(config.cache_directory.as_deref())?;
         let loader = Arc::new(Loader::new(cache.path(), config.compile)?);
@@ -106,7 +108,8 @@ impl Catalog {
         })
     }
 
-    /// Looks at the directory. True if something changed so lately that another look is wanted soon.
+    /// Checks the directory and each of its files. Returns true if a file changed so recently that another check is
+    /// needed soon.
     pub fn look(&mut self, directory: &Path) -> bool {
         match wasm_files(directory) {
             Ok(paths) => {
@@ -126,7 +129,8 @@ impl Catalog {
         paths.iter().fold(false, |unsettled, path| self.look_at(path) | unsettled)
     }
 
-    /// Nothing is known of any file then. What serves goes on serving.
+    /// Records that the directory cannot be read. Nothing is known about any file then, so the current plugins continue
+    /// to serve.
     fn cannot_be_listed(&mut self, directory: &Path, error: &io::Error) {
         let why = format!("the plugins directory cannot be read: {error}");
         if self.unlisted.as_ref() != Some(&why) && self.metrics.log_limits.permit("directory", &why) {
@@ -166,7 +170,8 @@ impl Catalog {
         self.forget(name.into());
     }
 
-    /// Begins the work that is wanted, as far as the bounds allow.
+    /// Begins the loads and the starts of generations that are due, up to [`MAX_LOADING`] and [`MAX_STARTING`] at a
+    /// time.
     pub fn work(&mut self, config: &Config) {
         let paths: Vec<_> = self.files.keys().cloned().collect();
         for path in &paths {
@@ -230,14 +235,14 @@ impl Catalog {
             whole
         };
         let panicked = done(Err("the gateway panicked over its start, which is a defect: please report it".to_owned()));
-        // If no thread can be started, the next look tries again.
+        // If no thread can be started, the next call of `work` tries again.
         if self.inbox.run(judge::STACK_BYTES, work, panicked).is_ok() {
             file.started(Job { id, cancel: Arc::default() }, described, settings);
             self.starting += 1;
         }
     }
 
-    /// Takes note of work that is done.
+    /// Records finished work.
     pub fn finish(&mut self, done: Done) {
         let Done { path, job, outcome } = done;
         match outcome {
@@ -246,7 +251,8 @@ impl Catalog {
                 self.cache.sweep();
                 let Some(file) = self.files.get_mut(&path) else { return };
                 let Some((_, stamp)) = file.loading.take_if(|(loading, _)| loading.id == job) else { return };
-                // If it was replaced while it was read, the next look sees it.
+                // If the file was replaced while it was read, the outcome is dropped, and the next check finds the new
+                // content.
                 if Stamp::of(&path).is_ok_and(|now| now == stamp) {
                     file.load_ended(&file_name(&path), stamp, loaded, &self.metrics);
                 }
@@ -261,8 +267,11 @@ impl Catalog {
         }
     }
 
-    /// Chooses what is to serve: of every file the newest version that is fit, unless it claims what another one holds. Nothing
-    /// if that is what serves already.
+    /// Chooses the plugins that serve: for each file the newest generation that has started, unless it claims the name
+    /// or a route of another plugin.
+    ///
+    /// Returns `None` if the chosen plugins serve already, or while generations are being started because of changed
+    /// settings.
     pub fn assemble(&mut self) -> Option<Assembly> {
         if self.files.values().any(|file| file.starting.as_ref().is_some_and(|starting| starting.by_settings)) {
             return None;
@@ -286,7 +295,8 @@ impl Catalog {
         Some(Assembly { plugins, news })
     }
 
-    /// A name that is not used any more. The metrics of those that have not been used for longest go.
+    /// Records that a name is not used any more. Removes the metrics of the oldest unused names if there are more than
+    /// [`MAX_GONE`].
     fn forget(&mut self, name: Arc<str>) {
         self.gone.retain(|gone| *gone != name);
         self.gone.push_back(name);
@@ -296,24 +306,24 @@ impl Catalog {
         }
     }
 
-    /// Whether files are being loaded or started.
+    /// Returns whether the outcome for some file is still unknown. Returns false if the directory cannot be read.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.unlisted.is_none() && self.files.values().any(Entry::is_pending)
     }
 
-    /// From here on readiness waits for each of the files until it was in use once.
+    /// Makes readiness wait until each current file has been in use once.
     pub fn await_all(&mut self) {
         self.files.values_mut().for_each(|file| file.of_start = true);
     }
 
-    /// Why the directory cannot be read now.
+    /// Returns why the directory cannot be read, if it cannot.
     #[must_use]
     pub fn directory_error(&self) -> Option<&String> {
         self.unlisted.as_ref()
     }
 
-    /// What became of each file.
+    /// Returns the state of each file.
     #[must_use]
     pub fn report(&self) -> Vec<Report> {
         let report = |(path, file): (&PathBuf, &Entry)| Report {
@@ -345,7 +355,7 @@ fn load(loader: &Loader, path: &Path, known: Option<Digest>, cancel: &Cancel) ->
     match loader.load(&bytes, cancel) {
         Ok(described) => Loaded::Plugin(digest, Arc::new(described), began.elapsed()),
         Err(Failure::Rejected(why)) => Loaded::Rejected(Some(digest), why),
-        // To touch the file then tries it again.
+        // The digest is left out, so that the file is tried again after a `touch`.
         Err(Failure::Ended(why)) => Loaded::Rejected(None, why),
         Err(failure) => Loaded::Failed(failure),
     }
@@ -362,7 +372,7 @@ fn wasm_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Whether the name is that of a plugin file: it ends in `.wasm` and is not hidden.
+/// Returns whether the file name is that of a plugin: it ends in `.wasm` and does not begin with a dot.
 pub(super) fn is_plugin_file(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "wasm") && !file_name(path).starts_with('.')
 }

@@ -1,13 +1,16 @@
-//! Which plugins serve, of those that are fit: each name and each route is one plugin's.
+//! Chooses the plugins that serve among the generations that have started. Only one plugin may have a given name or a
+//! given route.
 
 use crate::{plugin::Plugin, reload::entry::Entry, telemetry::metrics::Metrics};
 use std::sync::Arc;
 
-/// What one file is to serve with.
+/// The choice for one file.
 pub(super) struct Choice<'a> {
     name: String,
     file: &'a mut Entry,
+    /// The generation that the file shall serve with.
     pub(super) plugin: Option<Arc<Plugin>>,
+    /// Why the newest generation was not chosen.
     conflict: Option<String>,
 }
 
@@ -17,7 +20,7 @@ impl<'a> Choice<'a> {
         Self { name, file, plugin, conflict: None }
     }
 
-    /// From the newest version to the one in use, and from that to none.
+    /// Falls back from the newest generation to the one in use, and from that one to none.
     fn step_back(&mut self, why: String) {
         let last = self.file.serving.clone();
         let same = |last: &Arc<Plugin>| self.plugin.as_ref().is_some_and(|plugin| Arc::ptr_eq(plugin, last));
@@ -25,17 +28,17 @@ impl<'a> Choice<'a> {
         self.conflict.get_or_insert(why);
     }
 
-    /// Whether what serves from the file holds this.
+    /// Returns whether the generation in use has this name or this route.
     fn holds(&self, name: &str, route: Option<u8>) -> bool {
         let holds =
             |last: &Arc<Plugin>| &**last.name() == name || route.is_some_and(|route| last.routes().contains(&route));
         self.file.serving.as_ref().is_some_and(holds)
     }
 
-    /// Makes the choice the file's own. What is new in it is to be told once it serves.
+    /// Stores the choice in the file's entry. Returns the news to report once the generation serves.
     ///
-    /// While other files are still being loaded (`final_word` is false), a conflict may be over in a moment, since two plugins may
-    /// exchange their routes. It is not told yet.
+    /// While other files are still being loaded (`final_word` is false), a conflict is not reported yet. The conflict
+    /// may be temporary, because two plugins may exchange their routes.
     pub(super) fn settle(&mut self, final_word: bool, metrics: &Metrics) -> Option<News> {
         if final_word || self.conflict.is_none() {
             if let Some(why) = &self.conflict
@@ -54,14 +57,15 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// Lets files step back until no two claim the same.
+/// Makes files fall back until no two of them claim the same name or route.
 pub(super) fn resolve(chosen: &mut [Choice]) {
     while let Some((loser, why)) = first_conflict(chosen) {
         chosen[loser].step_back(why);
     }
 }
 
-/// Two plugins that claim the same, of which the one that does not hold it has to step back: its place, and why.
+/// Returns the index of a file that has to fall back, and why. If two plugins claim the same name or route, the plugin
+/// that already serves with it stays. If that does not decide, the plugin of the earlier file stays.
 fn first_conflict(chosen: &[Choice]) -> Option<(usize, String)> {
     for (i, a) in chosen.iter().enumerate() {
         for (j, b) in chosen.iter().enumerate().skip(i + 1) {
@@ -89,15 +93,15 @@ fn told(route: Option<u8>, winner: &Plugin) -> String {
     }
 }
 
-/// What is to serve.
+/// The plugins that shall serve.
 pub struct Assembly {
-    /// All of it.
+    /// All generations that shall serve.
     pub plugins: Vec<Arc<Plugin>>,
-    /// What did not serve before.
+    /// The generations that did not serve before.
     pub news: Vec<News>,
 }
 
-/// A plugin that was put to use.
+/// The news of a generation that was put to use.
 pub struct News {
     file: String,
     plugin: Arc<Plugin>,
@@ -105,7 +109,7 @@ pub struct News {
 }
 
 impl News {
-    /// Counts it and logs it.
+    /// Counts and logs that the generation was put to use.
     pub fn tell(&self, metrics: &Metrics) {
         let Self { file, plugin, swapped } = self;
         plugin.put_to_use();

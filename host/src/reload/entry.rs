@@ -1,4 +1,5 @@
-//! One file of the plugins directory: what was seen of it, what is being done with it, and what serves from it.
+//! The state of one file in the plugins directory: its last check, the work that is under way, and the generation that
+//! serves from the file.
 
 use crate::{
     config::Config,
@@ -11,22 +12,23 @@ use crate::{
 };
 use std::{path::Path, sync::Arc, time::Duration};
 
-/// SHA-256 of a file's bytes.
+/// The SHA-256 of a file's bytes.
 pub(super) type Digest = [u8; 32];
 
-/// What became of a file that was read.
+/// The outcome of loading a file.
 pub(super) enum Loaded {
-    /// It has the bytes that it had before.
+    /// The file has the same bytes as before.
     Same,
-    /// It is a plugin, which took so long to compile.
+    /// The file is a plugin. The duration is the time that judging and compiling took.
     Plugin(Digest, Arc<Described>, Duration),
-    /// It is none. There is no digest if it was not read.
+    /// The file is rejected for this reason. If there is no digest, the same bytes are tried again when the file's
+    /// stamp changes.
     Rejected(Option<Digest>, String),
-    /// It has to be tried again, or is not wanted any more.
+    /// Loading has to be tried again, or was cancelled.
     Failed(Failure),
 }
 
-/// Work on a file that is under way.
+/// Work on a file that is under way. Dropping the job cancels a load. A start cannot be cancelled.
 pub(super) struct Job {
     pub(super) id: u64,
     pub(super) cancel: Arc<Cancel>,
@@ -42,50 +44,57 @@ impl Drop for Job {
 pub(super) struct Starting {
     pub(super) job: Job,
     pub(super) described: Arc<Described>,
-    /// The settings changed and not the file. All that a change of gateway.yaml starts is put to use in one step.
+    /// Whether the generation is started because its settings changed, and not its file. All generations that a change
+    /// of gateway.yaml starts are put to use in one step.
     pub(super) by_settings: bool,
 }
 
-/// What a look at a file led to.
+/// The result of a check of a file in the plugins directory.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Seen {
-    /// It was taken away.
+    /// The file was removed.
     Gone,
-    /// It changed so lately that another look is wanted soon.
+    /// The file changed so recently that another check is needed soon.
     Unsettled,
-    /// Nothing, or work that is wanted.
+    /// The file is unchanged, or its new content is ready to be loaded.
     Settled,
 }
 
+/// The state of one file in the plugins directory.
 #[derive(Default)]
 pub(super) struct Entry {
     watched: Watched,
-    /// It was there at the start of the gateway, which is not ready until it was in use once.
+    /// Whether the file existed at the start of the gateway and has not been in use yet. The gateway is not ready while
+    /// such a file exists.
     pub(super) of_start: bool,
-    /// It is to be read as it was at this look.
+    /// The stamp of new content that has to be loaded.
     pub(super) to_load: Option<Stamp>,
+    /// The load that is under way, with the stamp of the content.
     pub(super) loading: Option<(Job, Stamp)>,
+    /// The start that is under way.
     pub(super) starting: Option<Starting>,
+    /// The digest of the content that was last loaded or rejected.
     pub(super) digest: Option<Digest>,
+    /// The newest code that was loaded.
     pub(super) described: Option<Arc<Described>>,
-    /// The settings that its code was last tried with.
+    /// The settings with which the newest code was last started, whatever the outcome.
     tried: Option<Settings>,
-    /// The newest version that is fit.
+    /// The newest generation that has started.
     pub(super) fit: Option<Arc<Plugin>>,
-    /// What is in use.
+    /// The generation that is in use.
     pub(super) serving: Option<Arc<Plugin>>,
-    /// Why the file cannot be read now.
+    /// Why the file cannot be read.
     unread: Option<String>,
-    /// Why its newest content is no plugin.
+    /// Why the newest content is rejected.
     unfit: Option<String>,
-    /// Why the plugin does not start with its newest settings.
+    /// Why the newest code does not start with its newest settings.
     refused: Option<String>,
-    /// Why a fit version is not in use.
+    /// Why the newest generation that has started is not in use.
     pub(super) conflict: Option<String>,
 }
 
 impl Entry {
-    /// Takes note of a look. Work on an earlier content ends.
+    /// Records a check of the file. If the content changed, cancels the load of earlier content.
     pub(super) fn look(&mut self, path: &Path, stamp: Stamp) -> Seen {
         match self.watched.look(stamp.clone()) {
             Look::Same => {
@@ -100,7 +109,8 @@ impl Entry {
             }
             Look::Changed => {}
         }
-        // A link that leads nowhere is still a file of the directory; without one, the plugin is taken away.
+        // A dangling symbolic link is still a file of the directory. The plugin is removed only if there is no link
+        // either.
         if stamp == Stamp::Absent && path.symlink_metadata().is_err() {
             return Seen::Gone;
         }
@@ -111,7 +121,8 @@ impl Entry {
         Seen::Settled
     }
 
-    /// Nothing can be said of the file, so that nothing changes, but that it is told. True if the error is a new one.
+    /// Records that the metadata of the file cannot be read. Nothing else changes. Returns whether the error is a new
+    /// one.
     pub(super) fn cannot_be_seen(&mut self, error: &std::io::Error) -> bool {
         let error = format!("it cannot be looked at: {error}");
         let new = self.unread.as_ref() != Some(&error);
@@ -119,24 +130,25 @@ impl Entry {
         new
     }
 
-    /// The code and the settings that a generation is to be started with, if those were not tried before. They are from here on.
+    /// Returns the code and the settings to start a generation with. Returns `None` if the same code was already tried
+    /// with the same settings.
     pub(super) fn to_start(&self, config: &Config) -> Option<(Arc<Described>, Settings)> {
         let described = self.described.as_ref()?;
         let settings = config.plugin(&described.name, &described.routes);
         (self.tried.as_ref() != Some(&settings)).then(|| (Arc::clone(described), settings))
     }
 
-    /// The generation is being started.
+    /// Records that a generation is being started.
     pub(super) fn started(&mut self, job: Job, described: Arc<Described>, settings: Settings) {
         let by_settings = self.tried.replace(settings).is_some();
         self.starting = Some(Starting { job, described, by_settings });
     }
 
-    /// The generation was started, or not.
+    /// Records the outcome of the start of a generation.
     pub(super) fn start_ended(&mut self, name: &str, outcome: Result<Arc<Plugin>, String>, metrics: &Metrics) {
         let current = self.starting.take().zip(self.described.as_ref());
         if !current.is_some_and(|(starting, described)| Arc::ptr_eq(&starting.described, described)) {
-            return; // of a content that was replaced meanwhile
+            return; // The content was replaced in the meantime.
         }
         match outcome {
             Ok(plugin) => {
@@ -150,7 +162,7 @@ impl Entry {
         }
     }
 
-    /// The file was read and compiled, or not, as it was at the look `stamp`.
+    /// Records the outcome of loading the content with the stamp `stamp`.
     pub(super) fn load_ended(&mut self, name: &str, stamp: Stamp, loaded: Loaded, metrics: &Metrics) {
         self.loading = None;
         match loaded {
@@ -185,7 +197,7 @@ impl Entry {
     fn reject(&self, name: &str, error: &str, metrics: &Metrics) {
         let plugin = self.serving.as_ref().map(|serving| Arc::clone(serving.name()));
         metrics.reloaded(plugin.as_deref().unwrap_or(name), "rejected");
-        // A file is tried a few times a second at most, which bounds these lines.
+        // These lines need no limit, because a file is tried at most a few times a second.
         match plugin {
             Some(plugin) => tracing::error!(
                 file = name,
@@ -196,17 +208,17 @@ impl Entry {
         }
     }
 
-    /// Whether it is being compiled, or will be next.
+    /// Returns whether the file is being compiled or waits to be compiled.
     pub(super) fn is_compiling(&self) -> bool {
         self.to_load.is_some() || self.loading.is_some()
     }
 
-    /// Whether it is not known yet what it comes to.
+    /// Returns whether the outcome for the file's current content is still unknown.
     pub(super) fn is_pending(&self) -> bool {
         self.is_compiling() || self.starting.is_some() || (!self.watched.is_taken() && self.unread.is_none())
     }
 
-    /// Why what it has now is not in use.
+    /// Returns why the file's current content is not in use.
     pub(super) fn error(&self) -> Option<&String> {
         [&self.unread, &self.unfit, &self.refused, &self.conflict].into_iter().flatten().next()
     }

@@ -1,4 +1,5 @@
-//! What the reload thread waits for: a file changed, work on a file is done, or the gateway stops.
+//! The inbox of the reload thread. It wakes the thread up when a file has changed, when work on a file is done, or when
+//! the gateway stops.
 
 use crate::plugin::offload;
 use std::{
@@ -8,18 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Why the thread wakes up. `T` is a piece of work that is done.
+/// The reasons why the thread wakes up. `T` is the type of finished work.
 #[derive(Debug)]
 pub struct Wake<T> {
-    /// The gateway stops.
+    /// Whether the gateway stops.
     pub stop: bool,
-    /// A look at the files is due.
+    /// Whether a check of the files is due.
     pub look: bool,
-    /// Work that is done.
+    /// The work that was finished since the last wake-up.
     pub done: Vec<T>,
 }
 
-/// Where the thread is woken up. Any number of changes of files are one flag, so a flood of them costs nothing.
+/// The inbox of the thread. All changes of files set the same flag, so a flood of changes is coalesced into one check.
 #[derive(Debug)]
 pub struct Inbox<T> {
     pending: Mutex<Wake<T>>,
@@ -33,7 +34,7 @@ impl<T> Default for Inbox<T> {
 }
 
 impl<T> Inbox<T> {
-    /// Asks for a look at the files.
+    /// Requests a check of the files.
     pub fn look(&self) {
         let mut pending = self.pending();
         if !pending.look {
@@ -53,7 +54,8 @@ impl<T> Inbox<T> {
         self.changed.notify_one();
     }
 
-    /// Waits until the gateway stops, work is done, or a look is due: at `poll`, or, if one was asked for, at `soonest`.
+    /// Waits until the gateway stops, work is done, or a check is due. A requested check is due at `soonest`. If no
+    /// check was requested, the next one is due at `poll`.
     pub fn wait(&self, soonest: Instant, poll: Instant) -> Wake<T> {
         let mut pending = self.pending();
         loop {
@@ -69,17 +71,17 @@ impl<T> Inbox<T> {
     }
 
     fn pending(&self) -> MutexGuard<'_, Wake<T>> {
-        // A panic under the lock leaves a state that is whole.
+        // A panic under this lock leaves a consistent state.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T: Send + 'static> Inbox<T> {
-    /// Runs a piece of work on a thread of its own, with less priority than the threads that serve players. It is done in any case:
-    /// `panicked` is the outcome of a panic.
+    /// Runs a piece of work on a new thread, with a lower priority than the threads that serve players. The inbox
+    /// always receives an outcome: if the work panics, it receives `panicked`.
     ///
     /// # Errors
-    /// Where no thread can be started.
+    /// Returns an error if no thread can be started.
     pub fn run(
         self: &Arc<Self>,
         stack_bytes: usize,
@@ -90,17 +92,18 @@ impl<T: Send + 'static> Inbox<T> {
         let thread = thread::Builder::new().name("load".to_owned()).stack_size(stack_bytes);
         thread.spawn(move || {
             offload::yield_to_players();
-            // The panic hook has written what happened to the log.
+            // The panic hook has logged the panic.
             inbox.done(panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or(panicked));
         })?;
         Ok(())
     }
 }
 
-/// How long the thread sleeps if nothing happens. File systems that send no events are looked at so often.
+/// The longest time between two checks. On file systems that send no events, a change is noticed within this time.
 pub const POLL: Duration = Duration::from_millis(500);
 
-/// The time between two looks, however much changes meanwhile. A file that has not changed for so long is taken to be whole.
+/// The shortest time between two checks, however many changes there are. A file that has not changed for this time
+/// counts as completely written.
 pub const PAUSE: Duration = Duration::from_millis(200);
 
 #[cfg(test)]

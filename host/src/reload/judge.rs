@@ -1,8 +1,10 @@
-//! A stranger's file is judged elsewhere: in a child process under limits, which compiles it, starts it and asks who it is. Only
-//! bytes that passed there are handed to this process, which finds their compiled code in the cache.
+//! Judges plugin files, which are not trusted. A child process under limits compiles the file, starts an instance and
+//! calls its `describe`. This process loads only bytes that have passed in a child, and finds their compiled code in
+//! the cache.
 //!
-//! The compiler recurses over what it parses and takes time and memory that a file of 3 KB can make as large as it likes. A stack
-//! overflow cannot be caught, and memory that was taken does not come back: in a child both are an ordinary error.
+//! The compiler recurses over its input, and a file of 3 KB can make it take any amount of time and memory. A stack
+//! overflow cannot be caught, and a process does not give back the memory that it took. In a child process, both are
+//! ordinary errors.
 
 pub mod child;
 
@@ -24,37 +26,41 @@ use std::{
     time::Duration,
 };
 
-/// The largest plugin file.
+/// The maximum size of a plugin file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 64 << 20;
 
-/// The largest component that is made of a core module: its bytes again, and as much for the adapters around it.
+/// The maximum size of a component that is made of a core module, in bytes. It leaves as much room for the adapters as
+/// for the module.
 const MAX_COMPONENT_BYTES: u64 = 2 * MAX_FILE_BYTES;
 
-/// The bytes that are kept of what a child writes to its log. Of a plugin that says more than this before it serves, the rest is lost.
+/// The number of bytes of a child's log that are kept. If a plugin logs more than this while it is judged, the rest is
+/// lost.
 const MAX_LOG_BYTES: u64 = 64 << 10;
 
-/// The stack of a thread on which judged bytes are loaded into this process. It is larger than the child's
-/// ([`child::STACK_BYTES`]), so that what passed there passes here.
+/// The stack size of a thread on which judged bytes are loaded into this process, in bytes. It is larger than the
+/// child's stack ([`child::STACK_BYTES`]), so that bytes that have passed in the child pass here too.
 pub const STACK_BYTES: usize = 4 * child::STACK_BYTES;
 
-/// The hidden command of the gateway that judges its stdin.
+/// The hidden command of the gateway that judges the file on its stdin.
 pub const COMMAND: &str = "judge-plugin";
 
-/// How much longer by the clock than in processor time a child may take, and at least. It runs with little priority, so it may get a
-/// small share of the processors.
+/// The wall-clock deadline of a child as a multiple of its limit on processor time. A child runs with low priority, so
+/// it may get only a small share of the processors.
 const CLOCK_TIMES_CPU: u32 = 10;
+
+/// The shortest wall-clock deadline of a child.
 const MIN_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Why a file was not loaded.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The file is no plugin, or not one that can be loaded within the limits.
+    /// The file is not a plugin that can be loaded.
     Rejected(String),
-    /// A limit ended the work on it. On a machine that is less busy the same bytes may pass.
+    /// A limit ended the child that judged the file. The same bytes may pass on a machine that is less busy.
     Ended(String),
-    /// The system refused something, so it has to be tried again.
+    /// The system refused a resource, so loading has to be tried again.
     Retry(String),
-    /// It is not wanted any more.
+    /// Loading was cancelled.
     Cancelled,
 }
 
@@ -66,27 +72,30 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// A loader that keeps compiled code in the directory.
+    /// Returns a loader that keeps compiled code in the directory `cache`.
     ///
     /// # Errors
-    /// Where the machine cannot run WebAssembly.
+    /// Returns an error if the machine cannot run WebAssembly.
     pub fn new(cache: &Path, limits: CompileLimits) -> anyhow::Result<Self> {
         let compiler = Compiler::with_cache(cache)
             .map_err(|error| anyhow::anyhow!("this machine cannot run WebAssembly: {error:#}"))?;
         Ok(Self { compiler, cache: cache.to_owned(), limits })
     }
 
-    /// Judges a file's bytes in a child and then loads them. Takes milliseconds to minutes, and needs a stack of [`STACK_BYTES`].
+    /// Judges the bytes of a file in a child process, and then loads them into this process. This takes milliseconds to
+    /// minutes, and needs a stack of [`STACK_BYTES`].
     ///
     /// # Errors
-    /// [`Failure`] says why not.
+    /// Returns a [`Failure`] that says why the file was not loaded.
     pub fn load(&self, bytes: &[u8], cancel: &Cancel) -> Result<Described, Failure> {
         let component = self.judge(bytes, cancel)?;
-        // It passed in the child, so that what is missing here is likely the system's: memory, or a descriptor.
+        // The bytes have passed in the child, so this process probably lacks a resource, such as memory or a file
+        // descriptor.
         Described::load(&self.compiler, &component).map_err(|error| Failure::Retry(text::bounded(error)))
     }
 
-    /// Returns the component, which is another one than the file if that is a core module.
+    /// Judges the bytes in a child process. Returns the file itself if it is a component, or the component that was
+    /// made of a core module.
     fn judge<'a>(&self, bytes: &'a [u8], cancel: &Cancel) -> Result<Cow<'a, [u8]>, Failure> {
         let retry = |error: io::Error| Failure::Retry(format!("no process can be started to compile it: {error}"));
         let mut child = self.command().spawn().map_err(retry)?;
@@ -109,30 +118,33 @@ impl Loader {
         }
     }
 
+    /// Returns the wall-clock deadline of a child.
     fn deadline(&self) -> Duration {
         (CLOCK_TIMES_CPU * self.limits.cpu).max(MIN_DEADLINE)
     }
 
     fn command(&self) -> Command {
-        // The file of this process itself, even if another one has taken its place since.
+        // This path names the executable of the current process, even if the file has been replaced since the start.
         let mut command = Command::new("/proc/self/exe");
         command.arg0("gateway").args(["--log-format", "json", COMMAND]);
         command.arg("--cpu-s").arg(self.limits.cpu.as_secs().to_string());
         command.arg("--deadline-s").arg(self.deadline().as_secs().to_string());
         command.arg("--memory-bytes").arg(self.limits.memory.to_string());
         command.arg("--cache").arg(&self.cache);
-        // Only what the plugin says. This process decides which of it goes into its own log.
+        // The child logs only the plugin's lines. This process decides which of those lines go into its own log.
         command.env("RUST_LOG", "off,plugin=debug");
-        // The allocator takes memory as it needs it, not a gigabyte at once, of which the limit would count every byte.
+        // With this option the allocator commits memory as needed. Otherwise it would commit a gigabyte at once, and
+        // the memory limit would count every byte of the gigabyte.
         command.env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
-        // It ends soon, and gives back everything then.
+        // The child ends soon and then gives back all its memory, so it need not purge memory earlier.
         command.env_remove(PURGE_DELAY);
-        // A process group of its own does not get the Ctrl-C that is meant for this process, and is killed as a whole.
+        // The child gets its own process group. So it does not receive the Ctrl-C that is meant for this process, and
+        // the whole group can be killed.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
-    /// Which limit ended a child that gave no answer.
+    /// Returns why a child ended without a verdict: the limit that it reached, or its exit status and its log.
     fn cause_of_death(&self, status: ExitStatus, said: &str) -> String {
         let CompileLimits { cpu, memory } = self.limits;
         if status.signal() == Some(Signal::XCPU.as_raw()) {
@@ -164,7 +176,7 @@ impl Loader {
     }
 }
 
-/// Hands the bytes to a child. Returns its verdict, if it came to one, and its log.
+/// Sends the bytes to a child. Returns the child's verdict, if there is one, and its log.
 fn converse(child: &mut Child, bytes: &[u8]) -> io::Result<(Option<child::Verdict>, Vec<u8>)> {
     let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
     else {
@@ -174,10 +186,10 @@ fn converse(child: &mut Child, bytes: &[u8]) -> io::Result<(Option<child::Verdic
         let log = thread::Builder::new().spawn_scoped(scope, move || {
             let (mut log, mut stderr) = (Vec::new(), stderr);
             let kept = (&mut stderr).take(MAX_LOG_BYTES).read_to_end(&mut log);
-            // What is not read would make the child wait.
+            // The rest of the log is read and discarded, because a full pipe would block the child.
             kept.and_then(|_| io::copy(&mut stderr, &mut io::sink())).map(|_| log)
         })?;
-        // A child that has ended does not read, and its end says why.
+        // An error means that the child ended before it had read everything. Its exit status tells the cause.
         let _ = stdin.write_all(bytes);
         drop(stdin);
         let answer = child::Verdict::read(&mut BufReader::new(stdout).take(MAX_COMPONENT_BYTES));
@@ -186,7 +198,8 @@ fn converse(child: &mut Child, bytes: &[u8]) -> io::Result<(Option<child::Verdic
     })
 }
 
-/// Writes the log lines of a plugin that failed in a child to this process's log. One that is good says the same here. Returns all other lines, such as those of a crash.
+/// Writes the log lines of a plugin that failed in a child to this process's log. Returns all other lines, such as
+/// those of a crash. A plugin that passes needs no relay, because it logs the same lines again in this process.
 fn relay(log: &[u8]) -> String {
     let mut others = String::new();
     for line in log.lines().map_while(Result::ok) {
@@ -200,7 +213,7 @@ fn relay(log: &[u8]) -> String {
     others
 }
 
-/// Ends the work on a file that is not wanted any more.
+/// Cancels the loading of a file.
 #[derive(Debug, Default)]
 pub struct Cancel(Mutex<Progress>);
 
@@ -211,14 +224,14 @@ struct Progress {
 }
 
 impl Cancel {
-    /// Kills the child, if there is one, and every later one.
+    /// Kills the child process, if there is one, and every child that is started later for the same file.
     pub fn cancel(&self) {
         let mut progress = self.progress();
         progress.cancelled = true;
         progress.kill();
     }
 
-    /// Whether the work is not wanted any more.
+    /// Returns whether loading was cancelled.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.progress().cancelled
@@ -232,7 +245,7 @@ impl Cancel {
         }
     }
 
-    /// From here on its process id may become another process's.
+    /// Forgets the child before the system may give its process id to another process.
     fn ended(&self) {
         self.progress().child = None;
     }
@@ -245,7 +258,7 @@ impl Cancel {
 impl Progress {
     fn kill(&self) {
         if let Some(child) = self.child {
-            // An error means that it has ended.
+            // An error means that the child has already ended.
             let _ = kill_process_group(child, Signal::KILL);
         }
     }

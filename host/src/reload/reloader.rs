@@ -1,7 +1,8 @@
-//! Follows the plugins directory and gateway.yaml, and puts what changed to use. Its thread only looks and decides; everything that
-//! may take long runs on threads of its own, so that it hears a stop at once.
+//! Follows the plugins directory and gateway.yaml, and puts changes to use. The reload thread only checks files and
+//! decides. Everything that may take long runs on other threads, so that the reload thread notices a stop at once.
 //!
-//! The system's events about files only wake the thread up. Network file systems without events are served too, half a second later.
+//! The system's events about files only wake the thread up. A change on a network file system without events is found
+//! up to half a second later.
 
 use crate::{
     config::Config,
@@ -23,49 +24,49 @@ use std::{
 };
 use tokio::sync::watch::{Receiver, Sender, channel};
 
-/// How long `gateway check` waits for files that change without pause.
+/// How long `gateway check` waits for files that keep changing.
 const MAX_UNSETTLED: Duration = Duration::from_secs(10);
 
-/// How far the thread is.
+/// The progress of the reload thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Files that were there at the start are being loaded.
+    /// The thread loads the files that existed at the start.
     Loading,
-    /// It is known of each what it comes to.
+    /// The outcome is known for each file that existed at the start.
     Loaded,
-    /// It was stopped.
+    /// The thread was stopped.
     Stopped,
 }
 
 /// How the thread ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It was stopped.
+    /// The thread was stopped.
     Stopped,
-    /// It panicked, so files are not followed any more. The panic hook has written why to the log.
+    /// The thread panicked, so changes of files are not followed any more. The panic hook has logged the cause.
     Panicked,
 }
 
-/// The running thread.
+/// The handle of the running reload thread.
 pub struct Reloading {
     inbox: Arc<Inbox<Done>>,
     phase: Receiver<Phase>,
 }
 
 impl Reloading {
-    /// Tells the thread to end, and does not wait for it. What it is compiling is given up.
+    /// Tells the thread to end, and does not wait for the end. Compilations that are under way are cancelled.
     pub fn stop(&self) {
         self.inbox.stop();
     }
 
-    /// Resolves when the thread has ended.
+    /// Waits until the thread has ended, and returns how it ended.
     pub async fn ended(&self) -> End {
-        // An error means that the sender went without a word.
+        // An error means that the thread dropped the sender without sending `Stopped`, so it panicked.
         let stopped = self.phase.clone().wait_for(|phase| *phase == Phase::Stopped).await.is_ok();
         if stopped { End::Stopped } else { End::Panicked }
     }
 
-    /// Resolves when it is known of each file that was there at the start what it comes to, or when the thread has ended.
+    /// Waits until the outcome is known for each file that existed at the start, or until the thread has ended.
     pub async fn loaded(&self) {
         // An error means that the thread has ended.
         let _ = self.phase.clone().wait_for(|phase| *phase != Phase::Loading).await;
@@ -78,17 +79,21 @@ struct Reloader {
     gateway: Arc<Gateway>,
     reports: Arc<Reports>,
     config: Config,
+    /// The path of gateway.yaml.
     path: PathBuf,
+    /// The state of gateway.yaml.
     file: Watched,
-    /// Why gateway.yaml cannot be read now.
+    /// Why gateway.yaml cannot be read, if it cannot.
     unread: Option<String>,
     phase: Sender<Phase>,
 }
 
-/// Starts to load the plugins and to follow the directory and the file `path`, which `config` was read from. Returns at once.
+/// Starts the reload thread, which loads the plugins and follows the plugins directory and the file `path`. `config`
+/// was read from that file. Returns at once.
 ///
 /// # Errors
-/// Where no thread can be started, or the machine cannot run WebAssembly.
+/// Returns an error if no thread can be started, if no cache directory can be created, or if the machine cannot run
+/// WebAssembly.
 pub fn start(path: &Path, config: Config, gateway: Arc<Gateway>, reports: Arc<Reports>) -> anyhow::Result<Reloading> {
     let inbox = Arc::<Inbox<Done>>::default();
     let catalog = Catalog::new(&config, Arc::clone(&inbox), Arc::clone(&gateway.metrics))?;
@@ -113,10 +118,10 @@ pub fn start(path: &Path, config: Config, gateway: Arc<Gateway>, reports: Arc<Re
     Ok(Reloading { inbox, phase: phases })
 }
 
-/// Loads every file of the plugins directory once and returns what became of each.
+/// Loads every file of the plugins directory once, and returns the state of each file.
 ///
 /// # Errors
-/// Where the machine cannot run WebAssembly.
+/// Returns an error if no cache directory can be created, or if the machine cannot run WebAssembly.
 pub fn load_once(config: &Config) -> anyhow::Result<Vec<Report>> {
     let inbox = Arc::<Inbox<Done>>::default();
     let mut catalog = Catalog::new(config, Arc::clone(&inbox), Arc::default())?;
@@ -157,13 +162,13 @@ impl Reloader {
                 looked = Instant::now();
             }
         }
-        // The children end with the catalog.
+        // Dropping the catalog ends its child processes.
         let Self { catalog, phase, .. } = self;
         drop(catalog);
         phase.send_replace(Phase::Stopped);
     }
 
-    /// True if another look is wanted soon.
+    /// Checks gateway.yaml and the plugins directory. Returns true if another check is needed soon.
     fn look(&mut self) -> bool {
         let unsettled_config = self.look_at_config();
         self.catalog.look(&self.config.directory) || unsettled_config
@@ -199,7 +204,7 @@ impl Reloader {
         false
     }
 
-    /// It is tried again, and the same reason is told once.
+    /// Records why gateway.yaml cannot be read, and logs the reason once. Reading the file is tried again later.
     fn cannot_be_read(&mut self, error: &str) {
         if self.unread.as_deref() != Some(error) {
             tracing::error!("configuration rejected, the running one stays: {error}");
@@ -236,7 +241,7 @@ impl Reloader {
 
     fn warn_of_unknown_plugins(&self) {
         if *self.phase.borrow() == Phase::Loading && self.catalog.is_busy() {
-            return; // told when everything is loaded
+            return; // The warnings follow when every file is loaded.
         }
         let snapshot = self.gateway.snapshot();
         for name in self.config.configured_plugins() {

@@ -1,27 +1,27 @@
-//! What operators may know of the files.
+//! The state of the plugin files as the readiness report shows it to operators.
 
 use crate::{config::Game, reload::catalog::Report};
 use std::sync::{Mutex, PoisonError};
 
-/// What operators may know of the files, as of the last look.
+/// The shared state of the plugin files, as of the last check of the directory.
 #[derive(Debug, Default)]
 pub struct Reports(Mutex<Known>);
 
-/// As of the last look.
+/// The state of the plugin files, as of the last check of the directory.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
-    /// What became of each file of the plugins directory.
+    /// The state of each file in the plugins directory.
     pub plugins: Vec<Report>,
-    /// Why the directory cannot be read now.
+    /// Why the directory cannot be read, if it cannot.
     pub directory_error: Option<String>,
-    /// Whether the directory was looked at.
+    /// Whether the directory has been checked at least once.
     pub looked: bool,
-    /// The games.
+    /// The games in the configuration.
     pub games: Vec<Game>,
 }
 
 impl Reports {
-    /// As of the last look.
+    /// Returns the state as of the last check.
     #[must_use]
     pub fn get(&self) -> Known {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -33,8 +33,10 @@ impl Reports {
 }
 
 impl Known {
-    /// Why the gateway is not ready, as far as its plugins are concerned: none serves, or a file that was there at the start was
-    /// not in use yet. A file that turns bad later is reported, but does not take a gateway that serves out of its load balancer.
+    /// Returns why the gateway is not ready, as far as its plugins are the cause. There are two causes: no plugin
+    /// serves, or a file that existed at the start has not been in use yet.
+    ///
+    /// A file that turns bad later is not a cause, because a gateway that serves should stay in its load balancer.
     #[must_use]
     pub fn reasons(&self) -> Vec<String> {
         let mut reasons = Vec::new();
@@ -54,7 +56,7 @@ impl Known {
 
     fn why_none_serves(&self) -> String {
         if !self.looked {
-            return "the plugins directory was not looked at yet".to_owned();
+            return "the plugins directory has not been read yet".to_owned();
         }
         if let Some(error) = &self.directory_error {
             return error.clone();

@@ -1,4 +1,5 @@
-//! When a file that may change at any time is read: once two looks at it saw the same, and again if it could not be read.
+//! Decides when to read a file that may change at any time. A changed file is read when two checks in a row have found
+//! the same metadata. If the read fails, it is tried again after a pause.
 
 use std::{
     fs, io,
@@ -7,33 +8,34 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// The pause after a read that failed. Each further failure doubles it.
+/// The pause after the first read that failed. Each further failure doubles the pause.
 const MIN_RETRY: Duration = Duration::from_millis(200);
 
-/// The longest pause.
+/// The longest pause between failed reads.
 const MAX_RETRY: Duration = Duration::from_secs(10);
 
-/// What a look at a file tells without reading it. Links are followed, so a link that is swapped makes another file.
+/// The metadata that identifies a version of a file without reading the file. Symbolic links are followed, so a link
+/// that is pointed at another file gives another stamp.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stamp {
-    /// It is there.
+    /// The file exists.
     Present {
-        /// Its length.
+        /// The length of the file in bytes.
         bytes: u64,
-        /// Its time.
+        /// The time of the last modification, if the system reports it.
         modified: Option<SystemTime>,
-        /// Which file it is.
+        /// The inode number, which differs after the file has been replaced.
         inode: u64,
     },
-    /// It is not.
+    /// The file does not exist.
     Absent,
 }
 
 impl Stamp {
-    /// Looks at a file.
+    /// Reads the metadata of a file.
     ///
     /// # Errors
-    /// Every error but "not found". It says nothing about the file, which may be there unchanged.
+    /// Returns every error of the system except "not found". After such an error, the file may still exist unchanged.
     pub fn of(path: &Path) -> io::Result<Self> {
         match fs::metadata(path) {
             Ok(meta) => Ok(Self::Present { bytes: meta.len(), modified: meta.modified().ok(), inode: meta.ino() }),
@@ -43,28 +45,32 @@ impl Stamp {
     }
 }
 
-/// A file that may change at any time: it is read once two looks saw the same.
+/// The state of a watched file, which decides when the file has to be read.
 #[derive(Debug, Default)]
 pub struct Watched {
+    /// The stamp of the last check.
     seen: Option<Stamp>,
+    /// The stamp with which the file was last read.
     taken: Option<Stamp>,
+    /// The number of reads in a row that failed.
     failures: u32,
+    /// The end of the pause after a read that failed.
     retry_at: Option<Instant>,
 }
 
-/// What a look at a file says.
+/// The result of a check.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Look {
-    /// Nothing new.
+    /// The file was already read, or the pause after a failed read is not over yet.
     Same,
-    /// It changed since the last look, and may still be written.
+    /// The file changed since the last check, so somebody may still be writing it.
     Unsettled,
-    /// It changed, and is whole as far as one can see.
+    /// The file has to be read: it changed, and two checks in a row have found the same stamp.
     Changed,
 }
 
 impl Watched {
-    /// Takes note of a look.
+    /// Records the stamp of a new check, and returns the result of the check.
     pub fn look(&mut self, now: Stamp) -> Look {
         if self.taken.as_ref() == Some(&now) {
             self.seen = Some(now);
@@ -79,20 +85,21 @@ impl Watched {
         Look::Unsettled
     }
 
-    /// The file was read as it was at this look.
+    /// Records that the file with this stamp was read.
     pub fn take(&mut self, stamp: Stamp) {
         (self.failures, self.retry_at) = (0, None);
         self.taken = Some(stamp);
     }
 
-    /// The file could not be read, which may be no fault of it. It is [`Look::Changed`] again after a pause.
+    /// Records that the file could not be read, which may not be the file's fault. After a pause, a check returns
+    /// [`Look::Changed`] again.
     pub fn failed(&mut self) {
         let pause = MIN_RETRY.saturating_mul(1 << self.failures.min(16)).min(MAX_RETRY);
         self.failures += 1;
         self.retry_at = Some(Instant::now() + pause);
     }
 
-    /// Whether it was read as it is now.
+    /// Returns whether the file was read in its current state.
     #[must_use]
     pub fn is_taken(&self) -> bool {
         self.taken.is_some() && self.taken == self.seen
@@ -114,10 +121,10 @@ mod tests {
             [file.look(stamp(1)), file.look(stamp(2)), file.look(stamp(2))],
             [Look::Unsettled, Look::Unsettled, Look::Changed]
         );
-        assert_eq!(file.look(stamp(2)), Look::Changed, "it was not taken");
+        assert_eq!(file.look(stamp(2)), Look::Changed, "the file was not read yet");
         file.take(stamp(2));
         assert_eq!([file.look(stamp(2)), file.look(stamp(3))], [Look::Same, Look::Unsettled]);
-        assert_eq!(file.look(stamp(2)), Look::Same, "it is what it was");
+        assert_eq!(file.look(stamp(2)), Look::Same, "the file is again as it was read");
     }
 
     #[test]

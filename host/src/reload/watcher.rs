@@ -1,4 +1,5 @@
-//! The system's events about files. They only say that a look is worth it, and only those about files of ours do.
+//! The operating system's events about files. An event only requests a check of the files, and only if it concerns a
+//! plugin file or gateway.yaml.
 
 use crate::reload::{
     catalog::{Done, is_plugin_file},
@@ -11,16 +12,17 @@ use std::{
     sync::Arc,
 };
 
-/// Asks for a look at the files when one of ours changes, for as long as what is returned lives. Without it the files are looked at
-/// every [`POLL`].
+/// Requests a check of the files whenever a plugin file or gateway.yaml changes, until the returned watcher is dropped.
+/// Returns `None` if the system sends no events. The files are then checked only every [`POLL`].
 ///
-/// Directories are watched, not files: a file that is replaced takes its watch with it.
+/// The directories are watched and not the files, because the watch on a file is lost when the file is replaced.
 pub(super) fn watch(plugins: &Path, config: &Path, inbox: Arc<Inbox<Done>>) -> Option<RecommendedWatcher> {
     let parent = config.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     let ours =
         Ours { plugins: absolute(plugins), parent: absolute(&parent), config: config.file_name().map(Into::into) };
     let watching = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // An error may be an overflow of the system's queue, so that events are lost.
+        // An error may mean that the system's queue has overflowed and events were lost, so an error requests a check
+        // as well.
         if event.as_ref().map_or(true, |event| ours.concerns(event)) {
             inbox.look();
         }
@@ -32,11 +34,12 @@ pub(super) fn watch(plugins: &Path, config: &Path, inbox: Arc<Inbox<Done>>) -> O
     });
     watched
         .map_err(
-            |error| tracing::warn!(%error, "the system sends no events about files: looking every {POLL:?} instead"),
+            |error| tracing::warn!(%error, "the system sends no file events: files are checked every {POLL:?} instead"),
         )
         .ok()
 }
 
+/// The files whose events request a check.
 struct Ours {
     plugins: PathBuf,
     parent: PathBuf,
@@ -45,7 +48,7 @@ struct Ours {
 
 impl Ours {
     fn concerns(&self, event: &notify::Event) -> bool {
-        // To look is an access too, and would lead to the next look.
+        // A check accesses the files itself, so an access event would cause endless checks.
         !event.kind.is_access() && (event.paths.is_empty() || event.paths.iter().any(|path| self.includes(path)))
     }
 
@@ -56,7 +59,8 @@ impl Ours {
     }
 }
 
-/// Events may name a path in another way than the configuration does. One that cannot be resolved is left as it is.
+/// Resolves a path, because an event may name a path in another way than the configuration does. Returns a path
+/// unchanged if it cannot be resolved.
 fn absolute(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }

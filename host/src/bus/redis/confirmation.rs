@@ -1,26 +1,30 @@
-//! The subscriber's confirmation that answers can arrive. Without it nothing is published.
+//! The subscriber's confirmation that the answers of backends can arrive. Nothing is published without a valid
+//! confirmation.
 //!
-//! The two connections to Redis break and come back by themselves. If the publishing one is first, what was queued would be answered before
-//! anybody subscribes, and the answers would be lost unseen. So each time the publisher has connected, and each time the topics have changed, it
-//! asks for a confirmation with a new number, and waits. The subscriber subscribes to all wanted topics, sends a `PING` with that number behind the
-//! subscriptions, and confirms when Redis has answered it. A subscription that is dead without knowing it cannot confirm.
+//! The two connections to Redis break and reconnect independently. If the publisher published first, backends could
+//! answer before the gateway has subscribed, and the answers would be lost unnoticed.
+//!
+//! So the publisher requests a confirmation with a new number each time it has connected and each time the topics have
+//! changed, and waits for the confirmation. The subscriber subscribes to all wanted topics, and then sends a `PING`
+//! with that number. The subscriber confirms when Redis has answered the ping. If the subscriber's connection is dead,
+//! the ping gets no answer, even if the subscriber has not noticed the failure.
 
 use std::{collections::BTreeSet, future};
 use tokio::sync::watch;
 
-/// The topics that the plugins want to hear.
+/// The topics that the plugins subscribe to.
 pub(super) type Topics = watch::Receiver<BTreeSet<String>>;
 
-/// What the subscriber has said last.
+/// The state that the subscriber reported last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subscription {
-    /// The wanted topics are subscribed to, as asked for with this number.
+    /// All wanted topics are subscribed to. The number is that of the publisher's request.
     Confirmed(u64),
-    /// There is no subscription. `hangs`: Redis did not answer in time, rather than close the connection.
+    /// There is no subscription. `hangs` is true if that is because Redis did not answer in time.
     Lost { hangs: bool },
 }
 
-/// Connects the publisher's side to the subscriber's side.
+/// Returns the publisher's side and the subscriber's side, connected to each other.
 pub(super) fn pair(topics: Topics) -> (Asking, Confirming) {
     let (asked, asked_for) = watch::channel(0);
     let (subscription, state) = watch::channel(Subscription::Lost { hangs: false });
@@ -37,26 +41,26 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    /// Asks for a new confirmation and waits for it.
+    /// Requests a new confirmation and waits for it.
     pub(super) async fn confirmed(&mut self) {
-        // Seen before it is asked: the subscriber then sees these topics or newer ones.
+        // The topics are marked as seen before the request, so that the subscriber sees the same topics or newer ones.
         self.topics.mark_unchanged();
         self.number += 1;
         self.asked.send_replace(self.number);
         let wanted = Subscription::Confirmed(self.number);
         if self.state.wait_for(|state| *state == wanted).await.is_err() {
-            // The subscriber has ended, which ends this task as well.
+            // The subscriber has ended. That ends this task as well, so this task only has to wait.
             future::pending().await
         }
     }
 
-    /// Whether the last confirmation still holds. Cheap enough for each batch of publishes.
+    /// Returns whether the last confirmation is still valid. The check is cheap enough for each batch of publishes.
     pub(super) fn holds(&self) -> bool {
-        // An error means that nobody can change the topics any more.
+        // An error means that the topics cannot change any more.
         *self.state.borrow() == Subscription::Confirmed(self.number) && !self.topics.has_changed().unwrap_or(false)
     }
 
-    /// Waits until there is no subscription since Redis hangs.
+    /// Waits until there is no subscription because Redis hangs.
     pub(super) fn hangs(&self) -> impl Future<Output = ()> + use<> {
         let mut state = self.state.clone();
         async move {
@@ -75,12 +79,14 @@ pub(super) struct Confirming {
 }
 
 impl Confirming {
-    /// To be called with a new connection: everything is wanted from the beginning.
+    /// Makes the next call of [`wanted`](Self::wanted) return at once. It must be called for each new connection, which
+    /// has no subscriptions yet.
     pub(super) fn restart(&mut self) {
         self.asked_for.mark_changed();
     }
 
-    /// Waits until something is wanted: the topics, and the number to confirm them with.
+    /// Waits until the publisher requests a confirmation or the topics change. Returns the topics, and the number to
+    /// confirm them with.
     pub(super) async fn wanted(&mut self) -> (BTreeSet<String>, u64) {
         tokio::select! {
             Ok(()) = self.asked_for.changed() => {}
@@ -91,6 +97,7 @@ impl Confirming {
         (self.topics.borrow_and_update().clone(), number)
     }
 
+    /// Reports the state of the subscription to the publisher.
     pub(super) fn set(&self, subscription: Subscription) {
         self.subscription.send_replace(subscription);
     }

@@ -1,4 +1,5 @@
-//! A connection to Redis: what is queued is one write, and what one read brings is handed over without a queue between.
+//! A connection to Redis. All queued commands are one write. The frames of a read are passed on directly, without a
+//! queue.
 
 use super::resp::{self, Frame, Malformed, Parsed};
 use crate::{config, telemetry::text};
@@ -15,13 +16,14 @@ use tokio_rustls::{
     rustls::{ClientConfig, RootCertStore, pki_types::ServerName},
 };
 
-/// The bytes that are read at once, and those that are gathered before they are written.
+/// The number of bytes that a read has space for, and the number of queued bytes that causes a write.
 const CHUNK: usize = 64 << 10;
 
-/// The bytes of a frame beside the message in it: its topic, and what the protocol adds.
+/// The maximum number of bytes of a frame in addition to its message. They are the topic and the bytes that the
+/// protocol adds.
 const FRAME_OVERHEAD: usize = 64 << 10;
 
-/// Why there is no connection any more, or none yet.
+/// Why a connection ended, or could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkError {
     #[error("{0}")]
@@ -37,7 +39,7 @@ pub(super) enum LinkError {
 }
 
 impl LinkError {
-    /// Whether Redis is connected and does not answer. Nothing is gained by waiting for it.
+    /// Returns whether Redis did not answer in time. It is useless to wait even longer for such a Redis.
     pub(super) fn is_timeout(&self) -> bool {
         matches!(self, Self::Timeout(_))
     }
@@ -47,23 +49,23 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// A connection that has been let in.
+/// A connection to Redis after a successful handshake.
 ///
-/// A Redis that hangs is noticed within the configured timeout, whatever it was asked: a connection that was silent for a quarter of it is pinged,
-/// and the answer may take the rest.
+/// A Redis that hangs is noticed within the configured timeout, whether or not a command is under way. A connection
+/// that was silent for a quarter of the timeout is pinged, and the answer to the ping may take the rest of the timeout.
 pub(super) struct Connection {
     stream: Box<dyn Stream>,
     timeout: Duration,
-    /// The most bytes of a frame. A longer one is dropped as it arrives.
+    /// The maximum size of a frame, in bytes. A larger frame is dropped as it arrives.
     max_frame_bytes: usize,
     input: BytesMut,
-    /// The bytes of a frame over the bound that have not arrived yet.
+    /// The number of bytes of a dropped frame that have not arrived yet.
     to_skip: usize,
     output: Vec<u8>,
 }
 
 impl Connection {
-    /// Connects and introduces itself.
+    /// Connects to Redis, authenticates, and waits for the answer to a ping.
     pub(super) async fn open(config: &config::Redis) -> Result<Self, LinkError> {
         within(config.timeout, config.timeout, Self::introduced(config)).await
     }
@@ -88,17 +90,17 @@ impl Connection {
         Ok(connection)
     }
 
-    /// How long the connection may be silent before it is pinged.
+    /// Returns how long the connection may be silent before it is pinged.
     pub(super) fn max_silence(&self) -> Duration {
         self.timeout / 4
     }
 
-    /// How long the answer to a ping may take.
+    /// Returns how long the answer to a ping may take.
     pub(super) fn ping_timeout(&self) -> Duration {
         self.timeout - self.max_silence()
     }
 
-    /// What it means that there was no answer in time.
+    /// Returns the error for an answer that did not arrive in time.
     pub(super) fn timed_out(&self) -> LinkError {
         LinkError::Timeout(self.timeout)
     }
@@ -108,13 +110,13 @@ impl Connection {
         resp::command(&mut self.output, parts);
     }
 
-    /// Queues a publish, and writes what is queued where that has become much.
+    /// Queues a publish. Writes all queued commands if they have reached [`CHUNK`] bytes.
     pub(super) async fn publish(&mut self, topic: &str, body: &[u8]) -> Result<(), LinkError> {
         resp::publish(&mut self.output, topic.as_bytes(), body);
         if self.output.len() >= CHUNK { self.flush().await } else { Ok(()) }
     }
 
-    /// Writes what is queued.
+    /// Writes all queued commands.
     pub(super) async fn flush(&mut self) -> Result<(), LinkError> {
         let Self { stream, output, timeout, .. } = self;
         let write = async {
@@ -123,14 +125,14 @@ impl Connection {
         };
         within(*timeout, *timeout, write).await?;
         output.clear();
-        // What a large message took is given back.
+        // Releases the memory that a large message has taken.
         output.shrink_to(2 * CHUNK);
         Ok(())
     }
 
-    /// Waits for frames and hands over all that are whole. Cancel-safe.
+    /// Waits for frames, and passes each complete frame to `each`. Cancel-safe.
     ///
-    /// Returns how many frames were dropped since they are over the bound.
+    /// Returns the number of frames that were dropped because they are too large.
     pub(super) async fn frames(&mut self, mut each: impl FnMut(Frame<'_>)) -> Result<usize, LinkError> {
         loop {
             let (read, dropped) = self.parse(&mut each)?;
@@ -138,7 +140,7 @@ impl Connection {
                 return Ok(dropped);
             }
             if self.input.is_empty() && self.input.capacity() > 2 * CHUNK {
-                // What a large message took is given back.
+                // Releases the memory that a large message has taken.
                 self.input = BytesMut::new();
             }
             self.input.reserve(CHUNK);
@@ -148,7 +150,8 @@ impl Connection {
         }
     }
 
-    /// Hands over the frames that are whole. Returns how many bytes they have, and how many frames were dropped.
+    /// Passes each complete frame of the input to `each`. Returns the size of these frames in bytes, and the number of
+    /// dropped frames.
     fn parse(&mut self, each: &mut impl FnMut(Frame<'_>)) -> Result<(usize, usize), LinkError> {
         let skipped = self.to_skip.min(self.input.len());
         self.input.advance(skipped);
@@ -167,24 +170,27 @@ impl Connection {
         if self.input.len() + missing <= self.max_frame_bytes {
             return Ok((read, 0));
         }
-        // A message is the last string of its frame, so what is missing of the string is missing of the frame.
+        // A message is the last string of its frame, so the missing bytes of the string are all the missing bytes of
+        // the frame.
         self.to_skip = missing;
         self.input = BytesMut::new();
         Ok((read, 1))
     }
 
-    /// The same, but not for longer than Redis may take to answer.
+    /// Waits for frames in the same way as [`frames`](Self::frames), but at most for the configured timeout.
     pub(super) async fn answers(&mut self, each: impl FnMut(Frame<'_>)) -> Result<(), LinkError> {
         let timeout = self.timeout;
         within(timeout, timeout, self.frames(each)).await.map(drop)
     }
 
-    /// Whether it still answers. Nothing else may be under way.
+    /// Checks whether Redis still answers. No other command may be under way.
     pub(super) async fn ping(&mut self) -> Result<(), LinkError> {
         self.command(&[b"PING"]);
         within(self.ping_timeout(), self.timeout, self.ask("PING")).await
     }
 
+    /// Writes the queued command and waits for its answer. If Redis refuses the command, the error contains the name
+    /// `command`.
     async fn ask(&mut self, command: &'static str) -> Result<(), LinkError> {
         self.flush().await?;
         let mut refused = None;
@@ -198,12 +204,12 @@ impl Connection {
     }
 }
 
-/// What Redis says of an error, fit for a log line.
+/// Returns the text of an error from Redis in a form that is safe for a log line.
 pub(super) fn shown(error: &[u8]) -> String {
     text::bounded(String::from_utf8_lossy(error))
 }
 
-/// Waits for an outcome until `bound`. The error names the configured `timeout` that the bound is a part of.
+/// Waits for an outcome for at most `bound`. The error names the configured `timeout`, of which `bound` is a part.
 async fn within<T>(
     bound: Duration,
     timeout: Duration,
@@ -220,9 +226,7 @@ async fn connect(address: &ConnectionAddr) -> Result<Box<dyn Stream>, LinkError>
             Ok(Box::new(tls()?.connect(name, tcp(host, *port).await?).await?))
         }
         ConnectionAddr::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-        _ => {
-            Err(LinkError::Address("it is not redis://, rediss:// with a certificate to trust, or unix://".to_owned()))
-        }
+        _ => Err(LinkError::Address("use redis://, unix://, or rediss:// without `#insecure`".to_owned())),
     }
 }
 
@@ -232,7 +236,7 @@ async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Trusts the certificate authorities that the system trusts.
+/// Returns a connector that trusts the certificate authorities of the system.
 fn tls() -> Result<TlsConnector, LinkError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

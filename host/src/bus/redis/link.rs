@@ -1,4 +1,5 @@
-//! The way to Redis of one direction: it connects, pauses between attempts, and says how it is.
+//! The link of one direction to Redis. It connects, pauses between attempts, and reports whether the direction is
+//! connected.
 
 use super::connection::{Connection, LinkError};
 use crate::{
@@ -8,13 +9,13 @@ use crate::{
 use std::sync::Arc;
 use tokio::time::{self, Instant};
 
-/// One direction's way to Redis.
+/// The link of one direction to Redis.
 pub(super) struct Link {
     config: config::Redis,
     health: Arc<Health>,
     direction: Direction,
     backoff: Backoff,
-    /// When the connection was made, while there is one.
+    /// When the current connection was made, if there is one.
     connected: Option<Instant>,
 }
 
@@ -23,7 +24,7 @@ impl Link {
         Self { config, health, direction, backoff: Backoff::default(), connected: None }
     }
 
-    /// Tries until it is connected. There is a pause before each attempt but the first.
+    /// Tries to connect until an attempt succeeds. Each attempt except the first is preceded by a pause.
     pub(super) async fn connect(&mut self) -> Connection {
         loop {
             time::sleep(self.backoff.pause()).await;
@@ -37,7 +38,7 @@ impl Link {
         }
     }
 
-    /// To be called when the connection carries what it is for.
+    /// Records that the connection is ready to publish, or that the topics are subscribed.
     pub(super) fn up(&self) {
         if self.health.is_down(self.direction) {
             tracing::info!(redis = self.config.shown(), direction = ?self.direction, "bus connected");
@@ -45,7 +46,7 @@ impl Link {
         }
     }
 
-    /// To be called when the connection is broken, or could not be made.
+    /// Records that the connection broke or could not be made.
     pub(super) fn down(&mut self, error: &LinkError) {
         if let Some(connected) = self.connected.take() {
             self.backoff.ended_after(connected.elapsed());

@@ -1,7 +1,7 @@
 //! The publishing connection.
 //!
-//! A publish that was under way when the connection broke may or may not have reached Redis. It is not sent again, since a doubled
-//! message is worse than an honest refusal to its sender.
+//! If the connection breaks, a publish that was under way may or may not have reached Redis. Such a publish is not sent
+//! again, because a duplicate message is worse than a refusal that its sender sees.
 
 use super::{
     confirmation::Asking,
@@ -18,21 +18,23 @@ use std::{future, sync::Arc, time::Duration};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-/// How long publishes wait for a Redis that is gone, before they are refused. Until it is back, later ones are refused at once.
+/// The grace period: how long publishes wait for an unreachable Redis before they are refused. After the grace period,
+/// publishes are refused at once until Redis is connected again.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Publishes what is queued while Redis is connected and the subscriber has confirmed, and refuses it when that takes too long.
+/// Publishes the queued messages while Redis is connected and the subscriber's confirmation is valid. Refuses the
+/// messages if they wait too long.
 pub(super) struct Publisher<H: Handler> {
     link: Link,
     subscriber: Asking,
     outgoing: Outgoing<H>,
 }
 
-/// Why publishing pauses, although the connection is good.
+/// Why publishing pauses although the connection works.
 enum Pause {
-    /// The queue is closed, and everything in it is settled.
+    /// The queue is closed, and every publish in it is settled.
     Done,
-    /// The subscriber's confirmation does not hold any more.
+    /// The subscriber's confirmation is not valid any more.
     Unconfirmed,
 }
 
@@ -41,11 +43,13 @@ impl<H: Handler> Publisher<H> {
         Self { link, subscriber, outgoing: Outgoing { intake, batch: Batch::default(), is_held: false } }
     }
 
-    /// Publishes until `stop`, and then what is left.
+    /// Publishes until `stop`, and then publishes or refuses the remaining publishes.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         tokio::select! {
             () = self.publish(&stop) => {}
-            () = too_late(&stop) => tracing::warn!("the bus did not take what was queued within {DRAIN:?}: it is refused"),
+            () = too_late(&stop) => tracing::warn!(
+                "the bus did not take all queued publishes within {DRAIN:?}: the rest is refused"
+            ),
         }
         self.outgoing.refuse_all().await;
     }
@@ -72,7 +76,8 @@ impl<H: Handler> Publisher<H> {
                 Err(error) => {
                     link.down(&error);
                     if error.is_timeout() {
-                        // It has been waited for already, for as long as the answer to a packet may take.
+                        // The timeout was already as long as the answer to a packet may take, so there is no grace
+                        // period.
                         grace = Duration::ZERO;
                     }
                 }
@@ -81,13 +86,13 @@ impl<H: Handler> Publisher<H> {
     }
 }
 
-/// Waits until what is queued should have been published.
+/// Waits for the stop, and then until the queued publishes should have been published.
 async fn too_late(stop: &CancellationToken) {
     stop.cancelled().await;
     time::sleep(DRAIN).await;
 }
 
-/// Waits for the stop, and closes the queue. Never ends if it is closed.
+/// Waits for the stop, and then closes the queue. Waits forever if the queue is closed already.
 async fn close_at<O>(stop: &CancellationToken, queue: &Queue<O>) {
     if queue.is_closed() {
         future::pending().await
@@ -96,7 +101,8 @@ async fn close_at<O>(stop: &CancellationToken, queue: &Queue<O>) {
     queue.close();
 }
 
-/// Tries until there is a connection, and the subscriber has confirmed that answers can arrive.
+/// Waits until there is a connection and the subscriber has confirmed that answers can arrive. Reconnects as often as
+/// necessary.
 async fn ready(link: &mut Link, subscriber: &mut Asking, mut kept: Option<Connection>) -> Connection {
     loop {
         let mut connection = match kept.take() {
@@ -110,7 +116,7 @@ async fn ready(link: &mut Link, subscriber: &mut Asking, mut kept: Option<Connec
     }
 }
 
-/// Waits until a connection on which nothing is under way breaks.
+/// Waits until an idle connection breaks, and returns the error.
 async fn broken(connection: &mut Connection) -> LinkError {
     loop {
         if let Err(error) = connection.frames(|_| {}).await {
@@ -119,30 +125,30 @@ async fn broken(connection: &mut Connection) -> LinkError {
     }
 }
 
-/// What is to be published.
+/// The publishes that have to be sent or refused.
 struct Outgoing<H: Handler> {
     intake: Arc<Intake<H>>,
-    /// What was taken from the queue last.
+    /// The batch that was last taken from the queue.
     batch: Batch<H::Origin>,
-    /// The batch is not settled: it is to be sent or refused.
+    /// Whether the batch still has to be sent or refused.
     is_held: bool,
 }
 
 impl<H: Handler> Outgoing<H> {
-    /// Whether the queue is closed, and everything that was in it is settled.
+    /// Returns whether the queue is closed and every publish in it is settled.
     fn is_done(&self) -> bool {
         !self.is_held && self.intake.queue.is_closed() && self.intake.queue.is_empty()
     }
 
-    /// Waits until there is something to publish. False if the queue is closed and empty.
+    /// Waits for a batch of publishes. Returns false if the queue is closed and empty.
     async fn take(&mut self) -> bool {
         self.intake.queue.take(&mut self.batch).await;
         self.is_held = !self.batch.is_empty();
         self.is_held
     }
 
-    /// Lets publishes wait for the grace period, but not for a Redis that hangs. Then it refuses them until it is dropped or the queue is closed
-    /// and empty.
+    /// Lets publishes wait until the grace period is over or Redis hangs. Then refuses publishes until the queue is
+    /// closed and empty, or until the future is dropped.
     async fn refuse_after(&mut self, grace: Duration, hangs: impl Future<Output = ()>) {
         tokio::select! {
             () = time::sleep(grace) => {}
@@ -151,7 +157,7 @@ impl<H: Handler> Outgoing<H> {
         self.refuse().await;
     }
 
-    /// Closes the queue and refuses what is in it.
+    /// Closes the queue and refuses the publishes in it.
     async fn refuse_all(&mut self) {
         self.intake.queue.close();
         self.refuse().await;
@@ -161,12 +167,12 @@ impl<H: Handler> Outgoing<H> {
         while self.is_held || self.take().await {
             self.is_held = false;
             self.batch.iter().for_each(|publication| self.intake.refuse(&publication, &NotTaken::Away));
-            // Under load there is always more, and the same task has to see to the connection.
+            // Under load the queue may never be empty, and the same task also has to connect.
             tokio::task::yield_now().await;
         }
     }
 
-    /// Publishes what is queued, all that is there at once, until there is a reason to pause or the connection breaks.
+    /// Publishes one batch after another, until there is a reason to pause or the connection breaks.
     async fn forward(
         &mut self,
         connection: &mut Connection,
@@ -186,7 +192,8 @@ impl<H: Handler> Outgoing<H> {
             }
             tokio::select! {
                 biased;
-                // Before anything is taken: what waits for the next connection is not lost with this one.
+                // A broken connection is noticed before a batch is taken, so that the batch stays in the queue for the
+                // next connection.
                 heard = connection.frames(|_| {}) => drop(heard?),
                 () = close_at(stop, &queue) => {}
                 taken = self.take() => if !taken { return Ok(Pause::Done) },
@@ -196,7 +203,8 @@ impl<H: Handler> Outgoing<H> {
     }
 }
 
-/// Publishes a batch, and settles each publish with what Redis answers to it. What is not settled in the end is refused.
+/// Publishes a batch, and settles each publish with the answer of Redis. Refuses the publishes that have no answer when
+/// the connection breaks or the future is dropped.
 async fn send<H: Handler>(
     connection: &mut Connection,
     batch: &Batch<H::Origin>,
@@ -219,16 +227,17 @@ async fn send<H: Handler>(
     Ok(())
 }
 
-/// What Redis has answered to a batch.
+/// The answers of Redis to a batch.
 struct Answers<'a, H: Handler> {
     intake: &'a Intake<H>,
-    /// What it has not answered yet.
+    /// The publishes that Redis has not answered yet.
     waiting: Publications<'a, H::Origin>,
     taken: usize,
 }
 
 impl<H: Handler> Answers<'_, H> {
-    /// Redis answers a publish with the number of subscribers that received it.
+    /// Settles the next publish with an answer. Redis answers a publish with the number of subscribers that received
+    /// it.
     fn settle(&mut self, answer: &Frame<'_>) {
         let Some(publication) = self.waiting.next() else { return };
         match answer {
@@ -249,7 +258,8 @@ impl<H: Handler> Answers<'_, H> {
     }
 }
 
-/// However the batch ends, by a broken connection, at the deadline of a stop or in a panic, every publish of it is accounted for.
+/// Accounts for every publish of the batch, even if the batch ends with a broken connection, at the deadline of a stop,
+/// or in a panic.
 impl<H: Handler> Drop for Answers<'_, H> {
     fn drop(&mut self) {
         self.intake.taken(self.taken);

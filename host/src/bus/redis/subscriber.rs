@@ -1,4 +1,4 @@
-//! The subscribing connection: it keeps the subscriptions what the plugins want, and hands messages to them.
+//! The subscribing connection. It subscribes to the topics that the plugins want, and passes messages to the plugins.
 
 use super::{
     confirmation::{Confirming, Subscription},
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use std::{collections::BTreeSet, convert::Infallible, iter, mem, str, sync::Arc};
 use tokio::time;
 
+/// The owner of the subscribing connection.
 pub(super) struct Subscriber<H: Handler> {
     link: Link,
     intake: Arc<Intake<H>>,
@@ -25,7 +26,7 @@ impl<H: Handler> Subscriber<H> {
         Self { link, intake, publisher }
     }
 
-    /// Never ends.
+    /// Connects again and again, and keeps each connection's subscriptions up to date. Never returns.
     pub(super) async fn run(mut self) {
         loop {
             let connection = self.link.connect().await;
@@ -40,12 +41,13 @@ impl<H: Handler> Subscriber<H> {
 /// The subscriptions of one connection.
 struct Subscriptions {
     connection: Connection,
+    /// The topics that were last sent to Redis.
     topics: BTreeSet<String>,
-    /// The number of the change that Redis has not confirmed yet.
+    /// The number of the request that Redis has not answered yet.
     unconfirmed: Option<u64>,
-    /// The topics are to be logged when they are confirmed.
+    /// Whether the topics have to be logged when they are confirmed.
     is_news: bool,
-    /// Nothing was heard since the connection was pinged.
+    /// Whether nothing has arrived since the connection was pinged.
     is_pinged: bool,
 }
 
@@ -54,7 +56,7 @@ impl Subscriptions {
         Self { connection, topics: BTreeSet::new(), unconfirmed: None, is_news: true, is_pinged: false }
     }
 
-    /// Follows what the plugins want, until the connection breaks.
+    /// Subscribes to the topics that the plugins want, and handles messages, until the connection breaks.
     async fn follow<H: Handler>(mut self, subscriber: &mut Subscriber<H>) -> Result<Infallible, LinkError> {
         loop {
             let silence = if self.is_pinged { self.connection.ping_timeout() } else { self.connection.max_silence() };
@@ -73,7 +75,8 @@ impl Subscriptions {
         }
     }
 
-    /// Subscribes to what is wanted. Redis answers the ping when it has done all that was sent before.
+    /// Subscribes to the wanted topics, unsubscribes from all others, and sends a ping with the number. Redis answers
+    /// the ping after it has carried out the commands before it.
     async fn change(&mut self, wanted: BTreeSet<String>, number: u64) -> Result<(), LinkError> {
         let added: Vec<_> = wanted.difference(&self.topics).map(String::as_str).collect();
         let removed: Vec<_> = self.topics.difference(&wanted).map(String::as_str).collect();
@@ -102,7 +105,7 @@ impl Subscriptions {
         }
     }
 
-    /// To be called when nothing was heard for a while.
+    /// Pings Redis after a silence. Returns an error if the last ping is still unanswered.
     async fn ping(&mut self) -> Result<(), LinkError> {
         if self.is_pinged {
             return Err(self.connection.timed_out());
@@ -113,7 +116,8 @@ impl Subscriptions {
     }
 }
 
-/// Waits for what Redis says next, and hands messages to the plugins. Returns the number that was confirmed, if one was. Cancel-safe.
+/// Waits for frames from Redis, and passes messages to the plugins. Returns the number in the answer to a ping, if
+/// there was one. Cancel-safe.
 async fn hear<H: Handler>(connection: &mut Connection, intake: &Intake<H>) -> Result<Option<u64>, LinkError> {
     let (mut confirmed, mut refused) = (None, None);
     let each = |frame: Frame<'_>| match frame {
@@ -121,9 +125,10 @@ async fn hear<H: Handler>(connection: &mut Connection, intake: &Intake<H>) -> Re
             if let [Frame::Text(b"message"), Frame::Text(topic), Frame::Text(body)] = push[..]
                 && let Ok(topic) = str::from_utf8(topic)
             {
-                // A copy, since a session that reads slowly shall not keep a read buffer alive.
+                // The body is copied, so that a session that reads slowly does not keep a read buffer alive.
                 if intake.handler.message(topic, &Bytes::copy_from_slice(body), None) == 0 {
-                    // The plugin that heard it was taken away, and Redis has not unsubscribed yet.
+                    // The plugin that subscribed to the topic was removed, and Redis has not carried out the
+                    // unsubscription yet.
                     intake.metrics.dropped("no_subscriber", 1);
                 }
             }

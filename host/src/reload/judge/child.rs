@@ -1,4 +1,5 @@
-//! The child that judges a file: `gateway judge-plugin`, which reads the file from stdin and writes its verdict to stdout.
+//! The child process that judges a file. The command `gateway judge-plugin` reads the file from stdin and writes its
+//! verdict to stdout.
 
 use super::MAX_FILE_BYTES;
 use crate::{
@@ -15,39 +16,39 @@ use std::{
     time::Duration,
 };
 
-/// The stack of the thread that parses. Known plugins need a small part of it.
+/// The stack size of the thread that parses and compiles, in bytes. Known plugins need a small part of this stack.
 pub const STACK_BYTES: usize = 4 << 20;
 
-/// The exit code of a child that took too long by the clock.
+/// The exit code of a child that exceeded its wall-clock deadline.
 pub const LATE: u8 = 75;
 
-/// What the compiler and one instance need, with room.
+/// The maximum number of file descriptors of a child. The compiler and one instance need fewer.
 const MAX_DESCRIPTORS: u64 = 64;
 
-/// The largest file that a child may write, which is compiled code.
+/// The maximum size of a file that a child may write, in bytes. A child writes compiled code.
 const MAX_WRITTEN_BYTES: u64 = 1 << 30;
 
-/// What was typed.
+/// The arguments of `gateway judge-plugin`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
-    /// Seconds of processor time.
+    /// The limit on processor time, in seconds.
     #[arg(long)]
     cpu_s: u64,
-    /// Seconds by the clock.
+    /// The wall-clock deadline, in seconds.
     #[arg(long)]
     deadline_s: u64,
-    /// Bytes of memory.
+    /// The limit on memory, in bytes.
     #[arg(long)]
     memory_bytes: u64,
-    /// Where compiled code is kept.
+    /// The directory that keeps compiled code.
     #[arg(long)]
     cache: PathBuf,
 }
 
-/// Reads a file from stdin and writes what it is to stdout.
+/// Judges the file on stdin, and writes the verdict to stdout.
 ///
 /// # Errors
-/// If the limits cannot be set, or the parent is gone.
+/// Returns an error if the limits cannot be set, if no thread can be started, or if the parent process has ended.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     limit(arguments).context("a limit cannot be set")?;
     let deadline = Duration::from_secs(arguments.deadline_s);
@@ -68,15 +69,15 @@ fn limit(arguments: &Arguments) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let limits = [
         (Resource::Cpu, arguments.cpu_s),
-        // Not the address space, of which each linear memory reserves gigabytes that it never uses.
+        // The address space has no limit, because each linear memory reserves gigabytes of it that are never used.
         (Resource::Data, arguments.memory_bytes),
         (Resource::Nofile, MAX_DESCRIPTORS),
         (Resource::Fsize, MAX_WRITTEN_BYTES),
         (Resource::Core, 0),
     ];
     for (resource, limit) in limits {
-        // The operator's own limits may be lower, and nobody can raise them. The soft limit is the one that ends a process with a
-        // signal of its own.
+        // The hard limit stays as the operator has set it, and this process cannot raise it. The soft limit is enough,
+        // and it ends the process with a signal that names the resource.
         let maximum = getrlimit(resource).maximum;
         let current = Some(maximum.map_or(limit, |maximum| maximum.min(limit)));
         setrlimit(resource, Rlimit { current, maximum })?;
@@ -84,7 +85,8 @@ fn limit(arguments: &Arguments) -> io::Result<()> {
     Ok(())
 }
 
-/// Does with the bytes what the parent will do, and more: the parent finds the compiled code in the cache.
+/// Makes a component of the bytes if necessary, compiles it, starts an instance and calls its `describe`. The parent
+/// process then repeats the load, and finds the compiled code in the cache.
 fn judge(cache: &Path, bytes: &[u8]) -> anyhow::Result<Verdict> {
     let compiler = Compiler::with_cache(cache).map_err(|error| anyhow::anyhow!("{error:#}"))?;
     let component = match compiler.componentize(bytes) {
@@ -98,19 +100,19 @@ fn judge(cache: &Path, bytes: &[u8]) -> anyhow::Result<Verdict> {
     })
 }
 
-/// What a file is.
+/// The verdict on a file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// A plugin.
+    /// The file is a plugin.
     Good,
-    /// A core module of which this plugin was made.
+    /// The file is a core module, and this component was made of it.
     Component(Vec<u8>),
-    /// No plugin, and why.
+    /// The file is not a plugin, for this reason.
     Rejected(String),
 }
 
 impl Verdict {
-    /// A line with the kind of the verdict, and then its bytes.
+    /// Writes one line with the kind and the length of the verdict, and then its bytes.
     fn write(&self, to: &mut impl Write) -> io::Result<()> {
         let (kind, bytes): (&str, &[u8]) = match self {
             Self::Good => ("good", b""),
@@ -122,7 +124,7 @@ impl Verdict {
         to.flush()
     }
 
-    /// Nothing if the child ended before it had written it whole.
+    /// Reads a verdict. Returns `None` if the child ended before it had written the whole verdict.
     pub(super) fn read(from: &mut impl BufRead) -> Option<Self> {
         let mut line = String::new();
         from.read_line(&mut line).ok()?;
@@ -141,7 +143,7 @@ impl Verdict {
     }
 }
 
-/// A line of a child's log, which is JSON.
+/// A line of a child's log, which is in JSON.
 #[derive(Debug, serde::Deserialize)]
 pub(super) struct LogLine {
     level: String,
@@ -155,7 +157,8 @@ struct Fields {
 }
 
 impl LogLine {
-    /// What a plugin wrote, and whether as a warning or an error; nothing if the line is the child's own.
+    /// Returns the text of a line that the plugin wrote, and whether the line is a warning or an error. Returns `None`
+    /// for a line of the child itself.
     pub(super) fn of_plugin(self) -> Option<(bool, String)> {
         let bad = self.level == "WARN" || self.level == "ERROR";
         self.fields.line.filter(|_| self.target == "plugin").map(|line| (bad, line))
