@@ -10,6 +10,7 @@ mod actions;
 mod decision;
 pub mod gateway;
 mod loops;
+pub mod origin;
 pub mod payload_limits;
 mod refusal;
 pub mod snapshot;

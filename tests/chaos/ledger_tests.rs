@@ -107,7 +107,7 @@ fn a_refused_request_may_arrive_only_if_its_sender_was_told_that_it_might() {
         let refused = Some((5, text.to_owned()));
         book([Message { refused, arrivals: vec![BACKEND], ..message(Kind::Request) }])
     };
-    is_unknown(&refused("the bus is away"));
+    is_unknown(&refused("the bus is not connected"));
     assert!(matches!(account(&refused("it may or may not have been taken")), Account::Refused(5, _)));
 }
 

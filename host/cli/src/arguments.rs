@@ -1,10 +1,8 @@
 //! What can be typed.
 
+use crate::author::{Language, Name};
 use clap::{Parser, Subcommand, ValueEnum};
-use gateway::{
-    author::{Language, Name},
-    reload::judge,
-};
+use gateway::reload::judge;
 use std::path::PathBuf;
 
 /// A WebSocket gateway for online games whose policy is WebAssembly, swapped while the players stay connected.

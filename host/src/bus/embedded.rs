@@ -2,15 +2,16 @@
 //! whose backends are plugins.
 
 use super::{
-    Direction, Handler, Health, Intake,
     batch::{Batch, Publication},
+    health::{Direction, Health},
+    intake::{Handler, Intake},
 };
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// The number of messages after which the task yields to other tasks.
-const BATCH: usize = 256;
+const MAX_MESSAGES_PER_TURN: usize = 256;
 
 /// Passes each publish to the plugins that subscribe to its topic, in the order of the queue.
 pub(super) async fn run<H: Handler>(intake: &Intake<H>, health: Arc<Health>, stop: CancellationToken) {
@@ -37,7 +38,7 @@ pub(super) async fn run<H: Handler>(intake: &Intake<H>, health: Arc<Health>, sto
             if heard == 0 {
                 intake.unheard(&publication);
             }
-            if i % BATCH == BATCH - 1 {
+            if i % MAX_MESSAGES_PER_TURN == MAX_MESSAGES_PER_TURN - 1 {
                 tokio::task::yield_now().await;
             }
         }

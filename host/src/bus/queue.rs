@@ -16,7 +16,12 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::Poll,
+    time::Duration,
 };
+
+/// How long the bus may take to publish the queued messages when the gateway stops. After that, the remaining publishes
+/// are refused.
+pub const DRAIN: Duration = Duration::from_secs(5);
 
 /// The maximum number of publishes in the queue. A single sender gets at most half of this number.
 const MAX_QUEUED_PUBLISHES: usize = 32 * 1024;
@@ -76,7 +81,7 @@ pub enum Full {
 #[derive(Debug)]
 pub struct Queue<O> {
     state: Mutex<State<O>>,
-    away: AtomicBool,
+    disconnected: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -98,7 +103,7 @@ impl<O> Default for Queue<O> {
             receiver: Wakeup::default(),
             closed: false,
         };
-        Self { state: Mutex::new(state), away: AtomicBool::new(false) }
+        Self { state: Mutex::new(state), disconnected: AtomicBool::new(false) }
     }
 }
 
@@ -142,12 +147,12 @@ impl<O> Queue<O> {
     /// Returns whether publishes may wait for long because the bus is not connected. A body that waits for long should
     /// be a copy, because a slice keeps a whole read buffer alive.
     #[must_use]
-    pub fn is_away(&self) -> bool {
-        self.away.load(Ordering::Relaxed)
+    pub fn is_disconnected(&self) -> bool {
+        self.disconnected.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_away(&self, away: bool) {
-        self.away.store(away, Ordering::Relaxed);
+    pub(super) fn set_disconnected(&self, disconnected: bool) {
+        self.disconnected.store(disconnected, Ordering::Relaxed);
     }
 
     /// Closes the queue, which then refuses to reserve capacity. Capacity that was reserved earlier can still be

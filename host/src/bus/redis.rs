@@ -15,7 +15,10 @@ mod publisher;
 mod resp;
 mod subscriber;
 
-use super::{Direction, Handler, Health, Intake};
+use super::{
+    health::{Direction, Health},
+    intake::{Handler, Intake},
+};
 use crate::config;
 use confirmation::Topics;
 use link::Link;

@@ -21,7 +21,7 @@ const IDLE_TICKS: u32 = 100;
 /// The number of ticks that a call must have seen before its processor time counts. A thread's clock also counts
 /// interrupts, and time that the host of a virtual machine takes away. So a call with fewer ticks may look longer than
 /// it was.
-const SEEN: u32 = 3;
+const MIN_TICKS_SEEN: u32 = 3;
 
 /// The deadline of a call, in processor time. Wall-clock time is not used, because the plugin is not at fault if the
 /// system does not run its thread.
@@ -32,27 +32,27 @@ const SEEN: u32 = 3;
 pub(super) struct Deadline {
     timeout: Duration,
     ticks: u32,
-    began: Duration,
+    first_tick_at: Duration,
 }
 
 impl Deadline {
     /// Starts the deadline of a new call.
     pub(super) fn set(&mut self, timeout: Duration) {
-        *self = Self { timeout, ticks: 0, began: Duration::ZERO };
+        *self = Self { timeout, ticks: 0, first_tick_at: Duration::ZERO };
     }
 
     /// Counts a tick, and returns whether the call has to end. It must be called at each tick that the guest sees.
     pub(super) fn is_over(&mut self) -> bool {
         self.ticks += 1;
         if self.ticks == 1 {
-            self.began = processor_time();
+            self.first_tick_at = processor_time();
         }
         self.busy() >= self.timeout
     }
 
     /// Returns the processor time of the call since its first tick, or 0 if the call saw fewer than [`SEEN`] ticks.
     pub(super) fn busy(&self) -> Duration {
-        if self.ticks < SEEN { Duration::ZERO } else { processor_time().saturating_sub(self.began) }
+        if self.ticks < MIN_TICKS_SEEN { Duration::ZERO } else { processor_time().saturating_sub(self.first_tick_at) }
     }
 }
 
@@ -73,7 +73,7 @@ struct State {
     /// Whether a call began or ran since the last tick.
     called: AtomicBool,
     /// Whether the clock has stopped.
-    still: AtomicBool,
+    stopped: AtomicBool,
 }
 
 impl Clock {
@@ -100,7 +100,7 @@ impl Clock {
         // Most calls find the flag already set since the last tick. Such calls write no memory that other threads read.
         if !self.state.called.load(Ordering::Relaxed) {
             self.state.called.store(true, Ordering::SeqCst);
-            if self.state.still.load(Ordering::SeqCst) {
+            if self.state.stopped.load(Ordering::SeqCst) {
                 self.thread.unpark();
             }
         }
@@ -116,7 +116,7 @@ impl Drop for Clock {
 fn tick(state: &Weak<State>, engine: &Engine) {
     let mut idle = 0;
     while let Some(state) = state.upgrade() {
-        state.still.store(false, Ordering::SeqCst);
+        state.stopped.store(false, Ordering::SeqCst);
         engine.increment_epoch();
         idle = if state.called.swap(false, Ordering::SeqCst) { 0 } else { idle + 1 };
         if idle < IDLE_TICKS {
@@ -125,7 +125,7 @@ fn tick(state: &Weak<State>, engine: &Engine) {
             continue;
         }
         idle = 0;
-        state.still.store(true, Ordering::SeqCst);
+        state.stopped.store(true, Ordering::SeqCst);
         // A thread that sets `called` after this line sees `still` and unparks the clock. If a thread has set `called`
         // before, the check below finds the flag set.
         if !state.called.load(Ordering::SeqCst) {

@@ -2,11 +2,14 @@
 //! until the last call that uses it has ended.
 
 use super::{
-    Described, LoadError, Settings, check_topics,
+    described::{Described, LoadError},
+    fault::Fault,
     health::{Admission, Change, Health, Sender},
-    instance::{Decision, Fault, Instance},
+    instance::{Decision, Instance},
     offload::OffloadThread,
     pool::{Held, Pool},
+    settings::Settings,
+    topics::check_topics,
     trace,
 };
 use crate::telemetry::{
@@ -128,8 +131,8 @@ impl Plugin {
 
     /// Returns whether no call is admitted now, not even a trial.
     #[must_use]
-    pub fn is_barred(&self) -> bool {
-        self.health.is_barred()
+    pub fn admits_nothing(&self) -> bool {
+        self.health.admits_nothing()
     }
 
     /// Returns whether the plugin is in quarantine.
@@ -181,26 +184,26 @@ impl Plugin {
         result: Result<&Result<T, super::Rejection>, &Fault>,
     ) {
         if usage.is_slow() {
-            self.health.slow(sender);
+            self.health.record_slow(sender);
         }
         let change = match result {
             Ok(answer) => {
                 if !usage.is_slow() {
-                    self.health.quick();
+                    self.health.record_quick();
                 }
                 if answer.is_ok() { &self.metrics.ok } else { &self.metrics.rejected }.inc();
-                self.health.answered()
+                self.health.record_answer()
             }
             Err(fault) => {
                 self.metrics.calls(fault.outcome()).inc();
                 self.refill();
-                self.health.failed(admission, sender)
+                self.health.record_failure(admission, sender)
             }
         };
-        self.tell(&change);
+        self.log_change(&change);
     }
 
-    fn tell(&self, change: &Change) {
+    fn log_change(&self, change: &Change) {
         let plugin = &**self.name();
         match change {
             Change::Nothing => {}

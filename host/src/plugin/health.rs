@@ -136,7 +136,7 @@ impl Health {
     }
 
     /// Returns whether no call is admitted now, not even a trial.
-    pub(super) fn is_barred(&self) -> bool {
+    pub(super) fn admits_nothing(&self) -> bool {
         let at = self.trial_at_ms.load(Ordering::Relaxed);
         at != 0 && now_ms() < at
     }
@@ -163,7 +163,7 @@ impl Health {
     }
 
     /// Records a call that returned an answer and was not slow.
-    pub(super) fn quick(&self) {
+    pub(super) fn record_quick(&self) {
         if self.is_on_probation() {
             // An error means that another thread has already counted the last call of the probation.
             let _ = self
@@ -173,7 +173,7 @@ impl Health {
     }
 
     /// Records a slow call.
-    pub(super) fn slow(&self, sender: Sender) {
+    pub(super) fn record_slow(&self, sender: Sender) {
         let now = now_ms();
         let mut record = self.record();
         if now >= record.slow_window_ends_ms {
@@ -186,7 +186,7 @@ impl Health {
     }
 
     /// Records a call that returned an answer.
-    pub(super) fn answered(&self) -> Change {
+    pub(super) fn record_answer(&self) -> Change {
         if !self.has_failed.load(Ordering::Relaxed) {
             return Change::Nothing;
         }
@@ -198,7 +198,7 @@ impl Health {
     }
 
     /// Records a call that failed.
-    pub(super) fn failed(&self, admission: &Admission, sender: Sender) -> Change {
+    pub(super) fn record_failure(&self, admission: &Admission, sender: Sender) -> Change {
         let mut record = self.record();
         self.has_failed.store(true, Ordering::Relaxed);
         if self.is_quarantined() {
@@ -239,7 +239,7 @@ mod tests {
 
     fn quarantined() -> Health {
         let health = Health::default();
-        let changes: Vec<_> = (0..5).map(|i| health.failed(&CALL, session(i))).collect();
+        let changes: Vec<_> = (0..5).map(|i| health.record_failure(&CALL, session(i))).collect();
         assert_eq!(changes[4], Change::Quarantined(Duration::from_millis(MIN_PAUSE_MS)));
         assert!(changes[..4].iter().all(|change| *change == Change::Nothing));
         health
@@ -258,9 +258,9 @@ mod tests {
         assert!(health.is_quarantined() && health.admit().is_none());
         let admission = trial(&health);
         let longer = Duration::from_millis(2 * MIN_PAUSE_MS);
-        assert_eq!(health.failed(&admission, session(1)), Change::Quarantined(longer));
+        assert_eq!(health.record_failure(&admission, session(1)), Change::Quarantined(longer));
         trial(&health);
-        assert_eq!(health.answered(), Change::Released);
+        assert_eq!(health.record_answer(), Change::Released);
         assert!(health.admit().is_some_and(|admission| !admission.trial) && !health.is_quarantined());
     }
 
@@ -268,7 +268,7 @@ mod tests {
     fn failures_for_one_session_do_not_quarantine() {
         let health = Health::default();
         for _ in 0..1000 {
-            assert_eq!(health.failed(&CALL, session(7)), Change::Nothing);
+            assert_eq!(health.record_failure(&CALL, session(7)), Change::Nothing);
         }
         assert!(health.admit().is_some());
     }
@@ -277,15 +277,15 @@ mod tests {
     fn failures_with_answers_in_between_do_not_quarantine() {
         let health = Health::default();
         for i in 0..100 {
-            assert_eq!(health.failed(&CALL, session(i)), Change::Nothing);
-            assert_eq!(health.answered(), Change::Nothing);
+            assert_eq!(health.record_failure(&CALL, session(i)), Change::Nothing);
+            assert_eq!(health.record_answer(), Change::Nothing);
         }
     }
 
     #[test]
     fn messages_of_the_bus_are_different_senders() {
         let health = Health::default();
-        let last = (0..5).map(|_| health.failed(&CALL, Sender::Bus)).last();
+        let last = (0..5).map(|_| health.record_failure(&CALL, Sender::Bus)).last();
         assert_eq!(last, Some(Change::Quarantined(Duration::from_millis(MIN_PAUSE_MS))));
     }
 
@@ -293,7 +293,7 @@ mod tests {
     fn calls_that_were_under_way_do_not_prolong_the_first_pause() {
         let health = quarantined();
         for i in 0..100 {
-            assert_eq!(health.failed(&CALL, session(i)), Change::Nothing);
+            assert_eq!(health.record_failure(&CALL, session(i)), Change::Nothing);
         }
         let left = health.trial_at_ms.load(Ordering::Relaxed).saturating_sub(now_ms());
         assert!(left <= MIN_PAUSE_MS, "{left} ms");
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn pauses_grow_to_a_bound() {
         let health = quarantined();
-        let last = (0..100).map(|_| health.failed(&trial(&health), Sender::Bus)).last();
+        let last = (0..100).map(|_| health.record_failure(&trial(&health), Sender::Bus)).last();
         assert_eq!(last, Some(Change::Quarantined(Duration::from_millis(MAX_PAUSE_MS))));
     }
 
@@ -311,20 +311,20 @@ mod tests {
         let health = Health::default();
         for _ in 0..PROBATION_CALLS {
             assert!(health.is_on_probation());
-            health.quick();
+            health.record_quick();
         }
         assert!(!health.is_on_probation());
-        health.quick();
+        health.record_quick();
         assert!(!health.is_on_probation());
     }
 
     #[test]
     fn slow_calls_for_different_senders_offload_the_plugin_for_a_while() {
         let health = Health::default();
-        (0..100).for_each(|_| health.slow(session(1)));
+        (0..100).for_each(|_| health.record_slow(session(1)));
         assert!(!health.is_offloaded(), "the slow calls of one session must not offload the plugin");
-        health.slow(session(2));
-        health.slow(Sender::Bus);
+        health.record_slow(session(2));
+        health.record_slow(Sender::Bus);
         assert!(health.is_offloaded());
         health.offloaded_until_ms.store(1, Ordering::Relaxed);
         assert!(!health.is_offloaded());

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// The maximum number of jobs in the queue of an offload thread.
-const MAX_QUEUED_CALLS: usize = 1024;
+const MAX_QUEUED_JOBS: usize = 1024;
 
 /// The maximum number of payload bytes that the queued and running jobs of an offload thread keep alive.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
@@ -32,11 +32,11 @@ pub struct Full;
 pub struct OffloadThread {
     plugin: Arc<str>,
     queued: Arc<Queued>,
-    jobs: Mutex<Option<SyncSender<QueuedCall>>>,
+    jobs: Mutex<Option<SyncSender<QueuedJob>>>,
 }
 
 /// A job in the queue, with its load.
-struct QueuedCall {
+struct QueuedJob {
     load: Load,
     job: Job,
 }
@@ -108,18 +108,18 @@ impl OffloadThread {
             return Err(Full);
         }
         self.queued.add(load);
-        sender.try_send(QueuedCall { load, job }).map_err(|_| {
+        sender.try_send(QueuedJob { load, job }).map_err(|_| {
             self.queued.remove(load);
             Full
         })
     }
 
-    fn start(&self) -> std::io::Result<SyncSender<QueuedCall>> {
-        let (sender, jobs) = mpsc::sync_channel::<QueuedCall>(MAX_QUEUED_CALLS);
+    fn start(&self) -> std::io::Result<SyncSender<QueuedJob>> {
+        let (sender, jobs) = mpsc::sync_channel::<QueuedJob>(MAX_QUEUED_JOBS);
         let queued = Arc::clone(&self.queued);
         thread::Builder::new().name(format!("offload-{}", self.plugin)).spawn(move || {
-            yield_to_players();
-            for QueuedCall { load, job } in jobs {
+            lower_thread_priority();
+            for QueuedJob { load, job } in jobs {
                 // The panic hook logs the panic. The panic drops the job, so a session that waits for the job's result
                 // gets an error.
                 let _ = panic::catch_unwind(AssertUnwindSafe(job));
@@ -146,7 +146,7 @@ impl Queued {
 
 /// Lowers the priority of the current thread, and of every thread that it starts later, below the priority of threads
 /// that serve players.
-pub fn yield_to_players() {
+pub fn lower_thread_priority() {
     if let Err(error) = rustix::process::nice(NICE) {
         tracing::debug!(%error, "the priority of a thread cannot be lowered");
     }
@@ -164,14 +164,14 @@ mod tests {
         offload_thread.submit(0, Box::new(move || held.recv().unwrap())).unwrap();
         offload_thread.submit(0, Box::new(|| panic!("a defect"))).unwrap();
         let mut accepted = 0;
-        while accepted < 2 * MAX_QUEUED_CALLS {
+        while accepted < 2 * MAX_QUEUED_JOBS {
             let done = done.clone();
             if offload_thread.submit(0, Box::new(move || done.send(accepted).unwrap())).is_err() {
                 break;
             }
             accepted += 1;
         }
-        assert!((MAX_QUEUED_CALLS - 2..=MAX_QUEUED_CALLS).contains(&accepted), "{accepted}");
+        assert!((MAX_QUEUED_JOBS - 2..=MAX_QUEUED_JOBS).contains(&accepted), "{accepted}");
         assert!(offload_thread.is_busy());
         hold.send(()).unwrap();
         let order: Vec<_> = seen.iter().take(accepted).collect();

@@ -4,10 +4,7 @@
 //! The instances are not thread-locals, because an idle thread would keep its thread-local instance after the plugin
 //! has been removed.
 
-use super::{
-    LoadError,
-    instance::{Fault, Instance},
-};
+use super::{described::LoadError, fault::Fault, instance::Instance};
 use crate::sync::sharded::Sharded;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 

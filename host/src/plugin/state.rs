@@ -1,6 +1,6 @@
 //! The host's state for one instance: the use of memory and its limits, the deadline of the current call, and the log.
 
-use super::{bindings::Level, clock::Deadline, instance::Limits};
+use super::{bindings::Level, clock::Deadline, limits::Limits};
 use prometheus_client::metrics::gauge::Gauge;
 use std::{
     mem,
@@ -43,7 +43,7 @@ pub(super) enum Refused {
 impl State {
     /// Returns the state of a new instance.
     pub(super) fn new(plugin: Arc<str>, limits: Limits, memory_gauge: Gauge) -> Self {
-        let log = Log { plugin, limits, window: Instant::now(), lines: 0, held_back: 0 };
+        let log = Log { plugin, limits, window: Instant::now(), lines: 0, suppressed: 0 };
         Self {
             limits,
             memory_used: 0,
@@ -150,21 +150,21 @@ struct Log {
     limits: Limits,
     window: Instant,
     lines: u32,
-    held_back: u64,
+    suppressed: u64,
 }
 
 impl Log {
     fn write(&mut self, level: Level, line: &str) {
         if self.window.elapsed() >= Duration::from_secs(1) {
-            self.tell_held_back();
+            self.log_suppressed();
             (self.window, self.lines) = (Instant::now(), 0);
         }
         if self.lines >= self.limits.log_lines_per_s {
-            if self.held_back == 0 {
+            if self.suppressed == 0 {
                 let (plugin, most) = (&*self.plugin, self.limits.log_lines_per_s);
                 tracing::warn!(plugin, "the plugin logs more than {most} lines a second (`log_lines_per_s`)");
             }
-            self.held_back += 1;
+            self.suppressed += 1;
             return;
         }
         self.lines += 1;
@@ -178,16 +178,16 @@ impl Log {
         }
     }
 
-    fn tell_held_back(&mut self) {
-        let held_back = mem::take(&mut self.held_back);
-        if held_back > 0 {
-            tracing::warn!(plugin = &*self.plugin, held_back, "log lines of the plugin were suppressed");
+    fn log_suppressed(&mut self) {
+        let suppressed = mem::take(&mut self.suppressed);
+        if suppressed > 0 {
+            tracing::warn!(plugin = &*self.plugin, suppressed, "log lines of the plugin were suppressed");
         }
     }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.tell_held_back();
+        self.log_suppressed();
     }
 }

@@ -4,7 +4,7 @@
 //! Every line that is logged during the call carries the span, including the plugin's own lines. If tracing is off, a
 //! call costs one check of the log level.
 
-use super::{Fault, Packet, Plugin};
+use super::{bindings::Packet, fault::Fault};
 use std::time::Instant;
 use tracing::{
     Span,
@@ -24,11 +24,11 @@ pub fn configure(plugin: &str, version: &str) -> Span {
 }
 
 /// Returns the span of a call of `on-packet`.
-pub fn on_packet(plugin: &Plugin, packet: &Packet) -> Span {
+pub fn on_packet(plugin: &str, version: &str, packet: &Packet) -> Span {
     trace_span!(
         "call",
-        plugin = &**plugin.name(),
-        version = plugin.version(),
+        plugin,
+        version,
         export = "on-packet",
         route = packet.route,
         seq = packet.seq,
@@ -39,16 +39,8 @@ pub fn on_packet(plugin: &Plugin, packet: &Packet) -> Span {
 }
 
 /// Returns the span of a call of `on-message`.
-pub fn on_message(plugin: &Plugin, topic: &str) -> Span {
-    trace_span!(
-        "call",
-        plugin = &**plugin.name(),
-        version = plugin.version(),
-        export = "on-message",
-        topic,
-        outcome = Empty,
-        took = Empty
-    )
+pub fn on_message(plugin: &str, version: &str, topic: &str) -> Span {
+    trace_span!("call", plugin, version, export = "on-message", topic, outcome = Empty, took = Empty)
 }
 
 /// Runs `call` within the span. If the span is enabled, logs one line at the end with the fields of the span, the

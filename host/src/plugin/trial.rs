@@ -1,6 +1,12 @@
 //! A single instance outside a running gateway, for the `gateway plugin` commands and for benchmarks.
 
-use super::{Decision, Described, Fault, Instance, Limits, Packet};
+use super::{
+    bindings::Packet,
+    described::Described,
+    fault::Fault,
+    instance::{Decision, Instance},
+    limits::Limits,
+};
 use std::sync::Arc;
 
 /// An instance that serves no players.

@@ -35,10 +35,10 @@ type Interface<'a> = LinkerInstance<'a, State>;
 type Store<'a> = StoreContextMut<'a, State>;
 
 /// The number of bytes that `check-write` permits, and the maximum number of bytes in one request for random bytes.
-const CHUNK: u64 = 64 * 1024;
+const MAX_CHUNK_BYTES: u64 = 64 * 1024;
 
 /// The first words of the error for a guest that did something forbidden.
-const EARLY: &str = "a policy may not";
+const FORBIDDEN_PREFIX: &str = "a policy may not";
 
 /// The number that represents the resource of stdout.
 const STDOUT: u32 = 1;
@@ -133,7 +133,7 @@ fn streams(i: &mut Interface) -> Result<()> {
         })?;
     }
     i.func_wrap("[method]output-stream.check-write", |_, _: (Resource<OutputStream>,)| {
-        Ok((Ok::<_, StreamError>(CHUNK),))
+        Ok((Ok::<_, StreamError>(MAX_CHUNK_BYTES),))
     })?;
     for name in ["write", "blocking-write-and-flush"] {
         i.func_wrap(&format!("[method]output-stream.{name}"), write)?;
@@ -167,10 +167,13 @@ fn environment(i: &mut Interface) -> Result<()> {
 
 fn exit(i: &mut Interface) -> Result<()> {
     i.func_wrap("exit", |_, (status,): (Result<(), ()>,)| -> Result<()> {
-        Err(Error::msg(format!("{EARLY} exit (with {})", if status.is_ok() { "success" } else { "failure" })))
+        Err(Error::msg(format!(
+            "{FORBIDDEN_PREFIX} exit (with {})",
+            if status.is_ok() { "success" } else { "failure" }
+        )))
     })?;
     i.func_wrap("exit-with-code", |_, (code,): (u8,)| -> Result<()> {
-        Err(Error::msg(format!("{EARLY} exit (with code {code})")))
+        Err(Error::msg(format!("{FORBIDDEN_PREFIX} exit (with code {code})")))
     })
 }
 
@@ -193,9 +196,9 @@ fn wall_clock(i: &mut Interface) -> Result<()> {
 
 fn random(i: &mut Interface, bytes: &str, number: &str) -> Result<()> {
     i.func_wrap(bytes, |_, (len,): (u64,)| {
-        if len > CHUNK {
+        if len > MAX_CHUNK_BYTES {
             return Err(Error::msg(format!(
-                "{EARLY} ask for more than {CHUNK} random bytes at once, and asked for {len}"
+                "{FORBIDDEN_PREFIX} ask for more than {MAX_CHUNK_BYTES} random bytes at once, and asked for {len}"
             )));
         }
         let mut bytes = vec![0; usize::try_from(len)?];

@@ -33,7 +33,7 @@ const MAX_LOADING: usize = 2;
 const MAX_STARTING: usize = 8;
 
 /// The maximum number of removed plugins whose metrics are kept, so that their counters continue if a plugin returns.
-const MAX_GONE: usize = 16;
+const MAX_REMOVED_WITH_METRICS: usize = 16;
 
 /// The plugin files of a directory, and their states.
 pub struct Catalog {
@@ -43,13 +43,13 @@ pub struct Catalog {
     metrics: Arc<Metrics>,
     files: BTreeMap<PathBuf, Entry>,
     /// Why the directory cannot be read, if it cannot.
-    unlisted: Option<String>,
+    directory_error: Option<String>,
     /// The generations that were last put to use, sorted by plugin name.
     serving: Vec<Arc<Plugin>>,
     /// The offload threads by plugin name. An offload thread ends with the last generation that uses it.
     offload_threads: BTreeMap<Arc<str>, Weak<OffloadThread>>,
     /// The names of removed plugins and files whose metrics are still kept, oldest first.
-    gone: VecDeque<Arc<str>>,
+    removed: VecDeque<Arc<str>>,
     jobs: u64,
     loading: usize,
     starting: usize,
@@ -98,10 +98,10 @@ impl Catalog {
             inbox,
             metrics,
             files: BTreeMap::new(),
-            unlisted: None,
+            directory_error: None,
             serving: Vec::new(),
             offload_threads: BTreeMap::new(),
-            gone: VecDeque::new(),
+            removed: VecDeque::new(),
             jobs: 0,
             loading: 0,
             starting: 0,
@@ -116,7 +116,7 @@ impl Catalog {
                 for path in paths {
                     self.files.entry(path).or_default();
                 }
-                if self.unlisted.take().is_some() {
+                if self.directory_error.take().is_some() {
                     tracing::info!(directory = %directory.display(), "the plugins directory can be read again");
                 }
             }
@@ -133,10 +133,10 @@ impl Catalog {
     /// to serve.
     fn cannot_be_listed(&mut self, directory: &Path, error: &io::Error) {
         let why = format!("the plugins directory cannot be read: {error}");
-        if self.unlisted.as_ref() != Some(&why) && self.metrics.log_limits.permit("directory", &why) {
+        if self.directory_error.as_ref() != Some(&why) && self.metrics.log_limits.permit("directory", &why) {
             tracing::error!(directory = %directory.display(), "{why}; what was loaded goes on serving");
         }
-        self.unlisted = Some(why);
+        self.directory_error = Some(why);
     }
 
     fn look_at(&mut self, path: &Path) -> bool {
@@ -144,7 +144,7 @@ impl Catalog {
         match Stamp::of(path).map(|stamp| file.look(path, stamp)) {
             Ok(Seen::Settled) => false,
             Ok(Seen::Unsettled) => true,
-            Ok(Seen::Gone) => {
+            Ok(Seen::Removed) => {
                 self.remove(path);
                 false
             }
@@ -222,7 +222,7 @@ impl Catalog {
             self.offload_threads.insert(Arc::clone(&described.name), Arc::downgrade(&offload_thread));
             offload_thread
         });
-        self.gone.retain(|gone| *gone != described.name);
+        self.removed.retain(|gone| *gone != described.name);
         self.jobs += 1;
         let id = self.jobs;
         let done = |outcome| Done { path: path.to_owned(), job: id, outcome: Outcome::Started(outcome) };
@@ -298,10 +298,10 @@ impl Catalog {
     /// Records that a name is not used any more. Removes the metrics of the oldest unused names if there are more than
     /// [`MAX_GONE`].
     fn forget(&mut self, name: Arc<str>) {
-        self.gone.retain(|gone| *gone != name);
-        self.gone.push_back(name);
-        while self.gone.len() > MAX_GONE {
-            let oldest = self.gone.pop_front();
+        self.removed.retain(|gone| *gone != name);
+        self.removed.push_back(name);
+        while self.removed.len() > MAX_REMOVED_WITH_METRICS {
+            let oldest = self.removed.pop_front();
             oldest.iter().for_each(|name| self.metrics.forget_plugin(name));
         }
     }
@@ -309,18 +309,18 @@ impl Catalog {
     /// Returns whether the outcome for some file is still unknown. Returns false if the directory cannot be read.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.unlisted.is_none() && self.files.values().any(Entry::is_pending)
+        self.directory_error.is_none() && self.files.values().any(Entry::is_pending)
     }
 
     /// Makes readiness wait until each current file has been in use once.
     pub fn await_all(&mut self) {
-        self.files.values_mut().for_each(|file| file.of_start = true);
+        self.files.values_mut().for_each(|file| file.awaited = true);
     }
 
     /// Returns why the directory cannot be read, if it cannot.
     #[must_use]
     pub fn directory_error(&self) -> Option<&String> {
-        self.unlisted.as_ref()
+        self.directory_error.as_ref()
     }
 
     /// Returns the state of each file.
@@ -331,7 +331,7 @@ impl Catalog {
             serving: file.serving.as_ref().map(|plugin| format!("{} {}", plugin.name(), plugin.version())),
             error: file.error().cloned(),
             compiling: file.is_compiling(),
-            awaited: file.of_start,
+            awaited: file.awaited,
         };
         self.files.iter().map(report).collect()
     }

@@ -51,7 +51,7 @@ impl<'a> Choice<'a> {
         }
         let last = std::mem::replace(&mut self.file.serving, self.plugin.clone());
         let plugin = self.plugin.clone()?;
-        self.file.of_start = false;
+        self.file.awaited = false;
         let same = last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &plugin));
         (!same).then(|| News { file: self.name.clone(), plugin, swapped: last.is_some() })
     }
@@ -76,13 +76,13 @@ fn first_conflict(chosen: &[Choice]) -> Option<(usize, String)> {
             }
             let name = if x.name() == y.name() { x.name() } else { "" };
             let (loser, winner) = if b.holds(name, route) && !a.holds(name, route) { (i, y) } else { (j, x) };
-            return Some((loser, told(route.filter(|_| name.is_empty()), winner)));
+            return Some((loser, conflict_message(route.filter(|_| name.is_empty()), winner)));
         }
     }
     None
 }
 
-fn told(route: Option<u8>, winner: &Plugin) -> String {
+fn conflict_message(route: Option<u8>, winner: &Plugin) -> String {
     let name = winner.name();
     match route {
         None => format!("another file is plugin `{name}` already: take one of the two away"),
@@ -110,7 +110,7 @@ pub struct News {
 
 impl News {
     /// Counts and logs that the generation was put to use.
-    pub fn tell(&self, metrics: &Metrics) {
+    pub fn report(&self, metrics: &Metrics) {
         let Self { file, plugin, swapped } = self;
         plugin.put_to_use();
         let (outcome, what) = if *swapped { ("swapped", "plugin swapped") } else { ("loaded", "plugin loaded") };

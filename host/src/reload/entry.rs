@@ -53,7 +53,7 @@ pub(super) struct Starting {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Seen {
     /// The file was removed.
-    Gone,
+    Removed,
     /// The file changed so recently that another check is needed soon.
     Unsettled,
     /// The file is unchanged, or its new content is ready to be loaded.
@@ -66,7 +66,7 @@ pub(super) struct Entry {
     watched: Watched,
     /// Whether the file existed at the start of the gateway and has not been in use yet. The gateway is not ready while
     /// such a file exists.
-    pub(super) of_start: bool,
+    pub(super) awaited: bool,
     /// The stamp of new content that has to be loaded.
     pub(super) to_load: Option<Stamp>,
     /// The load that is under way, with the stamp of the content.
@@ -112,7 +112,7 @@ impl Entry {
         // A dangling symbolic link is still a file of the directory. The plugin is removed only if there is no link
         // either.
         if stamp == Stamp::Absent && path.symlink_metadata().is_err() {
-            return Seen::Gone;
+            return Seen::Removed;
         }
         if self.loading.as_ref().is_none_or(|(_, of)| *of != stamp) {
             self.loading = None;

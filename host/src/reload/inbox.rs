@@ -91,7 +91,7 @@ impl<T: Send + 'static> Inbox<T> {
         let inbox = Arc::clone(self);
         let thread = thread::Builder::new().name("load".to_owned()).stack_size(stack_bytes);
         thread.spawn(move || {
-            offload::yield_to_players();
+            offload::lower_thread_priority();
             // The panic hook has logged the panic.
             inbox.done(panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or(panicked));
         })?;
@@ -100,11 +100,11 @@ impl<T: Send + 'static> Inbox<T> {
 }
 
 /// The longest time between two checks. On file systems that send no events, a change is noticed within this time.
-pub const POLL: Duration = Duration::from_millis(500);
+pub const MAX_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The shortest time between two checks, however many changes there are. A file that has not changed for this time
 /// counts as completely written.
-pub const PAUSE: Duration = Duration::from_millis(200);
+pub const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {

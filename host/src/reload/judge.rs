@@ -8,6 +8,8 @@
 
 pub mod child;
 
+pub use child::MAX_FILE_BYTES;
+
 use crate::{
     config::CompileLimits,
     memory::PURGE_DELAY,
@@ -25,9 +27,6 @@ use std::{
     thread,
     time::Duration,
 };
-
-/// The maximum size of a plugin file, in bytes.
-pub const MAX_FILE_BYTES: u64 = 64 << 20;
 
 /// The maximum size of a component that is made of a core module, in bytes. It leaves as much room for the adapters as
 /// for the module.
@@ -153,7 +152,7 @@ impl Loader {
                 cpu.as_secs()
             );
         }
-        if status.code() == Some(i32::from(child::LATE)) {
+        if status.code() == Some(i32::from(child::EXIT_DEADLINE)) {
             let deadline = self.deadline().as_secs();
             return format!(
                 "to compile and start it took more than {deadline} s by the clock: the machine is busy, or \

@@ -9,7 +9,7 @@ use crate::{
     reload::{
         catalog::{Catalog, Done, Report},
         choice::Assembly,
-        inbox::{Inbox, PAUSE, POLL},
+        inbox::{Inbox, MAX_CHECK_INTERVAL, MIN_CHECK_INTERVAL},
         reports::{Known, Reports},
         watched::{Look, Stamp, Watched},
         watcher::watch,
@@ -133,7 +133,7 @@ pub fn load_once(config: &Config) -> anyhow::Result<Vec<Report>> {
             catalog.assemble();
             return Ok(catalog.report());
         }
-        let next = Instant::now() + PAUSE;
+        let next = Instant::now() + MIN_CHECK_INTERVAL;
         let wake = inbox.wait(next, next);
         wake.done.into_iter().for_each(|done| catalog.finish(done));
         if wake.look {
@@ -151,8 +151,8 @@ impl Reloader {
         loop {
             self.catalog.work(&self.config);
             self.install();
-            let poll = if unsettled { PAUSE } else { POLL };
-            let wake = self.inbox.wait(looked + PAUSE, looked + poll);
+            let poll = if unsettled { MIN_CHECK_INTERVAL } else { MAX_CHECK_INTERVAL };
+            let wake = self.inbox.wait(looked + MIN_CHECK_INTERVAL, looked + poll);
             if wake.stop {
                 break;
             }
@@ -225,7 +225,7 @@ impl Reloader {
     fn install(&mut self) {
         if let Some(Assembly { plugins, news }) = self.catalog.assemble() {
             self.gateway.install(plugins);
-            news.iter().for_each(|news| news.tell(&self.gateway.metrics));
+            news.iter().for_each(|news| news.report(&self.gateway.metrics));
         }
         self.reports.set(Known {
             plugins: self.catalog.report(),

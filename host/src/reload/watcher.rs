@@ -3,7 +3,7 @@
 
 use crate::reload::{
     catalog::{Done, is_plugin_file},
-    inbox::{Inbox, POLL},
+    inbox::{Inbox, MAX_CHECK_INTERVAL},
 };
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::{
@@ -34,7 +34,7 @@ pub(super) fn watch(plugins: &Path, config: &Path, inbox: Arc<Inbox<Done>>) -> O
     });
     watched
         .map_err(
-            |error| tracing::warn!(%error, "the system sends no file events: files are checked every {POLL:?} instead"),
+            |error| tracing::warn!(%error, "the system sends no file events: files are checked every {MAX_CHECK_INTERVAL:?} instead"),
         )
         .ok()
 }

@@ -4,17 +4,12 @@
 //! the publishes are committed in one step. So the bus sees a call's publishes after the call's other actions.
 //! Otherwise the answer to a publish could arrive before the session is bound, or overtake a delivery of the same call.
 
-use super::{
-    decision::MessageAction,
-    gateway::{Gateway, Origin},
-    refusal::Refusal,
-    snapshot::ServingPlugin,
-};
+use super::{decision::MessageAction, loops::Causes, origin::Origin, refusal::Refusal, snapshot::ServingPlugin};
 use crate::{
-    bus::{Full, Load, Permit},
+    bus::{Full, Load, Permit, Queue},
     delivery::{
         outbox::{self, Outcome},
-        registry::Session,
+        registry::{Registry, Session},
     },
     packet::Header,
     plugin::{Action, Answer, Closing, Delivery, Plugin, Publication, SessionId, Target},
@@ -41,7 +36,15 @@ pub(super) struct MessageCall<'a> {
     pub(super) payload: &'a Bytes,
 }
 
-impl Gateway {
+/// Carries out actions: what they act on.
+pub(super) struct Executor {
+    pub(super) registry: Arc<Registry>,
+    pub(super) bus: Arc<Queue<Origin>>,
+    pub(super) causes: Causes,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Executor {
     /// Carries out the actions that were decided on a packet, all or none. They put `pushes` messages into send queues.
     pub(super) fn answer_packet(
         &self,
@@ -142,7 +145,7 @@ impl Gateway {
     ) {
         // While the bus is not connected, a payload may wait for a long time. It is copied, because a slice would keep
         // its whole read buffer alive.
-        let payload = if self.bus.is_away() { &Bytes::copy_from_slice(payload) } else { payload };
+        let payload = if self.bus.is_disconnected() { &Bytes::copy_from_slice(payload) } else { payload };
         permit.commit(publications.map(|Publication { topic, body }| {
             let body = body.take().map_or(Cow::Borrowed(payload), |body| Cow::Owned(body.into()));
             (topic.as_str(), body, origin)

@@ -1,9 +1,10 @@
 //! Serves packets and bus messages: each goes to a plugin, and the plugin's actions are carried out.
 
 use super::{
-    actions::{MessageCall, PacketCall, count_if_dropped},
+    actions::{Executor, MessageCall, PacketCall, count_if_dropped},
     decision::{MessageAction, Rules},
     loops::Causes,
+    origin::Origin,
     payload_limits::PayloadLimits,
     refusal::{self, Refusal},
     snapshot::{ServingPlugin, Snapshot},
@@ -26,7 +27,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync::{oneshot, watch};
-use uuid::Uuid;
 
 /// The number of messages that the deliveries of one call may put into send queues on a thread that serves players. The
 /// offload thread carries out larger calls.
@@ -40,21 +40,12 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// The largest payload in bytes that each route takes.
     pub payload_limits: Arc<PayloadLimits>,
-    pub(super) bus: Arc<bus::Queue<Origin>>,
-    pub(super) causes: Causes,
+    executor: Executor,
     snapshot: ArcSwap<Snapshot>,
     /// Held while a new snapshot is made from the current one.
     installing: Mutex<()>,
     topics: watch::Sender<BTreeSet<String>>,
     max_message_bytes: usize,
-}
-
-/// The packet that a publish came from. It is answered if the bus does not take the publish.
-#[derive(Clone, Copy, Debug)]
-pub struct Origin {
-    /// The session's id. With an `Arc` of the session, two threads would write its reference count for each packet.
-    pub(super) session: Uuid,
-    pub(super) header: Header,
 }
 
 impl bus::Handler for Arc<Gateway> {
@@ -87,10 +78,15 @@ impl Gateway {
     /// Returns a gateway that serves no route yet.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, bus: Arc<bus::Queue<Origin>>, max_message_bytes: usize) -> Self {
+        let registry = Arc::<Registry>::default();
         Self {
-            registry: Arc::default(),
-            bus,
-            causes: Causes::default(),
+            executor: Executor {
+                registry: Arc::clone(&registry),
+                bus,
+                causes: Causes::default(),
+                metrics: Arc::clone(&metrics),
+            },
+            registry,
             snapshot: ArcSwap::from_pointee(Snapshot::new(Vec::new(), None, &metrics)),
             installing: Mutex::default(),
             metrics,
@@ -114,7 +110,7 @@ impl Gateway {
         self.payload_limits.set(&snapshot);
         self.snapshot.store(Arc::new(snapshot));
         drop(installing);
-        self.causes.clear();
+        self.executor.causes.clear();
     }
 
     /// Returns the plugins that serve now.
@@ -132,7 +128,7 @@ impl Gateway {
     /// Returns the number of publishes that wait for the bus.
     #[must_use]
     pub fn waiting_publishes(&self) -> usize {
-        self.bus.len()
+        self.executor.bus.len()
     }
 
     /// Serves one packet, or answers it with the reason for a refusal. The session's next packet has to wait for the
@@ -190,20 +186,20 @@ impl Gateway {
             && let Some(lease) = plugin.lease()
         {
             let actions = self.decide(&call, lease, &snapshot)?;
-            let pushes = self.count_pushes(&actions);
+            let pushes = self.executor.count_pushes(&actions);
             if pushes <= MAX_INLINE_PUSHES {
-                return self.answer_packet(&call, actions, pushes).map(|()| None);
+                return self.executor.answer_packet(&call, actions, pushes).map(|()| None);
             }
-            return self.offload(&call, move |gateway, call| gateway.answer_packet(call, actions, pushes));
+            return self.offload(&call, move |gateway, call| gateway.executor.answer_packet(call, actions, pushes));
         }
-        if plugin.is_barred() {
+        if plugin.admits_nothing() {
             return Err(Refusal::Quarantined);
         }
         let snapshot = Arc::clone(&snapshot);
         self.offload(&call, move |gateway, call| {
             let actions = gateway.decide(call, call.served.plugin.lease_offloaded(), &snapshot)?;
-            let pushes = gateway.count_pushes(&actions);
-            gateway.answer_packet(call, actions, pushes)
+            let pushes = gateway.executor.count_pushes(&actions);
+            gateway.executor.answer_packet(call, actions, pushes)
         })
     }
 
@@ -242,7 +238,7 @@ impl Gateway {
             user: session.user(),
         };
         let (verdict, usage) = trace::within(
-            &trace::on_packet(plugin, &packet),
+            &trace::on_packet(plugin.name(), plugin.version(), &packet),
             || {
                 let (decision, usage) = lease.on_packet(packet, payload);
                 let check = |decision| self.rules(snapshot, plugin).check_packet(decision).map_err(Fault::Answer);
@@ -304,8 +300,8 @@ impl Gateway {
                 self.offload_message(&call, move |gateway, call| {
                     gateway.decide_on_message(call, call.served.plugin.lease_offloaded(), &snapshot, sender).and_then(
                         |actions| {
-                            let pushes = gateway.count_pushes_of_message(&actions);
-                            gateway.answer_message(call, actions, pushes)
+                            let pushes = gateway.executor.count_pushes_of_message(&actions);
+                            gateway.executor.answer_message(call, actions, pushes)
                         },
                     )
                 });
@@ -313,11 +309,13 @@ impl Gateway {
             };
             match self.decide_on_message(&call, lease, &snapshot, sender) {
                 Ok(actions) => {
-                    let pushes = self.count_pushes_of_message(&actions);
+                    let pushes = self.executor.count_pushes_of_message(&actions);
                     if pushes <= MAX_INLINE_PUSHES {
-                        self.record_loss(&call, self.answer_message(&call, actions, pushes));
+                        self.record_loss(&call, self.executor.answer_message(&call, actions, pushes));
                     } else {
-                        self.offload_message(&call, move |gateway, call| gateway.answer_message(call, actions, pushes));
+                        self.offload_message(&call, move |gateway, call| {
+                            gateway.executor.answer_message(call, actions, pushes)
+                        });
                     }
                 }
                 Err(refusal) => self.record_loss(&call, Err(refusal)),
@@ -352,7 +350,7 @@ impl Gateway {
         let plugin = &call.served.plugin;
         let admission = plugin.admit().ok_or(Refusal::Quarantined)?;
         let (verdict, usage) = trace::within(
-            &trace::on_message(plugin, call.topic),
+            &trace::on_message(plugin.name(), plugin.version(), call.topic),
             || {
                 let (decision, usage) = lease.on_message(call.topic, call.payload);
                 let check = |decision| self.rules(snapshot, plugin).check_message(decision).map_err(Fault::Answer);

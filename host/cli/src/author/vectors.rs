@@ -20,20 +20,26 @@ pub fn test(path: &Path, vectors: &Path, config: Option<&Config>) -> anyhow::Res
         serde_json::from_str(&table).with_context(|| format!("{} is no table of vectors", vectors.display()))?;
     let described = load(path, config)?;
     let limits = settings(&described, config).limits;
-    Ok(vectors::run(&table, || Trial::new(&described, limits).map_err(|fault| fault.to_string())))
+    Ok(vectors::run(&table, || Trial::new(&described, limits).map(Tested).map_err(|fault| fault.to_string())))
 }
 
-impl Subject for Trial {
+/// The component under test.
+struct Tested(Trial);
+
+impl Subject for Tested {
     fn configure(&mut self, settings: &str) -> Result<Result<Vec<String>, String>, String> {
-        Self::configure(self, settings).map_err(|fault| fault.to_string())
+        self.0.configure(settings).map_err(|fault| fault.to_string())
     }
 
     fn packet(&mut self, packet: &vectors::Packet, route: u8) -> Outcome {
-        self.on_packet(self::packet(packet, route), &packet.payload.0).map(decision).map_err(|fault| fault.to_string())
+        self.0
+            .on_packet(self::packet(packet, route), &packet.payload.0)
+            .map(decision)
+            .map_err(|fault| fault.to_string())
     }
 
     fn message(&mut self, message: &vectors::Message) -> Outcome {
-        self.on_message(&message.topic, &message.payload.0).map(decision).map_err(|fault| fault.to_string())
+        self.0.on_message(&message.topic, &message.payload.0).map(decision).map_err(|fault| fault.to_string())
     }
 }
 

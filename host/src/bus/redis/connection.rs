@@ -196,7 +196,7 @@ impl Connection {
         let mut refused = None;
         self.answers(|frame| {
             if let Frame::Error(why) = frame {
-                refused = Some(shown(why));
+                refused = Some(for_log(why));
             }
         })
         .await?;
@@ -205,7 +205,7 @@ impl Connection {
 }
 
 /// Returns the text of an error from Redis in a form that is safe for a log line.
-pub(super) fn shown(error: &[u8]) -> String {
+pub(super) fn for_log(error: &[u8]) -> String {
     text::bounded(String::from_utf8_lossy(error))
 }
 

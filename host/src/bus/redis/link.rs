@@ -3,7 +3,10 @@
 
 use super::connection::{Connection, LinkError};
 use crate::{
-    bus::{Direction, Health, backoff::Backoff},
+    bus::{
+        backoff::Backoff,
+        health::{Direction, Health},
+    },
     config,
 };
 use std::sync::Arc;

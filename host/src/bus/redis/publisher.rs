@@ -5,14 +5,14 @@
 
 use super::{
     confirmation::Asking,
-    connection::{Connection, LinkError, shown},
+    connection::{Connection, LinkError, for_log},
     link::Link,
     resp::Frame,
 };
 use crate::bus::{
-    DRAIN, Handler, Intake, NotTaken,
     batch::{Batch, Publication, Publications},
-    queue::Queue,
+    intake::{Handler, Intake, NotTaken},
+    queue::{DRAIN, Queue},
 };
 use std::{future, sync::Arc, time::Duration};
 use tokio::time;
@@ -40,7 +40,7 @@ enum Pause {
 
 impl<H: Handler> Publisher<H> {
     pub(super) fn new(link: Link, intake: Arc<Intake<H>>, subscriber: Asking) -> Self {
-        Self { link, subscriber, outgoing: Outgoing { intake, batch: Batch::default(), is_held: false } }
+        Self { link, subscriber, outgoing: Outgoing { intake, batch: Batch::default(), is_unsettled: false } }
     }
 
     /// Publishes until `stop`, and then publishes or refuses the remaining publishes.
@@ -60,14 +60,14 @@ impl<H: Handler> Publisher<H> {
         let mut connection = None;
         let mut grace = GRACE;
         while !outgoing.is_done() {
-            queue.set_away(true);
+            queue.set_disconnected(true);
             let hangs = subscriber.hangs();
             let mut good = tokio::select! {
                 good = ready(link, subscriber, connection.take()) => good,
                 () = outgoing.refuse_after(grace, hangs) => return,
                 () = close_at(stop, &queue) => continue,
             };
-            queue.set_away(false);
+            queue.set_disconnected(false);
             link.up();
             grace = GRACE;
             match outgoing.forward(&mut good, subscriber, stop).await {
@@ -131,20 +131,20 @@ struct Outgoing<H: Handler> {
     /// The batch that was last taken from the queue.
     batch: Batch<H::Origin>,
     /// Whether the batch still has to be sent or refused.
-    is_held: bool,
+    is_unsettled: bool,
 }
 
 impl<H: Handler> Outgoing<H> {
     /// Returns whether the queue is closed and every publish in it is settled.
     fn is_done(&self) -> bool {
-        !self.is_held && self.intake.queue.is_closed() && self.intake.queue.is_empty()
+        !self.is_unsettled && self.intake.queue.is_closed() && self.intake.queue.is_empty()
     }
 
     /// Waits for a batch of publishes. Returns false if the queue is closed and empty.
     async fn take(&mut self) -> bool {
         self.intake.queue.take(&mut self.batch).await;
-        self.is_held = !self.batch.is_empty();
-        self.is_held
+        self.is_unsettled = !self.batch.is_empty();
+        self.is_unsettled
     }
 
     /// Lets publishes wait until the grace period is over or Redis hangs. Then refuses publishes until the queue is
@@ -164,9 +164,9 @@ impl<H: Handler> Outgoing<H> {
     }
 
     async fn refuse(&mut self) {
-        while self.is_held || self.take().await {
-            self.is_held = false;
-            self.batch.iter().for_each(|publication| self.intake.refuse(&publication, &NotTaken::Away));
+        while self.is_unsettled || self.take().await {
+            self.is_unsettled = false;
+            self.batch.iter().for_each(|publication| self.intake.refuse(&publication, &NotTaken::NotConnected));
             // Under load the queue may never be empty, and the same task also has to connect.
             tokio::task::yield_now().await;
         }
@@ -182,11 +182,11 @@ impl<H: Handler> Outgoing<H> {
         let queue = Arc::clone(&self.intake.queue);
         let max_silence = connection.max_silence();
         loop {
-            if self.is_held {
+            if self.is_unsettled {
                 if !subscriber.holds() {
                     return Ok(Pause::Unconfirmed);
                 }
-                self.is_held = false;
+                self.is_unsettled = false;
                 self.intake.refuse_abandoned(&mut self.batch);
                 send(connection, &self.batch, &self.intake).await?;
             }
@@ -249,7 +249,7 @@ impl<H: Handler> Answers<'_, H> {
             }
             Frame::Error(error) => {
                 if self.intake.metrics.log_limits.permit("publish refused by redis", "") {
-                    tracing::warn!(topic = publication.topic, error = shown(error), "redis refused a publish");
+                    tracing::warn!(topic = publication.topic, error = for_log(error), "redis refused a publish");
                 }
                 self.intake.refuse(&publication, &NotTaken::Refused);
             }

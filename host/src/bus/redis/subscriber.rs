@@ -2,12 +2,12 @@
 
 use super::{
     confirmation::{Confirming, Subscription},
-    connection::{Connection, LinkError, shown},
+    connection::{Connection, LinkError, for_log},
     link::Link,
     resp::Frame,
 };
 use crate::{
-    bus::{Handler, Intake},
+    bus::intake::{Handler, Intake},
     telemetry::text,
 };
 use bytes::Bytes;
@@ -137,7 +137,7 @@ async fn hear<H: Handler>(connection: &mut Connection, intake: &Intake<H>) -> Re
             let number = str::from_utf8(answer).ok().and_then(|number| number.parse().ok());
             confirmed = number.or(confirmed);
         }
-        Frame::Error(why) => refused = Some(shown(why)),
+        Frame::Error(why) => refused = Some(for_log(why)),
         _ => {}
     };
     let too_large = connection.frames(each).await?;

@@ -1,7 +1,6 @@
 //! The child process that judges a file. The command `gateway judge-plugin` reads the file from stdin and writes its
 //! verdict to stdout.
 
-use super::MAX_FILE_BYTES;
 use crate::{
     plugin::{Compiler, Described},
     telemetry::text,
@@ -16,11 +15,14 @@ use std::{
     time::Duration,
 };
 
+/// The maximum size of a plugin file, in bytes.
+pub const MAX_FILE_BYTES: u64 = 64 << 20;
+
 /// The stack size of the thread that parses and compiles, in bytes. Known plugins need a small part of this stack.
 pub const STACK_BYTES: usize = 4 << 20;
 
 /// The exit code of a child that exceeded its wall-clock deadline.
-pub const LATE: u8 = 75;
+pub const EXIT_DEADLINE: u8 = 75;
 
 /// The maximum number of file descriptors of a child. The compiler and one instance need fewer.
 const MAX_DESCRIPTORS: u64 = 64;
@@ -54,7 +56,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let deadline = Duration::from_secs(arguments.deadline_s);
     thread::Builder::new().name("deadline".to_owned()).spawn(move || {
         thread::sleep(deadline);
-        process::exit(i32::from(LATE));
+        process::exit(i32::from(EXIT_DEADLINE));
     })?;
     let mut bytes = Vec::new();
     io::stdin().lock().take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;

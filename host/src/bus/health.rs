@@ -1,0 +1,53 @@
+//! Whether the bus is connected, in both directions.
+
+use crate::telemetry::metrics::Metrics;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The state of the connections of the bus: whether they work, and if not, why.
+#[derive(Debug)]
+pub struct Health {
+    pub(super) metrics: Arc<Metrics>,
+    /// Why each direction is not connected, indexed by [`Direction`].
+    errors: Mutex<[Option<String>; 2]>,
+}
+
+/// The two directions of a bus.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Direction {
+    Publish = 0,
+    Subscribe = 1,
+}
+
+impl Direction {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Subscribe => "subscribe",
+        }
+    }
+}
+
+impl Health {
+    /// Returns the state of a bus that is not connected yet.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        let connecting = || Some("connecting".to_owned());
+        Self { metrics, errors: Mutex::new([connecting(), connecting()]) }
+    }
+
+    /// Returns why the bus is not connected, or `None` if it is connected.
+    #[must_use]
+    pub fn error(&self) -> Option<String> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().next().cloned()
+    }
+
+    pub(super) fn is_down(&self, direction: Direction) -> bool {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner)[direction as usize].is_some()
+    }
+
+    pub(super) fn set(&self, direction: Direction, error: Option<String>) {
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        errors[direction as usize] = error;
+        self.metrics.bus_connected.set(i64::from(errors.iter().all(Option::is_none)));
+    }
+}

@@ -1,0 +1,110 @@
+//! The border between the gateway and its bus: where publishes come from, where messages go, and what happens to a
+//! publish that reaches nobody.
+
+use super::{
+    batch::{Batch, Publication},
+    queue::Queue,
+};
+use crate::telemetry::{metrics::Metrics, text};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// The maximum number of bytes of a topic in the answer to the sender of a publish.
+const MAX_TOPIC_BYTES: usize = 256;
+
+/// The part of the gateway that receives messages and refused publishes from the bus.
+pub trait Handler: Send + Sync + 'static {
+    /// The type that identifies the packet that caused a publish.
+    type Origin: Copy + Send + Sync + 'static;
+
+    /// Handles a message on a topic. Returns the number of plugins that subscribe to the topic. `cause` is the packet
+    /// that caused the message. Only the embedded bus knows the cause.
+    fn message(&self, topic: &str, body: &Bytes, cause: Option<&Self::Origin>) -> usize;
+
+    /// Returns whether a plugin still serves the route of the packet that caused a publish. If none does, nothing in
+    /// this gateway would receive an answer to the publish.
+    fn is_served(&self, origin: &Self::Origin) -> bool;
+
+    /// Handles a publish that the bus did not take, that has no subscriber, or whose outcome is unknown.
+    fn refused(&self, origin: &Self::Origin, why: &str);
+}
+
+/// Why a publish reached no subscriber, or may have reached none. The text is the answer to the sender of the packet.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotTaken<'a> {
+    #[error("the bus is not connected")]
+    NotConnected,
+    #[error("the bus broke off: the message may or may not have been taken")]
+    Unknown,
+    #[error("the bus refused the message")]
+    Refused,
+    #[error("the bus gave an answer that the gateway does not understand")]
+    Unintelligible,
+    #[error("the plugin of the route was taken away before the message was sent")]
+    Abandoned,
+    #[error("no backend listens on {}", text::bounded_to(MAX_TOPIC_BYTES, .0))]
+    Unheard(&'a str),
+}
+
+impl NotTaken<'_> {
+    /// Returns a short name of the reason. The log has at most one line a second for each reason.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::NotConnected => "not connected",
+            Self::Unknown => "broken off",
+            Self::Refused => "refused",
+            Self::Unintelligible => "unintelligible",
+            Self::Abandoned => "abandoned",
+            Self::Unheard(_) => "unheard",
+        }
+    }
+}
+
+/// The source of publishes and the receiver of messages, for either kind of bus.
+pub(super) struct Intake<H: Handler> {
+    pub(super) queue: Arc<Queue<H::Origin>>,
+    pub(super) handler: H,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl<H: Handler> Intake<H> {
+    /// Counts publishes that the bus has taken, including those without a subscriber.
+    pub(super) fn taken(&self, count: usize) {
+        self.metrics.published.inc_by(count as u64);
+    }
+
+    /// Accounts for a publish that the bus has taken and that has no subscriber.
+    pub(super) fn unheard(&self, publication: &Publication<'_, H::Origin>) {
+        self.metrics.unheard.inc();
+        self.answer(publication, &NotTaken::Unheard(publication.topic));
+    }
+
+    /// Accounts for a publish that was not taken, or whose outcome is unknown.
+    pub(super) fn refuse(&self, publication: &Publication<'_, H::Origin>, why: &NotTaken<'_>) {
+        self.metrics.dropped("bus_unavailable", 1);
+        self.answer(publication, why);
+    }
+
+    /// Refuses the publishes of a batch whose plugin was taken away while they waited.
+    pub(super) fn refuse_abandoned(&self, batch: &mut Batch<H::Origin>) {
+        batch.withdraw(|publication| {
+            let is_served = publication.origin.is_none_or(|origin| self.handler.is_served(origin));
+            if !is_served {
+                self.refuse(&publication, &NotTaken::Abandoned);
+            }
+            !is_served
+        });
+    }
+
+    fn answer(&self, publication: &Publication<'_, H::Origin>, why: &NotTaken<'_>) {
+        // A publish that no packet caused may well have no subscriber, so that case is not logged.
+        let is_news = publication.origin.is_some() || !matches!(why, NotTaken::Unheard(_));
+        if is_news && self.metrics.log_limits.permit("publish refused", why.kind()) {
+            tracing::warn!(topic = publication.topic, %why, "publish refused");
+        }
+        if let Some(origin) = publication.origin {
+            self.metrics.refused("unavailable");
+            self.handler.refused(origin, &why.to_string());
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A compiled plugin file that has described itself.
+
+use super::{
+    bindings::Manifest,
+    component::{Compiler, Linked, Unfit},
+    fault::Fault,
+    instance::Instance,
+    limits::Limits,
+    trace,
+};
+use crate::telemetry::text;
+use std::{sync::Arc, time::Duration};
+
+/// The limits of an instance that is started only to call `describe`. The plugin's name is not known before that call,
+/// so its own settings cannot be used.
+const DESCRIBE_LIMITS: Limits = Limits {
+    call_timeout: Duration::from_millis(20),
+    memory: 64 << 20,
+    table_elements: 1_000_000,
+    handles: 10_000,
+    result: 1 << 20,
+    actions: 0,
+    pushes: 0,
+    log_line: 4096,
+    log_lines_per_s: 100,
+};
+
+/// Why a plugin cannot be loaded or started.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file is not a plugin that this gateway can run.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    /// A step of loading failed. The first field names the step: `start` (the instantiation), `describe` or
+    /// `configure`.
+    #[error("its `{0}` failed: {1}")]
+    Fault(&'static str, Fault),
+    /// The plugin's manifest or its list of topics is not valid.
+    #[error("its manifest is not valid: {0}")]
+    Manifest(String),
+    /// The plugin refused its settings. The fields are the plugin's name and the reason that the plugin gave.
+    #[error("it refuses its settings (plugins.settings.{0}.config): {1}")]
+    Settings(Arc<str>, String),
+}
+
+/// A compiled plugin file with the manifest that the plugin returned. Any number of generations can be started from it.
+pub struct Described {
+    pub(super) linked: Linked,
+    /// The plugin's name.
+    pub name: Arc<str>,
+    /// The plugin's own version.
+    pub version: String,
+    /// The routes that the plugin claims in its manifest. Its settings may name other routes instead.
+    pub routes: Vec<u8>,
+}
+
+impl Described {
+    /// Returns the names of the interfaces that the component imports.
+    #[must_use]
+    pub fn imports(&self) -> &[String] {
+        self.linked.imports()
+    }
+
+    /// Compiles the bytes of a file and calls the plugin's `describe`. This keeps a processor busy for milliseconds to
+    /// seconds.
+    ///
+    /// # Errors
+    /// Returns a [`LoadError`] that says what is wrong and how to fix it.
+    pub fn load(compiler: &Compiler, bytes: &[u8]) -> Result<Self, LoadError> {
+        let linked = compiler.compile(bytes)?;
+        let fault = |step| move |fault| LoadError::Fault(step, fault);
+        let mut instance = Instance::new(&linked, "(new)".into(), DESCRIBE_LIMITS, None).map_err(fault("start"))?;
+        let outcome = |described: &Result<_, Fault>| described.as_ref().map_or_else(Fault::outcome, |_| "ok");
+        let manifest = trace::within(&trace::describe(), || instance.describe(), outcome).map_err(fault("describe"))?;
+        check_manifest(&manifest).map_err(LoadError::Manifest)?;
+        let Manifest { name, version, routes } = manifest;
+        Ok(Self { linked, name: name.into(), version, routes })
+    }
+}
+
+fn check_manifest(manifest: &Manifest) -> Result<(), String> {
+    let Manifest { name, version, routes } = manifest;
+    let legal = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if !(1..=64).contains(&name.len()) || !name.chars().all(legal) {
+        let name = text::bounded_to(256, name);
+        return Err(format!("the name \"{name}\" is not 1 to 64 characters of A-Z a-z 0-9 _ . -"));
+    }
+    if version.len() > 64 || version.contains(char::is_control) {
+        let version = text::bounded_to(256, version);
+        return Err(format!("the version \"{version}\" is not at most 64 bytes without control characters"));
+    }
+    let duplicate = routes.iter().enumerate().find(|(i, route)| routes[..*i].contains(route));
+    duplicate.map_or(Ok(()), |(_, route)| Err(format!("it claims route 0x{route:02x} twice")))
+}

@@ -1,0 +1,30 @@
+//! The limits of an instance and of its calls.
+
+use std::time::Duration;
+
+/// The maximum processor time of each step of loading: instantiation, `describe` and `configure`.
+pub(super) const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The limits of an instance and of its calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The maximum processor time of a call. A call with a large payload gets more time.
+    pub call_timeout: Duration,
+    /// The maximum linear memory of an instance, in bytes.
+    pub memory: usize,
+    /// The maximum number of elements in all tables of an instance together. The largest known guests are interpreters,
+    /// and they use a tenth of the default.
+    pub table_elements: usize,
+    /// The maximum number of resource handles that an instance may hold. The resources may be the host's or its own.
+    pub handles: usize,
+    /// The maximum size of the result of one call in the host's memory, in bytes.
+    pub result: usize,
+    /// The maximum number of actions in the answer of one call.
+    pub actions: usize,
+    /// The maximum number of messages that the deliveries of one call may put into send queues.
+    pub pushes: usize,
+    /// The maximum length of a log line, in bytes. Longer lines are cut.
+    pub log_line: usize,
+    /// The maximum number of log lines that an instance may write in one second.
+    pub log_lines_per_s: u32,
+}

@@ -1,0 +1,28 @@
+//! The rules for topics: how many a plugin may subscribe to, and how each may look.
+
+use crate::telemetry::text;
+
+/// The maximum number of topics that one plugin may subscribe to.
+const MAX_TOPICS: usize = 1024;
+
+pub(super) fn check_topics(topics: &[String]) -> Result<(), String> {
+    if topics.len() > MAX_TOPICS {
+        return Err(format!("it subscribes to {} topics, and {MAX_TOPICS} are the most", topics.len()));
+    }
+    let illegal = topics.iter().find(|topic| !is_topic(topic));
+    illegal
+        .map_or(Ok(()), |topic| Err(format!("it subscribes to \"{}\", and {TOPIC_RULE}", text::bounded_to(256, topic))))
+}
+
+/// The rule that [`is_topic`] checks, worded for error messages.
+pub const TOPIC_RULE: &str = "a topic is 1 to 256 bytes without control characters";
+
+/// Returns whether a plugin may subscribe to the topic and publish on it.
+#[must_use]
+pub fn is_topic(topic: &str) -> bool {
+    // Checking bytes is faster than decoding characters. Unicode has control characters outside ASCII, so a topic that
+    // is not ASCII is also checked by character.
+    let has_control = topic.bytes().fold(false, |found, byte| found | byte.is_ascii_control())
+        || (!topic.is_ascii() && topic.contains(char::is_control));
+    (1..=256).contains(&topic.len()) && !has_control
+}
