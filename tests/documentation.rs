@@ -43,7 +43,8 @@ fn keys() -> BTreeSet<String> {
         } else if let (Some(section), Some((field, _))) = (&section, line.split_once(": ")) {
             // A field that is a section has its own keys.
             if field.chars().all(|c| c.is_ascii_lowercase() || c == '_') && field != "settings" {
-                keys.insert(format!("{section}.{field}"));
+                let name = if field == "backends" { ".NAME" } else { "" };
+                keys.insert(format!("{section}.{field}{name}"));
             }
         }
     }
@@ -57,6 +58,19 @@ fn the_configuration_page_names_every_key_and_no_other() {
     let rows = page.lines().filter(|line| line.starts_with("| `"));
     let documented = rows.flat_map(|row| quoted(row.split('|').nth(1).unwrap())).map(str::to_owned).collect();
     same("docs/configuration.md", &documented, &keys());
+}
+
+#[test]
+fn gateway_yaml_shows_every_key() {
+    let file = read("gateway.yaml");
+    let shown: BTreeSet<_> = file
+        .split(|c: char| !c.is_ascii_lowercase() && c != '_' && c != ':')
+        .filter_map(|word| word.strip_suffix(':'))
+        .collect();
+    let keys = keys();
+    let missing: Vec<_> =
+        keys.iter().filter(|key| !shown.contains(key.trim_end_matches(".NAME").rsplit('.').next().unwrap())).collect();
+    assert!(missing.is_empty(), "gateway.yaml does not show {missing:?}");
 }
 
 #[test]

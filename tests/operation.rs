@@ -59,7 +59,7 @@ async fn readyz_is_200_with_the_bus_connected_and_the_plugins_loaded() {
         "reasons": [],
         "plugins": [file("chat"), file("system")],
         "quarantined": [],
-        "games": [{ "id": "mmo", "chat_backend": null }],
+        "games": [{ "id": "mmo", "backends": {}, "chat_backend": null }],
     });
     assert_eq!(readiness(&gateway).await, (200, report));
 }
@@ -118,8 +118,9 @@ async fn readyz_shows_whether_a_chat_backend_is_reachable_and_stays_200_when_not
     let gateway = Gateway::start(Setup { yaml, ..Setup::default() }).await;
     let address = format!("127.0.0.1:{port}");
     let reachable = json!({ "address": address, "reachable": true, "error": null });
-    let rpg = json!({ "id": "rpg", "chat_backend": null });
-    backends_are(&gateway, |games| *games == json!([{ "id": "mmo", "chat_backend": reachable }, rpg])).await;
+    let rpg = json!({ "id": "rpg", "backends": {}, "chat_backend": null });
+    let mmo = json!({ "id": "mmo", "backends": { "chat": reachable }, "chat_backend": reachable });
+    backends_are(&gateway, |games| *games == json!([mmo, rpg])).await;
     drop(backend);
     backends_are(&gateway, |games| {
         let mmo = &games[0]["chat_backend"];

@@ -17,8 +17,11 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use serde_json::json;
-use std::sync::{Arc, OnceLock};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 use tokio::net::TcpListener;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -63,9 +66,7 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let known = admin.files.get();
     let reasons = admin.reasons(&known);
     let code = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let probe = |address: &String| admin.probes.report(address);
-    let game = |game: &Game| json!({ "id": game.id, "chat_backend": game.chat_backend.as_ref().map(probe) });
-    let games: Vec<_> = known.games.iter().map(game).collect();
+    let games: Vec<_> = known.games.iter().map(|game| game_report(game, &admin.probes)).collect();
     let snapshot = admin.gateway.snapshot();
     let quarantined = snapshot.plugins().filter(|plugin| plugin.is_quarantined());
     let quarantined: Vec<_> = quarantined.map(|plugin| plugin.name().to_string()).collect();
@@ -80,6 +81,13 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         report["directory_error"] = error.into();
     }
     (code, Json(report))
+}
+
+/// Returns what the readiness report says of a game and its backends.
+fn game_report(game: &Game, probes: &Probes) -> Value {
+    let backends: BTreeMap<_, _> = game.backends.iter().map(|(name, address)| (name, probes.report(address))).collect();
+    // `chat_backend` is how the report showed the only kind of backend there was, and dashboards may still read it.
+    json!({ "id": game.id, "backends": backends, "chat_backend": game.backends.get("chat").map(|chat| probes.report(chat)) })
 }
 
 impl Admin {

@@ -116,7 +116,6 @@ impl Reader {
             UseTree::Rename(name) => self.path(&joined(&name.ident)),
             UseTree::Glob(_) => self.path(prefix),
             UseTree::Group(group) => group.items.iter().for_each(|tree| self.use_tree(prefix, tree)),
-            other => panic!("a kind of `use` that is not known: {}", other.to_token_stream()),
         }
     }
 

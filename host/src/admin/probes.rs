@@ -38,7 +38,7 @@ impl Probes {
         loop {
             interval.tick().await;
             let games = reports.get().games;
-            let wanted: BTreeSet<_> = games.into_iter().filter_map(|game| game.chat_backend).collect();
+            let wanted: BTreeSet<_> = games.into_iter().flat_map(|game| game.backends.into_values()).collect();
             probed.retain(|address, task| {
                 let kept = wanted.contains(address);
                 if !kept {

@@ -1,14 +1,15 @@
-//! What is wrong with a file as a whole: a key that is a duplicate, of which the parser itself does not say the line, and values
-//! that aliases multiply beyond any bound.
+//! Finds two errors that the parser does not report well: a key that a section has more than once, and aliases that multiply
+//! values beyond any bound.
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::{cell::Cell, collections::HashSet, fmt};
 
-/// The values that a file may have, each as often as aliases repeat it. A file without aliases that is as large as may be has fewer
-/// than that, unless it is made of empty lists.
+/// The maximum number of values in a file. A value that aliases repeat counts each time. The largest file without aliases has
+/// fewer values, unless it is made of empty lists.
 const MAX_VALUES: usize = 200_000;
 
-/// The first key that its section has twice, or that there are too many values. Nothing is kept of what is read.
+/// Returns the error of the first duplicate key, or the error that there are too many values. Keeps none of the values in
+/// memory.
 pub(super) fn check(text: &str) -> Option<String> {
     let left = Cell::new(MAX_VALUES);
     let error = Walk(&left).deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
@@ -24,7 +25,7 @@ pub(super) fn check(text: &str) -> Option<String> {
 const IS_DUPLICATE: &str = " is a duplicate";
 const TOO_MANY: &str = "too many values";
 
-/// Visits everything.
+/// Visits every value and counts down to the maximum.
 #[derive(Clone, Copy)]
 struct Walk<'a>(&'a Cell<usize>);
 

@@ -1,18 +1,21 @@
-//! Which keys of a file nobody knows, each with its line and the key that was probably meant.
+//! Finds the unknown keys of a file. Each error names the line and the known key that is most similar.
 
-use super::{MAX_ERRORS, raw};
+use super::raw;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_yaml::Value;
 use std::fmt;
 
-/// A step on the way to a key.
+/// The maximum number of errors of one file that are listed.
+pub(super) const MAX_ERRORS: usize = 20;
+
+/// A step on the path to a key.
 #[derive(Clone, Debug)]
 enum Step {
     Key(String),
     Index(usize),
 }
 
-/// One line for each unknown key of the file.
+/// Returns one line for each unknown key of the file.
 pub(super) fn unknown(text: &str, file: &Value) -> Vec<String> {
     let mut found = Unknown { text, path: Vec::new(), errors: Vec::new() };
     found.section::<raw::File>(file, |found, file| {
@@ -25,6 +28,12 @@ pub(super) fn unknown(text: &str, file: &Value) -> Vec<String> {
                 found.step(Step::Index(i), game, |found, game| {
                     found.section::<raw::Game>(game, |found, game| {
                         found.key(game, "chat_backend", Unknown::leaf::<raw::Backend>);
+                        found.key(game, "backends", |found, backends| {
+                            for (name, backend) in backends.as_mapping().into_iter().flatten() {
+                                let name = name.as_str().unwrap_or_default().to_owned();
+                                found.step(Step::Key(name), backend, Unknown::leaf::<raw::Backend>);
+                            }
+                        });
                     });
                 });
             }
@@ -79,7 +88,7 @@ impl Unknown<'_> {
 
     fn report(&mut self, key: &str, known: &[&str]) {
         if self.errors.len() >= MAX_ERRORS {
-            // Counted, but not told: to find its line, the file would be read once more.
+            // The error is counted, but its line is not searched for: each search reads the whole file.
             self.errors.push(String::new());
             return;
         }
@@ -108,7 +117,7 @@ fn shown(path: &[Step]) -> String {
     shown
 }
 
-/// The names of a struct's fields, as its own `Deserialize` asks for them.
+/// Returns the names of a struct's fields, which the struct's own `Deserialize` asks for.
 fn fields<T: for<'de> de::Deserialize<'de>>() -> &'static [&'static str] {
     struct Ask<'a>(&'a mut &'static [&'static str]);
     impl<'de> Deserializer<'de> for Ask<'_> {
@@ -134,12 +143,12 @@ fn fields<T: for<'de> de::Deserialize<'de>>() -> &'static [&'static str] {
         }
     }
     let mut fields: &'static [&'static str] = &[];
-    // The error is the one above.
+    // The error is the one that the visitor returns above.
     let _ = T::deserialize(Ask(&mut fields));
     fields
 }
 
-/// The line on which the last key of the path stands: walks there and fails, since the error knows where it is.
+/// Returns the line of the last key of the path. The parser walks to the key and fails there, because an error knows its line.
 fn line(text: &str, path: &[Step]) -> Option<usize> {
     let error = Walk(path).deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
     error.location().map(|location| location.line())

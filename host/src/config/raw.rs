@@ -1,4 +1,4 @@
-//! gateway.yaml as it is written. Nothing here is checked beyond its type.
+//! The file gateway.yaml as it is written. Only the types of the values are checked here.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -62,6 +62,7 @@ section! {
 
     Game {
         id: String = String::new(),
+        backends: BTreeMap<String, Backend> = BTreeMap::new(),
         #[serde(skip_serializing_if = "Option::is_none")]
         chat_backend: Option<Backend> = None,
     }
@@ -96,7 +97,7 @@ section! {
     }
 }
 
-/// What happens to a session whose send queue is full.
+/// The action when the send queue of a session is full.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum OnFullQueue {

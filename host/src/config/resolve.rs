@@ -1,15 +1,18 @@
-//! From what is written to what is meant: values get their types and units, and ranges are checked.
+//! Turns the file as it is written into the settings that it means: gives values their types and units, and checks ranges.
 
-use super::{Auth, CompileLimits, Config, Game, Redis, Server, raw};
+use super::{
+    raw,
+    settings::{Auth, CompileLimits, Config, Game, Redis, Server},
+};
 use crate::delivery::outbox;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{SocketAddr, ToSocketAddrs},
     path::PathBuf,
     time::Duration,
 };
 
-/// What a file means. Values that are not valid are told in `errors`, and something stands in for them.
+/// Returns the meaning of a file. Values that are not valid are reported in `errors` and replaced by others.
 pub(super) fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
     let written = serde_json::to_value(&file).unwrap_or_default();
     let directory = PathBuf::from(&file.plugins.directory);
@@ -126,15 +129,25 @@ fn games(raw: Vec<raw::Game>, errors: &mut Vec<String>) -> Vec<Game> {
         if !seen.insert(game.id.clone()) {
             errors.push(format!("games[{i}].id: {:?} is a duplicate", game.id));
         }
-        let chat_backend = game.chat_backend.map(|backend| {
-            if backend.port == 0 {
-                errors.push(format!("games[{i}].chat_backend.port: a port is wanted, 1 to 65535"));
-            }
-            format!("{}:{}", backend.host, backend.port)
-        });
-        games.push(Game { id: game.id, chat_backend });
+        games.push(Game { backends: backends(&format!("games[{i}]"), &game, errors), id: game.id });
     }
     games
+}
+
+/// Returns the backends of a game by name. The key `chat_backend` is another spelling of `backends.chat`.
+fn backends(key: &str, game: &raw::Game, errors: &mut Vec<String>) -> BTreeMap<String, String> {
+    let named = game.backends.iter().map(|(name, backend)| (name.as_str(), format!("backends.{name}"), backend));
+    let chat = game.chat_backend.iter().map(|backend| ("chat", "chat_backend".to_owned(), backend));
+    let mut backends = BTreeMap::new();
+    for (name, written, raw::Backend { host, port }) in named.chain(chat) {
+        if *port == 0 {
+            errors.push(format!("{key}.{written}.port: a port is wanted, 1 to 65535"));
+        }
+        if backends.insert(name.to_owned(), format!("{host}:{port}")).is_some() {
+            errors.push(format!("{key}.{written}: `backends.{name}` is the same backend, remove one of the two"));
+        }
+    }
+    backends
 }
 
 fn check_plugin(name: &str, raw: &raw::PluginSettings, errors: &mut Vec<String>) {

@@ -1,4 +1,5 @@
 use super::*;
+use std::{path::PathBuf, time::Duration};
 
 #[track_caller]
 fn parse(text: &str) -> Config {
@@ -128,4 +129,17 @@ fn limits_of_compiling_are_what_is_written() {
     let errors = Config::parse("plugins: { directory: ., compile_cpu_s: 0, compile_memory_mb: 1 }\n").expect_err("bad");
     assert!(errors[0].contains("plugins.compile_cpu_s: 0 is not within 1 to 3600"), "{errors:?}");
     assert!(errors[1].contains("plugins.compile_memory_mb: 1 is not within 256 to"), "{errors:?}");
+}
+
+#[test]
+fn a_game_has_any_number_of_backends_and_chat_backend_is_one_of_them() {
+    let yaml = "games: [{ id: a, backends: { auction: { port: 1 } }, chat_backend: { host: c, port: 2 } }]\n";
+    let backends: Vec<_> = parse(yaml).games.remove(0).backends.into_iter().collect();
+    let backend = |name: &str, address: &str| (name.to_owned(), address.to_owned());
+    assert_eq!(backends, [backend("auction", "localhost:1"), backend("chat", "c:2")]);
+    let both = "games: [{ id: a, backends: { chat: { port: 1 } }, chat_backend: { port: 2 } }]\n";
+    refused(both, &["games[0].chat_backend: `backends.chat` is the same backend"]);
+    refused("games: [{ id: a, backends: { x: {} } }]\n", &["games[0].backends.x.port: a port is wanted"]);
+    let unknown = "games: [{ id: a, backends: { x: { port: 1, prot: 1 } } }]\n";
+    refused(unknown, &["unknown key `games[0].backends.x.prot`"]);
 }

@@ -2,6 +2,7 @@
 //! until the last call that uses it has ended.
 
 use super::{
+    bindings::{Packet, Rejection},
     described::{Described, LoadError},
     fault::Fault,
     health::{Admission, Change, Health, Sender},
@@ -181,7 +182,7 @@ impl Plugin {
         sender: Sender,
         admission: &Admission,
         usage: &Usage,
-        result: Result<&Result<T, super::Rejection>, &Fault>,
+        result: Result<&Result<T, Rejection>, &Fault>,
     ) {
         if usage.is_slow() {
             self.health.record_slow(sender);
@@ -278,7 +279,7 @@ pub struct Lease<'a> {
 
 impl Lease<'_> {
     /// Asks the plugin for a decision on a packet.
-    pub fn on_packet(self, packet: super::Packet, payload: &[u8]) -> (Result<Decision, Fault>, Usage) {
+    pub fn on_packet(self, packet: Packet, payload: &[u8]) -> (Result<Decision, Fault>, Usage) {
         self.call(payload.len(), |instance| instance.on_packet(packet, payload))
     }
 

@@ -1,6 +1,6 @@
 //! `gateway plugin check`: loads a plugin file, measures its calls, and writes a report.
 
-use super::{load, settings};
+use super::load::{load, settings};
 use anyhow::{Context, anyhow};
 use gateway::{
     config::Config,
@@ -18,18 +18,18 @@ const CALLS: usize = 1000;
 
 /// The packet that the measured calls receive.
 #[derive(Clone, Debug, Default)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// The packet's payload.
-    pub payload: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
     /// The user that the packet's session is bound to.
-    pub user: Option<i32>,
+    pub(crate) user: Option<i32>,
 }
 
 /// Loads a plugin file with its settings in the configuration, and returns a report for the plugin's author.
 ///
 /// # Errors
 /// Returns the reason why a gateway would reject the file, and how to fix the file.
-pub fn check(path: &Path, config: Option<&Config>, sample: &Sample) -> anyhow::Result<String> {
+pub(crate) fn check(path: &Path, config: Option<&Config>, sample: &Sample) -> anyhow::Result<String> {
     let size = fs::metadata(path).with_context(|| format!("{} cannot be read", path.display()))?.len();
     let began = Instant::now();
     let described = load(path, config)?;

@@ -12,7 +12,7 @@ use std::{
 /// The language of a new plugin. There is a template for each language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs, reason = "the names are the documentation")]
-pub enum Language {
+pub(crate) enum Language {
     Rust,
     C,
     Go,
@@ -24,7 +24,7 @@ pub enum Language {
 ///
 /// A name has 1 to 64 characters of `a-z 0-9 -`, and the first one is a letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Name(String);
+pub(crate) struct Name(String);
 
 impl FromStr for Name {
     type Err = &'static str;
@@ -41,16 +41,16 @@ impl FromStr for Name {
 
 /// The options of `gateway plugin new`.
 #[derive(Clone, Debug)]
-pub struct NewPlugin {
+pub(crate) struct NewPlugin {
     /// The plugin's name, which is also the name of the folder.
-    pub name: Name,
+    pub(crate) name: Name,
     /// The language that the plugin is written in.
-    pub language: Language,
+    pub(crate) language: Language,
     /// The route byte that the plugin serves.
-    pub route: u8,
+    pub(crate) route: u8,
     /// The folder of the Rust SDK. If this is `None`, the SDK is `plugin-sdk` in the repository that this gateway was
     /// built from.
-    pub sdk: Option<PathBuf>,
+    pub(crate) sdk: Option<PathBuf>,
 }
 
 /// A file of the new folder: its path and its text. [`new`] replaces the placeholders `{{name}}`, `{{route}}`,
@@ -136,7 +136,7 @@ fn templates(language: Language) -> &'static [Template] {
 ///
 /// # Errors
 /// Fails if the folder exists or cannot be written, or if a Rust plugin is wanted and the SDK is not found.
-pub fn new(plugin: &NewPlugin, parent: &Path) -> anyhow::Result<String> {
+pub(crate) fn new(plugin: &NewPlugin, parent: &Path) -> anyhow::Result<String> {
     let NewPlugin { name: Name(name), language, route, sdk } = plugin;
     let sdk = if *language == Language::Rust { found_sdk(sdk.as_deref())? } else { String::new() };
     let gateway = env::current_exe().map_or_else(|_| "gateway".to_owned(), |path| path.display().to_string());

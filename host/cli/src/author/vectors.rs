@@ -1,6 +1,6 @@
 //! `gateway plugin test`: runs a table of test vectors against a component.
 
-use super::{load, settings};
+use super::load::{load, settings};
 use anyhow::Context;
 use gateway::{config::Config, plugin::trial::Trial};
 use gateway_plugin_vectors::{self as vectors, Failure, Outcome, Subject, Table};
@@ -14,7 +14,7 @@ use std::{fs, path::Path};
 ///
 /// # Errors
 /// Fails if a file cannot be read, if the table is malformed, or if the component is not a plugin.
-pub fn test(path: &Path, vectors: &Path, config: Option<&Config>) -> anyhow::Result<(usize, Vec<Failure>)> {
+pub(crate) fn test(path: &Path, vectors: &Path, config: Option<&Config>) -> anyhow::Result<(usize, Vec<Failure>)> {
     let table = fs::read_to_string(vectors).with_context(|| format!("{} cannot be read", vectors.display()))?;
     let table: Table =
         serde_json::from_str(&table).with_context(|| format!("{} is no table of vectors", vectors.display()))?;

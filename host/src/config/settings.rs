@@ -1,0 +1,202 @@
+//! The meaning of gateway.yaml, with types, units and defaults.
+
+use super::raw;
+use crate::{delivery::outbox, packet::ROUTE_SYSTEM, plugin};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
+
+/// The maximum size of a packet's payload, in bytes, for a plugin whose settings name no other.
+const DEFAULT_MAX_PAYLOAD_BYTES: usize = 64 << 10;
+
+/// Everything that is wrong with a file, one line for each error. Only the first 20 errors are listed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {}", .path.display(), .errors.join("\n  "))]
+pub struct ConfigError {
+    /// The path of the file.
+    pub path: PathBuf,
+    /// The errors.
+    pub errors: Vec<String>,
+}
+
+/// The configuration of a gateway.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The settings of the WebSocket listener and its sessions.
+    pub server: Server,
+    /// The address of the admin listener.
+    pub admin: SocketAddr,
+    /// The authentication. If it is `None`, anybody may connect.
+    pub auth: Option<Auth>,
+    /// The Redis that carries the bus. If it is `None`, the bus is embedded in the process.
+    pub redis: Option<Redis>,
+    /// The games.
+    pub games: Vec<Game>,
+    /// The directory of the plugin files.
+    pub directory: PathBuf,
+    /// The directory for compiled code. If it is `None`, the cache directory of the current user is used.
+    pub cache_directory: Option<PathBuf>,
+    /// The limits on compiling a plugin.
+    pub compile: CompileLimits,
+    pub(super) settings: BTreeMap<String, raw::PluginSettings>,
+    /// The file with all defaults, to find what a reload changes.
+    pub(super) written: serde_json::Value,
+}
+
+/// The settings of the WebSocket listener and its sessions.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// The maximum number of bytes of one read.
+    pub read_buffer_bytes: usize,
+    /// The number of bytes that are gathered before a write.
+    pub write_buffer_bytes: usize,
+    /// The limits of a session's send queue.
+    pub outbox: outbox::Limits,
+    /// The maximum size of a message in bytes, with the packet header.
+    pub max_message_bytes: usize,
+    /// The maximum number of bytes that all connections together hold of incomplete messages.
+    pub receive_budget_bytes: usize,
+    /// The maximum rate of frames that carry no packet: pings, pongs and small fragments, in frames per second.
+    pub control_frames_per_s: u32,
+    /// The maximum time that a message waits for a client that reads slowly.
+    pub send_timeout: Duration,
+    /// The maximum duration of a handshake.
+    pub handshake_timeout: Duration,
+    /// The time between two pings of a session.
+    pub ping_interval: Duration,
+    /// The time of silence after which a session is closed.
+    pub idle_timeout: Duration,
+    /// The time that sessions have to empty their send queues when the gateway stops.
+    pub drain_timeout: Duration,
+}
+
+/// The limits on compiling a plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompileLimits {
+    /// The maximum processor time of all threads together.
+    pub cpu: Duration,
+    /// The maximum memory in bytes.
+    pub memory: u64,
+}
+
+/// The authentication of clients.
+#[derive(Clone)]
+pub struct Auth {
+    /// The secret that tokens are signed with (JWT, HS256).
+    pub jwt_secret: String,
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Auth")
+    }
+}
+
+/// The address and the limits of Redis.
+#[derive(Clone)]
+pub struct Redis {
+    /// A `redis://` or `rediss://` URL.
+    pub url: String,
+    /// The password. It is used instead of the one in the URL.
+    pub password: Option<String>,
+    /// The time within which Redis has to accept a connection, take what is written, and answer.
+    pub timeout: Duration,
+    /// The maximum size of a message from the bus, in bytes.
+    pub max_message_bytes: usize,
+}
+
+impl Redis {
+    /// Returns the URL without user and password.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        self.url.rsplit_once('@').map_or(self.url.as_str(), |(_, host)| host)
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.shown())
+    }
+}
+
+/// A game that the gateway serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Game {
+    /// The game's id: 1 to 64 characters of `A-Z a-z 0-9 _ . -`.
+    pub id: String,
+    /// The backends of the game by name, as `host:port`. The readiness report shows whether each can be reached.
+    pub backends: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// Returns the settings of the plugin `name`. `routes` are the routes that its manifest claims.
+    #[must_use]
+    pub fn plugin(&self, name: &str, routes: &[u8]) -> plugin::Settings {
+        let written = self.settings.get(name).cloned().unwrap_or_default();
+        let games: Vec<_> = self.games.iter().map(|game| &game.id).collect();
+        let routes = written.routes.unwrap_or_else(|| routes.to_vec());
+        plugin::Settings {
+            limits: plugin::Limits {
+                call_timeout: Duration::from_millis(written.call_timeout_ms),
+                memory: written.memory_mb << 20,
+                table_elements: written.table_elements,
+                handles: written.handles,
+                result: written.result_mb << 20,
+                actions: written.actions,
+                pushes: written.pushes,
+                log_line: written.log_line_bytes,
+                log_lines_per_s: written.log_lines_per_s,
+            },
+            max_payload: written.max_payload_bytes.unwrap_or_else(|| default_max_payload(&routes)),
+            json: serde_json::json!({ "config": written.config, "games": games, "routes": routes }).to_string(),
+            routes,
+        }
+    }
+
+    /// Returns this configuration with the values of `other` that may change without a restart.
+    #[must_use]
+    pub fn with_live_settings_of(&self, other: Self) -> Self {
+        Self { games: other.games, settings: other.settings, ..self.clone() }
+    }
+
+    /// Returns the names of the plugins that have settings.
+    pub fn configured_plugins(&self) -> impl Iterator<Item = &str> {
+        self.settings.keys().map(String::as_str)
+    }
+
+    /// Returns the keys that differ in `other` and that take effect only after a restart.
+    #[must_use]
+    pub fn restart_needed(&self, other: &Self) -> Vec<String> {
+        let mut changed = Vec::new();
+        differences("", &self.written, &other.written, &mut changed);
+        changed.retain(|key| !key.starts_with("games") && !key.starts_with("plugins.settings"));
+        changed
+    }
+}
+
+/// Returns the default limit on payloads. A heartbeat has no limit, because it costs no more than its own bytes. The cost of
+/// a payload in another plugin is not known.
+fn default_max_payload(routes: &[u8]) -> usize {
+    if routes.contains(&ROUTE_SYSTEM) { usize::MAX } else { DEFAULT_MAX_PAYLOAD_BYTES }
+}
+
+/// Adds the paths of all values that differ between `a` and `b`.
+fn differences(path: &str, a: &serde_json::Value, b: &serde_json::Value, changed: &mut Vec<String>) {
+    match (a.as_object(), b.as_object()) {
+        (Some(x), Some(y)) => {
+            let keys: BTreeSet<_> = x.keys().chain(y.keys()).collect();
+            for key in keys {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                differences(&path, &a[key], &b[key], changed);
+            }
+        }
+        _ if a != b => changed.push(path.to_owned()),
+        _ => {}
+    }
+}
