@@ -4,6 +4,7 @@
 //! A tool belongs here if it knows nothing of gateways. Every module may use this folder. Its modules use nothing else
 //! of this crate.
 
+pub mod primitives;
 pub mod rate_limit;
 pub mod sharded;
 pub mod uptime;

@@ -5,19 +5,12 @@
 //! before the commit. The lock is not held between reserve and commit, nor while a large body is copied.
 
 use super::batch::Batch;
-use crate::sync::wakeup::Wakeup;
-use bytes::Bytes;
-use std::{
-    borrow::Cow,
-    future::poll_fn,
-    mem,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
-    task::Poll,
-    time::Duration,
+use crate::sync::{
+    primitives::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError},
+    wakeup::Wakeup,
 };
+use bytes::Bytes;
+use std::{borrow::Cow, future::poll_fn, mem, task::Poll, time::Duration};
 
 /// How long the bus may take to publish the queued messages when the gateway stops. After that, the remaining publishes
 /// are refused.

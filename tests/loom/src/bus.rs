@@ -1,0 +1,20 @@
+//! The bus's queue, and access to what the queue offers to the bus alone.
+
+#[path = "../../../host/src/bus/batch.rs"]
+mod batch;
+#[path = "../../../host/src/bus/queue.rs"]
+mod queue;
+
+pub use queue::{Load, Queue, Share};
+
+/// Closes the queue.
+pub fn close(queue: &Queue<usize>) {
+    queue.close();
+}
+
+/// Takes a batch, and returns the origins of its publishes. The batch is empty only after the queue was closed.
+pub async fn take(queue: &Queue<usize>) -> Vec<usize> {
+    let mut batch = batch::Batch::default();
+    queue.take(&mut batch).await;
+    batch.iter().filter_map(|publication| publication.origin.copied()).collect()
+}
