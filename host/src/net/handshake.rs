@@ -2,10 +2,7 @@
 
 use crate::net::auth::{Denied, Verifier};
 use httparse::{EMPTY_HEADER, Request};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tungstenite::handshake::derive_accept_key;
 
 /// The largest request in bytes that is accepted.
@@ -80,7 +77,10 @@ impl Refused {
 ///
 /// # Errors
 /// [`Refused`] says why there is no WebSocket. The client has got its answer by then, unless the connection broke.
-pub async fn upgrade(stream: &mut TcpStream, verifier: Option<&Verifier>) -> Result<Upgraded, Refused> {
+pub async fn upgrade(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    verifier: Option<&Verifier>,
+) -> Result<Upgraded, Refused> {
     match negotiate(stream, verifier).await {
         Ok((key, upgraded)) => {
             let accept = derive_accept_key(&key);
@@ -104,7 +104,10 @@ pub async fn upgrade(stream: &mut TcpStream, verifier: Option<&Verifier>) -> Res
     }
 }
 
-async fn negotiate(stream: &mut TcpStream, verifier: Option<&Verifier>) -> Result<(Vec<u8>, Upgraded), Refused> {
+async fn negotiate(
+    stream: &mut (impl AsyncRead + Unpin),
+    verifier: Option<&Verifier>,
+) -> Result<(Vec<u8>, Upgraded), Refused> {
     let mut received = Vec::with_capacity(1024);
     loop {
         if received.len() >= MAX_REQUEST_BYTES {

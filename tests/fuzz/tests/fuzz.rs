@@ -1,0 +1,189 @@
+//! Fuzz targets for everything that strangers send. No input causes a panic, an endless loop, or an answer that another
+//! parser contradicts.
+//!
+//! `cargo test` runs each target for a second with random input, and `make fuzz FUZZ_SECONDS=600` for as long as wanted.
+//! `cargo bolero test -p gateway-fuzz frames` (with cargo-bolero) runs one target guided by coverage.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use bolero::{check, generator::produce};
+use bytes::Bytes;
+use chat_proto::chat::ChatResponse;
+use gateway::{
+    config::Config,
+    delivery::registry::Session,
+    net::{
+        budget::Budget,
+        handshake,
+        receiver::{Message, Receiver},
+    },
+    packet,
+    plugin::{Compiler, Described},
+    routing::payload_limits::PayloadLimits,
+    telemetry::metrics::Metrics,
+};
+use gateway_plugin_sdk::protobuf::fields;
+use prost::Message as _;
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, LazyLock},
+    thread,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    runtime::{self, Runtime},
+    time,
+};
+
+/// The maximum number of bytes that a receiver leaves over: the head of a frame and the payload of a control frame.
+const MAX_LEFT_BYTES: usize = 14 + 125;
+
+/// The stack size of a thread that compiles a plugin, as in the process that judges plugin files.
+const COMPILER_STACK_BYTES: usize = 4 << 20;
+
+#[test]
+fn header() {
+    check!().for_each(|bytes: &[u8]| match packet::parse(Bytes::copy_from_slice(bytes)) {
+        Ok((header, payload)) => assert_eq!([&header.encode()[..], &payload].concat(), bytes),
+        Err(error) => assert!(error.0 == bytes.len() && bytes.len() < packet::HEADER_LEN),
+    });
+}
+
+/// Returns the messages in the bytes, which arrive in parts of at most `part` bytes. Stops at the first violation.
+fn received(bytes: &[u8], part: usize) -> Vec<Message> {
+    static CONFIG: LazyLock<Config> =
+        LazyLock::new(|| Config::parse("plugins: { directory: . }\nserver: { max_message_bytes: 65536 }").unwrap());
+    let metrics = Arc::new(Metrics::new());
+    let session = Arc::new(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), CONFIG.server.outbox));
+    let budget = Arc::new(Budget::new(1 << 20, Arc::clone(&metrics)));
+    let limits = Arc::<PayloadLimits>::default();
+    let mut receiver = Receiver::new(&CONFIG.server, budget.lease(session), limits, metrics);
+    let (mut kept, mut messages) = (Vec::new(), Vec::new());
+    for piece in bytes.chunks(part) {
+        kept.extend_from_slice(piece);
+        let mut left = &kept[..];
+        loop {
+            match receiver.next(&mut left) {
+                // No route takes a payload here. A packet that came in one part is refused later.
+                Ok(Some(Message::Packet(packet))) if packet.len() > packet::HEADER_LEN => {
+                    let (header, payload) = packet::parse(packet).unwrap();
+                    messages.push(Message::TooLarge { header, bytes: payload.len(), max: 0 });
+                }
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => break,
+                Err(_) => return messages,
+            }
+        }
+        assert!(left.len() < MAX_LEFT_BYTES, "{} bytes are left over", left.len());
+        kept = left.to_vec();
+    }
+    messages
+}
+
+#[test]
+fn frames() {
+    check!().with_generator((produce::<Vec<u8>>(), 1..64_usize)).for_each(|(bytes, part)| {
+        let (cut, whole) = (received(bytes, *part), received(bytes, usize::MAX));
+        assert_eq!(cut, whole, "the messages depend on how the bytes are cut");
+    });
+}
+
+#[test]
+fn handshake() {
+    static RUNTIME: LazyLock<Runtime> =
+        LazyLock::new(|| runtime::Builder::new_current_thread().enable_all().build().unwrap());
+    let valid = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+    // Half of the inputs are a valid request in which some bytes are replaced.
+    check!().with_generator((produce::<bool>(), produce::<Vec<u8>>(), 0..valid.len())).for_each(
+        |(mutate, bytes, at)| {
+            let mut request = bytes.clone();
+            if *mutate {
+                request = valid.into();
+                let end = request.len().min(at + bytes.len());
+                request.splice(*at..end, bytes.iter().copied());
+            }
+            RUNTIME.block_on(async {
+                let (mut client, mut server) = tokio::io::duplex(64 << 10);
+                let upgrade = async {
+                    let outcome = handshake::upgrade(&mut server, None).await;
+                    drop(server);
+                    outcome.is_ok()
+                };
+                let talk = async {
+                    // The gateway may close the connection before it has read everything.
+                    let _ = client.write_all(&request).await;
+                    let _ = client.shutdown().await;
+                    let mut answer = Vec::new();
+                    let _ = client.read_to_end(&mut answer).await;
+                    answer
+                };
+                let both = async { tokio::join!(upgrade, talk) };
+                let (is_upgraded, answer) = time::timeout(Duration::from_secs(60), both).await.expect("an answer");
+                assert_eq!(is_upgraded, answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+            });
+        },
+    );
+}
+
+#[test]
+fn delivery() {
+    check!().for_each(|bytes: &[u8]| {
+        let (Ok(expected), Ok(read)) = (ChatResponse::decode(bytes), fields(bytes).collect::<Result<Vec<_>, _>>())
+        else {
+            return;
+        };
+        // Both read the same target. The policies refuse groups, which prost skips, and do not read every field.
+        let (mut user, mut session) = (0, "");
+        for field in read {
+            match field.number {
+                10 => user = field.int32().unwrap(),
+                11 => session = field.string().unwrap(),
+                _ => {}
+            }
+        }
+        assert_eq!((user, session), (expected.target_user_id, &*expected.target_session_id));
+    });
+}
+
+#[test]
+fn configuration() {
+    let valid = include_str!("../../../gateway.yaml");
+    check!().with_generator((produce::<bool>(), produce::<Vec<u8>>(), 0..valid.len())).for_each(
+        |(mutate, bytes, at)| {
+            let mut text = if *mutate { valid.as_bytes().to_vec() } else { bytes.clone() };
+            if *mutate {
+                let end = text.len().min(at + bytes.len());
+                text.splice(*at..end, bytes.iter().copied());
+            }
+            if let Err(errors) = Config::parse(&String::from_utf8_lossy(&text)) {
+                assert!(!errors.is_empty());
+            }
+        },
+    );
+}
+
+#[test]
+fn plugin_file() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/dist/system.wasm");
+    let valid = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error} (`make plugins`)", path.display()));
+    static COMPILER: LazyLock<Compiler> = LazyLock::new(|| Compiler::new().unwrap());
+    let mutations = (0..valid.len(), produce::<Vec<u8>>());
+    check!().with_generator((produce::<bool>(), mutations)).for_each(|(mutate, (at, bytes))| {
+        let mut file = bytes.clone();
+        if *mutate {
+            file = valid.clone();
+            let end = file.len().min(at + bytes.len());
+            file.splice(*at..end, bytes.iter().copied());
+        }
+        thread::scope(|scope| {
+            let load = || Described::load(&COMPILER, &file).map(drop);
+            let loading = thread::Builder::new().stack_size(COMPILER_STACK_BYTES).spawn_scoped(scope, load).unwrap();
+            if let Err(error) = loading.join().expect("no panic") {
+                assert!(!error.to_string().is_empty());
+            }
+        });
+    });
+}
