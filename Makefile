@@ -4,6 +4,8 @@
 # make test        set up and run every test
 # make lint        check the format, and run clippy with warnings as errors
 # make chaos       count every message during minutes of hostile clients, plugins and files, reloads and Redis outages
+# make fuzz        send random input to every parser of what strangers send, each for FUZZ_SECONDS
+# make deny        check the licenses, sources and known vulnerabilities of all dependencies
 # make bench       measure the gateway and, for comparison, gateways written by hand (BENCH.md)
 # make languages   measure the same plugin in each language on this machine
 
@@ -12,11 +14,13 @@ CARGO   ?= cargo
 BENCH_ROUNDS  ?= 3
 BENCH_SECONDS ?= 3
 CHAOS_SECONDS ?= 180
+CARGO_DENY    := 0.20.2
+FUZZ_SECONDS  ?= 60
 CHAOS_SEED    ?= $(shell date +%s)
 DIST    := plugins/dist
 WASM    := target/wasm32-wasip2/plugin
 
-.PHONY: run build plugins test guests chaos bench lint setup redis languages
+.PHONY: run build plugins test guests chaos fuzz deny bench lint setup redis languages
 
 run: build
 	@echo
@@ -56,6 +60,19 @@ guests: setup
 chaos: build guests redis
 	ulimit -n $$(ulimit -Hn) && CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_SEED=$(CHAOS_SEED) \
 		$(CARGO) test --release --locked --workspace --test chaos -- --include-ignored --nocapture --test-threads 1
+
+fuzz: plugins
+	BOLERO_RANDOM_TEST_TIME_MS=$$(( $(FUZZ_SECONDS) * 1000 )) $(CARGO) test --release --locked --workspace --test fuzz -- --nocapture
+
+# cargo-deny is built below target/tools, which takes minutes once. The database of vulnerabilities lies on GitHub.
+deny: setup
+	@test -x target/tools/bin/cargo-deny || $(CARGO) install -q --locked --root target/tools cargo-deny@$(CARGO_DENY)
+	target/tools/bin/cargo-deny check licenses bans sources
+	@if timeout 20 git ls-remote -q https://github.com/RustSec/advisory-db HEAD >/dev/null 2>&1; then \
+		target/tools/bin/cargo-deny check advisories; \
+	else \
+		echo "SKIPPED: known vulnerabilities are not checked, because github.com/RustSec/advisory-db cannot be reached"; \
+	fi
 
 bench: build redis
 	@target/release/gateway-bench --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) $(BENCH_FLAGS)
