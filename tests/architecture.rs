@@ -6,7 +6,11 @@ mod modules;
 
 use gateway_tests::root;
 use modules::Module;
-use std::{collections::BTreeMap, fs, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::Command,
+};
 
 /// The number of lines that a file of the host may have.
 const MAX_LINES: usize = 400;
@@ -169,4 +173,19 @@ fn no_file_of_the_host_is_long() {
         let lines = fs::read_to_string(&module.file).unwrap().lines().count();
         assert!(lines <= MAX_LINES, "{} has {lines} lines, and {MAX_LINES} are the most", module.file.display());
     }
+}
+
+#[test]
+fn the_code_map_names_every_file_of_the_host_and_no_other() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let (_, map) = text.split_once("## Code map").unwrap();
+    let (map, _) = map.split_once("**Outside the host**").unwrap();
+    let named = map.split('`').skip(1).step_by(2).filter(|word| word.ends_with(".rs")).map(str::to_owned);
+    let named: BTreeSet<String> = named.collect();
+    let source = root().join("host/src");
+    let files = host().into_values().map(|module| module.file.strip_prefix(&source).unwrap().display().to_string());
+    let files: BTreeSet<String> = files.collect();
+    let missing: Vec<_> = files.difference(&named).collect();
+    let invented: Vec<_> = named.difference(&files).collect();
+    assert!(missing.is_empty() && invented.is_empty(), "missing: {missing:?}, not there: {invented:?}");
 }
