@@ -2,7 +2,7 @@
 
 mod probes;
 
-pub use probes::Probes;
+pub(crate) use probes::Probes;
 
 use crate::{
     bus,
@@ -29,7 +29,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// The state that the admin listener reports.
 ///
 /// A request only reads this state. Other tasks do the slow work, such as the probes of the backends.
-pub struct Admin {
+pub(crate) struct Admin {
     gateway: Arc<Gateway>,
     bus: Arc<bus::Health>,
     files: Arc<Reports>,
@@ -39,11 +39,11 @@ pub struct Admin {
 
 /// The reason why the gateway is stopping, if it is stopping.
 #[derive(Debug, Default)]
-pub struct Stopping(OnceLock<String>);
+pub(crate) struct Stopping(OnceLock<String>);
 
 impl Stopping {
     /// Records that the gateway is stopping. Only the first reason is kept.
-    pub fn set(&self, reason: String) {
+    pub(crate) fn set(&self, reason: String) {
         // `set` fails if a reason is already recorded.
         let _ = self.0.set(reason);
     }
@@ -53,7 +53,7 @@ impl Stopping {
 ///
 /// # Errors
 /// Returns the error of the server, if it fails.
-pub async fn serve(listener: TcpListener, admin: Arc<Admin>) -> std::io::Result<()> {
+pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) -> std::io::Result<()> {
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -93,7 +93,7 @@ fn game_report(game: &Game, probes: &Probes) -> Value {
 impl Admin {
     /// Creates the state of the admin listener.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         gateway: Arc<Gateway>,
         bus: Arc<bus::Health>,
         files: Arc<Reports>,

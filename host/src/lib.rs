@@ -39,7 +39,7 @@ pub mod bus;
 
 pub mod reload;
 
-pub mod admin;
+mod admin;
 
 pub mod config;
 

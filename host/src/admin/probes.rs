@@ -24,14 +24,14 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The outcome of the last attempt for each backend, by address.
 #[derive(Debug, Default)]
-pub struct Probes(Mutex<BTreeMap<String, Outcome>>);
+pub(crate) struct Probes(Mutex<BTreeMap<String, Outcome>>);
 
 /// The outcome of an attempt. The error is the reason why the backend was not reached.
 type Outcome = Result<(), String>;
 
 impl Probes {
     /// Probes the chat backends of the games in the reports. Never returns.
-    pub async fn run(self: Arc<Self>, reports: Arc<Reports>) {
+    pub(crate) async fn run(self: Arc<Self>, reports: Arc<Reports>) {
         let mut tasks = JoinSet::new();
         let mut probed = BTreeMap::<String, AbortHandle>::new();
         let mut interval = time::interval(INTERVAL);
@@ -59,7 +59,7 @@ impl Probes {
 
     /// Returns the entry of a backend in the readiness report.
     #[must_use]
-    pub fn report(&self, address: &str) -> Value {
+    pub(crate) fn report(&self, address: &str) -> Value {
         let untried = Err("not tried yet".to_owned());
         let outcome = self.outcomes().get(address).cloned().unwrap_or(untried);
         json!({ "address": address, "reachable": outcome.is_ok(), "error": outcome.err() })
