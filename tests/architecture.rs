@@ -69,9 +69,7 @@ fn no_file_of_the_host_is_long() {
 }
 
 /// A module, and the modules that it must not know of.
-const BELOW: [(&str, &[&str]); 10] = [
-    ("packet.rs", &["crate::"]),
-    ("net/frame.rs", &["crate::"]),
+const BELOW: [(&str, &[&str]); 8] = [
     ("sync.rs", &["crate::"]),
     (
         "telemetry.rs",

@@ -27,8 +27,6 @@ mod plan;
 mod player;
 #[path = "chaos/report.rs"]
 mod report;
-#[path = "chaos/resp.rs"]
-mod resp;
 #[path = "chaos/run.rs"]
 mod run;
 #[path = "chaos/storm.rs"]

@@ -13,6 +13,7 @@ mod handshake;
 mod violations;
 
 use gateway_tests::Gateway;
+use gateway_wire::packet::{Header, ROUTE_SYSTEM};
 
 /// The gateway goes on: a client that comes now is served.
 async fn assert_serving(gateway: &Gateway) {
@@ -21,10 +22,10 @@ async fn assert_serving(gateway: &Gateway) {
 
 /// The bytes of a heartbeat.
 fn heartbeat(seq: u32, payload: &[u8]) -> Vec<u8> {
-    [&seq.to_be_bytes()[..], &[3, 0, 0, 0], payload].concat()
+    [&Header::request(seq, ROUTE_SYSTEM).encode()[..], payload].concat()
 }
 
 /// The bytes of the reply to it.
 fn heartbeat_reply(seq: u32, payload: &[u8]) -> Vec<u8> {
-    [&seq.to_be_bytes()[..], &[3, 1, 0, 0], payload].concat()
+    [&Header::request(seq, ROUTE_SYSTEM).reply(0).encode()[..], payload].concat()
 }

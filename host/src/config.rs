@@ -7,7 +7,8 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 
-use crate::{delivery::outbox, file, packet::ROUTE_SYSTEM, plugin};
+use crate::{delivery::outbox, file, plugin};
+use gateway_wire::packet::ROUTE_SYSTEM;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,

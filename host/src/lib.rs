@@ -11,8 +11,6 @@
 
 pub mod net;
 
-pub mod packet;
-
 pub mod routing;
 
 pub mod plugin;

@@ -7,7 +7,6 @@ mod confirmation;
 mod connection;
 mod link;
 mod publisher;
-mod resp;
 mod subscriber;
 
 use super::{Direction, Handler, Health, Intake};

@@ -1,9 +1,7 @@
 //! Why a packet or a message is not served, and what its sender is told.
 
-use crate::{
-    packet::{Status, TooShort},
-    plugin::Rejection,
-};
+use crate::plugin::Rejection;
+use gateway_wire::packet::{Status, TooShort};
 
 /// The bytes of a rejection's text that reach the client.
 const MAX_REJECTION_BYTES: usize = 1024;
@@ -84,16 +82,8 @@ impl Refusal {
 
 /// The label of `gateway_routing_errors_total`.
 pub(super) fn reason(status: u16) -> &'static str {
-    match status {
-        1 => "malformed_packet",
-        2 => "malformed_payload",
-        3 => "no_route",
-        4 => "rejected",
-        5 => "unavailable",
-        6 => "forbidden",
-        7 => "too_many_requests",
-        8 => "internal",
-        9 => "payload_too_large",
-        _ => "custom",
+    match Status::from_number(status) {
+        Some(Status::Ok) | None => "custom",
+        Some(status) => status.label(),
     }
 }

@@ -1,8 +1,8 @@
 //! A connection to Redis: what is queued is one write, and what one read brings is handed over without a queue between.
 
-use super::resp::{self, Frame, Malformed, Parsed};
 use crate::{config, telemetry::text};
 use bytes::{Buf, BytesMut};
+use gateway_wire::resp::{self, Frame, Malformed, Parsed};
 use redis::{ConnectionAddr, IntoConnectionInfo};
 use std::{io, sync::Arc, time::Duration};
 use tokio::{

@@ -7,13 +7,13 @@ use super::{
     confirmation::Asking,
     connection::{Connection, LinkError, shown},
     link::Link,
-    resp::Frame,
 };
 use crate::bus::{
     DRAIN, Handler, Intake, NotTaken,
     batch::{Batch, Publication, Publications},
     queue::Queue,
 };
+use gateway_wire::resp::Frame;
 use std::{future, sync::Arc, time::Duration};
 use tokio::time;
 use tokio_util::sync::CancellationToken;

@@ -28,6 +28,7 @@ fn limited(server: &str, max_payload: usize) -> Receiver {
 
 /// A client's frame whose length takes as many bytes as that of a frame of at least `longest`.
 fn frame(first: u8, payload: &[u8], longest: usize) -> Vec<u8> {
+    // Built by hand: the codec writes neither longer forms of a length nor first bytes that break a rule.
     let mut frame = vec![first];
     let len = payload.len();
     match len.max(longest) {
@@ -86,13 +87,12 @@ fn ours(bytes: &[u8], parts: &[usize]) -> Received {
                     }
                 }
                 Ok(None) => break,
-                Err(Violation::Protocol(_)) => return (messages, Some(1002)),
-                Err(Violation::NotUtf8) => return (messages, Some(1007)),
+                Err(Violation::Protocol(error)) => return (messages, Some(error.close_code())),
                 Err(Violation::TooLarge { .. }) => return (messages, Some(1009)),
                 Err(other) => panic!("{other}"),
             }
         }
-        assert!(left.len() < 14 + frame::MAX_CONTROL_BYTES, "{} bytes are left over", left.len());
+        assert!(left.len() < 14 + websocket::MAX_CONTROL_BYTES, "{} bytes are left over", left.len());
         kept = left.to_vec();
     }
     (messages, None)
@@ -260,7 +260,7 @@ fn a_payload_that_is_larger_than_its_route_takes_is_not_kept() {
     let small = Bytes::copy_from_slice(&packet[..1008]);
     assert_eq!(receiver.next(&mut &frame(0x82, &small, 0)[..]), Ok(Some(Message::Packet(small))));
     // Text is no packet, and is told apart at its end.
-    assert_eq!(receiver.next(&mut &frame(0x01, &[b'a'; 2000], 0)[..]), Ok(None));
+    assert_eq!(receiver.next(&mut &frame(1, &[b'a'; 2000], 0)[..]), Ok(None));
     assert_eq!(receiver.next(&mut &frame(0x80, b"", 0)[..]), Ok(Some(Message::Text)));
 }
 

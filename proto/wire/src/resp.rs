@@ -1,89 +1,107 @@
-//! RESP3, the Redis serialization protocol, as far as publishing and subscribing speak it: commands out, frames in, without an allocation per
-//! message.
+//! RESP, the Redis serialization protocol, as far as publishing and subscribing need it: commands out, replies in.
+//!
+//! The replies are those of RESP3. RESP2 is a part of RESP3, so a connection that never asked for RESP3 is read as well.
+//! Strings are read in place. The only allocation is a list for each aggregate.
 
 use std::str;
 
 /// The longest string that Redis ever sends, in bytes (`proto-max-bulk-len`).
-const LONGEST: usize = 512 << 20;
-/// The longest line in bytes.
-const LONGEST_LINE: usize = 64 << 10;
-/// The most elements of an aggregate. Those that a gateway gets have a few.
-const MOST: usize = 1 << 16;
+const MAX_STRING_BYTES: usize = 512 << 20;
+
+/// The longest line in bytes. The longest lines are those of errors.
+const MAX_LINE_BYTES: usize = 64 << 10;
+
+/// The most elements of an aggregate. The aggregates that a gateway gets have a few.
+const MAX_ELEMENTS: usize = 1 << 16;
+
 /// The deepest nesting of aggregates.
-const DEEPEST: usize = 8;
+const MAX_DEPTH: usize = 8;
+
 /// The end of a line and of a string.
 const END: &[u8] = b"\r\n";
 
-/// What Redis says.
+/// A reply or a push of Redis.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Frame<'a> {
+pub enum Frame<'a> {
     /// A simple, bulk or verbatim string, or a value that is written like one.
     Text(&'a [u8]),
-    /// Why a command was refused.
+    /// The reason why a command was refused.
     Error(&'a [u8]),
+    /// An integer.
     Integer(i64),
+    /// The absence of a value.
     Null,
-    /// An array or a set, or keys and values of a map by turns.
+    /// An array or a set, or the keys and values of a map by turns.
     List(Vec<Self>),
-    /// What was not asked for: a message, or the confirmation of a subscription.
+    /// A frame that answers no command: a message, or the confirmation of a subscription.
     Push(Vec<Self>),
 }
 
-/// What no Redis says.
+/// The error for bytes that no Redis sends.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not RESP3, the protocol of Redis 6 and later: {0}")]
-pub(super) struct Malformed(&'static str);
+pub struct Malformed(&'static str);
 
 /// Appends a command.
-pub(super) fn command(out: &mut Vec<u8>, parts: &[&[u8]]) {
+#[inline]
+pub fn command(out: &mut Vec<u8>, parts: &[&[u8]]) {
     length(out, b'*', parts.len());
     for part in parts {
         bulk(out, part);
     }
 }
 
-/// Appends the command that there is one of for each message.
-pub(super) fn publish(out: &mut Vec<u8>, topic: &[u8], body: &[u8]) {
+/// Appends the command `PUBLISH`. It has a function of its own, since each message is one such command.
+#[inline]
+pub fn publish(out: &mut Vec<u8>, topic: &[u8], body: &[u8]) {
     out.reserve(64 + topic.len() + body.len());
     out.extend_from_slice(b"*3\r\n$7\r\nPUBLISH\r\n");
     bulk(out, topic);
     bulk(out, body);
 }
 
+#[inline]
 fn bulk(out: &mut Vec<u8>, part: &[u8]) {
     length(out, b'$', part.len());
     out.extend_from_slice(part);
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(END);
 }
 
+#[inline]
 fn length(out: &mut Vec<u8>, kind: u8, length: usize) {
     out.push(kind);
     out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(END);
 }
 
-/// What is at the beginning of some input.
+/// The outcome of [`parse`].
 #[derive(Debug, PartialEq)]
-pub(super) enum Parsed<'a> {
-    /// A frame and its length in bytes.
+pub enum Parsed<'a> {
+    /// The input begins with this frame, which has this many bytes.
     Whole(Frame<'a>, usize),
-    /// The beginning of a frame, of which at least so many bytes are missing.
-    Partial { missing: usize },
+    /// The input is the beginning of a frame.
+    Partial {
+        /// The bytes that are missing at the least.
+        missing: usize,
+    },
 }
 
 /// Parses the frame at the beginning of `input`.
-pub(super) fn parse(input: &[u8]) -> Result<Parsed<'_>, Malformed> {
+///
+/// # Errors
+/// Returns [`Malformed`] if no frame begins like this.
+pub fn parse(input: &[u8]) -> Result<Parsed<'_>, Malformed> {
     let mut rest = input;
-    match frame(&mut rest, DEEPEST) {
+    match frame(&mut rest, MAX_DEPTH) {
         Ok(frame) => Ok(Parsed::Whole(frame, input.len() - rest.len())),
         Err(Stop::Missing(missing)) => Ok(Parsed::Partial { missing }),
         Err(Stop::Malformed(malformed)) => Err(malformed),
     }
 }
 
-/// Why parsing stops before the end of a frame.
+/// The reason why parsing stops before the end of a frame.
 enum Stop {
-    /// At least so many bytes have not arrived yet.
+    /// At least this many bytes have not arrived yet.
     Missing(usize),
     Malformed(Malformed),
 }
@@ -100,18 +118,18 @@ fn frame<'a>(rest: &mut &'a [u8], depth: usize) -> Result<Frame<'a>, Stop> {
         b':' => Frame::Integer(number(head)?),
         b'_' => Frame::Null,
         b'$' | b'*' if head == b"-1" => Frame::Null,
-        b'$' | b'=' => Frame::Text(text(rest, at_most(head, LONGEST)?)?),
-        b'!' => Frame::Error(text(rest, at_most(head, LONGEST)?)?),
-        b'*' | b'~' => Frame::List(list(rest, at_most(head, MOST)?, depth)?),
-        b'%' => Frame::List(list(rest, 2 * at_most(head, MOST)?, depth)?),
-        b'>' => Frame::Push(list(rest, at_most(head, MOST)?, depth)?),
+        b'$' | b'=' => Frame::Text(text(rest, at_most(head, MAX_STRING_BYTES)?)?),
+        b'!' => Frame::Error(text(rest, at_most(head, MAX_STRING_BYTES)?)?),
+        b'*' | b'~' => Frame::List(list(rest, at_most(head, MAX_ELEMENTS)?, depth)?),
+        b'%' => Frame::List(list(rest, 2 * at_most(head, MAX_ELEMENTS)?, depth)?),
+        b'>' => Frame::Push(list(rest, at_most(head, MAX_ELEMENTS)?, depth)?),
         _ => return Err(malformed("an unknown type")),
     })
 }
 
 fn list<'a>(rest: &mut &'a [u8], len: usize, depth: usize) -> Result<Vec<Frame<'a>>, Stop> {
     let depth = depth.checked_sub(1).ok_or(malformed("aggregates within aggregates"))?;
-    // What was announced takes memory when it is there.
+    // An announced element takes memory once it has arrived.
     let mut list = Vec::with_capacity(len.min(4));
     for _ in 0..len {
         list.push(frame(rest, depth)?);
@@ -126,11 +144,10 @@ fn text<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], Stop> {
     text.strip_suffix(END).ok_or(malformed("a string without an end"))
 }
 
-/// Without the end of the line.
+/// Takes a line, and returns it without its end.
 fn line<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Stop> {
     let Some(at) = rest.iter().position(|byte| *byte == b'\n') else {
-        // The longest line is that of an error.
-        return Err(if rest.len() > LONGEST_LINE { malformed("a line without an end") } else { Stop::Missing(1) });
+        return Err(if rest.len() > MAX_LINE_BYTES { malformed("a line without an end") } else { Stop::Missing(1) });
     };
     let (line, after) = rest.split_at(at + 1);
     *rest = after;
@@ -194,12 +211,12 @@ mod tests {
         refused(b"HTTP/1.1 400\r\n", "an unknown type");
         refused(b"\r\n", "an empty line");
         refused(b"+x\n", "a line without an end");
-        refused(&[b'+'; LONGEST_LINE + 1], "a line without an end");
+        refused(&[b'+'; MAX_LINE_BYTES + 1], "a line without an end");
         refused(b":x\r\n", "not a number");
         refused(b"$99999999999\r\n", "a length out of bounds");
         refused(b"*-2\r\n", "a length out of bounds");
         refused(b"$1\r\nxyz", "a string without an end");
-        refused(&b"*1\r\n".repeat(DEEPEST + 1), "aggregates within aggregates");
+        refused(&b"*1\r\n".repeat(MAX_DEPTH + 1), "aggregates within aggregates");
     }
 
     #[test]
