@@ -307,5 +307,5 @@ async fn gateway_client_fails_where_heartbeats_do_not_come_back() {
     let url = format!("ws://{}/ws", gateway.address);
     let ping = client().args(["ping", "--count", "1", "--url", &url]).output().await.unwrap();
     assert_eq!(ping.status.code(), Some(1), "{ping:?}");
-    assert!(stdout(&ping).contains("seq=1 wrong: status 3 no such route"), "{ping:?}");
+    assert!(stdout(&ping).contains("seq=1 wrong: status 3 no route"), "{ping:?}");
 }
