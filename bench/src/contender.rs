@@ -104,7 +104,8 @@ impl Folders {
         self.bench.join("node")
     }
 
-    /// Installs the libraries of the server in Node, and returns the version of Node. Fails if there is no Node or no npm.
+    /// Installs the libraries of the server in Node, and returns the version of Node. Fails if there is no Node or no
+    /// npm.
     pub(crate) fn install_node(&self) -> anyhow::Result<String> {
         let version = output(Command::new("node").arg("--version")).context("no node")?;
         let major = version.trim_start_matches('v').split('.').next().and_then(|major| major.parse().ok());
@@ -128,8 +129,8 @@ impl Folders {
     }
 }
 
-/// Finds the repository: the nearest folder, from this one upwards, that has the server in Node. A path that is compiled in was
-/// rejected, since the program may be built on another machine.
+/// Finds the repository: the nearest folder, from this one upwards, that has the server in Node. A path that is
+/// compiled in was rejected, since the program may be built on another machine.
 fn repository(from: &Path) -> Option<PathBuf> {
     from.ancestors().find(|folder| folder.join("bench/node/server.js").is_file()).map(Path::to_owned)
 }

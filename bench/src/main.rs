@@ -1,8 +1,8 @@
-//! `gateway-bench`: measures the gateway beside gateways that are written by hand, on this machine, and prints tables in
-//! Markdown.
+//! `gateway-bench`: measures the gateway beside gateways that are written by hand, on this machine, and prints tables
+//! in Markdown.
 //!
-//! Every measurement has a fresh server, and only one server lives at a time. The servers take turns, so that other work on
-//! the machine disturbs all of them alike. The load and the figures are those of `gateway-client load`.
+//! Every measurement has a fresh server, and only one server lives at a time. The servers take turns, so that other
+//! work on the machine disturbs all of them alike. The load and the figures are those of `gateway-client load`.
 
 mod arguments;
 mod contender;

@@ -109,8 +109,8 @@ fn summary(run: &Run) -> String {
     }
 }
 
-/// Raises the limit of open files, for this process and for those that it starts, as far as the system allows. Returns the limit,
-/// or `None` if there is none.
+/// Raises the limit of open files, for this process and for those that it starts, as far as the system allows. Returns
+/// the limit, or `None` if there is none.
 fn raise_open_files() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {

@@ -12,10 +12,10 @@ const BEGIN: &str = "<!-- bench:begin -->\n";
 /// The line of a file behind the report.
 const END: &str = "<!-- bench:end -->\n";
 
-/// The key of the server's processor time.
+/// The key of the server's processor time, among the figures of `gateway-client load`.
 const CPU: &str = "server_cpu_us_per_message";
 
-/// The key of the 99th percentile of the latency.
+/// The key of the 99th percentile of the latency, among the figures of `gateway-client load`.
 const P99: &str = "latency_p99_ms";
 
 /// The nanoseconds that a call of a plugin may take.

@@ -54,8 +54,8 @@ pub(crate) fn crowds(most: u64) -> Vec<Work> {
     [10, 100, 1_000, 10_000].map(|sessions| crowd(most.min(sessions))).into()
 }
 
-/// The seconds between two pings of a session by the gateway, by default. A measurement of this length has one ping for each
-/// session.
+/// The seconds between two pings of a session by the gateway, by default. A measurement of this length has one ping for
+/// each session.
 const PING_INTERVAL_S: u32 = 25;
 
 /// Sessions that do nothing, for the cost of opening them and of keeping them.

@@ -1,5 +1,5 @@
-//! The instructions of each step of a packet's way, counted by callgrind and compared with the budget in `budget.txt`. A count is
-//! the same on a busy machine, and it shows a step that costs more in the change that made it so.
+//! The instructions of each step of a packet's way, counted by callgrind and compared with the budget in `budget.txt`.
+//! A count is the same on a busy machine, and it shows a step that costs more in the change that made it so.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and prints the counts")]
 
 use std::collections::BTreeMap;
@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
-/// The factor by which a step may be over its budget. Compilers, and the processors that code is generated for, differ by less.
+/// The factor by which a step may be over its budget. Compilers, and the processors that code is generated for, differ
+/// by less.
 const SLACK: f64 = 1.05;
 
 /// The number of times that `packet-path` does each step.
@@ -68,9 +69,9 @@ fn count(root: &Path) -> BTreeMap<String, u64> {
     steps.into_iter().map(|(step, instructions)| (step, instructions / TIMES)).collect()
 }
 
-/// Reads callgrind's file. Returns the functions whose names begin with `prefix`, each with its own instructions and those of all
-/// functions that it calls. Behind a line `fn=` there is a line `POSITION COST` for each place in the function and for each call.
-/// The cost of a call is that of the called function.
+/// Reads callgrind's file. Returns the functions whose names begin with `prefix`, each with its own instructions and
+/// those of all functions that it calls. Behind a line `fn=` there is a line `POSITION COST` for each place in the
+/// function and for each call. The cost of a call is that of the called function.
 fn inclusive(profile: &str, prefix: &str) -> BTreeMap<String, u64> {
     let mut costs = BTreeMap::new();
     let mut names = BTreeMap::new();

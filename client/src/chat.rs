@@ -33,8 +33,8 @@ const PROTOCOL_VERSION: &str = "1";
 
 /// Chat: each line that you type is sent, each packet that comes back is printed
 ///
-/// `hello` is sent as it is, `@2 hello` to user 2, `#7 hello` to channel 7. `/quit`, Ctrl-C or the end of stdin leaves; at the
-/// end of stdin, answers are awaited until none has come for a second.
+/// `hello` is sent as it is, `@2 hello` to user 2, `#7 hello` to channel 7. `/quit`, Ctrl-C or the end of stdin leaves;
+/// at the end of stdin, answers are awaited until none has come for a second.
 ///
 /// Exit status: 0 if you left, 1 if the gateway ended the connection, whatever its code.
 #[derive(clap::Args)]
@@ -138,8 +138,8 @@ impl<W: Write> Conversation<'_, W> {
     }
 }
 
-/// Completes when answers have been awaited for long enough. Never completes while stdin is open. The loop calls this anew
-/// after every packet, so [`SETTLE`] counts from the last one.
+/// Completes when answers have been awaited for long enough. Never completes while stdin is open. The loop calls this
+/// anew after every packet, so [`SETTLE`] counts from the last one.
 async fn settled(stdin_ended: Option<Instant>) {
     match stdin_ended {
         None => std::future::pending().await,

@@ -6,7 +6,8 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
-/// Holds a conversation with a stand-in for a gateway. Returns the outcome, the printed text and the result of the stand-in.
+/// Holds a conversation with a stand-in for a gateway. Returns the outcome, the printed text and the result of the
+/// stand-in.
 async fn hold<T>(
     (url, task): (String, JoinHandle<T>),
     input: impl AsyncBufRead + Unpin,

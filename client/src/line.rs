@@ -24,8 +24,8 @@ pub(crate) struct Saying<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// Parses a line, with or without its line end. Only `@` or `#` with a number is an address: `@ann hello` and `#hashtag`
-    /// are plain text.
+    /// Parses a line, with or without its line end. Only `@` or `#` with a number is an address: `@ann hello` and
+    /// `#hashtag` are plain text.
     pub(crate) fn parse(line: &'a [u8]) -> Self {
         let Ok(line) = std::str::from_utf8(line) else {
             return Self::Wrong("it is not UTF-8".into());

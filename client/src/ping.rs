@@ -1,7 +1,7 @@
 //! `gateway-client ping`: measures how long the gateway takes to send a heartbeat back.
 //!
-//! One heartbeat is under way at a time, as with ping(8) on a network that is not slow. The next heartbeat waits for the
-//! reply to the last one, or for its timeout.
+//! One heartbeat is under way at a time, as with ping(8) on a network that is not slow. The next heartbeat waits for
+//! the reply to the last one, or for its timeout.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -20,7 +20,7 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Measure the round trip of heartbeats, like ping(8)
 ///
-/// A heartbeat must come back on the system route as a reply with the same seq, status 0 and the same payload, within 5 s.
+/// Within 5 s a heartbeat must come back on the system route, as a reply with the same seq, status 0 and the same payload.
 ///
 /// Exit status: 0 if every heartbeat came back right, 1 if not, or if the gateway ended the connection.
 #[derive(clap::Args)]
@@ -146,8 +146,8 @@ impl<'a, W: Write> Heart<'a, W> {
         }
     }
 
-    /// Takes note of a message that does not concern the heartbeat under way. A push is no error: it is the welcome or a
-    /// delivery.
+    /// Takes note of a message that does not concern the heartbeat under way. A push is no error: it is the welcome or
+    /// a delivery.
     fn note_other(&mut self, received: &Received) -> io::Result<()> {
         match received {
             Received::Packet(packet) if !packet.header.is_reply() => Ok(()),
@@ -193,8 +193,8 @@ impl Reply {
     }
 }
 
-/// The payload of a heartbeat. It differs from the payloads of the heartbeats before and after, so that replies that are
-/// mixed up are noticed.
+/// The payload of a heartbeat. It differs from the payloads of the heartbeats before and after, so that replies that
+/// are mixed up are noticed.
 fn pattern(seq: u32, size: usize) -> Bytes {
     seq.to_be_bytes().into_iter().rev().cycle().take(size).collect()
 }

@@ -1,8 +1,9 @@
 //! The pushes of a gateway, decoded.
 //!
-//! A chat push carries a `ChatResponse` or a `MessageBroadcast`, and nothing in the packet says which of the two. The payload
-//! is a backend's, unchanged. Field numbers and wire types tell the two messages apart. Decoding both ways and taking the one
-//! that succeeds was rejected: protobuf ignores unknown fields, so decoding as the wrong message may well succeed.
+//! A chat push carries a `ChatResponse` or a `MessageBroadcast`, and nothing in the packet says which of the two. The
+//! payload is a backend's, unchanged. Field numbers and wire types tell the two messages apart. Decoding both ways and
+//! taking the one that succeeds was rejected: protobuf ignores unknown fields, so decoding as the wrong message may
+//! well succeed.
 
 use chat_proto::chat::{ChatResponse, MessageBroadcast};
 use gateway_proto::Welcome;
@@ -49,7 +50,8 @@ enum Kind {
 struct Fit {
     response: bool,
     broadcast: bool,
-    /// Whether any field belongs to either message. Plain text often happens to be valid protobuf with high field numbers.
+    /// Whether any field belongs to either message. Plain text often happens to be valid protobuf with high field
+    /// numbers.
     known: bool,
 }
 

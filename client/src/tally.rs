@@ -8,7 +8,8 @@ use anyhow::bail;
 /// The counts and round trips of one run.
 #[derive(Default)]
 pub(crate) struct Tally {
-    /// The heartbeats that were sent. A heartbeat that is under way when the run ends is neither answered nor lost nor wrong.
+    /// The heartbeats that were sent. A heartbeat that is under way when the run ends is neither answered nor lost nor
+    /// wrong.
     pub(crate) sent: u64,
     /// The heartbeats without a reply in time.
     pub(crate) lost: u64,

@@ -25,8 +25,8 @@ pub const PONG: u8 = FINAL | Opcode::Pong as u8;
 pub const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
-/// A client's frame with this first byte. The codec writes no fragments, and no first byte that breaks a rule, so the first byte is
-/// put in afterwards.
+/// A client's frame with this first byte. The codec writes no fragments, and no first byte that breaks a rule, so the
+/// first byte is put in afterwards.
 #[must_use]
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -36,8 +36,8 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The header of a frame without its mask: this first byte, the mask bit, and the length. The codec writes no header of a client
-/// without a mask, so the first byte and the mask bit are put in afterwards.
+/// The header of a frame without its mask: this first byte, the mask bit, and the length. The codec writes no header of
+/// a client without a mask, so the first byte and the mask bit are put in afterwards.
 #[must_use]
 pub fn frame_head(first: u8, mask_bit: u8, len: u64) -> Vec<u8> {
     let mut head = Vec::new();
@@ -111,7 +111,8 @@ impl Wire {
         response
     }
 
-    /// Waits for the next frame of the gateway, and returns its first byte and its payload. Returns `None` if the connection has ended.
+    /// Waits for the next frame of the gateway, and returns its first byte and its payload. Returns `None` if the
+    /// connection has ended.
     pub async fn frame(&mut self) -> Option<(u8, Bytes)> {
         let mut bytes = Vec::new();
         let head = loop {

@@ -1,8 +1,8 @@
 //! `gateway-baseline LISTEN REDIS`: a gateway for the same job, written by hand to be fast and for nothing else.
 //!
-//! It uses the usual libraries, and sends the same bytes to clients and to Redis. It shares no code with the gateway, not even the
-//! packet header, so that the comparison is with what an author would write alone. It has no policy, no reload, no metrics, no
-//! limits, no reconnect and no drain. It prints its address once it listens.
+//! It uses the usual libraries, and sends the same bytes to clients and to Redis. It shares no code with the gateway,
+//! not even the packet header, so that the comparison is with what an author would write alone. It has no policy, no
+//! reload, no metrics, no limits, no reconnect and no drain. It prints its address once it listens.
 
 mod bus;
 mod registry;

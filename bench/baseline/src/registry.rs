@@ -6,7 +6,8 @@ use std::sync::{PoisonError, RwLock};
 use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 
-/// The sessions, behind one lock. It is taken for writing when a session begins, is bound or ends, and for reading by one task.
+/// The sessions, behind one lock. It is taken for writing when a session begins, is bound or ends, and for reading by
+/// one task.
 #[derive(Default)]
 pub(crate) struct Registry(RwLock<Sessions>);
 
@@ -43,8 +44,8 @@ impl Registry {
         });
     }
 
-    /// Queues a payload for the session, or for every session of the user if the id is empty. If a queue is full, the payload is
-    /// dropped.
+    /// Queues a payload for the session, or for every session of the user if the id is empty. If a queue is full, the
+    /// payload is dropped.
     pub(crate) fn deliver(&self, id: &str, user: i32, payload: &Bytes) {
         let sessions = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if !id.is_empty() {

@@ -27,8 +27,8 @@ const QUEUE: usize = 1024;
 /// The most packets that are read before the deliveries of the session.
 const BATCH: usize = 64;
 
-/// The size of each buffer in bytes, which is that of the gateway. The library's default of 128 KiB would make sessions larger and no
-/// faster.
+/// The size of each buffer in bytes, which is that of the gateway. The library's default of 128 KiB would make sessions
+/// larger and no faster.
 const BUFFER_BYTES: usize = 8192;
 
 /// Serves a connection until it ends.

@@ -1,5 +1,5 @@
-//! The comparison is fair only if the baseline does the gateway's job. It has to send the same packets to clients and the same
-//! messages to Redis.
+//! The comparison is fair only if the baseline does the gateway's job. It has to send the same packets to clients and
+//! the same messages to Redis.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use chat_proto::chat::{ChatResponse, MessageBroadcast};

@@ -1,5 +1,5 @@
-//! `packet-path CHAT_WASM`: does each step of a packet's way a thousand times, so that callgrind can count the instructions.
-//! `bench/tests/budget.rs` runs this program, and compares the counts with `bench/budget.txt`.
+//! `packet-path CHAT_WASM`: does each step of a packet's way a thousand times, so that callgrind can count the
+//! instructions. `bench/tests/budget.rs` runs this program, and compares the counts with `bench/budget.txt`.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -141,8 +141,8 @@ fn measured_frame_out(deliveries: &[Outgoing]) {
     }
 }
 
-/// Fills the allocator's free list for blocks of this size. If a single block is free, each allocation takes the slow path, and
-/// how many blocks are free is a matter of chance.
+/// Fills the allocator's free list for blocks of this size. If a single block is free, each allocation takes the slow
+/// path, and how many blocks are free is a matter of chance.
 fn fill_free_lists(bytes: usize) {
     let blocks: Vec<Vec<u8>> = (0..TIMES).map(|_| Vec::with_capacity(bytes)).collect();
     drop(black_box(blocks));

@@ -25,8 +25,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time that leaving may take if the gateway does not answer the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The largest message that is received, in bytes. It is four times the largest that a gateway accepts by default, since
-/// deliveries of backends may be larger than requests.
+/// The largest message that is received, in bytes. It is four times the largest that a gateway accepts by default,
+/// since deliveries of backends may be larger than requests.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 /// The largest payload that can be received, in bytes.
@@ -76,7 +76,8 @@ impl Connection {
         }
     }
 
-    /// Sends one packet. Cancel-safe: a packet whose sending is cancelled goes out whole with a later one, or not at all.
+    /// Sends one packet. Cancel-safe: a packet whose sending is cancelled goes out whole with a later one, or not at
+    /// all.
     ///
     /// # Errors
     /// Says why the connection is over.
@@ -120,7 +121,8 @@ impl Connection {
         let _ = timeout(CLOSE_TIMEOUT, farewell).await;
     }
 
-    /// Returns the reason why a packet could not be sent. Often that is a close frame of the gateway, which waits to be read.
+    /// Returns the reason why a packet could not be sent. Often that is a close frame of the gateway, which waits to be
+    /// read.
     async fn why_ended(&mut self, error: Error) -> Ended {
         let close_frame = async {
             loop {

@@ -6,7 +6,8 @@ use tokio_tungstenite::tungstenite::http::Uri;
 /// The port of a URL that names none (RFC 6455, section 3).
 const DEFAULT_PORT: u16 = 80;
 
-/// The address of a gateway: a `ws://` URL, taken apart once. It is displayed without the query, which may hold a token.
+/// The address of a gateway: a `ws://` URL, taken apart once. It is displayed without the query, which may hold a
+/// token.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     uri: Uri,
@@ -56,8 +57,8 @@ impl FromStr for Endpoint {
     }
 }
 
-/// The port in the URL, or the default. `Uri` ignores a port that is not a u16, so the text is what says whether there is a
-/// port.
+/// The port in the URL, or the default. `Uri` ignores a port that is not a u16, so the text is what says whether there
+/// is a port.
 fn port(uri: &Uri) -> Result<u16, String> {
     if let Some(port) = uri.port_u16() {
         return Ok(port);

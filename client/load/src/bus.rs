@@ -45,8 +45,8 @@ pub(crate) async fn subscribe(address: &str, topic: &str) -> anyhow::Result<Subs
     Ok(Subscriber { reader, write })
 }
 
-/// Connects, and turns the answers to publishes off. An answer only says how many gateways are subscribed, and without answers
-/// Redis and this program have half the work.
+/// Connects, and turns the answers to publishes off. An answer only says how many gateways are subscribed, and without
+/// answers Redis and this program have half the work.
 pub(crate) async fn publisher(address: &str) -> anyhow::Result<Publisher> {
     let commands: [&[&[u8]]; 2] = [&[b"PING"], &[b"CLIENT", b"REPLY", b"OFF"]];
     let (reader, write) = ask(address, &commands, |frame| *frame == Frame::Text(b"PONG")).await?;

@@ -5,8 +5,8 @@
 pub(crate) struct Carry(Vec<u8>);
 
 impl Carry {
-    /// Calls `unit` with all bytes behind the last unit, as long as it finds a unit. `unit` returns the length of the unit that
-    /// the bytes begin with, or `None` if that unit is not whole yet.
+    /// Calls `unit` with all bytes behind the last unit, as long as it finds a unit. `unit` returns the length of the
+    /// unit that the bytes begin with, or `None` if that unit is not whole yet.
     pub(crate) fn feed<E>(
         &mut self,
         piece: &[u8],

@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-/// A clock that counts the nanoseconds since it was made. A u64 is half the size of an `Instant`, and easy to calculate with.
+/// A clock that counts the nanoseconds since it was made. A u64 is half the size of an `Instant`, and easy to calculate
+/// with.
 #[derive(Clone, Copy)]
 pub(crate) struct Clock(Instant);
 
@@ -35,16 +36,17 @@ impl Period {
     }
 }
 
-/// The time from one group of messages to the next in an open loop, in nanoseconds. Messages are due in groups, since to
-/// sleep and to wake up for a single message costs several times as much as to send the message.
+/// The time from one group of messages to the next in an open loop, in nanoseconds. Messages are due in groups, since
+/// to sleep and to wake up for a single message costs several times as much as to send the message.
 const TICK: u64 = 500_000;
 
-/// The times of an open loop. Messages follow one another at the same distance, rounded down to a tick. The clients take turns.
+/// The times of an open loop. Messages follow one another at the same distance, rounded down to a tick. The clients
+/// take turns.
 #[derive(Clone, Copy)]
 pub(crate) struct Schedule {
     clients: u64,
-    /// The time from one message to the next, in picoseconds. It is an integer, so that no rounding error puts a message between
-    /// two ticks.
+    /// The time from one message to the next, in picoseconds. It is an integer, so that no rounding error puts a
+    /// message between two ticks.
     interval_ps: u128,
 }
 
@@ -76,7 +78,8 @@ impl Schedule {
         narrow((u128::from(time) * 1000).div_ceil(self.interval_ps))
     }
 
-    /// The clients of the messages `from..to`, each with the number of its messages. Clients without a message are left out.
+    /// The clients of the messages `from..to`, each with the number of its messages. Clients without a message are left
+    /// out.
     pub(crate) fn shares(self, from: u64, to: u64) -> impl Iterator<Item = (usize, u64)> {
         let clients = self.clients;
         // The remainder is the index of a client, which is a usize.

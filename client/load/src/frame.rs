@@ -1,7 +1,7 @@
 //! The WebSocket frames of the load: built beforehand, and found in the stream of a gateway.
 //!
-//! A client has to mask its frames. A mask of zeros leaves every byte as it is, so a frame is built once and its number is
-//! written into it. A gateway's frames are not masked, so their payloads are read in place.
+//! A client has to mask its frames. A mask of zeros leaves every byte as it is, so a frame is built once and its number
+//! is written into it. A gateway's frames are not masked, so their payloads are read in place.
 
 use anyhow::{Context, bail, ensure};
 use gateway_wire::packet::{HEADER_LEN, Packet};
@@ -58,8 +58,8 @@ fn masked(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
 pub(crate) struct Scanner(Carry);
 
 impl Scanner {
-    /// Calls `on_frame` with each frame that `piece` completes. Fails if `on_frame` fails, or if the bytes are no frames of a
-    /// gateway.
+    /// Calls `on_frame` with each frame that `piece` completes. Fails if `on_frame` fails, or if the bytes are no
+    /// frames of a gateway.
     pub(crate) fn feed(
         &mut self,
         piece: &[u8],
@@ -73,8 +73,8 @@ impl Scanner {
     }
 }
 
-/// Returns the frame that `bytes` begins with and the length of its header and payload, or `None` if the frame is not whole
-/// yet.
+/// Returns the frame that `bytes` begins with and the length of its header and payload, or `None` if the frame is not
+/// whole yet.
 pub(crate) fn parse(bytes: &[u8]) -> anyhow::Result<Option<(Frame<'_>, usize)>> {
     let head = Head::parse(bytes, Sender::Server).context("what the gateway sends is no WebSocket")?;
     let Some(head) = head else { return Ok(None) };
@@ -102,7 +102,6 @@ fn frame(head: Head, payload: &[u8]) -> anyhow::Result<Frame<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use tokio_tungstenite::WebSocketStream;
     use tokio_tungstenite::tungstenite::Message;
     use tokio_tungstenite::tungstenite::protocol::Role;
@@ -206,7 +205,7 @@ mod tests {
         for (number, length) in lengths.into_iter().enumerate() {
             let Some(Ok(Message::Binary(message))) = socket.next().await else { panic!("packet {number}") };
             let expected = Packet::request(number as u32, 3, payload(length).bytes);
-            assert_eq!(Packet::parse(Bytes::from(message)), Ok(expected));
+            assert_eq!(Packet::parse(message), Ok(expected));
         }
         assert_eq!(socket.next().await.unwrap().unwrap(), Message::Pong("here".into()));
         let Some(Ok(Message::Close(Some(frame)))) = socket.next().await else { panic!("close") };

@@ -67,7 +67,8 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Report> {
     Ok(report(plan, &opening, &[before, some, opened, settled, end]))
 }
 
-/// The number of sessions whose memory is not counted. A server serves the first ones with memory that is left from its start.
+/// The number of sessions whose memory is not counted. A server serves the first ones with memory that is left from its
+/// start.
 fn uncounted(clients: usize) -> usize {
     clients / 10
 }

@@ -1,9 +1,9 @@
 //! `gateway-client load`: makes the messages of many clients, and measures what a gateway does with them.
 //!
 //! The load generator often runs on the machine of the gateway that it measures, so it has to be much cheaper than the
-//! gateway. It uses plain sockets and no client library. Messages are built once and only numbered when they are sent, many
-//! with one write. Received bytes are read in large pieces, cut into frames, and compared with the expected bytes. No message
-//! is decoded.
+//! gateway. It uses plain sockets and no client library. Messages are built once and only numbered when they are sent,
+//! many with one write. Received bytes are read in large pieces, cut into frames, and compared with the expected bytes.
+//! No message is decoded.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod bus;
@@ -40,11 +40,11 @@ use self::plan::{Load, Mode, Plan};
 
 /// Put load on a gateway, and measure throughput, latency and CPU time
 ///
-/// The messages of each client are numbered, and faults are counted: messages that are lost, doubled, reordered, or refused
-/// with a status, and pushes with a wrong delivery counter (miscounted). Messages that are not of this load are stray.
-/// Latencies are those of messages sent in the measured time. The other figures are those of messages that arrived in it.
-/// CPU times have a resolution of 10 ms. A token belongs to one user, so with --token and more than one client only ping and
-/// idle make sense.
+/// The messages of each client are numbered, and faults are counted: messages that are lost, doubled, reordered, or
+/// refused with a status, and pushes with a wrong delivery counter (miscounted). Messages that are not of this load are
+/// stray. Latencies are those of messages sent in the measured time. The other figures are those of messages that
+/// arrived in it. CPU times have a resolution of 10 ms. A token belongs to one user, so with --token and more than one
+/// client only ping and idle make sense.
 ///
 /// Exit status: 0 if every message arrived once and in order, 1 if not, or if the run failed.
 #[derive(clap::Args)]

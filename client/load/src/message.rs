@@ -8,7 +8,8 @@ use prost::encoding::encoded_len_varint;
 
 use crate::template::{NUMBER_BYTES, Payload, first_number};
 
-/// The bytes of a `ChatRequest` before the game id: the tag of `base` and its length, the tag of `game_id` and its length.
+/// The bytes of a `ChatRequest` before the game id: the tag of `base` and its length, the tag of `game_id` and its
+/// length.
 const BEFORE_GAME: usize = 4;
 
 /// Builds a `ChatRequest` of `size` bytes. The timestamp is the number, and the content is the padding.
@@ -25,8 +26,8 @@ pub(crate) fn request(game_id: &str, user_id: i32, size: usize) -> anyhow::Resul
     Ok(Payload { bytes, number_at: Some(number_at) })
 }
 
-/// Builds a `ChatResponse` of `size` bytes for a user. The message id is the number, and the error message, which is its only
-/// text, is the padding.
+/// Builds a `ChatResponse` of `size` bytes for a user. The message id is the number, and the error message, which is
+/// its only text, is the padding.
 pub(crate) fn response(target_user_id: i32, size: usize) -> anyhow::Result<Payload> {
     let bytes = padded(size, |error_message, success| ChatResponse {
         success,
@@ -45,7 +46,8 @@ pub(crate) fn heartbeat(user_id: i32, size: usize) -> Payload {
     Payload { bytes: user_id.to_be_bytes().into_iter().rev().cycle().take(size).collect(), number_at: None }
 }
 
-/// Returns the user id in a serialized `ChatRequest` of this game that [`request`] has built, or `None` for any other bytes.
+/// Returns the user id in a serialized `ChatRequest` of this game that [`request`] has built, or `None` for any other
+/// bytes.
 pub(crate) fn user_of(request: &[u8], game_id: &str) -> Option<i32> {
     let [0x0a, _, 0x0a, length, rest @ ..] = request else { return None };
     let mut rest = rest.strip_prefix(game_id.as_bytes()).filter(|_| usize::from(*length) == game_id.len())?;
@@ -58,8 +60,8 @@ fn field_len(id: i32) -> usize {
     1 + encoded_len_varint(u64::from(id.unsigned_abs()))
 }
 
-/// Finds the text with which the message has `size` bytes. There may be no such text where the length of the text takes a byte
-/// more. A filler, which is a flag of two bytes, then makes up the difference.
+/// Finds the text with which the message has `size` bytes. There may be no such text where the length of the text takes
+/// a byte more. A filler, which is a flag of two bytes, then makes up the difference.
 fn padded<M: Message>(size: usize, message: impl Fn(String, bool) -> M) -> anyhow::Result<Vec<u8>> {
     for filler in [false, true] {
         let bare = message(String::new(), filler).encoded_len();

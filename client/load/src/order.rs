@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 pub(crate) struct Order {
     /// One more than the highest number that has arrived.
     next: u64,
-    /// The numbers that are missing below `next`: the first number of each gap, and the first number after the gap. A run that
-    /// loses messages has far fewer gaps than lost messages.
+    /// The numbers that are missing below `next`: the first number of each gap, and the first number after the gap. A
+    /// run that loses messages has far fewer gaps than lost messages.
     gaps: BTreeMap<u64, u64>,
 }
 
 /// The way in which a message arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
-    /// The message arrived before all later ones.
+    /// The message arrived before any later one.
     Ordered,
     /// The message arrived after a later one.
     Late,

@@ -1,7 +1,7 @@
 //! The open loop: sends messages when they are due, whether earlier ones have arrived or not.
 //!
-//! The open loop has a thread of its own. The runtime's timers tick in milliseconds, which is ten times as long as a fast
-//! gateway takes.
+//! The open loop has a thread of its own. The runtime's timers tick in milliseconds, which is ten times as long as a
+//! fast gateway takes.
 
 use std::fs;
 use std::path::Path;
@@ -14,8 +14,8 @@ use crate::traffic::Traffic;
 /// The longest sleep. It is bounded so that the end of the run is noticed.
 const NAP: Duration = Duration::from_millis(100);
 
-/// Keeps to the schedule until the end of the period. A message that is late is sent at once, and its latency counts from the
-/// time at which it was due.
+/// Keeps to the schedule until the end of the period. A message that is late is sent at once, and its latency counts
+/// from the time at which it was due.
 pub(crate) fn keep(traffic: &Traffic, schedule: Schedule, period: &Period) -> anyhow::Result<()> {
     wake_up_on_time();
     let total = schedule.total(period.measured.end - period.start);
@@ -38,8 +38,8 @@ pub(crate) fn keep(traffic: &Traffic, schedule: Schedule, period: &Period) -> an
     Ok(())
 }
 
-/// Asks the system to end the sleeps of this thread on time. To save wake-ups, Linux lets a sleep last up to 50 µs longer than
-/// asked for. If the system refuses, messages are sent a little later, and the report says how late.
+/// Asks the system to end the sleeps of this thread on time. To save wake-ups, Linux lets a sleep last up to 50 µs
+/// longer than asked for. If the system refuses, messages are sent a little later, and the report says how late.
 fn wake_up_on_time() {
     // This is a link to PID/task/TID.
     if let Ok(thread) = fs::read_link("/proc/thread-self")

@@ -52,7 +52,8 @@ pub(crate) struct Heartbeats {
 
 #[derive(clap::Args)]
 pub(crate) struct Loop {
-    /// Messages a second in total, in a group each 500 µs. The latency of a message counts from the time at which it is due
+    /// Messages a second in total, in a group each 500 µs. The latency of a message counts from the time at which it is
+    /// due
     #[arg(long, value_name = "R", value_parser = positive)]
     rate: f64,
     #[command(flatten)]
@@ -68,7 +69,8 @@ struct Pacing {
     /// Closed loop: the messages of each client that are under way at a time, sent in bursts of half as many or more
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pipeline: u32,
-    /// Open loop: messages a second in total, in a group each 500 µs. The latency of a message counts from the time at which it is due
+    /// Open loop: messages a second in total, in a group each 500 µs. The latency of a message counts from the time at
+    /// which it is due
     #[arg(long, value_name = "R", conflicts_with = "pipeline", value_parser = positive)]
     rate: Option<f64>,
 }
@@ -245,8 +247,8 @@ impl Way {
     }
 }
 
-/// Checks the limit of open files, since each session is an open file. Raising the limit here would need unsafe code or one
-/// more dependency.
+/// Checks the limit of open files, since each session is an open file. Raising the limit here would need unsafe code or
+/// one more dependency.
 fn check_open_files(clients: usize, limit: Option<usize>) -> anyhow::Result<()> {
     let needed = clients + OTHER_FILES;
     match limit {

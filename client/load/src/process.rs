@@ -54,7 +54,8 @@ impl Process {
     }
 }
 
-/// The number of files, sockets included, that this process may have open. Returns `None` if it is unknown or unlimited.
+/// The number of files, sockets included, that this process may have open. Returns `None` if it is unknown or
+/// unlimited.
 pub(crate) fn max_open_files() -> Option<usize> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let soft = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_ascii_whitespace().next());

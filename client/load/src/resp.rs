@@ -20,8 +20,8 @@ pub(crate) fn publish(topic: &str, payload: &Payload) -> Template {
 pub(crate) struct Scanner(Carry);
 
 impl Scanner {
-    /// Calls `on_frame` with each frame that `piece` completes. Fails if `on_frame` fails, or if the bytes are no frames of
-    /// Redis.
+    /// Calls `on_frame` with each frame that `piece` completes. Fails if `on_frame` fails, or if the bytes are no
+    /// frames of Redis.
     pub(crate) fn feed(
         &mut self,
         piece: &[u8],

@@ -22,8 +22,8 @@ use crate::traffic::Traffic;
 /// The time that a gateway may take to publish the requests that bind all sessions.
 const BINDING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The number of successive polls without an arrival after which missing messages count as lost. They take 3 seconds, or
-/// longer if this program is stopped meanwhile.
+/// The number of successive polls without an arrival after which missing messages count as lost. They take 3 seconds,
+/// or longer if this program is stopped meanwhile.
 const LOST_AFTER: u32 = 300;
 
 /// The time for which messages that arrive twice are awaited once everything has arrived.
@@ -77,8 +77,8 @@ pub(crate) async fn run(plan: &Plan, flow: &Flow) -> anyhow::Result<Run> {
     Ok(Run { traffic, begin, end })
 }
 
-/// Builds the script of each client. The last user has the longest id, so that script is built first: it fails if the payload is
-/// too short for any.
+/// Builds the script of each client. The last user has the longest id, so that script is built first: it fails if the
+/// payload is too short for any.
 fn scripts(way: &Way, clients: usize, payload: usize) -> anyhow::Result<Vec<Script>> {
     // The command line allows at most a million.
     let last = clients as i32;
@@ -94,7 +94,8 @@ async fn connect_bus(way: &Way) -> anyhow::Result<(Option<Subscriber>, Option<Pu
     Ok((Some(subscriber), publisher))
 }
 
-/// Binds the sessions if need be, lets traffic flow, and waits for the messages under way. Everything is connected already.
+/// Binds the sessions if need be, lets traffic flow, and waits for the messages under way. Everything is connected
+/// already.
 async fn course(plan: &Plan, traffic: &Arc<Traffic>) -> anyhow::Result<(Reading, Reading)> {
     if matches!(traffic.way, Way::Deliver(_)) {
         bind(traffic).await?;

@@ -23,7 +23,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time that the gateway may take to answer the close frames.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The number of sessions that are opened at a time. It is enough to keep a gateway busy, and no more than its listener queues.
+/// The number of sessions that are opened at a time. It is enough to keep a gateway busy, and no more than its listener
+/// queues.
 const OPENING: usize = 32;
 
 /// The longest head of an answer to the upgrade, in bytes. A gateway's is far shorter.
@@ -110,7 +111,8 @@ pub(crate) async fn close_all(outlets: impl Iterator<Item = &Outlet>, tasks: &mu
     let _ = timeout(CLOSE_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;
 }
 
-/// The request of RFC 6455, section 4.1. The answer to its key is not checked, since the welcome shows that a gateway answers.
+/// The request of RFC 6455, section 4.1. The answer to its key is not checked, since the welcome shows that a gateway
+/// answers.
 fn upgrade_request(target: &Target) -> anyhow::Result<Vec<u8>> {
     let (host, port) = target.url.address();
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
@@ -158,8 +160,8 @@ fn welcome(received: &[u8]) -> anyhow::Result<Option<usize>> {
     Err(anyhow!("the first packet is not the Welcome; is this a gateway?"))
 }
 
-/// The message in a frame, or `None` if the frame is a ping or a pong. Answers pings. Answers a close frame as well, and then
-/// fails.
+/// The message in a frame, or `None` if the frame is a ping or a pong. Answers pings. Answers a close frame as well,
+/// and then fails.
 pub(crate) fn message<'a>(frame: &Frame<'a>, outlet: &Outlet) -> anyhow::Result<Option<&'a [u8]>> {
     match *frame {
         Frame::Binary(message) => return Ok(Some(message)),

@@ -1,4 +1,5 @@
-//! The two directions of a socket. Bytes go out in bursts, and come in through a buffer that all sockets of a thread share.
+//! The two directions of a socket. Bytes go out in bursts, and come in through a buffer that all sockets of a thread
+//! share.
 
 use std::cell::RefCell;
 use std::future::{pending, poll_fn};
@@ -18,8 +19,8 @@ use tokio::sync::Notify;
 /// The most bytes that one read takes.
 const READ_BYTES: usize = 256 << 10;
 
-/// The most bytes that may wait for one socket. More would wait only if the other side takes less than it is sent for a long
-/// time, and then the run measures nothing.
+/// The most bytes that may wait for one socket. More would wait only if the other side takes less than it is sent for a
+/// long time, and then the run measures nothing.
 const MAX_WAITING_BYTES: usize = 256 << 20;
 
 thread_local! {
@@ -143,8 +144,9 @@ pub(crate) struct Reader {
 impl Reader {
     /// Reads until the stream ends or `take` fails, and returns the reason.
     ///
-    /// The socket is polled by hand, so that the shared buffer is not held while the task waits. It is polled with `poll_read`,
-    /// which knows after a read that does not fill the buffer that there is nothing more, and saves a system call.
+    /// The socket is polled by hand, so that the shared buffer is not held while the task waits. It is polled with
+    /// `poll_read`, which knows after a read that does not fill the buffer that there is nothing more, and saves a
+    /// system call.
     pub(crate) async fn read(self, mut take: impl FnMut(&[u8]) -> anyhow::Result<()>) -> anyhow::Error {
         let Self { mut half, received } = self;
         if !received.is_empty()
@@ -161,8 +163,8 @@ impl Reader {
     }
 }
 
-/// Reads until `length` finds a whole unit at the beginning of the received bytes, and returns the length of that unit. It is
-/// for the answers at the beginning of a connection. A [`Reader`] takes the bytes behind them.
+/// Reads until `length` finds a whole unit at the beginning of the received bytes, and returns the length of that unit.
+/// It is for the answers at the beginning of a connection. A [`Reader`] takes the bytes behind them.
 pub(crate) async fn receive(
     tcp: &mut TcpStream,
     received: &mut Vec<u8>,

@@ -9,8 +9,8 @@ use crate::order::{Arrival, Order};
 pub(crate) struct Stream {
     sent: u64,
     order: Order,
-    /// The time at which each message under way was sent, at its number modulo the length. It is empty in an open loop, where the
-    /// schedule has the times.
+    /// The time at which each message under way was sent, at its number modulo the length. It is empty in an open loop,
+    /// where the schedule has the times.
     sent_at: Box<[u64]>,
     /// The numbers of the messages that were refused.
     refused: BTreeSet<u64>,
@@ -40,10 +40,11 @@ impl Stream {
         numbers
     }
 
-    /// The number of messages that may be sent now. It is 0 until half of the window is free, so that a burst is worth its write.
+    /// The number of messages that may be sent now. It is 0 until half of the window is free, so that a burst is worth
+    /// its write.
     ///
-    /// A message that is refused, or overtaken by a later one, counts as arrived. Otherwise a lost message would make the window
-    /// smaller for good.
+    /// A message that is refused, or overtaken by a later one, counts as arrived. Otherwise a lost message would make
+    /// the window smaller for good.
     pub(crate) fn burst(&self) -> u64 {
         let window = self.window().unwrap_or(0);
         let refused = self.refused.range(self.order.next()..).count() as u64;
@@ -51,8 +52,8 @@ impl Stream {
         if free >= window.div_ceil(2) { free } else { 0 }
     }
 
-    /// Takes note of a message that arrived. Returns the time at which it was sent as well, if the window has it. Returns `None` if
-    /// the number was never sent.
+    /// Takes note of a message that arrived. Returns the time at which it was sent as well, if the window has it.
+    /// Returns `None` if the number was never sent.
     pub(crate) fn arrived(&mut self, number: u64) -> Option<(Arrival, Option<u64>)> {
         if number >= self.sent {
             return None;

@@ -19,7 +19,8 @@ pub(crate) struct Tally {
     pub(crate) refusal: Option<String>,
     /// The pushes whose delivery counter was not one more than that of the push before.
     pub(crate) miscounted: u64,
-    /// The messages that are not this program's. A message that was changed on its way counts as well, and is also lost.
+    /// The messages that are not this program's. A message that was changed on its way counts as well, and is also
+    /// lost.
     pub(crate) stray: u64,
     /// The times from when messages were sent, or were due, to when they arrived.
     pub(crate) latency: Times,

@@ -19,7 +19,8 @@ pub(crate) struct Tasks {
 }
 
 impl Tasks {
-    /// Reads from the session of each client, and writes the bytes that wait for it. The readers are in the order of the clients.
+    /// Reads from the session of each client, and writes the bytes that wait for it. The readers are in the order of
+    /// the clients.
     pub(crate) fn listen(&mut self, traffic: &Arc<Traffic>, readers: Vec<Reader>) {
         for (index, reader) in readers.into_iter().enumerate() {
             let (hearing, writing) = (Arc::clone(traffic), Arc::clone(traffic));

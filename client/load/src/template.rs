@@ -1,7 +1,7 @@
 //! Messages that are built once and sent many times. Only their number differs.
 
-/// The value that stands for the number 0. The varints from here on all have [`NUMBER_BYTES`] bytes, so a number is replaced in
-/// place.
+/// The value that stands for the number 0. The varints from here on all have [`NUMBER_BYTES`] bytes, so a number is
+/// replaced in place.
 const NUMBER_BASE: u64 = 1 << 42;
 
 /// The length of the varints from [`NUMBER_BASE`] up to 2^49.
@@ -11,7 +11,8 @@ pub(crate) const NUMBER_BYTES: usize = 7;
 #[derive(Clone)]
 pub(crate) struct Payload {
     pub(crate) bytes: Vec<u8>,
-    /// The place of the number, which is a varint of [`NUMBER_BYTES`]. If it is `None`, only the seq of the packet has the number.
+    /// The place of the number, which is a varint of [`NUMBER_BYTES`]. If it is `None`, only the seq of the packet has
+    /// the number.
     pub(crate) number_at: Option<usize>,
 }
 

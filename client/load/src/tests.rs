@@ -62,7 +62,8 @@ async fn heartbeats_that_come_back_are_counted_and_pings_answered() {
 async fn what_is_wrong_with_replies_is_told() {
     let (url, task) = gateway(async |mut peer: Peer| {
         peer.welcome("s").await;
-        // Of the 20 scheduled messages, 0 is refused, 1 is lost, 2 is changed and so lost, 3 is doubled, 4 and 5 change places.
+        // Of the 20 scheduled messages, 0 is refused, 1 is lost, 2 is changed and so lost, 3 is doubled, 4 and 5 change
+        // places.
         let mut requests = Vec::new();
         for _ in 0..20 {
             requests.push(peer.request().await);

@@ -8,8 +8,8 @@ const MAX_NANOS: u64 = 3_600_000_000_000;
 /// The significant decimal digits of a time. A quantile is at most 0.1 % too large.
 const DIGITS: u8 = 3;
 
-/// Times in nanoseconds. The range is fixed, so recording a time allocates nothing. Keeping and sorting every time would
-/// cost 8 bytes for each message.
+/// Times in nanoseconds. The range is fixed, so recording a time allocates nothing. Keeping and sorting every time
+/// would cost 8 bytes for each message.
 pub(crate) struct Times(Histogram<u64>);
 
 impl Times {

@@ -21,8 +21,8 @@ use crate::socket::Outlet;
 use crate::stream::Stream;
 use crate::tally::Tally;
 
-/// The state that all tasks of a run share. A task takes each lock once for each piece of bytes that it reads, which costs next to
-/// nothing on one thread.
+/// The state that all tasks of a run share. A task takes each lock once for each piece of bytes that it reads, which
+/// costs next to nothing on one thread.
 pub(crate) struct Traffic {
     pub(crate) way: Way,
     pub(crate) clients: Vec<Client>,
@@ -70,7 +70,7 @@ impl Traffic {
         })
     }
 
-    /// Begins the traffic that counts, now.
+    /// Begins the period now. Latencies count from here on.
     pub(crate) fn begin(&self, warmup: Duration, duration: Duration) -> &Period {
         self.period.get_or_init(|| Period::new(self.clock.now(), warmup, duration))
     }
@@ -192,8 +192,8 @@ impl Traffic {
         }
     }
 
-    /// Sends as many messages as the window of a client has room for. The stream is locked meanwhile, so that two bursts cannot be
-    /// mixed up.
+    /// Sends as many messages as the window of a client has room for. The stream is locked meanwhile, so that two
+    /// bursts cannot be mixed up.
     pub(crate) fn send_on(&self, index: usize, now: u64, out: &mut Vec<u8>) -> anyhow::Result<()> {
         if self.stopped() {
             return Ok(());
@@ -243,8 +243,8 @@ impl Traffic {
         self.clients.iter().map(|client| lock(&client.stream).missing()).sum()
     }
 
-    /// The first message that has neither arrived nor been refused: its user, its number among the messages of this user, and how
-    /// many messages that user has sent.
+    /// The first message that has neither arrived nor been refused: its user, its number among the messages of this
+    /// user, and how many messages that user has sent.
     pub(crate) fn first_missing(&self) -> Option<(usize, u64, u64)> {
         self.clients.iter().enumerate().find_map(|(index, client)| {
             let stream = lock(&client.stream);

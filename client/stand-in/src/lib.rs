@@ -14,7 +14,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, accept_async};
 
-/// Serves the first connection with `serve`. Returns the URL and the task, which the test awaits so that panics surface.
+/// Serves the first connection with `serve`. Returns the URL and the task, which the test awaits so that panics
+/// surface.
 async fn listen<T, S>(serve: impl FnOnce(TcpStream) -> S + Send + 'static) -> (String, JoinHandle<T>)
 where
     T: Send + 'static,

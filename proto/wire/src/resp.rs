@@ -1,7 +1,7 @@
 //! RESP, the Redis serialization protocol, as far as publishing and subscribing need it: commands out, replies in.
 //!
-//! The replies are those of RESP3. RESP2 is a part of RESP3, so a connection that never asked for RESP3 is read as well.
-//! Strings are read in place. The only allocation is a list for each aggregate.
+//! The replies are those of RESP3. RESP2 is a part of RESP3, so a connection that never asked for RESP3 is read as
+//! well. Strings are read in place. The only allocation is a list for each aggregate.
 
 use std::str;
 

@@ -1,8 +1,8 @@
 //! Frames of the WebSocket protocol (RFC 6455, section 5), for both ends of a connection.
 //!
-//! A library's codec was rejected. Libraries reserve the whole length that a frame announces before any of its bytes have
-//! arrived, so 14 bytes of a stranger cost them 16 MiB. They also hold a buffer for each connection, busy or not. The
-//! property tests of the host's receiver compare this codec with tungstenite.
+//! A library's codec was rejected. Libraries reserve the whole length that a frame announces before any of its bytes
+//! have arrived, so 14 bytes of a stranger cost them 16 MiB. They also hold a buffer for each connection, busy or not.
+//! The property tests of the host's receiver compare this codec with tungstenite.
 
 #[cfg(test)]
 mod tests;

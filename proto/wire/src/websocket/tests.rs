@@ -75,7 +75,8 @@ proptest! {
         payload in prop_oneof![vec(any::<u8>(), 0..300), vec(any::<u8>(), 65_530..65_540)],
         opcode in prop_oneof![Just(Opcode::Text), Just(Opcode::Binary)],
     ) {
-        for (frame, sender) in [(served(opcode, &payload), Sender::Server), (masked(opcode, &payload), Sender::Client)] {
+        let frames = [(served(opcode, &payload), Sender::Server), (masked(opcode, &payload), Sender::Client)];
+        for (frame, sender) in frames {
             let head = Head::parse(&frame, sender).unwrap().unwrap();
             prop_assert_eq!((head.last, head.opcode, head.len), (true, opcode, payload.len() as u64));
             for len in 0..head.size {
