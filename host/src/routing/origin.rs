@@ -1,6 +1,6 @@
 //! The packet that a publish came from.
 
-use crate::packet::Header;
+use gateway_wire::packet::Header;
 use uuid::Uuid;
 
 /// The packet that a publish came from. It is answered if the bus does not take the publish.
