@@ -4,7 +4,7 @@
 # make test        set up and run every test
 # make lint        check the format, and run clippy with warnings as errors
 # make chaos       count every message during minutes of hostile clients, plugins and files, reloads and Redis outages
-# make fuzz        send random input to every parser of what strangers send, each for FUZZ_SECONDS
+# make fuzz        send random input to the parsers of packets, frames, upgrades, deliveries and files
 # make deny        check the licenses, sources and known vulnerabilities of all dependencies
 # make bench       measure the gateway and, for comparison, gateways written by hand (BENCH.md)
 # make languages   measure the same plugin in each language on this machine
@@ -61,10 +61,11 @@ chaos: build guests redis
 	ulimit -n $$(ulimit -Hn) && CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_SEED=$(CHAOS_SEED) \
 		$(CARGO) test --release --locked --workspace --test chaos -- --include-ignored --nocapture --test-threads 1
 
+# Each target gets random input for FUZZ_SECONDS.
 fuzz: plugins
 	BOLERO_RANDOM_TEST_TIME_MS=$$(( $(FUZZ_SECONDS) * 1000 )) $(CARGO) test --release --locked --workspace --test fuzz -- --nocapture
 
-# cargo-deny is built below target/tools, which takes minutes once. The database of vulnerabilities lies on GitHub.
+# cargo-deny is built below target/tools, which takes minutes once. The database of vulnerabilities is on GitHub.
 deny: setup
 	@test -x target/tools/bin/cargo-deny || $(CARGO) install -q --locked --root target/tools cargo-deny@$(CARGO_DENY)
 	target/tools/bin/cargo-deny check licenses bans sources

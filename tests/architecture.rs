@@ -1,4 +1,4 @@
-//! The rules that ARCHITECTURE.md states of the code, held by reading the code.
+//! Tests of the invariants in ARCHITECTURE.md that concern the code itself. They read the code instead of running it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "architecture/modules.rs"]
@@ -15,7 +15,8 @@ use std::{
 /// The number of lines that a file of the host may have.
 const MAX_LINES: usize = 400;
 
-/// A room of the host, the other rooms that it may use, and the outside crates and modules that only some rooms may use.
+/// The rule of one top-level module of the host: which other top-level modules it may use, and which of the guarded
+/// outside crates. An outside crate is guarded if at least one rule lists it.
 struct Rule {
     room: &'static str,
     rooms: &'static [&'static str],
@@ -26,7 +27,7 @@ const fn rule(room: &'static str, rooms: &'static [&'static str], crates: &'stat
     Rule { room, rooms, crates }
 }
 
-/// Every room of the host, from the top to the bottom: a room uses only rooms further down, apart from what `config` fills in.
+/// The rules of all top-level modules of the host, from the top to the bottom. A module uses only modules further down.
 const RULES: [Rule; 13] = [
     rule(
         "app",
@@ -52,7 +53,7 @@ fn host() -> BTreeMap<String, Module> {
 }
 
 #[test]
-fn every_module_of_the_host_keeps_the_rule_of_its_room() {
+fn every_module_of_the_host_uses_only_what_its_rule_allows() {
     let mut broken = Vec::new();
     let guarded: Vec<_> = RULES.iter().flat_map(|rule| rule.crates).collect();
     for (name, module) in host() {
@@ -61,13 +62,13 @@ fn every_module_of_the_host_keeps_the_rule_of_its_room() {
             continue;
         }
         let Some(rule) = RULES.iter().find(|rule| rule.room == room) else {
-            broken.push(format!("{name} is in no room that has a rule"));
+            broken.push(format!("{name} has no rule: add one for {room}"));
             continue;
         };
         for used in &module.uses {
             let other = used.split("::").next().unwrap();
             if other != room && !rule.rooms.contains(&other) {
-                broken.push(format!("{name} uses {used}, and {room} must not know {other}"));
+                broken.push(format!("{name} uses {used}, but the rule of {room} does not allow {other}"));
             }
         }
         for path in &module.paths {
@@ -75,7 +76,7 @@ fn every_module_of_the_host_keeps_the_rule_of_its_room() {
             if let Some(outside) = guarded.iter().find(|outside| names(outside))
                 && !rule.crates.contains(outside)
             {
-                broken.push(format!("{name} names {path}, and {room} must not know {outside}"));
+                broken.push(format!("{name} uses {path}, but the rule of {room} does not allow {outside}"));
             }
         }
     }
@@ -83,19 +84,29 @@ fn every_module_of_the_host_keeps_the_rule_of_its_room() {
 }
 
 #[test]
-fn the_rooms_that_have_rules_are_there_and_use_what_they_may() {
+fn a_module_uses_only_modules_further_down() {
+    let place = |module: &str| RULES.iter().position(|rule| rule.room == module);
+    for Rule { room, rooms, .. } in &RULES {
+        for other in *rooms {
+            assert!(place(other) > place(room), "{room} may use {other}, which is not further down in the list");
+        }
+    }
+}
+
+#[test]
+fn every_rule_is_for_a_module_that_exists_and_allows_only_what_is_used() {
     let host = host();
     for Rule { room, rooms, crates } in &RULES {
         let modules =
             || host.iter().filter(|(name, _)| name.split("::").next() == Some(room)).map(|(_, module)| module);
-        assert!(modules().next().is_some(), "there is no room {room}");
+        assert!(modules().next().is_some(), "there is no module {room}");
         for other in *rooms {
             let is_used = modules().any(|module| module.uses.iter().any(|used| used.split("::").next() == Some(other)));
-            assert!(is_used, "{room} may use {other}, and does not");
+            assert!(is_used, "{room} may use {other}, but does not");
         }
         for outside in *crates {
             let names = |path: &String| path == outside || path.starts_with(&format!("{outside}::"));
-            assert!(modules().any(|module| module.paths.iter().any(names)), "{room} may use {outside}, and does not");
+            assert!(modules().any(|module| module.paths.iter().any(names)), "{room} may use {outside}, but does not");
         }
     }
 }
@@ -111,7 +122,7 @@ fn every_file_below_the_sources_is_a_module() {
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") && !is_test {
-                assert!(modules.contains(&path), "{} is no module of the crate", path.display());
+                assert!(modules.contains(&path), "{} is not a module of the crate", path.display());
             }
         }
     }
@@ -159,7 +170,7 @@ fn the_host_names_no_topic_and_no_message_of_a_game() {
             let named = module.strings.iter().chain(&module.paths).find(|text| text.contains(word));
             assert_eq!(named, None, "{name} names the message {word}");
         }
-        for route in ["0x01", "0x02"] {
+        for route in ["0x01", "0x02", "0x1", "0x2"] {
             assert!(!module.numbers.contains(route), "{name} names the route {route}");
         }
     }
@@ -169,7 +180,7 @@ fn the_host_names_no_topic_and_no_message_of_a_game() {
 fn no_file_of_the_host_is_long() {
     for (_, module) in host() {
         let lines = fs::read_to_string(&module.file).unwrap().lines().count();
-        assert!(lines <= MAX_LINES, "{} has {lines} lines, and {MAX_LINES} are the most", module.file.display());
+        assert!(lines <= MAX_LINES, "{} has {lines} lines, but at most {MAX_LINES} are allowed", module.file.display());
     }
 }
 
@@ -185,5 +196,8 @@ fn the_code_map_names_every_file_of_the_host_and_no_other() {
     let files: BTreeSet<String> = files.collect();
     let missing: Vec<_> = files.difference(&named).collect();
     let invented: Vec<_> = named.difference(&files).collect();
-    assert!(missing.is_empty() && invented.is_empty(), "missing: {missing:?}, not there: {invented:?}");
+    assert!(
+        missing.is_empty() && invented.is_empty(),
+        "the code map of ARCHITECTURE.md lacks {missing:?}, and names {invented:?}, which do not exist"
+    );
 }

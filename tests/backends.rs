@@ -1,5 +1,5 @@
-//! Tests of the way between gateway and backends (docs/backends.md): what backends receive, and where their answers
-//! arrive.
+//! Tests of the traffic between gateway and backends (docs/backends.md): the requests that backends receive, and the
+//! sessions that their answers reach.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "backends/answers.rs"]

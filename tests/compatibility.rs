@@ -70,9 +70,9 @@ async fn a_plugin_of_another_version_is_rejected_with_both_versions_and_a_remedy
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let told = String::from_utf8_lossy(&output.stderr);
         let because = format!(
-            "it was built against version {version} of the plugin interface, and this gateway offers 0.1.0, which serves plugins \
-             built against 0.1.0 up to 0.1.0: rebuild it with gateway-plugin-sdk 0.1.0 or this gateway's wit/policy.wit, or serve it \
-             with a gateway that offers {version}"
+            "it was built against version {version} of the plugin interface, and this gateway offers 0.1.0, which \
+             serves plugins built against 0.1.0 up to 0.1.0: rebuild it with gateway-plugin-sdk 0.1.0 or this \
+             gateway's wit/policy.wit, or serve it with a gateway that offers {version}"
         );
         assert!(told.trim_end().ends_with(&because), "{told}");
     }

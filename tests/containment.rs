@@ -20,7 +20,7 @@ use std::{fs, path::PathBuf};
 
 /// The route of `tests/guests/hostile`.
 const ROUTE: u8 = 0x66;
-/// The game for whose requests the plugin of `tests/guests/hostile` is subscribed.
+/// The game of the requests that the plugin of `tests/guests/hostile` subscribes to.
 const GAME: &str = "hostile";
 
 fn hostile() -> PathBuf {

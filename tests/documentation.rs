@@ -1,4 +1,5 @@
-//! Tests that the pages below docs/ name every configuration key, metric, label and status of the code, and no others.
+//! Tests that the pages below docs/ name every configuration key, metric, reason and status of the code. The pages must
+//! not name keys, metrics and statuses that do not exist.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use gateway_tests::{Gateway, Setup, root};
@@ -41,7 +42,7 @@ fn keys() -> BTreeSet<String> {
         if let Some(name) = line.strip_suffix(" {") {
             section = path(name);
         } else if let (Some(section), Some((field, _))) = (&section, line.split_once(": ")) {
-            // A field that is a section has its own keys.
+            // The field `settings` is a section with keys of its own.
             if field.chars().all(|c| c.is_ascii_lowercase() || c == '_') && field != "settings" {
                 let name = if field == "backends" { ".NAME" } else { "" };
                 keys.insert(format!("{section}.{field}{name}"));

@@ -175,7 +175,7 @@ async fn chat_backends_that_do_not_answer_keep_readyz_waiting_no_longer_than_oth
 }
 
 #[tokio::test]
-async fn readyz_is_503_where_a_bad_file_is_all_there_is() {
+async fn readyz_is_503_if_the_only_plugin_file_is_bad() {
     let gateway = Gateway::start(Setup { plugins: Vec::new(), ..Setup::default() }).await;
     put(&gateway.plugin("system"), b"rubbish");
     gateway.logged("plugin rejected").await;
@@ -188,7 +188,7 @@ async fn readyz_is_503_where_a_bad_file_is_all_there_is() {
 }
 
 #[tokio::test]
-async fn every_metric_of_the_contract_is_there() {
+async fn metrics_have_their_documented_names_and_labels() {
     let gateway = Gateway::start(Setup::server("send_queue: 4")).await;
     let (mut first, mut second) = (gateway.client().await, gateway.client().await);
     first.assert_alive().await;

@@ -43,7 +43,11 @@ impl fmt::Display for Report {
         for line in &self.machine {
             writeln!(f, "- {line}")?;
         }
-        writeln!(f, "- rounds, whose medians are told: {}, of {} s for each measurement", self.rounds, self.seconds)?;
+        writeln!(
+            f,
+            "- the figures are medians of {} rounds, with {} s for each measurement",
+            self.rounds, self.seconds
+        )?;
         writeln!(f)?;
         let sections = [
             ("Server CPU per message, µs", self.costs(&self.messages, "work")),

@@ -1,5 +1,7 @@
-//! The module tree of a crate, and which module uses which: read from the syntax of its files, so that neither a macro, nor a nested
-//! `use`, nor the place of a test module hides anything.
+//! Reads the module tree of a crate, and which module uses which.
+//!
+//! The tree is read from the syntax of the files. A search of the text would miss nested `use` items, and could not
+//! tell test modules from other modules.
 
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use quote::ToTokens;
@@ -13,7 +15,8 @@ use syn::{Attribute, Item, ItemMod, UseTree};
 /// A module that has a file of its own, without the code that only tests compile.
 pub(crate) struct Module {
     pub(crate) file: PathBuf,
-    /// The paths that its code names, from the root of the crate or of another crate: `plugin::Lease`, `tokio::net::TcpStream`.
+    /// The paths that its code names, from the root of the crate or of another crate, such as `crate::plugin::Lease` or
+    /// `tokio::net::TcpStream`.
     pub(crate) paths: BTreeSet<String>,
     /// The modules of the same crate that those paths lead to.
     pub(crate) uses: BTreeSet<String>,
@@ -23,7 +26,7 @@ pub(crate) struct Module {
     pub(crate) numbers: BTreeSet<String>,
 }
 
-/// The modules of a crate by their path, from the file of its root. The root itself is `crate`.
+/// Returns the modules of a crate by their paths. `root` is the file of the root module, which has the path `crate`.
 pub(crate) fn tree(root: &Path) -> BTreeMap<String, Module> {
     let mut modules = BTreeMap::new();
     read(root, root.parent().unwrap(), "crate", &mut modules);
@@ -35,7 +38,7 @@ pub(crate) fn tree(root: &Path) -> BTreeMap<String, Module> {
     modules
 }
 
-/// The innermost module on the way to what the path names.
+/// Returns the innermost module that the path leads through.
 fn owner(path: &str, modules: &BTreeSet<String>) -> Option<String> {
     let mut path = path.strip_prefix("crate::")?;
     loop {
@@ -46,7 +49,7 @@ fn owner(path: &str, modules: &BTreeSet<String>) -> Option<String> {
     }
 }
 
-/// Reads a module's file and those of the modules in it.
+/// Reads the file of a module, and the files of its child modules.
 fn read(file: &Path, folder: &Path, name: &str, modules: &mut BTreeMap<String, Module>) {
     let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let syntax = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
@@ -79,7 +82,7 @@ struct Found {
 struct Reader {
     /// The path of the module that is being read.
     scope: String,
-    /// The modules that have files of their own, and the path of a file that is written beside the declaration.
+    /// The child modules that have files of their own, each with the path of its `path` attribute, if it has one.
     children: Vec<(String, Option<String>)>,
     found: Found,
 }
@@ -101,7 +104,7 @@ impl Reader {
     fn module(&mut self, module: &ItemMod) {
         let name = format!("{}::{}", self.scope, module.ident);
         match &module.content {
-            // Its code belongs to the file that it is written in.
+            // The code of an inline module belongs to this file.
             Some((_, items)) => self.items(items),
             None => self.children.push((name, path_attribute(&module.attrs))),
         }
@@ -119,7 +122,7 @@ impl Reader {
         }
     }
 
-    /// Notes the paths and literals in code, also within the arguments of macros.
+    /// Records the paths and literals in code, also those in the arguments of macros.
     fn tokens(&mut self, tokens: TokenStream) {
         let mut tokens = tokens.into_iter().peekable();
         let mut path = String::new();
@@ -170,7 +173,8 @@ impl Reader {
         };
     }
 
-    /// Notes a path as seen from the root of the crate. A single name says nothing: if it comes from elsewhere, there is a `use` of it.
+    /// Records a path as seen from the root of the crate. A single name is ignored: if the item is in another module,
+    /// there is a `use` of the item.
     fn path(&mut self, path: &str) {
         let Some((first, rest)) = path.split_once("::") else { return };
         let found = match first {
@@ -214,7 +218,7 @@ fn attributes(item: &Item) -> &[Attribute] {
     }
 }
 
-/// Whether it is compiled for tests only.
+/// Returns whether an item with these attributes is compiled for tests only.
 fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| attribute.to_token_stream().to_string().replace(' ', "") == "#[cfg(test)]")
 }
@@ -226,7 +230,7 @@ fn path_attribute(attributes: &[Attribute]) -> Option<String> {
     Some(path.value())
 }
 
-/// The circles in which modules use each other, each as one line that names a way around. Empty if there are none.
+/// Returns the circles in which modules use each other. Each circle is one line that lists its modules in order.
 pub(crate) fn circles(modules: &BTreeMap<String, Module>) -> Vec<String> {
     let mut circles = BTreeSet::new();
     for start in modules.keys() {
@@ -241,7 +245,7 @@ pub(crate) fn circles(modules: &BTreeMap<String, Module>) -> Vec<String> {
     circles.into_iter().collect()
 }
 
-/// A way from a module back to the start.
+/// Returns a path of uses from the module `at` back to the module `start`, if there is one.
 fn around<'a>(
     start: &str,
     at: &'a str,

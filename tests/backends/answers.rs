@@ -11,7 +11,7 @@ use tokio::time;
 /// How many requests are sent while answers cannot arrive.
 const REQUESTS_MADE: u32 = 100;
 
-/// How long the subscription is delayed. A gateway that published too early would do so within this time.
+/// How long the tests delay the subscription. A gateway that publishes too early does so within this time.
 const HELD: Duration = Duration::from_millis(500);
 
 const UNAVAILABLE: &str = "gateway_routing_errors_total{reason=\"unavailable\"}";

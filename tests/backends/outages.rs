@@ -11,7 +11,7 @@ use tokio::time::{self, Instant};
 const CONNECTED: &str = "gateway_bus_connected";
 const UNAVAILABLE: &str = "gateway_routing_errors_total{reason=\"unavailable\"}";
 
-/// The value of `GRACE` in host/src/bus/redis.rs. A shorter outage loses nothing.
+/// The grace period, as in host/src/bus/redis/publisher.rs. A shorter outage loses nothing.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A part of the text of the refusal if it is unknown whether Redis accepted the message.

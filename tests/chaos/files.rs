@@ -11,15 +11,15 @@ use tokio::time;
 
 /// The route of `tests/guests/hostile`.
 const ROUTE: u8 = 0x66;
-/// The game for whose requests the plugin of `tests/guests/hostile` is subscribed.
+/// The game of the requests that the plugin of `tests/guests/hostile` subscribes to.
 const HOSTILE_GAME: &str = "hostile";
 /// The route of `tests/guests/endless.wat`.
 const ENDLESS_ROUTE: u8 = 0x67;
 /// How long clients keep a hostile plugin busy.
 const BUSY: Duration = Duration::from_millis(500);
 
-/// The ways in which the hostile plugin misbehaves in `on_packet`, each with the generous limits under which it goes
-/// far. The plugin misbehaves in the same way in `on_message`, unless the entry names another way.
+/// The ways in which the hostile plugin misbehaves in `on_packet`, each with generous limits under which it does more
+/// harm. The plugin misbehaves in the same way in `on_message`, unless the entry names another way.
 const PACKET_MISBEHAVIOURS: [(&str, &str); 30] = [
     ("loop", ""),
     ("slow", ""),
@@ -132,7 +132,7 @@ pub(crate) enum Change {
         away: Duration,
     },
     /// The hostile plugin misbehaves in `on_packet` and `on_message`. If `generous` is true, it has the generous limits
-    /// of [`WAYS`].
+    /// of [`PACKET_MISBEHAVIOURS`].
     Hostile {
         way: usize,
         generous: bool,

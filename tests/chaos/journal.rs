@@ -64,7 +64,7 @@ pub(crate) struct Push {
     pub(crate) at: At,
     /// The position among all pushes of the run.
     pub(crate) order: u64,
-    /// The index of the connection in [`Book::links`].
+    /// The index of the connection in [`Observations::links`].
     pub(crate) link: usize,
     /// Whether the gateway's end of the connection was still open.
     pub(crate) taken: bool,
@@ -150,7 +150,7 @@ impl Observations {
     }
 }
 
-/// The book, shared by all observers.
+/// The observations of a run, shared by all observers.
 #[derive(Clone, Debug)]
 pub(crate) struct Journal {
     began: Instant,

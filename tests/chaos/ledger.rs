@@ -70,7 +70,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Draws up the ledger of a book.
+    /// Returns the ledger of a run's observations.
     pub(crate) fn of(book: &Observations) -> Self {
         let mut evidence = Evidence::of(book);
         let accounts = book.messages.iter().map(|(id, message)| (*id, evidence.settle(message))).collect();
@@ -93,7 +93,8 @@ fn is_doubled(message: &Message) -> bool {
     arrivals.windows(2).any(|pair| pair[0] == pair[1])
 }
 
-/// A book, and the evidence in it that is not used up. A counter that was incremented by one accounts for one message.
+/// The observations of a run, and the evidence that is not used up yet. A counter that was incremented by one accounts
+/// for one message.
 struct Evidence<'a> {
     book: &'a Observations,
     /// For each session: when the last answered heartbeat was sent, and the order of the last push that arrived.
@@ -155,7 +156,7 @@ impl<'a> Evidence<'a> {
         let arrived = !message.arrivals.is_empty();
         match &message.refused {
             Some((0, _)) => return Account::Unknown("it was answered with a reply that nobody expects"),
-            // Redis may have accepted the request, and the sender was told so.
+            // Redis may have accepted the request, and the refusal says so.
             Some((status, text)) if !arrived || text.contains("may or may not") => {
                 return Account::Refused(*status, text.clone());
             }

@@ -18,7 +18,7 @@ fn pushed(kind: Kind, order: u64) -> Message {
     Message { published: Some((DURING, 1)), pushed: Some(push), ..message(kind) }
 }
 
-/// Returns a book with one session of user 1, one connection to Redis, and these messages.
+/// Returns the observations of one session of user 1, one connection to Redis, and these messages.
 fn book(messages: impl IntoIterator<Item = Message>) -> Observations {
     let session = Session { user: 1, bound: Some(At::ZERO), ended: None, last_number: 0, missing_numbers: 0 };
     let messages = (1..).zip(messages).collect();
@@ -102,7 +102,7 @@ fn a_message_that_a_later_one_overtook_is_unknown_even_if_its_session_ended() {
 }
 
 #[test]
-fn a_refused_request_may_arrive_only_if_its_sender_was_told_that_it_might() {
+fn a_refused_request_may_arrive_only_if_the_refusal_says_so() {
     let refused = |text: &str| {
         let refused = Some((5, text.to_owned()));
         book([Message { refused, arrivals: vec![BACKEND], ..message(Kind::Request) }])

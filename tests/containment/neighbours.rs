@@ -78,8 +78,8 @@ async fn a_payload_over_the_routes_limit_is_answered_with_status_9_and_costs_no_
 /// Returns the setup of a plugin that receives its own publishes, and publishes two messages for each.
 fn echoing() -> Setup {
     let yaml = format!(
-        "games: [{{ id: mmo }}, {{ id: {GAME} }}]\nplugins: {{ directory: plugins, settings: {{ hostile: {{ config: {{ on_packet: publish-once, \
-         on_message: publish-twice-where-it-was-heard }} }} }} }}"
+        "games: [{{ id: mmo }}, {{ id: {GAME} }}]\nplugins: {{ directory: plugins, settings: \
+         {{ hostile: {{ config: {{ on_packet: publish-once, on_message: publish-twice-where-it-was-heard }} }} }} }}"
     );
     Setup { yaml, ..Setup::default() }
 }

@@ -132,7 +132,7 @@ async fn a_healthy_route_does_not_notice_a_plugin_that_is_slow_or_loops_for_ever
             }
         }
         let (quiet, beside) = *runs.last().unwrap();
-        assert!(beside <= bound(quiet), "{way}: p99 (quiet, beside it) {runs:?}");
+        assert!(beside <= bound(quiet), "{way}: p99 (quiet, next to the bad plugin) {runs:?}");
     }
 }
 

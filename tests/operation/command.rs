@@ -68,7 +68,7 @@ async fn an_empty_file_means_the_defaults() {
 }
 
 #[tokio::test]
-async fn every_key_of_the_contract_is_known() {
+async fn documented_keys_are_accepted() {
     let yaml = r#"
 server:
   host: "0.0.0.0"
@@ -236,7 +236,7 @@ fn client() -> Command {
     command
 }
 
-/// A user at a terminal.
+/// A user who runs `gateway-client chat`.
 struct User {
     child: Child,
     keyboard: ChildStdin,

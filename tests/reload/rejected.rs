@@ -199,7 +199,8 @@ async fn a_manifest_that_is_not_valid_is_rejected() {
     rejected_bytes(&faulty(&json!({ "name": "no good" })), because).await;
     let twice = "its manifest is not valid: it claims route 0x03 twice";
     rejected_bytes(&faulty(&json!({ "routes": [3, 3] })), twice).await;
-    let topic = "its manifest is not valid: it subscribes to \"a\\nb\", and a topic is 1 to 256 bytes without control characters";
+    let topic = "its manifest is not valid: it subscribes to \"a\\nb\", and a topic is 1 to 256 bytes \
+                 without control characters";
     rejected_bytes(&faulty(&json!({ "topics": ["a\nb"] })), topic).await;
 }
 

@@ -1,4 +1,4 @@
-//! Probes of the games' chat backends, for the readiness report.
+//! Probes of the games' backends, for the readiness report.
 //!
 //! A background task connects to each backend at intervals. A request for the report reads the last outcome, so that an
 //! unreachable backend does not delay the report.

@@ -122,8 +122,7 @@ fn games(raw: Vec<raw::Game>, errors: &mut Vec<String>) -> Vec<Game> {
     let mut seen = BTreeSet::new();
     let mut games = Vec::new();
     for (i, game) in raw.into_iter().enumerate() {
-        let legal = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-        if !(1..=64).contains(&game.id.len()) || !game.id.chars().all(legal) {
+        if !is_name(&game.id) {
             errors.push(format!("games[{i}].id: {:?} is not 1 to 64 characters of A-Z a-z 0-9 _ . -", game.id));
         }
         if !seen.insert(game.id.clone()) {
@@ -134,12 +133,21 @@ fn games(raw: Vec<raw::Game>, errors: &mut Vec<String>) -> Vec<Game> {
     games
 }
 
+/// Returns whether a text may be the id of a game or the name of a backend.
+fn is_name(text: &str) -> bool {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    (1..=64).contains(&text.len()) && text.chars().all(is_legal)
+}
+
 /// Returns the backends of a game by name. The key `chat_backend` is another spelling of `backends.chat`.
 fn backends(key: &str, game: &raw::Game, errors: &mut Vec<String>) -> BTreeMap<String, String> {
     let named = game.backends.iter().map(|(name, backend)| (name.as_str(), format!("backends.{name}"), backend));
     let chat = game.chat_backend.iter().map(|backend| ("chat", "chat_backend".to_owned(), backend));
     let mut backends = BTreeMap::new();
     for (name, written, raw::Backend { host, port }) in named.chain(chat) {
+        if !is_name(name) {
+            errors.push(format!("{key}.backends: {name:?} is not 1 to 64 characters of A-Z a-z 0-9 _ . -"));
+        }
         if *port == 0 {
             errors.push(format!("{key}.{written}.port: a port is wanted, 1 to 65535"));
         }

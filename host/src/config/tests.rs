@@ -140,6 +140,10 @@ fn a_game_has_any_number_of_backends_and_chat_backend_is_one_of_them() {
     let both = "games: [{ id: a, backends: { chat: { port: 1 } }, chat_backend: { port: 2 } }]\n";
     refused(both, &["games[0].chat_backend: `backends.chat` is the same backend"]);
     refused("games: [{ id: a, backends: { x: {} } }]\n", &["games[0].backends.x.port: a port is wanted"]);
+    refused(
+        "games: [{ id: a, backends: { 'x y': { port: 1 } } }]\n",
+        &["games[0].backends: \"x y\" is not 1 to 64 characters"],
+    );
     let unknown = "games: [{ id: a, backends: { x: { port: 1, prot: 1 } } }]\n";
     refused(unknown, &["unknown key `games[0].backends.x.prot`"]);
 }

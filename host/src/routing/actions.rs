@@ -156,13 +156,7 @@ impl Executor {
         plugin.publishes_refused(reason, publishes);
         if self.metrics.log_limits.permit("publishes refused", plugin.name()) {
             let (plugin, topic) = (&**plugin.name(), text::bounded(topic));
-            tracing::warn!(
-                plugin,
-                topic,
-                reason,
-                publishes,
-                "publishes refused: the plugin uses more than its share of the bus"
-            );
+            tracing::warn!(plugin, topic, reason, publishes, "publishes of the plugin refused");
         }
     }
 

@@ -228,7 +228,7 @@ impl Metrics {
             plugin_publishes_refused: register(
                 r,
                 "plugin_publishes_refused",
-                "Publishes that were refused because the plugin used more than its share of the bus, by reason",
+                "Publishes of the plugin that were refused, by reason",
             ),
             plugin_seconds: register(r, "plugin_call_seconds", "How long calls of a plugin took"),
             plugin_reloads: register(r, "plugin_reloads", "Loads, swaps and removals of a plugin, by outcome"),

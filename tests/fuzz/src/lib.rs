@@ -1,1 +1,1 @@
-//! Fuzz targets for everything that strangers send. They are in `tests/fuzz.rs`.
+//! Fuzz targets for input that the gateway does not trust. The targets are in `tests/fuzz.rs`.

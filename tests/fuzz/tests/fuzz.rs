@@ -1,8 +1,8 @@
-//! Fuzz targets for everything that strangers send. No input causes a panic, an endless loop, or an answer that another
-//! parser contradicts.
+//! Fuzz targets for input that the gateway does not trust: packets, frames, handshakes, deliveries, gateway.yaml and
+//! plugin files. No input may cause a panic, an endless loop, or a result that another parser contradicts.
 //!
-//! `cargo test` runs each target for a second with random input, and `make fuzz FUZZ_SECONDS=600` for as long as wanted.
-//! `cargo bolero test -p gateway-fuzz frames` (with cargo-bolero) runs one target guided by coverage.
+//! `cargo test` runs each target for a second with random input. `make fuzz FUZZ_SECONDS=600` runs each target for 600
+//! seconds. `cargo bolero test -p gateway-fuzz frames` (with cargo-bolero) runs one target with coverage-guided input.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use bolero::{check, generator::produce};
@@ -37,7 +37,7 @@ use tokio::{
     time,
 };
 
-/// The maximum number of bytes that a receiver leaves over: the head of a frame and the payload of a control frame.
+/// The maximum number of bytes that a receiver leaves unread: the head of a frame and the payload of a control frame.
 const MAX_LEFT_BYTES: usize = 14 + 125;
 
 /// The stack size of a thread that compiles a plugin, as in the process that judges plugin files.
@@ -51,7 +51,8 @@ fn header() {
     });
 }
 
-/// Returns the messages in the bytes, which arrive in parts of at most `part` bytes. Stops at the first violation.
+/// Returns the messages that a receiver finds in the bytes if they arrive in parts of at most `part` bytes. Stops at
+/// the first violation of the protocol.
 fn received(bytes: &[u8], part: usize) -> Vec<Message> {
     static CONFIG: LazyLock<Config> =
         LazyLock::new(|| Config::parse("plugins: { directory: . }\nserver: { max_message_bytes: 65536 }").unwrap());
@@ -66,7 +67,8 @@ fn received(bytes: &[u8], part: usize) -> Vec<Message> {
         let mut left = &kept[..];
         loop {
             match receiver.next(&mut left) {
-                // No route takes a payload here. A packet that came in one part is refused later.
+                // No route takes a payload in this test. The receiver reports such a packet as too large if its bytes
+                // arrive in parts. If the packet arrives whole, routing would refuse it, so both count as the same.
                 Ok(Some(Message::Packet(packet))) if packet.len() > packet::HEADER_LEN => {
                     let (header, payload) = packet::parse(packet).unwrap();
                     messages.push(Message::TooLarge { header, bytes: payload.len(), max: 0 });
@@ -76,7 +78,7 @@ fn received(bytes: &[u8], part: usize) -> Vec<Message> {
                 Err(_) => return messages,
             }
         }
-        assert!(left.len() < MAX_LEFT_BYTES, "{} bytes are left over", left.len());
+        assert!(left.len() < MAX_LEFT_BYTES, "{} bytes are left unread", left.len());
         kept = left.to_vec();
     }
     messages
@@ -86,7 +88,7 @@ fn received(bytes: &[u8], part: usize) -> Vec<Message> {
 fn frames() {
     check!().with_generator((produce::<Vec<u8>>(), 1..64_usize)).for_each(|(bytes, part)| {
         let (cut, whole) = (received(bytes, *part), received(bytes, usize::MAX));
-        assert_eq!(cut, whole, "the messages depend on how the bytes are cut");
+        assert_eq!(cut, whole, "the messages depend on where the bytes are cut");
     });
 }
 
@@ -94,8 +96,8 @@ fn frames() {
 fn handshake() {
     static RUNTIME: LazyLock<Runtime> =
         LazyLock::new(|| runtime::Builder::new_current_thread().enable_all().build().unwrap());
-    let valid = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                 Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+    let valid = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
     // Half of the inputs are a valid request in which some bytes are replaced.
     check!().with_generator((produce::<bool>(), produce::<Vec<u8>>(), 0..valid.len())).for_each(
         |(mutate, bytes, at)| {
@@ -135,7 +137,8 @@ fn delivery() {
         else {
             return;
         };
-        // Both read the same target. The policies refuse groups, which prost skips, and do not read every field.
+        // Both parsers must find the same target. Input that only one of them accepts is skipped: the policies refuse
+        // groups, which prost skips, and prost checks fields that the policies do not read.
         let (mut user, mut session) = (0, "");
         for field in read {
             match field.number {

@@ -1,4 +1,4 @@
-//! The bus's queue, and access to what the queue offers to the bus alone.
+//! The bus queue, with access to the operations that only the bus may use.
 
 #[path = "../../../host/src/bus/batch.rs"]
 mod batch;
@@ -12,7 +12,7 @@ pub fn close(queue: &Queue<usize>) {
     queue.close();
 }
 
-/// Takes a batch, and returns the origins of its publishes. The batch is empty only after the queue was closed.
+/// Takes a batch, and returns the origins of its publishes. The result is empty only after the queue was closed.
 pub async fn take(queue: &Queue<usize>) -> Vec<usize> {
     let mut batch = batch::Batch::default();
     queue.take(&mut batch).await;

@@ -1,9 +1,9 @@
-//! The host's tools that the queue uses.
+//! The parts of the host's module `sync` that the queue uses.
 
 #[path = "../../../host/src/sync/wakeup.rs"]
 pub mod wakeup;
 
-/// What the host takes from the standard library.
+/// The locks and atomics of loom. They replace those that the host takes from the standard library.
 pub mod primitives {
     pub use loom::sync::{
         Mutex, MutexGuard,

@@ -1,11 +1,12 @@
-//! Whatever the interleaving, the receiver of the bus's queue is woken up, and no publish is lost, duplicated or reordered.
+//! Tests that in every interleaving the receiver of the bus queue is woken up, and that no publish is lost, duplicated
+//! or reordered.
 
 use bytes::Bytes;
 use gateway_loom::bus::{Load, Queue, Share, close, take};
 use loom::{future::block_on, model, sync::Arc, thread};
 use std::borrow::Cow;
 
-/// Publishes once, with the number as the origin. Returns whether the queue took it.
+/// Publishes once, with the number as the origin. Returns whether the queue accepted the publish.
 fn publish(queue: &Queue<usize>, number: usize) -> bool {
     let share = Share::default();
     let Ok(permit) = queue.reserve(&share, Load { publishes: 1, bytes: 1 }) else { return false };
