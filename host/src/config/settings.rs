@@ -12,7 +12,7 @@ use std::{
 };
 
 /// The maximum size of a packet's payload, in bytes, for a plugin whose settings name no other.
-const DEFAULT_MAX_PAYLOAD_BYTES: usize = 64 << 10;
+pub(super) const DEFAULT_MAX_PAYLOAD_BYTES: usize = 64 << 10;
 
 /// Everything that is wrong with a file, one line for each error. Only the first 20 errors are listed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

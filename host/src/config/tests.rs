@@ -147,3 +147,14 @@ fn a_game_has_any_number_of_backends_and_chat_backend_is_one_of_them() {
     let unknown = "games: [{ id: a, backends: { x: { port: 1, prot: 1 } } }]\n";
     refused(unknown, &["unknown key `games[0].backends.x.prot`"]);
 }
+
+#[test]
+fn the_file_in_the_repository_shows_the_defaults() {
+    let shown: raw::File = serde_yaml::from_str(include_str!("../../../gateway.yaml")).expect("it parses");
+    let chat = shown.plugins.settings["chat"].clone();
+    let claimed = raw::PluginSettings { routes: Some(vec![1]), ..raw::PluginSettings::default() };
+    let max_payload_bytes = Some(settings::DEFAULT_MAX_PAYLOAD_BYTES);
+    assert_eq!(chat, raw::PluginSettings { max_payload_bytes, ..claimed });
+    let plugins = raw::Plugins { settings: shown.plugins.settings.clone(), ..raw::Plugins::default() };
+    assert_eq!(shown, raw::File { games: shown.games.clone(), plugins, ..raw::File::default() });
+}
