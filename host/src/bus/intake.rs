@@ -1,5 +1,5 @@
-//! The border between the gateway and its bus: where publishes come from, where messages go, and what happens to a
-//! publish that reaches nobody.
+//! The interface between the gateway and its bus: the source of publishes, the receiver of messages, and the answers to
+//! publishes that reach no subscriber.
 
 use super::{
     batch::{Batch, Publication},
@@ -34,7 +34,7 @@ pub trait Handler: Send + Sync + 'static {
 pub(super) enum NotTaken<'a> {
     #[error("the bus is not connected")]
     NotConnected,
-    #[error("the bus broke off: the message may or may not have been taken")]
+    #[error("the connection to the bus broke: the message may or may not have been taken")]
     Unknown,
     #[error("the bus refused the message")]
     Refused,

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the listener until `stop`, and then drains: no connection is accepted, queued packets are sent, and sessions
-/// close with 1001. The connections that are left after the configured time are cut off.
+/// close with 1001. Connections that have not ended within `drain_timeout` are cut off.
 pub async fn serve(
     listener: TcpListener,
     gateway: Arc<Gateway>,
@@ -40,7 +40,10 @@ pub async fn serve(
                 Err(error) => {
                     gateway.metrics.handshake_refused("accept_failed");
                     if gateway.metrics.log_limits.permit("accept failed", "") {
-                        tracing::error!(%error, "cannot accept connections, trying again (raise the limit of open files?)");
+                        tracing::error!(
+                            %error,
+                            "cannot accept connections, trying again (raise the limit of open files?)"
+                        );
                     }
                     time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -98,7 +101,9 @@ async fn connection(
     // Packets are sent without delay. An error means that the connection broke, and the next step handles that.
     let _ = stream.set_nodelay(true);
     let upgrade = tokio::select! {
-        upgrade = time::timeout(server.handshake_timeout, handshake::upgrade(&mut stream, verifier.as_deref())) => upgrade,
+        upgrade = time::timeout(server.handshake_timeout, handshake::upgrade(&mut stream, verifier.as_deref())) => {
+            upgrade
+        }
         () = stop.cancelled() => return None,
     };
     let upgraded = match upgrade {
@@ -144,7 +149,7 @@ mod tests {
     use crate::{bus, delivery::outbox::Limits, telemetry::metrics::Metrics};
 
     #[tokio::test]
-    async fn a_panic_ends_its_session_alone_and_is_counted() {
+    async fn a_panic_ends_only_its_own_session_and_is_counted() {
         let metrics = Arc::new(Metrics::new());
         let gateway = Gateway::new(metrics, Arc::<bus::Queue<_>>::default(), 1024);
         let limits = Limits { messages: 1, bytes: 1, close_when_full: false, batch_bytes: 1, max_delay: Duration::MAX };

@@ -79,8 +79,8 @@ impl State {
         let level = if error { Level::Warn } else { Level::Info };
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let line = if error { &mut self.stderr } else { &mut self.stdout };
-            let room = self.limits.log_line.saturating_sub(line.len());
-            line.extend_from_slice(&piece[..piece.len().min(room)]);
+            let free = self.limits.log_line.saturating_sub(line.len());
+            line.extend_from_slice(&piece[..piece.len().min(free)]);
             if piece.ends_with(b"\n") {
                 let whole = mem::take(line);
                 self.log.write(level, String::from_utf8_lossy(&whole).trim_end());

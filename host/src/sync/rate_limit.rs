@@ -3,7 +3,7 @@
 use super::uptime::now_ms;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Permits a number of events per second, and as many in one burst after a second of silence.
+/// Permits a number of events per second. After a second without events, the same number is permitted in one burst.
 #[derive(Debug)]
 pub struct RateLimit {
     per_s: u64,
@@ -18,7 +18,7 @@ impl RateLimit {
         Self { per_s: if per_s == 0 { 1 } else { per_s as u64 }, empty_at_us: AtomicU64::new(0) }
     }
 
-    /// Whether one more event may happen now.
+    /// Returns whether one more event may happen now. If it may, counts the event.
     pub fn permit(&self) -> bool {
         self.permit_at(now_ms() * 1000)
     }

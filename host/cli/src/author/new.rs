@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_one_for_files_and_packages_too() {
+    fn a_name_is_also_valid_for_files_and_packages() {
         for good in ["a", "tic-tac-toe", "v2"] {
             assert_eq!(good.parse::<Name>().unwrap().0, good);
         }
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_to_fill_in() {
+    fn no_placeholder_is_left() {
         for language in Language::value_variants() {
             let parent = tempfile::tempdir().unwrap();
             let plugin = NewPlugin { name: "x".parse().unwrap(), language: *language, route: 77, sdk: None };
