@@ -3,6 +3,9 @@
 //! `raw` holds the file as it is written. `settings` holds the meaning of the file, with types, units and defaults.
 //! `resolve` turns the raw file into settings and checks ranges. `duplicates` finds duplicate keys, and `keys` finds
 //! unknown keys. No other module reads the file's text or checks its values again.
+//!
+//! This folder may use `file` to read gateway.yaml. It may use `delivery`, `packet` and `plugin` for the types and
+//! constants of their settings.
 
 mod duplicates;
 mod keys;

@@ -53,7 +53,7 @@ pub(crate) enum PluginCommand {
         /// A configuration file, for the plugin's settings.
         #[arg(long)]
         config: Option<PathBuf>,
-        /// The payload of the packet whose cost is measured.
+        /// The payload of the packet that the measured calls receive.
         #[arg(long, default_value = "", value_name = "TEXT")]
         payload: String,
         /// The user that sends the packet.

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_part_that_ends_when_told_to_is_no_failure_even_while_another_part_is_waited_for() {
+    async fn a_part_that_ends_after_its_stop_is_no_failure() {
         let mut supervisor = supervisor();
         let stop = CancellationToken::new();
         for part in ["the part", "another"] {
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_part_that_does_not_end_is_waited_for_no_longer_than_its_bound() {
+    async fn a_part_that_does_not_end_in_time_is_aborted() {
         let mut supervisor = supervisor();
         supervisor.ended("an endless part", SHORT).await;
         assert!(supervisor.parts.is_empty());

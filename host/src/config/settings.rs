@@ -105,7 +105,7 @@ pub struct Redis {
     pub url: String,
     /// The password. It is used instead of the one in the URL.
     pub password: Option<String>,
-    /// The time within which Redis has to accept a connection, take what is written, and answer.
+    /// The maximum time that Redis may take to accept a connection, to take the written commands, or to answer.
     pub timeout: Duration,
     /// The maximum size of a message from the bus, in bytes.
     pub max_message_bytes: usize,

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn over_the_budget_the_largest_holder_is_closed_and_the_others_stay() {
+    fn only_the_largest_holder_is_closed_when_the_budget_is_exceeded() {
         let (registry, metrics) = (Arc::default(), Arc::new(Metrics::new()));
         let budget = Arc::new(Budget::new(30_000, Arc::clone(&metrics)));
         let sessions = [session(&registry), session(&registry), session(&registry)];

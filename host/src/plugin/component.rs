@@ -327,7 +327,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(mut bytes: Vec<u8>, component: bool) {
+        fn any_bytes_are_refused_without_a_panic(mut bytes: Vec<u8>, component: bool) {
             if component {
                 bytes.splice(0..0, *b"\0asm\x0d\0\x01\0");
             }

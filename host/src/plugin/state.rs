@@ -16,8 +16,8 @@ pub(super) const MAX_MEMORIES: usize = 16;
 /// The maximum number of tables in one plugin. The setting `table_elements` limits the number of their elements.
 pub(super) const MAX_TABLES: usize = 64;
 
-/// The maximum number of core instances in one plugin. An interpreter whose native extensions are separate modules has
-/// about a hundred.
+/// The maximum number of core instances in one plugin. An interpreter with native extensions as separate
+/// modules has about a hundred.
 const MAX_INSTANCES: usize = 1024;
 
 /// The host's state in the store of one instance.

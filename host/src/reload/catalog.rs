@@ -134,7 +134,7 @@ impl Catalog {
     fn cannot_be_listed(&mut self, directory: &Path, error: &io::Error) {
         let why = format!("the plugins directory cannot be read: {error}");
         if self.directory_error.as_ref() != Some(&why) && self.metrics.log_limits.permit("directory", &why) {
-            tracing::error!(directory = %directory.display(), "{why}; what was loaded goes on serving");
+            tracing::error!(directory = %directory.display(), "{why}; the loaded plugins continue to serve");
         }
         self.directory_error = Some(why);
     }

@@ -42,7 +42,7 @@ pub(super) fn watch(plugins: &Path, config: &Path, inbox: Arc<Inbox<Done>>) -> O
         .ok()
 }
 
-/// The files whose events request a check.
+/// The files on which an event requests a check.
 struct Ours {
     plugins: PathBuf,
     parent: PathBuf,

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_of_a_second_is_permitted_and_then_the_rate() {
+    fn a_burst_is_permitted_and_then_only_the_rate() {
         let limit = RateLimit::new(100);
         let permitted = |from_ms: u64, to_ms: u64| {
             (from_ms..to_ms).flat_map(|ms| [ms; 10]).filter(|ms| limit.permit_at(1_000_000 + ms * 1000)).count()

@@ -154,7 +154,10 @@ fn found_sdk(given: Option<&Path>) -> anyhow::Result<String> {
     let found = repository().map(|repository| repository.join("plugin-sdk"));
     let sdk = given.or(found.as_deref()).unwrap_or(Path::new("plugin-sdk"));
     let sdk = sdk.canonicalize().ok().filter(|sdk| sdk.join("Cargo.toml").is_file()).ok_or_else(|| {
-        anyhow!("there is no Rust SDK in {}: say `--sdk PATH`, the folder plugin-sdk of the repository", sdk.display())
+        anyhow!(
+            "there is no Rust SDK in {}: pass `--sdk PATH` with the folder plugin-sdk of the repository",
+            sdk.display()
+        )
     })?;
     Ok(sdk.display().to_string())
 }
