@@ -44,8 +44,8 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Unreadable> {
     if !fs::metadata(path)?.is_file() {
         return Err(Unreadable::NotRegular);
     }
-    // NONBLOCK: do not wait for the other end of a pipe. NOCTTY: do not make a
-    // terminal the controlling terminal of this process.
+    // NONBLOCK: do not wait for the other end of a pipe. NOCTTY: do not make a terminal the controlling
+    // terminal of this process.
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let meta = file.metadata()?;

@@ -44,8 +44,8 @@ pub enum Penalty {
 }
 
 impl Conduct {
-    /// Returns whether the session's calls run on the plugin's offload thread, because one of them was
-    /// recently slow or failed.
+    /// Returns whether the session's calls run on the plugin's offload thread, because one of them was recently
+    /// slow or failed.
     #[must_use]
     pub fn is_offloaded(&self) -> bool {
         let until = self.offloaded_until_ms.load(Ordering::Relaxed);

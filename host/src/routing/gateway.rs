@@ -28,8 +28,8 @@ use std::{
 };
 use tokio::sync::{oneshot, watch};
 
-/// The number of messages that the deliveries of one call may put into send queues on a thread that serves players. The
-/// offload thread carries out larger calls.
+/// The maximum number of messages that two or more deliveries of one call may put into send queues on a thread that
+/// serves players. The offload thread carries out larger calls.
 const MAX_INLINE_PUSHES: usize = 2048;
 
 /// The state that all sessions and the bus share.
@@ -42,7 +42,7 @@ pub struct Gateway {
     pub payload_limits: Arc<PayloadLimits>,
     executor: Executor,
     snapshot: ArcSwap<Snapshot>,
-    /// Held while a new snapshot is made from the current one.
+    /// The lock that is held while a new snapshot is made from the current one.
     installing: Mutex<()>,
     topics: watch::Sender<BTreeSet<String>>,
     max_message_bytes: usize,
