@@ -34,8 +34,6 @@ mod player;
 mod recorder;
 #[path = "chaos/report.rs"]
 mod report;
-#[path = "chaos/resp.rs"]
-mod resp;
 #[path = "chaos/run.rs"]
 mod run;
 #[path = "chaos/storm.rs"]

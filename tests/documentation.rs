@@ -75,7 +75,7 @@ fn gateway_yaml_shows_every_key() {
 
 #[test]
 fn the_protocol_page_names_every_status() {
-    let code = read("host/src/packet.rs");
+    let code = read("proto/wire/src/packet.rs");
     let (_, statuses) = code.split_once("pub enum Status {").unwrap();
     let (statuses, _) = statuses.split_once("\n}").unwrap();
     let real = statuses.lines().filter_map(|line| line.trim().strip_suffix(',')?.split_once(" = "));

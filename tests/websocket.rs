@@ -13,6 +13,7 @@ mod handshake;
 mod violations;
 
 use gateway_tests::Gateway;
+use gateway_wire::packet::{Header, ROUTE_SYSTEM};
 
 /// Asserts that the gateway still serves a new client.
 async fn assert_serving(gateway: &Gateway) {
@@ -21,10 +22,10 @@ async fn assert_serving(gateway: &Gateway) {
 
 /// Returns the packet of a heartbeat.
 fn heartbeat(seq: u32, payload: &[u8]) -> Vec<u8> {
-    [&seq.to_be_bytes()[..], &[3, 0, 0, 0], payload].concat()
+    [&Header::request(seq, ROUTE_SYSTEM).encode()[..], payload].concat()
 }
 
 /// Returns the packet of the reply to that heartbeat.
 fn heartbeat_reply(seq: u32, payload: &[u8]) -> Vec<u8> {
-    [&seq.to_be_bytes()[..], &[3, 1, 0, 0], payload].concat()
+    [&Header::request(seq, ROUTE_SYSTEM).reply(0).encode()[..], payload].concat()
 }

@@ -1,5 +1,5 @@
-// The usual answer in Node for the same job: ws, ioredis and protobufjs, one process. `node server.js PORT REDIS_PORT`,
-// with the .proto files beside it.
+// The usual gateway in Node for the same job: ws, ioredis and protobufjs in one process. Run `node server.js PORT
+// REDIS_PORT` in a folder that has the .proto files as well.
 'use strict';
 const { randomUUID } = require('node:crypto');
 const path = require('node:path');
@@ -32,7 +32,7 @@ function packet(seq, route, flags, status, payload) {
   return bytes;
 }
 
-/** The refusal as a status and a text, or none once the request is on its way. Binds the session to its user. */
+/** Binds the session to its user and publishes the request. Returns a refusal, which is a status and a text, or nothing. */
 function admit(session, payload) {
   let base;
   try { base = ChatRequest.decode(payload).base; } catch { return [2, 'not a ChatRequest']; }

@@ -1,27 +1,27 @@
-//! Who is measured.
+//! The gateways that are measured.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 use anyhow::{Context, bail, ensure};
 
-/// The oldest Node for which the libraries are made.
+/// The oldest major version of Node that the libraries support.
 const NODE: u32 = 18;
 
-/// A gateway.
+/// A gateway that is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contender {
-    /// This one, with its plugins.
+    /// The gateway of this repository, with its plugins.
     Gateway,
-    /// The smallest one by hand in Rust, with the usual libraries.
+    /// The smallest gateway that is written by hand in Rust, with the usual libraries.
     Baseline,
-    /// The usual one by hand in Node.
+    /// The usual gateway that is written by hand in Node.
     Node,
 }
 
 impl Contender {
-    /// The head of its column.
+    /// The head of the column.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Gateway => "gateway",
@@ -30,7 +30,7 @@ impl Contender {
         }
     }
 
-    /// The program, to serve on a port of 127.0.0.1 with the Redis on another.
+    /// The command that serves on `port` of 127.0.0.1, with the admin side on `admin` and Redis on `redis`.
     pub(crate) fn command(self, folders: &Folders, port: u16, admin: u16, redis: u16) -> anyhow::Result<Command> {
         let mut command;
         match self {
@@ -53,21 +53,23 @@ impl Contender {
     }
 }
 
-/// Where things are.
+/// The folders of a run.
 pub(crate) struct Folders {
     /// The root of the repository.
     root: PathBuf,
-    /// The programs.
+    /// The folder of the programs.
     target: PathBuf,
-    /// What belongs to this run.
+    /// The folder of the files that this run makes.
     pub(crate) bench: PathBuf,
 }
 
 impl Folders {
-    /// Finds the programs beside this one, and makes the others.
+    /// Finds the repository, and the programs beside this one. Makes the folder of the run, with the plugins in it.
     pub(crate) fn new() -> anyhow::Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no parent")?.to_owned();
-        let target = std::env::current_exe()?.parent().context("no folder")?.to_owned();
+        let target = env::current_exe()?.parent().context("the program is in no folder")?.to_owned();
+        let root = repository(&env::current_dir()?).or_else(|| repository(&target));
+        let root =
+            root.context("run this in the repository: neither this folder nor one above has bench/node/server.js")?;
         let bench = target.with_file_name("bench");
         let folders = Self { root, target, bench };
         let plugins = folders.plugins();
@@ -79,15 +81,17 @@ impl Folders {
         Ok(folders)
     }
 
+    /// The path of a program.
     pub(crate) fn binary(&self, name: &str) -> PathBuf {
         self.target.join(name)
     }
 
+    /// The folder of the gateway's plugins.
     pub(crate) fn plugins(&self) -> PathBuf {
         self.bench.join("plugins")
     }
 
-    /// The gateway's configuration: defaults, but for what has to be said.
+    /// The gateway's configuration: the defaults, but for addresses, the game and the plugins.
     pub(crate) fn config(&self, port: u16, admin: u16, redis: u16) -> String {
         format!(
             "server: {{ host: \"127.0.0.1\", port: {port} }}\nadmin: {{ listen: \"127.0.0.1:{admin}\" }}\n\
@@ -100,7 +104,8 @@ impl Folders {
         self.bench.join("node")
     }
 
-    /// Installs what the server in Node needs, and answers with the version of Node. An error says why there is none.
+    /// Installs the libraries of the server in Node, and returns the version of Node. Fails if there is no Node or no
+    /// npm.
     pub(crate) fn install_node(&self) -> anyhow::Result<String> {
         let version = output(Command::new("node").arg("--version")).context("no node")?;
         let major = version.trim_start_matches('v').split('.').next().and_then(|major| major.parse().ok());
@@ -124,7 +129,13 @@ impl Folders {
     }
 }
 
-/// What a command says, if it succeeds.
+/// Finds the repository: the nearest folder, from this one upwards, that has the server in Node. A path that is
+/// compiled in was rejected, since the program may be built on another machine.
+fn repository(from: &Path) -> Option<PathBuf> {
+    from.ancestors().find(|folder| folder.join("bench/node/server.js").is_file()).map(Path::to_owned)
+}
+
+/// The output of a command, which has to succeed.
 pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output()?;
     if !output.status.success() {

@@ -1,10 +1,10 @@
-//! What the programs of the benchmark have in common.
+//! The code that the programs of the benchmark share.
 
 use chat_proto::chat::ChatRequest;
 use chat_proto::common::MessageBase;
 use prost::Message;
 
-/// A chat request of 64 bytes, of user 1 in the game `mmo`.
+/// Builds a chat request of 64 bytes, of user 1 in the game `mmo`.
 #[must_use]
 pub fn chat_request() -> Vec<u8> {
     let base = MessageBase { game_id: "mmo".to_owned(), user_id: 1, timestamp: 1_700_000_000_000 };

@@ -1,4 +1,4 @@
-//! The machine that the figures are of.
+//! The machine on which the figures are measured.
 
 use std::fs;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::thread::available_parallelism;
 
 use crate::contender::output;
 
-/// Sentences in Markdown, a line each.
+/// Describes the machine and the versions of Redis and Node, with one line for each fact.
 pub(crate) fn describe(node: &Result<String, String>) -> Vec<String> {
     let cores = available_parallelism().map_or(0, usize::from);
     let redis = output(Command::new("redis-server").arg("--version")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What one call of a plugin costs, without a gateway around it.
+//! The cost of one call of a plugin, without a gateway around it.
 
 use std::fs;
 use std::time::Instant;
@@ -11,11 +11,13 @@ use gateway_bench::chat_request;
 
 use crate::contender::Folders;
 
-/// Calls of a batch, which is timed as a whole, and batches.
+/// The number of calls in a batch, which is timed as a whole.
 const CALLS: u32 = 1000;
+
+/// The number of batches. It is odd, so that the median is one of them.
 const BATCHES: usize = 201;
 
-/// The nanoseconds of a chat request in the plugin `chat`, of a session that is bound: the median of many batches.
+/// Measures the nanoseconds of a chat request of a bound session in the plugin `chat`: the median of many batches.
 pub(crate) fn measure(folders: &Folders) -> anyhow::Result<f64> {
     let mut trial = trial(folders)?;
     let payload = chat_request();
@@ -24,7 +26,7 @@ pub(crate) fn measure(folders: &Folders) -> anyhow::Result<f64> {
     Ok(batches[BATCHES / 2])
 }
 
-/// The plugin with the settings that the gateway gives it.
+/// Starts the plugin with the settings that the gateway gives it.
 fn trial(folders: &Folders) -> anyhow::Result<Trial> {
     let file = folders.bench.join("plugin-call.yaml");
     fs::write(&file, folders.config(1, 1, 1))?;
@@ -37,6 +39,7 @@ fn trial(folders: &Folders) -> anyhow::Result<Trial> {
     Ok(trial)
 }
 
+/// Times a batch, and returns the nanoseconds of one call.
 fn batch(trial: &mut Trial, payload: &[u8]) -> anyhow::Result<f64> {
     let packet = || Packet { seq: 1, route: 1, flags: 0, session: SessionId { high: 1, low: 2 }, user: Some(1) };
     let began = Instant::now();

@@ -3,20 +3,25 @@
 use std::fmt;
 
 use crate::contender::Contender;
-use crate::measure::Measured;
+use crate::measured::Measured;
 use crate::table::{Table, cell, judged};
 
-/// The lines between which a report has its place in a file.
+/// The line of a file before the report.
 const BEGIN: &str = "<!-- bench:begin -->\n";
+
+/// The line of a file behind the report.
 const END: &str = "<!-- bench:end -->\n";
 
+/// The key of the server's processor time, among the figures of `gateway-client load`.
 const CPU: &str = "server_cpu_us_per_message";
+
+/// The key of the 99th percentile of the latency, among the figures of `gateway-client load`.
 const P99: &str = "latency_p99_ms";
 
-/// Nanoseconds that a call of a plugin may take.
+/// The nanoseconds that a call of a plugin may take.
 const PLUGIN_CALL: f64 = 500.0;
 
-/// KiB that an idle session may take.
+/// The KiB that an idle session may take.
 const SESSION: f64 = 5.0;
 
 /// All figures of a run.
@@ -25,7 +30,7 @@ pub(crate) struct Report {
     pub(crate) rounds: u32,
     pub(crate) seconds: u32,
     pub(crate) contenders: Vec<Contender>,
-    /// In nanoseconds.
+    /// The cost of a plugin's call in nanoseconds.
     pub(crate) plugin_call: f64,
     pub(crate) messages: Vec<Measured>,
     pub(crate) loops: Vec<Measured>,
@@ -48,7 +53,7 @@ impl fmt::Display for Report {
             ("One plugin call, ns", self.call()),
             ("Server CPU per message with ever more sessions, µs", self.costs(&self.crowds, "20000/s")),
         ];
-        // Some are empty where not everything was measured.
+        // A table is empty if none of its loads was measured.
         for (title, table) in sections.iter().filter(|(_, table)| !table.is_empty()) {
             writeln!(f, "### {title}\n\n{table}")?;
         }
@@ -67,7 +72,7 @@ impl Report {
         self.contenders.iter().map(|contender| contender.name().to_owned())
     }
 
-    /// One figure of each contender.
+    /// The cells of one figure, one for each contender.
     fn medians(&self, measured: &Measured, figure: &str, decimals: usize) -> impl Iterator<Item = String> {
         self.contenders.iter().map(move |contender| cell(measured.median(*contender, figure), decimals))
     }
@@ -143,7 +148,7 @@ impl Report {
     }
 }
 
-/// The text with the report in its place, if it has one.
+/// The text with the report between its two lines, or `None` if the text has no such lines.
 pub(crate) fn replaced(text: &str, report: &str) -> Option<String> {
     let (before, rest) = text.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;

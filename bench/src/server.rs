@@ -1,4 +1,4 @@
-//! Processes that run while something is measured.
+//! The servers that run during a measurement.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,21 +10,21 @@ use anyhow::{Context, bail};
 
 use crate::contender::{Contender, Folders};
 
-/// How long a server may take to start.
+/// The time that a server may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often is looked whether it has.
-const GLANCE: Duration = Duration::from_millis(20);
+/// The time between two checks whether a server has started.
+const POLL: Duration = Duration::from_millis(20);
 
-/// A process that is killed when this is dropped.
+/// A server process, which is killed when this is dropped.
 pub(crate) struct Server {
     child: Child,
-    /// Where it listens, on 127.0.0.1.
+    /// The port of 127.0.0.1 on which the server listens.
     pub(crate) port: u16,
 }
 
 impl Server {
-    /// A Redis that keeps nothing. A subscriber may lag behind as far as the window of the load allows.
+    /// Starts a Redis that stores nothing on disk. A subscriber may lag behind as far as the window of the load allows.
     pub(crate) fn redis(folders: &Folders) -> anyhow::Result<Self> {
         let port = free_port()?;
         let mut command = Command::new("redis-server");
@@ -36,14 +36,14 @@ impl Server {
         Self::start(command, port, || TcpStream::connect(("127.0.0.1", port)).is_ok())
     }
 
-    /// A gateway that is connected to the Redis on that port.
+    /// Starts a gateway that is connected to the Redis on the port `redis`.
     pub(crate) fn gateway(contender: Contender, folders: &Folders, redis: u16) -> anyhow::Result<Self> {
         let (port, admin) = (free_port()?, free_port()?);
         let mut command = contender.command(folders, port, admin, redis)?;
         command.stdout(Stdio::null());
         Self::start(command, port, || match contender {
             Contender::Gateway => is_ready(admin).unwrap_or(false),
-            // They listen when the rest is done.
+            // These two listen once they are connected to Redis.
             Contender::Baseline | Contender::Node => TcpStream::connect(("127.0.0.1", port)).is_ok(),
         })
     }
@@ -59,11 +59,12 @@ impl Server {
             if Instant::now() > deadline {
                 bail!("{:?} is not ready", command.get_program());
             }
-            sleep(GLANCE);
+            sleep(POLL);
         }
         Ok(server)
     }
 
+    /// The process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -71,7 +72,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -81,7 +82,7 @@ fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// Whether the gateway's admin side says that the bus is connected and the plugins serve.
+/// Whether the gateway is ready: its bus is connected and its plugins serve.
 fn is_ready(admin: u16) -> std::io::Result<bool> {
     let mut stream = TcpStream::connect(("127.0.0.1", admin))?;
     stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;

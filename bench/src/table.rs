@@ -2,21 +2,24 @@
 
 use std::fmt;
 
-/// Rows under a head. The first column is text, the others are figures.
+/// A table. The first column is text, and the others are figures.
 pub(crate) struct Table {
     head: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
+    /// Makes a table without rows.
     pub(crate) fn new<T: Into<String>>(head: impl IntoIterator<Item = T>) -> Self {
         Self { head: head.into_iter().map(Into::into).collect(), rows: Vec::new() }
     }
 
+    /// Adds a row.
     pub(crate) fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
 
+    /// Whether the table has no rows.
     pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
@@ -30,12 +33,12 @@ impl fmt::Display for Table {
     }
 }
 
-/// A figure with so many decimals, or a dash.
+/// The cell of a figure with this many decimals, or a dash if there is no figure.
 pub(crate) fn cell(value: Option<f64>, decimals: usize) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.decimals$}"))
 }
 
-/// A target, and whether a figure meets it.
+/// The cells of a target and of the verdict on a figure. Both are empty if there is no target.
 pub(crate) fn judged(value: Option<f64>, target: Option<f64>) -> [String; 2] {
     let Some(target) = target else { return [String::new(), String::new()] };
     let verdict = match value {

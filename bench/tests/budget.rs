@@ -1,16 +1,17 @@
-//! What a packet's way costs in instructions, counted by callgrind against the budget in `budget.txt`: a count says the same on a busy machine,
-//! and a step that became dearer is seen in the change that made it so.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and tells what it saw")]
+//! The instructions of each step of a packet's way, counted by callgrind and compared with the budget in `budget.txt`.
+//! A count is the same on a busy machine, and it shows a step that costs more in the change that made it so.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and prints the counts")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
-/// By how much a step may be over its budget: compilers, and the processors that code is generated for, differ by less.
+/// The factor by which a step may be over its budget. Compilers, and the processors that code is generated for, differ
+/// by less.
 const SLACK: f64 = 1.05;
 
-/// How often `packet-path` does each step.
+/// The number of times that `packet-path` does each step.
 const TIMES: u64 = 1000;
 
 #[test]
@@ -45,14 +46,14 @@ fn no_step_of_a_packets_way_is_over_its_budget() {
     );
 }
 
-/// Lines of a step and its instructions; `#` begins a comment.
+/// Reads the budget. Each line has a step and its instructions, and `#` begins a comment.
 fn budget(text: &str) -> BTreeMap<String, u64> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let entries = lines.filter_map(|line| line.split_once(' '));
     entries.map(|(step, most)| (step.to_owned(), most.trim().parse().unwrap())).collect()
 }
 
-/// Instructions of each step, one time.
+/// Counts the instructions of each step, for one packet.
 fn count(root: &Path) -> BTreeMap<String, u64> {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("callgrind.out");
@@ -68,15 +69,16 @@ fn count(root: &Path) -> BTreeMap<String, u64> {
     steps.into_iter().map(|(step, instructions)| (step, instructions / TIMES)).collect()
 }
 
-/// Of each function whose name begins with `prefix` its own instructions and those of all that it calls, from callgrind's file: after a line
-/// `fn=` there is a line for each of its places, `POSITION COST`, and for each of its calls, whose cost is that of what was called.
+/// Reads callgrind's file. Returns the functions whose names begin with `prefix`, each with its own instructions and
+/// those of all functions that it calls. Behind a line `fn=` there is a line `POSITION COST` for each place in the
+/// function and for each call. The cost of a call is that of the called function.
 fn inclusive(profile: &str, prefix: &str) -> BTreeMap<String, u64> {
     let mut costs = BTreeMap::new();
     let mut names = BTreeMap::new();
     let mut step = None;
     for line in profile.lines() {
         if let Some(function) = line.strip_prefix("fn=").or(line.strip_prefix("cfn=")) {
-            // A name is written once, `(ID) NAME`, and then referred to, `(ID)`.
+            // A name is written once as `(ID) NAME`, and later as `(ID)`.
             let (id, name) = function.split_once(' ').unwrap_or((function, ""));
             let name = if name.is_empty() { names.get(id).copied().unwrap_or_default() } else { name };
             names.insert(id, name);

@@ -1,4 +1,4 @@
-//! `gateway-client chat`: lines typed go out as chat requests, packets that come back are printed.
+//! `gateway-client chat`: sends each typed line as a chat request, and prints each packet that comes back.
 
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -6,36 +6,35 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::anyhow;
 use chat_proto::chat::ChatRequest;
 use chat_proto::common::{MessageBase, MessageMeta};
+use gateway_connection::{Connection, Received, Target, interrupted};
+use gateway_wire::packet::{Packet, ROUTE_CHAT};
 use prost::Message;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::connection::{Connection, Received, Target};
-use crate::interrupt::interrupted;
 use crate::line::{Line, Saying};
-use crate::packet::{Packet, ROUTE_CHAT};
 use crate::push::Push;
 use crate::show;
 
-/// The Welcome is the first thing that a gateway sends, so it takes one way through the network.
+/// The time that the welcome may take. A gateway sends it first, so it takes one trip through the network.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// When stdin has ended, answers may still be on their way: the client leaves after this long without a packet ...
+/// The time without a packet after which the client leaves once stdin has ended. Answers may still be on their way.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// ... and this long after the end of stdin in any case, however much others have to say.
+/// The time after the end of stdin after which the client leaves although packets still arrive.
 const SETTLE_AT_MOST: Duration = Duration::from_secs(10);
 
-/// What `MessageMeta` says of this program.
+/// The `client_version` in `MessageMeta`.
 const CLIENT_VERSION: &str = concat!("gateway-client/", env!("CARGO_PKG_VERSION"));
 
-/// The packet header and the messages as this program knows them.
+/// The `protocol_version` in `MessageMeta`: the version of the packet header and of the messages.
 const PROTOCOL_VERSION: &str = "1";
 
 /// Chat: each line that you type is sent, each packet that comes back is printed
 ///
-/// `hello` is sent as it is, `@2 hello` to user 2, `#7 hello` to channel 7. `/quit`, Ctrl-C or the end of stdin leaves; at the
-/// end of stdin, answers are awaited until none has come for a second.
+/// `hello` is sent as it is, `@2 hello` to user 2, `#7 hello` to channel 7. `/quit`, Ctrl-C or the end of stdin leaves;
+/// at the end of stdin, answers are awaited until none has come for a second.
 ///
 /// Exit status: 0 if you left, 1 if the gateway ended the connection, whatever its code.
 #[derive(clap::Args)]
@@ -50,7 +49,7 @@ pub(crate) struct Options {
     target: Target,
 }
 
-/// Runs until the user leaves, or fails when the gateway ends it.
+/// Runs until the user leaves. Fails if the gateway ends the connection.
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let mut connection = Connection::open(&options.target).await?;
     let mut conversation = Conversation {
@@ -74,7 +73,7 @@ struct Conversation<'a, W> {
     out: W,
     user_id: i32,
     game_id: String,
-    /// From the Welcome; empty before.
+    /// The session id from the welcome. It is empty before the welcome.
     session_id: String,
     last_seq: u32,
 }
@@ -139,7 +138,8 @@ impl<W: Write> Conversation<'_, W> {
     }
 }
 
-/// Never completes while stdin is open. It starts anew with every packet, since each one ends a turn of the loop.
+/// Completes when answers have been awaited for long enough. Never completes while stdin is open. The loop calls this
+/// anew after every packet, so [`SETTLE`] counts from the last one.
 async fn settled(stdin_ended: Option<Instant>) {
     match stdin_ended {
         None => std::future::pending().await,
@@ -150,7 +150,7 @@ async fn settled(stdin_ended: Option<Instant>) {
     }
 }
 
-/// Milliseconds since 1970, or 0 on a machine whose clock stands before that.
+/// The milliseconds since 1970, or 0 if the machine's clock shows an earlier time.
 fn now_ms() -> i64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)

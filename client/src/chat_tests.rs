@@ -1,16 +1,18 @@
 use chat_proto::chat::MessageBroadcast;
+use gateway_stand_in::{Peer, gateway};
+use gateway_wire::packet::ROUTE_SYSTEM;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::packet::ROUTE_SYSTEM;
-use crate::test_gateway::{Peer, gateway};
 
-/// Holds a conversation with `script`, of what `input` has to say; returns the outcome and what was printed.
+/// Holds a conversation with a stand-in for a gateway. Returns the outcome, the printed text and the result of the
+/// stand-in.
 async fn hold<T>(
-    (target, task): (Target, JoinHandle<T>),
+    (url, task): (String, JoinHandle<T>),
     input: impl AsyncBufRead + Unpin,
 ) -> (anyhow::Result<()>, String, T) {
+    let target = Target { url: url.parse().unwrap(), token: None };
     let mut connection = Connection::open(&target).await.unwrap();
     let mut out = Vec::new();
     let mut conversation = Conversation {
@@ -32,7 +34,7 @@ async fn lines_become_requests_and_answers_become_lines() {
         peer.welcome("3f2a").await;
         let requests = [peer.request().await, peer.request().await, peer.request().await];
         let chat = MessageBroadcast { message_id: 17, sender_id: 1, content: "hello".into(), ..Default::default() };
-        peer.send(&Packet::push(1, ROUTE_CHAT, chat.encode_to_vec())).await;
+        peer.send(&Packet::push(ROUTE_CHAT, 1, chat.encode_to_vec())).await;
         peer.send(&requests[2].reply(4, "bad word")).await;
         peer.close(1000, "").await;
         requests
@@ -48,7 +50,7 @@ async fn lines_become_requests_and_answers_become_lines() {
     let expected = "< push #0 system  welcome: session 3f2a, server time 5 ms\n\
                     ! not sent: user ids are 1 to 2147483647\n\
                     < push #1 chat  from user 1 (message 17): hello\n\
-                    < reply #3 chat  status 4 rejected by policy: bad word\n";
+                    < reply #3 chat  status 4 rejected: bad word\n";
     assert_eq!(printed, expected);
     check_request(&requests[0], 1, (0, 0, "hello"));
     check_request(&requests[1], 2, (2, 0, "hi"));
@@ -99,7 +101,7 @@ async fn quit_leaves_at_once_and_sends_nothing_more() {
 #[tokio::test]
 async fn without_a_welcome_it_is_no_gateway() {
     let gateway = gateway(async |mut peer: Peer| {
-        peer.send(&Packet::push(1, ROUTE_SYSTEM, "hi")).await;
+        peer.send(&Packet::push(ROUTE_SYSTEM, 1, "hi")).await;
         peer.closed().await
     })
     .await;

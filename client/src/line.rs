@@ -1,29 +1,30 @@
-//! What a typed line means.
+//! The meaning of a typed line.
 
-/// A line that was typed, understood.
+/// A typed line, parsed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Line<'a> {
-    /// Nothing but space.
+    /// The line has nothing but white space.
     Blank,
-    /// `/quit`
+    /// The line is `/quit`.
     Quit,
+    /// The line is a text to send.
     Say(Saying<'a>),
-    /// It cannot be sent; why.
+    /// The line cannot be sent, and this says why.
     Wrong(String),
 }
 
-/// A text and whom it is for. With neither receiver nor channel, the backend decides.
+/// A text and its receiver. If there is neither a receiver nor a channel, the backend decides who gets the text.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Saying<'a> {
-    /// `@2 hello`, else 0.
+    /// The user id in `@2 hello`, or 0.
     pub(crate) receiver_id: i32,
-    /// `#7 hello`, else 0.
+    /// The channel id in `#7 hello`, or 0.
     pub(crate) channel_id: i32,
     pub(crate) content: &'a str,
 }
 
 impl<'a> Line<'a> {
-    /// Understands a line, with or without its line end. Only `@` or `#` with a number address somebody: `@ann hello` and
+    /// Parses a line, with or without its line end. Only `@` or `#` with a number is an address: `@ann hello` and
     /// `#hashtag` are plain text.
     pub(crate) fn parse(line: &'a [u8]) -> Self {
         let Ok(line) = std::str::from_utf8(line) else {

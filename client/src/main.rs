@@ -1,20 +1,13 @@
 //! `gateway-client`: talk to a gateway from a terminal.
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic"))]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod chat;
-mod connection;
-mod endpoint;
-mod interrupt;
 mod line;
-mod load;
-mod packet;
 mod ping;
 mod push;
 mod send;
 mod show;
 mod tally;
-#[cfg(test)]
-mod test_gateway;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -34,16 +27,16 @@ enum Command {
     Chat(chat::Options),
     Ping(ping::Options),
     Send(send::Options),
-    Load(load::Options),
+    Load(gateway_load::Options),
 }
 
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads the output (`| head`) has seen enough: no failure of ours.
+        // The reader of the output, such as `| head`, has seen enough. This is no failure.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // With stderr gone there is nobody left to tell; the exit code still says it.
+            // If stderr is closed, the exit status still reports the failure.
             let _ = writeln!(io::stderr().lock(), "gateway-client: {error:#}");
             ExitCode::FAILURE
         }
@@ -55,19 +48,19 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Chat(options) => block_on(chat::run(options)),
         Command::Ping(options) => block_on(ping::run(options)),
         Command::Send(options) => block_on(send::run(options)),
-        Command::Load(options) => load::run(options),
+        Command::Load(options) => gateway_load::run(options),
     }
 }
 
 fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(command);
-    // A read of stdin cannot be cancelled: dropping the runtime would wait for one more line from the keyboard.
+    // A read of stdin cannot be cancelled. Dropping the runtime would wait for one more line from the keyboard.
     runtime.shutdown_background();
     outcome
 }
 
-/// Only stdout's: errors of the connection come wrapped in its own types.
+/// Whether stdout is a broken pipe. Errors of the connection have types of their own, so they do not count.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
@@ -110,6 +103,6 @@ mod tests {
     fn a_broken_pipe_of_stdout_is_told_from_other_errors() {
         let pipe = || io::Error::from(io::ErrorKind::BrokenPipe);
         assert!(is_broken_pipe(&pipe().into()));
-        assert!(!is_broken_pipe(&connection::Ended::Lost(pipe().to_string()).into()));
+        assert!(!is_broken_pipe(&gateway_connection::Ended::Lost(pipe().to_string()).into()));
     }
 }

@@ -1,32 +1,31 @@
 //! `gateway-client ping`: measures how long the gateway takes to send a heartbeat back.
 //!
-//! One heartbeat is under way at a time, as with ping(8) on a network that is not slow: the next one waits for the reply to
-//! the last, or for its timeout.
+//! One heartbeat is under way at a time, as with ping(8) on a network that is not slow. The next heartbeat waits for
+//! the reply to the last one, or for its timeout.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::Duration;
 
+use bytes::Bytes;
+use gateway_connection::{Connection, MAX_PAYLOAD_BYTES, Received, Target, interrupted};
+use gateway_wire::packet::{Packet, ROUTE_SYSTEM, Status};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
-use tokio_tungstenite::tungstenite::Bytes;
 
-use crate::connection::{Connection, MAX_PAYLOAD_BYTES, Received, Target};
-use crate::interrupt::interrupted;
-use crate::packet::{Packet, ROUTE_SYSTEM, STATUS_OK};
 use crate::show;
 use crate::tally::{Tally, millis};
 
-/// A heartbeat without a reply by then is lost.
+/// The time after which a heartbeat without a reply is lost.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Measure the round trip of heartbeats, like ping(8)
 ///
-/// A heartbeat must come back on the system route as a reply with the same seq, status 0 and the same payload, within 5 s.
+/// Within 5 s a heartbeat must come back on the system route, as a reply with the same seq, status 0 and the same payload.
 ///
 /// Exit status: 0 if every heartbeat came back right, 1 if not, or if the gateway ended the connection.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// How many heartbeats; 0 is endless
+    /// The number of heartbeats; 0 is endless
     #[arg(long, value_name = "N", default_value_t = 10)]
     count: u64,
     /// The time from one heartbeat to the next
@@ -39,22 +38,22 @@ pub(crate) struct Options {
     target: Target,
 }
 
-/// What the options mean.
+/// The meaning of the options.
 struct Plan {
-    /// None is endless.
+    /// The number of heartbeats, or `None` if they are endless.
     count: Option<u64>,
     interval: Duration,
     size: usize,
     timeout: Duration,
 }
 
-/// Runs until all heartbeats are done or Ctrl-C, and sums up. An error if anything went wrong.
+/// Runs until all heartbeats are done or until Ctrl-C, and prints a summary. Fails if anything went wrong.
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let Options { count, interval_ms, size, target } = options;
     let plan = Plan {
         count: (count > 0).then_some(count),
         interval: Duration::from_millis(interval_ms),
-        // No larger than MAX_PAYLOAD_BYTES, which is a usize.
+        // The size is at most MAX_PAYLOAD_BYTES, which is a usize.
         size: size as usize,
         timeout: REPLY_TIMEOUT,
     };
@@ -77,7 +76,7 @@ struct Heart<'a, W> {
     connection: &'a mut Connection,
     out: &'a mut W,
     tally: &'a mut Tally,
-    /// The seqs whose reply did not come in time, but may still come.
+    /// The seqs of lost heartbeats. Their replies may still come.
     lost: BTreeSet<u32>,
 }
 
@@ -88,7 +87,7 @@ impl<'a, W: Write> Heart<'a, W> {
 
     async fn beat(&mut self, plan: &Plan) -> anyhow::Result<()> {
         let mut ticks = interval(plan.interval);
-        // After a lost heartbeat the next ones shall not come in a burst.
+        // After a lost heartbeat the next ones do not come in a burst.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seq = 0_u32;
         while plan.count.is_none_or(|count| self.tally.sent < count) {
@@ -99,7 +98,7 @@ impl<'a, W: Write> Heart<'a, W> {
         Ok(())
     }
 
-    /// Waits for the next tick. It listens meanwhile, for the gateway's own pings want an answer.
+    /// Waits for the next tick. Reads meanwhile, so that the gateway's own pings are answered.
     async fn pause(&mut self, ticks: &mut Interval) -> anyhow::Result<()> {
         loop {
             tokio::select! {
@@ -147,12 +146,13 @@ impl<'a, W: Write> Heart<'a, W> {
         }
     }
 
-    /// What does not concern the heartbeat under way. Pushes are nobody's fault: the Welcome, or a delivery.
+    /// Takes note of a message that does not concern the heartbeat under way. A push is no error: it is the welcome or
+    /// a delivery.
     fn note_other(&mut self, received: &Received) -> io::Result<()> {
         match received {
-            Received::Packet(packet) if !packet.is_reply() => Ok(()),
-            Received::Packet(packet) if self.lost.remove(&packet.seq) => {
-                writeln!(self.out, "seq={} late: it counts as lost", packet.seq)
+            Received::Packet(packet) if !packet.header.is_reply() => Ok(()),
+            Received::Packet(packet) if self.lost.remove(&packet.header.seq) => {
+                writeln!(self.out, "seq={} late: it counts as lost", packet.header.seq)
             }
             _ => {
                 self.tally.stray += 1;
@@ -162,26 +162,28 @@ impl<'a, W: Write> Heart<'a, W> {
     }
 }
 
+/// The verdict on the reply to a heartbeat.
 #[derive(Debug, PartialEq, Eq)]
 enum Reply {
     Right,
-    /// It breaks the contract; how.
+    /// The reply breaks the protocol, and this says how.
     Wrong(String),
 }
 
 impl Reply {
-    /// None if the packet has nothing to do with the heartbeat `seq`.
+    /// Judges a packet. Returns `None` if the packet does not concern the heartbeat `seq`.
     fn judge(packet: &Packet, seq: u32, payload: &Bytes) -> Option<Self> {
-        let echo = packet.route == ROUTE_SYSTEM && packet.payload == *payload;
-        // A push has a counter of its own that may happen to be `seq`, but not with our payload.
-        if packet.seq != seq || !(packet.is_reply() || echo) {
+        let header = packet.header;
+        let echo = header.route == ROUTE_SYSTEM && packet.payload == *payload;
+        // The counter of a push may happen to be `seq`, but a push does not have the payload of the heartbeat.
+        if header.seq != seq || !(header.is_reply() || echo) {
             return None;
         }
-        Some(if !packet.is_reply() {
+        Some(if !header.is_reply() {
             Self::Wrong("it came back without the reply flag".into())
-        } else if packet.route != ROUTE_SYSTEM {
-            Self::Wrong(format!("the reply is on route 0x{:02x}", packet.route))
-        } else if packet.status != STATUS_OK {
+        } else if header.route != ROUTE_SYSTEM {
+            Self::Wrong(format!("the reply is on route 0x{:02x}", header.route))
+        } else if header.status != Status::Ok as u16 {
             Self::Wrong(show::status(packet))
         } else if packet.payload != *payload {
             Self::Wrong(format!("the payload differs ({} bytes, sent {})", packet.payload.len(), payload.len()))
@@ -191,7 +193,8 @@ impl Reply {
     }
 }
 
-/// A payload that differs from that of the heartbeats before and after, so that mixed-up replies show.
+/// The payload of a heartbeat. It differs from the payloads of the heartbeats before and after, so that replies that
+/// are mixed up are noticed.
 fn pattern(seq: u32, size: usize) -> Bytes {
     seq.to_be_bytes().into_iter().rev().cycle().take(size).collect()
 }

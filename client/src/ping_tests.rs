@@ -1,23 +1,27 @@
+use gateway_stand_in::{Peer, gateway};
+use gateway_wire::packet::{Header, ROUTE_CHAT};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::*;
-use crate::packet::ROUTE_CHAT;
-use crate::test_gateway::{Peer, gateway};
 
-/// Long enough for any machine, for heartbeats that shall be answered.
+/// The time that an expected reply may take. It is long enough for a busy machine.
 const PATIENT: Duration = Duration::from_secs(60);
+
+fn target(url: &str) -> Target {
+    Target { url: url.parse().unwrap(), token: None }
+}
 
 fn plan(count: u64, timeout: Duration) -> Plan {
     Plan { count: Some(count), interval: Duration::from_millis(1), size: 8, timeout }
 }
 
-/// Beats against `script` and returns the outcome, the tally and the lines, with the times cut off.
+/// Sends heartbeats to a gateway that plays `script`. Returns the outcome, the tally and the lines without their times.
 async fn beat<S>(plan: Plan, script: impl FnOnce(Peer) -> S + Send + 'static) -> (anyhow::Result<()>, Tally, String)
 where
     S: Future<Output = ()> + Send + 'static,
 {
-    let (target, task) = gateway(script).await;
-    let mut connection = Connection::open(&target).await.unwrap();
+    let (url, task) = gateway(script).await;
+    let mut connection = Connection::open(&target(&url)).await.unwrap();
     let (mut out, mut tally) = (Vec::new(), Tally::default());
     let outcome = Heart::new(&mut connection, &mut out, &mut tally).beat(&plan).await;
     connection.close().await;
@@ -50,16 +54,16 @@ async fn every_heartbeat_that_comes_back_is_timed() {
 
 #[tokio::test]
 async fn a_lost_heartbeat_is_noticed_and_its_late_reply_forgiven() {
-    let (target, task) = gateway(async |mut peer: Peer| {
+    let (url, task) = gateway(async |mut peer: Peer| {
         let first = peer.request().await;
-        // The second one comes only when the first is lost.
+        // The client sends the second heartbeat once the first one is lost.
         let second = peer.request().await;
         peer.send(&first.reply(0, first.payload.clone())).await;
         peer.send(&second.reply(0, second.payload.clone())).await;
         assert_eq!(peer.closed().await, Some(1000));
     })
     .await;
-    let mut connection = Connection::open(&target).await.unwrap();
+    let mut connection = Connection::open(&target(&url)).await.unwrap();
     let (mut out, mut tally) = (Vec::new(), Tally::default());
     let mut heart = Heart::new(&mut connection, &mut out, &mut tally);
     heart.beat_once(&plan(1, Duration::from_millis(50)), 1).await.unwrap();
@@ -75,7 +79,7 @@ async fn a_lost_heartbeat_is_noticed_and_its_late_reply_forgiven() {
 async fn wrong_and_stray_replies_are_noticed() {
     let (outcome, tally, lines) = beat(plan(2, PATIENT), async |mut peer: Peer| {
         let first = peer.request().await;
-        peer.send(&Packet { seq: 99, ..first.reply(0, "") }).await;
+        peer.send(&Packet::request(99, ROUTE_SYSTEM, "").reply(0, "")).await;
         peer.send_message(Message::text("hi")).await;
         peer.send(&first.reply(3, "no such route")).await;
         peer.echo().await;
@@ -86,7 +90,7 @@ async fn wrong_and_stray_replies_are_noticed() {
     assert_eq!(tally.verdict().unwrap_err().to_string(), "0 lost, 1 wrong, 2 stray replies");
     let expected = "stray: < reply #99 system  status 0 ok, empty\n\
                     stray: < no packet: 2 bytes \"hi\"\n\
-                    seq=1 wrong: status 3 no such route: no such route\n\
+                    seq=1 wrong: status 3 no route: no such route\n\
                     8 bytes: seq=2";
     assert_eq!(lines, expected);
 }
@@ -116,12 +120,13 @@ fn a_reply_is_judged_by_every_field() {
     let right = request.reply(0, "beat");
     check(&right, Some(""));
     check(&request, Some("it came back without the reply flag"));
-    check(&Packet { route: ROUTE_CHAT, ..right.clone() }, Some("the reply is on route 0x01"));
+    let on_chat = Header { route: ROUTE_CHAT, ..right.header };
+    check(&Packet { header: on_chat, ..right.clone() }, Some("the reply is on route 0x01"));
     check(&request.reply(5, "bus down"), Some("status 5 unavailable: bus down"));
     check(&request.reply(0, "bea"), Some("the payload differs (3 bytes, sent 4)"));
-    check(&Packet { seq: 6, ..right }, None);
-    check(&Packet::push(5, ROUTE_SYSTEM, "news"), None);
-    check(&Packet::push(5, ROUTE_CHAT, "beat"), None);
+    check(&Packet { header: Header { seq: 6, ..right.header }, ..right }, None);
+    check(&Packet::push(ROUTE_SYSTEM, 5, "news"), None);
+    check(&Packet::push(ROUTE_CHAT, 5, "beat"), None);
 }
 
 #[test]

@@ -1,33 +1,33 @@
-//! What the gateway sends unasked, decoded.
+//! The pushes of a gateway, decoded.
 //!
-//! A chat push carries a `ChatResponse` or a `MessageBroadcast`, and nothing in the packet says which of them: the
-//! payload is a backend's, unchanged. Field numbers and wire types tell the two apart. To decode both ways and take what
-//! succeeds was rejected: protobuf passes over fields that it does not know, so a wrong reading may well succeed.
+//! A chat push carries a `ChatResponse` or a `MessageBroadcast`, and nothing in the packet says which of the two. The
+//! payload is a backend's, unchanged. Field numbers and wire types tell the two messages apart. Decoding both ways and
+//! taking the one that succeeds was rejected: protobuf ignores unknown fields, so decoding as the wrong message may
+//! well succeed.
 
 use chat_proto::chat::{ChatResponse, MessageBroadcast};
 use gateway_proto::Welcome;
+use gateway_wire::packet::{Packet, ROUTE_CHAT, ROUTE_SYSTEM, Status};
 use prost::Message;
 
-use crate::packet::{Packet, ROUTE_CHAT, ROUTE_SYSTEM, STATUS_OK};
-
-/// A push whose payload this client knows.
+/// A push whose payload this client can decode.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Push {
     /// The first packet of a session.
     Welcome(Welcome),
-    /// A backend's answer to the sender.
+    /// The answer of a backend to the sender.
     Response(ChatResponse),
-    /// Somebody's message.
+    /// A message of a user.
     Broadcast(MessageBroadcast),
 }
 
 impl Push {
-    /// None for replies, and for payloads of other kinds.
+    /// Decodes a push. Returns `None` for a reply and for a payload of another kind.
     pub(crate) fn of(packet: &Packet) -> Option<Self> {
-        if packet.is_reply() || packet.status != STATUS_OK {
+        if packet.header.is_reply() || packet.header.status != Status::Ok as u16 {
             return None;
         }
-        match (packet.route, packet.seq) {
+        match (packet.header.route, packet.header.seq) {
             (ROUTE_SYSTEM, 0) => {
                 let welcome = Welcome::decode(packet.payload.clone()).ok()?;
                 (!welcome.session_id.is_empty()).then_some(Self::Welcome(welcome))
@@ -46,16 +46,17 @@ enum Kind {
     Broadcast,
 }
 
-/// Which of the two messages the fields of a payload can belong to.
+/// The messages that the fields of a payload can belong to.
 struct Fit {
     response: bool,
     broadcast: bool,
-    /// Whether any field belongs to either. Plain text often happens to be valid protobuf of high field numbers.
+    /// Whether any field belongs to either message. Plain text often happens to be valid protobuf with high field
+    /// numbers.
     known: bool,
 }
 
 impl Fit {
-    /// None if the payload is no protobuf.
+    /// Reads all fields of a payload. Returns `None` if the payload is not protobuf.
     fn of(mut payload: &[u8]) -> Option<Self> {
         let mut fit = Self { response: true, broadcast: true, known: false };
         while !payload.is_empty() {
@@ -70,7 +71,7 @@ impl Fit {
                 (5, Value::Varint(_)) | (11, Value::Bytes) => (true, false), // timestamp, target_session_id | -
                 (5, Value::Bytes) | (6 | 7, Value::Varint(_)) => (false, true), // - | content, timestamp, type
                 (1..=7 | 10 | 11, _) => (false, false),
-                // A field of a later version of either.
+                // This is a field of a later version of either message.
                 _ => continue,
             };
             fit.known = true;
@@ -82,7 +83,7 @@ impl Fit {
 
     fn kind(&self) -> Option<Kind> {
         match (self.known, self.response, self.broadcast) {
-            // Both fit only where a broadcast would have neither id, time nor content; a response may be that terse.
+            // Both fit only if a broadcast would have neither id, time nor content. A response may be that short.
             (true, true, _) => Some(Kind::Response),
             (true, false, true) => Some(Kind::Broadcast),
             _ => None,
@@ -90,14 +91,14 @@ impl Fit {
     }
 }
 
-/// A field's value, as far as it matters here.
+/// The value of a field, as far as it tells messages apart.
 enum Value {
     Varint(u64),
     Bytes,
     Fixed,
 }
 
-/// Takes one field off the front: its number and value. Groups, which proto3 does not have, are refused.
+/// Takes the number and the value of the first field. Groups, which proto3 does not have, are refused.
 fn take_field(payload: &mut &[u8]) -> Option<(u64, Value)> {
     let key = take_varint(payload)?;
     let value = match key & 0b111 {
@@ -119,7 +120,7 @@ fn skip(payload: &mut &[u8], length: usize) -> Option<()> {
     Some(())
 }
 
-/// A u64 in up to ten bytes, the lowest seven bits first.
+/// Takes a u64 of up to ten bytes, the lowest seven bits first.
 fn take_varint(payload: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for shift in (0..64).step_by(7) {

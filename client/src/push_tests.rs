@@ -3,7 +3,7 @@ use chat_proto::common::MessageBase;
 use super::*;
 
 fn chat(payload: impl Into<Vec<u8>>) -> Option<Push> {
-    Push::of(&Packet::push(1, ROUTE_CHAT, payload.into()))
+    Push::of(&Packet::push(ROUTE_CHAT, 1, payload.into()))
 }
 
 #[track_caller]
@@ -64,9 +64,9 @@ fn other_payloads_are_left_alone() {
 #[test]
 fn a_welcome_is_the_system_push_with_seq_0() {
     let welcome = Welcome { session_id: "s".into(), server_time_ms: 5 };
-    let packet = |seq| Packet::push(seq, ROUTE_SYSTEM, welcome.encode_to_vec());
+    let packet = |seq| Packet::push(ROUTE_SYSTEM, seq, welcome.encode_to_vec());
     assert_eq!(Push::of(&packet(0)), Some(Push::Welcome(welcome.clone())));
     assert_eq!(Push::of(&packet(1)), None);
     assert_eq!(Push::of(&packet(0).reply(0, "")), None);
-    assert_eq!(Push::of(&Packet::push(0, ROUTE_SYSTEM, "")), None, "no session id");
+    assert_eq!(Push::of(&Packet::push(ROUTE_SYSTEM, 0, "")), None, "no session id");
 }

@@ -1,23 +1,19 @@
-//! A packet as one line of text.
-//!
-//! Whatever a stranger wrote is cleaned first: a terminal obeys control characters, and nobody but its user shall give it
-//! orders.
+//! A packet as one line of text. The text of strangers in it is made fit for a terminal.
 
 use std::fmt::Write;
 
 use chat_proto::chat::chat_request::MessageType;
 use chat_proto::chat::{ChatResponse, MessageBroadcast};
+use gateway_connection::Received;
+use gateway_connection::text::{clean, is_printable};
+use gateway_wire::packet::{Packet, ROUTE_CHAT, ROUTE_GAME, ROUTE_SYSTEM, Status};
 
-use crate::connection::Received;
-use crate::packet::{Packet, ROUTE_CHAT, ROUTE_GAME, ROUTE_SYSTEM, STATUS_OK};
 use crate::push::Push;
 
-/// More characters than this of one text would only push everything else off the screen.
-const MAX_TEXT_CHARS: usize = 2000;
-/// The same for bytes in hex.
+/// The most bytes of a payload that are shown in hex. More of them would push everything else off the screen.
 const MAX_HEX_BYTES: usize = 64;
 
-/// What came in, on one line, without the line's end.
+/// A received message on one line, without the end of the line.
 pub(crate) fn received(received: &Received) -> String {
     match received {
         Received::Packet(packet) => self::packet(packet),
@@ -25,70 +21,20 @@ pub(crate) fn received(received: &Received) -> String {
     }
 }
 
-/// For example `< push #1 chat  from user 1 (message 17): hello`.
+/// A packet on one line, such as `< push #1 chat  from user 1 (message 17): hello`.
 pub(crate) fn packet(packet: &Packet) -> String {
-    let direction = if packet.is_reply() { "reply" } else { "push" };
-    format!("< {direction} #{} {}  {}", packet.seq, route(packet.route), content(packet))
+    let direction = if packet.header.is_reply() { "reply" } else { "push" };
+    format!("< {direction} #{} {}  {}", packet.header.seq, route(packet.header.route), content(packet))
 }
 
-/// For example `status 6 forbidden: log in first`.
+/// The status of a packet and the reason in its payload, such as `status 6 forbidden: log in first`.
 pub(crate) fn status(packet: &Packet) -> String {
-    let name = match packet.status {
-        STATUS_OK => "ok",
-        1 => "malformed packet",
-        2 => "malformed payload",
-        3 => "no such route",
-        4 => "rejected by policy",
-        5 => "unavailable",
-        6 => "forbidden",
-        7 => "too many requests",
-        8 => "internal error",
-        _ => "unknown",
-    };
-    let reason = text(&String::from_utf8_lossy(&packet.payload));
+    let number = packet.header.status;
+    let name =
+        Status::from_number(number).map_or_else(|| "unknown".to_owned(), |status| status.label().replace('_', " "));
+    let reason = clean(&String::from_utf8_lossy(&packet.payload));
     let colon = if reason.is_empty() { "" } else { ": " };
-    format!("status {} {name}{colon}{reason}", packet.status)
-}
-
-/// What a close code means (RFC 6455, section 7.4.1, and the registry that it founded).
-pub(crate) fn close_code(code: u16) -> &'static str {
-    match code {
-        1000 => "normal closure",
-        1001 => "going away (it is shutting down)",
-        1002 => "protocol error",
-        1003 => "unsupported data",
-        1007 => "invalid data",
-        1008 => "policy violation",
-        1009 => "message too big",
-        1011 => "internal error",
-        1012 => "service restart",
-        1013 => "try again later",
-        _ => "(no code that this client knows)",
-    }
-}
-
-/// A stranger's text, fit for a terminal: control characters are escaped, and what is too long is cut.
-pub(crate) fn text(stranger: &str) -> String {
-    let mut text = String::with_capacity(stranger.len().min(MAX_TEXT_CHARS));
-    for (count, c) in stranger.chars().enumerate() {
-        if count == MAX_TEXT_CHARS {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "… ({} bytes)", stranger.len());
-            break;
-        }
-        if obeyed_by_terminals(c) {
-            text.extend(c.escape_default());
-        } else {
-            text.push(c);
-        }
-    }
-    text
-}
-
-/// Control characters, and those that turn the direction of the text around them or break the line.
-fn obeyed_by_terminals(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    format!("status {number} {name}{colon}{reason}")
 }
 
 fn route(route: u8) -> String {
@@ -103,12 +49,12 @@ fn route(route: u8) -> String {
 fn content(packet: &Packet) -> String {
     match Push::of(packet) {
         Some(Push::Welcome(welcome)) => {
-            format!("welcome: session {}, server time {} ms", text(&welcome.session_id), welcome.server_time_ms)
+            format!("welcome: session {}, server time {} ms", clean(&welcome.session_id), welcome.server_time_ms)
         }
         Some(Push::Response(chat)) => response(&chat),
         Some(Push::Broadcast(chat)) => broadcast(&chat),
-        None if packet.status != STATUS_OK => status(packet),
-        None if packet.is_reply() => format!("status 0 ok, {}", payload(&packet.payload)),
+        None if packet.header.status != Status::Ok as u16 => status(packet),
+        None if packet.header.is_reply() => format!("status 0 ok, {}", payload(&packet.payload)),
         None => payload(&packet.payload),
     }
 }
@@ -120,7 +66,7 @@ fn response(response: &ChatResponse) -> String {
         let _ = write!(line, ", message {}", response.message_id);
     }
     if !response.error_message.is_empty() {
-        let _ = write!(line, ": {}", text(&response.error_message));
+        let _ = write!(line, ": {}", clean(&response.error_message));
     }
     line
 }
@@ -128,7 +74,7 @@ fn response(response: &ChatResponse) -> String {
 fn broadcast(broadcast: &MessageBroadcast) -> String {
     let mut line = format!("from user {}", broadcast.sender_id);
     if !broadcast.sender_name.is_empty() {
-        let _ = write!(line, " \"{}\"", text(&broadcast.sender_name));
+        let _ = write!(line, " \"{}\"", clean(&broadcast.sender_name));
     }
     if broadcast.channel_id != 0 {
         let _ = write!(line, " in channel {}", broadcast.channel_id);
@@ -140,18 +86,18 @@ fn broadcast(broadcast: &MessageBroadcast) -> String {
         Ok(MessageType::Coordinate) => ", coordinate".into(),
         Err(_) => format!(", type {}", broadcast.r#type),
     };
-    let _ = write!(line, " (message {}{kind}): {}", broadcast.message_id, text(&broadcast.content));
+    let _ = write!(line, " (message {}{kind}): {}", broadcast.message_id, clean(&broadcast.content));
     line
 }
 
-/// Bytes of no kind that is known: as text where they are printable text, else in hex.
+/// The bytes of a payload of an unknown kind: as text if they are printable text, otherwise in hex.
 fn payload(payload: &[u8]) -> String {
     let count = payload.len();
     let unit = if count == 1 { "byte" } else { "bytes" };
     match std::str::from_utf8(payload) {
         Ok("") => "empty".into(),
-        Ok(printable) if !printable.contains(obeyed_by_terminals) => {
-            format!("{count} {unit} \"{}\"", text(printable))
+        Ok(printable) if is_printable(printable) => {
+            format!("{count} {unit} \"{}\"", clean(printable))
         }
         _ => {
             let hex: String = payload.iter().take(MAX_HEX_BYTES).map(|byte| format!("{byte:02x}")).collect();

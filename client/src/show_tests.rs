@@ -1,6 +1,6 @@
+use bytes::Bytes;
 use gateway_proto::Welcome;
 use prost::Message;
-use tokio_tungstenite::tungstenite::Bytes;
 
 use super::*;
 
@@ -11,14 +11,14 @@ fn check(packet: Packet, line: &str) {
 
 #[track_caller]
 fn check_push(seq: u32, message: &impl Message, line: &str) {
-    check(Packet::push(seq, ROUTE_CHAT, message.encode_to_vec()), line);
+    check(Packet::push(ROUTE_CHAT, seq, message.encode_to_vec()), line);
 }
 
 #[test]
 fn a_welcome() {
     let welcome = Welcome { session_id: "3f2a".into(), server_time_ms: 1_700_000_000_123 };
     check(
-        Packet::push(0, ROUTE_SYSTEM, welcome.encode_to_vec()),
+        Packet::push(ROUTE_SYSTEM, 0, welcome.encode_to_vec()),
         "< push #0 system  welcome: session 3f2a, server time 1700000000123 ms",
     );
 }
@@ -61,11 +61,11 @@ fn replies() {
 
 #[test]
 fn payloads_of_other_kinds() {
-    check(Packet::push(1, ROUTE_GAME, "x"), "< push #1 game  1 byte \"x\"");
-    check(Packet::push(2, 0x2a, "day\n"), "< push #2 route 0x2a  4 bytes 0x6461790a");
-    check(Packet::push(3, ROUTE_CHAT, &b"\x00\xff"[..]), "< push #3 chat  2 bytes 0x00ff");
+    check(Packet::push(ROUTE_GAME, 1, "x"), "< push #1 game  1 byte \"x\"");
+    check(Packet::push(0x2a, 2, "day\n"), "< push #2 route 0x2a  4 bytes 0x6461790a");
+    check(Packet::push(ROUTE_CHAT, 3, &b"\x00\xff"[..]), "< push #3 chat  2 bytes 0x00ff");
     let long = format!("< push #4 game  65 bytes 0x{}…", "00".repeat(64));
-    check(Packet::push(4, ROUTE_GAME, vec![0; 65]), &long);
+    check(Packet::push(ROUTE_GAME, 4, vec![0; 65]), &long);
 }
 
 #[test]
@@ -75,10 +75,7 @@ fn messages_that_are_no_packets() {
 }
 
 #[test]
-fn a_terminal_gets_no_orders_from_strangers() {
-    assert_eq!(text("\x1b]0;pwned\x07\u{9b}2J"), "\\u{1b}]0;pwned\\u{7}\\u{9b}2J");
-    assert_eq!(text("a\u{202e}b\u{2066}c\u{2028}d"), "a\\u{202e}b\\u{2066}c\\u{2028}d");
-    assert_eq!(text("grüße 🎲 \\n \"so\""), "grüße 🎲 \\n \"so\"");
+fn the_text_of_strangers_is_made_fit_for_a_terminal() {
     let chat = MessageBroadcast {
         message_id: 1,
         sender_name: "\x1b[31m".into(),
@@ -86,10 +83,4 @@ fn a_terminal_gets_no_orders_from_strangers() {
         ..Default::default()
     };
     check_push(1, &chat, "< push #1 chat  from user 0 \"\\u{1b}[31m\" (message 1): \\u{1b}[2J\\n< push #9 chat");
-}
-
-#[test]
-fn a_long_text_is_cut() {
-    assert_eq!(text(&"é".repeat(2000)), "é".repeat(2000));
-    assert_eq!(text(&"é".repeat(2001)), format!("{}… (4002 bytes)", "é".repeat(2000)));
 }

@@ -1,32 +1,33 @@
-//! What became of the heartbeats, and how long they took.
+//! The counts and the round trips of heartbeats.
 
 use std::fmt;
 use std::time::Duration;
 
 use anyhow::bail;
 
-/// Counts and round trips of one run.
+/// The counts and round trips of one run.
 #[derive(Default)]
 pub(crate) struct Tally {
-    /// Heartbeats sent. One that is under way when the run ends is neither answered nor lost nor wrong.
+    /// The heartbeats that were sent. A heartbeat that is under way when the run ends is neither answered nor lost nor
+    /// wrong.
     pub(crate) sent: u64,
-    /// No reply in time.
+    /// The heartbeats without a reply in time.
     pub(crate) lost: u64,
-    /// A reply that breaks the contract.
+    /// The replies that break the protocol.
     pub(crate) wrong: u64,
-    /// Replies to nothing that was asked, and messages that are no packets.
+    /// The replies that answer no heartbeat, and the messages that are not packets.
     pub(crate) stray: u64,
-    /// One for each right reply: 16 bytes, so the thousand a second that are possible come to 58 MB an hour.
+    /// One round trip for each right reply. Each takes 16 bytes, so at most a thousand a second take 58 MB an hour.
     round_trips: Vec<Duration>,
 }
 
 impl Tally {
-    /// A right reply came after `round_trip`.
+    /// Takes note of a right reply that came after `round_trip`.
     pub(crate) fn answered(&mut self, round_trip: Duration) {
         self.round_trips.push(round_trip);
     }
 
-    /// An error unless at least one heartbeat was answered and nothing went wrong.
+    /// Fails unless at least one heartbeat was answered and nothing went wrong.
     pub(crate) fn verdict(&self) -> anyhow::Result<()> {
         if self.lost + self.wrong + self.stray > 0 {
             bail!("{} lost, {} wrong, {} stray replies", self.lost, self.wrong, self.stray);
@@ -52,12 +53,12 @@ impl fmt::Display for Tally {
     }
 }
 
-/// As ping(8) shows durations.
+/// A duration in milliseconds, as ping(8) shows it.
 pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-/// The nearest rank: the smallest value that at least `percent` of all do not exceed. `sorted` is not empty.
+/// The nearest rank: the smallest value that at least `percent` of all values do not exceed. `sorted` is not empty.
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted[rank - 1]

@@ -27,8 +27,6 @@
 
 pub mod net;
 
-pub mod packet;
-
 pub mod routing;
 
 pub mod plugin;

@@ -7,10 +7,10 @@
 
 pub mod auth;
 pub mod budget;
-pub mod frame;
 pub mod handshake;
 pub mod receiver;
 pub mod server;
 pub mod session;
 pub mod socket;
+pub mod violation;
 pub mod wire;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use gateway_proto::Welcome;
 use gateway_tests::{Client, PATIENCE, header, wire};
+use gateway_wire::packet::{self, ROUTE_CHAT, ROUTE_SYSTEM};
 use prost::Message as _;
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 use tokio::{
@@ -25,8 +26,6 @@ use tokio_tungstenite::{
 const PERIOD: Duration = Duration::from_millis(25);
 /// How long a player waits before it tries to connect again.
 const RECONNECT: Duration = Duration::from_millis(200);
-const CHAT: u8 = 1;
-const SYSTEM: u8 = 3;
 
 /// How a player disconnects when the plan says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +125,8 @@ impl PlayerSession<'_> {
     /// Returns the next packet. Heartbeats and chat requests alternate.
     fn packet(&mut self) -> Bytes {
         self.seq += 1;
-        let (route, kind) = if self.seq.is_multiple_of(2) { (SYSTEM, Kind::Heartbeat) } else { (CHAT, Kind::Request) };
+        let (route, kind) =
+            if self.seq.is_multiple_of(2) { (ROUTE_SYSTEM, Kind::Heartbeat) } else { (ROUTE_CHAT, Kind::Request) };
         let id = self.journal.send(kind, Some(self.session), self.user);
         self.unanswered.insert(self.seq, id);
         let payload = match kind {
@@ -152,19 +152,17 @@ impl PlayerSession<'_> {
     }
 
     fn on_packet(&mut self, packet: &Bytes) {
-        let seq = u32::from_be_bytes(packet[..4].try_into().unwrap());
-        let (route, is_reply, payload) = (packet[4], packet[5] & 1 == 1, &packet[8..]);
-        let status = u16::from_be_bytes([packet[6], packet[7]]);
-        if !is_reply {
-            return self.journal.delivered(read_delivery(payload), self.session, seq);
+        let (header, payload) = packet::split(packet).unwrap();
+        if !header.is_reply() {
+            return self.journal.delivered(read_delivery(payload), self.session, header.seq);
         }
         // A reply with an unknown seq is ignored here: the message that it should have answered stays unanswered in the
         // ledger. Entries are never removed from the map, so a second reply to a message is recorded as well.
-        let Some(id) = self.unanswered.get(&seq).copied() else { return };
-        match (route, status) {
-            (SYSTEM, 0) if payload == id.to_be_bytes() => self.journal.echoed(id, self.session),
+        let Some(id) = self.unanswered.get(&header.seq).copied() else { return };
+        match (header.route, header.status) {
+            (ROUTE_SYSTEM, 0) if payload == id.to_be_bytes() => self.journal.echoed(id, self.session),
             (_, 0) => self.journal.refused(id, 0, "a reply that nobody expects"),
-            _ => self.journal.refused(id, status, &String::from_utf8_lossy(payload)),
+            _ => self.journal.refused(id, header.status, &String::from_utf8_lossy(payload)),
         }
     }
 

@@ -7,9 +7,9 @@
 use crate::{
     journal::Journal,
     messages::{BROADCAST, Id, REQUESTS, read_delivery, read_request},
-    resp::{self, Value},
 };
 use bytes::{Buf, BytesMut};
+use gateway_wire::resp::{self, Frame, Parsed};
 use std::{collections::VecDeque, io, net::Ipv4Addr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -127,10 +127,10 @@ impl Observer {
 
     fn commands(&mut self, bytes: &[u8]) {
         self.commands.extend_from_slice(bytes);
-        while let Some((command, len)) = resp::parse(&self.commands) {
+        while let Parsed::Whole(command, len) = resp::parse(&self.commands).expect("RESP") {
             match &command {
                 // Redis answers these commands with a push, not with a reply.
-                Value::List(parts) if matches!(parts[..], [Value::Text(b"SUBSCRIBE" | b"UNSUBSCRIBE"), ..]) => {}
+                Frame::List(parts) if matches!(parts[..], [Frame::Text(b"SUBSCRIBE" | b"UNSUBSCRIBE"), ..]) => {}
                 command => {
                     let id = published(command);
                     id.into_iter().for_each(|id| self.journal.publishing(id, self.link));
@@ -145,12 +145,12 @@ impl Observer {
     /// Records what Redis wrote. `taken` says whether the bytes could be written to the gateway.
     fn answers(&mut self, bytes: &[u8], taken: bool) {
         self.answers.extend_from_slice(bytes);
-        while let Some((answer, len)) = resp::parse(&self.answers) {
+        while let Parsed::Whole(answer, len) = resp::parse(&self.answers).expect("RESP") {
             match answer {
-                Value::Push(push) => self.pushed(&push, taken),
+                Frame::Push(push) => self.pushed(&push, taken),
                 answer => {
                     let id = self.unanswered.pop_front().flatten();
-                    if let (Some(id), Value::Integer(receivers)) = (id, answer) {
+                    if let (Some(id), Frame::Integer(receivers)) = (id, answer) {
                         self.journal.published(id, receivers);
                     }
                 }
@@ -159,11 +159,11 @@ impl Observer {
         }
     }
 
-    fn pushed(&self, push: &[Value<'_>], taken: bool) {
-        let [Value::Text(what), Value::Text(topic), rest] = push else { return };
+    fn pushed(&self, push: &[Frame<'_>], taken: bool) {
+        let [Frame::Text(what), Frame::Text(topic), rest] = push else { return };
         match (*what, rest) {
             _ if *topic != BROADCAST.as_bytes() => {}
-            (b"message", Value::Text(body)) => {
+            (b"message", Frame::Text(body)) => {
                 read_delivery(body).into_iter().for_each(|id| self.journal.pushed(id, self.link, taken));
             }
             (b"subscribe", _) => self.journal.subscribed(self.link),
@@ -174,8 +174,8 @@ impl Observer {
 }
 
 /// Returns the id of the message that a command publishes.
-fn published(command: &Value<'_>) -> Option<Id> {
-    let Value::List(parts) = command else { return None };
-    let [Value::Text(b"PUBLISH"), Value::Text(topic), Value::Text(body)] = parts[..] else { return None };
+fn published(command: &Frame<'_>) -> Option<Id> {
+    let Frame::List(parts) = command else { return None };
+    let [Frame::Text(b"PUBLISH"), Frame::Text(topic), Frame::Text(body)] = parts[..] else { return None };
     (topic == REQUESTS.as_bytes()).then(|| read_request(body)).flatten().map(|(id, _)| id)
 }

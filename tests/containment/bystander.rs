@@ -2,6 +2,7 @@
 
 use futures_util::{SinkExt, StreamExt};
 use gateway_tests::{Client, Gateway, header};
+use gateway_wire::packet::{Header, ROUTE_SYSTEM};
 use std::time::Duration;
 use tokio::{
     sync::oneshot,
@@ -58,7 +59,7 @@ async fn beat(client: Client, mut stopped: oneshot::Receiver<()>) -> Vec<Duratio
             message = time::timeout(gateway_tests::PATIENCE, stream.next()) => {
                 let Message::Binary(reply) = message.expect("a heartbeat was lost").unwrap().unwrap() else { continue };
                 let seq = u32::try_from(latencies.len() + 1).unwrap();
-                assert_eq!(reply[..], [&seq.to_be_bytes()[..], &[3, 1, 0, 0]].concat()[..]);
+                assert_eq!(reply[..], Header::request(seq, ROUTE_SYSTEM).reply(0).encode());
                 latencies.push(due[latencies.len()].elapsed());
             }
             _ = &mut stopped, if !stopping => stopping = true,

@@ -312,5 +312,5 @@ async fn gateway_client_fails_if_heartbeats_are_not_answered() {
     let url = format!("ws://{}/ws", gateway.address);
     let ping = client().args(["ping", "--count", "1", "--url", &url]).output().await.unwrap();
     assert_eq!(ping.status.code(), Some(1), "{ping:?}");
-    assert!(stdout(&ping).contains("seq=1 wrong: status 3 no such route"), "{ping:?}");
+    assert!(stdout(&ping).contains("seq=1 wrong: status 3 no route"), "{ping:?}");
 }

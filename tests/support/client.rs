@@ -4,6 +4,7 @@ use crate::PATIENCE;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use gateway_proto::Welcome;
+use gateway_wire::packet::{self, Header};
 use prost::Message as _;
 use std::net::SocketAddr;
 use tokio::{net::TcpStream, time};
@@ -15,7 +16,7 @@ use tokio_tungstenite::{
 /// Returns the bytes of a client's packet header.
 #[must_use]
 pub fn header(seq: u32, route: u8) -> Vec<u8> {
-    [&seq.to_be_bytes()[..], &[route, 0, 0, 0]].concat()
+    Header::request(seq, route).encode().to_vec()
 }
 
 /// A packet as a client receives it.
@@ -35,14 +36,8 @@ pub struct Packet {
 
 impl Packet {
     fn parse(message: &Bytes) -> Self {
-        assert!(message.len() >= 8, "the gateway sent a packet of {} bytes", message.len());
-        Self {
-            seq: u32::from_be_bytes(message[..4].try_into().unwrap()),
-            route: message[4],
-            flags: message[5],
-            status: u16::from_be_bytes(message[6..8].try_into().unwrap()),
-            payload: message.slice(8..),
-        }
+        let (Header { seq, route, flags, status }, payload) = packet::parse(message.clone()).unwrap();
+        Self { seq, route, flags, status, payload }
     }
 
     /// Returns the payload as text.

@@ -1,7 +1,8 @@
-//! A connection whose every byte is the test's own, for what a well-behaved client never sends.
+//! A connection on which a test decides about every byte, for bytes that a well-behaved client never sends.
 
 use crate::PATIENCE;
 use bytes::Bytes;
+use gateway_wire::websocket::{self, FINAL, Head, Opcode, Sender};
 use std::{future::Future, io, net::SocketAddr};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -9,50 +10,51 @@ use tokio::{
     time,
 };
 
-/// The first byte of an unfragmented text frame.
-pub const TEXT: u8 = 0x81;
-/// Of a binary one.
-pub const BINARY: u8 = 0x82;
-/// Of a close frame.
-pub const CLOSE: u8 = 0x88;
-/// Of a ping.
-pub const PING: u8 = 0x89;
-/// Of a pong.
-pub const PONG: u8 = 0x8a;
+/// The first byte of a text frame that is not fragmented.
+pub const TEXT: u8 = FINAL | Opcode::Text as u8;
+/// The first byte of a binary frame that is not fragmented.
+pub const BINARY: u8 = FINAL | Opcode::Binary as u8;
+/// The first byte of a close frame.
+pub const CLOSE: u8 = FINAL | Opcode::Close as u8;
+/// The first byte of a ping.
+pub const PING: u8 = FINAL | Opcode::Ping as u8;
+/// The first byte of a pong.
+pub const PONG: u8 = FINAL | Opcode::Pong as u8;
 
 /// An upgrade request, with the key of the example in RFC 6455, 1.3.
 pub const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
-/// A client's frame: its first byte, the length in its shortest form, a mask, the masked payload.
+/// A client's frame with this first byte. The codec writes no fragments, and no first byte that breaks a rule, so the
+/// first byte is put in afterwards.
 #[must_use]
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-    let masked = payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask);
-    let mut frame = frame_head(first, 0x80, payload.len() as u64);
-    frame.extend(MASK);
-    frame.extend(masked);
+    let mut frame = Vec::new();
+    websocket::put_masked(Opcode::Binary, payload, MASK, &mut frame);
+    frame[0] = first;
     frame
 }
 
-/// What a frame begins with: its first byte, and the length in its shortest form beside the mask bit.
+/// The header of a frame without its mask: this first byte, the mask bit, and the length. The codec writes no header of
+/// a client without a mask, so the first byte and the mask bit are put in afterwards.
 #[must_use]
 pub fn frame_head(first: u8, mask_bit: u8, len: u64) -> Vec<u8> {
-    match (u8::try_from(len), u16::try_from(len)) {
-        (Ok(len @ ..126), _) => vec![first, mask_bit | len],
-        (_, Ok(len)) => [&[first, mask_bit | 126][..], &len.to_be_bytes()].concat(),
-        _ => [&[first, mask_bit | 127][..], &len.to_be_bytes()].concat(),
-    }
+    let mut head = Vec::new();
+    websocket::put_head(Opcode::Binary, usize::try_from(len).unwrap(), &mut head);
+    head[0] = first;
+    head[1] |= mask_bit;
+    head
 }
 
-/// What was answered to an HTTP request.
+/// The answer to an HTTP request.
 #[derive(Debug)]
 pub struct Response {
-    /// Such as 101.
+    /// The status code, such as 101.
     pub status: u16,
     /// The status line and the header fields.
     pub head: String,
-    /// As long as `Content-Length` says.
+    /// The body, which is as long as `Content-Length` says.
     pub body: String,
 }
 
@@ -65,9 +67,9 @@ impl Response {
     }
 }
 
-/// A TCP connection to the gateway. Only what it is asked for is read from it.
+/// A TCP connection to the gateway. It reads no more bytes than a test asks for.
 pub struct Wire {
-    /// For what is neither HTTP nor a frame.
+    /// The stream, for bytes that are neither HTTP nor a frame.
     pub stream: TcpStream,
 }
 
@@ -95,7 +97,7 @@ impl Wire {
         in_time(self.stream.write_all(bytes)).await.unwrap();
     }
 
-    /// The HTTP response, which has to come.
+    /// Waits for the HTTP response.
     pub async fn response(&mut self) -> Response {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -109,22 +111,23 @@ impl Wire {
         response
     }
 
-    /// The next frame of the gateway, its first byte and its payload; nothing where the connection ended instead.
+    /// Waits for the next frame of the gateway, and returns its first byte and its payload. Returns `None` if the
+    /// connection has ended.
     pub async fn frame(&mut self) -> Option<(u8, Bytes)> {
-        let first = match in_time(self.stream.read_u8()).await {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return None,
-            first => first.expect("a frame"),
+        let mut bytes = Vec::new();
+        let head = loop {
+            match in_time(self.stream.read_u8()).await {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && bytes.is_empty() => return None,
+                byte => bytes.push(byte.expect("a frame")),
+            }
+            if let Some(head) = Head::parse(&bytes, Sender::Server).expect("a server's frame") {
+                break head;
+            }
         };
-        let len = match in_time(self.stream.read_u8()).await.unwrap() {
-            126 => usize::from(in_time(self.stream.read_u16()).await.unwrap()),
-            127 => usize::try_from(in_time(self.stream.read_u64()).await.unwrap()).unwrap(),
-            len @ ..126 => usize::from(len),
-            _ => panic!("a frame of the gateway is masked"),
-        };
-        Some((first, self.take(len).await.into()))
+        Some((bytes[0], self.take(usize::try_from(head.len).unwrap()).await.into()))
     }
 
-    /// Takes a close frame, which has to come next, and then the end of the connection. Answers with the close code.
+    /// Waits for a close frame, which has to come next, and for the end of the connection. Returns the close code.
     pub async fn closed(&mut self) -> Option<u16> {
         let (first, payload) = self.frame().await.expect("a close frame");
         assert_eq!(first, CLOSE, "{payload:?}");
@@ -144,7 +147,7 @@ impl Wire {
     }
 }
 
-/// Lets the connection end with a TCP reset, once it is dropped.
+/// Makes the connection end with a TCP reset once it is dropped.
 pub fn reset(stream: &TcpStream) {
     stream.set_zero_linger().unwrap();
 }

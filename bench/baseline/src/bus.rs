@@ -1,4 +1,4 @@
-//! Redis: requests go out in pipelines, deliveries come in as pushes that the connection's own task handles.
+//! Redis: requests go out in pipelines. Deliveries come in as pushes, which the task of the connection handles.
 
 use std::sync::Arc;
 
@@ -13,22 +13,22 @@ use tokio::task::JoinHandle;
 
 use crate::registry::Registry;
 
-/// Requests that may wait; sessions then read no more until there is room.
+/// The number of requests that may wait. If the queue is full, sessions stop reading.
 const QUEUE: usize = 16_384;
 
-/// Requests that go out as one write.
+/// The most requests that go out as one write.
 const BATCH: usize = 1024;
 
 /// A topic and a payload.
 pub(crate) type Publication = (String, Bytes);
 
-/// Connects. Requests are published by the task, which ends only if Redis fails.
+/// Connects. Returns the queue of requests, and the task that publishes them. The task ends only if Redis fails.
 pub(crate) async fn connect(
     address: &str,
     registry: Arc<Registry>,
 ) -> Result<(Sender<Publication>, JoinHandle<Result<()>>)> {
     let client = Client::open(format!("redis://{address}/?protocol=resp3"))?;
-    // The library's own limit, of half a second, is too short for a machine that is busy.
+    // The library's own timeout of half a second is too short for a busy machine.
     let config = AsyncConnectionConfig::new().set_response_timeout(None);
     let publisher = client.get_multiplexed_async_connection_with_config(&config).await?;
     let pushes = move |push: PushInfo| deliver(&registry, push);
@@ -37,7 +37,7 @@ pub(crate) async fn connect(
     subscriber.subscribe("broadcast").await?;
     let (sender, receiver) = channel(QUEUE);
     let publishing = tokio::spawn(async move {
-        // To drop it would end the subscription.
+        // Dropping the connection would end the subscription.
         let _subscriber = subscriber;
         publish(publisher, receiver).await
     });

@@ -1,4 +1,4 @@
-//! Who is here: sessions by their id, and by their user once that is known.
+//! The sessions, by id, and by user once the user is known.
 
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
@@ -6,7 +6,8 @@ use std::sync::{PoisonError, RwLock};
 use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 
-/// One lock for all: it is written when a session begins, is bound or ends, and otherwise read by one task.
+/// The sessions, behind one lock. It is taken for writing when a session begins, is bound or ends, and for reading by
+/// one task.
 #[derive(Default)]
 pub(crate) struct Registry(RwLock<Sessions>);
 
@@ -43,8 +44,8 @@ impl Registry {
         });
     }
 
-    /// Hands a payload to the session, or to every session of the user if there is no such id. What a full queue has no room for is
-    /// dropped.
+    /// Queues a payload for the session, or for every session of the user if the id is empty. If a queue is full, the
+    /// payload is dropped.
     pub(crate) fn deliver(&self, id: &str, user: i32, payload: &Bytes) {
         let sessions = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if !id.is_empty() {

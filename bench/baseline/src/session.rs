@@ -1,4 +1,4 @@
-//! One task per connection: it takes all that is ready at once, and writes what came of it with one flush.
+//! One task per connection. It takes all messages that are ready, and writes all answers with one flush.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,13 +21,14 @@ const CHAT: u8 = 1;
 const SYSTEM: u8 = 3;
 const REPLY: u8 = 1;
 
-/// Deliveries that may wait for one session.
+/// The number of deliveries that may wait for one session.
 const QUEUE: usize = 1024;
 
-/// Packets that are read before the session's deliveries have their turn.
+/// The most packets that are read before the deliveries of the session.
 const BATCH: usize = 64;
 
-/// As the gateway has them. The library's own, of 128 KiB, would make sessions large and no faster.
+/// The size of each buffer in bytes, which is that of the gateway. The library's default of 128 KiB would make sessions
+/// larger and no faster.
 const BUFFER_BYTES: usize = 8192;
 
 /// Serves a connection until it ends.
@@ -81,7 +82,7 @@ impl Session<'_> {
     async fn on_message(&mut self, message: Option<Result<Message, Error>>) -> Result<(), Error> {
         match message.ok_or(Error::ConnectionClosed)?? {
             Message::Binary(packet) => self.on_packet(packet).await,
-            // Answered by the library.
+            // The library answers these.
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) => Ok(()),
             Message::Text(_) | Message::Frame(_) => self.socket.close(None).await,
         }
@@ -96,7 +97,7 @@ impl Session<'_> {
             SYSTEM => return self.socket.feed(packet(seq, SYSTEM, REPLY, 0, payload)).await,
             CHAT => match self.admit(payload) {
                 Ok(topic) => {
-                    // The publisher ends with the process.
+                    // The publisher ends only with the process.
                     let _ = self.publisher.send((topic, bytes.slice(HEADER..))).await;
                     return Ok(());
                 }
@@ -107,7 +108,7 @@ impl Session<'_> {
         self.socket.feed(packet(seq, route, REPLY, refused.0, refused.1.as_bytes())).await
     }
 
-    /// The topic for a chat request, or its refusal. Binds the session to its user.
+    /// Binds the session to the user of a chat request. Returns the topic of the request, or its refusal.
     fn admit(&mut self, payload: &[u8]) -> Result<String, (u16, &'static str)> {
         let request = ChatRequest::decode(payload).map_err(|_| (2, "not a ChatRequest"))?;
         let base = request.base.ok_or((2, "no base"))?;

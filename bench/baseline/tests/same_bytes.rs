@@ -1,4 +1,5 @@
-//! The comparison is fair only if the baseline does the gateway's job: the same packets to clients, the same messages in Redis.
+//! The comparison is fair only if the baseline does the gateway's job. It has to send the same packets to clients and
+//! the same messages to Redis.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use chat_proto::chat::{ChatResponse, MessageBroadcast};
@@ -10,6 +11,7 @@ use tokio::{
     process::{Child, Command},
 };
 
+/// Starts the baseline.
 async fn baseline(redis: &Redis) -> (Child, SocketAddr) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_gateway-baseline"))
         .args(["127.0.0.1:0", &format!("127.0.0.1:{}", redis.port)])
@@ -21,7 +23,7 @@ async fn baseline(redis: &Redis) -> (Child, SocketAddr) {
     (child, line.rsplit(' ').next().unwrap().parse().unwrap())
 }
 
-/// What two clients and the backends see.
+/// Plays one conversation. Returns the packets that two clients get and the messages that backends get.
 async fn seen(address: SocketAddr, redis: &Redis) -> (Vec<Packet>, Vec<(String, Vec<u8>)>) {
     let mut published = redis.observe().await;
     let (mut client, mut other) = (Client::connect(address).await, Client::connect(address).await);
@@ -57,7 +59,7 @@ async fn seen(address: SocketAddr, redis: &Redis) -> (Vec<Packet>, Vec<(String, 
     }
     let last = client.receive().await;
     assert_eq!(ChatResponse::decode(last.payload.clone()).unwrap(), to_session);
-    // Session ids differ, and so do the words of a refusal.
+    // Session ids and the words of a refusal differ.
     packets.push(Packet { payload: Default::default(), ..last });
     for packet in packets.iter_mut().filter(|packet| packet.status != 0) {
         packet.payload.clear();

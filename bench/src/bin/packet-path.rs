@@ -1,5 +1,5 @@
-//! `packet-path CHAT_WASM`: each step of a packet's way, a thousand times, for callgrind to count its instructions.
-//! `bench/tests/budget.rs` runs it, and compares with `bench/budget.txt`.
+//! `packet-path CHAT_WASM`: does each step of a packet's way a thousand times, so that callgrind can count the
+//! instructions. `bench/tests/budget.rs` runs this program, and compares the counts with `bench/budget.txt`.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -18,19 +18,19 @@ use gateway::delivery::registry::{Registered, Session};
 use gateway::net::budget::Budget;
 use gateway::net::receiver::Receiver;
 use gateway::net::socket::put_packet;
-use gateway::packet::{self, Header};
 use gateway::plugin::offload::OffloadThread;
 use gateway::plugin::{Compiler, Described, Plugin};
 use gateway::routing::gateway::Gateway;
 use gateway::telemetry::metrics::Metrics;
 use gateway_bench::chat_request;
+use gateway_wire::packet::{self, Header, ROUTE_CHAT};
+use gateway_wire::websocket::{self, Opcode};
 use prost::Message as _;
-use tokio_tungstenite::tungstenite::protocol::frame::Frame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The number of times that each step is done.
 const TIMES: usize = 1000;
 
 fn main() -> anyhow::Result<()> {
@@ -49,7 +49,7 @@ impl Stage {
     fn new(wasm: &str) -> anyhow::Result<Self> {
         let config = Config::parse("games: [{ id: mmo }]").map_err(|errors| anyhow!(errors.join("; ")))?;
         let metrics = Arc::new(Metrics::new());
-        // Publishes stay in it: it has room for more than there are.
+        // No bus takes publishes out of the queue, which has room for all of them.
         let queue = Arc::<Queue<_>>::default();
         let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), queue, config.server.max_message_bytes));
         let compiler = Compiler::new().map_err(|error| anyhow!("{error:#}"))?;
@@ -67,13 +67,15 @@ impl Stage {
     }
 
     fn run(mut self) -> anyhow::Result<()> {
-        let packet = Bytes::from([&Header { route: 1, ..Header::default() }.encode()[..], &chat_request()].concat());
-        // The first calls of a generation are offloaded. The steps are counted without that.
+        let packet = Bytes::from([&Header::request(0, ROUTE_CHAT).encode()[..], &chat_request()].concat());
+        // The first calls of a generation are offloaded. They are done before the steps are counted.
         while let Some(offloaded) = self.gateway.on_packet(&self.session, packet.clone()) {
             offloaded.blocking_recv()?;
         }
         measured_header(&packet);
-        measured_frame_in(&mut self.receiver, &frames(&packet))?;
+        let frames = frames(&packet);
+        fill_free_lists(packet.len());
+        measured_frame_in(&mut self.receiver, &frames)?;
         measured_request(&self.gateway, &self.session, &packet);
         ensure!(self.session.user() == Some(1) && self.drained().is_empty(), "the request is not served");
         let response = ChatResponse { target_user_id: 1, error_message: "x".repeat(60), ..ChatResponse::default() };
@@ -93,7 +95,7 @@ impl Stage {
     }
 }
 
-/// A header read, and that of its reply written.
+/// Reads a header, and writes the header of its reply.
 #[inline(never)]
 fn measured_header(packet: &Bytes) {
     for _ in 0..TIMES {
@@ -103,7 +105,7 @@ fn measured_header(packet: &Bytes) {
     }
 }
 
-/// A masked frame to the packet in it.
+/// Reads the packet in a masked frame.
 #[inline(never)]
 fn measured_frame_in(receiver: &mut Receiver, mut frames: &[u8]) -> anyhow::Result<()> {
     for _ in 0..TIMES {
@@ -112,7 +114,7 @@ fn measured_frame_in(receiver: &mut Receiver, mut frames: &[u8]) -> anyhow::Resu
     Ok(())
 }
 
-/// A packet to the publish that waits for the bus: header, route, the plugin's call, its actions.
+/// Takes a packet to the publish that waits for the bus: header, route, the plugin's call, its actions.
 #[inline(never)]
 fn measured_request(gateway: &Arc<Gateway>, session: &Arc<Session>, packet: &Bytes) {
     for _ in 0..TIMES {
@@ -120,7 +122,7 @@ fn measured_request(gateway: &Arc<Gateway>, session: &Arc<Session>, packet: &Byt
     }
 }
 
-/// A message of the bus to the packet in the session's send queue: the plugin's call, the registry, the queue.
+/// Takes a message of the bus to the packet in the session's send queue: the plugin's call, the registry, the queue.
 #[inline(never)]
 fn measured_delivery(gateway: &Arc<Gateway>, message: &Bytes) {
     for _ in 0..TIMES {
@@ -128,7 +130,7 @@ fn measured_delivery(gateway: &Arc<Gateway>, message: &Bytes) {
     }
 }
 
-/// A packet to its frame.
+/// Writes the frame of a packet.
 #[inline(never)]
 fn measured_frame_out(deliveries: &[Outgoing]) {
     let mut out = Vec::new();
@@ -139,13 +141,18 @@ fn measured_frame_out(deliveries: &[Outgoing]) {
     }
 }
 
-/// What a client sends for the packet, many times over.
+/// Fills the allocator's free list for blocks of this size. If a single block is free, each allocation takes the slow
+/// path, and how many blocks are free is a matter of chance.
+fn fill_free_lists(bytes: usize) {
+    let blocks: Vec<Vec<u8>> = (0..TIMES).map(|_| Vec::with_capacity(bytes)).collect();
+    drop(black_box(blocks));
+}
+
+/// The frames of a client that sends the packet many times, each with another mask.
 fn frames(packet: &Bytes) -> Vec<u8> {
     let mut frames = Vec::new();
-    for i in 0..TIMES {
-        let mut frame = Frame::message(packet.clone(), OpCode::Data(Data::Binary), true);
-        frame.header_mut().mask = Some(u32::try_from(i).unwrap_or_default().to_be_bytes());
-        let _ = frame.format(&mut frames);
+    for mask in (0_u32..).take(TIMES) {
+        websocket::put_masked(Opcode::Binary, packet, mask.to_be_bytes(), &mut frames);
     }
     frames
 }

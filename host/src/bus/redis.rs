@@ -12,7 +12,6 @@ mod confirmation;
 mod connection;
 mod link;
 mod publisher;
-mod resp;
 mod subscriber;
 
 use super::{

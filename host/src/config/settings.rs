@@ -1,7 +1,8 @@
 //! The meaning of gateway.yaml, with types, units and defaults.
 
 use super::raw;
-use crate::{delivery::outbox, packet::ROUTE_SYSTEM, plugin};
+use crate::{delivery::outbox, plugin};
+use gateway_wire::packet::ROUTE_SYSTEM;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,

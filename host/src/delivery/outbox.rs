@@ -7,11 +7,9 @@
 #[cfg(test)]
 mod tests;
 
-use crate::{
-    packet::{HEADER_LEN, Header},
-    sync::{uptime::now_ms, wakeup::Wakeup},
-};
+use crate::sync::{uptime::now_ms, wakeup::Wakeup};
 use bytes::Bytes;
+use gateway_wire::packet::{HEADER_LEN, Header};
 use std::{
     collections::VecDeque,
     mem,

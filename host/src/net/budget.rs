@@ -2,7 +2,7 @@
 
 use crate::{
     delivery::{outbox::Closing, registry::Session},
-    net::frame::Violation,
+    net::violation::Violation,
     telemetry::metrics::Metrics,
 };
 use std::{

@@ -7,15 +7,14 @@
 pub(super) mod tests;
 
 use crate::{
-    config,
-    net::budget::Lease,
-    net::frame::{self, Head, Opcode, Violation},
-    packet::{self, HEADER_LEN, Header},
-    routing::payload_limits::PayloadLimits,
-    sync::uptime::now_ms,
-    telemetry::metrics::Metrics,
+    config, net::budget::Lease, net::violation::Violation, routing::payload_limits::PayloadLimits,
+    sync::uptime::now_ms, telemetry::metrics::Metrics,
 };
 use bytes::Bytes;
+use gateway_wire::{
+    packet::{self, HEADER_LEN, Header},
+    websocket::{self, Head, Opcode, ProtocolError, Sender},
+};
 use std::{mem, sync::Arc};
 
 /// The smallest fragment in bytes that is not limited, because it carries enough of a packet. Smaller fragments are
@@ -119,7 +118,7 @@ impl Receiver {
     /// Returns a [`Violation`] if the client breaks a rule. After a violation or a close frame, every call fails.
     pub fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<Message>, Violation> {
         if self.ended {
-            return Err(Violation::Protocol("nothing comes after a close frame"));
+            return Err(ProtocolError::Rule("nothing comes after a close frame").into());
         }
         let message = self.advance(bytes);
         self.ended = matches!(message, Err(_) | Ok(Some(Message::Close(_))));
@@ -134,7 +133,7 @@ impl Receiver {
                     return self.complete().map(Some);
                 }
             }
-            let Some(head) = Head::parse(bytes)? else { return Ok(None) };
+            let Some(head) = Head::parse(bytes, Sender::Client)? else { return Ok(None) };
             if head.opcode.is_control() {
                 // A control frame has at most 125 bytes, so the cast is safe.
                 let Some(payload) = bytes.get(head.size..head.size + head.len as usize) else { return Ok(None) };
@@ -149,9 +148,9 @@ impl Receiver {
 
     fn begin_frame(&mut self, head: &Head) -> Result<(), Violation> {
         match (head.opcode, self.message) {
-            (Opcode::Continuation, None) => return Err(Violation::Protocol("a fragment continues nothing")),
+            (Opcode::Continuation, None) => return Err(ProtocolError::Rule("a fragment continues nothing").into()),
             (Opcode::Continuation, Some(_)) => {}
-            (_, Some(_)) => return Err(Violation::Protocol("a message begins within another one")),
+            (_, Some(_)) => return Err(ProtocolError::Rule("a message begins within another one").into()),
             (begins, None) => self.message = Some(begins),
         }
         let bytes = head.len.saturating_add(self.message_bytes as u64);
@@ -202,13 +201,13 @@ impl Receiver {
             self.payload.reserve_exact(wanted.saturating_sub(len).max(part.len()));
         }
         self.payload.extend_from_slice(part);
-        frame::unmask(&mut self.payload[len..], frame.head.mask, frame.received);
+        websocket::apply_mask(&mut self.payload[len..], frame.head.mask, frame.received);
     }
 
     /// Drops the payload of a packet that is larger than its route takes. Its route refuses such a packet in any case.
     fn drop_if_too_large(&mut self, missing: usize) {
-        let Some(&[_, _, _, _, route, _, _, _]) = self.payload.first_chunk::<HEADER_LEN>() else { return };
-        let max = self.limits.max(route);
+        let Ok((header, _)) = packet::split(&self.payload) else { return };
+        let max = self.limits.max(header.route);
         if self.message == Some(Opcode::Binary) && self.message_bytes + missing > max.saturating_add(HEADER_LEN) {
             self.exceeded_max_payload = Some(max);
             self.payload = self.payload[..HEADER_LEN].to_vec();
@@ -226,7 +225,7 @@ impl Receiver {
             return Ok(Message::TooLarge { header, bytes: message_bytes - HEADER_LEN, max });
         }
         if opcode == Some(Opcode::Text) {
-            return std::str::from_utf8(&payload).map_err(|_| Violation::NotUtf8).map(|_| Message::Text);
+            return std::str::from_utf8(&payload).map_err(|_| ProtocolError::NotUtf8.into()).map(|_| Message::Text);
         }
         payload.shrink_to_fit();
         Ok(Message::Packet(payload.into()))
@@ -234,10 +233,10 @@ impl Receiver {
 
     fn control(&mut self, head: Head, payload: &[u8]) -> Result<Message, Violation> {
         let mut payload = payload.to_vec();
-        frame::unmask(&mut payload, head.mask, 0);
+        websocket::apply_mask(&mut payload, head.mask, 0);
         match head.opcode {
             Opcode::Close => {
-                frame::check_close(&payload)?;
+                websocket::parse_close(&payload)?;
                 return Ok(Message::Close(payload.into()));
             }
             Opcode::Ping => &self.metrics.pings_received,

@@ -4,14 +4,17 @@ use crate::{
     config,
     delivery::outbox::{Closing, Outgoing},
     delivery::registry::Registered,
-    net::frame::{self, Opcode, Violation},
     net::receiver::Message,
     net::socket::{Error, Socket},
-    packet::{Header, ROUTE_SYSTEM},
+    net::violation::Violation,
     routing::gateway::{Gateway, Offloaded},
     telemetry::metrics::Metrics,
 };
 use futures_util::FutureExt;
+use gateway_wire::{
+    packet::{Header, ROUTE_SYSTEM},
+    websocket::{self, Opcode},
+};
 use prost::Message as _;
 use std::{
     collections::VecDeque,
@@ -46,7 +49,7 @@ impl End {
     }
 
     fn with_code(cause: &'static str, code: u16, reason: &str) -> Self {
-        Self { cause, close: Some(frame::close_payload(code, reason)) }
+        Self { cause, close: Some(websocket::close_payload(code, reason)) }
     }
 }
 
@@ -63,8 +66,7 @@ impl From<Error> for End {
             Error::Violation(violation) => violation,
         };
         let (cause, code) = match violation {
-            Violation::Protocol(_) => ("protocol_error", 1002),
-            Violation::NotUtf8 => ("protocol_error", 1007),
+            Violation::Protocol(error) => ("protocol_error", error.close_code()),
             Violation::TooLarge { .. } => ("too_large", 1009),
             Violation::OverBudget => ("receive_budget", 1009),
             Violation::Flood => ("frame_flood", 1008),

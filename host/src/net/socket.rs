@@ -2,10 +2,11 @@
 
 use crate::{
     delivery::outbox::Outgoing,
-    net::frame::{self, Opcode, Violation},
     net::receiver::{Message, Receiver},
+    net::violation::Violation,
     net::wire::Wire,
 };
+use gateway_wire::websocket::{self, Opcode};
 use std::{
     future::poll_fn,
     io,
@@ -113,7 +114,7 @@ impl Socket {
 
     /// Queues a control frame for the next write.
     pub fn put_control(&mut self, opcode: Opcode, payload: &[u8]) {
-        frame::put_control(opcode, payload, &mut self.out);
+        websocket::put_control(opcode, payload, &mut self.out);
     }
 
     /// Writes the queued bytes, and then the packets.
@@ -156,8 +157,8 @@ impl Socket {
 
 /// Appends a packet to `out`, as one frame.
 pub fn put_packet(packet: &Outgoing, out: &mut Vec<u8>) {
-    out.reserve(packet.packet_len() + frame::MAX_SERVER_HEAD_BYTES);
-    frame::put_head(Opcode::Binary, packet.packet_len(), out);
+    out.reserve(packet.packet_len() + websocket::MAX_SERVER_HEAD_BYTES);
+    websocket::put_head(Opcode::Binary, packet.packet_len(), out);
     out.extend_from_slice(&packet.header.encode());
     out.extend_from_slice(&packet.payload);
 }

@@ -11,11 +11,11 @@ use crate::{
         outbox::{self, Outcome},
         registry::{Registry, Session},
     },
-    packet::Header,
     plugin::{Action, Answer, Closing, Delivery, Plugin, Publication, SessionId, Target},
     telemetry::{metrics::Metrics, text},
 };
 use bytes::Bytes;
+use gateway_wire::packet::Header;
 use std::{borrow::Cow, mem, sync::Arc};
 use uuid::Uuid;
 

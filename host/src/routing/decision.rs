@@ -2,10 +2,10 @@
 
 use super::snapshot::Snapshot;
 use crate::{
-    packet::HEADER_LEN,
     plugin::{self, Action, Answer, Closing, Decision, Delivery, Publication, Rejection},
     telemetry::text,
 };
+use gateway_wire::packet::HEADER_LEN;
 
 /// The largest number of bytes of a topic that an error shows.
 const MAX_SHOWN_TOPIC_BYTES: usize = 128;

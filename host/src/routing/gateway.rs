@@ -16,12 +16,12 @@ use crate::{
         outbox::Closing,
         registry::{Registry, Session},
     },
-    packet::{self, Header, Status},
     plugin::{Action, Admission, Fault, Lease, Packet, Plugin, Rejection, Sender, SessionId, trace},
     telemetry::{metrics::Metrics, text},
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use gateway_wire::packet::{self, Header, Status};
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},

@@ -1,6 +1,6 @@
 //! The identity of the packet that caused a publish.
 
-use crate::packet::Header;
+use gateway_wire::packet::Header;
 use uuid::Uuid;
 
 /// The packet that caused a publish. The gateway answers the packet if the bus refuses the publish, or if the publish

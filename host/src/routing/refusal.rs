@@ -1,9 +1,7 @@
 //! Why a packet or a bus message is not served, and how its sender is answered.
 
-use crate::{
-    packet::{Status, TooShort},
-    plugin::Rejection,
-};
+use crate::plugin::Rejection;
+use gateway_wire::packet::{Status, TooShort};
 
 /// The maximum length in bytes of a rejection's text that the client receives. A longer text is cut.
 const MAX_REJECTION_BYTES: usize = 1024;
@@ -87,16 +85,8 @@ impl Refusal {
 
 /// Returns the label of `gateway_routing_errors_total` for a status.
 pub(super) fn reason(status: u16) -> &'static str {
-    match status {
-        1 => "malformed_packet",
-        2 => "malformed_payload",
-        3 => "no_route",
-        4 => "rejected",
-        5 => "unavailable",
-        6 => "forbidden",
-        7 => "too_many_requests",
-        8 => "internal",
-        9 => "payload_too_large",
-        _ => "custom",
+    match Status::from_number(status) {
+        Some(Status::Ok) | None => "custom",
+        Some(status) => status.label(),
     }
 }

@@ -16,12 +16,12 @@ use gateway::{
         handshake,
         receiver::{Message, Receiver},
     },
-    packet,
     plugin::{Compiler, Described},
     routing::payload_limits::PayloadLimits,
     telemetry::metrics::Metrics,
 };
 use gateway_plugin_sdk::protobuf::fields;
+use gateway_wire::packet;
 use prost::Message as _;
 use std::{
     fs,

@@ -1,9 +1,9 @@
 //! A connection to Redis. All queued commands are one write. The frames of a read are passed on directly, without a
 //! queue.
 
-use super::resp::{self, Frame, Malformed, Parsed};
 use crate::{config, telemetry::text};
 use bytes::{Buf, BytesMut};
+use gateway_wire::resp::{self, Frame, Malformed, Parsed};
 use redis::{ConnectionAddr, IntoConnectionInfo};
 use std::{io, sync::Arc, time::Duration};
 use tokio::{

@@ -7,13 +7,13 @@ use super::{
     confirmation::Asking,
     connection::{Connection, LinkError, for_log},
     link::Link,
-    resp::Frame,
 };
 use crate::bus::{
     batch::{Batch, Publication, Publications},
     intake::{Handler, Intake, NotTaken},
     queue::{DRAIN, Queue},
 };
+use gateway_wire::resp::Frame;
 use std::{future, sync::Arc, time::Duration};
 use tokio::time;
 use tokio_util::sync::CancellationToken;

@@ -4,13 +4,13 @@ use super::{
     confirmation::{Confirming, Subscription},
     connection::{Connection, LinkError, for_log},
     link::Link,
-    resp::Frame,
 };
 use crate::{
     bus::intake::{Handler, Intake},
     telemetry::text,
 };
 use bytes::Bytes;
+use gateway_wire::resp::Frame;
 use std::{collections::BTreeSet, convert::Infallible, iter, mem, str, sync::Arc};
 use tokio::time;
 

@@ -1,0 +1,97 @@
+//! The figures of one load.
+
+use serde_json::Value;
+
+use crate::contender::Contender;
+use crate::work::Work;
+
+/// The figures of `gateway-client load` that have to be 0.
+const FAULTS: [&str; 5] = ["lost", "doubled", "reordered", "miscounted", "refused"];
+
+/// One measurement: the figures, or the error if there are none.
+pub(crate) type Run = Result<Value, String>;
+
+/// The figures of one load, of every server and round.
+pub(crate) struct Measured {
+    pub(crate) work: Work,
+    pub(crate) runs: Vec<(Contender, Run)>,
+}
+
+impl Measured {
+    /// The median of a figure over the rounds, or `None` if the figure was never measured.
+    pub(crate) fn median(&self, contender: Contender, figure: &str) -> Option<f64> {
+        let of = self.runs.iter().filter(|(other, _)| *other == contender);
+        let mut values: Vec<f64> = of.filter_map(|(_, run)| run.as_ref().ok()?.get(figure)?.as_f64()).collect();
+        values.sort_by(f64::total_cmp);
+        match values.len() {
+            0 => None,
+            count => Some((values[(count - 1) / 2] + values[count / 2]) / 2.0),
+        }
+    }
+
+    /// The gateway's median as a multiple of the baseline's.
+    pub(crate) fn ratio(&self, figure: &str) -> Option<f64> {
+        Some(self.median(Contender::Gateway, figure)? / self.median(Contender::Baseline, figure)?)
+    }
+
+    /// The first cell of the row, with a mark if anything went wrong.
+    pub(crate) fn name(&self) -> String {
+        let mark = if self.faults().next().is_some() { " †" } else { "" };
+        format!("{}{mark}", self.work.name)
+    }
+
+    /// The faults, with a line for each measurement that has any.
+    pub(crate) fn faults(&self) -> impl Iterator<Item = String> {
+        self.runs.iter().filter_map(|(contender, run)| {
+            let what = match run {
+                Err(error) => error.clone(),
+                Ok(figures) => faults(figures)?,
+            };
+            Some(format!("{}, {}: {what}", self.work.name, contender.name()))
+        })
+    }
+}
+
+/// The faults among the figures of a measurement, or `None` if there are none.
+pub(crate) fn faults(figures: &Value) -> Option<String> {
+    let count = |fault: &str| figures.get(fault).and_then(Value::as_u64).filter(|count| *count > 0);
+    let faults = FAULTS.iter().filter_map(|fault| Some(format!("{} {fault}", count(fault)?)));
+    let faults: Vec<_> = faults.collect();
+    (!faults.is_empty()).then(|| faults.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::work;
+
+    fn measured(runs: Vec<(Contender, Run)>) -> Measured {
+        let [work, ..] = work::idle(10);
+        Measured { work, runs }
+    }
+
+    #[test]
+    fn medians_are_those_of_one_contender() {
+        let gateway = [3.0, 1.0, 2.0].map(|cpu| (Contender::Gateway, Ok(json!({ "cpu": cpu, "rss": null }))));
+        let baseline = [1.0, 2.0].map(|cpu| (Contender::Baseline, Ok(json!({ "cpu": cpu }))));
+        let measured = measured(gateway.into_iter().chain(baseline).collect());
+        assert_eq!(measured.median(Contender::Gateway, "cpu"), Some(2.0));
+        assert_eq!(measured.median(Contender::Baseline, "cpu"), Some(1.5));
+        assert_eq!(measured.ratio("cpu"), Some(2.0 / 1.5));
+        assert_eq!(measured.median(Contender::Node, "cpu"), None);
+        assert_eq!(measured.median(Contender::Gateway, "rss"), None);
+        assert_eq!(measured.name(), "10 sessions opened");
+    }
+
+    #[test]
+    fn what_went_wrong_is_told() {
+        let runs =
+            [Ok(json!({ "lost": 0, "doubled": 0 })), Ok(json!({ "lost": 2, "refused": 1 })), Err("no".to_owned())];
+        let measured = measured(runs.map(|run| (Contender::Node, run)).into());
+        let faults: Vec<_> = measured.faults().collect();
+        assert_eq!(measured.name(), "10 sessions opened †");
+        assert_eq!(faults, ["10 sessions opened, node: 2 lost, 1 refused", "10 sessions opened, node: no"]);
+    }
+}

@@ -1,0 +1,18 @@
+//! A connection to a gateway, as its clients have it: the address, the WebSocket in packets, and the text of strangers
+//! made fit for a terminal.
+//!
+//! The commands of `gateway-client` use all of it. The load generator opens sockets of its own and uses the rest.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+mod connection;
+mod ended;
+mod endpoint;
+mod interrupt;
+mod target;
+pub mod text;
+
+pub use connection::{Connection, MAX_PAYLOAD_BYTES, Received};
+pub use ended::Ended;
+pub use endpoint::Endpoint;
+pub use interrupt::interrupted;
+pub use target::Target;

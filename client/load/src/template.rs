@@ -1,0 +1,115 @@
+//! Messages that are built once and sent many times. Only their number differs.
+
+/// The value that stands for the number 0. The varints from here on all have [`NUMBER_BYTES`] bytes, so a number is
+/// replaced in place.
+const NUMBER_BASE: u64 = 1 << 42;
+
+/// The length of the varints from [`NUMBER_BASE`] up to 2^49.
+pub(crate) const NUMBER_BYTES: usize = 7;
+
+/// The payload of a packet.
+#[derive(Clone)]
+pub(crate) struct Payload {
+    pub(crate) bytes: Vec<u8>,
+    /// The place of the number, which is a varint of [`NUMBER_BYTES`]. If it is `None`, only the seq of the packet has
+    /// the number.
+    pub(crate) number_at: Option<usize>,
+}
+
+/// All bytes of a message: a client's frame or a command for Redis.
+pub(crate) struct Template {
+    pub(crate) bytes: Vec<u8>,
+    /// The place of the packet's seq, if the message is a packet.
+    pub(crate) seq_at: Option<usize>,
+    /// The place of the number, as in [`Payload`].
+    pub(crate) number_at: Option<usize>,
+}
+
+impl Payload {
+    /// Returns the number in `bytes`, if `bytes` are this payload but for the number.
+    pub(crate) fn number_in(&self, bytes: &[u8]) -> Option<u64> {
+        let at = self.number_at?;
+        if bytes.len() != self.bytes.len() || bytes[..at] != self.bytes[..at] {
+            return None;
+        }
+        let (number, rest) = bytes[at..].split_first_chunk()?;
+        (*rest == self.bytes[at + NUMBER_BYTES..]).then(|| decode(*number))?
+    }
+}
+
+impl Template {
+    /// Appends the message with this number.
+    pub(crate) fn append(&self, number: u64, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&self.bytes);
+        let message = &mut out[start..];
+        if let Some(at) = self.seq_at {
+            // The seq is a counter that wraps, so it is the low half of the number.
+            message[at..at + 4].copy_from_slice(&(number as u32).to_be_bytes());
+        }
+        if let Some(at) = self.number_at {
+            message[at..at + NUMBER_BYTES].copy_from_slice(&encode(number));
+        }
+    }
+}
+
+/// The value of the integer field that carries the number, in the message with the number 0.
+pub(crate) const fn first_number() -> i64 {
+    NUMBER_BASE as i64
+}
+
+fn encode(number: u64) -> [u8; NUMBER_BYTES] {
+    let value = NUMBER_BASE + number;
+    let mut bytes = [0; NUMBER_BYTES];
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        // A byte has seven bits of the value, and a flag unless it is the last byte.
+        *byte = (value >> (7 * index)) as u8 | 0x80;
+    }
+    bytes[NUMBER_BYTES - 1] &= 0x7f;
+    bytes
+}
+
+fn decode(bytes: [u8; NUMBER_BYTES]) -> Option<u64> {
+    let value = bytes.iter().rev().fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f));
+    value.checked_sub(NUMBER_BASE).filter(|number| encode(*number) == bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::encoding::{decode_varint, encode_varint};
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_varints_of_one_length() {
+        for number in [0, 1, 127, 128, 1 << 20, u64::from(u32::MAX), (1 << 49) - NUMBER_BASE - 1] {
+            let mut varint = Vec::new();
+            encode_varint(NUMBER_BASE + number, &mut varint);
+            assert_eq!(encode(number)[..], varint);
+            assert_eq!(decode(encode(number)), Some(number));
+            assert_eq!(decode_varint(&mut &encode(number)[..]), Ok(NUMBER_BASE + number));
+        }
+    }
+
+    #[test]
+    fn other_bytes_are_no_numbers() {
+        let payload = Payload { bytes: b"<.......>".into(), number_at: Some(1) };
+        let with = |number: [u8; 7]| [b"<", &number[..], b">"].concat();
+        assert_eq!(payload.number_in(&with(encode(9))), Some(9));
+        assert_eq!(payload.number_in(&with([0xff; 7])), None);
+        assert_eq!(payload.number_in(&with([1; 7])), None);
+        assert_eq!(payload.number_in(&[b"<", &encode(9)[..], b"?"].concat()), None);
+        assert_eq!(payload.number_in(&[b"?", &encode(9)[..], b">"].concat()), None);
+        assert_eq!(payload.number_in(&with(encode(9))[..8]), None);
+        assert_eq!(payload.number_in(b""), None);
+    }
+
+    #[test]
+    fn a_template_is_numbered_in_place() {
+        let template = Template { bytes: vec![b'.'; 14], seq_at: Some(1), number_at: Some(6) };
+        let mut out = b"before".to_vec();
+        template.append(0x1_0203_0405, &mut out);
+        let expected = [b"before.\x02\x03\x04\x05.", &encode(0x1_0203_0405)[..], b"."].concat();
+        assert_eq!(out, expected);
+    }
+}
