@@ -4,8 +4,8 @@
 //! `resolve` turns the raw file into settings and checks ranges. `duplicates` finds duplicate keys, and `keys` finds
 //! unknown keys. No other module reads the file's text or checks its values again.
 //!
-//! This folder may use `file` to read gateway.yaml. It may use `delivery`, `packet` and `plugin` for the types and
-//! constants of their settings.
+//! This folder may use `file` to read gateway.yaml. It may use `delivery` and `plugin` for the types of their
+//! settings.
 
 mod duplicates;
 mod keys;

@@ -5,7 +5,7 @@
 //! `loops` limits publishes that lead back to the message that caused them. `origin` names the packet that caused a
 //! publish. `payload_limits` holds the largest payload of each route.
 //!
-//! Modules of this folder may use `packet`, `plugin`, `delivery`, `bus`, `sync` and `telemetry`. They do not know
+//! Modules of this folder may use `plugin`, `delivery`, `bus`, `sync` and `telemetry`. They do not know
 //! sockets, files, Redis or `reload`.
 
 mod actions;
