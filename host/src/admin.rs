@@ -83,11 +83,12 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     (code, Json(report))
 }
 
-/// Returns what the readiness report says of a game and its backends.
+/// Returns the entry of a game and its backends for the readiness report.
 fn game_report(game: &Game, probes: &Probes) -> Value {
     let backends: BTreeMap<_, _> = game.backends.iter().map(|(name, address)| (name, probes.report(address))).collect();
-    // `chat_backend` is how the report showed the only kind of backend there was, and dashboards may still read it.
-    json!({ "id": game.id, "backends": backends, "chat_backend": game.backends.get("chat").map(|chat| probes.report(chat)) })
+    // `chat_backend` repeats the entry `chat` of `backends`, because dashboards may read this key.
+    let chat = game.backends.get("chat").map(|address| probes.report(address));
+    json!({ "id": game.id, "backends": backends, "chat_backend": chat })
 }
 
 impl Admin {

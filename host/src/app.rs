@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 /// The time that a part may take to end, in addition to the time of its drain.
 const STOP_MARGIN: Duration = Duration::from_secs(2);
 
-/// The time that the thread that follows the files may take to end. The thread has nothing to finish.
+/// The time that the reload thread may take to end. The thread has no work to finish.
 const FILES_STOP: Duration = Duration::from_secs(1);
 
 const LISTENER: &str = "the listener";
@@ -44,7 +44,8 @@ const RELOAD: &str = "the thread that follows the files";
 /// Serves until SIGTERM or SIGINT, and then drains.
 ///
 /// # Errors
-/// The gateway could not start, for example because a port is in use, or one of its parts ended unexpectedly.
+/// Returns an error if the gateway cannot start, for example because a port is in use, or if one of its parts ends
+/// unexpectedly.
 pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
     raise_open_files();
     memory::refuse_huge_pages();
@@ -110,7 +111,8 @@ impl Running {
         stop.cancel();
     }
 
-    /// Ends the parts in order: sessions are answered first, and the bus then publishes what they sent.
+    /// Ends the parts in order: the sessions first, and then the bus, which still publishes the messages of the
+    /// sessions.
     async fn drain(mut self) -> anyhow::Result<()> {
         self.supervisor.ended(LISTENER, self.drain_timeout + STOP_MARGIN).await;
         self.bus_stop.cancel();
@@ -122,8 +124,8 @@ impl Running {
     }
 }
 
-/// The part that stands for the thread that follows the files. The part logs when the gateway serves, and stops the
-/// thread.
+/// Runs the part that owns the reload thread: logs when all plugins are loaded, and stops the thread when the gateway
+/// stops.
 async fn follow(files: Reloading, gateway: Arc<Gateway>, stop: CancellationToken) -> anyhow::Result<()> {
     let loaded = async {
         files.loaded().await;
@@ -164,10 +166,10 @@ async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Loads every plugin file once, and reports what became of each.
+/// Loads every plugin file once, and returns the state of each file.
 ///
 /// # Errors
-/// The machine cannot run WebAssembly.
+/// Returns an error if no cache directory can be created, or if the machine cannot run WebAssembly.
 pub fn check(config: &Config) -> anyhow::Result<Vec<Report>> {
     reloader::load_once(config)
 }

@@ -1,8 +1,11 @@
 //! The configuration: the file gateway.yaml becomes a [`Config`], or a list of everything that is wrong with it.
 //!
-//! `raw` is the file as it is written, and `settings` is what it means: with types, units and defaults. `resolve` turns the
-//! one into the other and checks ranges. `duplicates` and `keys` find keys that are there more than once or unknown.
-//! No other module reads the file's text or checks its values again.
+//! `raw` holds the file as it is written. `settings` holds the meaning of the file, with types, units and defaults.
+//! `resolve` turns the raw file into settings and checks ranges. `duplicates` finds duplicate keys, and `keys` finds
+//! unknown keys. No other module reads the file's text or checks its values again.
+//!
+//! This folder may use `file` to read gateway.yaml. It may use `delivery` and `plugin` for the types of their
+//! settings.
 
 mod duplicates;
 mod keys;

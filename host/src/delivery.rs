@@ -2,7 +2,7 @@
 //!
 //! Any thread may queue packets for a session here. The session's task in `net` takes the packets and writes them.
 //!
-//! Modules of this folder may use `packet` and `sync`. They know packets and close codes. They do not know sockets,
+//! Modules of this folder may use `sync`. They know packets and close codes. They do not know sockets,
 //! `routing`, `plugin`, `bus` or `reload`.
 
 pub mod conduct;

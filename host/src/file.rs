@@ -33,18 +33,19 @@ pub enum Unreadable {
 
 /// Reads a regular file of at most `limit` bytes. Links are followed.
 ///
-/// A file that the kernel makes up, such as `/proc/kmsg`, may block or never end. The size of such a file is 0, so
+/// A file that the kernel generates, such as `/proc/kmsg`, may block or never end. The size of such a file is 0, so
 /// nothing is read from it.
 ///
 /// # Errors
-/// [`Unreadable`] says why the file was not read.
+/// Returns an [`Unreadable`] that says why the file was not read.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Unreadable> {
     // The path is checked first, because opening a device may already have an effect. The open file is checked again,
     // because the path may name another file by then.
     if !fs::metadata(path)?.is_file() {
         return Err(Unreadable::NotRegular);
     }
-    // NONBLOCK: do not wait for the other end of a pipe. NOCTTY: do not make a terminal this process's own.
+    // NONBLOCK: do not wait for the other end of a pipe. NOCTTY: do not make a terminal the controlling
+    // terminal of this process.
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let meta = file.metadata()?;

@@ -7,14 +7,14 @@
 //! A message travels in one of two directions:
 //!
 //! ```text
-//! up:    net (socket -> handshake -> session) -> packet -> routing -> plugin -> routing (actions) -> bus
+//! up:    net (handshake -> socket -> session) -> routing -> plugin -> routing (actions) -> bus
 //! down:  bus -> routing -> plugin -> routing (actions) -> delivery (registry -> outbox) -> net (session -> socket)
 //! ```
 //!
-//! The modules, in reading order:
+//! The crate `gateway_wire` parses and writes packets, WebSocket frames and the Redis protocol. This crate has these
+//! modules, in reading order:
 //!
 //! - `net` accepts connections, authenticates clients and runs a task for each session.
-//! - `packet` parses and writes the 8-byte header of a packet.
 //! - `routing` finds the plugin for a packet or a bus message and carries out the plugin's actions.
 //! - `plugin` calls plugins, with limits on all that a call may take.
 //! - `delivery` holds the live sessions and their send queues.

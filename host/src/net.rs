@@ -2,7 +2,7 @@
 //! session.
 //!
 //! A session's task reads packets from its socket, passes them to `routing`, and writes the packets of its outbox.
-//! Modules of this folder may use `packet`, `config`, `delivery`, `routing`, `sync` and `telemetry`. They do not know
+//! Modules of this folder may use `config`, `delivery`, `routing`, `sync` and `telemetry`. They do not know
 //! `plugin`, `bus` or `reload`. No module outside this folder knows the socket of a client.
 
 pub mod auth;

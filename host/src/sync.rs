@@ -1,8 +1,7 @@
-//! Small concurrency tools: a value for each thread, a limit on a rate, the wake-up of a queue's receiver, and a clock
-//! that fits into an atomic.
+//! Small concurrency tools: a value for each thread, a limit on a rate, the wake-up of a queue's receiver, a clock that
+//! fits into an atomic, and the locks and atomics that the loom tests replace.
 //!
-//! A tool belongs here if it knows nothing of gateways. Every module may use this folder. Its modules use nothing else
-//! of this crate.
+//! A tool belongs here if it knows nothing of gateways. Modules of this folder use nothing else of this crate.
 
 pub mod primitives;
 pub mod rate_limit;

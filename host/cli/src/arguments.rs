@@ -1,4 +1,4 @@
-//! What can be typed.
+//! The arguments of the command line.
 
 use crate::author::{Language, Name};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -20,9 +20,9 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Serve until SIGTERM or SIGINT, then drain.
     Run(Configured),
-    /// Parse the configuration, load every plugin, and say all that is wrong.
+    /// Parse the configuration, load every plugin, and report all errors.
     Check(Configured),
-    /// For plugin authors.
+    /// Commands for plugin authors.
     #[command(subcommand)]
     Plugin(PluginCommand),
     /// Judge the plugin file on stdin. The gateway runs this in a process of its own for each file.
@@ -34,29 +34,29 @@ pub(crate) enum Command {
 pub(crate) enum PluginCommand {
     /// Write a folder with a small plugin that builds, passes its own test, and answers on a route.
     New {
-        /// The plugin's name, and the folder's: a letter, and then a-z 0-9 -.
+        /// The name of the plugin and of its folder: a letter, and then up to 63 of a-z 0-9 -.
         name: Name,
-        /// What it is written in.
+        /// The language that the plugin is written in.
         #[arg(long, value_enum)]
         language: Language,
-        /// The route that it answers on.
+        /// The route that the plugin serves.
         #[arg(long, default_value_t = 16)]
         route: u8,
-        /// For Rust, the folder of the SDK, if not in the repository that this gateway was built from.
+        /// The folder of the Rust SDK. By default, it is looked for in the repository that this gateway lies in.
         #[arg(long, value_name = "PATH")]
         sdk: Option<PathBuf>,
     },
-    /// Say all that a load would say of a file, and what its calls cost.
+    /// Load a plugin file as a gateway does, and report its errors or the cost of its calls.
     Check {
         /// The component.
         file: PathBuf,
         /// A configuration file, for the plugin's settings.
         #[arg(long)]
         config: Option<PathBuf>,
-        /// The payload of the packet whose cost is measured.
+        /// The payload of the packet that the measured calls receive.
         #[arg(long, default_value = "", value_name = "TEXT")]
         payload: String,
-        /// The user that sends it.
+        /// The user that sends the packet.
         #[arg(long, value_name = "ID")]
         user: Option<i32>,
     },
@@ -66,7 +66,7 @@ pub(crate) enum PluginCommand {
         file: PathBuf,
         /// The table, as JSON.
         vectors: PathBuf,
-        /// A configuration file, for the plugin's limits. Its settings are those of the table.
+        /// A configuration file, for the plugin's limits. The plugin's settings come from the table.
         #[arg(long)]
         config: Option<PathBuf>,
     },

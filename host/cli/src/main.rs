@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Command::JudgePlugin(arguments) => judge::child::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
-        // There is nobody left to tell if stderr is gone.
+        // If stderr is closed, the error cannot be reported anywhere.
         let _ = writeln!(stderr(), "gateway: {error:#}");
         ExitCode::from(if error.is::<ConfigError>() { BAD_CONFIG } else { 1 })
     })
@@ -51,7 +51,7 @@ fn read(path: &Path) -> anyhow::Result<Config> {
 fn run(path: &Path, config: Config) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(app::run(path, config));
-    // A thread that is stuck, such as in a name that no server resolves, does not keep the process.
+    // The process does not wait for a stuck thread, for example one that waits for an answer of a DNS server.
     runtime.shutdown_background();
     outcome.map(|()| ExitCode::SUCCESS)
 }
@@ -97,8 +97,8 @@ fn plugin(command: PluginCommand) -> anyhow::Result<ExitCode> {
 
 fn start_log(format: LogFormat) {
     let mut filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    // At trace the library that watches files writes a line for each event. If the log itself is written to a directory that is
-    // watched, each line would lead to the next one.
+    // At level `trace`, the library that watches files logs a line for each event. If the log is written to a watched
+    // directory, each line would cause the next line.
     if let Ok(quiet) = "notify=info".parse() {
         filter = filter.add_directive(quiet);
     }

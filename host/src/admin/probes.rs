@@ -30,7 +30,7 @@ pub(crate) struct Probes(Mutex<BTreeMap<String, Outcome>>);
 type Outcome = Result<(), String>;
 
 impl Probes {
-    /// Probes the chat backends of the games in the reports. Never returns.
+    /// Probes all backends of the games in the reports. Never returns.
     pub(crate) async fn run(self: Arc<Self>, reports: Arc<Reports>) {
         let mut tasks = JoinSet::new();
         let mut probed = BTreeMap::<String, AbortHandle>::new();
@@ -57,7 +57,7 @@ impl Probes {
         }
     }
 
-    /// Returns the entry of a backend in the readiness report.
+    /// Returns the entry of the backend at `address` for the readiness report.
     #[must_use]
     pub(crate) fn report(&self, address: &str) -> Value {
         let untried = Err("not tried yet".to_owned());
@@ -78,7 +78,7 @@ impl Probes {
     }
 
     fn outcomes(&self) -> MutexGuard<'_, BTreeMap<String, Outcome>> {
-        // A panic while the lock is held leaves the map consistent, so the poison can be ignored.
+        // No code panics in the middle of a change under this lock, so a poisoned map is still consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,7 @@
 //! Handles SIGTERM and SIGINT, and ends the process by its deadline.
 //!
-//! This runs on a thread of its own with a runtime of its own. So a process with busy or stuck threads still notices a
-//! signal and still ends.
+//! Signals have a thread and a runtime of their own. So a process with busy or stuck threads still notices a signal and
+//! still ends.
 
 use std::{future::pending, io, process, sync::mpsc, thread, time::Duration};
 use tokio::{
@@ -21,7 +21,7 @@ const TOO_LATE: i32 = 1;
 /// the next signal or after `bound`. The exit code is 128 plus the signal's number, as in a shell, or [`TOO_LATE`].
 ///
 /// # Errors
-/// The system refused a thread or a signal handler.
+/// Returns an error if the system refuses a thread or a signal handler.
 pub(super) fn listen(stop: CancellationToken, bound: Duration) -> io::Result<()> {
     let (started, outcome) = mpsc::channel();
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
@@ -37,7 +37,7 @@ pub(super) fn listen(stop: CancellationToken, bound: Duration) -> io::Result<()>
             Err(error) => drop(started.send(Err(error))),
         }
     })?;
-    outcome.recv().unwrap_or_else(|gone| Err(io::Error::other(gone)))
+    outcome.recv().unwrap_or_else(|closed| Err(io::Error::other(closed)))
 }
 
 async fn end_the_process(mut signals: Signals, stop: CancellationToken, bound: Duration) {
@@ -46,8 +46,12 @@ async fn end_the_process(mut signals: Signals, stop: CancellationToken, bound: D
         () = stop.cancelled() => {}
     }
     tokio::select! {
-        (name, code) = signals.next() => exit(code, format!("{name} while the gateway stops: the process ends at once")),
-        () = time::sleep(bound) => exit(TOO_LATE, format!("the gateway did not stop within {bound:?}: the process ends")),
+        (name, code) = signals.next() => {
+            exit(code, format!("{name} while the gateway stops: the process ends at once"))
+        }
+        () = time::sleep(bound) => {
+            exit(TOO_LATE, format!("the gateway did not stop within {bound:?}: the process ends"))
+        }
     }
 }
 

@@ -60,7 +60,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits for the end of a part that was told to end. Aborts the part after `bound`.
+    /// Waits for the end of a part that was told to end. Aborts the part if it has not ended within `bound`.
     pub(super) async fn ended(&mut self, name: &'static str, bound: Duration) {
         let deadline = Instant::now() + bound;
         while self.parts.values().any(|part| part.name == name) {
@@ -133,7 +133,7 @@ mod tests {
     /// Returns a supervisor with a part that never ends.
     fn supervisor() -> Supervisor {
         let mut supervisor = Supervisor::default();
-        supervisor.start("a whole part", &CancellationToken::new(), future::pending());
+        supervisor.start("an endless part", &CancellationToken::new(), future::pending());
         supervisor
     }
 
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_part_that_ends_when_told_to_is_no_failure_even_while_another_part_is_waited_for() {
+    async fn a_part_that_ends_after_its_stop_is_no_failure() {
         let mut supervisor = supervisor();
         let stop = CancellationToken::new();
         for part in ["the part", "another"] {
@@ -178,19 +178,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_a_failure_of_a_part_that_was_told_to_end_as_well() {
+    async fn a_panic_is_a_failure_even_after_the_part_was_told_to_end() {
         let mut supervisor = supervisor();
         let stop = CancellationToken::new();
         stop.cancel();
         supervisor.start("the other part", &stop, async { panic!("a defect") });
-        supervisor.ended("a whole part", SHORT).await;
+        supervisor.ended("an endless part", SHORT).await;
         failed(supervisor, "the other part ended unexpectedly: it panicked: a defect");
     }
 
     #[tokio::test]
-    async fn a_part_that_does_not_end_is_waited_for_no_longer_than_its_bound() {
+    async fn a_part_that_does_not_end_in_time_is_aborted() {
         let mut supervisor = supervisor();
-        supervisor.ended("a whole part", SHORT).await;
+        supervisor.ended("an endless part", SHORT).await;
         assert!(supervisor.parts.is_empty());
         assert!(time::timeout(SHORT, supervisor.failure()).await.is_err());
         assert!(supervisor.finish().is_ok());

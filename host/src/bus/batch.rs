@@ -1,4 +1,4 @@
-//! A batch of publishes, which lie one behind another in a few buffers.
+//! A batch of publishes. All topics lie in one buffer, one behind another, and so do all small bodies.
 //!
 //! A publish of ordinary size needs no allocation and frees no memory on another thread, and a thousand publishes are
 //! taken in one step. A channel was rejected: each publish would carry allocations to the bus's thread, and a pipelined
@@ -29,7 +29,7 @@ struct Entry<O> {
     topic_len: usize,
     body: Body,
     origin: Option<O>,
-    /// The publish is not to be sent any more.
+    /// Whether the publish was withdrawn. A withdrawn publish is not sent.
     is_withdrawn: bool,
 }
 
@@ -94,7 +94,7 @@ impl<O> Batch<O> {
         self.entries.push(Entry { topic_len: topic.len(), body, origin, is_withdrawn: false });
     }
 
-    /// Withdraws the publishes for which `is_stale` returns true. They do not come out of the batch any more.
+    /// Withdraws the publishes for which `is_stale` returns true. [`iter`](Self::iter) skips withdrawn publishes.
     pub(super) fn withdraw(&mut self, mut is_stale: impl FnMut(Publication<'_, O>) -> bool) {
         let (mut topics, mut copies) = (&*self.topics, &*self.copies);
         for entry in &mut self.entries {
@@ -134,7 +134,7 @@ impl<'a, O> Iterator for Publications<'a, O> {
 }
 
 impl<O> Entry<O> {
-    /// Takes the entry's topic and body from the front of those that are left.
+    /// Returns the entry's publish. Takes its topic and its body from the fronts of `topics` and `copies`.
     fn publication<'e, 't: 'e>(&'e self, topics: &mut &'t str, copies: &mut &'t [u8]) -> Publication<'e, O> {
         let (topic, rest) = topics.split_at(self.topic_len);
         *topics = rest;

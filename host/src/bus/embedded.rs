@@ -1,5 +1,5 @@
-//! The embedded bus, which lives in the process itself. It is meant for first tries, for development, and for gateways
-//! whose backends are plugins.
+//! The embedded bus, which runs inside the process. It is meant for first tries, for development, and for gateways with
+//! plugins as backends.
 
 use super::{
     batch::{Batch, Publication},
@@ -33,9 +33,9 @@ pub(super) async fn run<H: Handler>(intake: &Intake<H>, health: Arc<Health>, sto
         for (i, publication) in batch.iter().enumerate() {
             let Publication { topic, body, origin } = publication;
             // The body is copied, so that a session that reads slowly does not keep the buffer of the publish alive.
-            let heard = intake.handler.message(topic, &Bytes::copy_from_slice(body), origin);
+            let subscribers = intake.handler.message(topic, &Bytes::copy_from_slice(body), origin);
             intake.taken(1);
-            if heard == 0 {
+            if subscribers == 0 {
                 intake.unheard(&publication);
             }
             if i % MAX_MESSAGES_PER_TURN == MAX_MESSAGES_PER_TURN - 1 {

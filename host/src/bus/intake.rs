@@ -1,5 +1,5 @@
-//! The border between the gateway and its bus: where publishes come from, where messages go, and what happens to a
-//! publish that reaches nobody.
+//! The interface between the gateway and its bus: the source of publishes, the receiver of messages, and the answers to
+//! publishes that reach no subscriber.
 
 use super::{
     batch::{Batch, Publication},
@@ -25,7 +25,7 @@ pub trait Handler: Send + Sync + 'static {
     /// this gateway would receive an answer to the publish.
     fn is_served(&self, origin: &Self::Origin) -> bool;
 
-    /// Handles a publish that the bus did not take, that has no subscriber, or whose outcome is unknown.
+    /// Handles a publish that the bus did not take, that has no subscriber, or that has an unknown outcome.
     fn refused(&self, origin: &Self::Origin, why: &str);
 }
 
@@ -34,7 +34,7 @@ pub trait Handler: Send + Sync + 'static {
 pub(super) enum NotTaken<'a> {
     #[error("the bus is not connected")]
     NotConnected,
-    #[error("the bus broke off: the message may or may not have been taken")]
+    #[error("the connection to the bus broke: the message may or may not have been taken")]
     Unknown,
     #[error("the bus refused the message")]
     Refused,
@@ -79,13 +79,13 @@ impl<H: Handler> Intake<H> {
         self.answer(publication, &NotTaken::Unheard(publication.topic));
     }
 
-    /// Accounts for a publish that was not taken, or whose outcome is unknown.
+    /// Accounts for a publish that was not taken, or that has an unknown outcome.
     pub(super) fn refuse(&self, publication: &Publication<'_, H::Origin>, why: &NotTaken<'_>) {
         self.metrics.dropped("bus_unavailable", 1);
         self.answer(publication, why);
     }
 
-    /// Refuses the publishes of a batch whose plugin was taken away while they waited.
+    /// Refuses the publishes of a batch that came from a plugin that was removed while the batch waited.
     pub(super) fn refuse_abandoned(&self, batch: &mut Batch<H::Origin>) {
         batch.withdraw(|publication| {
             let is_served = publication.origin.is_none_or(|origin| self.handler.is_served(origin));

@@ -27,7 +27,7 @@ const MAX_QUEUED_BYTES: usize = 128 << 20;
 pub struct Load {
     /// The number of publishes.
     pub publishes: usize,
-    /// The size of their topics and bodies, in bytes.
+    /// The size of the topics and bodies of the publishes, in bytes.
     pub bytes: usize,
 }
 
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn publishes_come_out_as_they_went_in_whatever_their_size() {
+    fn publishes_keep_their_order_and_content_whatever_their_size() {
         let (queue, share) = (Queue::default(), Share::default());
         let sizes = [0, 1, MIN_SHARED_BYTES - 1, MIN_SHARED_BYTES, 3, 3 * MIN_SHARED_BYTES, 5];
         let bodies = sizes.map(|len| Bytes::from(vec![b'x'; len]));
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_sender_between_reserve_and_commit() {
+    fn an_uncommitted_permit_delays_no_other_sender() {
         let (queue, slow, other) = (Queue::default(), Share::default(), Share::default());
         let permit = queue.reserve(&slow, Load { publishes: 2, bytes: 2 }).unwrap();
         assert_eq!(publish(&queue, &other, 1, &Bytes::new()), Ok(()));
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_when_it_is_closed_is_taken_and_then_nothing() {
+    fn publishes_from_before_the_close_are_taken() {
         let (queue, share) = (Queue::default(), Share::default());
         assert_eq!(publish(&queue, &share, 1, &Bytes::new()), Ok(()));
         queue.close();
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permit_from_before_the_close_is_waited_for() {
+    fn take_waits_for_permits_from_before_the_close() {
         let (queue, share) = (Queue::default(), Share::default());
         let permit = queue.reserve(&share, Load { publishes: 1, bytes: 1 }).unwrap();
         queue.close();

@@ -5,7 +5,7 @@
 //! the read buffer, and messages are handled where they are read. No queue lies in between, so a slow policy makes
 //! Redis wait and does not increase the memory of this process.
 //!
-//! The Redis protocol and the connections to Redis belong here. This module and its submodules may know the types of
+//! The connections to Redis and the commands on them belong here. This module and its submodules may know the types of
 //! `bus`, the configuration of Redis, and the sockets to Redis. They must not know sessions or plugins.
 
 mod confirmation;

@@ -1,24 +1,24 @@
-//! Finds two errors that the parser does not report well: a key that a section has more than once, and aliases that multiply
-//! values beyond any bound.
+//! Finds two errors that the parser does not report well: a key that a section has more than once, and aliases that
+//! multiply values beyond any bound.
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::{cell::Cell, collections::HashSet, fmt};
 
-/// The maximum number of values in a file. A value that aliases repeat counts each time. The largest file without aliases has
-/// fewer values, unless it is made of empty lists.
+/// The maximum number of values in a file. A value that aliases repeat counts each time. A configuration for a real
+/// gateway has far fewer values.
 const MAX_VALUES: usize = 200_000;
 
-/// Returns the error of the first duplicate key, or the error that there are too many values. Keeps none of the values in
-/// memory.
+/// Returns the error of the first duplicate key, or the error that there are too many values. Keeps none of the values
+/// in memory.
 pub(super) fn check(text: &str) -> Option<String> {
     let left = Cell::new(MAX_VALUES);
     let error = Walk(&left).deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
-    let said = error.to_string();
-    if said.contains(TOO_MANY) {
+    let message = error.to_string();
+    if message.contains(TOO_MANY) {
         return Some(format!("it has more than {MAX_VALUES} values: use fewer aliases"));
     }
     let line = error.location()?.line();
-    let (key, _) = said.split_once(IS_DUPLICATE)?;
+    let (key, _) = message.split_once(IS_DUPLICATE)?;
     Some(format!("line {line}: {key}{IS_DUPLICATE}"))
 }
 
@@ -91,7 +91,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 }
 
-/// Fails where it stands if it was seen before: the error then knows the line.
+/// Reads one key of a section. Reading a duplicate key fails, so that the error has the line of the key.
 struct Key<'a>(&'a mut HashSet<String>);
 
 impl<'de> DeserializeSeed<'de> for Key<'_> {

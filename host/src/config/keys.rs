@@ -88,7 +88,7 @@ impl Unknown<'_> {
 
     fn report(&mut self, key: &str, known: &[&str]) {
         if self.errors.len() >= MAX_ERRORS {
-            // The error is counted, but its line is not searched for: each search reads the whole file.
+            // The error is counted, but its line is not looked up, because each look-up parses the file again.
             self.errors.push(String::new());
             return;
         }
@@ -117,7 +117,7 @@ fn shown(path: &[Step]) -> String {
     shown
 }
 
-/// Returns the names of a struct's fields, which the struct's own `Deserialize` asks for.
+/// Returns the names of a struct's fields. The struct's `Deserialize` passes these names to the deserializer.
 fn fields<T: for<'de> de::Deserialize<'de>>() -> &'static [&'static str] {
     struct Ask<'a>(&'a mut &'static [&'static str]);
     impl<'de> Deserializer<'de> for Ask<'_> {
@@ -143,12 +143,13 @@ fn fields<T: for<'de> de::Deserialize<'de>>() -> &'static [&'static str] {
         }
     }
     let mut fields: &'static [&'static str] = &[];
-    // The error is the one that the visitor returns above.
+    // `Ask` always returns an error.
     let _ = T::deserialize(Ask(&mut fields));
     fields
 }
 
-/// Returns the line of the last key of the path. The parser walks to the key and fails there, because an error knows its line.
+/// Returns the line of the last key of the path. The parser walks to the key and fails there, because only an error has
+/// a line number.
 fn line(text: &str, path: &[Step]) -> Option<usize> {
     let error = Walk(path).deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
     error.location().map(|location| location.line())
@@ -169,13 +170,13 @@ impl<'de> Visitor<'de> for Walk<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("what was there before")
+        f.write_str("a section or a list")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Some((Step::Key(wanted), rest)) = self.0.split_first() else { return Ok(()) };
-        while let Some(here) = map.next_key_seed(Key { wanted, last: rest.is_empty() })? {
-            if here {
+        while let Some(is_wanted) = map.next_key_seed(Key { wanted, last: rest.is_empty() })? {
+            if is_wanted {
                 return map.next_value_seed(Walk(rest));
             }
             map.next_value::<IgnoredAny>()?;
@@ -214,8 +215,8 @@ impl Visitor<'_> for Key<'_> {
 
     fn visit_str<E: de::Error>(self, key: &str) -> Result<bool, E> {
         match key == self.wanted {
-            true if self.last => Err(E::custom("here")),
-            here => Ok(here),
+            true if self.last => Err(E::custom("found")),
+            is_wanted => Ok(is_wanted),
         }
     }
 }

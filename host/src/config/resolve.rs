@@ -1,4 +1,5 @@
-//! Turns the file as it is written into the settings that it means: gives values their types and units, and checks ranges.
+//! Turns the file as it is written into the settings that it means. Gives values their types and units, and checks
+//! ranges.
 
 use super::{
     raw,
@@ -12,7 +13,8 @@ use std::{
     time::Duration,
 };
 
-/// Returns the meaning of a file. Values that are not valid are reported in `errors` and replaced by others.
+/// Returns the configuration that a file describes. Adds a line to `errors` for each value that is not valid. If there
+/// are errors, the configuration must not be used.
 pub(super) fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
     let written = serde_json::to_value(&file).unwrap_or_default();
     let directory = PathBuf::from(&file.plugins.directory);
@@ -97,7 +99,7 @@ fn server(raw: &raw::Server, errors: &mut Vec<String>) -> Server {
 fn address(key: &str, written: &str, address: impl ToSocketAddrs, errors: &mut Vec<String>) -> SocketAddr {
     let found = address.to_socket_addrs().map_err(|error| error.to_string());
     found.and_then(|mut found| found.next().ok_or_else(|| "it has no address".to_owned())).unwrap_or_else(|error| {
-        errors.push(format!("{key}: {written} is nowhere to listen: {error}"));
+        errors.push(format!("{key}: cannot listen on {written}: {error}"));
         SocketAddr::from(([127, 0, 0, 1], 0))
     })
 }
@@ -149,7 +151,7 @@ fn backends(key: &str, game: &raw::Game, errors: &mut Vec<String>) -> BTreeMap<S
             errors.push(format!("{key}.backends: {name:?} is not 1 to 64 characters of A-Z a-z 0-9 _ . -"));
         }
         if *port == 0 {
-            errors.push(format!("{key}.{written}.port: a port is wanted, 1 to 65535"));
+            errors.push(format!("{key}.{written}.port: a port from 1 to 65535 is required"));
         }
         if backends.insert(name.to_owned(), format!("{host}:{port}")).is_some() {
             errors.push(format!("{key}.{written}: `backends.{name}` is the same backend, remove one of the two"));

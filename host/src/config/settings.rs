@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-/// The maximum size of a packet's payload, in bytes, for a plugin whose settings name no other.
+/// The maximum size of a packet's payload, in bytes, if the settings of the plugin do not set one.
 pub(super) const DEFAULT_MAX_PAYLOAD_BYTES: usize = 64 << 10;
 
 /// Everything that is wrong with a file, one line for each error. Only the first 20 errors are listed.
@@ -44,7 +44,7 @@ pub struct Config {
     /// The limits on compiling a plugin.
     pub compile: CompileLimits,
     pub(super) settings: BTreeMap<String, raw::PluginSettings>,
-    /// The file with all defaults, to find what a reload changes.
+    /// The file with all defaults filled in. A reload compares it with the new file.
     pub(super) written: serde_json::Value,
 }
 
@@ -106,14 +106,14 @@ pub struct Redis {
     pub url: String,
     /// The password. It is used instead of the one in the URL.
     pub password: Option<String>,
-    /// The time within which Redis has to accept a connection, take what is written, and answer.
+    /// The maximum time that Redis may take to accept a connection, to take the written commands, or to answer.
     pub timeout: Duration,
     /// The maximum size of a message from the bus, in bytes.
     pub max_message_bytes: usize,
 }
 
 impl Redis {
-    /// Returns the URL without user and password.
+    /// Returns the URL in a form for the log: without user and password, and without the scheme if there is a user.
     #[must_use]
     pub fn shown(&self) -> &str {
         self.url.rsplit_once('@').map_or(self.url.as_str(), |(_, host)| host)
@@ -181,8 +181,8 @@ impl Config {
     }
 }
 
-/// Returns the default limit on payloads. A heartbeat has no limit, because it costs no more than its own bytes. The cost of
-/// a payload in another plugin is not known.
+/// Returns the default limit on payloads, in bytes. The heartbeat route has no limit, because a heartbeat costs no more
+/// than its own bytes. The cost of a payload in another plugin is not known.
 fn default_max_payload(routes: &[u8]) -> usize {
     if routes.contains(&ROUTE_SYSTEM) { usize::MAX } else { DEFAULT_MAX_PAYLOAD_BYTES }
 }

@@ -16,7 +16,7 @@ fn refused(text: &str, because: &[&str]) {
 }
 
 #[test]
-fn defaults_are_those_of_the_contract() {
+fn defaults_are_as_documented() {
     let config = parse("");
     assert_eq!(config.server.listen.to_string(), "0.0.0.0:8080");
     assert_eq!(config.admin.to_string(), "127.0.0.1:8081");
@@ -30,7 +30,7 @@ fn defaults_are_those_of_the_contract() {
 }
 
 #[test]
-fn unknown_keys_are_named_with_line_and_nearest_key_all_at_once() {
+fn all_unknown_keys_are_reported_at_once_with_line_and_nearest_key() {
     refused(
         "server:\n  prot: 1\n  hots: x\ngames:\n  - id: a\n    idd: b\nsever: {}\n",
         &[
@@ -43,7 +43,7 @@ fn unknown_keys_are_named_with_line_and_nearest_key_all_at_once() {
 }
 
 #[test]
-fn values_out_of_range_are_told_all_at_once() {
+fn all_values_out_of_range_are_reported_at_once() {
     refused(
         "server: { send_queue: 0, ping_interval_s: 60 }\ngames: [{ id: a }, { id: a }, { id: 'a b' }]\n",
         &["server.send_queue: 0", "idle_timeout_s: 60 is not more than", "\"a\" is a duplicate", "\"a b\" is not"],
@@ -69,13 +69,13 @@ fn broken_yaml_names_the_line() {
 }
 
 #[test]
-fn a_key_that_is_there_twice_is_named_with_its_line() {
+fn a_duplicate_key_is_reported_with_its_line() {
     refused("server:\n  port: 1\n  port: 2\n", &["line 4: server: `port` is a duplicate"]);
     refused("games: [{ id: a, id: b }]\n", &["line 2: games[0]: `id` is a duplicate"]);
 }
 
 #[test]
-fn what_needs_a_restart_is_named() {
+fn keys_that_need_a_restart_are_listed() {
     let old = parse("server: { port: 1 }\n");
     let new = parse("server: { port: 2 }\nredis: {}\ngames: [{ id: a }]\n");
     assert_eq!(old.restart_needed(&new), ["redis", "server.port"]);
@@ -89,7 +89,7 @@ fn secrets_are_not_shown() {
 }
 
 #[test]
-fn a_file_over_1_mib_is_refused_unread() {
+fn a_file_over_1_mib_is_refused_without_reading_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gateway.yaml");
     std::fs::File::create(&path).unwrap().set_len((1 << 20) + 1).unwrap();
@@ -98,12 +98,12 @@ fn a_file_over_1_mib_is_refused_unread() {
 }
 
 #[test]
-fn of_many_errors_twenty_are_told() {
+fn at_most_20_errors_are_listed() {
     let text = (0..10_000).fold(String::new(), |text, key| text + &format!("unknown{key}: 1\n"));
     let error = Config::parse_file(Path::new("gateway.yaml"), &text).expect_err("a bad file");
     assert_eq!(error.errors.len(), 21);
     assert!(error.errors[19].starts_with("line 20: unknown key `unknown19`"), "{:?}", error.errors[19]);
-    // One more says that there is no plugins/dist here.
+    // There are 10,001 errors: the directory plugins/dist does not exist here either.
     assert_eq!(error.errors[20], "and 9981 more");
 }
 
@@ -119,7 +119,7 @@ fn aliases_that_multiply_values_are_refused_before_they_are_expanded() {
 }
 
 #[test]
-fn limits_of_compiling_are_what_is_written() {
+fn compile_limits_are_read_from_the_file() {
     let config = parse("").compile;
     assert_eq!((config.cpu.as_secs(), config.memory), (60, 2 << 30));
     let text = "plugins: { directory: ., cache_directory: /var/cache/x, compile_cpu_s: 5, compile_memory_mb: 512 }\n";
@@ -139,7 +139,10 @@ fn a_game_has_any_number_of_backends_and_chat_backend_is_one_of_them() {
     assert_eq!(backends, [backend("auction", "localhost:1"), backend("chat", "c:2")]);
     let both = "games: [{ id: a, backends: { chat: { port: 1 } }, chat_backend: { port: 2 } }]\n";
     refused(both, &["games[0].chat_backend: `backends.chat` is the same backend"]);
-    refused("games: [{ id: a, backends: { x: {} } }]\n", &["games[0].backends.x.port: a port is wanted"]);
+    refused(
+        "games: [{ id: a, backends: { x: {} } }]\n",
+        &["games[0].backends.x.port: a port from 1 to 65535 is required"],
+    );
     refused(
         "games: [{ id: a, backends: { 'x y': { port: 1 } } }]\n",
         &["games[0].backends: \"x y\" is not 1 to 64 characters"],

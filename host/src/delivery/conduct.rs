@@ -4,10 +4,7 @@
 //! plugin cannot handle slows down and loses its own session only.
 
 use crate::sync::uptime::now_ms;
-use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// How long a session's calls are offloaded after a slow or failed call, in milliseconds.
 const OFFLOAD_AFTER_SLOW_CALL_MS: u64 = 5000;
@@ -15,14 +12,12 @@ const OFFLOAD_AFTER_SLOW_CALL_MS: u64 = 5000;
 /// The rate of failures that is never punished: one failed call in this many milliseconds.
 const FAULT_INTERVAL_MS: u64 = 1000;
 
-/// The number of failed calls above that rate that have no penalty. After them, a session gets one call per interval.
+/// The number of failed calls above one per [`FAULT_INTERVAL_MS`] that have no penalty. After these calls, a session
+/// gets only one call per interval.
 const MAX_FREE_FAULTS: u64 = 5;
 
-/// The number of failed calls after the free ones that end the session.
+/// The session ends after this many failed calls in addition to the [`MAX_FREE_FAULTS`].
 const MAX_FAULTS_IN_PAUSE: u32 = 5;
-
-/// The pause between two calls of a session that keeps failing.
-pub const PAUSE: Duration = Duration::from_millis(FAULT_INTERVAL_MS);
 
 /// The record of one session. A time of 0 means that the session is not in that state.
 #[derive(Debug, Default)]
@@ -43,14 +38,15 @@ pub enum Penalty {
 }
 
 impl Conduct {
-    /// Whether the session's calls run on the plugin's offload thread, because one of them was recently slow or failed.
+    /// Returns whether the session's calls run on the plugin's offload thread, because one of them was recently
+    /// slow or failed.
     #[must_use]
     pub fn is_offloaded(&self) -> bool {
         let until = self.offloaded_until_ms.load(Ordering::Relaxed);
         until != 0 && now_ms() < until
     }
 
-    /// Whether the session has to wait before its next call.
+    /// Returns whether the session has to wait before its next call.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         let forgiven_at = self.forgiven_at_ms.load(Ordering::Relaxed);

@@ -163,14 +163,15 @@ impl Outbox {
         state.receiver.wake();
     }
 
-    /// Ends the session at once, whatever it is doing. The queued messages are lost.
+    /// Ends the session at once, even during a write. The queued messages are lost.
     pub fn abort(&self, closing: Closing) {
         let mut state = self.state();
         self.begin_aborting(&mut state, closing);
         state.receiver.wake();
     }
 
-    /// Closes the queue: later messages get [`Outcome::Closed`]. Returns the number of messages that were lost in it.
+    /// Closes the queue: later messages get [`Outcome::Closed`]. Returns the number of messages that were lost in
+    /// the queue.
     pub fn end(&self) -> usize {
         let mut state = self.state();
         self.begin_aborting(&mut state, Closing { code: 1000, reason: String::new(), cause: "closed" });
@@ -221,14 +222,14 @@ impl Outbox {
     }
 
     /// Tells the queue that the last batch has been written and that a drain will follow. The receiver calls this
-    /// before its own task may queue messages. Until the drain, new messages wake nobody.
+    /// before its own task may queue messages. Until the drain, new messages do not wake the receiver.
     pub fn announce_drain(&self) {
         let mut state = self.state();
         state.in_flight = Size::default();
         state.receiver.announce_drain();
     }
 
-    /// Ready once the session has to end without sending its queue.
+    /// Waits until the session has to end without sending its queue, and returns the closing.
     pub fn poll_abort(&self, cx: &Context<'_>) -> Poll<Closing> {
         let mut state = self.state();
         if let Some(closing) = state.closing.as_ref().filter(|_| state.aborted) {
@@ -238,8 +239,8 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Whether the session has to write before it serves another packet: a full batch is queued, or the session is
-    /// about to end.
+    /// Returns whether the session has to write before it serves another packet: a full batch is queued, or the session
+    /// is about to end.
     #[must_use]
     pub fn is_congested(&self) -> bool {
         self.load.load(Ordering::Relaxed) >= self.limits.batch_bytes
@@ -290,8 +291,8 @@ impl Outbox {
 }
 
 impl State {
-    /// Whether the measured message has waited for too long. Once that message has been taken, the newest message is
-    /// measured next.
+    /// Returns whether the measured message has waited for too long. Once that message has been taken, the newest
+    /// message is measured next.
     fn is_overdue(&mut self, max_delay: Duration) -> bool {
         if self.queue.is_empty() {
             self.delay = None;

@@ -18,7 +18,7 @@ use uuid::Uuid;
 /// The part of a session that all threads may use. The socket belongs to the session's own task alone.
 #[derive(Debug)]
 pub struct Session {
-    /// The session's name in packets, logs and deliveries.
+    /// The session's identifier in packets, logs and deliveries.
     pub id: Uuid,
     /// The address of the client.
     pub remote: SocketAddr,
@@ -65,7 +65,7 @@ impl LifeAndUser {
         (standing & BOUND_BIT != 0).then_some((standing as u32).cast_signed())
     }
 
-    /// Whether the session is alive and bound to this user.
+    /// Returns whether the session is alive and bound to this user.
     fn is_bound_to(&self, user: i32) -> bool {
         self.0.load(Ordering::Acquire) == Self::bound_to(user)
     }
@@ -74,7 +74,7 @@ impl LifeAndUser {
         BOUND_BIT | u64::from(user.cast_unsigned())
     }
 
-    /// Binds the session. Returns false if it is already bound to this user.
+    /// Binds the session to this user. Returns false if the session is already bound to this user.
     fn bind(&self, user: i32) -> Result<bool, BindError> {
         let bound = Self::bound_to(user);
         match self.0.compare_exchange(0, bound, Ordering::AcqRel, Ordering::Acquire) {
@@ -85,7 +85,8 @@ impl LifeAndUser {
         }
     }
 
-    /// Ends the session. Returns `None` if it had already ended, and otherwise the user that it was bound to, if any.
+    /// Ends the session. Returns `None` if the session had already ended. Otherwise returns the user that it was bound
+    /// to, if there was one.
     fn end(&self) -> Option<Option<i32>> {
         let standing = self.0.fetch_or(ENDED_BIT, Ordering::AcqRel);
         (standing & ENDED_BIT == 0).then(|| Self::user(standing))
@@ -122,13 +123,13 @@ impl Registry {
     /// Binds a session to a user for the rest of its life. Binding it to the same user again changes nothing.
     ///
     /// # Errors
-    /// [`BindError`] if the session is bound to another user or has ended.
+    /// Returns a [`BindError`] if the session is bound to another user or has ended.
     pub fn bind(&self, session: &Arc<Session>, user: i32) -> Result<(), BindError> {
         if session.standing.is_bound_to(user) {
             return Ok(());
         }
-        // The session is bound and listed under one lock. Its end takes the same lock, so it finds every session that
-        // was bound before.
+        // The session is bound and listed under one lock. The end of a session takes the same lock, so it removes every
+        // session that was listed before.
         match self.users.entry(user) {
             Entry::Occupied(mut sessions) => {
                 if session.standing.bind(user)? {
@@ -169,7 +170,7 @@ impl Registry {
         self.sessions.len()
     }
 
-    /// Whether there is no live session.
+    /// Returns whether there is no live session.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()

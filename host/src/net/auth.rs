@@ -1,4 +1,4 @@
-//! Authentication: a client shows a JSON Web Token (RFC 7519) that is signed with the shared secret.
+//! Authentication: a client presents a JSON Web Token (RFC 7519) that is signed with the shared secret.
 
 use crate::config;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
@@ -30,7 +30,7 @@ struct Claims {
 }
 
 impl Verifier {
-    /// Returns a verifier of HS256 tokens with the configured secret. It requires `exp` and respects `nbf`.
+    /// Returns a verifier of HS256 tokens with the configured secret. The verifier requires `exp` and respects `nbf`.
     #[must_use]
     pub fn new(config: &config::Auth) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
@@ -41,7 +41,7 @@ impl Verifier {
     /// Returns the user that the token names.
     ///
     /// # Errors
-    /// [`Denied`] if there is no token, if it is not valid, or if it names no user.
+    /// Returns a [`Denied`] if there is no token, if the token is not valid, or if the token names no user.
     pub fn user(&self, token: Option<&str>) -> Result<i32, Denied> {
         let token = token.ok_or(Denied::Missing)?;
         let Claims { sub } = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation)?.claims;

@@ -32,20 +32,20 @@ struct State {
 }
 
 impl Budget {
-    /// Returns a budget of `most` bytes.
+    /// Returns a budget of `max_bytes` bytes.
     #[must_use]
     pub fn new(max_bytes: usize, metrics: Arc<Metrics>) -> Self {
         Self { max_bytes, metrics, state: Mutex::default() }
     }
 
-    /// Returns the lease of one session. It holds no bytes at first.
+    /// Returns the lease of one session. A new lease holds no bytes.
     #[must_use]
     pub fn lease(self: &Arc<Self>, session: Arc<Session>) -> Lease {
         Lease { budget: Arc::clone(self), session, bytes: 0 }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Only a failed allocation can panic under this lock, so poisoning is ignored.
+        // No code panics in the middle of a change under this lock, so a poisoned state is still consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -62,7 +62,8 @@ impl Lease {
     /// Sets the number of bytes that the connection holds now.
     ///
     /// # Errors
-    /// [`Violation::OverBudget`] if this connection held the most when the budget was exceeded. Its session is aborted.
+    /// Returns [`Violation::OverBudget`] if this connection held the most when the budget was exceeded. Its session is
+    /// aborted.
     pub fn resize(&mut self, bytes: usize) -> Result<(), Violation> {
         let bytes = if bytes <= UNCOUNTED_BYTES { 0 } else { bytes };
         if bytes == self.bytes {
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn over_the_budget_the_largest_holder_is_closed_and_the_others_stay() {
+    fn only_the_largest_holder_is_closed_when_the_budget_is_exceeded() {
         let (registry, metrics) = (Arc::default(), Arc::new(Metrics::new()));
         let budget = Arc::new(Budget::new(30_000, Arc::clone(&metrics)));
         let sessions = [session(&registry), session(&registry), session(&registry)];

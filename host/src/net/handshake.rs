@@ -17,7 +17,7 @@ const PATH: &str = "/ws";
 pub struct Upgraded {
     /// The bytes that the client sent right after its request.
     pub early: Vec<u8>,
-    /// The user that the client's token names. `None` if no tokens are checked.
+    /// The user that the client's token names, or `None` if no tokens are checked.
     pub user: Option<i32>,
 }
 
@@ -76,7 +76,8 @@ impl Refused {
 /// Reads the client's request and answers it. The caller sets a timeout.
 ///
 /// # Errors
-/// [`Refused`] says why there is no WebSocket. The client has got its answer by then, unless the connection broke.
+/// Returns a [`Refused`] that says why there is no WebSocket. The client has received its answer by then, unless the
+/// connection broke.
 pub async fn upgrade(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     verifier: Option<&Verifier>,
@@ -85,7 +86,8 @@ pub async fn upgrade(
         Ok((key, upgraded)) => {
             let accept = derive_accept_key(&key);
             let response = format!(
-                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Accept: {accept}\r\n\r\n"
             );
             stream.write_all(response.as_bytes()).await?;
             Ok(upgraded)
@@ -95,7 +97,8 @@ pub async fn upgrade(
                 let body = format!("{refused}\n");
                 let length = body.len();
                 let response = format!(
-                    "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{body}"
+                    "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain\r\n\
+                     Content-Length: {length}\r\n\r\n{body}"
                 );
                 stream.write_all(response.as_bytes()).await?;
             }
@@ -152,7 +155,7 @@ fn check(request: &Request<'_, '_>) -> Result<Vec<u8>, Refused> {
     }
 }
 
-/// Whether the key is 16 bytes in base64, which are 22 characters and two characters of padding.
+/// Returns whether the key is 16 bytes in base64, which are 22 characters and two characters of padding.
 fn is_key(key: &str) -> bool {
     let base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     key.len() == 24 && key.ends_with("==") && key.bytes().take(22).all(base64)

@@ -1,4 +1,4 @@
-//! Turns the bytes of one connection into messages: frames, fragments, and the limits on what a client may send.
+//! Turns the bytes of one connection into messages. Parses frames, joins fragments, and enforces the limits on clients.
 //!
 //! A receiver does no I/O. The buffer of a message grows with the bytes that have arrived, never with the length that
 //! its frames announce. All connections share one [`Budget`](crate::net::budget::Budget) for these buffers.
@@ -60,8 +60,8 @@ pub struct Receiver {
     frame: Option<Frame>,
     /// The type of the current message, [`Opcode::Text`] or [`Opcode::Binary`].
     message: Option<Opcode>,
-    /// The buffered bytes of the current message. If the message is too large for its route, they are its packet header
-    /// alone.
+    /// The buffered bytes of the current message. If the message is too large for its route, only its packet header
+    /// is buffered.
     payload: Vec<u8>,
     /// The number of bytes of the current message that have arrived, kept or not.
     message_bytes: usize,
@@ -111,11 +111,11 @@ impl Receiver {
     }
 
     /// Takes the next message from the front of `bytes`. If there is no complete message, the remaining bytes begin a
-    /// frame header or a control frame. They are fewer than the largest control frame has. The caller must pass them
-    /// again, together with the bytes that follow.
+    /// frame header or a control frame, and are fewer than the largest control frame has. The caller must pass the
+    /// remaining bytes again, together with the bytes that follow.
     ///
     /// # Errors
-    /// [`Violation`] if the client breaks a rule. After a violation or a close frame, every call fails.
+    /// Returns a [`Violation`] if the client breaks a rule. After a violation or a close frame, every call fails.
     pub fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<Message>, Violation> {
         if self.ended {
             return Err(ProtocolError::Rule("nothing comes after a close frame").into());

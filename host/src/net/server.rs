@@ -1,8 +1,16 @@
 //! Accepts connections, runs a task for each, and drains them when the gateway stops.
 
 use crate::{
-    config, delivery::outbox::Closing, delivery::registry::Session, net::auth::Verifier, net::budget::Budget,
-    net::handshake, net::receiver::Receiver, net::session, net::socket::Socket, net::wire::Wire,
+    config,
+    delivery::outbox::Closing,
+    delivery::registry::Session,
+    net::auth::Verifier,
+    net::budget::Budget,
+    net::handshake::{self, Upgraded},
+    net::receiver::Receiver,
+    net::session,
+    net::socket::Socket,
+    net::wire::Wire,
     routing::gateway::Gateway,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -16,8 +24,11 @@ use tokio_util::sync::CancellationToken;
 /// The pause after a failed accept. The usual cause of such a failure is a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The maximum time that a client may take to read the answer to a refused handshake.
+const REFUSAL_LINGER: Duration = Duration::from_secs(2);
+
 /// Serves the listener until `stop`, and then drains: no connection is accepted, queued packets are sent, and sessions
-/// close with 1001. The connections that are left after the configured time are cut off.
+/// close with 1001. Connections that have not ended within `drain_timeout` are cut off.
 pub async fn serve(
     listener: TcpListener,
     gateway: Arc<Gateway>,
@@ -40,7 +51,10 @@ pub async fn serve(
                 Err(error) => {
                     gateway.metrics.handshake_refused("accept_failed");
                     if gateway.metrics.log_limits.permit("accept failed", "") {
-                        tracing::error!(%error, "cannot accept connections, trying again (raise the limit of open files?)");
+                        tracing::error!(
+                            %error,
+                            "cannot accept connections, trying again (raise the limit of open files?)"
+                        );
                     }
                     time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -97,24 +111,9 @@ async fn connection(
     let server = &config.server;
     // Packets are sent without delay. An error means that the connection broke, and the next step handles that.
     let _ = stream.set_nodelay(true);
-    let upgrade = tokio::select! {
-        upgrade = time::timeout(server.handshake_timeout, handshake::upgrade(&mut stream, verifier.as_deref())) => upgrade,
+    let upgraded = tokio::select! {
+        upgraded = upgrade(&mut stream, remote, &gateway, server, verifier.as_deref()) => upgraded?,
         () = stop.cancelled() => return None,
-    };
-    let upgraded = match upgrade {
-        Ok(Ok(upgraded)) => upgraded,
-        Ok(Err(refused)) => {
-            tracing::debug!(%remote, %refused, "handshake refused");
-            gateway.metrics.handshake_refused(refused.reason());
-            let _ =
-                time::timeout(server.handshake_timeout.min(Duration::from_secs(2)), session::linger(&mut stream)).await;
-            return None;
-        }
-        Err(_) => {
-            tracing::debug!(%remote, "handshake timed out");
-            gateway.metrics.handshake_refused("timeout");
-            return None;
-        }
     };
     let session = gateway.registry.insert(Session::new(remote, server.outbox));
     let lease = budget.lease(Arc::clone(&session));
@@ -138,13 +137,38 @@ async fn connection(
     Some(cause)
 }
 
+/// Upgrades a connection to a WebSocket. Returns `None` if the handshake was refused or took too long.
+async fn upgrade(
+    stream: &mut TcpStream,
+    remote: SocketAddr,
+    gateway: &Gateway,
+    server: &config::Server,
+    verifier: Option<&Verifier>,
+) -> Option<Upgraded> {
+    match time::timeout(server.handshake_timeout, handshake::upgrade(stream, verifier)).await {
+        Ok(Ok(upgraded)) => Some(upgraded),
+        Ok(Err(refused)) => {
+            tracing::debug!(%remote, %refused, "handshake refused");
+            gateway.metrics.handshake_refused(refused.reason());
+            // The client has its answer now or never, so the outcome does not matter.
+            let _ = time::timeout(server.handshake_timeout.min(REFUSAL_LINGER), session::linger(stream)).await;
+            None
+        }
+        Err(_) => {
+            tracing::debug!(%remote, "handshake timed out");
+            gateway.metrics.handshake_refused("timeout");
+            None
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{bus, delivery::outbox::Limits, telemetry::metrics::Metrics};
 
     #[tokio::test]
-    async fn a_panic_ends_its_session_alone_and_is_counted() {
+    async fn a_panic_ends_only_its_own_session_and_is_counted() {
         let metrics = Arc::new(Metrics::new());
         let gateway = Gateway::new(metrics, Arc::<bus::Queue<_>>::default(), 1024);
         let limits = Limits { messages: 1, bytes: 1, close_when_full: false, batch_bytes: 1, max_delay: Duration::MAX };

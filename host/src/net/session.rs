@@ -36,8 +36,8 @@ const MAX_READ_MESSAGES: usize = 64;
 /// The time limit for the last writes, the close frame and the client's answer to it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How a session ended: the label of `gateway_disconnections_total`, and the payload of the close frame. There is no
-/// close frame if the connection is broken.
+/// How a session ended: the label of `gateway_disconnections_total`, and the payload of the close frame. If the
+/// connection is broken, there is no close frame.
 struct End {
     cause: &'static str,
     close: Option<Vec<u8>>,
@@ -109,7 +109,7 @@ struct Actor<'a> {
     session: &'a Registered,
     gateway: &'a Arc<Gateway>,
     config: &'a config::Server,
-    /// The packets that are being written. Empty between two writes.
+    /// The packets that are being written. The batch is empty between two writes.
     batch: VecDeque<Outgoing>,
 }
 
@@ -137,13 +137,16 @@ impl Actor<'_> {
                     // run. The client was not silent in that time.
                     self.socket.subtract_from_silence(timer.deadline().elapsed());
                     let idle_in = self.config.idle_timeout.saturating_sub(self.socket.silence());
-                    let next = if idle_in.is_zero() { self.config.ping_interval } else { self.config.ping_interval.min(idle_in) };
+                    let interval = self.config.ping_interval;
+                    let next = if idle_in.is_zero() { interval } else { interval.min(idle_in) };
                     timer.as_mut().reset(Instant::now() + next);
                     self.ping().await
                 }
                 // Backpressure: while a client does not read its answers, nothing is read from the client.
                 message = self.socket.message(), if !self.session.outbox.is_congested() => self.read(message).await,
-                closing = poll_fn(|cx| self.session.outbox.poll_drain(cx, &mut self.batch)) => self.write(closing).await,
+                closing = poll_fn(|cx| self.session.outbox.poll_drain(cx, &mut self.batch)) => {
+                    self.write(closing).await
+                }
             };
             if let ControlFlow::Break(end) = flow {
                 return end;
@@ -200,7 +203,9 @@ impl Actor<'_> {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(_) => ControlFlow::Break(End::with_code("panic", 1011, "a defect of the gateway")),
                 },
-                closing = poll_fn(|cx| self.session.outbox.poll_drain(cx, &mut self.batch)) => self.write(closing).await?,
+                closing = poll_fn(|cx| self.session.outbox.poll_drain(cx, &mut self.batch)) => {
+                    self.write(closing).await?;
+                }
             }
         }
     }

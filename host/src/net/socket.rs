@@ -44,7 +44,7 @@ impl Socket {
         Self { wire, receiver, out: Vec::new(), written: 0, batch_bytes }
     }
 
-    /// Returns the TCP connection. Bytes that were not taken or not written are lost.
+    /// Returns the TCP connection. Received bytes that no message has used, and unwritten bytes, are lost.
     #[must_use]
     pub fn into_stream(self) -> TcpStream {
         self.wire.into_stream()
@@ -56,7 +56,7 @@ impl Socket {
         self.wire.silence()
     }
 
-    /// Subtracts from the silence a time in which the gateway did not read.
+    /// Subtracts the time `time`, in which the gateway did not read, from the silence.
     pub fn subtract_from_silence(&mut self, time: Duration) {
         self.wire.subtract_from_silence(time);
     }
@@ -75,7 +75,7 @@ impl Socket {
     /// Returns the next message. Cancel-safe: no message is lost if the future is dropped.
     ///
     /// # Errors
-    /// [`Error`] says why there are no more messages.
+    /// Returns an [`Error`] that says why there are no more messages.
     pub async fn message(&mut self) -> Result<Message, Error> {
         poll_fn(|cx| self.poll_message(cx)).await
     }
@@ -83,7 +83,7 @@ impl Socket {
     /// Returns the next message if it has already been received.
     ///
     /// # Errors
-    /// [`Error`] says why there are no more messages.
+    /// Returns an [`Error`] that says why there are no more messages.
     pub async fn received_message(&mut self) -> Option<Result<Message, Error>> {
         poll_fn(|cx| match self.poll_message(cx) {
             Poll::Ready(message) => Poll::Ready(Some(message)),
@@ -92,7 +92,8 @@ impl Socket {
         .await
     }
 
-    /// Whether no message can be waiting. That is so if the last read got all received bytes and all of them were used.
+    /// Returns whether no message can be waiting: the last read got all received bytes, and messages have used all of
+    /// them.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.wire.is_drained()
@@ -119,7 +120,7 @@ impl Socket {
     /// Writes the queued bytes, and then the packets.
     ///
     /// # Errors
-    /// The error of the connection, after which nothing can be written.
+    /// Returns the error of the connection. After it, nothing can be written.
     pub fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -137,7 +138,7 @@ impl Socket {
     /// Writes the queued bytes and a close frame, and then closes the sending side of the connection.
     ///
     /// # Errors
-    /// The error of the connection, after which nothing can be written.
+    /// Returns the error of the connection. After it, nothing can be written.
     pub async fn close(&mut self, payload: &[u8]) -> io::Result<()> {
         self.put_control(Opcode::Close, payload);
         poll_fn(|cx| self.poll_flush(cx)).await?;
@@ -187,7 +188,13 @@ mod tests {
         messages
     }
 
-    async fn come_out(bytes: Vec<u8>, expected: Vec<Message>, chunks: &[usize], early: usize, read_bytes: usize) {
+    async fn assert_received(
+        bytes: Vec<u8>,
+        expected: Vec<Message>,
+        chunks: &[usize],
+        early: usize,
+        read_bytes: usize,
+    ) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
@@ -207,7 +214,10 @@ mod tests {
         };
         let reading = time::timeout(Duration::from_secs(20), read(&mut socket, expected.len()));
         let (messages, ()) = tokio::join!(reading, writing);
-        assert!(messages.expect("a message does not come out") == expected, "other messages came out");
+        assert!(
+            messages.expect("a message was not received within 20 s") == expected,
+            "the received messages differ from the sent ones"
+        );
         assert!(socket.received_message().await.is_none());
     }
 
@@ -215,7 +225,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 8, ..ProptestConfig::default() })]
 
         #[test]
-        fn messages_come_out_however_they_are_cut(
+        fn messages_are_received_however_the_bytes_are_split(
             all in vec(packet_bytes_and_messages(), 1..20),
             chunks in vec(prop_oneof![1..20_usize, 1..2000_usize, 1..100_000_usize], 1..8),
             early in prop_oneof![Just(0), 0..300_usize],
@@ -226,7 +236,7 @@ mod tests {
                 .enable_all()
                 .build()
                 .unwrap()
-                .block_on(come_out(bytes.concat(), messages.concat(), &chunks, early, read_bytes));
+                .block_on(assert_received(bytes.concat(), messages.concat(), &chunks, early, read_bytes));
         }
     }
 }

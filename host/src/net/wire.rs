@@ -1,5 +1,5 @@
-//! A TCP connection that reports whether bytes move on it. So a large message on a slow line is taken neither for
-//! silence nor for a client that has stopped reading.
+//! A TCP connection that reports whether bytes move on it. So a slow transfer of a large message is mistaken neither
+//! for silence nor for a client that has stopped reading.
 //!
 //! An idle connection holds no buffer. Reads go into a buffer of the thread, and the connection keeps only the bytes
 //! that no message has used yet.
@@ -25,7 +25,7 @@ pub struct Wire {
     /// The time at which bytes last arrived.
     heard_ms: u64,
     written: u64,
-    /// The bytes that were received. Messages have used the first `taken` of them.
+    /// The bytes that were received. Messages have used the first `used` of them.
     unused: Vec<u8>,
     used: usize,
     /// Whether the last read did not fill its buffer.
@@ -38,7 +38,7 @@ thread_local! {
 }
 
 impl Wire {
-    /// Returns a connection that reads up to `read_bytes` at once. The bytes `early` have just been received on it.
+    /// Returns a connection that reads up to `read_bytes` bytes at once. The bytes `early` were already received on it.
     #[must_use]
     pub fn new(stream: TcpStream, early: Vec<u8>, read_bytes: usize) -> Self {
         Self { stream, read_bytes, heard_ms: now_ms(), written: 0, unused: early, used: 0, drained: false }
@@ -53,7 +53,7 @@ impl Wire {
     /// Closes the sending side of the connection.
     ///
     /// # Errors
-    /// The error of the system.
+    /// Returns the error of the system.
     pub async fn shutdown(&mut self) -> io::Result<()> {
         self.stream.shutdown().await
     }
@@ -64,7 +64,7 @@ impl Wire {
         Duration::from_millis(now_ms().saturating_sub(self.heard_ms))
     }
 
-    /// Subtracts from the silence a time in which the gateway did not read.
+    /// Subtracts the time `time`, in which the gateway did not read, from the silence.
     pub fn subtract_from_silence(&mut self, time: Duration) {
         let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.heard_ms = self.heard_ms.saturating_add(time).min(now_ms());
@@ -76,13 +76,13 @@ impl Wire {
         self.written
     }
 
-    /// Whether there are received bytes that no message has used.
+    /// Returns whether there are received bytes that no message has used.
     #[must_use]
     pub fn has_unused(&self) -> bool {
         !self.unused.is_empty()
     }
 
-    /// Whether the last read got all received bytes and messages have used all of them.
+    /// Returns whether the last read got all received bytes and messages have used all of them.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.drained && self.unused.is_empty()
@@ -103,7 +103,7 @@ impl Wire {
     /// bytes that it uses.
     ///
     /// # Errors
-    /// [`ErrorKind::UnexpectedEof`] after the last byte, or the error of the system.
+    /// Returns [`ErrorKind::UnexpectedEof`] after the last byte, or the error of the system.
     pub fn poll_receive<T>(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&mut &[u8]) -> T) -> Poll<io::Result<T>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let kept = self.unused.len() - self.used;
@@ -130,7 +130,7 @@ impl Wire {
     /// Writes as many bytes from the front as the system takes, and returns their number.
     ///
     /// # Errors
-    /// The error of the system.
+    /// Returns the error of the system.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
         self.written += written as u64;

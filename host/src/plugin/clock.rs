@@ -50,7 +50,8 @@ impl Deadline {
         self.busy() >= self.timeout
     }
 
-    /// Returns the processor time of the call since its first tick, or 0 if the call saw fewer than [`SEEN`] ticks.
+    /// Returns the processor time of the call since its first tick, or 0 if the call saw fewer than [`MIN_TICKS_SEEN`]
+    /// ticks.
     pub(super) fn busy(&self) -> Duration {
         if self.ticks < MIN_TICKS_SEEN { Duration::ZERO } else { processor_time().saturating_sub(self.first_tick_at) }
     }
@@ -126,8 +127,8 @@ fn tick(state: &Weak<State>, engine: &Engine) {
         }
         idle = 0;
         state.stopped.store(true, Ordering::SeqCst);
-        // A thread that sets `called` after this line sees `still` and unparks the clock. If a thread has set `called`
-        // before, the check below finds the flag set.
+        // A thread that sets `called` after this line sees `stopped` and unparks the clock. If a thread has set
+        // `called` before, the check below finds the flag set.
         if !state.called.load(Ordering::SeqCst) {
             drop(state);
             thread::park();

@@ -49,9 +49,9 @@ pub enum Unfit {
     NoPolicy(String),
     /// The component was built against a version of the plugin interface that this gateway does not serve.
     #[error(
-        "it was built against version {found} of the plugin interface, and this gateway offers {OFFERED}, which serves plugins built \
-         against {}.{}.0 up to {OFFERED}: rebuild it with gateway-plugin-sdk {SDK} or this gateway's wit/policy.wit, or serve it with a \
-         gateway that offers {found}", OFFERED.major, OFFERED.minor
+        "it was built against version {found} of the plugin interface, and this gateway offers {OFFERED}, which serves \
+         plugins built against {}.{}.0 up to {OFFERED}: rebuild it with gateway-plugin-sdk {SDK} or this gateway's \
+         wit/policy.wit, or serve it with a gateway that offers {found}", OFFERED.major, OFFERED.minor
     )]
     Version {
         /// The version that the component was built against.
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_plugin_is_told_apart() {
+    fn each_kind_of_unfit_file_has_its_own_error() {
         refused(b"", "the file is empty");
         refused(b"hello, this is text", "not a WebAssembly component");
         refused(b"\0asm\x01\0\0\0", "core module");
@@ -327,7 +327,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(mut bytes: Vec<u8>, component: bool) {
+        fn any_bytes_are_refused_without_a_panic(mut bytes: Vec<u8>, component: bool) {
             if component {
                 bytes.splice(0..0, *b"\0asm\x0d\0\x01\0");
             }

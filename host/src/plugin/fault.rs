@@ -14,7 +14,7 @@ const MAX_FUNCTION_NAME_BYTES: usize = 200;
 /// Why a call did not end with a usable answer. An instance that did not finish the call is discarded.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// The call ran past its deadline. The field is the time that the call was allowed.
+    /// The call ran past its deadline. The field is the processor time that the call was allowed.
     #[error("it ran for more than {} ms (`call_timeout_ms`)", .0.as_millis())]
     Deadline(Duration),
     /// A step of loading ran past its deadline.
@@ -60,7 +60,7 @@ impl Fault {
     }
 }
 
-/// Returns what an error of wasmtime means for the call that it ended. `too_late` is the meaning of an expired deadline.
+/// Translates an error of wasmtime into the fault of the call. If the deadline has expired, the fault is `too_late`.
 pub(super) fn fault(error: &wasmtime::Error, store: &Store<State>, limits: Limits, too_late: Fault) -> Fault {
     let cause = text::bounded(error.root_cause());
     match (error.downcast_ref::<Trap>(), store.data().refused()) {

@@ -93,12 +93,6 @@ impl Plugin {
         &self.described.version
     }
 
-    /// Returns the code and the settings that the generation was started with.
-    #[must_use]
-    pub fn origin(&self) -> (&Arc<Described>, &Settings) {
-        (&self.described, &self.settings)
-    }
-
     /// Returns the settings that the generation was started with.
     #[must_use]
     pub fn settings(&self) -> &Settings {

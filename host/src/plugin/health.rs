@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_the_bus_are_different_senders() {
+    fn each_bus_message_counts_as_a_different_sender() {
         let health = Health::default();
         let last = (0..5).map(|_| health.record_failure(&CALL, Sender::Bus)).last();
         assert_eq!(last, Some(Change::Quarantined(Duration::from_millis(MIN_PAUSE_MS))));

@@ -21,7 +21,8 @@ pub struct Limits {
     pub result: usize,
     /// The maximum number of actions in the answer of one call.
     pub actions: usize,
-    /// The maximum number of messages that the deliveries of one call may put into send queues.
+    /// The maximum number of messages that the deliveries of one call may put into send queues. A call with a single
+    /// delivery has no limit.
     pub pushes: usize,
     /// The maximum length of a log line, in bytes. Longer lines are cut.
     pub log_line: usize,

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_that_wait_are_bounded() {
+    fn queued_payload_bytes_are_bounded() {
         let offload_thread = OffloadThread::new("test".into());
         let (hold, held) = mpsc::channel::<()>();
         offload_thread.submit(0, Box::new(move || held.recv().unwrap())).unwrap();

@@ -16,8 +16,8 @@ pub(super) const MAX_MEMORIES: usize = 16;
 /// The maximum number of tables in one plugin. The setting `table_elements` limits the number of their elements.
 pub(super) const MAX_TABLES: usize = 64;
 
-/// The maximum number of core instances in one plugin. An interpreter whose native extensions are separate modules has
-/// about a hundred.
+/// The maximum number of core instances in one plugin. An interpreter with native extensions as separate
+/// modules has about a hundred.
 const MAX_INSTANCES: usize = 1024;
 
 /// The host's state in the store of one instance.
@@ -79,8 +79,8 @@ impl State {
         let level = if error { Level::Warn } else { Level::Info };
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let line = if error { &mut self.stderr } else { &mut self.stdout };
-            let room = self.limits.log_line.saturating_sub(line.len());
-            line.extend_from_slice(&piece[..piece.len().min(room)]);
+            let free = self.limits.log_line.saturating_sub(line.len());
+            line.extend_from_slice(&piece[..piece.len().min(free)]);
             if piece.ends_with(b"\n") {
                 let whole = mem::take(line);
                 self.log.write(level, String::from_utf8_lossy(&whole).trim_end());

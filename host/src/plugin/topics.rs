@@ -1,10 +1,11 @@
-//! The rules for topics: how many a plugin may subscribe to, and how each may look.
+//! The rules for topics: the maximum number per plugin, and the bytes that a topic may consist of.
 
 use crate::telemetry::text;
 
 /// The maximum number of topics that one plugin may subscribe to.
 const MAX_TOPICS: usize = 1024;
 
+/// Checks the list of topics that a plugin subscribes to.
 pub(super) fn check_topics(topics: &[String]) -> Result<(), String> {
     if topics.len() > MAX_TOPICS {
         return Err(format!("it subscribes to {} topics, and {MAX_TOPICS} are the most", topics.len()));

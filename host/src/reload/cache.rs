@@ -1,4 +1,5 @@
-//! The directory that keeps compiled code from one start to the next, so that a plugin of 20 MB serves within a second.
+//! The directory that keeps compiled code from one start of the gateway to the next. With it, a plugin of 20 MB serves
+//! within a second of a restart.
 //!
 //! Code from this directory is executed, so only this user may be able to write to the directory.
 
@@ -129,7 +130,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn what_was_written_longest_ago_goes_first_and_what_is_being_written_stays() {
+    fn sweep_removes_the_oldest_and_abandoned_files_and_keeps_recent_unfinished_files() {
         let folder = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
         fs::create_dir(folder.path().join("modules")).unwrap();

@@ -134,7 +134,7 @@ impl Catalog {
     fn cannot_be_listed(&mut self, directory: &Path, error: &io::Error) {
         let why = format!("the plugins directory cannot be read: {error}");
         if self.directory_error.as_ref() != Some(&why) && self.metrics.log_limits.permit("directory", &why) {
-            tracing::error!(directory = %directory.display(), "{why}; what was loaded goes on serving");
+            tracing::error!(directory = %directory.display(), "{why}; the loaded plugins continue to serve");
         }
         self.directory_error = Some(why);
     }
@@ -222,7 +222,7 @@ impl Catalog {
             self.offload_threads.insert(Arc::clone(&described.name), Arc::downgrade(&offload_thread));
             offload_thread
         });
-        self.removed.retain(|gone| *gone != described.name);
+        self.removed.retain(|removed| *removed != described.name);
         self.jobs += 1;
         let id = self.jobs;
         let done = |outcome| Done { path: path.to_owned(), job: id, outcome: Outcome::Started(outcome) };
@@ -296,9 +296,9 @@ impl Catalog {
     }
 
     /// Records that a name is not used any more. Removes the metrics of the oldest unused names if there are more than
-    /// [`MAX_GONE`].
+    /// [`MAX_REMOVED_WITH_METRICS`].
     fn forget(&mut self, name: Arc<str>) {
-        self.removed.retain(|gone| *gone != name);
+        self.removed.retain(|removed| *removed != name);
         self.removed.push_back(name);
         while self.removed.len() > MAX_REMOVED_WITH_METRICS {
             let oldest = self.removed.pop_front();

@@ -20,7 +20,7 @@ impl<'a> Choice<'a> {
         Self { name, file, plugin, conflict: None }
     }
 
-    /// Falls back from the newest generation to the one in use, and from that one to none.
+    /// Falls back from the newest generation to the generation in use, and from the generation in use to none.
     fn step_back(&mut self, why: String) {
         let last = self.file.serving.clone();
         let same = |last: &Arc<Plugin>| self.plugin.as_ref().is_some_and(|plugin| Arc::ptr_eq(plugin, last));

@@ -121,8 +121,8 @@ impl Entry {
         Seen::Settled
     }
 
-    /// Records that the metadata of the file cannot be read. Nothing else changes. Returns whether the error is a new
-    /// one.
+    /// Records that the metadata of the file cannot be read. Nothing else changes. Returns whether the error differs
+    /// from the last one.
     pub(super) fn cannot_be_seen(&mut self, error: &std::io::Error) -> bool {
         let error = format!("it cannot be looked at: {error}");
         let new = self.unread.as_ref() != Some(&error);

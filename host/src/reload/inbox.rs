@@ -9,6 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The longest time between two checks. On file systems that send no events, a change is noticed within this time.
+pub const MAX_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The shortest time between two checks, however many changes there are. A file that has not changed for this time
+/// counts as completely written.
+pub const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(200);
+
 /// The reasons why the thread wakes up. `T` is the type of finished work.
 #[derive(Debug)]
 pub struct Wake<T> {
@@ -71,7 +78,7 @@ impl<T> Inbox<T> {
     }
 
     fn pending(&self) -> MutexGuard<'_, Wake<T>> {
-        // A panic under this lock leaves a consistent state.
+        // No code panics in the middle of a change under this lock, so a poisoned state is still consistent.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -99,19 +106,12 @@ impl<T: Send + 'static> Inbox<T> {
     }
 }
 
-/// The longest time between two checks. On file systems that send no events, a change is noticed within this time.
-pub const MAX_CHECK_INTERVAL: Duration = Duration::from_millis(500);
-
-/// The shortest time between two checks, however many changes there are. A file that has not changed for this time
-/// counts as completely written.
-pub const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(200);
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_of_changes_is_one_look_and_a_stop_is_heard_at_once() {
+    fn a_flood_of_changes_is_coalesced_and_a_stop_wakes_at_once() {
         let inbox = Arc::new(Inbox::<()>::default());
         let flood = {
             let inbox = Arc::clone(&inbox);
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn work_that_panics_is_done_as_well() {
+    fn work_that_panics_still_has_an_outcome() {
         let inbox = Arc::new(Inbox::default());
         inbox.run(64 << 10, || panic!("on purpose"), "panicked").unwrap();
         let far = Instant::now() + Duration::from_secs(3600);

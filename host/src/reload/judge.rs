@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-/// The maximum size of a component that is made of a core module, in bytes. It leaves as much room for the adapters as
+/// The maximum size of a component that is made of a core module, in bytes. It leaves as much space for the adapters as
 /// for the module.
 const MAX_COMPONENT_BYTES: u64 = 2 * MAX_FILE_BYTES;
 
@@ -113,7 +113,7 @@ impl Loader {
                 relay(&log);
                 Err(Failure::Rejected(why))
             }
-            None => Err(Failure::Ended(self.cause_of_death(status, &relay(&log)))),
+            None => Err(Failure::Ended(self.why_ended(status, &relay(&log)))),
         }
     }
 
@@ -144,7 +144,7 @@ impl Loader {
     }
 
     /// Returns why a child ended without a verdict: the limit that it reached, or its exit status and its log.
-    fn cause_of_death(&self, status: ExitStatus, said: &str) -> String {
+    fn why_ended(&self, status: ExitStatus, log: &str) -> String {
         let CompileLimits { cpu, memory } = self.limits;
         if status.signal() == Some(Signal::XCPU.as_raw()) {
             return format!(
@@ -159,19 +159,19 @@ impl Loader {
                  `plugins.compile_cpu_s` is too small"
             );
         }
-        if said.contains("overflowed its stack") {
+        if log.contains("overflowed its stack") {
             return format!(
                 "it is nested too deeply: the compiler needs more than {} MiB of stack",
                 child::STACK_BYTES >> 20
             );
         }
-        if said.contains("memory allocation of") {
+        if log.contains("memory allocation of") {
             return format!(
                 "to compile and start it takes more than {} MiB of memory (`plugins.compile_memory_mb`)",
                 memory >> 20
             );
         }
-        text::bounded(format_args!("the process that compiled it ended without an answer ({status}): {}", said.trim()))
+        text::bounded(format_args!("the process that compiled it ended without an answer ({status}): {}", log.trim()))
     }
 }
 

@@ -1,5 +1,5 @@
 //! Decides when to read a file that may change at any time. A changed file is read when two checks in a row have found
-//! the same metadata. If the read fails, it is tried again after a pause.
+//! the same metadata. A read that fails is tried again after a pause.
 
 use std::{
     fs, io,
@@ -15,7 +15,7 @@ const MIN_RETRY: Duration = Duration::from_millis(200);
 const MAX_RETRY: Duration = Duration::from_secs(10);
 
 /// The metadata that identifies a version of a file without reading the file. Symbolic links are followed, so a link
-/// that is pointed at another file gives another stamp.
+/// that leads to another file now has another stamp.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stamp {
     /// The file exists.
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_once_two_looks_saw_the_same() {
+    fn a_file_is_read_after_two_checks_with_the_same_stamp() {
         let mut file = Watched::default();
         assert_eq!(
             [file.look(stamp(1)), file.look(stamp(2)), file.look(stamp(2))],
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn only_not_found_means_that_a_file_is_not_there() {
+    fn only_the_error_not_found_means_that_a_file_is_absent() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         assert_eq!(Stamp::of(&file).unwrap(), Stamp::Absent);

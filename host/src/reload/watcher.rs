@@ -13,7 +13,7 @@ use std::{
 };
 
 /// Requests a check of the files whenever a plugin file or gateway.yaml changes, until the returned watcher is dropped.
-/// Returns `None` if the system sends no events. The files are then checked only every [`POLL`].
+/// Returns `None` if the system sends no events. The files are then checked only every [`MAX_CHECK_INTERVAL`].
 ///
 /// The directories are watched and not the files, because the watch on a file is lost when the file is replaced.
 pub(super) fn watch(plugins: &Path, config: &Path, inbox: Arc<Inbox<Done>>) -> Option<RecommendedWatcher> {
@@ -33,13 +33,16 @@ pub(super) fn watch(plugins: &Path, config: &Path, inbox: Arc<Inbox<Done>>) -> O
         Ok(watcher)
     });
     watched
-        .map_err(
-            |error| tracing::warn!(%error, "the system sends no file events: files are checked every {MAX_CHECK_INTERVAL:?} instead"),
-        )
+        .map_err(|error| {
+            tracing::warn!(
+                %error,
+                "the system sends no file events: files are checked every {MAX_CHECK_INTERVAL:?} instead"
+            );
+        })
         .ok()
 }
 
-/// The files whose events request a check.
+/// The files on which an event requests a check.
 struct Ours {
     plugins: PathBuf,
     parent: PathBuf,
@@ -59,7 +62,7 @@ impl Ours {
     }
 }
 
-/// Resolves a path, because an event may name a path in another way than the configuration does. Returns a path
+/// Resolves a path, because an event may spell the same path differently than the configuration does. Returns a path
 /// unchanged if it cannot be resolved.
 fn absolute(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
@@ -71,14 +74,14 @@ mod tests {
     use notify::{Event, EventKind, event::AccessKind};
 
     #[test]
-    fn only_changes_of_plugin_files_and_of_the_configuration_are_worth_a_look() {
+    fn only_changes_of_plugin_files_and_of_the_configuration_request_a_check() {
         let folder = tempfile::tempdir().unwrap();
         let plugins = folder.path().join("plugins");
         std::fs::create_dir(&plugins).unwrap();
         let ours =
             Ours { plugins: absolute(&plugins), parent: absolute(folder.path()), config: Some("gateway.yaml".into()) };
-        let worth = |path: PathBuf| ours.concerns(&Event::new(EventKind::Any).add_path(path));
-        assert!(worth(plugins.join("chat.wasm")) && worth(folder.path().join("gateway.yaml")));
+        let requests_check = |path: PathBuf| ours.concerns(&Event::new(EventKind::Any).add_path(path));
+        assert!(requests_check(plugins.join("chat.wasm")) && requests_check(folder.path().join("gateway.yaml")));
         for other in [
             "plugins/gateway.log",
             "plugins/.chat.wasm.new",
@@ -87,7 +90,7 @@ mod tests {
             "chat.wasm",
             "plugins",
         ] {
-            assert!(!worth(folder.path().join(other)), "{other}");
+            assert!(!requests_check(folder.path().join(other)), "{other}");
         }
         let access = Event::new(EventKind::Access(AccessKind::Any)).add_path(plugins.join("chat.wasm"));
         assert!(!ours.concerns(&access));

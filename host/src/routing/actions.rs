@@ -36,7 +36,7 @@ pub(super) struct MessageCall<'a> {
     pub(super) payload: &'a Bytes,
 }
 
-/// Carries out actions: what they act on.
+/// Carries out actions on the sessions and the bus.
 pub(super) struct Executor {
     pub(super) registry: Arc<Registry>,
     pub(super) bus: Arc<Queue<Origin>>,
@@ -60,7 +60,7 @@ impl Executor {
         for action in &mut actions {
             match action {
                 Action::Publish(_) => {}
-                // An error means that the session has ended since the call began. Then there is nothing to bind.
+                // An error means that the session has ended since the call began. An ended session needs no user.
                 Action::Bind(user) => drop(self.registry.bind(session, *user)),
                 Action::Deliver(delivery) => self.deliver(served, delivery, payload),
                 Action::Reply(Answer { status, body }) => {
@@ -94,7 +94,7 @@ impl Executor {
         self.check_pushes(&served.plugin, pushes)?;
         let publications = || actions.iter().filter_map(MessageAction::publication);
         for publication in publications() {
-            if self.causes.closes_circle(topic, &publication.topic) && !served.account.loops.permit() {
+            if self.causes.closes_cycle(topic, &publication.topic) && !served.account.loops.permit() {
                 self.publishes_refused(&served.plugin, &publication.topic, "publish_loop", publications().count());
                 return Err(Refusal::Loop(text::bounded(&publication.topic)));
             }
@@ -169,7 +169,7 @@ impl Executor {
         }))
     }
 
-    /// Counts the messages of a decision on a bus message, as [`Self::pushes`] does.
+    /// Counts the messages of a decision on a bus message, as [`Self::count_pushes`] does.
     pub(super) fn count_pushes_of_message(&self, actions: &[MessageAction]) -> usize {
         self.pushes_of(actions.iter().filter_map(|action| match action {
             MessageAction::Deliver(delivery) => Some(delivery),
@@ -259,7 +259,8 @@ impl Action {
     }
 }
 
-/// Checks that the actions leave the session with one user: the one that it has, or else the first one that they bind.
+/// Checks that the actions bind the session to no second user. The first user is the one that the session has already,
+/// or else the first one in the actions.
 fn check_bindings(session: &Session, actions: &[Action]) -> Result<(), Refusal> {
     let mut user = session.user();
     let mut fits = |action: &Action| match action {

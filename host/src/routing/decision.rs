@@ -30,7 +30,7 @@ impl Rules<'_> {
     /// Checks the decision on a packet.
     ///
     /// # Errors
-    /// The text names the rule that the decision breaks.
+    /// Returns a text that names the rule that the decision breaks.
     pub(super) fn check_packet(&self, decision: Decision) -> Result<Result<Vec<Action>, Rejection>, String> {
         match decision {
             Err(rejection) => check_rejection(rejection).map(Err),
@@ -44,7 +44,7 @@ impl Rules<'_> {
     /// Checks the decision on a bus message.
     ///
     /// # Errors
-    /// The text names the rule that the decision breaks.
+    /// Returns a text that names the rule that the decision breaks.
     pub(super) fn check_message(&self, decision: Decision) -> Result<Result<Vec<MessageAction>, Rejection>, String> {
         match decision {
             Err(rejection) => check_rejection(rejection).map(Err),

@@ -28,8 +28,8 @@ use std::{
 };
 use tokio::sync::{oneshot, watch};
 
-/// The number of messages that the deliveries of one call may put into send queues on a thread that serves players. The
-/// offload thread carries out larger calls.
+/// The maximum number of messages that two or more deliveries of one call may put into send queues on a thread that
+/// serves players. The offload thread carries out larger calls.
 const MAX_INLINE_PUSHES: usize = 2048;
 
 /// The state that all sessions and the bus share.
@@ -42,7 +42,7 @@ pub struct Gateway {
     pub payload_limits: Arc<PayloadLimits>,
     executor: Executor,
     snapshot: ArcSwap<Snapshot>,
-    /// Held while a new snapshot is made from the current one.
+    /// The lock that is held while a new snapshot is made from the current one.
     installing: Mutex<()>,
     topics: watch::Sender<BTreeSet<String>>,
     max_message_bytes: usize,
@@ -101,7 +101,7 @@ impl Gateway {
         let installing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = Snapshot::new(plugins, Some(&self.snapshot.load()), &self.metrics);
         let topics = snapshot.topics();
-        // The topics come first. Publishes of the new plugins then wait until the bus receives the answers to them.
+        // The topics are set first, so that publishes of the new plugins wait until the bus can receive their answers.
         self.topics.send_if_modified(|current| {
             let changed = *current != topics;
             *current = topics;
@@ -275,7 +275,7 @@ impl Gateway {
         }
     }
 
-    /// Counts a failed call against the session that caused it, and closes the session after too many of them.
+    /// Counts a failed call against the session that caused it, and closes the session after too many failed calls.
     fn blame(session: &Session) {
         if session.conduct.record_failed() == Penalty::Close {
             let reason = "too many of the session's packets made a plugin fail".to_owned();

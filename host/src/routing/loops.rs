@@ -1,9 +1,9 @@
-//! Finds loops over the bus. In a loop, a plugin hears a message and publishes on a topic that leads back to the topic
-//! of that message.
+//! Finds loops over the bus. In a loop, a plugin receives a message and publishes on a topic that leads back to the
+//! topic of that message.
 //!
-//! After one message, such a plugin would keep the bus busy for ever, alone or with the same plugin on another gateway.
+//! After one message, such a plugin would keep the bus busy forever, alone or with the same plugin on another gateway.
 //! A hop count was rejected, because it would have to travel in messages that belong to backends. So the gateway
-//! remembers which topics caused publishes on which other topics. A publish that closes a circle of topics is allowed
+//! remembers which topics caused publishes on which other topics. A publish that closes a cycle of topics is allowed
 //! at a low rate only.
 
 use crate::sync::rate_limit::RateLimit;
@@ -12,13 +12,13 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// The number of publishes in circles that one plugin may make per second. One burst may have as many.
+/// The maximum number of publishes in cycles that one plugin may make per second. One burst may have the same number.
 const MAX_LOOPED_PUBLISHES_PER_S: u32 = 100;
 
-/// The number of topic pairs that are remembered. A publish for any other pair counts as one in a circle.
+/// The maximum number of topic pairs that are remembered. A publish for any other pair counts as a publish in a cycle.
 const MAX_PAIRS: usize = 4096;
 
-/// The limit of one plugin on its publishes in circles.
+/// The limit of one plugin on its publishes in cycles.
 #[derive(Debug)]
 pub struct LoopLimit(RateLimit);
 
@@ -29,7 +29,7 @@ impl Default for LoopLimit {
 }
 
 impl LoopLimit {
-    /// Whether the plugin may make one more publish in a circle now.
+    /// Returns whether the plugin may make one more publish in a cycle now.
     pub(super) fn permit(&self) -> bool {
         self.0.permit()
     }
@@ -41,7 +41,7 @@ pub(super) struct Causes(Mutex<Pairs>);
 
 #[derive(Default)]
 struct Pairs {
-    /// For each causing topic, the topics of the publishes that it caused, and whether the pair is part of a circle.
+    /// For each causing topic, the topics of the publishes that it caused, and whether the pair is part of a cycle.
     caused: HashMap<String, HashMap<String, bool>>,
     count: usize,
 }
@@ -49,7 +49,7 @@ struct Pairs {
 impl Causes {
     /// Records that a message on `heard` caused a publish on `published`. Returns whether the publish may lead back to
     /// `heard`.
-    pub(super) fn closes_circle(&self, heard: &str, published: &str) -> bool {
+    pub(super) fn closes_cycle(&self, heard: &str, published: &str) -> bool {
         let mut pairs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = pairs.caused.get(heard).and_then(|caused| caused.get(published)).copied();
         known.unwrap_or_else(|| pairs.add(heard, published))
@@ -68,12 +68,12 @@ impl Pairs {
         }
         self.count += 1;
         let reached = self.reached_from(published);
-        let is_circle = reached.contains(heard);
-        self.caused.entry(heard.to_owned()).or_default().insert(published.to_owned(), is_circle);
-        if is_circle {
+        let is_cycle = reached.contains(heard);
+        self.caused.entry(heard.to_owned()).or_default().insert(published.to_owned(), is_cycle);
+        if is_cycle {
             self.mark(&reached, heard);
         }
-        is_circle
+        is_cycle
     }
 
     /// Returns all topics that a message on this topic may cause messages on, including the topic itself.
@@ -90,13 +90,13 @@ impl Pairs {
         reached
     }
 
-    /// Marks the pairs that lie on a way from the reached topics back to `heard`.
+    /// Marks the pairs that lie on a path from the reached topics back to `heard`.
     fn mark(&mut self, reached: &HashSet<String>, heard: &str) {
         let leads_back: HashSet<_> =
             reached.iter().filter(|topic| self.reached_from(topic).contains(heard)).cloned().collect();
         for (from, caused) in &mut self.caused {
-            for (to, is_circle) in caused {
-                *is_circle |= leads_back.contains(from) && leads_back.contains(to);
+            for (to, is_cycle) in caused {
+                *is_cycle |= leads_back.contains(from) && leads_back.contains(to);
             }
         }
     }
@@ -107,29 +107,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_pairs_of_a_circle_are_found() {
+    fn only_pairs_of_a_cycle_are_found() {
         let causes = Causes::default();
-        let is_circle = |heard, published| causes.closes_circle(heard, published);
-        assert!(!is_circle("request", "broadcast"));
-        assert!(!is_circle("broadcast", "statistics"));
-        assert!(is_circle("self", "self"));
-        assert!(!is_circle("request", "broadcast"));
-        assert!(is_circle("broadcast", "request"));
-        assert!(is_circle("request", "broadcast"), "it is part of the circle now");
-        assert!(!is_circle("broadcast", "statistics"));
+        let is_cycle = |heard, published| causes.closes_cycle(heard, published);
+        assert!(!is_cycle("request", "broadcast"));
+        assert!(!is_cycle("broadcast", "statistics"));
+        assert!(is_cycle("self", "self"));
+        assert!(!is_cycle("request", "broadcast"));
+        assert!(is_cycle("broadcast", "request"));
+        assert!(is_cycle("request", "broadcast"), "it is part of the cycle now");
+        assert!(!is_cycle("broadcast", "statistics"));
         causes.clear();
-        assert!(!is_circle("broadcast", "request"));
+        assert!(!is_cycle("broadcast", "request"));
     }
 
     #[test]
-    fn pairs_beyond_the_bound_count_as_circles() {
+    fn pairs_beyond_the_bound_count_as_cycles() {
         let causes = Causes::default();
-        let circles = (0..MAX_PAIRS + 10).filter(|i| causes.closes_circle("a", &format!("b{i}"))).count();
-        assert_eq!(circles, 10);
+        let cycles = (0..MAX_PAIRS + 10).filter(|i| causes.closes_cycle("a", &format!("b{i}"))).count();
+        assert_eq!(cycles, 10);
     }
 
     #[test]
-    fn publishes_in_circles_are_limited() {
+    fn publishes_in_cycles_are_limited() {
         let limit = LoopLimit::default();
         let permitted = (0..10_000).filter(|_| limit.permit()).count();
         assert!((100..1000).contains(&permitted), "{permitted}");

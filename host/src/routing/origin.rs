@@ -1,12 +1,14 @@
-//! The packet that a publish came from.
+//! The identity of the packet that caused a publish.
 
 use gateway_wire::packet::Header;
 use uuid::Uuid;
 
-/// The packet that a publish came from. It is answered if the bus does not take the publish.
+/// The packet that caused a publish. The gateway answers the packet if the bus refuses the publish, or if the publish
+/// reaches no subscriber.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
-    /// The session's id. With an `Arc` of the session, two threads would write its reference count for each packet.
+    /// The session's id. An `Arc` of the session was rejected, because two threads would write its reference count for
+    /// each packet.
     pub(super) session: Uuid,
     pub(super) header: Header,
 }

@@ -1,5 +1,5 @@
-//! The largest payload of each route. The receiving side reads the limit while a packet arrives, so that it does not
-//! buffer a payload that its route will refuse.
+//! The largest payload of each route. The receiver of a session reads the limit while a packet arrives, so that it does
+//! not buffer a payload that the route will refuse.
 
 use super::snapshot::Snapshot;
 use std::{
@@ -24,7 +24,7 @@ impl PayloadLimits {
         self.0[usize::from(route)].load(Ordering::Relaxed)
     }
 
-    /// Replaces the limits by those of the plugins in the snapshot.
+    /// Replaces the limits with those of the plugins in the snapshot.
     pub(super) fn set(&self, snapshot: &Snapshot) {
         for (route, limit) in (0..=u8::MAX).zip(&self.0) {
             let max = snapshot.route(route).map_or(0, |route| route.served.plugin.settings().max_payload);

@@ -3,7 +3,7 @@
 use crate::plugin::Rejection;
 use gateway_wire::packet::{Status, TooShort};
 
-/// The largest number of bytes of a rejection's text that the client receives.
+/// The maximum length in bytes of a rejection's text that the client receives. A longer text is cut.
 const MAX_REJECTION_BYTES: usize = 1024;
 
 /// Why a packet or a bus message is not served.
@@ -53,7 +53,8 @@ impl Refusal {
             Self::BusShare => (Status::Unavailable, "the plugin's share of the bus is used up".to_owned()),
             Self::Loop(topic) => {
                 let why = format!(
-                    "the publish on \"{topic}\" leads back to the message that caused it, and too many publishes do"
+                    "the publish on \"{topic}\" leads back to the message that caused it, and the plugin makes too \
+                     many such publishes"
                 );
                 (Status::Unavailable, why)
             }

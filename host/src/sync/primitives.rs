@@ -1,4 +1,5 @@
-//! The locks and atomics of the bus's queue, from one place, so that `tests/loom` can replace them with those of loom.
+//! The locks and atomics that the bus's queue uses. They have a module of their own, so that `tests/loom` can replace
+//! them with those of loom.
 
 pub use std::sync::{
     Mutex, MutexGuard, PoisonError,

@@ -3,7 +3,7 @@
 use super::uptime::now_ms;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Permits a number of events per second, and as many in one burst after a second of silence.
+/// Permits a number of events per second. After a second without events, the same number is permitted in one burst.
 #[derive(Debug)]
 pub struct RateLimit {
     per_s: u64,
@@ -18,7 +18,7 @@ impl RateLimit {
         Self { per_s: if per_s == 0 { 1 } else { per_s as u64 }, empty_at_us: AtomicU64::new(0) }
     }
 
-    /// Whether one more event may happen now.
+    /// Returns whether one more event may happen now. If it may, counts the event.
     pub fn permit(&self) -> bool {
         self.permit_at(now_ms() * 1000)
     }
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_of_a_second_is_permitted_and_then_the_rate() {
+    fn a_burst_is_permitted_and_then_only_the_rate() {
         let limit = RateLimit::new(100);
         let permitted = |from_ms: u64, to_ms: u64| {
             (from_ms..to_ms).flat_map(|ms| [ms; 10]).filter(|ms| limit.permit_at(1_000_000 + ms * 1000)).count()

@@ -1,5 +1,5 @@
-//! A value for each thread. Threads that serve players at the same time then do not write to the same memory. A cache
-//! line that two processors write costs each of them more than the rest of the work on a counter.
+//! A value for each thread, so that threads that serve players at the same time do not write to the same memory. If two
+//! processors write to one cache line, that costs each of them more than the rest of the work on a counter.
 
 use crossbeam_utils::CachePadded;
 use std::{
@@ -11,7 +11,8 @@ use std::{
     thread,
 };
 
-/// At least one `T` per processor. A thread always gets the same one. If there are more threads, several share a `T`.
+/// At least one value of type `T` per processor. A thread always gets the same value. If there are more threads than
+/// values, several threads share a value.
 #[derive(Debug)]
 pub struct Sharded<T>(Box<[CachePadded<T>]>);
 
@@ -57,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_finds_its_own_again() {
+    fn a_thread_always_gets_the_same_value() {
         let sharded = Sharded::<AtomicUsize>::default();
         sharded.own().store(7, Ordering::Relaxed);
         let seen = |it: &AtomicUsize| it.load(Ordering::Relaxed);

@@ -1,7 +1,8 @@
-//! A limit on log lines that strangers and plugins can cause: one line per second for each cause. The rest is counted.
+//! A limit on log lines that strangers and plugins can cause: one line per second for each cause. Further lines are
+//! suppressed and counted.
 //!
-//! The count is logged at the end of the interval in a line of its own. So it never appears next to another cause, and
-//! never minutes later.
+//! The count is logged at the end of the interval in a line of its own. So the count never appears next to another
+//! cause, and never minutes later.
 
 use crate::{sync::uptime::now_ms, telemetry::text};
 use std::{
@@ -9,16 +10,17 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// How long a cause is silent after one line, in milliseconds.
+/// How long further lines of a cause are suppressed after one line, in milliseconds.
 const INTERVAL_MS: u64 = 1000;
 
-/// The number of causes that have a limit each. Further causes share a limit, so that invented subjects cost no memory.
+/// The maximum number of causes that have a limit each. Further causes share a limit, so that invented subjects
+/// cost no memory.
 const MAX_CAUSES: usize = 1024;
 
 /// The subject of all causes beyond [`MAX_CAUSES`].
 const OTHERS: &str = "(others)";
 
-/// The number of bytes of a subject that are kept.
+/// The maximum number of bytes of a subject that are kept.
 const MAX_SUBJECT_BYTES: usize = 128;
 
 /// The limits of all causes.
@@ -39,7 +41,7 @@ struct Interval {
 }
 
 impl LogLimits {
-    /// Whether a line of this cause may be written now. If not, the line is counted.
+    /// Returns whether a line of this cause may be written now. If it may not, counts the line as suppressed.
     pub fn permit(&self, what: &'static str, subject: &str) -> bool {
         self.permit_at(now_ms(), what, subject)
     }
@@ -83,7 +85,7 @@ impl LogLimits {
     }
 
     fn causes(&self) -> MutexGuard<'_, HashMap<Cause, Interval>> {
-        // A panic under the lock leaves the map consistent.
+        // No code panics in the middle of a change under this lock, so a poisoned map is still consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -93,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_an_interval_for_each_cause_and_the_rest_is_told_at_its_end() {
+    fn each_cause_may_log_one_line_per_interval_and_suppressed_lines_are_counted() {
         let limits = LogLimits::default();
         let permit = |now, what, subject| limits.permit_at(now, what, subject);
         assert_eq!([permit(0, "a", "1"), permit(1, "a", "1"), permit(2, "a", "1")], [true, false, false]);

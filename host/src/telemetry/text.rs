@@ -3,13 +3,13 @@
 
 use std::fmt::{self, Display, Write};
 
-/// The largest number of bytes of such a text, including the mark of a cut.
+/// The maximum length of a bounded text in bytes, including the mark of a cut.
 pub const MAX_TEXT_BYTES: usize = 4096;
 
 /// The mark at the end of a text that was cut.
 const CUT: &str = "… (cut)";
 
-/// Formats a value as at most [`MAX_TEXT_BYTES`] bytes. Control characters are escaped as Rust escapes them.
+/// Formats a value as a text of at most [`MAX_TEXT_BYTES`] bytes. Control characters are escaped as Rust escapes them.
 ///
 /// Formatting stops at the bound, so a value with gigabytes of text costs no more than one with 4 KB.
 #[must_use]
@@ -17,7 +17,7 @@ pub fn bounded(value: impl Display) -> String {
     bounded_to(MAX_TEXT_BYTES, value)
 }
 
-/// Formats a value as [`bounded`] does, as at most `max_bytes` bytes.
+/// Formats a value as [`bounded`] does, but as a text of at most `max_bytes` bytes.
 #[must_use]
 pub fn bounded_to(max_bytes: usize, value: impl Display) -> String {
     let mut writer = Bounded { text: String::new(), max_bytes: max_bytes.saturating_sub(CUT.len()) };
@@ -53,11 +53,12 @@ impl Write for Bounded {
     }
 }
 
-/// Whether a character may appear in a log line. Control characters may not, nor may characters that change the
-/// direction of the text or end the line.
+/// Returns whether a character may appear in a log line. Control characters may not appear, nor may characters that
+/// change the direction of the text or end the line.
 fn is_safe(c: char) -> bool {
     !c.is_control()
-        && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}')
+        && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

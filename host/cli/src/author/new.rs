@@ -154,7 +154,10 @@ fn found_sdk(given: Option<&Path>) -> anyhow::Result<String> {
     let found = repository().map(|repository| repository.join("plugin-sdk"));
     let sdk = given.or(found.as_deref()).unwrap_or(Path::new("plugin-sdk"));
     let sdk = sdk.canonicalize().ok().filter(|sdk| sdk.join("Cargo.toml").is_file()).ok_or_else(|| {
-        anyhow!("there is no Rust SDK in {}: say `--sdk PATH`, the folder plugin-sdk of the repository", sdk.display())
+        anyhow!(
+            "there is no Rust SDK in {}: pass `--sdk PATH` with the folder plugin-sdk of the repository",
+            sdk.display()
+        )
     })?;
     Ok(sdk.display().to_string())
 }
@@ -193,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_one_for_files_and_packages_too() {
+    fn a_name_is_also_valid_for_files_and_packages() {
         for good in ["a", "tic-tac-toe", "v2"] {
             assert_eq!(good.parse::<Name>().unwrap().0, good);
         }
@@ -203,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_to_fill_in() {
+    fn no_placeholder_is_left() {
         for language in Language::value_variants() {
             let parent = tempfile::tempdir().unwrap();
             let plugin = NewPlugin { name: "x".parse().unwrap(), language: *language, route: 77, sdk: None };

@@ -19,8 +19,8 @@ use tokio_rustls::{
 /// The number of bytes that a read has space for, and the number of queued bytes that causes a write.
 const CHUNK: usize = 64 << 10;
 
-/// The maximum number of bytes of a frame in addition to its message. They are the topic and the bytes that the
-/// protocol adds.
+/// The maximum number of bytes that a frame has in addition to its message: the topic, and the bytes that the protocol
+/// adds.
 const FRAME_OVERHEAD: usize = 64 << 10;
 
 /// Why a connection ended, or could not be made.
@@ -67,10 +67,10 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects to Redis, authenticates, and waits for the answer to a ping.
     pub(super) async fn open(config: &config::Redis) -> Result<Self, LinkError> {
-        within(config.timeout, config.timeout, Self::introduced(config)).await
+        within(config.timeout, config.timeout, Self::handshake(config)).await
     }
 
-    async fn introduced(config: &config::Redis) -> Result<Self, LinkError> {
+    async fn handshake(config: &config::Redis) -> Result<Self, LinkError> {
         let info = config.url.as_str().into_connection_info().map_err(|error| LinkError::Address(error.to_string()))?;
         let mut connection = Self {
             stream: connect(info.addr()).await?,

@@ -1,4 +1,4 @@
-//! The publishing connection.
+//! The publishing connection. It sends the queued publishes to Redis, and settles each publish with the answer.
 //!
 //! If the connection breaks, a publish that was under way may or may not have reached Redis. Such a publish is not sent
 //! again, because a duplicate message is worse than a refusal that its sender sees.
@@ -86,7 +86,7 @@ impl<H: Handler> Publisher<H> {
     }
 }
 
-/// Waits for the stop, and then until the queued publishes should have been published.
+/// Waits for the stop, and then for as long as the queued publishes may take ([`DRAIN`]).
 async fn too_late(stop: &CancellationToken) {
     stop.cancelled().await;
     time::sleep(DRAIN).await;

@@ -64,9 +64,9 @@ impl Subscriptions {
                 (topics, number) = subscriber.publisher.wanted(), if self.unconfirmed.is_none() => {
                     self.change(topics, number).await?;
                 }
-                heard = hear(&mut self.connection, &subscriber.intake) => {
+                received = receive(&mut self.connection, &subscriber.intake) => {
                     self.is_pinged = false;
-                    if heard?.is_some_and(|number| self.unconfirmed == Some(number)) {
+                    if received?.is_some_and(|number| self.unconfirmed == Some(number)) {
                         self.confirm(subscriber);
                     }
                 }
@@ -118,7 +118,7 @@ impl Subscriptions {
 
 /// Waits for frames from Redis, and passes messages to the plugins. Returns the number in the answer to a ping, if
 /// there was one. Cancel-safe.
-async fn hear<H: Handler>(connection: &mut Connection, intake: &Intake<H>) -> Result<Option<u64>, LinkError> {
+async fn receive<H: Handler>(connection: &mut Connection, intake: &Intake<H>) -> Result<Option<u64>, LinkError> {
     let (mut confirmed, mut refused) = (None, None);
     let each = |frame: Frame<'_>| match frame {
         Frame::Push(push) => {

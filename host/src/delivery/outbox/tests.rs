@@ -33,7 +33,7 @@ fn a_full_queue_drops_and_leaves_a_gap_in_the_numbers() {
 }
 
 #[test]
-fn bytes_are_bounded_as_well() {
+fn the_bytes_of_a_queue_are_bounded() {
     let outbox = Outbox::new(LIMITS);
     assert_eq!(push(&outbox, 92), Outcome::Queued);
     assert_eq!(push(&outbox, 0), Outcome::Full);

@@ -193,7 +193,8 @@ proptest! {
         parts in vec(prop_oneof![Just(1_usize), 1..40_usize, Just(10_000)], 1..6),
     ) {
         let bytes = frames.concat();
-        let ((messages, end), (expected, mut expected_end)) = (received_by_gateway(&bytes, &parts), received_by_tungstenite(&bytes));
+        let (messages, end) = received_by_gateway(&bytes, &parts);
+        let (expected, mut expected_end) = received_by_tungstenite(&bytes);
         // If a frame is both too large and out of order, tungstenite reports its size and the receiver reports its
         // order.
         if (end, expected_end) == (Some(1002), Some(1009)) {
@@ -217,7 +218,7 @@ fn every_close_code_is_received_as_by_tungstenite() {
 }
 
 #[test]
-fn the_buffer_of_a_message_grows_with_the_bytes_that_came_and_not_with_the_announced_length() {
+fn a_buffer_grows_with_the_received_bytes_and_not_with_the_announced_length() {
     let mut receiver = receiver("");
     let whole = frame(0x82, &vec![7; 16 << 20], 0);
     let (mut head, mut rest) = whole.split_at(14);
@@ -236,7 +237,7 @@ fn the_buffer_of_a_message_grows_with_the_bytes_that_came_and_not_with_the_annou
 }
 
 #[test]
-fn a_payload_that_is_larger_than_its_route_takes_is_not_kept() {
+fn a_payload_over_the_limit_of_its_route_is_not_buffered() {
     let header = Header { seq: 7, route: 3, flags: 0, status: 0 };
     let packet = |len: usize| [&header.encode()[..], &vec![1; len]].concat();
     let too_large = |bytes| Ok(Some(Message::TooLarge { header, bytes, max: 1000 }));
@@ -268,7 +269,7 @@ fn a_payload_that_is_larger_than_its_route_takes_is_not_kept() {
 }
 
 #[test]
-fn many_fragments_are_held_once_and_counted() {
+fn the_bytes_of_fragments_are_buffered_once_and_counted() {
     let mut receiver = receiver("");
     let mut bytes = &frame(2, &[1; 200], 0)[..];
     assert_eq!(receiver.next(&mut bytes), Ok(None));

@@ -1,5 +1,5 @@
-//! A histogram of durations that every thread observes separately. It is used for every message, and the library's
-//! histogram would take a lock.
+//! A histogram of durations with separate counts for each thread. It is used for every message, and the library's
+//! histogram would take a lock each time.
 
 use crate::sync::sharded::Sharded;
 use prometheus_client::{

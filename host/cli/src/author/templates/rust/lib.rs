@@ -35,7 +35,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_what_the_vectors_say() {
+    fn it_passes_the_test_vectors() {
         vectors::<Greeter>(include_str!("../vectors.json")).unwrap_or_else(|failures| panic!("{failures}"));
     }
 }
