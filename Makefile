@@ -68,6 +68,7 @@ setup:
 
 redis:
 	@tests/install redis-server redis-server redis redis redis
+	@tests/install openssl
 
 # The example policy in each language.
 include plugins/lobby/lobby.mk

@@ -19,6 +19,9 @@ use tokio::{
 const ROUTE: u8 = 77;
 const NO_ROUTE: u16 = 3;
 
+/// How long a command may take on a machine that is busy, which may compile a plugin and the libraries that it is made of.
+const BUILD: Duration = PATIENCE.saturating_mul(10);
+
 /// The lobby in a language. None where the toolchain of the language is not to be had, which on CI is an error.
 fn lobby(language: &str) -> Option<PathBuf> {
     let file = root().join("target/lobby").join(format!("{language}.wasm"));
@@ -34,7 +37,9 @@ fn lobby(language: &str) -> Option<PathBuf> {
 
 async fn run(command: &mut Command) -> Output {
     // This may run below a make, which would take the one started here for its own.
-    command.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").kill_on_drop(true).output().await.unwrap()
+    command.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").kill_on_drop(true);
+    let output = time::timeout(BUILD, command.output()).await;
+    output.unwrap_or_else(|_| panic!("waited in vain for the end of {command:?}")).unwrap()
 }
 
 #[track_caller]

@@ -1,6 +1,8 @@
 //! Contract section 5: sessions, their users, their ends, and what becomes of those that are slow or silent.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "sessions/backpressure.rs"]
+mod backpressure;
 #[path = "sessions/crowd.rs"]
 mod crowd;
 #[path = "sessions/silence.rs"]

@@ -1,6 +1,9 @@
 //! Under load, while plugins are swapped, nothing is lost, doubled or reordered on either way.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "swap/moved_route.rs"]
+mod moved_route;
+
 use chat_proto::chat::{ChatRequest, ChatResponse};
 use gateway_tests::{
     Client, Gateway, PATIENCE, Packet, Redis, Setup, Subscription, chat_next, chat_request, dist, header, put,
@@ -223,7 +226,7 @@ async fn a_burst_in_one_write_is_served_whole_and_in_order() {
 
 /// Numbered deliveries to every user without pause, and to each a last one. Answers with how many each user got.
 async fn deliver(redis: &Redis, load: &Load) -> i64 {
-    let mut connection = redis.publisher().await;
+    let mut connection = redis.connection().await;
     let mut delivered = 0;
     loop {
         let last = !load.goes_on();

@@ -26,7 +26,7 @@ const CALM: Duration = Duration::from_secs(3);
 /// How long everything may take to work again after the last event.
 const RECOVERY: Duration = Duration::from_secs(60);
 /// How long the gateway may take to stop.
-const STOP: Duration = Duration::from_secs(20);
+const STOP: Duration = PATIENCE;
 
 /// What a run left.
 pub(crate) struct Outcome {
@@ -166,15 +166,15 @@ impl Stage {
 
 /// Stops the gateway as an operator does; answers with what is wrong with its end.
 async fn stop(mut gateway: Gateway) -> Option<String> {
-    if let Ok(status) = time::timeout(Duration::from_millis(100), gateway.exit()).await {
+    if let Some(status) = gateway.exit_within(Duration::from_millis(100)).await {
         let last: Vec<_> = gateway.log_lines().iter().rev().take(10).map(ToString::to_string).collect();
         return Some(format!("the gateway ended: {status}; its last lines: {last:#?}"));
     }
     gateway.signal("TERM").await;
-    match time::timeout(STOP, gateway.exit()).await {
-        Ok(status) if status.success() => None,
-        Ok(status) => Some(format!("the gateway ended with {status} when it was told to stop")),
-        Err(_) => Some(format!("the gateway did not stop within {STOP:?}")),
+    match gateway.exit_within(STOP).await {
+        Some(status) if status.success() => None,
+        Some(status) => Some(format!("the gateway ended with {status} when it was told to stop")),
+        None => Some(format!("the gateway did not stop within {STOP:?}")),
     }
 }
 

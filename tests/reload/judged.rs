@@ -1,7 +1,7 @@
 //! Files that are small and hostile to the compiler: they are judged in a child process under limits, so that they cost their own
 //! rejection and nothing else.
 
-use gateway_tests::{Gateway, PATIENCE, Setup, bombs, component, dist, eventually, greeter, put, wat};
+use gateway_tests::{Gateway, PATIENCE, Setup, bombs, component, dist, eventually, greeter, in_time, put, wat};
 use serde_json::Value;
 use std::{fs, path::PathBuf, time::Instant};
 
@@ -264,7 +264,9 @@ async fn check_and_plugin_check_survive_what_the_gateway_survives() {
     fs::write(folder.path().join("plugins/bomb.wasm"), bombs::nested(&chat(), 100_000)).unwrap();
     fs::write(folder.path().join("gateway.yaml"), "plugins: { directory: plugins, cache_directory: cache }").unwrap();
     for arguments in [vec!["check"], vec!["plugin", "check", "plugins/bomb.wasm"]] {
-        let output = Gateway::command(None).args(&arguments).current_dir(&folder).output().await.unwrap();
+        let mut command = Gateway::command(None);
+        command.args(&arguments).current_dir(&folder).kill_on_drop(true);
+        let output = in_time(&format!("the end of {command:?}"), command.output()).await.unwrap();
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
         assert!(said.contains("bomb.wasm: it is nested too deeply"), "{arguments:?}: {said}");

@@ -2,7 +2,7 @@
 
 use crate::{assert_receives, backend, delivery, publish, session_of, start};
 use gateway_tests::{
-    Gateway, PATIENCE, Redis, Setup,
+    Gateway, PATIENCE, Redis, Setup, in_time,
     wire::{BINARY, PING, Wire, frame},
 };
 use std::{io, time::Duration};
@@ -128,7 +128,8 @@ async fn a_client_that_reads_far_too_slowly_ends_and_every_message_is_accounted_
     // It never stops reading.
     while gateway.metric(ended).await < 1.0 {
         assert!(Instant::now() < deadline, "a client of 100 KB/s keeps a session with a full queue");
-        let _ = socket.read_exact(&mut vec![0; 10_000]).await;
+        // Once the session has ended, this fails.
+        let _ = in_time("bytes for a client that reads", socket.read_exact(&mut vec![0; 10_000])).await;
         time::sleep(Duration::from_millis(100)).await;
     }
     gateway.metric_is("gateway_sessions", 0.0).await;
@@ -146,7 +147,9 @@ async fn on_full_queue_close_closes_the_session_with_1013() {
     let mut other = session_of(&gateway, 2).await;
     let backend = &mut backend(&redis).await;
     let payload = delivery(1, &"x".repeat(CONTENT));
+    let deadline = Instant::now() + PATIENCE;
     while gateway.metric("gateway_sessions").await > 1.0 {
+        assert!(Instant::now() < deadline, "a session with a full queue is not closed");
         publish(backend, &payload, 64).await;
     }
     // The gateway holds the connection for a moment longer, so that the reason arrives at whoever reads on.

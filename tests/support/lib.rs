@@ -5,16 +5,20 @@
 #![allow(clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
 pub mod bombs;
+mod certificates;
 mod client;
 mod gateway;
 mod guests;
+mod ports;
 mod proxy;
 mod redis_server;
 pub mod wire;
 
+pub use certificates::Certificates;
 pub use client::{Client, Packet, header};
 pub use gateway::{DEMO_CHAT, Gateway, Setup, dist, root};
 pub use guests::{chat_next, component, greeter, guest, put, variant, wat};
+pub use ports::ReservedPort;
 pub use proxy::Proxy;
 pub use redis_server::{Redis, Subscription};
 
@@ -24,7 +28,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::{self, Instant};
 
 /// How long a condition may take to come true on a machine that is busy.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` answers with something.
 #[track_caller]
@@ -42,6 +46,16 @@ pub fn eventually<T, F: Future<Output = Option<T>>>(
             assert!(Instant::now() < deadline, "{caller}: waited in vain for: {what}");
             time::sleep(Duration::from_millis(10)).await;
         }
+    }
+}
+
+/// Waits for something that has to happen within [`PATIENCE`], and fails with what it waited for.
+#[track_caller]
+pub fn in_time<F: Future>(what: &str, future: F) -> impl Future<Output = F::Output> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let outcome = time::timeout(PATIENCE, future).await;
+        outcome.unwrap_or_else(|_| panic!("{caller}: waited in vain for: {what}"))
     }
 }
 
