@@ -89,6 +89,7 @@ setup:
 
 redis:
 	@tests/install redis-server redis-server redis redis redis
+	@tests/install openssl
 
 # The targets that build the lobby, the example policy, in each language.
 include plugins/lobby/lobby.mk

@@ -6,6 +6,8 @@
 mod answers;
 #[path = "backends/buses.rs"]
 mod buses;
+#[path = "backends/encrypted.rs"]
+mod encrypted;
 #[path = "backends/outages.rs"]
 mod outages;
 #[path = "backends/trouble.rs"]

@@ -3,7 +3,7 @@
 //! with an error that names the remedy.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use gateway_tests::{Gateway, Setup, guest, root};
+use gateway_tests::{Gateway, Setup, guest, in_time, root};
 use std::fs;
 
 /// Returns the lines of a WIT file without comments and empty lines.
@@ -29,7 +29,8 @@ fn a_published_version_of_the_interface_is_never_edited() {
 async fn a_plugin_of_the_first_version_passes_its_vectors() {
     let vectors = root().join("tests/guests/first/vectors.json");
     let mut test = Gateway::command(None);
-    let output = test.args(["plugin", "test"]).args([guest("first"), vectors]).output().await.unwrap();
+    test.args(["plugin", "test"]).args([guest("first"), vectors]).kill_on_drop(true);
+    let output = in_time("the end of `gateway plugin test`", test.output()).await.unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "10 passed, 0 failed\n", "{output:?}");
 }
 
@@ -66,7 +67,9 @@ async fn a_plugin_of_another_version_is_rejected_with_both_versions_and_a_remedy
     let file = folder.path().join("first.wasm");
     for version in ["0.1.1", "0.2.0", "1.0.0"] {
         fs::write(&file, of_version(version)).unwrap();
-        let output = Gateway::command(None).args(["plugin", "check"]).arg(&file).output().await.unwrap();
+        let mut check = Gateway::command(None);
+        check.args(["plugin", "check"]).arg(&file).kill_on_drop(true);
+        let output = in_time("the end of `gateway plugin check`", check.output()).await.unwrap();
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let told = String::from_utf8_lossy(&output.stderr);
         let because = format!(

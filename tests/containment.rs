@@ -12,6 +12,8 @@ mod endurance;
 mod loading;
 #[path = "containment/neighbours.rs"]
 mod neighbours;
+#[path = "containment/offload.rs"]
+mod offload;
 #[path = "containment/quarantine.rs"]
 mod quarantine;
 

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use gateway_tests::{Gateway, Setup, root};
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -96,7 +99,7 @@ async fn the_operation_page_names_every_metric_and_every_reason() {
     gateway.client().await.assert_alive().await;
     let (_, metrics) = gateway.get("/metrics").await;
     let mut real = BTreeSet::new();
-    let mut reasons = BTreeSet::new();
+    let mut reasons = BTreeMap::<String, BTreeSet<String>>::new();
     for line in metrics.lines() {
         let mut words = line.split_whitespace();
         if let (Some("#"), Some("TYPE"), Some(name), Some(kind)) =
@@ -104,7 +107,11 @@ async fn the_operation_page_names_every_metric_and_every_reason() {
         {
             real.insert(if kind == "counter" { format!("{name}_total") } else { name.to_owned() });
         }
-        reasons.extend(line.split_once("reason=\"").and_then(|(_, rest)| Some(rest.split_once('"')?.0.to_owned())));
+        if let Some((name, labels)) = line.split_once('{')
+            && let Some((_, reason)) = labels.split_once("reason=\"")
+        {
+            reasons.entry(name.to_owned()).or_default().insert(reason.split('"').next().unwrap().to_owned());
+        }
     }
     let page = read("docs/operation.md");
     let (_, table) = page.split_once("| metric | counts |").unwrap();
@@ -113,7 +120,11 @@ async fn the_operation_page_names_every_metric_and_every_reason() {
     let names = rows.iter().flat_map(|row| quoted(row.split('|').nth(1).unwrap()));
     let documented = names.map(|name| name.split('{').next().unwrap().to_owned()).collect();
     same("docs/operation.md", &documented, &real);
-    let words: BTreeSet<_> = rows.iter().flat_map(|row| quoted(row)).map(str::to_owned).collect();
-    let missing: Vec<_> = reasons.difference(&words).collect();
-    assert!(missing.is_empty(), "docs/operation.md does not name the reasons {missing:?}");
+    assert!(reasons.len() > 4, "{reasons:?}");
+    for (name, real) in reasons {
+        let row = rows.iter().find(|row| row.contains(&format!("`{name}{{"))).unwrap();
+        // A key of the configuration that explains a reason has a dot.
+        let words = quoted(row.split('|').nth(2).unwrap()).filter(|word| !word.contains('.'));
+        same(&format!("{name} in docs/operation.md"), &words.map(str::to_owned).collect(), &real);
+    }
 }

@@ -19,6 +19,9 @@ use tokio::{
 const ROUTE: u8 = 77;
 const NO_ROUTE: u16 = 3;
 
+/// The maximum duration of a command on a busy machine. The command may compile a plugin and its libraries.
+const BUILD: Duration = PATIENCE.saturating_mul(10);
+
 /// Returns the lobby in a language, or `None` if the toolchain of the language is not installed. On CI a missing
 /// toolchain is an error.
 fn lobby(language: &str) -> Option<PathBuf> {
@@ -35,8 +38,10 @@ fn lobby(language: &str) -> Option<PathBuf> {
 }
 
 async fn run(command: &mut Command) -> Output {
-    // The tests may run below a make. The variables of that make would confuse the make that is started here.
-    command.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").kill_on_drop(true).output().await.unwrap()
+    // This may run below a make, which would take the one started here for its own.
+    command.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").kill_on_drop(true);
+    let output = time::timeout(BUILD, command.output()).await;
+    output.unwrap_or_else(|_| panic!("waited in vain for the end of {command:?}")).unwrap()
 }
 
 #[track_caller]

@@ -13,12 +13,13 @@ mod reconfigure;
 #[path = "reload/rejected.rs"]
 mod rejected;
 
-use gateway_tests::{Gateway, PATIENCE, Setup, dist, greeter, put};
+use gateway_tests::{Gateway, PATIENCE, Setup, dist, greeter, in_time, put};
 use notify::{EventKind, RecursiveMode, Watcher, event::AccessKind};
 use std::{
     fs,
     os::unix::fs::symlink,
     path::Path,
+    process::Stdio,
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -56,22 +57,34 @@ async fn an_added_plugin_serves_within_a_second_and_connections_stay() {
     let gateway = start(Vec::new()).await;
     let mut client = gateway.client().await;
     let system = fs::read(dist("system")).unwrap();
-    let mut fastest = Duration::MAX;
-    // A machine that is busy with other tests may be late, but not at every attempt.
-    for attempt in 1..=5 {
+    let mut late = Vec::new();
+    // A machine that is busy with other tests may be late, but not every time.
+    for _ in 0..5 {
         client.answers_until(3, 3, NO_ROUTE).await;
         let written = Instant::now();
         put(&gateway.plugin("system"), &system);
         assert_eq!(client.answers_until(3, 0, ECHO).await, answers(&[(3, NO_ROUTE), (0, ECHO)]));
-        fastest = fastest.min(written.elapsed());
-        println!("attempt {attempt}: it served {:?} after it was put in place", written.elapsed());
-        if fastest < Duration::from_secs(1) {
+        let took = written.elapsed();
+        let check = check_takes(&dist("system")).await;
+        println!("it served {took:?} after it was put in place, and to check the file takes {check:?}");
+        // A second, and more on a machine on which the check alone takes long: half of it is to see that the file is whole.
+        if took < Duration::from_secs(1).max(Duration::from_millis(500) + 3 * check) {
             break;
         }
+        late.push((took, check));
         fs::remove_file(gateway.plugin("system")).unwrap();
     }
-    assert!(fastest < Duration::from_secs(1), "{fastest:?}");
+    assert!(late.len() < 5, "{late:?}");
     connections_stayed(&gateway, 1.0).await;
+}
+
+/// How long `gateway plugin check` takes, which loads a file as a gateway does.
+async fn check_takes(file: &Path) -> Duration {
+    let mut check = Gateway::command(None);
+    check.args(["plugin", "check"]).arg(file).kill_on_drop(true).stdout(Stdio::null());
+    let began = Instant::now();
+    assert!(in_time("the end of `gateway plugin check`", check.status()).await.unwrap().success());
+    began.elapsed()
 }
 
 #[tokio::test]
@@ -176,7 +189,10 @@ async fn a_file_replaced_while_it_is_read_is_read_again() {
     let replace: [fn(&Path, &[u8]); 2] = [|file, content| fs::write(file, content).unwrap(), put];
     for (i, replace) in replace.iter().cycle().take(6).enumerate() {
         put(&file, &padded(greeter("system", &format!("read {i}"), &[3])));
-        while !openings.recv_timeout(PATIENCE).unwrap().contains(&file) {}
+        let deadline = Instant::now() + PATIENCE;
+        while !openings.recv_timeout(PATIENCE).expect("a file is opened").contains(&file) {
+            assert!(Instant::now() < deadline, "the file is not opened");
+        }
         let version = format!("replaced {i}");
         replace(&file, &greeter("system", &version, &[3]));
         client.answers_until(3, 0, &version).await;
@@ -310,10 +326,11 @@ async fn many_files_at_once_are_all_loaded_and_each_once() {
 async fn watching_files_uses_almost_no_processor_time() {
     let gateway = Gateway::start(Setup::default()).await;
     let before = cpu_ticks(&gateway);
-    // The measurement is about an idle gateway.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Not for luck: what is measured is what happens while nothing happens.
+    tokio::time::sleep(Duration::from_secs(10)).await;
     let spent = cpu_ticks(&gateway) - before;
-    assert!(spent < 40, "an idle gateway took {spent} of 200 ticks of a processor");
+    // It is processor time, so other work on the machine does not count.
+    assert!(spent <= 5, "an idle gateway took {spent} of 1000 ticks of a processor");
 }
 
 /// Returns the processor time of all threads of the process, in user and system code, in hundredths of a second.

@@ -1,6 +1,8 @@
 //! Tests of sessions: their ids, their users, how they end, and what happens to slow or silent clients.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "sessions/backpressure.rs"]
+mod backpressure;
 #[path = "sessions/crowd.rs"]
 mod crowd;
 #[path = "sessions/silence.rs"]

@@ -1,6 +1,9 @@
 //! Tests under load that swapping plugins loses, duplicates or reorders no message in either direction.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "swap/moved_route.rs"]
+mod moved_route;
+
 use chat_proto::chat::{ChatRequest, ChatResponse};
 use gateway_tests::{
     Client, Gateway, PATIENCE, Packet, Redis, Setup, Subscription, chat_next, chat_request, dist, header, put,
@@ -232,7 +235,7 @@ async fn a_burst_in_one_write_is_served_whole_and_in_order() {
 /// Sends numbered deliveries to all users without pause, and a last one to each. Returns how many deliveries each user
 /// got.
 async fn deliver(redis: &Redis, load: &Load) -> i64 {
-    let mut connection = redis.publisher().await;
+    let mut connection = redis.connection().await;
     let mut delivered = 0;
     loop {
         let last = !load.goes_on();

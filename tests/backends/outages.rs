@@ -97,8 +97,10 @@ async fn requests_of_a_short_outage_are_published_after_it_in_order() {
     gateway.metric_is(CONNECTED, 0.0).await;
     for number in 0..100 {
         client.send(CHAT, &request(number)).await;
-        // The requests wait: none has been answered with status 5.
-        client.assert_alive().await;
+        if number % 10 == 9 {
+            // The requests wait: none has been answered with status 5.
+            client.assert_alive().await;
+        }
     }
     let mut heard = back(&mut redis, &[&gateway]).await;
     for number in 0..100 {
@@ -112,6 +114,18 @@ async fn requests_of_a_short_outage_are_published_after_it_in_order() {
 
 #[tokio::test]
 async fn an_outage_that_is_a_second_shorter_than_the_grace_period_refuses_nothing() {
+    // On a busy machine, Redis may start too late. Then the outage was longer, and the attempt says nothing.
+    for _ in 0..5 {
+        if an_outage_ends_a_second_before_the_grace_does().await {
+            return;
+        }
+    }
+    panic!("redis does not start within half a second");
+}
+
+/// Returns false if the outage was longer than planned.
+async fn an_outage_ends_a_second_before_the_grace_does() -> bool {
+    const IN_TIME: Duration = GRACE.saturating_sub(Duration::from_secs(1));
     let mut redis = Redis::start().await;
     // There are several gateways, since each reconnects at different times.
     let mut gateways = Vec::new();
@@ -122,15 +136,18 @@ async fn an_outage_that_is_a_second_shorter_than_the_grace_period_refuses_nothin
     for (user, gateway) in (1..).zip(&gateways) {
         clients.push((user, bound(&redis, gateway, user).await));
     }
-    let end = Instant::now() + GRACE - Duration::from_secs(1);
+    let began = Instant::now();
     redis.kill().await;
     for (gateway, (user, client)) in gateways.iter().zip(&mut clients) {
         gateway.metric_is(CONNECTED, 0.0).await;
         client.send(CHAT, &chat_request("mmo", *user, "wait")).await;
     }
     // This test is about the length of the outage.
-    time::sleep_until(end).await;
+    time::sleep_until(began + IN_TIME - Duration::from_millis(500)).await;
     let mut heard = back(&mut redis, &gateways.iter().collect::<Vec<_>>()).await;
+    if began.elapsed() > IN_TIME {
+        return false;
+    }
     let mut users = BTreeSet::new();
     for (gateway, (_, client)) in gateways.iter().zip(&mut clients) {
         gateway.metric_is(CONNECTED, 1.0).await;
@@ -140,6 +157,7 @@ async fn an_outage_that_is_a_second_shorter_than_the_grace_period_refuses_nothin
         users.insert(ChatRequest::decode(&heard.next().await[..]).unwrap().base.unwrap().user_id);
     }
     assert_eq!(users, BTreeSet::from([1, 2, 3, 4]));
+    true
 }
 
 #[tokio::test]
@@ -201,7 +219,9 @@ async fn each_of_many_requests_of_a_long_outage_is_answered_or_counted_as_droppe
 
 #[tokio::test]
 async fn requests_to_a_redis_that_is_frozen_for_a_moment_are_all_published_once_and_in_order() {
-    let (redis, gateway) = stage().await;
+    let redis = Redis::start().await;
+    // A moment is less than this, also on a machine that is busy.
+    let gateway = super::connected(Setup::redis_with(&redis, "timeout_ms: 60000")).await;
     let mut heard = redis.subscribe(REQUESTS).await;
     let mut client = gateway.client().await;
     for round in 0..5 {
@@ -306,4 +326,24 @@ async fn a_request_whose_plugin_is_taken_away_while_it_waits_is_refused_and_not_
     gateway.metric_is("gateway_plugin_reloads_total{plugin=\"chat\",outcome=\"loaded\"}", 2.0).await;
     client.send(CHAT, &request(1)).await;
     assert_eq!(heard.next().await, request(1), "the request that was refused is not published");
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_redis_are_counted_by_bus_queued() {
+    const QUEUED: &str = "gateway_bus_queued";
+    let (mut redis, gateway) = stage().await;
+    let mut client = bound(&redis, &gateway, 7).await;
+    gateway.metric_is(QUEUED, 0.0).await;
+    redis.kill().await;
+    gateway.metric_is(CONNECTED, 0.0).await;
+    for number in 0..7 {
+        client.send(CHAT, &request(number)).await;
+    }
+    gateway.metric_is(QUEUED, 7.0).await;
+    let mut heard = back(&mut redis, &[&gateway]).await;
+    for number in 0..7 {
+        assert_eq!(heard.next().await, request(number));
+    }
+    gateway.metric_is(QUEUED, 0.0).await;
+    client.assert_alive().await;
 }

@@ -25,7 +25,7 @@ const UNDISTURBED_TIME: Duration = Duration::from_secs(3);
 /// How long everything may take to work again after the last event.
 const RECOVERY: Duration = Duration::from_secs(60);
 /// How long the gateway may take to stop.
-const STOP: Duration = Duration::from_secs(20);
+const STOP: Duration = PATIENCE;
 
 /// The results of a run.
 pub(crate) struct Outcome {
@@ -168,15 +168,15 @@ impl TestRun {
 
 /// Stops the gateway as an operator does. Returns what was wrong with its end, if anything was.
 async fn stop(mut gateway: Gateway) -> Option<String> {
-    if let Ok(status) = time::timeout(Duration::from_millis(100), gateway.exit()).await {
+    if let Some(status) = gateway.exit_within(Duration::from_millis(100)).await {
         let last: Vec<_> = gateway.log_lines().iter().rev().take(10).map(ToString::to_string).collect();
         return Some(format!("the gateway ended: {status}; its last lines: {last:#?}"));
     }
     gateway.signal("TERM").await;
-    match time::timeout(STOP, gateway.exit()).await {
-        Ok(status) if status.success() => None,
-        Ok(status) => Some(format!("the gateway ended with {status} after SIGTERM")),
-        Err(_) => Some(format!("the gateway did not stop within {STOP:?}")),
+    match gateway.exit_within(STOP).await {
+        Some(status) if status.success() => None,
+        Some(status) => Some(format!("the gateway ended with {status} after SIGTERM")),
+        None => Some(format!("the gateway did not stop within {STOP:?}")),
     }
 }
 

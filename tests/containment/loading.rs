@@ -4,7 +4,6 @@
 use crate::{ROUTE, bystander::Bystander, loaded, settings};
 use gateway_tests::{Gateway, PATIENCE, component, put, variant, wat};
 use serde_json::{Value, json};
-use tokio::time::{self, Duration, Instant};
 
 /// The number of cases.
 pub(crate) const WAYS: usize = CONFIGURE.len() + FILES.len();
@@ -113,16 +112,10 @@ async fn each_bad_file_is_rejected_and_nobody_notices() {
 /// Waits until the log rejects the file for this reason, and ignores the first `lines` lines. Asserts that the hostile
 /// plugin serves as before.
 async fn rejected(gateway: &Gateway, lines: usize, file: &str, because: &str) {
-    // Detecting a call that never ends takes seconds of processor time, which is far longer on a busy machine.
-    let deadline = Instant::now() + 3 * PATIENCE;
-    let line = loop {
-        let rejection = |line: &Value| line.to_string().contains("plugin rejected");
-        if let Some(line) = gateway.log_lines().into_iter().skip(lines).find(rejection) {
-            break line;
-        }
-        assert!(Instant::now() < deadline, "it is not rejected: {because}");
-        time::sleep(Duration::from_millis(10)).await;
-    };
+    // To find out that a call never ends takes seconds of a processor, which on a machine that is busy is far longer.
+    let rejection = |line: &Value| line.to_string().contains("plugin rejected");
+    let what = format!("plugin rejected: {because}");
+    let line = gateway.logged_within(3 * PATIENCE, lines, rejection, &what).await;
     assert_eq!(line["fields"]["file"], file);
     let message = line["fields"]["message"].as_str().unwrap();
     let (_, why) = message.split_once(": ").unwrap();

@@ -1,7 +1,7 @@
 //! Tests of the commands that an operator types: `gateway check`, `gateway run` when it cannot start, and
 //! `gateway-client`.
 
-use gateway_tests::{DEMO_CHAT, Gateway, PATIENCE, Setup, dist, greeter, root};
+use gateway_tests::{DEMO_CHAT, Gateway, PATIENCE, Setup, dist, greeter, in_time, root};
 use std::{
     fs,
     net::TcpListener,
@@ -34,7 +34,12 @@ fn folder(yaml: &str) -> TempDir {
 async fn gateway(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Gateway::command(None);
     command.args(arguments).current_dir(folder).kill_on_drop(true);
-    timeout(PATIENCE, command.output()).await.expect("the gateway ends in time").unwrap()
+    ended(command).await
+}
+
+/// What the command leaves when it has ended.
+async fn ended(mut command: Command) -> Output {
+    in_time(&format!("the end of {command:?}"), command.output()).await.unwrap()
 }
 
 fn stdout(output: &Output) -> &str {
@@ -299,7 +304,9 @@ async fn gateway_client_pings_and_exits_0() {
     let gateway = Gateway::start(Setup::default()).await;
     let url = format!("ws://{}/ws", gateway.address);
     let ping = ["ping", "--count", "3", "--interval-ms", "10", "--size", "100", "--url", &url];
-    let output = client().args(ping).output().await.unwrap();
+    let mut command = client();
+    command.args(ping);
+    let output = ended(command).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let replies = stdout(&output).lines().filter(|line| line.starts_with("100 bytes: seq=")).count();
     assert_eq!(replies, 3, "{output:?}");
@@ -310,7 +317,9 @@ async fn gateway_client_pings_and_exits_0() {
 async fn gateway_client_fails_if_heartbeats_are_not_answered() {
     let gateway = Gateway::start(Setup { plugins: vec!["chat"], ..Setup::default() }).await;
     let url = format!("ws://{}/ws", gateway.address);
-    let ping = client().args(["ping", "--count", "1", "--url", &url]).output().await.unwrap();
+    let mut command = client();
+    command.args(["ping", "--count", "1", "--url", &url]);
+    let ping = ended(command).await;
     assert_eq!(ping.status.code(), Some(1), "{ping:?}");
     assert!(stdout(&ping).contains("seq=1 wrong: status 3 no route"), "{ping:?}");
 }

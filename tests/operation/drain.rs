@@ -38,7 +38,7 @@ async fn slow_reader(redis: &Redis, gateway: &Gateway) -> Client {
     for number in 1..=DELIVERIES {
         pipeline.publish("broadcast", delivery(number)).ignore();
     }
-    pipeline.query_async::<()>(&mut redis.publisher().await).await.unwrap();
+    pipeline.query_async::<()>(&mut redis.connection().await).await.unwrap();
     gateway.metric_is("gateway_deliveries_total{outcome=\"delivered\"}", f64::from(DELIVERIES)).await;
     let sent = gateway.metric("gateway_messages_sent_total").await;
     assert!(sent < f64::from(DELIVERIES), "nothing is queued: {sent} were sent");
@@ -93,7 +93,9 @@ async fn sigint_lets_queues_empty_closes_with_1001_and_exits_0() {
 async fn requests_that_wait_for_the_bus_still_reach_it() {
     let redis = Redis::start().await;
     let mut backend = redis.subscribe("game:request:mmo").await;
-    let mut gateway = start(&redis, "").await;
+    // The gateway does not notice that Redis hangs, however long it takes on a machine that is busy.
+    let mut gateway = Gateway::start(Setup::redis_with(&redis, "timeout_ms: 60000").patient()).await;
+    redis.subscribers_are("broadcast", 1).await;
     let mut client = gateway.client().await;
     let requests: Vec<_> = (0..500).map(|i| chat_request("mmo", 7, &i.to_string())).collect();
     // Redis reads nothing while the requests arrive, so they wait in the gateway.
@@ -122,7 +124,8 @@ async fn a_client_that_never_reads_is_cut_off_after_drain_timeout_s() {
     exits_with_0(&mut gateway).await;
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(1), "the client had too little time to read its queue: {took:?}");
-    assert!(took < Duration::from_secs(4), "the client delayed the exit: {took:?}");
+    // The default is 10 s.
+    assert!(took < Duration::from_secs(9), "the client delayed the exit: {took:?}");
     let line = gateway.logged("cut off: connections did not empty their send queues in time").await;
     assert_eq!((&line["level"], &line["fields"]["connections"]), (&"WARN".into(), &1.into()));
 }
@@ -209,7 +212,12 @@ async fn a_gateway_without_clients_stops_at_once() {
     let began = Instant::now();
     gateway.signal("TERM").await;
     exits_with_0(&mut gateway).await;
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    // A drain may take 10 s, and the bus 5 s more.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let lines = gateway.log_lines();
+    let messages = lines.iter().map(|line| line["fields"]["message"].as_str().unwrap());
+    let messages: Vec<_> = messages.skip_while(|message| *message != "draining").collect();
+    assert_eq!(messages, ["draining", "stopped"], "no part of the gateway ended late");
 }
 
 #[tokio::test]
@@ -224,7 +232,8 @@ async fn a_client_that_never_finishes_its_handshake_does_not_delay_the_exit() {
     goes_away(&mut served).await;
     drop(served);
     exits_with_0(&mut gateway).await;
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    // A handshake may take 10 s, and so may a drain.
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -239,5 +248,32 @@ async fn replies_from_before_the_signal_arrive_before_the_close_frame() {
         assert_eq!(client.receive().await.seq, seq);
     }
     goes_away(&mut client).await;
+    exits_with_0(&mut gateway).await;
+}
+
+#[tokio::test]
+async fn deliveries_to_a_session_that_is_about_to_end_are_counted_as_session_closing() {
+    let redis = Redis::start().await;
+    let mut gateway = start(&redis, "").await;
+    let mut slow = slow_reader(&redis, &gateway).await;
+    let closing = "gateway_messages_dropped_total{reason=\"session_closing\"}";
+    assert_eq!(gateway.metric(closing).await, 0.0);
+    gateway.signal("TERM").await;
+    gateway.logged("draining").await;
+    // From some moment on, the session waits for its queue to empty and takes nothing more.
+    let mut delivered = DELIVERIES;
+    let deadline = Instant::now() + PATIENCE;
+    while gateway.metric(closing).await < 9.0 {
+        assert!(Instant::now() < deadline, "the session takes deliveries although it is about to end");
+        delivered += 1;
+        assert_eq!(redis.publish("broadcast", &delivery(delivered)).await, 1);
+    }
+    gateway.metric_is("gateway_deliveries_total{outcome=\"delivered\"}", f64::from(delivered)).await;
+    let dropped = gateway.metric(closing).await as u32;
+    for number in 1..=delivered - dropped {
+        let payload = delivery(number).into();
+        assert_eq!(slow.receive().await, Packet { seq: number, route: 1, flags: 0, status: 0, payload });
+    }
+    goes_away(&mut slow).await;
     exits_with_0(&mut gateway).await;
 }

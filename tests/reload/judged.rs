@@ -1,7 +1,7 @@
 //! Tests of small files that are hostile to the compiler. A child process compiles files under limits, so a bad file is
 //! rejected and has no other effect.
 
-use gateway_tests::{Gateway, PATIENCE, Setup, bombs, component, dist, eventually, greeter, put, wat};
+use gateway_tests::{Gateway, PATIENCE, Setup, bombs, component, dist, eventually, greeter, in_time, put, wat};
 use serde_json::Value;
 use std::{fs, path::PathBuf, time::Instant};
 
@@ -265,7 +265,9 @@ async fn check_and_plugin_check_survive_hostile_files() {
     fs::write(folder.path().join("plugins/bomb.wasm"), bombs::nested(&chat(), 100_000)).unwrap();
     fs::write(folder.path().join("gateway.yaml"), "plugins: { directory: plugins, cache_directory: cache }").unwrap();
     for arguments in [vec!["check"], vec!["plugin", "check", "plugins/bomb.wasm"]] {
-        let output = Gateway::command(None).args(&arguments).current_dir(&folder).output().await.unwrap();
+        let mut command = Gateway::command(None);
+        command.args(&arguments).current_dir(&folder).kill_on_drop(true);
+        let output = in_time(&format!("the end of {command:?}"), command.output()).await.unwrap();
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
         assert!(said.contains("bomb.wasm: it is nested too deeply"), "{arguments:?}: {said}");

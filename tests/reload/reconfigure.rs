@@ -1,7 +1,7 @@
 //! Tests of changes of gateway.yaml while the gateway runs. Keys that may change take effect on live sessions, the log
 //! names the others, and an invalid file changes nothing.
 
-use gateway_tests::{Gateway, Redis, Setup, chat_request, eventually, greeter, put};
+use gateway_tests::{Gateway, Redis, ReservedPort, Setup, chat_request, eventually, greeter, put};
 use serde_json::Value;
 use std::fs;
 
@@ -51,7 +51,9 @@ async fn games_take_effect_on_live_sessions() {
 #[tokio::test]
 async fn a_game_that_is_added_shows_in_the_readiness_report() {
     let gateway = Gateway::start(setup("[{ id: mmo }]", "{}")).await;
-    gateway.reconfigure(&setup("[{ id: mmo }, { id: rpg, chat_backend: { host: 127.0.0.1, port: 9 } }]", "{}"));
+    let closed = ReservedPort::reserve();
+    let backend = format!("{{ host: 127.0.0.1, port: {} }}", closed.number());
+    gateway.reconfigure(&setup(&format!("[{{ id: mmo }}, {{ id: rpg, chat_backend: {backend} }}]"), "{}"));
     eventually("both games are in the report", || async {
         let (_, report) = gateway.get("/readyz").await;
         let report: Value = serde_json::from_str(&report).unwrap();

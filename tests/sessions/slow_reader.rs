@@ -3,7 +3,7 @@
 
 use crate::{assert_receives, backend, delivery, publish, session_of, start};
 use gateway_tests::{
-    Gateway, PATIENCE, Redis, Setup,
+    Gateway, PATIENCE, Redis, Setup, in_time,
     wire::{BINARY, PING, Wire, frame},
 };
 use std::{io, time::Duration};
@@ -131,8 +131,9 @@ async fn a_client_that_reads_far_too_slowly_ends_and_every_message_is_accounted_
     let deadline = Instant::now() + PATIENCE;
     // The client never stops reading.
     while gateway.metric(ended).await < 1.0 {
-        assert!(Instant::now() < deadline, "the session of a client that reads 100 KB/s does not end");
-        let _ = socket.read_exact(&mut vec![0; 10_000]).await;
+        assert!(Instant::now() < deadline, "a client of 100 KB/s keeps a session with a full queue");
+        // Once the session has ended, this fails.
+        let _ = in_time("bytes for a client that reads", socket.read_exact(&mut vec![0; 10_000])).await;
         time::sleep(Duration::from_millis(100)).await;
     }
     gateway.metric_is("gateway_sessions", 0.0).await;
@@ -151,7 +152,9 @@ async fn on_full_queue_close_closes_the_session_with_1013() {
     let mut other = session_of(&gateway, 2).await;
     let backend = &mut backend(&redis).await;
     let payload = delivery(1, &"x".repeat(CONTENT));
+    let deadline = Instant::now() + PATIENCE;
     while gateway.metric("gateway_sessions").await > 1.0 {
+        assert!(Instant::now() < deadline, "a session with a full queue is not closed");
         publish(backend, &payload, 64).await;
     }
     // The gateway keeps the connection open for a moment longer, so that a client that still reads gets the close

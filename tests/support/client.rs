@@ -1,6 +1,6 @@
 //! A client that sends and receives packets.
 
-use crate::PATIENCE;
+use crate::{PATIENCE, in_time};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use gateway_proto::Welcome;
@@ -61,7 +61,7 @@ pub struct Client {
 impl Client {
     /// Connects and receives the welcome.
     pub async fn connect(address: SocketAddr) -> Self {
-        let mut socket = Self::handshake(address, "/ws").await.expect("a handshake");
+        let mut socket = in_time("a handshake", Self::handshake(address, "/ws")).await.expect("a handshake");
         let first = next(&mut socket).await.expect("a welcome").into_data();
         let packet = Packet::parse(&first);
         assert_eq!((packet.seq, packet.route, packet.flags, packet.status), (0, 3, 0, 0), "{packet:?}");
@@ -88,15 +88,16 @@ impl Client {
 
     /// Sends a binary message as it is.
     pub async fn send_message(&mut self, message: impl Into<Bytes>) {
-        self.socket.send(Message::Binary(message.into())).await.unwrap();
+        in_time("the gateway takes a packet", self.socket.send(Message::Binary(message.into()))).await.unwrap();
     }
 
     /// Sends binary messages as they are, in one write as far as they fit.
     pub async fn send_messages(&mut self, messages: impl IntoIterator<Item = Vec<u8>>) {
         for message in messages {
-            self.socket.feed(Message::Binary(message.into())).await.unwrap();
+            let feeding = self.socket.feed(Message::Binary(message.into()));
+            in_time("the gateway takes a packet", feeding).await.unwrap();
         }
-        self.socket.flush().await.unwrap();
+        in_time("the gateway takes a packet", self.socket.flush()).await.unwrap();
     }
 
     /// Returns the next binary message unchanged, with its header.
@@ -143,8 +144,11 @@ impl Client {
     /// Returns the close frame if the gateway ends the session instead.
     pub async fn try_request(&mut self, route: u8, payload: &[u8]) -> Result<Packet, Option<CloseFrame>> {
         let seq = self.send(route, payload).await;
+        // Pings do not count.
+        let deadline = time::Instant::now() + PATIENCE;
         loop {
-            match next(&mut self.socket).await {
+            match time::timeout_at(deadline, next(&mut self.socket)).await.expect("neither a packet nor a close frame")
+            {
                 Some(Message::Binary(message)) => {
                     let reply = Packet::parse(&message);
                     assert_eq!((reply.seq, reply.route, reply.flags), (seq, route, 1), "{reply:?}");
@@ -184,18 +188,22 @@ impl Client {
     /// Asserts that the session is served: the reply to a heartbeat arrives, possibly after other packets.
     pub async fn assert_last_alive(&mut self) {
         let seq = self.send(3, b"alive?").await;
-        while self.receive().await.seq != seq {}
+        let answered = async { while self.receive().await.seq != seq {} };
+        in_time("the reply to a heartbeat", answered).await;
     }
 
     /// Waits for the gateway's close frame, and skips packets before it.
     pub async fn closed(&mut self) -> Option<CloseFrame> {
-        loop {
-            match next(&mut self.socket).await {
-                Some(Message::Close(frame)) => return frame,
-                Some(_) => {}
-                None => panic!("the connection ended without a close frame"),
+        let closing = async {
+            loop {
+                match next(&mut self.socket).await {
+                    Some(Message::Close(frame)) => return frame,
+                    Some(_) => {}
+                    None => panic!("the connection ended without a close frame"),
+                }
             }
-        }
+        };
+        in_time("a close frame", closing).await
     }
 }
 

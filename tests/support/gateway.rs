@@ -1,6 +1,6 @@
 //! The real binary, in its own folder and on its own ports.
 
-use crate::{Client, PATIENCE, eventually};
+use crate::{Client, PATIENCE, eventually, in_time};
 use serde_json::Value;
 use std::{
     fs,
@@ -70,6 +70,13 @@ impl Setup {
     #[must_use]
     pub fn redis(redis: &crate::Redis) -> Self {
         let yaml = format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{}\" }}", redis.port);
+        Self { yaml, ..Self::default() }
+    }
+
+    /// The same, with these keys of `redis` beside its address.
+    #[must_use]
+    pub fn redis_with(redis: &crate::Redis, keys: &str) -> Self {
+        let yaml = format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{}\", {keys} }}", redis.port);
         Self { yaml, ..Self::default() }
     }
 
@@ -233,13 +240,24 @@ impl Gateway {
 
     /// Does the same as [`Self::logged`], and skips the first `skip` lines.
     pub async fn logged_after(&self, skip: usize, text: &str) -> Value {
-        let what = format!("a log line with {text:?}");
-        let found = eventually(&what, || async {
-            self.log_lines().into_iter().skip(skip).find(|line| line.to_string().contains(text))
-        });
-        tokio::select! {
-            line = found => line,
-            () = time::sleep(PATIENCE / 2) => panic!("no log line with {text:?} in: {:#?}", self.log_lines()),
+        self.logged_within(PATIENCE, skip, |line| line.to_string().contains(text), text).await
+    }
+
+    /// The first log line after the first `skip` that fits. Fails after `patience` with `what` it waited for and with the log.
+    pub async fn logged_within(
+        &self,
+        patience: time::Duration,
+        skip: usize,
+        fits: impl Fn(&Value) -> bool,
+        what: &str,
+    ) -> Value {
+        let deadline = time::Instant::now() + patience;
+        loop {
+            if let Some(line) = self.log_lines().into_iter().skip(skip).find(&fits) {
+                return line;
+            }
+            assert!(time::Instant::now() < deadline, "no log line with {what:?} in: {:#?}", self.log_lines());
+            time::sleep(time::Duration::from_millis(10)).await;
         }
     }
 
@@ -251,11 +269,15 @@ impl Gateway {
 
     /// Sends a GET request to the admin listener, and returns the status and the body.
     pub async fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.admin).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).await.unwrap();
+        let asking = async {
+            let mut stream = TcpStream::connect(self.admin).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut response = String::new();
+            stream.read_to_string(&mut response).await.unwrap();
+            response
+        };
+        let response = in_time(path, asking).await;
         let (head, body) = response.split_once("\r\n\r\n").unwrap();
         (head[9..12].parse().unwrap(), body.to_owned())
     }
@@ -298,7 +320,12 @@ impl Gateway {
 
     /// Waits until the process has ended.
     pub async fn exit(&mut self) -> ExitStatus {
-        time::timeout(PATIENCE, self.child.wait()).await.expect("the gateway ends in time").unwrap()
+        in_time("the gateway ends", self.child.wait()).await.unwrap()
+    }
+
+    /// The end of the process, unless it runs on for so long.
+    pub async fn exit_within(&mut self, patience: time::Duration) -> Option<ExitStatus> {
+        time::timeout(patience, self.child.wait()).await.ok().map(Result::unwrap)
     }
 }
 

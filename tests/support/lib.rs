@@ -6,16 +6,20 @@
 #![allow(clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
 pub mod bombs;
+mod certificates;
 mod client;
 mod gateway;
 mod guests;
+mod ports;
 mod proxy;
 mod redis_server;
 pub mod wire;
 
+pub use certificates::Certificates;
 pub use client::{Client, Packet, header};
 pub use gateway::{DEMO_CHAT, Gateway, Setup, dist, root};
 pub use guests::{chat_next, component, greeter, guest, put, variant, wat};
+pub use ports::ReservedPort;
 pub use proxy::Proxy;
 pub use redis_server::{Redis, Subscription};
 
@@ -25,7 +29,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::{self, Instant};
 
 /// How long a condition may take to become true on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` returns a value.
 #[track_caller]
@@ -43,6 +47,16 @@ pub fn eventually<T, F: Future<Output = Option<T>>>(
             assert!(Instant::now() < deadline, "{caller}: waited in vain for: {what}");
             time::sleep(Duration::from_millis(10)).await;
         }
+    }
+}
+
+/// Waits for something that has to happen within [`PATIENCE`], and fails with what it waited for.
+#[track_caller]
+pub fn in_time<F: Future>(what: &str, future: F) -> impl Future<Output = F::Output> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let outcome = time::timeout(PATIENCE, future).await;
+        outcome.unwrap_or_else(|_| panic!("{caller}: waited in vain for: {what}"))
     }
 }
 

@@ -1,52 +1,60 @@
 //! A real redis-server on its own port.
 
-use crate::{PATIENCE, eventually};
+use crate::{PATIENCE, ReservedPort, eventually, in_time};
 use futures_util::{Stream, StreamExt};
-use redis::{AsyncCommands, AsyncConnectionConfig, Msg, aio::MultiplexedConnection};
-use std::{net::TcpListener, pin::Pin, process::Stdio};
+use redis::{AsyncCommands, AsyncConnectionConfig, Msg, aio::MultiplexedConnection, aio::PubSub};
+use std::{pin::Pin, process::Stdio};
 use tempfile::TempDir;
-use tokio::{
-    process::{Child, Command},
-    time,
-};
+use tokio::process::{Child, Command};
 
 /// A running redis-server. It is killed when this value is dropped.
 pub struct Redis {
     /// The port on 127.0.0.1 on which the server listens.
     pub port: u16,
+    /// Holds the port while the server is down.
+    _reserved: ReservedPort,
     folder: TempDir,
     child: Child,
+    arguments: Vec<String>,
     password: Option<&'static str>,
 }
 
 impl Redis {
     /// Starts a server and waits until it answers.
     pub async fn start() -> Self {
-        Self::start_with(None).await
+        Self::start_with(&[], None).await
     }
 
     /// Starts a server that requires this password.
     pub async fn start_with_password(password: &'static str) -> Self {
-        Self::start_with(Some(password)).await
+        Self::start_with(&["--requirepass", password], Some(password)).await
     }
 
-    async fn start_with(password: Option<&'static str>) -> Self {
+    /// The same with these arguments besides.
+    pub async fn start_with_arguments(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, None).await
+    }
+
+    async fn start_with(arguments: &[&str], password: Option<&'static str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let redis = Self { port, child: spawn(port, &folder, password), folder, password };
+        let reserved = ReservedPort::reserve();
+        let port = reserved.number();
+        let own = ["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+        let arguments: Vec<_> = own.iter().chain(arguments).map(|argument| (*argument).to_owned()).collect();
+        let child = spawn(&arguments, &folder);
+        let redis = Self { port, _reserved: reserved, child, folder, arguments, password };
         redis.connection().await;
         redis
     }
 
-    /// Opens a connection as soon as the server answers.
+    /// A connection, as soon as the server answers. Its answers may take their time, on a machine that is busy or when a backend sends much.
     pub async fn connection(&self) -> MultiplexedConnection {
-        eventually("redis answers", || async { self.client().get_multiplexed_async_connection().await.ok() }).await
-    }
-
-    /// Opens a connection for a backend that sends a lot. Its response timeout is [`PATIENCE`].
-    pub async fn publisher(&self) -> MultiplexedConnection {
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
-        self.client().get_multiplexed_async_connection_with_config(&config).await.unwrap()
+        let patient =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
+        eventually("redis answers", || async {
+            self.client().get_multiplexed_async_connection_with_config(&patient).await.ok()
+        })
+        .await
     }
 
     /// Publishes as a backend does, and returns how many subscribers received the message.
@@ -56,40 +64,42 @@ impl Redis {
 
     /// Subscribes to a topic as a backend does.
     pub async fn subscribe(&self, topic: &str) -> Subscription {
-        let mut subscriber = self.client().get_async_pubsub().await.unwrap();
-        subscriber.subscribe(topic).await.unwrap();
+        let mut subscriber = self.subscriber().await;
+        in_time("redis subscribes", subscriber.subscribe(topic)).await.unwrap();
         Subscription(Box::pin(subscriber.into_on_message()))
     }
 
     /// Subscribes to every topic, to show that nothing is published elsewhere.
     pub async fn observe(&self) -> Subscription {
-        let mut subscriber = self.client().get_async_pubsub().await.unwrap();
-        subscriber.psubscribe("*").await.unwrap();
+        let mut subscriber = self.subscriber().await;
+        in_time("redis subscribes", subscriber.psubscribe("*")).await.unwrap();
         Subscription(Box::pin(subscriber.into_on_message()))
     }
 
-    /// Waits until the topic has this number of subscribers.
+    async fn subscriber(&self) -> PubSub {
+        in_time("redis lets a subscriber in", self.client().get_async_pubsub()).await.unwrap()
+    }
+
+    /// Waits until so many subscribers hear the topic.
     pub async fn subscribers_are(&self, topic: &str, count: usize) {
-        let mut connection = self.connection().await;
+        let connection = self.connection().await;
         let mut command = redis::cmd("PUBSUB");
         command.arg("NUMSUB").arg(topic);
-        loop {
-            let answer: (String, usize) = command.query_async(&mut connection).await.unwrap();
-            if answer.1 == count {
-                return;
-            }
-            time::sleep(time::Duration::from_millis(10)).await;
-        }
+        eventually(&format!("{count} subscribers hear {topic}"), || async {
+            let answer: (String, usize) = command.query_async(&mut connection.clone()).await.unwrap();
+            (answer.1 == count).then_some(())
+        })
+        .await;
     }
 
     /// Kills the server, as a crash would.
     pub async fn kill(&mut self) {
-        self.child.kill().await.unwrap();
+        in_time("redis is killed", self.child.kill()).await.unwrap();
     }
 
     /// Starts the server again on the same port.
     pub async fn restart(&mut self) {
-        self.child = spawn(self.port, &self.folder, self.password);
+        self.child = spawn(&self.arguments, &self.folder);
         self.connection().await;
     }
 
@@ -111,10 +121,9 @@ impl Redis {
     }
 }
 
-fn spawn(port: u16, folder: &TempDir, password: Option<&str>) -> Child {
+fn spawn(arguments: &[String], folder: &TempDir) -> Child {
     Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-        .args(["--requirepass", password.unwrap_or_default()])
+        .args(arguments)
         .current_dir(folder)
         .stdout(Stdio::null())
         .kill_on_drop(true)
@@ -128,16 +137,12 @@ pub struct Subscription(Pin<Box<dyn Stream<Item = Msg> + Send>>);
 impl Subscription {
     /// Returns the next message, and fails if none arrives.
     pub async fn next(&mut self) -> Vec<u8> {
-        let message = time::timeout(PATIENCE, self.0.next()).await.expect("no message arrived");
-        message.expect("redis-server is connected").get_payload_bytes().to_vec()
+        self.next_with_topic().await.1
     }
 
     /// Returns the topic and the payload of the next message, and fails if none arrives.
     pub async fn next_with_topic(&mut self) -> (String, Vec<u8>) {
-        let message = time::timeout(PATIENCE, self.0.next())
-            .await
-            .expect("no message arrived")
-            .expect("redis-server is connected");
+        let message = in_time("the next message on redis", self.0.next()).await.expect("redis lives");
         (message.get_channel_name().to_owned(), message.get_payload_bytes().to_vec())
     }
 }

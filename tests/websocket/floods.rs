@@ -3,7 +3,7 @@
 use crate::{assert_serving, heartbeat, heartbeat_reply};
 use futures_util::future::join_all;
 use gateway_tests::{
-    Gateway, Setup,
+    Gateway, Setup, eventually,
     wire::{BINARY, CLOSE, PING, PONG, Wire, frame, frame_head},
 };
 
@@ -42,10 +42,11 @@ async fn over_receive_budget_bytes_the_largest_receiver_is_closed_with_1009() {
     let mut large = Wire::upgraded(gateway.address).await;
     large.send(&part(1 << 20, 1_000_000)).await;
     let receiving = "gateway_receiving_bytes";
-    while gateway.metric(receiving).await < 1_000_000.0 {
-        tokio::task::yield_now().await;
-    }
-    // A small message arrives complete at once, and is not counted.
+    eventually("a million bytes of a message are received", || async {
+        (gateway.metric(receiving).await >= 1_000_000.0).then_some(())
+    })
+    .await;
+    // A small message is whole at once, and is not counted.
     assert_serving(&gateway).await;
     let mut small = Wire::upgraded(gateway.address).await;
     let message = frame(BINARY, &heartbeat(1, &[7; 599_992]));

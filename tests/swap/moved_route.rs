@@ -1,0 +1,74 @@
+//! A route that moves from one plugin to another while clients use it.
+
+use futures_util::future::join_all;
+use gateway_tests::{Client, Gateway, PATIENCE, Setup, greeter, header};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use tokio::time::timeout;
+
+const ROUTE: u8 = 0x20;
+const CLIENTS: usize = 20;
+/// Packets of one client that are under way at a time.
+const BURST: u32 = 50;
+const MOVES: usize = 20;
+
+/// Plugin `one` or `two` serves the route, and the other one none. Each answers with its name.
+fn setup(server: &str) -> Setup {
+    let routes = |plugin| if plugin == server { format!("[{ROUTE}]") } else { "[]".to_owned() };
+    let plugin = |plugin| format!("{plugin}: {{ routes: {}, call_timeout_ms: 10000 }}", routes(plugin));
+    let yaml = format!("plugins: {{ directory: plugins, settings: {{ {}, {} }} }}", plugin("one"), plugin("two"));
+    let files =
+        ["one", "two"].map(|name| (if name == "one" { "one.wasm" } else { "two.wasm" }, greeter(name, name, &[])));
+    Setup { yaml, plugins: vec!["system"], files: files.into(), ..Setup::default() }
+}
+
+/// Sends bursts until the end. Each packet is answered, in order. Answers with the client, its packets, and how often the plugin changed.
+async fn talk(mut client: Client, stop: Arc<AtomicBool>) -> (Client, u32, usize) {
+    let (mut seq, mut changes, mut last) = (0, 0, "one".to_owned());
+    while !stop.load(Ordering::Relaxed) {
+        client.send_messages((seq + 1..=seq + BURST).map(|seq| header(seq, ROUTE))).await;
+        for _ in 0..BURST {
+            seq += 1;
+            let reply = client.receive().await;
+            assert_eq!((reply.seq, reply.route, reply.flags, reply.status), (seq, ROUTE, 1, 0), "{reply:?}");
+            if reply.text() != last {
+                changes += 1;
+                last = reply.text().to_owned();
+                assert!(["one", "two"].contains(&&*last), "{reply:?}");
+            }
+        }
+    }
+    (client, seq, changes)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_that_moves_to_another_plugin_under_load_loses_no_packet() {
+    let gateway = Gateway::start(setup("one")).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients = join_all((0..CLIENTS).map(|_| gateway.client())).await;
+    let mut watcher = gateway.client().await;
+    let talking: Vec<_> = clients.into_iter().map(|client| tokio::spawn(talk(client, Arc::clone(&stop)))).collect();
+    for server in ["two", "one"].iter().cycle().take(MOVES) {
+        gateway.reconfigure(&setup(server));
+        watcher.answers_until(ROUTE, 0, server).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut sent = 0;
+    for talker in talking {
+        let (_client, packets, changes) = timeout(PATIENCE, talker).await.expect("every packet is answered").unwrap();
+        // A move is seen once, by those who send while it happens, and nobody goes back to the plugin before.
+        assert!((1..=MOVES).contains(&changes), "{changes} changes of the plugin in {MOVES} moves");
+        sent += packets;
+    }
+    println!("{sent} packets of {CLIENTS} clients in {MOVES} moves");
+    gateway.metric_is("gateway_plugin_generation{plugin=\"one\"}", 1.0 + MOVES as f64).await;
+    gateway.metric_is("gateway_plugin_generation{plugin=\"two\"}", 1.0 + MOVES as f64).await;
+    for reason in ["no_route", "unavailable", "internal"] {
+        let errors = format!("gateway_routing_errors_total{{reason={reason:?}}}");
+        assert_eq!(gateway.metric(&errors).await, 0.0, "{reason}");
+    }
+    let rejected = gateway.log_lines().into_iter().find(|line| line.to_string().contains("rejected"));
+    assert_eq!(rejected, None);
+}
