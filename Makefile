@@ -16,7 +16,7 @@ CHAOS_SEED    ?= $(shell date +%s)
 DIST    := plugins/dist
 WASM    := target/wasm32-wasip2/plugin
 
-.PHONY: run build plugins test guests chaos bench lint setup redis languages
+.PHONY: run build plugins test guests chaos bench lint setup redis openssl languages
 
 run: build
 	@echo
@@ -42,7 +42,7 @@ plugins: setup
 		echo "$(DIST)/$$plugin.wasm"; \
 	done
 
-test: build guests lobby redis
+test: build guests lobby redis openssl
 	$(CARGO) test --release --locked --workspace
 
 # Plugins for the tests alone, used where they are built.
@@ -68,6 +68,9 @@ setup:
 
 redis:
 	@tests/install redis-server redis-server redis redis redis
+
+# It makes the certificates of the tests.
+openssl:
 	@tests/install openssl
 
 # The example policy in each language.
