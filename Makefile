@@ -20,7 +20,7 @@ CHAOS_SEED    ?= $(shell date +%s)
 DIST    := plugins/dist
 WASM    := target/wasm32-wasip2/plugin
 
-.PHONY: run build plugins test guests chaos fuzz deny bench lint setup redis languages
+.PHONY: run build plugins test guests chaos fuzz deny bench lint setup redis openssl languages
 
 run: build
 	@echo
@@ -48,7 +48,7 @@ plugins: setup
 		echo "$(DIST)/$$plugin.wasm"; \
 	done
 
-test: build guests lobby redis
+test: build guests lobby redis openssl
 	$(CARGO) test --release --locked --workspace
 
 # Builds the plugins that only the tests use. The tests read them from the build directory.
@@ -89,6 +89,9 @@ setup:
 
 redis:
 	@tests/install redis-server redis-server redis redis redis
+
+# The tests make their certificates with openssl.
+openssl:
 	@tests/install openssl
 
 # The targets that build the lobby, the example policy, in each language.

@@ -100,7 +100,7 @@ async fn a_plugin_that_receives_its_own_publishes_does_not_take_the_bus_from_oth
         let push = player.receive().await;
         assert_eq!((push.route, push.flags, push.status), (1, 0, 0), "{push:?}");
     }
-    let line = gateway.logged("publishes refused").await;
+    let line = gateway.logged("publishes of the plugin refused").await;
     assert_eq!(
         (&line["fields"]["plugin"], &line["fields"]["topic"], &line["fields"]["reason"]),
         (&"hostile".into(), &"game:request:hostile".into(), &"publish_loop".into())

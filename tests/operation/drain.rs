@@ -254,7 +254,7 @@ async fn replies_from_before_the_signal_arrive_before_the_close_frame() {
 #[tokio::test]
 async fn deliveries_to_a_session_that_is_about_to_end_are_counted_as_session_closing() {
     let redis = Redis::start().await;
-    let mut gateway = start(&redis, "").await;
+    let mut gateway = start(&redis, "drain_timeout_s: 300, idle_timeout_s: 300").await;
     let mut slow = slow_reader(&redis, &gateway).await;
     let closing = "gateway_messages_dropped_total{reason=\"session_closing\"}";
     assert_eq!(gateway.metric(closing).await, 0.0);

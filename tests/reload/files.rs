@@ -84,8 +84,11 @@ async fn files_that_could_not_be_read_without_a_free_descriptor_are_read_later()
     }
     put(&gateway.plugin("new"), &greeter("new", "1", &[0x41]));
     gateway.reconfigure(&setup("second"));
-    // This is longer than a scan, the debounce and the failure take together.
-    time::sleep(Duration::from_secs(2)).await;
+    let in_vain = |line: &Value| {
+        let line = line.to_string();
+        line.contains("Too many open files") && !line.contains("cannot accept connections")
+    };
+    gateway.logged_within(PATIENCE, 0, in_vain, "a file that cannot be read or compiled").await;
     client.assert_alive().await;
     assert_eq!(client.request(0x41, b"").await.status, 3);
 
