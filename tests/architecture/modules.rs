@@ -124,10 +124,9 @@ impl Reader {
 
     /// Records the paths and literals in code, also those in the arguments of macros.
     fn tokens(&mut self, tokens: TokenStream) {
-        let mut tokens = tokens.into_iter().peekable();
         let mut path = String::new();
         let mut colons = 0;
-        while let Some(token) = tokens.next() {
+        for token in tokens {
             match token {
                 TokenTree::Ident(ident) if colons == 2 && !path.is_empty() => {
                     path = format!("{path}::{ident}");
