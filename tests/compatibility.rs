@@ -1,12 +1,12 @@
-//! Tests of the promises that wit/README.md makes about versions of the plugin interface. A published version never
-//! changes. Every later gateway serves a plugin that was built against the first version. Other plugins are rejected
-//! with an error that names the remedy.
+//! Tests of the promises of wit/README.md about versions of the plugin interface. A published version never changes.
+//! Every gateway serves plugins that were built against the first version. A plugin for an unsupported version is
+//! rejected with an error that names the remedy.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use gateway_tests::{Gateway, Setup, guest, in_time, root};
 use std::fs;
 
-/// Returns the lines of a WIT file without comments and empty lines.
+/// Returns the lines of a WIT file, without comments and without empty lines.
 fn declarations(path: &str) -> Vec<String> {
     let text = fs::read_to_string(root().join(path)).unwrap();
     let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default().trim_end());
@@ -44,7 +44,7 @@ async fn a_plugin_of_the_first_version_is_served() {
     assert_eq!((reply.status, reply.text()), (256, "a status of its own"));
 }
 
-/// Returns the bytes of the guest `first`, with the version of the interface replaced.
+/// Returns the guest `first` with another version of the plugin interface in its imports and exports.
 fn of_version(version: &str) -> Vec<u8> {
     let mut component = fs::read(guest("first")).unwrap();
     let (old, new) = (b"@0.1.0", format!("@{version}"));

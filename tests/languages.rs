@@ -1,5 +1,5 @@
-//! Tests of plugins in every language. They cover the lobby of plugins/lobby, which `make lobby` builds, and the new
-//! plugin that `gateway plugin new` writes.
+//! Tests of plugins in every supported language. For each language, they test the lobby in plugins/lobby and the plugin
+//! that `gateway plugin new` writes. `make lobby` builds the lobbies.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use gateway_tests::{Client, Gateway, PATIENCE, Packet, Setup, greeter, put, root};
@@ -15,15 +15,16 @@ use tokio::{
     time::{self, Instant},
 };
 
-/// The route of the new plugins.
+/// The route of the plugins that `gateway plugin new` writes.
 const ROUTE: u8 = 77;
+/// The status of a reply if no plugin serves the route.
 const NO_ROUTE: u16 = 3;
 
 /// The maximum duration of a command on a busy machine. The command may compile a plugin and its libraries.
 const BUILD: Duration = PATIENCE.saturating_mul(10);
 
-/// Returns the lobby in a language, or `None` if the toolchain of the language is not installed. On CI a missing
-/// toolchain is an error.
+/// Returns the path of the lobby in a language, or `None` if the lobby was not built. On CI, a missing lobby is an
+/// error. Elsewhere the toolchain of the language may not be installed.
 fn lobby(language: &str) -> Option<PathBuf> {
     let file = root().join("target/lobby").join(format!("{language}.wasm"));
     if file.exists() {
@@ -38,10 +39,10 @@ fn lobby(language: &str) -> Option<PathBuf> {
 }
 
 async fn run(command: &mut Command) -> Output {
-    // This may run below a make, which would take the one started here for its own.
+    // If make runs the tests, a make that a test starts would see these variables and take itself for a sub-make.
     command.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").kill_on_drop(true);
     let output = time::timeout(BUILD, command.output()).await;
-    output.unwrap_or_else(|_| panic!("waited in vain for the end of {command:?}")).unwrap()
+    output.unwrap_or_else(|_| panic!("timed out after {BUILD:?} while waiting for the end of {command:?}")).unwrap()
 }
 
 #[track_caller]
@@ -50,7 +51,7 @@ fn succeeded(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).unwrap()
 }
 
-/// Runs `gateway plugin test` with these settings of the plugin.
+/// Runs `gateway plugin test` with these `plugins.settings`.
 async fn tested(component: &Path, vectors: &Path, settings: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("gateway.yaml");
@@ -63,7 +64,7 @@ async fn tested(component: &Path, vectors: &Path, settings: &str) -> Output {
 /// Asserts that the lobby in this language passes its test vectors.
 async fn speaks(language: &str) {
     let Some(component) = lobby(language) else { return };
-    // JavaScript needs this much memory, and a busy machine needs this much time.
+    // The memory is enough for JavaScript, and the timeout is enough for a busy machine.
     let settings = "{ lobby: { memory_mb: 256, call_timeout_ms: 1000 } }";
     let output = tested(&component, &root().join("plugins/lobby/vectors.json"), settings).await;
     let told = succeeded(&output);
@@ -71,37 +72,37 @@ async fn speaks(language: &str) {
 }
 
 #[tokio::test]
-async fn the_lobby_speaks_rust() {
+async fn the_lobby_in_rust_passes_its_vectors() {
     speaks("rust").await;
 }
 
 #[tokio::test]
-async fn the_lobby_speaks_c() {
+async fn the_lobby_in_c_passes_its_vectors() {
     speaks("c").await;
 }
 
 #[tokio::test]
-async fn the_lobby_speaks_zig() {
+async fn the_lobby_in_zig_passes_its_vectors() {
     speaks("zig").await;
 }
 
 #[tokio::test]
-async fn the_lobby_speaks_go() {
+async fn the_lobby_in_go_passes_its_vectors() {
     speaks("go").await;
 }
 
 #[tokio::test]
-async fn the_lobby_speaks_javascript() {
+async fn the_lobby_in_javascript_passes_its_vectors() {
     speaks("javascript").await;
 }
 
 #[tokio::test]
-async fn the_lobby_speaks_python() {
+async fn the_lobby_in_python_passes_its_vectors() {
     speaks("python").await;
 }
 
 #[tokio::test]
-async fn vectors_run_with_the_limits_of_the_configuration() {
+async fn plugin_test_uses_the_limits_of_the_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let (component, vectors) = (folder.path().join("greeter.wasm"), folder.path().join("vectors.json"));
     fs::write(&component, greeter("greeter", "1", &[77])).unwrap();
@@ -131,7 +132,8 @@ async fn starts(language: &str) {
 
     let folder = parent.path().join("hello");
     let tools = format!("TOOLS={}", root().join("target/tools").display());
-    // The make uses the tools of the lobby, and the Rust artifacts of the last run.
+    // The build uses the tools that `make lobby` has installed. The Rust build also reuses the artifacts of the last
+    // run.
     let mut make = Command::new("make");
     make.args(["test", &tools]).env("CARGO_TARGET_DIR", root().join("target/new")).current_dir(&folder);
     let output = run(&mut make).await;
@@ -147,8 +149,8 @@ async fn starts(language: &str) {
     assert_eq!((reply.status, reply.text()), (2, "the payload is empty"));
 }
 
-/// Waits for the first answer of a plugin. Compiling a component that contains its language's engine takes seconds of
-/// processor time, which is far longer on a busy machine.
+/// Sends requests until a plugin answers. A component may contain the engine of its language, such as a JavaScript
+/// engine. Compiling such a component takes seconds of processor time, which is far longer on a busy machine.
 async fn served(client: &mut Client, payload: &[u8]) -> Packet {
     let deadline = Instant::now() + 4 * PATIENCE;
     loop {
@@ -162,26 +164,26 @@ async fn served(client: &mut Client, payload: &[u8]) -> Packet {
 }
 
 #[tokio::test]
-async fn a_new_plugin_starts_in_rust() {
+async fn a_new_plugin_in_rust_builds_and_serves() {
     starts("rust").await;
 }
 
 #[tokio::test]
-async fn a_new_plugin_starts_in_c() {
+async fn a_new_plugin_in_c_builds_and_serves() {
     starts("c").await;
 }
 
 #[tokio::test]
-async fn a_new_plugin_starts_in_go() {
+async fn a_new_plugin_in_go_builds_and_serves() {
     starts("go").await;
 }
 
 #[tokio::test]
-async fn a_new_plugin_starts_in_javascript() {
+async fn a_new_plugin_in_javascript_builds_and_serves() {
     starts("javascript").await;
 }
 
 #[tokio::test]
-async fn a_new_plugin_starts_in_python() {
+async fn a_new_plugin_in_python_builds_and_serves() {
     starts("python").await;
 }

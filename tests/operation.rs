@@ -90,7 +90,7 @@ async fn readyz_is_503_without_any_plugin() {
 }
 
 #[tokio::test]
-async fn readyz_and_bus_connected_tell_whether_redis_is_there() {
+async fn readyz_and_gateway_bus_connected_show_whether_redis_is_reachable() {
     let mut redis = Redis::start().await;
     let gateway = Gateway::start(Setup::redis(&redis)).await;
     ready_is(&gateway, 200).await;
@@ -106,7 +106,7 @@ async fn readyz_and_bus_connected_tell_whether_redis_is_there() {
 }
 
 #[tokio::test]
-async fn a_gateway_starts_without_its_redis_and_says_so() {
+async fn a_gateway_starts_while_redis_is_unreachable_and_readyz_says_so() {
     let closed = ReservedPort::reserve();
     let yaml = format!("redis: {{ addr: \"127.0.0.1:{}\" }}", closed.number());
     let gateway = Gateway::start(Setup { yaml, ..Setup::default() }).await;
@@ -145,8 +145,8 @@ async fn backends_are(gateway: &Gateway, expected: impl Fn(&Value) -> bool) {
     .await;
 }
 
-/// Returns a listener that answers nobody, because its accept queue is full, and the two connections that fill the
-/// queue.
+/// Returns a listener with a full accept queue, and the two connections that fill the queue. The listener answers no
+/// further connection.
 async fn deaf() -> (TcpListener, TcpStream, TcpStream) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -156,7 +156,7 @@ async fn deaf() -> (TcpListener, TcpStream, TcpStream) {
 }
 
 #[tokio::test]
-async fn chat_backends_that_do_not_answer_keep_readyz_waiting_no_longer_than_others() {
+async fn many_chat_backends_that_do_not_answer_delay_readyz_no_longer_than_one() {
     const BACKENDS: usize = 30;
     let mut backends = Vec::new();
     let mut games = Vec::new();
@@ -169,7 +169,7 @@ async fn chat_backends_that_do_not_answer_keep_readyz_waiting_no_longer_than_oth
     let yaml = format!("games: [{}]", games.join(", "));
     let gateway = Gateway::start(Setup { yaml, ..Setup::default() }).await;
     ready_is(&gateway, 200).await;
-    // If the gateway asked the backends one after the other, each would take a second.
+    // If the gateway asked the backends one after the other, each backend would take a second.
     let began = Instant::now();
     readiness(&gateway).await;
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
@@ -205,7 +205,7 @@ fn documented_metrics() -> Vec<(String, BTreeSet<String>)> {
     metrics.map(|(name, names)| (name.to_owned(), labels(names))).collect()
 }
 
-/// That no other metric is there holds `documentation.rs`.
+/// This test does not look for metrics that the page omits. `documentation.rs` does.
 #[tokio::test]
 async fn every_metric_of_the_operation_page_has_samples_with_exactly_the_labels_that_the_page_names() {
     let gateway = Gateway::start(Setup::server("send_queue: 4")).await;
@@ -215,7 +215,7 @@ async fn every_metric_of_the_operation_page_has_samples_with_exactly_the_labels_
     second.send(1, &chat_request("mmo", 7, "hi")).await;
     second.socket.close(None).await.unwrap();
     gateway.metric_is("gateway_disconnections_total{reason=\"closed\"}", 1.0).await;
-    // The queue holds four messages. A session that reads more packets before it writes has to drop some replies.
+    // The queue holds four messages. A session that reads more than four packets before it writes has to drop replies.
     first.send_messages((0..60).map(|seq| header(seq, 3))).await;
     gateway.metric_is("gateway_messages_received_total{route=\"3\"}", 61.0).await;
 
@@ -282,7 +282,7 @@ fn openmetrics(text: &str) -> Samples {
             };
             kinds.contains(&kind.as_str()).then_some(())
         });
-        assert!(kind.is_some(), "no TYPE before {line}");
+        assert!(kind.is_some(), "no TYPE line for {line}");
         samples.entry(name.to_owned()).or_default().push((names.collect(), value.parse().expect(line)));
     }
     samples
@@ -340,7 +340,7 @@ async fn metrics_count_what_happened() {
 }
 
 #[tokio::test]
-async fn a_thousand_messages_are_served_without_a_line_in_the_log() {
+async fn serving_a_thousand_messages_writes_no_log_line() {
     let redis = Redis::start().await;
     let _backend = redis.observe().await;
     let mut gateway = Gateway::start(Setup::redis(&redis).patient()).await;
@@ -385,7 +385,7 @@ async fn with_log_format_json_every_line_is_an_object_with_time_level_and_messag
 }
 
 #[tokio::test]
-async fn rust_log_filters() {
+async fn rust_log_filters_the_log_lines() {
     let gateway = Gateway::start(Setup { env: vec![("RUST_LOG", "warn,gateway::app=info")], ..Setup::default() }).await;
     let mut client = gateway.client().await;
     assert_eq!(client.request(9, b"").await.status, 3);
@@ -399,7 +399,7 @@ async fn rust_log_filters() {
 }
 
 #[tokio::test]
-async fn without_a_terminal_the_text_format_is_plain() {
+async fn the_text_format_has_no_colours_if_there_is_no_terminal() {
     let folder = tempfile::tempdir().unwrap();
     let yaml = "server: { host: 127.0.0.1, port: 0 }\nadmin: { listen: \"127.0.0.1:0\" }\nplugins: { directory: . }\n";
     fs::write(folder.path().join("gateway.yaml"), yaml).unwrap();

@@ -1,7 +1,7 @@
-//! Tests of the plugins directory while the gateway runs: added, replaced and removed files take effect, and
+//! Tests of changes in the plugins directory while the gateway runs. Added, replaced and removed files take effect, and
 //! connections stay.
 //!
-//! `swap.rs` tests that a swap loses no message. That test is a separate binary, since it needs all processors.
+//! `swap.rs` tests that a swap loses no message. `swap.rs` is a separate test binary, since it needs all processors.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "reload/files.rs"]
@@ -26,7 +26,7 @@ use std::{
 
 /// The answer on route 3 while no plugin serves the route.
 const NO_ROUTE: &str = "no plugin serves route 0x03";
-/// The answer of the system plugin to `Client::answers_until`, which sends this text.
+/// The payload that `Client::answers_until` sends. The system plugin answers with the same payload.
 const ECHO: &str = "again";
 
 /// Starts a gateway with chat and these files in the plugins directory.
@@ -34,7 +34,7 @@ async fn start(files: Vec<(&'static str, Vec<u8>)>) -> Gateway {
     Gateway::start(Setup { plugins: vec!["chat"], files, ..Setup::default() }).await
 }
 
-/// Asserts that the clients have been connected all the time.
+/// Asserts that the clients have kept their first connections.
 async fn connections_stayed(gateway: &Gateway, clients: f64) {
     gateway.metric_is("gateway_connections_total", clients).await;
     gateway.metric_is("gateway_sessions", clients).await;
@@ -58,7 +58,7 @@ async fn an_added_plugin_serves_within_a_second_and_connections_stay() {
     let mut client = gateway.client().await;
     let system = fs::read(dist("system")).unwrap();
     let mut late = Vec::new();
-    // A machine that is busy with other tests may be late, but not every time.
+    // On a busy machine, some attempts may be late, but at least one of five has to be in time.
     for _ in 0..5 {
         client.answers_until(3, 3, NO_ROUTE).await;
         let written = Instant::now();
@@ -66,8 +66,9 @@ async fn an_added_plugin_serves_within_a_second_and_connections_stay() {
         assert_eq!(client.answers_until(3, 0, ECHO).await, answers(&[(3, NO_ROUTE), (0, ECHO)]));
         let took = written.elapsed();
         let check = check_takes(&dist("system")).await;
-        println!("it served {took:?} after it was put in place, and to check the file takes {check:?}");
-        // A second, and more on a machine on which the check alone takes long: half of it is to see that the file is whole.
+        println!("the plugin served {took:?} after its file was put in place, and a check of the file takes {check:?}");
+        // The limit is 1 s, or more if the check alone takes long on this machine. The gateway needs up to 500 ms of
+        // the limit to find that the file is complete.
         if took < Duration::from_secs(1).max(Duration::from_millis(500) + 3 * check) {
             break;
         }
@@ -78,7 +79,7 @@ async fn an_added_plugin_serves_within_a_second_and_connections_stay() {
     connections_stayed(&gateway, 1.0).await;
 }
 
-/// How long `gateway plugin check` takes, which loads a file as a gateway does.
+/// Returns the duration of `gateway plugin check`, which loads a file in the same way as the gateway.
 async fn check_takes(file: &Path) -> Duration {
     let mut check = Gateway::command(None);
     check.args(["plugin", "check"]).arg(file).kill_on_drop(true).stdout(Stdio::null());
@@ -109,7 +110,7 @@ async fn a_removed_plugin_answers_status_3_and_serves_again_when_it_is_put_back(
 }
 
 #[tokio::test]
-async fn another_version_takes_over_while_the_session_stays() {
+async fn a_new_version_replaces_the_old_one_and_the_session_stays() {
     let gateway = start(vec![("system.wasm", greeter("system", "1", &[3]))]).await;
     let mut client = gateway.client().await;
     assert_eq!(client.request(3, b"").await.text(), "1");
@@ -122,7 +123,7 @@ async fn another_version_takes_over_while_the_session_stays() {
 }
 
 #[tokio::test]
-async fn the_same_content_again_is_no_swap() {
+async fn writing_the_same_content_again_is_no_swap() {
     let gateway = start(vec![("system.wasm", greeter("system", "1", &[3]))]).await;
     let mut client = gateway.client().await;
     let chat = fs::read(gateway.plugin("chat")).unwrap();
@@ -133,19 +134,19 @@ async fn the_same_content_again_is_no_swap() {
     ];
     for (i, write) in same.iter().enumerate() {
         write(&gateway.plugin("chat"), &chat);
-        // This change comes after the write to chat, and the gateway reads system after chat. So once this change
-        // serves, the file of chat has been read.
+        // The file of system changes after the file of chat, and the gateway reads chat before system. So when the new
+        // version of system serves, the gateway has read chat.
         let version = format!("after {i}");
         put(&gateway.plugin("system"), &greeter("system", &version, &[3]));
         client.answers_until(3, 0, &version).await;
         assert_eq!(gateway.metric(&generation("chat")).await, 1.0, "after write {i} of the same content");
     }
     let compiled = gateway.log_lines().iter().filter(|line| line["fields"]["message"] == "plugin compiled").count();
-    assert_eq!(compiled, 5, "chat once, system four times");
+    assert_eq!(compiled, 5, "chat has to be compiled once and system four times");
 }
 
 #[tokio::test]
-async fn a_half_written_file_is_loaded_when_it_is_whole() {
+async fn a_half_written_file_is_loaded_when_it_is_complete() {
     let gateway = start(vec![("system.wasm", greeter("system", "1", &[3]))]).await;
     let mut client = gateway.client().await;
     let next = greeter("system", "2", &[3]);
@@ -160,10 +161,10 @@ async fn a_half_written_file_is_loaded_when_it_is_whole() {
     gateway.metric_is(&generation("system"), 2.0).await;
 }
 
-/// Appends 48 MiB without meaning to a component, so that reading its file takes a while.
+/// Appends 48 MiB of padding to a component, so that reading its file takes long.
 fn padded(mut component: Vec<u8>) -> Vec<u8> {
     const PADDING: u32 = 48 << 20;
-    // The bytes are a custom section: its id, its length as five bytes of LEB128, and an empty name.
+    // The padding is a custom section. It has an id, a length in five bytes of LEB128, and an empty name.
     let length = PADDING + 1;
     component.push(0);
     component.extend((0..5).map(|i| (length >> (7 * i) & 0x7f) as u8 | if i < 4 { 0x80 } else { 0 }));
@@ -171,7 +172,7 @@ fn padded(mut component: Vec<u8>) -> Vec<u8> {
     component
 }
 
-/// Content that was read while the file changed is neither loaded nor rejected.
+/// The gateway neither loads nor rejects content that it read while the file changed.
 #[tokio::test]
 async fn a_file_replaced_while_it_is_read_is_read_again() {
     let gateway = start(vec![("system.wasm", greeter("system", "0", &[3]))]).await;
@@ -201,7 +202,7 @@ async fn a_file_replaced_while_it_is_read_is_read_again() {
     let lines = gateway.log_lines();
     let with = |text: &str| lines.iter().filter(|line| line.to_string().contains(text)).count();
     assert_eq!(with("rejected"), 0, "{lines:?}");
-    assert!(with("\"version\":\"read ") < 12, "no file was replaced while it was read, so the test proves nothing");
+    assert!(with("\"version\":\"read ") < 12, "no file was replaced during a read, so the test proves nothing");
 }
 
 #[tokio::test]
@@ -213,7 +214,7 @@ async fn a_file_behind_links_is_followed_when_a_link_is_swapped() {
         fs::create_dir(within(name)).unwrap();
         fs::write(within(name).join("system.wasm"), content).unwrap();
     };
-    // Kubernetes mounts and changes a ConfigMap in this way.
+    // Kubernetes uses the same links to mount and to update a ConfigMap.
     version("..2026_1", &greeter("system", "1", &[3]));
     symlink("..2026_1", within("..data")).unwrap();
     symlink("..data/system.wasm", gateway.plugin("system")).unwrap();
@@ -244,7 +245,7 @@ async fn a_link_that_is_replaced_by_another_is_followed() {
 }
 
 #[tokio::test]
-async fn two_plugins_take_each_others_routes() {
+async fn two_plugins_exchange_their_routes() {
     let first = vec![("a.wasm", greeter("a", "a1", &[0x20])), ("b.wasm", greeter("b", "b1", &[0x21]))];
     let gateway = start(first).await;
     let mut client = gateway.client().await;
@@ -267,7 +268,8 @@ async fn a_plugin_that_claims_0x02_makes_the_game_route_live() {
     assert_eq!(client.answers_until(2, 0, "your move").await, answers(&[(3, none), (0, "your move")]));
 }
 
-/// Asserts that a new plugin that claims the name or the route of system waits until system is removed.
+/// Puts a new plugin that claims the name or the route of system. Asserts that it is rejected for this reason, and that
+/// it is loaded when system is removed.
 async fn waits(newcomer: &[u8], because: &str) {
     let gateway = Gateway::start(Setup::default()).await;
     let mut client = gateway.client().await;
@@ -309,7 +311,7 @@ async fn files_that_are_not_plugins_are_ignored() {
 }
 
 #[tokio::test]
-async fn many_files_at_once_are_all_loaded_and_each_once() {
+async fn many_files_added_at_once_are_each_loaded_exactly_once() {
     let gateway = start(Vec::new()).await;
     let mut client = gateway.client().await;
     let names: Vec<_> = (0x20..0x28).map(|route: u8| (format!("p{route}"), route)).collect();
@@ -326,14 +328,14 @@ async fn many_files_at_once_are_all_loaded_and_each_once() {
 async fn watching_files_uses_almost_no_processor_time() {
     let gateway = Gateway::start(Setup::default()).await;
     let before = cpu_ticks(&gateway);
-    // Not for luck: what is measured is what happens while nothing happens.
+    // The test measures an idle gateway, so there is no condition to wait for.
     tokio::time::sleep(Duration::from_secs(10)).await;
     let spent = cpu_ticks(&gateway) - before;
-    // It is processor time, so other work on the machine does not count.
-    assert!(spent <= 5, "an idle gateway took {spent} of 1000 ticks of a processor");
+    // Processor time does not include other work on the machine.
+    assert!(spent <= 5, "an idle gateway used {spent} of 1000 ticks of processor time");
 }
 
-/// Returns the processor time of all threads of the process, in user and system code, in hundredths of a second.
+/// Returns the user and system time of all threads of the process, in ticks of 10 ms.
 fn cpu_ticks(gateway: &Gateway) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", gateway.pid())).unwrap();
     let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();

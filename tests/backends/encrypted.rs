@@ -1,4 +1,4 @@
-//! A Redis that speaks TLS.
+//! Tests of the connection to Redis over TLS.
 
 use super::{BROADCAST, CHAT, REQUESTS, assert_pushed};
 use chat_proto::chat::MessageBroadcast;
@@ -6,7 +6,7 @@ use gateway_tests::{Certificates, Gateway, Redis, ReservedPort, Setup, chat_requ
 use prost::Message;
 use std::fs;
 
-/// A Redis that speaks TLS on a second port.
+/// A Redis with a second port for TLS.
 struct Encrypted {
     redis: Redis,
     reserved: ReservedPort,
@@ -19,13 +19,14 @@ impl Encrypted {
         let port = reserved.number().to_string();
         let (server, key) = (certificates.server(), certificates.server_key());
         let files = ["--tls-cert-file", server.to_str().unwrap(), "--tls-key-file", key.to_str().unwrap()];
-        // The gateway shows no certificate of its own.
+        // The gateway has no client certificate, so Redis must not require one.
         let tls = ["--tls-port", &port, "--tls-auth-clients", "no"];
         let redis = Redis::start_with_arguments(&[&tls[..], &files].concat()).await;
         Self { redis, reserved, certificates }
     }
 
-    /// A gateway that finds this Redis below the name, and whose system trusts the authority of the tests if it is `trusted`.
+    /// Returns the setup of a gateway that connects to this Redis by the name `host`. The gateway's system trusts the
+    /// certificate authority of the tests if `trusted` is true.
     fn setup(&self, host: &str, trusted: bool) -> Setup {
         let addr = format!("rediss://{host}:{}", self.reserved.number());
         let authority = fs::read(self.certificates.authority()).unwrap();
@@ -39,12 +40,12 @@ impl Encrypted {
 }
 
 #[tokio::test]
-async fn a_redis_with_a_certificate_that_the_system_trusts_is_connected_both_ways_over_tls() {
+async fn messages_pass_both_ways_over_tls_if_the_system_trusts_the_certificate_of_redis() {
     let encrypted = Encrypted::start().await;
     let mut heard = encrypted.redis.subscribe(REQUESTS).await;
     let gateway = super::connected(encrypted.setup("localhost", true)).await;
     let mut client = gateway.client().await;
-    // More than a record of TLS holds, which is 16 KiB, so that it comes in pieces.
+    // The content does not fit in one TLS record, which holds at most 16 KiB. So it is split into several records.
     let content = "x".repeat(40_000);
     let request = chat_request("mmo", 7, &content);
     client.send(CHAT, &request).await;
@@ -56,7 +57,7 @@ async fn a_redis_with_a_certificate_that_the_system_trusts_is_connected_both_way
 }
 
 #[tokio::test]
-async fn a_redis_with_a_certificate_that_nobody_trusts_is_not_connected_and_readiness_says_why() {
+async fn a_redis_with_an_untrusted_certificate_is_not_connected_and_readiness_says_why() {
     let encrypted = Encrypted::start().await;
     let gateway = Gateway::start(encrypted.setup("localhost", false)).await;
     let line = gateway.logged("bus not connected").await;
@@ -72,7 +73,7 @@ async fn a_redis_with_a_certificate_that_nobody_trusts_is_not_connected_and_read
 #[tokio::test]
 async fn a_redis_with_a_certificate_for_another_name_is_not_connected() {
     let encrypted = Encrypted::start().await;
-    // The certificate is for `localhost` alone.
+    // The certificate is valid for `localhost` only.
     let gateway = Gateway::start(encrypted.setup("127.0.0.1", true)).await;
     let line = gateway.logged("bus not connected").await;
     assert!(line["fields"]["error"].to_string().contains("not valid for name"), "{line}");

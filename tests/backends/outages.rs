@@ -11,10 +11,11 @@ use tokio::time::{self, Instant};
 const CONNECTED: &str = "gateway_bus_connected";
 const UNAVAILABLE: &str = "gateway_routing_errors_total{reason=\"unavailable\"}";
 
-/// The grace period, as in host/src/bus/redis/publisher.rs. A shorter outage loses nothing.
+/// The grace period, as in host/src/bus/redis/publisher.rs. No request is refused if the outage is shorter.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A part of the text of the refusal if it is unknown whether Redis accepted the message.
+/// A part of the refusal's text. The refusal contains it if the gateway does not know whether Redis accepted the
+/// message.
 const PERHAPS: &str = "may or may not";
 
 fn request(number: usize) -> Vec<u8> {
@@ -26,10 +27,10 @@ fn number(request: &[u8]) -> usize {
     request.content.parse().expect("the number of the request")
 }
 
-/// Returns a client with a session that is bound to the user. Redis has accepted the request that bound the session, so
-/// no message is in flight any more.
+/// Returns a client with a session that is bound to the user. Redis has already accepted the request that bound the
+/// session, so no message is in flight.
 async fn bound(redis: &Redis, gateway: &Gateway, user_id: i32) -> Client {
-    // With this subscriber, the request is not refused for lack of a backend.
+    // The gateway refuses a request that no backend hears. This subscriber stands in for a backend.
     let _backend = redis.subscribe(REQUESTS).await;
     let client = gateway.client_of(user_id).await;
     gateway.metric_is("gateway_bus_published_total", 1.0).await;
@@ -90,7 +91,7 @@ async fn while_redis_is_unreachable_sessions_stay_and_readiness_says_why() {
 }
 
 #[tokio::test]
-async fn requests_of_a_short_outage_are_published_after_it_in_order() {
+async fn requests_during_a_short_outage_are_published_in_order_after_the_outage() {
     let (mut redis, gateway) = stage().await;
     let mut client = bound(&redis, &gateway, 7).await;
     redis.kill().await;
@@ -98,7 +99,7 @@ async fn requests_of_a_short_outage_are_published_after_it_in_order() {
     for number in 0..100 {
         client.send(CHAT, &request(number)).await;
         if number % 10 == 9 {
-            // The requests wait: none has been answered with status 5.
+            // The next packet is the heartbeat's reply, so no request has been answered with status 5.
             client.assert_alive().await;
         }
     }
@@ -107,27 +108,28 @@ async fn requests_of_a_short_outage_are_published_after_it_in_order() {
         assert_eq!(heard.next().await, request(number));
     }
     client.send(CHAT, &request(100)).await;
-    assert_eq!(heard.next().await, request(100), "each is published once");
+    assert_eq!(heard.next().await, request(100), "a request was published twice");
     client.assert_alive().await;
     assert_eq!(gateway.metric(UNAVAILABLE).await, 0.0);
 }
 
 #[tokio::test]
 async fn an_outage_that_is_a_second_shorter_than_the_grace_period_refuses_nothing() {
-    // On a busy machine, Redis may start too late. Then the outage was longer, and the attempt says nothing.
+    // On a busy machine, Redis may start too late. Then the outage was longer than planned, and the attempt proves
+    // nothing.
     for _ in 0..5 {
         if an_outage_ends_a_second_before_the_grace_does().await {
             return;
         }
     }
-    panic!("redis does not start within half a second");
+    panic!("in five attempts, redis never started within half a second");
 }
 
-/// Returns false if the outage was longer than planned.
+/// Asserts that an outage of at most `IN_TIME` refuses no request. Returns false if the outage was longer than planned.
 async fn an_outage_ends_a_second_before_the_grace_does() -> bool {
     const IN_TIME: Duration = GRACE.saturating_sub(Duration::from_secs(1));
     let mut redis = Redis::start().await;
-    // There are several gateways, since each reconnects at different times.
+    // The test uses several gateways, since each gateway tries to reconnect at different times.
     let mut gateways = Vec::new();
     for _ in 0..4 {
         gateways.push(super::connected(Setup::redis(&redis)).await);
@@ -142,7 +144,7 @@ async fn an_outage_ends_a_second_before_the_grace_does() -> bool {
         gateway.metric_is(CONNECTED, 0.0).await;
         client.send(CHAT, &chat_request("mmo", *user, "wait")).await;
     }
-    // This test is about the length of the outage.
+    // This sleep is the outage itself, so there is no condition to wait for.
     time::sleep_until(began + IN_TIME - Duration::from_millis(500)).await;
     let mut heard = back(&mut redis, &gateways.iter().collect::<Vec<_>>()).await;
     if began.elapsed() > IN_TIME {
@@ -161,7 +163,7 @@ async fn an_outage_ends_a_second_before_the_grace_does() -> bool {
 }
 
 #[tokio::test]
-async fn requests_of_a_long_outage_get_status_5_and_the_client_lives() {
+async fn requests_during_a_long_outage_get_status_5_and_the_session_stays() {
     let (mut redis, gateway) = stage().await;
     let mut client = bound(&redis, &gateway, 7).await;
     redis.kill().await;
@@ -172,7 +174,7 @@ async fn requests_of_a_long_outage_get_status_5_and_the_client_lives() {
         assert_eq!((refused.seq, refused.route, refused.flags, refused.status), (seq, CHAT, 1, 5), "{refused:?}");
         assert!(refused.text().contains("bus"), "{refused:?}");
     }
-    // From now on requests do not wait any more, and packets that need no bus are served.
+    // After the grace period, requests are refused at once. Packets that need no bus are still served.
     for number in 3..=100 {
         let refused = client.request(CHAT, &request(number)).await;
         assert_eq!(refused.status, 5, "{refused:?}");
@@ -187,7 +189,7 @@ async fn requests_of_a_long_outage_get_status_5_and_the_client_lives() {
 }
 
 #[tokio::test]
-async fn each_of_many_requests_of_a_long_outage_is_answered_or_counted_as_dropped() {
+async fn each_of_many_requests_during_a_long_outage_is_answered_or_counted_as_dropped() {
     const BURST: usize = 3000; // Nearly three times the capacity of a send queue.
     let (mut redis, gateway) = stage().await;
     let mut client = bound(&redis, &gateway, 7).await;
@@ -201,7 +203,7 @@ async fn each_of_many_requests_of_a_long_outage_is_answered_or_counted_as_droppe
     let (mut answered, mut seq) = (0.0, 0);
     loop {
         let reply = client.receive().await;
-        assert!(reply.seq > seq, "answers keep the order of the requests: {reply:?} after {seq}");
+        assert!(reply.seq > seq, "an answer is out of order: {reply:?} after {seq}");
         if reply.seq == last {
             break;
         }
@@ -220,7 +222,7 @@ async fn each_of_many_requests_of_a_long_outage_is_answered_or_counted_as_droppe
 #[tokio::test]
 async fn requests_to_a_redis_that_is_frozen_for_a_moment_are_all_published_once_and_in_order() {
     let redis = Redis::start().await;
-    // A moment is less than this, also on a machine that is busy.
+    // The timeout is longer than Redis is frozen, even on a busy machine.
     let gateway = super::connected(Setup::redis_with(&redis, "timeout_ms: 60000")).await;
     let mut heard = redis.subscribe(REQUESTS).await;
     let mut client = gateway.client().await;
@@ -236,7 +238,7 @@ async fn requests_to_a_redis_that_is_frozen_for_a_moment_are_all_published_once_
         }
     }
     client.send(CHAT, &request(1000)).await;
-    assert_eq!(heard.next().await, request(1000), "no request was published twice");
+    assert_eq!(heard.next().await, request(1000), "a request was published twice");
     client.assert_alive().await;
     gateway.metric_is("gateway_bus_published_total", 1001.0).await;
 }
@@ -252,12 +254,12 @@ async fn requests_to_a_redis_that_is_frozen_for_long_are_published_or_refused_an
     for number in 0..BURST {
         seqs.push(client.send(CHAT, &request(number)).await);
     }
-    // Once the first request is refused, the gateway has given up the connection.
+    // A refusal shows that the gateway has given up the connection.
     let mut refused = vec![client.receive().await];
     gateway.metric_is(CONNECTED, 0.0).await;
     redis.signal("CONT").await;
     gateway.metric_is(CONNECTED, 1.0).await;
-    // The gateway publishes the queued requests before this one.
+    // The gateway publishes all queued requests before this last request.
     client.send(CHAT, &request(BURST)).await;
     let mut published = Vec::new();
     while published.last() != Some(&BURST) {
@@ -270,16 +272,22 @@ async fn requests_to_a_redis_that_is_frozen_for_long_are_published_or_refused_an
     refused.pop();
 
     let once: BTreeSet<_> = published.iter().copied().collect();
-    assert_eq!(once.len(), published.len(), "published twice: {published:?}");
+    assert_eq!(once.len(), published.len(), "a request was published twice: {published:?}");
     for reply in &refused {
         assert_eq!((reply.route, reply.flags, reply.status), (CHAT, 1, 5), "{reply:?}");
-        let number = seqs.iter().position(|seq| *seq == reply.seq).expect("it answers a request");
-        assert!(reply.text().contains(PERHAPS) || !once.contains(&number), "refused, but published: {reply:?}");
+        let number = seqs.iter().position(|seq| *seq == reply.seq).expect("a reply to one of the requests");
+        assert!(
+            reply.text().contains(PERHAPS) || !once.contains(&number),
+            "a request was refused and published: {reply:?}"
+        );
     }
     let answered: BTreeSet<_> = refused.iter().map(|reply| reply.seq).collect();
-    assert_eq!(answered.len(), refused.len(), "answered twice: {refused:?}");
+    assert_eq!(answered.len(), refused.len(), "a request was answered twice: {refused:?}");
     for (number, seq) in seqs.iter().enumerate() {
-        assert!(once.contains(&number) || answered.contains(seq), "request {number} is lost");
+        assert!(
+            once.contains(&number) || answered.contains(seq),
+            "request {number} was neither published nor answered"
+        );
     }
     // The requests that are not refused keep their order.
     let taken: Vec<_> = published.into_iter().filter(|n| seqs.get(*n).is_none_or(|s| !answered.contains(s))).collect();
@@ -288,7 +296,7 @@ async fn requests_to_a_redis_that_is_frozen_for_long_are_published_or_refused_an
 }
 
 #[tokio::test]
-async fn a_gateway_that_starts_before_redis_serves_heartbeats_at_once_and_chat_once_redis_is_there() {
+async fn a_gateway_that_starts_before_redis_serves_heartbeats_at_once_and_chat_once_redis_is_reachable() {
     let mut redis = Redis::start().await;
     redis.kill().await;
     let gateway = Gateway::start(Setup::redis(&redis)).await;
@@ -308,7 +316,7 @@ async fn a_gateway_that_starts_before_redis_serves_heartbeats_at_once_and_chat_o
 }
 
 #[tokio::test]
-async fn a_request_whose_plugin_is_taken_away_while_it_waits_is_refused_and_not_published() {
+async fn a_waiting_request_is_refused_and_not_published_if_its_plugin_is_removed() {
     let (mut redis, gateway) = stage().await;
     let mut client = bound(&redis, &gateway, 7).await;
     redis.kill().await;
@@ -325,11 +333,11 @@ async fn a_request_whose_plugin_is_taken_away_while_it_waits_is_refused_and_not_
     put(&gateway.plugin("chat"), &fs::read(dist("chat")).unwrap());
     gateway.metric_is("gateway_plugin_reloads_total{plugin=\"chat\",outcome=\"loaded\"}", 2.0).await;
     client.send(CHAT, &request(1)).await;
-    assert_eq!(heard.next().await, request(1), "the request that was refused is not published");
+    assert_eq!(heard.next().await, request(1), "the refused request was published");
 }
 
 #[tokio::test]
-async fn requests_that_wait_for_redis_are_counted_by_bus_queued() {
+async fn gateway_bus_queued_counts_the_requests_that_wait_for_redis() {
     const QUEUED: &str = "gateway_bus_queued";
     let (mut redis, gateway) = stage().await;
     let mut client = bound(&redis, &gateway, 7).await;

@@ -16,11 +16,12 @@ use tokio::{
     time::Instant,
 };
 
-/// The default of `redis.timeout_ms`, and less than the 5 s besides that publishes wait for a Redis that is unreachable: a machine that is busy may
-/// need some of them.
+/// The maximum time until the gateway notices that Redis hangs: the default of `redis.timeout_ms`, which is 2 s, and
+/// 4.5 s of slack for a busy machine. The slack is less than the grace period of 5 s, so a gateway that waits for the
+/// grace period as well fails the test.
 const SOON: Duration = Duration::from_millis(2000 + 4500);
 
-/// Returns the setup of a gateway with the server at this port as its Redis.
+/// Returns the setup of a gateway that uses the server on this port as its Redis.
 fn on(port: u16) -> Setup {
     Setup { yaml: format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{port}\" }}"), ..Setup::default() }
 }
@@ -32,8 +33,8 @@ async fn requests_to_a_redis_that_hangs_are_answered_within_the_timeout() {
     let mut client = gateway.client().await;
     redis.signal("STOP").await;
     for round in 0..3 {
-        // The first request is in flight when the connection is given up. The others are refused because there is no
-        // connection.
+        // The first request is in flight when the gateway gives up the connection. The gateway refuses the later
+        // requests because it has no connection.
         let began = Instant::now();
         let reply = client.request(CHAT, &chat_request("mmo", 7, "hi")).await;
         assert_eq!(reply.status, 5, "{reply:?}");
@@ -43,7 +44,7 @@ async fn requests_to_a_redis_that_hangs_are_answered_within_the_timeout() {
     gateway.metric_is("gateway_bus_connected", 1.0).await;
 }
 
-/// Asserts that readiness turns to 503 soon after Redis hangs, and that the report names the timeout.
+/// Asserts that `/readyz` answers 503 soon after Redis hangs, and that the report contains `because`.
 async fn is_red(setup: impl FnOnce(&Redis) -> Setup, because: &str) {
     let redis = Redis::start().await;
     let gateway = connected(setup(&redis)).await;
@@ -75,7 +76,7 @@ async fn the_timeout_is_configurable() {
     is_red(setup, "it does not answer within 700ms (`redis.timeout_ms`)").await;
 }
 
-/// Runs a server that accepts every connection, and closes it at the first command after the greeting.
+/// Runs a server that accepts every connection, answers the greeting, and then closes the connection.
 async fn breaks_off(listener: TcpListener, connections: Arc<AtomicUsize>) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
@@ -94,15 +95,16 @@ async fn greet(mut stream: TcpStream) -> std::io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_redis_that_closes_connections_at_once_is_tried_with_growing_pauses() {
+async fn a_gateway_reconnects_with_growing_pauses_if_redis_closes_connections_at_once() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (port, connections) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
     tokio::spawn(breaks_off(listener, Arc::clone(&connections)));
     let began = Instant::now();
     let gateway = Gateway::start(on(port)).await;
     let count = || connections.load(Ordering::Relaxed);
-    eventually("it tries again and again", || async { (count() >= 20).then_some(()) }).await;
-    // Both connections pause for at least 50, 100, 200 and then 250 ms: ten attempts of one connection take 2 s.
+    eventually("20 connection attempts", || async { (count() >= 20).then_some(()) }).await;
+    // The gateway has two connections, and each of them makes about ten attempts. Between attempts, a connection pauses
+    // for at least 50, 100, 200 and then always 250 ms. So ten attempts take about 2 s.
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(1), "{} connections in {took:?}", count());
     let lines = gateway.log_lines();
@@ -112,7 +114,7 @@ async fn a_redis_that_closes_connections_at_once_is_tried_with_growing_pauses() 
 }
 
 #[tokio::test]
-async fn a_subscriber_that_is_not_allowed_to_subscribe_tries_with_pauses_and_few_warnings() {
+async fn a_gateway_that_redis_forbids_to_subscribe_retries_with_pauses_and_few_warnings() {
     let redis = Redis::start().await;
     let mut backend = redis.connection().await;
     redis::cmd("ACL").arg(&["SETUSER", "default", "-subscribe"]).exec_async(&mut backend).await.unwrap();
@@ -124,7 +126,8 @@ async fn a_subscriber_that_is_not_allowed_to_subscribe_tries_with_pauses_and_few
         let (_, rejected) = subscribe.split_once("rejected_calls=")?;
         rejected.split(',').next()?.parse::<usize>().ok()
     };
-    eventually("it is refused eight times", || async { rejected().await.filter(|&refusals| refusals >= 8) }).await;
+    eventually("Redis refuses SUBSCRIBE eight times", || async { rejected().await.filter(|&refusals| refusals >= 8) })
+        .await;
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(1), "{took:?}");
     let lines = gateway.log_lines();

@@ -1,11 +1,11 @@
-//! The corpus of ways to misbehave while a file or its settings are loaded. Each way is rejected for the exact reason.
-//! Meanwhile the earlier version serves on, and a healthy route notices nothing.
+//! Tests of every way to misbehave while the gateway loads a file or its settings. The gateway rejects each of them
+//! with an exact reason. Meanwhile the earlier version serves on, and a healthy route is not disturbed.
 
 use crate::{ROUTE, bystander::Bystander, loaded, settings};
 use gateway_tests::{Gateway, PATIENCE, component, put, variant, wat};
 use serde_json::{Value, json};
 
-/// The number of cases.
+/// The number of ways to misbehave while a file or its settings are loaded.
 pub(crate) const WAYS: usize = CONFIGURE.len() + FILES.len();
 
 /// The ways in which the hostile plugin misbehaves in `configure`, each with the reason for which it is rejected.
@@ -23,10 +23,10 @@ const CONFIGURE: [(&str, &str); 11] = [
     ("refuse", "it refuses its settings (plugins.settings.hostile.config): config.configure: this is refused"),
 ];
 
-/// A function that makes a file's content.
+/// A function that returns a file's content.
 type Content = fn() -> Vec<u8>;
 
-/// New files, and the reasons for which they are rejected.
+/// The new files, each with the reason for which it is rejected.
 const FILES: [(Content, &str); 11] = [
     (|| faulty("loops_in", "describe"), "its `describe` failed: it ran for more than 5 s"),
     (|| faulty("traps_in", "describe"), "its `describe` failed: wasm trap: wasm `unreachable` instruction executed"),
@@ -48,8 +48,8 @@ const FILES: [(Content, &str); 11] = [
         },
         "its `start` failed: it ran for more than 5 s",
     ),
-    // The host calls the guest's allocator for the settings. In these files the allocator never returns, or returns an
-    // address outside of the memory.
+    // The host calls the guest's allocator to pass the settings. In the next two files, the allocator never returns, or
+    // it returns an address outside of the memory.
     (|| edited(REALLOC, &REALLOC.replace("(i32.const 4096)", "(loop $again (br $again)) unreachable")), RAN_TOO_LONG),
     (
         || edited(REALLOC, &REALLOC.replace("4096", "-16")),
@@ -59,7 +59,8 @@ const FILES: [(Content, &str); 11] = [
         || edited("\"describe\") (memory $memory))", "\"describe\") (memory $memory) (post-return $trap))"),
         "its `describe` failed: wasm trap: wasm `unreachable` instruction executed",
     ),
-    // A manifest with a list of 2^31 routes, and a manifest with a name that is not UTF-8.
+    // The manifest of the first file has a list of 2^31 routes. The manifest of the second file has a name that is not
+    // UTF-8.
     (
         || edited(ROUTES, &ROUTES.replace("\\01\\00\\00\\00", "\\00\\00\\00\\80")),
         "its `describe` failed: list pointer/length out of bounds of memory",
@@ -81,12 +82,12 @@ fn faulty(fault: &str, call: &str) -> Vec<u8> {
 /// Returns the hand-written guest `endless` with a part of its text replaced.
 fn edited(old: &str, new: &str) -> Vec<u8> {
     let text = wat("endless");
-    assert!(text.contains(old), "{old} is not in it");
+    assert!(text.contains(old), "the guest `endless` does not contain {old}");
     component(&text.replace(old, new))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_bad_configure_is_rejected_and_the_settings_before_serve_on() {
+async fn each_bad_configure_is_rejected_and_the_earlier_settings_stay_in_use() {
     let gateway = loaded(settings("on_packet", "well", "")).await;
     let bystander = Bystander::start(&gateway).await;
     for (way, because) in CONFIGURE {
@@ -98,7 +99,7 @@ async fn each_bad_configure_is_rejected_and_the_settings_before_serve_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_bad_file_is_rejected_and_nobody_notices() {
+async fn each_bad_file_is_rejected_and_disturbs_no_other_route() {
     let gateway = loaded(settings("on_packet", "well", "")).await;
     let bystander = Bystander::start(&gateway).await;
     for (file, because) in FILES {
@@ -109,10 +110,10 @@ async fn each_bad_file_is_rejected_and_nobody_notices() {
     bystander.finish().await;
 }
 
-/// Waits until the log rejects the file for this reason, and ignores the first `lines` lines. Asserts that the hostile
-/// plugin serves as before.
+/// Waits for a log line, after the first `lines` lines, which says that the file is rejected for this reason. Asserts
+/// that the hostile plugin serves as before.
 async fn rejected(gateway: &Gateway, lines: usize, file: &str, because: &str) {
-    // To find out that a call never ends takes seconds of a processor, which on a machine that is busy is far longer.
+    // A call that never ends is stopped after 5 s of processor time, which takes far longer on a busy machine.
     let rejection = |line: &Value| line.to_string().contains("plugin rejected");
     let what = format!("plugin rejected: {because}");
     let line = gateway.logged_within(3 * PATIENCE, lines, rejection, &what).await;

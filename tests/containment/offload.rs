@@ -1,4 +1,5 @@
-//! The offload thread of a plugin: what waits for it is bounded, and it serves only as long as the plugin is slow.
+//! Tests of a plugin's offload thread. The number of calls that wait for the thread is bounded. The thread serves only
+//! while the plugin is slow.
 
 use crate::{GAME, ROUTE, settings};
 use futures_util::future::join_all;
@@ -6,15 +7,17 @@ use gateway_tests::{Client, Gateway, PATIENCE, Redis, Setup, eventually, put};
 use std::{fs, path::Path, time::Duration};
 use tokio::time::Instant;
 
-/// The calls that may wait for the offload thread.
+/// The maximum number of calls that wait for the offload thread.
 const MAX_QUEUED_CALLS: usize = 1024;
-/// Slow calls for so many sessions within a second offload the plugin; and some more, since a call is slow only if it was seen running.
+/// The number of sessions with a slow call. Three slow sessions within a second offload the plugin. The others are
+/// spare, since the gateway ignores the processor time of a call that ends within a few ticks of its clock.
 const SLOW_SESSIONS: usize = 8;
 
 const OK: &str = "gateway_plugin_calls_total{plugin=\"hostile\",outcome=\"ok\"}";
 const BUSY: &str = "gateway_messages_dropped_total{reason=\"plugin_busy\"}";
 
-/// A gateway on this Redis, whose hostile plugin misbehaves as each packet says and serves.
+/// Starts a gateway with this Redis and the hostile plugin. Each packet tells the plugin how to misbehave. Waits until
+/// the plugin is loaded.
 async fn obedient(redis: &Redis) -> Gateway {
     let setup = settings("on_packet", "as-the-packet-says", "call_timeout_ms: 5000");
     let yaml = format!("{}\nredis: {{ addr: \"127.0.0.1:{}\" }}", setup.yaml, redis.port);
@@ -24,7 +27,7 @@ async fn obedient(redis: &Redis) -> Gateway {
     gateway
 }
 
-/// Slow calls for different sessions, one right after the other.
+/// Makes slow calls for `SLOW_SESSIONS` different sessions, all within a short time.
 async fn be_slow(gateway: &Gateway) {
     let mut clients = join_all((0..SLOW_SESSIONS).map(|_| gateway.client())).await;
     for reply in join_all(clients.iter_mut().map(|client| client.request(ROUTE, b"slow"))).await {
@@ -33,7 +36,7 @@ async fn be_slow(gateway: &Gateway) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_beyond_1024_that_wait_for_a_slow_plugin_are_dropped_and_counted_as_plugin_busy() {
+async fn bus_messages_beyond_1024_waiting_calls_are_dropped_and_counted_as_plugin_busy() {
     const TOO_MANY: usize = 100;
     let redis = Redis::start().await;
     let gateway = obedient(&redis).await;
@@ -51,18 +54,18 @@ async fn messages_beyond_1024_that_wait_for_a_slow_plugin_are_dropped_and_counte
     }
     burst.exec_async(&mut redis.connection().await).await.unwrap();
     gateway.metric_is(BUSY, TOO_MANY as f64).await;
-    // A packet waits in the same queue, and its sender is told.
+    // Packets use the same queue. A packet that finds the queue full is answered with status 5.
     let reply = other.request(ROUTE, b"well").await;
     assert_eq!((reply.status, reply.text()), (5, "the plugin is slow, and too many calls wait for it"));
     gateway.logged("bus message refused").await;
     assert_eq!(looping.receive().await.status, 8);
-    // Those that waited are served, and no other was dropped.
+    // The gateway serves every queued message and drops no further message.
     gateway.metric_is(OK, served + MAX_QUEUED_CALLS as f64).await;
     assert_eq!(gateway.metric(BUSY).await, TOO_MANY as f64);
     other.assert_alive().await;
 }
 
-/// Waits until the offload thread has run for a while: nothing but the call that never ends takes it so long.
+/// Waits until the offload thread has used 100 ms of processor time. Only the call that never ends uses so much.
 async fn looping_call_runs(gateway: &Gateway) {
     let before = offload_time(gateway);
     eventually("the offload thread is busy", || async {
@@ -71,7 +74,8 @@ async fn looping_call_runs(gateway: &Gateway) {
     .await;
 }
 
-/// The processor time of the plugin's offload thread. None is started before the first call that is offloaded.
+/// Returns the processor time of the plugin's offload thread. The time is zero before the first offloaded call, which
+/// starts the thread.
 fn offload_time(gateway: &Gateway) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap();
     let paths: Vec<_> = tasks.map(|task| task.unwrap().path()).collect();
@@ -82,7 +86,7 @@ fn offload_time(gateway: &Gateway) -> Duration {
     Duration::from_nanos(read(path, "schedstat").split(' ').next().unwrap().parse().unwrap())
 }
 
-/// The processor time of the offload thread during calls for a session that is not slow.
+/// Returns the processor time that the offload thread uses during 1000 quick calls of this client.
 async fn offload_time_of_1000_calls(gateway: &Gateway, client: &mut Client) -> Duration {
     let before = offload_time(gateway);
     for _ in 0..1000 {
@@ -92,25 +96,27 @@ async fn offload_time_of_1000_calls(gateway: &Gateway, client: &mut Client) -> D
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plugin_returns_from_its_offload_thread_when_its_calls_are_not_slow_any_more() {
+async fn a_plugin_leaves_its_offload_thread_once_its_calls_are_quick_again() {
     let redis = Redis::start().await;
     let gateway = obedient(&redis).await;
     let mut client = gateway.client().await;
-    // A new generation is on probation for 16 calls.
+    // A new generation is on probation for 16 calls, which run on the offload thread.
     is_inline(&gateway, &mut client, "after the probation").await;
     be_slow(&gateway).await;
     let slow = Instant::now();
     let busy = offload_time_of_1000_calls(&gateway, &mut client).await;
-    assert!(busy > Duration::from_millis(1), "right after slow calls the offload thread ran for {busy:?}");
+    assert!(busy > Duration::from_millis(1), "right after the slow calls, the offload thread ran for only {busy:?}");
     is_inline(&gateway, &mut client, "long after the slow calls").await;
-    // A plugin stays offloaded for 5 s after its last slow call, which ended before this clock began.
-    assert!(slow.elapsed() > Duration::from_secs(4), "it returned after {:?}", slow.elapsed());
+    // A plugin stays offloaded for 5 s after its last slow call. The call ended shortly before `slow` was taken, so the
+    // test expects a little less than 5 s.
+    assert!(slow.elapsed() > Duration::from_secs(4), "the plugin left its offload thread after {:?}", slow.elapsed());
 }
 
-/// Waits until the calls run on the threads that serve players: until the offload thread does not run at all.
+/// Waits until 1000 calls use no processor time of the offload thread. Then the calls run on the threads that serve
+/// players.
 async fn is_inline(gateway: &Gateway, client: &mut Client, when: &str) {
     let deadline = Instant::now() + PATIENCE;
     while !offload_time_of_1000_calls(gateway, client).await.is_zero() {
-        assert!(Instant::now() < deadline, "{when} calls are still offloaded");
+        assert!(Instant::now() < deadline, "{when}: calls are still offloaded");
     }
 }

@@ -39,10 +39,11 @@ async fn a_plugin_that_keeps_failing_is_quarantined_until_it_is_reloaded() {
 #[tokio::test]
 async fn a_quarantined_plugin_is_tried_again_after_a_pause() {
     let gateway = misbehaving("on_packet", "panic").await;
-    // When each call failed, and how many were refused before it.
+    // For each failed call: its start, its end, and the number of refused calls since the failure before.
     let (mut failed, mut refused) = (Vec::new(), 0);
     let deadline = Instant::now() + PATIENCE;
-    // Five calls, then a trial after 1 s, then another after 2 s more. A plugin is judged by how many different sessions it fails for.
+    // Seven calls fail: five until the quarantine, a trial after 1 s, and a second trial 2 s later. Each call comes
+    // from a new session, since the gateway counts the sessions for which a plugin fails.
     while failed.len() < 7 {
         assert!(Instant::now() < deadline, "the plugin is not tried again: {failed:?}");
         let asked = Instant::now();
@@ -61,10 +62,10 @@ async fn a_quarantined_plugin_is_tried_again_after_a_pause() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_fails_on_every_third_call_only_is_not_quarantined() {
+async fn a_plugin_that_fails_only_on_every_third_call_is_not_quarantined() {
     let gateway = misbehaving("on_packet", "every-third-call").await;
     let bystander = Bystander::start(&gateway).await;
-    // Each instance counts its own calls, and each failure replaces the instance by a fresh one.
+    // Each instance counts its own calls. After each failure, a fresh instance replaces the failed one.
     let mut failed = 0;
     for _ in 0..10 {
         let mut client = gateway.client().await;
@@ -80,7 +81,7 @@ async fn a_plugin_that_fails_on_every_third_call_only_is_not_quarantined() {
 }
 
 #[tokio::test]
-async fn messages_for_a_plugin_that_loops_are_dropped_and_counted_and_delay_nothing_else() {
+async fn bus_messages_for_a_plugin_that_loops_are_counted_and_delay_no_other_route() {
     let gateway = misbehaving("on_message", "loop").await;
     let bystander = Bystander::start(&gateway).await;
     let mut client = gateway.client().await;
@@ -95,20 +96,20 @@ async fn messages_for_a_plugin_that_loops_are_dropped_and_counted_and_delay_noth
         let dropped = gateway.metric("gateway_messages_dropped_total{reason=\"plugin_quarantined\"}").await;
         (failed + dropped > 9.5).then_some((failed, dropped))
     };
-    let (failed, dropped) = eventually("ten messages are accounted for", lost).await;
+    let (failed, dropped) = eventually("ten messages that failed or were dropped", lost).await;
     assert!(failed >= 5.0 && dropped >= 1.0 && failed + dropped < 10.5, "{failed} failed, {dropped} dropped");
     bystander.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_whose_packet_waits_for_a_slow_plugin_gets_what_is_sent_to_it() {
+async fn a_session_whose_packet_waits_for_a_slow_plugin_still_receives_pushes() {
     let mut setup = settings("on_packet", "loop", "call_timeout_ms: 2000");
     setup.plugins.push("demo-chat");
     let gateway = loaded(setup).await;
     let (mut client, mut other) = (gateway.client().await, gateway.client().await);
     client.send(1, &chat_request("mmo", 1, "x")).await;
     assert_eq!(client.receive().await.route, 1);
-    // After the first of two such calls, the plugin is known to be slow.
+    // The first of the two looping calls shows the gateway that the session's calls are slow.
     assert_eq!(client.request(ROUTE, b"").await.status, 8);
     client.send(ROUTE, b"").await;
     other.send(1, &chat_request("mmo", 1, "to both sessions of the user")).await;
@@ -120,19 +121,20 @@ async fn a_session_whose_packet_waits_for_a_slow_plugin_gets_what_is_sent_to_it(
     assert_eq!((reply.route, reply.status), (ROUTE, 8));
 }
 
-/// Runs for each way to be bad.
+/// The number of runs for each way to misbehave.
 const RUNS: usize = 5;
 
-/// The bound of docs/plugins.md. Without containment it would be four clients' 20 ms calls on two threads, over and over.
+/// Returns the bound of docs/plugins.md for the latency of a healthy route. Without containment, the calls of four
+/// clients, 20 ms each, would keep the two threads busy without pause.
 fn bound(quiet: Duration) -> Duration {
     2 * quiet + Duration::from_millis(5)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_healthy_route_does_not_notice_a_plugin_that_is_slow_or_loops_for_ever_or_starts_slowly() {
-    // The last of these plugins sometimes fails, and takes long to start again.
+async fn a_healthy_route_stays_quick_next_to_a_plugin_that_is_slow_or_loops_or_starts_slowly() {
+    // The last of these plugins fails on every third call and then takes long to start again.
     for way in ["slow", "loop", "every-third-call, configure: slow-start"] {
-        // Other work on the machine disturbs single runs, with and without the bad plugin alike: the medians are compared.
+        // The test compares medians, because other work on the machine disturbs single runs.
         let mut runs = Vec::new();
         for _ in 0..RUNS {
             runs.push(run(way).await);
@@ -141,7 +143,7 @@ async fn a_healthy_route_does_not_notice_a_plugin_that_is_slow_or_loops_for_ever
         quiet.sort();
         beside.sort();
         let (quiet, beside) = (quiet[RUNS / 2], beside[RUNS / 2]);
-        assert!(beside <= bound(quiet), "{way}: p99 (quiet, beside it) {runs:?}");
+        assert!(beside <= bound(quiet), "{way}: p99 without and with the bad plugin, for each run: {runs:?}");
     }
 }
 

@@ -37,7 +37,7 @@ async fn gateway(folder: &Path, arguments: &[&str]) -> Output {
     ended(command).await
 }
 
-/// What the command leaves when it has ended.
+/// Waits until the command has ended, and returns its exit code and its output.
 async fn ended(mut command: Command) -> Output {
     in_time(&format!("the end of {command:?}"), command.output()).await.unwrap()
 }
@@ -64,7 +64,7 @@ async fn check_of_the_gateway_yaml_that_is_shipped_exits_0() {
 }
 
 #[tokio::test]
-async fn an_empty_file_means_the_defaults() {
+async fn an_empty_configuration_file_stands_for_the_defaults() {
     let folder = folder("");
     fs::create_dir(folder.path().join("plugins/dist")).unwrap();
     fs::copy(dist("system"), folder.path().join("plugins/dist/system.wasm")).unwrap();
@@ -107,7 +107,7 @@ plugins:
 }
 
 #[tokio::test]
-async fn the_file_may_have_another_name() {
+async fn config_names_another_configuration_file() {
     let folder = folder("nonsense: 1\n");
     fs::write(folder.path().join("other.yaml"), GOOD).unwrap();
     assert_eq!(gateway(folder.path(), &["check", "--config", "other.yaml"]).await.status.code(), Some(0));
@@ -157,7 +157,7 @@ async fn a_duplicate_game_id_is_named() {
 }
 
 #[tokio::test]
-async fn a_missing_directory_is_named() {
+async fn a_missing_plugins_directory_is_named() {
     refused("plugins: { directory: nowhere }\n", &["plugins.directory: there is no directory nowhere"]).await;
     refused("plugins: { directory: gateway.yaml }\n", &["plugins.directory: there is no directory gateway.yaml"]).await;
 }
@@ -175,7 +175,7 @@ async fn all_errors_are_reported_at_once() {
 }
 
 #[tokio::test]
-async fn a_missing_file_is_named() {
+async fn a_missing_configuration_file_is_named() {
     for command in ["check", "run"] {
         let output = gateway(folder(GOOD).path(), &[command, "--config", "nowhere.yaml"]).await;
         assert_eq!(output.status.code(), BAD_CONFIG);
@@ -184,7 +184,7 @@ async fn a_missing_file_is_named() {
 }
 
 #[tokio::test]
-async fn check_names_the_plugins_that_are_not_fit_and_why() {
+async fn check_names_each_rejected_plugin_and_the_reason() {
     let folder = folder(GOOD);
     let put = |name: &str, content: &[u8]| fs::write(folder.path().join("plugins").join(name), content).unwrap();
     put("bad.wasm", b"rubbish");
@@ -194,7 +194,7 @@ async fn check_names_the_plugins_that_are_not_fit_and_why() {
     let lines: Vec<_> = stdout(&output).lines().collect();
     assert_eq!((lines.len(), lines[1]), (4, "chat.wasm: ok, chat 0.1.0"), "{lines:?}");
     assert!(lines[0].starts_with("bad.wasm: it is not a WebAssembly component"), "{lines:?}");
-    // One of the two plugins that claim the route is refused, and the message names the plugin that serves the route.
+    // Two plugins claim the same route. One of them is rejected, and its message names the other plugin.
     let told = |file: &str, other: &str| {
         let because = format!("{file}.wasm: it claims route 0x03, which plugin `{other}` serves");
         lines.iter().any(|line| line.starts_with(&because))
@@ -212,7 +212,7 @@ async fn check_names_the_settings_that_a_plugin_refuses() {
     assert!(stdout(&output).starts_with(because), "{output:?}");
 }
 
-/// Asserts that `run` exits with code 1 and names the key if one of its ports is taken.
+/// Asserts that `run` exits with code 1 if a port is already in use, and that the error names the port's key.
 async fn taken(yaml: impl Fn(u16) -> String, key: &str) {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = holder.local_addr().unwrap().port();
@@ -224,7 +224,7 @@ async fn taken(yaml: impl Fn(u16) -> String, key: &str) {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named_with_its_key() {
+async fn a_port_that_is_in_use_is_named_with_its_key() {
     let server =
         |port| format!("{GOOD}server: {{ host: 127.0.0.1, port: {port} }}\nadmin: {{ listen: \"127.0.0.1:0\" }}\n");
     taken(server, "server.host and server.port").await;

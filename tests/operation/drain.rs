@@ -12,12 +12,13 @@ use std::{
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream, process::Command, time::timeout};
 
-/// The number of deliveries of a flood, 12.8 MB in all. The kernel cannot buffer that much for one connection, but a
-/// send queue can hold all of them.
+/// The number of deliveries in a flood, 12.8 MB in all. The kernel cannot buffer that much for one connection, but a
+/// send queue can hold all deliveries.
 const DELIVERIES: u32 = 800;
+/// The length of the text in each delivery, in bytes.
 const CONTENT: usize = 16_000;
 
-/// Starts a gateway on this Redis with these keys of `server`.
+/// Starts a gateway with this Redis and these keys of `server`.
 async fn start(redis: &Redis, server: &str) -> Gateway {
     let gateway = Gateway::start(Setup { server: server.to_owned(), ..Setup::redis(redis).patient() }).await;
     redis.subscribers_are("broadcast", 1).await;
@@ -29,7 +30,8 @@ fn delivery(number: u32) -> Vec<u8> {
     ChatResponse { message_id: number.into(), target_user_id: 7, error_message, ..Default::default() }.encode_to_vec()
 }
 
-/// Returns a client that does not read, with far more messages queued than the connection takes.
+/// Returns a client that does not read. The gateway has queued far more messages for the client than the connection
+/// takes.
 async fn slow_reader(redis: &Redis, gateway: &Gateway) -> Client {
     let mut client = gateway.client().await;
     client.send(1, &chat_request("mmo", 7, "here I am")).await;
@@ -41,7 +43,7 @@ async fn slow_reader(redis: &Redis, gateway: &Gateway) -> Client {
     pipeline.query_async::<()>(&mut redis.connection().await).await.unwrap();
     gateway.metric_is("gateway_deliveries_total{outcome=\"delivered\"}", f64::from(DELIVERIES)).await;
     let sent = gateway.metric("gateway_messages_sent_total").await;
-    assert!(sent < f64::from(DELIVERIES), "nothing is queued: {sent} were sent");
+    assert!(sent < f64::from(DELIVERIES), "no message is queued, since {sent} messages were sent");
     client
 }
 
@@ -80,20 +82,20 @@ async fn drains(signal: &str) {
 }
 
 #[tokio::test]
-async fn sigterm_lets_queues_empty_closes_with_1001_and_exits_0() {
+async fn sigterm_drains_the_queues_closes_sessions_with_1001_and_exits_0() {
     drains("TERM").await;
 }
 
 #[tokio::test]
-async fn sigint_lets_queues_empty_closes_with_1001_and_exits_0() {
+async fn sigint_drains_the_queues_closes_sessions_with_1001_and_exits_0() {
     drains("INT").await;
 }
 
 #[tokio::test]
-async fn requests_that_wait_for_the_bus_still_reach_it() {
+async fn requests_that_wait_in_the_gateway_at_sigterm_still_reach_redis() {
     let redis = Redis::start().await;
     let mut backend = redis.subscribe("game:request:mmo").await;
-    // The gateway does not notice that Redis hangs, however long it takes on a machine that is busy.
+    // The timeout is so long that the gateway does not notice that Redis hangs, even on a busy machine.
     let mut gateway = Gateway::start(Setup::redis_with(&redis, "timeout_ms: 60000").patient()).await;
     redis.subscribers_are("broadcast", 1).await;
     let mut client = gateway.client().await;
@@ -130,8 +132,8 @@ async fn a_client_that_never_reads_is_cut_off_after_drain_timeout_s() {
     assert_eq!((&line["level"], &line["fields"]["connections"]), (&"WARN".into(), &1.into()));
 }
 
-/// Asserts that a second signal ends a drain that would take long. The exit code is the one that a shell reports for
-/// the signal.
+/// Asserts that a second signal ends a long drain at once. The exit code is 128 plus the number of the signal, which is
+/// also the code that a shell reports.
 async fn ends_at_once(second: &str, code: i32) {
     let redis = Redis::start().await;
     let mut gateway = start(&redis, "drain_timeout_s: 3600").await;
@@ -153,7 +155,8 @@ async fn sigint_after_sigterm_ends_the_process_at_once() {
     ends_at_once("INT", 130).await;
 }
 
-/// Returns a plugin that takes minutes to compile: each of its nested loops changes locals that all of them use.
+/// Returns a plugin that takes minutes to compile. It has nested loops, and every loop changes locals that all loops
+/// use.
 fn takes_minutes_to_compile() -> Vec<u8> {
     let (locals, depth) = (4000, 400);
     let set = |i| format!("(local.set {i} (i64.add (local.get {i}) (local.get 1)))");
@@ -173,7 +176,7 @@ async fn a_signal_ends_the_process_while_plugins_are_still_compiled() {
     let mut command = Gateway::command(None);
     let mut child = command.arg("run").current_dir(&folder).kill_on_drop(true).spawn().unwrap();
     let pid = child.id().unwrap();
-    eventually("it hears SIGTERM", || async { hears(pid, 15).then_some(()) }).await;
+    eventually("a handler for SIGTERM", || async { hears(pid, 15).then_some(()) }).await;
     assert!(Command::new("kill").arg(pid.to_string()).status().await.unwrap().success());
     let status = timeout(PATIENCE, child.wait()).await.expect("the gateway ends in time").unwrap();
     assert_eq!(status.code(), Some(0));
@@ -187,7 +190,7 @@ fn hears(pid: u32, signal: u32) -> bool {
 }
 
 #[tokio::test]
-async fn a_gateway_that_drains_is_alive_but_not_ready_and_accepts_nobody() {
+async fn a_gateway_that_drains_is_alive_but_not_ready_and_accepts_no_connection() {
     let redis = Redis::start().await;
     let mut gateway = start(&redis, "").await;
     let mut slow = slow_reader(&redis, &gateway).await;
@@ -207,17 +210,17 @@ async fn a_gateway_that_drains_is_alive_but_not_ready_and_accepts_nobody() {
 #[tokio::test]
 async fn a_gateway_without_clients_stops_at_once() {
     let mut gateway = Gateway::start(Setup::default()).await;
-    // In these 3 s the gateway scans its files. The stop must not wait for the end of a scan.
+    // During these 3 s, the gateway scans its files. The stop must not wait for the end of a scan.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let began = Instant::now();
     gateway.signal("TERM").await;
     exits_with_0(&mut gateway).await;
-    // A drain may take 10 s, and the bus 5 s more.
+    // A drain may take 10 s, and the shutdown of the bus may take 5 s more.
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let lines = gateway.log_lines();
     let messages = lines.iter().map(|line| line["fields"]["message"].as_str().unwrap());
     let messages: Vec<_> = messages.skip_while(|message| *message != "draining").collect();
-    assert_eq!(messages, ["draining", "stopped"], "no part of the gateway ended late");
+    assert_eq!(messages, ["draining", "stopped"], "a part of the gateway ended late");
 }
 
 #[tokio::test]
@@ -260,7 +263,7 @@ async fn deliveries_to_a_session_that_is_about_to_end_are_counted_as_session_clo
     assert_eq!(gateway.metric(closing).await, 0.0);
     gateway.signal("TERM").await;
     gateway.logged("draining").await;
-    // From some moment on, the session waits for its queue to empty and takes nothing more.
+    // The session soon starts to drain its queue. From then on, it takes no more deliveries.
     let mut delivered = DELIVERIES;
     let deadline = Instant::now() + PATIENCE;
     while gateway.metric(closing).await < 9.0 {

@@ -1,5 +1,5 @@
-//! Tests of files and directories that cannot be read for a while, that change without pause, or that do not concern
-//! the gateway.
+//! Tests of files and directories that are unreadable for a while, that change without pause, or that the gateway must
+//! not read.
 
 use crate::{ECHO, NO_ROUTE, answers, generation, reloads};
 use gateway_tests::{Gateway, PATIENCE, Setup, eventually, greeter, put};
@@ -30,13 +30,13 @@ async fn plugins_serve_on_while_their_directory_is_missing() {
     fs::rename(gateway.plugins(), &offloaded).unwrap();
     let line = gateway.logged("the plugins directory cannot be read: No such file or directory").await;
     assert_eq!(line["level"], "ERROR");
-    // This is long enough for more than two scans, each of which fails.
+    // In 2 s, the gateway makes more than two scans of the directory. Each scan fails.
     let until = Instant::now() + Duration::from_secs(2);
     while Instant::now() < until {
         client.assert_alive().await;
     }
     let (status, report) = readiness(&gateway).await;
-    assert_eq!(status, 200, "the gateway stays ready while its plugins serve");
+    assert_eq!(status, 200, "the gateway has to stay ready while its plugins serve");
     let error = report["directory_error"].as_str().unwrap();
     assert!(error.starts_with("the plugins directory cannot be read: No such file"), "{error}");
 
@@ -48,7 +48,8 @@ async fn plugins_serve_on_while_their_directory_is_missing() {
     gateway.metric_is(&generation("system"), 1.0).await;
 }
 
-/// Only the error "not found" means that a file was removed. A symbolic link to itself causes another error.
+/// The gateway treats a file as removed only if the error is "not found". A symbolic link to itself causes another
+/// error.
 #[tokio::test]
 async fn a_plugin_serves_on_while_its_file_cannot_be_examined() {
     let gateway = Gateway::start(Setup::default()).await;
@@ -66,7 +67,7 @@ async fn a_plugin_serves_on_while_its_file_cannot_be_examined() {
 }
 
 #[tokio::test]
-async fn files_that_could_not_be_read_without_a_free_descriptor_are_read_later() {
+async fn files_that_were_unreadable_for_lack_of_descriptors_are_read_later() {
     let yaml = |greeting: &str| {
         let settings = format!("settings: {{ new: {{ config: {{ greeting: {greeting} }} }} }}");
         format!("plugins: {{ directory: plugins, {settings} }}")
@@ -77,7 +78,7 @@ async fn files_that_could_not_be_read_without_a_free_descriptor_are_read_later()
     let mut hoard = Vec::new();
     while gateway.metric("gateway_handshakes_refused_total{reason=\"accept_failed\"}").await == 0.0 {
         hoard.push(time::timeout(PATIENCE, TcpStream::connect(gateway.address)).await.unwrap().unwrap());
-        assert!(hoard.len() < 200, "descriptors do not run out");
+        assert!(hoard.len() < 200, "the gateway never runs out of descriptors");
         if hoard.len() > 40 && descriptors(&gateway) >= 64 {
             break;
         }
@@ -88,7 +89,7 @@ async fn files_that_could_not_be_read_without_a_free_descriptor_are_read_later()
         let line = line.to_string();
         line.contains("Too many open files") && !line.contains("cannot accept connections")
     };
-    gateway.logged_within(PATIENCE, 0, in_vain, "a file that cannot be read or compiled").await;
+    gateway.logged_within(PATIENCE, 0, in_vain, "Too many open files").await;
     client.assert_alive().await;
     assert_eq!(client.request(0x41, b"").await.status, 3);
 
@@ -174,10 +175,13 @@ async fn a_log_at_trace_in_a_watched_directory_does_not_feed_itself() {
     command.stderr(fs::File::create(&log).unwrap()).kill_on_drop(true);
     let _child = command.spawn().unwrap();
     let text = || fs::read_to_string(&log).unwrap();
-    eventually("it serves", || async { text().contains("serving plugins=system").then_some(()) }).await;
+    eventually("the log line with the plugins that serve", || async {
+        text().contains("serving plugins=system").then_some(())
+    })
+    .await;
     let lines = || text().lines().count();
     let before = lines();
-    // The measurement is about the lines that an idle gateway writes.
+    // The test measures the log of an idle gateway, so there is no condition to wait for.
     time::sleep(Duration::from_secs(3)).await;
     let more = lines() - before;
     assert!(more < 100, "{more} lines in 3 s: {}", &text()[text().len() - 2000..]);
@@ -196,7 +200,7 @@ async fn readyz_is_503_while_no_plugin_serves() {
     .await;
     assert!(reason.starts_with("no plugin serves (bad.wasm: it is not a WebAssembly component"), "{reason}");
     put(&gateway.plugin("good"), &greeter("good", "1", &[0x41]));
-    eventually("it is ready", || async { (readiness(&gateway).await.0 == 200).then_some(()) }).await;
+    eventually("/readyz 200", || async { (readiness(&gateway).await.0 == 200).then_some(()) }).await;
 }
 
 #[tokio::test]
@@ -210,7 +214,7 @@ async fn plugin_names_that_are_no_longer_used_leave_neither_threads_nor_metrics(
         let slow = serde_json::json!({ "name": name, "version": "1", "routes": [0x41] });
         put(&gateway.plugin("renamed"), &gateway_tests::variant(&slow));
         eventually(&name, || async { (gateway.metric(&generation(&name)).await == 1.0).then_some(()) }).await;
-        // Each packet comes from a new session, since a session whose packets make plugins fail is throttled.
+        // Each packet comes from a new session, since the gateway throttles a session whose packets make plugins fail.
         gateway.client().await.request(0x41, b"loop").await;
     }
     fs::remove_file(gateway.plugin("renamed")).unwrap();

@@ -1,5 +1,5 @@
-//! Tests of small files that are hostile to the compiler. A child process compiles files under limits, so a bad file is
-//! rejected and has no other effect.
+//! Tests of small files that make the compiler use very much time, memory or stack. A child process compiles each file
+//! under limits. So a bad file is rejected and has no other effect.
 
 use gateway_tests::{Gateway, PATIENCE, Setup, bombs, component, dist, eventually, greeter, in_time, put, wat};
 use serde_json::Value;
@@ -26,7 +26,7 @@ async fn reasons(gateway: &Gateway) -> (u16, Vec<String>) {
     (status, serde_json::from_value(report["reasons"].clone()).unwrap())
 }
 
-/// Returns the child processes that the gateway has started and not yet waited for.
+/// Returns the ids of the gateway's child processes.
 fn children(gateway: &Gateway) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("children")).ok());
@@ -34,15 +34,16 @@ fn children(gateway: &Gateway) -> Vec<u32> {
 }
 
 async fn a_child_works(gateway: &Gateway) -> u32 {
-    eventually("a child compiles", || async { children(gateway).first().copied() }).await
+    eventually("a child that compiles", || async { children(gateway).first().copied() }).await
 }
 
 async fn is_gone(pid: u32) {
     let process = PathBuf::from(format!("/proc/{pid}"));
-    eventually("the child has ended", || async { (!process.exists()).then_some(()) }).await;
+    eventually("the end of the child", || async { (!process.exists()).then_some(()) }).await;
 }
 
-/// Puts the file next to plugins that serve. Asserts that it is rejected for this reason, and that the others serve on.
+/// Puts the file next to plugins that serve. Asserts that the file is rejected for this reason, and that the other
+/// plugins serve on.
 async fn rejected(keys: &str, bomb: &[u8], because: &str) {
     let gateway = Gateway::start(setup(keys)).await;
     let mut client = gateway.client().await;
@@ -84,7 +85,7 @@ async fn instances_that_double_at_each_level_are_rejected() {
 }
 
 #[tokio::test]
-async fn more_memories_than_a_language_needs_are_rejected() {
+async fn more_than_16_memories_are_rejected() {
     let memories = "(memory 0)".repeat(16);
     let bomb = component(&wat("endless").replace("(table $one", &format!("{memories} (table $one")));
     let because = "it defines 17 memories, and 16 are the most that a plugin may have";
@@ -92,7 +93,7 @@ async fn more_memories_than_a_language_needs_are_rejected() {
 }
 
 #[tokio::test]
-async fn more_tables_than_a_language_needs_are_rejected() {
+async fn more_than_64_tables_are_rejected() {
     let tables = "(table 0 funcref)".repeat(63);
     let bomb = component(&wat("endless").replace("(table $one", &format!("{tables} (table $one")));
     let because = "it defines 65 tables, and 64 are the most that a plugin may have";
@@ -100,7 +101,7 @@ async fn more_tables_than_a_language_needs_are_rejected() {
 }
 
 #[tokio::test]
-async fn memories_of_many_instances_count_together() {
+async fn the_memories_of_all_instances_in_a_component_count_together() {
     let text = wat("endless");
     let text = text.trim_end().strip_suffix(')').unwrap();
     let one = "(core instance (instantiate $empty))";
@@ -108,10 +109,10 @@ async fn memories_of_many_instances_count_together() {
     rejected("compile_cpu_s: 60", &component(&bomb), "its `start` failed: ").await;
 }
 
-/// The gateway survives every depth that the child process survives. Its stack is larger, and it loads the compiled
-/// code from the cache.
+/// The gateway loads the code that the child process has compiled, and has a larger stack. So the gateway survives
+/// every depth that the child survives.
 #[tokio::test]
-async fn a_depth_that_a_child_survives_is_survived_by_the_gateway() {
+async fn the_gateway_survives_every_depth_that_its_child_survives() {
     let gateway = Gateway::start(setup("compile_cpu_s: 60")).await;
     let mut client = gateway.client().await;
     let mut served = Vec::new();
@@ -151,7 +152,7 @@ async fn a_file_that_is_slow_to_compile_delays_nothing_else() {
     let (status, body) = gateway.get("/readyz").await;
     let report: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((status, &report["plugins"][0]["compiling"]), (200, &true.into()), "{report}");
-    assert_eq!(children(&gateway), [child], "it still compiles");
+    assert_eq!(children(&gateway), [child], "the child has to be still compiling");
 
     fs::remove_file(gateway.plugin("bomb")).unwrap();
     is_gone(child).await;
@@ -160,7 +161,7 @@ async fn a_file_that_is_slow_to_compile_delays_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_replaced_while_it_compiles_is_given_up_for_the_new_one() {
+async fn a_compilation_is_aborted_when_its_file_is_replaced() {
     let gateway = Gateway::start(setup("compile_cpu_s: 600")).await;
     let mut client = gateway.client().await;
     put(&gateway.plugin("bomb"), &endless_to_compile());
@@ -178,11 +179,14 @@ async fn a_gateway_serves_while_a_file_still_compiles_at_its_start_and_readyz_sa
     let mut client = gateway.client().await;
     client.answers_until(3, 0, "again").await;
     let compiling = vec!["compiling bomb.wasm".to_owned()];
-    eventually("the good files serve", || async { (reasons(&gateway).await.1 == compiling).then_some(()) }).await;
+    eventually("only bomb.wasm is still compiling", || async {
+        (reasons(&gateway).await.1 == compiling).then_some(())
+    })
+    .await;
     assert_eq!(reasons(&gateway).await.0, 503);
     assert_eq!(gateway.log_lines().iter().find(|line| line["fields"]["message"] == "serving"), None);
     fs::remove_file(gateway.plugin("bomb")).unwrap();
-    eventually("it is ready", || async { (reasons(&gateway).await.0 == 200).then_some(()) }).await;
+    eventually("/readyz 200", || async { (reasons(&gateway).await.0 == 200).then_some(()) }).await;
     gateway.logged("\"message\":\"serving\"").await;
 }
 
@@ -209,7 +213,7 @@ async fn children_do_not_outlive_a_gateway_that_is_killed() {
     is_gone(child).await;
 }
 
-/// Returns the files below a directory, each with its modification time.
+/// Returns the files without an extension in a directory and its subdirectories, each with its modification time.
 fn listed(directory: &std::path::Path) -> Vec<(PathBuf, std::time::SystemTime)> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
@@ -226,7 +230,7 @@ fn listed(directory: &std::path::Path) -> Vec<(PathBuf, std::time::SystemTime)> 
 
 #[tokio::test]
 async fn compiled_code_is_kept_from_one_start_to_the_next() {
-    // The plugin is so large that compiling it takes far longer than reading it.
+    // The plugin is so large that compiling takes far longer than reading the compiled code.
     let files = vec![("large.wasm", bombs::functions(&greeter("large", "1", &[0x43]), 3_000))];
     let mut gateway = Gateway::start(Setup { files, ..setup("compile_cpu_s: 600") }).await;
     let cache = gateway.config().with_file_name("cache");
@@ -237,13 +241,13 @@ async fn compiled_code_is_kept_from_one_start_to_the_next() {
         compiled.unwrap()["fields"]["took_ms"].as_u64().unwrap()
     };
     let (first, written) = (took(&gateway), listed(&cache));
-    assert_eq!(written.len(), 3, "one for each plugin: {written:?}");
+    assert_eq!(written.len(), 3, "the cache has to hold one file for each plugin: {written:?}");
     gateway.signal("TERM").await;
     gateway.exit().await;
     let gateway = gateway.again().await;
     assert_eq!(gateway.client().await.request(0x43, b"").await.text(), "1");
     let second = took(&gateway);
-    assert_eq!(listed(&cache), written, "nothing was compiled again");
+    assert_eq!(listed(&cache), written, "a plugin was compiled again");
     println!("compiled in {first} ms, read from the cache in {second} ms");
 }
 
@@ -276,7 +280,7 @@ async fn check_and_plugin_check_survive_hostile_files() {
 }
 
 #[tokio::test]
-async fn without_a_directory_for_compiled_code_plugins_serve_and_the_log_says_so() {
+async fn plugins_serve_and_the_log_warns_if_the_cache_directory_is_unusable() {
     let yaml = "plugins: { directory: plugins, cache_directory: gateway.yaml }".to_owned();
     let gateway = Gateway::start(Setup { yaml, ..Setup::default() }).await;
     let line = gateway.logged("compiled code cannot be kept for the next start: ").await;

@@ -1,5 +1,5 @@
-//! Tests of changes of gateway.yaml while the gateway runs. Keys that may change take effect on live sessions, the log
-//! names the others, and an invalid file changes nothing.
+//! Tests of changes of gateway.yaml while the gateway runs. Most keys take effect on live sessions. The log names the
+//! changed keys that need a restart. An invalid file changes nothing.
 
 use gateway_tests::{Gateway, Redis, ReservedPort, Setup, chat_request, eventually, greeter, put};
 use serde_json::Value;
@@ -7,13 +7,13 @@ use std::fs;
 
 const NO_ROUTE_3: &str = "no plugin serves route 0x03";
 
-/// Returns a setup with these `games` and `plugins.settings`, and with defaults otherwise.
+/// Returns a setup with these `games` and `plugins.settings`. All other keys have their defaults.
 fn setup(games: &str, settings: &str) -> Setup {
     let yaml = format!("games: {games}\nplugins: {{ directory: plugins, settings: {settings} }}");
     Setup { yaml, ..Setup::default() }
 }
 
-/// Returns the setup of a plugin `system` that answers with its greeting.
+/// Returns a setup with chat and with a plugin `system` that answers with the `greeting` of this config.
 fn greeting(config: &str) -> Setup {
     let settings = format!("{{ system: {{ config: {config} }} }}");
     let files = vec![("system.wasm", greeter("system", "1", &[3]))];
@@ -25,7 +25,7 @@ async fn generation_is(gateway: &Gateway, plugin: &str, generation: f64) {
 }
 
 #[tokio::test]
-async fn games_take_effect_on_live_sessions() {
+async fn changes_of_games_take_effect_on_live_sessions() {
     let redis = Redis::start().await;
     let mut requests = redis.subscribe("game:request:rpg").await;
     let setup = |games| {
@@ -91,7 +91,7 @@ async fn settings_may_exchange_two_routes_without_a_gap() {
     assert_eq!(seen, [(0, "a".to_owned()), (0, "b".to_owned())]);
     assert_eq!(client.request(5, b"").await.text(), "a");
     let rejected = gateway.log_lines().into_iter().find(|line| line.to_string().contains("rejected"));
-    assert_eq!(rejected, None, "neither plugin is rejected during the exchange");
+    assert_eq!(rejected, None, "a plugin was rejected during the exchange");
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn settings_cannot_take_the_route_of_a_plugin_that_changes_at_the_same_mom
 }
 
 #[tokio::test]
-async fn config_reaches_the_plugin_when_the_file_is_saved() {
+async fn a_changed_config_reaches_the_plugin() {
     let gateway = Gateway::start(greeting("{ greeting: hello }")).await;
     let mut client = gateway.client().await;
     assert_eq!(client.request(3, b"").await.text(), "hello");
@@ -119,8 +119,8 @@ async fn config_reaches_the_plugin_when_the_file_is_saved() {
 }
 
 #[tokio::test]
-async fn config_keeps_the_types_of_yaml() {
-    // The plugin gets JSON of the same shape as the YAML, so a number is refused where text is expected.
+async fn config_values_keep_their_yaml_types() {
+    // The plugin gets its config as JSON with the types of the YAML. So the plugin refuses a number if it expects text.
     let gateway = Gateway::start(greeting("{ greeting: \"17\" }")).await;
     assert_eq!(gateway.client().await.request(3, b"").await.text(), "17");
     gateway.reconfigure(&greeting("{ greeting: 17 }"));
@@ -128,7 +128,7 @@ async fn config_keeps_the_types_of_yaml() {
 }
 
 #[tokio::test]
-async fn settings_that_a_plugin_refuses_leave_the_old_ones_and_name_the_key() {
+async fn if_a_plugin_refuses_its_settings_the_old_settings_stay_and_the_log_names_the_key() {
     let gateway = Gateway::start(greeting("{ greeting: hello }")).await;
     let mut client = gateway.client().await;
     gateway.reconfigure(&greeting("{ greetng: good evening }"));
@@ -152,8 +152,8 @@ async fn a_plugin_that_is_swapped_keeps_its_settings() {
     assert_eq!(gateway.client().await.request(3, b"").await.text(), "hello");
 }
 
-/// Asserts that an invalid file leaves the running configuration in use, that the log says why, and that the next valid
-/// file takes effect.
+/// Writes an invalid gateway.yaml. Asserts that the running configuration stays in use, that the log contains the
+/// reasons, and that the next valid file takes effect.
 async fn broken(text: &str, because: &[&str]) {
     let gateway = Gateway::start(greeting("{ greeting: hello }")).await;
     let mut client = gateway.client().await;
@@ -206,7 +206,7 @@ async fn every_error_of_the_file_is_reported_at_once() {
 }
 
 #[tokio::test]
-async fn a_removed_file_changes_nothing() {
+async fn a_removed_gateway_yaml_changes_nothing() {
     let gateway = Gateway::start(greeting("{ greeting: hello }")).await;
     fs::remove_file(gateway.config()).unwrap();
     gateway.logged("configuration rejected, the running one stays").await;

@@ -1,5 +1,5 @@
-//! Tests of unfit plugin files: the last good version serves on, and the log and the readiness report say exactly what
-//! is wrong.
+//! Tests of plugin files that the gateway rejects. The last good version serves on. The log and the readiness report
+//! contain the exact reason.
 
 use gateway_tests::{Gateway, PATIENCE, Setup, dist, eventually, greeter, put, variant};
 use serde_json::{Value, json};
@@ -35,15 +35,15 @@ async fn rejections(gateway: &Gateway) -> Vec<String> {
     lines.filter(|line| line.contains("outcome=\"rejected\"")).map(str::to_owned).collect()
 }
 
-/// Replaces a plugin that serves by a version that has to be rejected for this reason. Asserts that the old version
-/// serves on until a good version replaces it.
+/// Replaces the file of a serving plugin by a bad version. Asserts that the bad version is rejected for this reason,
+/// and that the old version serves on until a good version replaces it.
 async fn rejected(put_bad: impl FnOnce(&Path), because: &str) {
     let gateway = start().await;
     let mut client = gateway.client().await;
     assert_eq!(client.request(3, b"").await.text(), "1");
     put_bad(&gateway.plugin("system"));
 
-    // To find out that a call never ends takes seconds of a processor, which on a machine that is busy is far longer.
+    // A call that never ends is stopped after 5 s of processor time, which takes far longer on a busy machine.
     let rejection = |line: &Value| line.to_string().contains("plugin rejected");
     let what = format!("plugin rejected: {because}");
     let line = gateway.logged_within(3 * PATIENCE, 0, rejection, &what).await;
@@ -71,14 +71,15 @@ async fn rejected_bytes(bad: &[u8], because: &str) {
     rejected(|file| put(file, bad), because).await;
 }
 
-/// Returns a variant of the plugin with these keys besides its name, version and route.
+/// Returns a variant of the plugin `system` on route 3. The keys of `fault` are added to the variant's keys, or replace
+/// them.
 fn faulty(fault: &Value) -> Vec<u8> {
     let mut keys = json!({ "name": "system", "version": "bad", "routes": [3] });
     keys.as_object_mut().unwrap().extend(fault.as_object().unwrap().clone());
     variant(&keys)
 }
 
-/// Returns a good plugin in which each `old` is replaced by another name of the same length.
+/// Returns a good plugin in which every occurrence of the name `old` is replaced by `new`, which has the same length.
 fn renamed(old: &str, new: &str) -> Vec<u8> {
     assert_eq!(old.len(), new.len());
     let mut component = greeter("system", "bad", &[3]);
@@ -89,7 +90,7 @@ fn renamed(old: &str, new: &str) -> Vec<u8> {
             found += 1;
         }
     }
-    assert!(found > 0, "{old} is not in it");
+    assert!(found > 0, "the component does not contain {old}");
     component
 }
 
@@ -210,7 +211,7 @@ async fn a_link_that_leads_nowhere_is_rejected() {
     rejected(dangle, "it cannot be read: No such file or directory").await;
 }
 
-/// Asserts that a new file that is not a plugin is rejected and disturbs nothing.
+/// Asserts that a new file is rejected for this reason, and that the plugins that serve are not disturbed.
 async fn newcomer_rejected(put_bad: impl FnOnce(&Path), because: &str) {
     let gateway = start().await;
     let mut client = gateway.client().await;
@@ -247,16 +248,16 @@ async fn a_file_that_is_not_a_regular_one_is_rejected() {
 }
 
 #[tokio::test]
-async fn a_file_over_64_mib_is_rejected_unread() {
+async fn a_file_over_64_mib_is_rejected_without_being_read() {
     let sparse = |file: &Path| fs::File::create(file).unwrap().set_len((64 << 20) + 1).unwrap();
     newcomer_rejected(sparse, "it has 67108865 bytes, and 67108864 are the most").await;
 }
 
 #[tokio::test]
-async fn a_bad_file_in_the_place_of_a_removed_one_serves_nothing() {
+async fn a_bad_file_in_the_place_of_a_removed_file_leaves_the_route_without_a_plugin() {
     let gateway = Gateway::start(Setup::default()).await;
     let mut client = gateway.client().await;
-    // Once the file is removed, there is no last good version of it any more.
+    // Removing the file also removes the last good version, so no version can serve on.
     fs::remove_file(gateway.plugin("system")).unwrap();
     client.answers_until(3, 3, "no plugin serves route 0x03").await;
     put(&gateway.plugin("system"), b"rubbish");
@@ -272,7 +273,7 @@ async fn a_gateway_that_serves_stays_ready_when_a_file_turns_bad() {
     put(&gateway.plugin("system"), b"rubbish");
     gateway.logged("plugin rejected").await;
     eventually("the report", || async { report(&gateway, FILE).await["error"].is_string().then_some(()) }).await;
-    assert_eq!(gateway.get("/readyz").await.0, 200, "the last good version serves on");
+    assert_eq!(gateway.get("/readyz").await.0, 200, "the gateway is not ready although the last good version serves");
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! Clients that read slowly or not at all: how much the gateway serves ahead of them, and that a slow reader is not cut off.
+//! Tests of clients that read slowly or not at all. The gateway serves only a bounded number of packets ahead of a
+//! client. A slow client is not disconnected while it keeps reading.
 
 use crate::{backend, delivery, publish, start};
 use gateway_tests::{
@@ -12,7 +13,8 @@ use tokio::{
     time::{self, Instant},
 };
 
-/// A connection whose receive buffer is small, so that little is under way between the gateway and its reader.
+/// Returns a connection with a small receive buffer, so that few bytes are in flight between the gateway and the
+/// client.
 async fn narrow(gateway: &Gateway) -> Wire {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 << 10).unwrap();
@@ -24,10 +26,11 @@ async fn narrow(gateway: &Gateway) -> Wire {
     wire
 }
 
-/// The bytes of a reply in the tests of `write_buffer_bytes`, header included.
+/// The length of a reply in the test of `write_buffer_bytes`, in bytes, including the packet header.
 const REPLY: usize = 1008;
 
-/// The packets that the gateway has served for a client that sends without end and never reads, and whose replies it has not finished to write.
+/// Lets a client send without end and never read. Returns the number of packets that the gateway has served and has not
+/// finished answering when it stops reading.
 async fn served_ahead(write_buffer_bytes: usize) -> f64 {
     let server = format!("write_buffer_bytes: {write_buffer_bytes}, idle_timeout_s: 300");
     let gateway = Gateway::start(Setup { server, ..Setup::default().patient() }).await;
@@ -36,12 +39,16 @@ async fn served_ahead(write_buffer_bytes: usize) -> f64 {
     let mut written = 0;
     let mut looks = Vec::new();
     let deadline = Instant::now() + PATIENCE;
-    // It has come to a stand once nothing moves in so many looks, in each of which the gateway answers.
+    // The loop ends when 30 samples in a row show no progress. Each sample is a pair of metrics that the gateway
+    // reports.
     while looks.len() < 30 {
-        assert!(Instant::now() < deadline, "the gateway reads on from a client that reads no reply: {written} bytes");
+        assert!(
+            Instant::now() < deadline,
+            "the gateway does not stop reading from a client that never reads: {written} bytes"
+        );
         let mut moved = false;
         loop {
-            // The next byte to be sent, since a frame may be taken in part.
+            // A write may send only a part of a frame. The next write continues at the first unsent byte.
             match wire.stream.try_write(&beat[written % beat.len()..]) {
                 Ok(bytes) => written += bytes,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -50,7 +57,7 @@ async fn served_ahead(write_buffer_bytes: usize) -> f64 {
             moved = true;
         }
         let received = gateway.metric("gateway_messages_received_total{route=\"3\"}").await;
-        // The welcome was sent as well.
+        // The metric also counts the welcome, which is no reply.
         let sent = gateway.metric("gateway_messages_sent_total").await - 1.0;
         if moved || looks.last().is_some_and(|last| *last != (received, sent)) {
             looks.clear();
@@ -64,7 +71,7 @@ async fn served_ahead(write_buffer_bytes: usize) -> f64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn write_buffer_bytes_bounds_the_replies_that_are_served_ahead_of_a_client_that_does_not_read() {
-    // Replies are gathered until there are so many bytes.
+    // The gateway gathers replies until they have `write_buffer_bytes` bytes.
     for (write_buffer_bytes, ahead) in [(256, 1.0), (REPLY, 1.0), (REPLY + 1, 2.0), (8192, 9.0), (40 * REPLY, 40.0)] {
         assert_eq!(served_ahead(write_buffer_bytes).await, ahead, "write_buffer_bytes: {write_buffer_bytes}");
     }
@@ -74,8 +81,9 @@ async fn write_buffer_bytes_bounds_the_replies_that_are_served_ahead_of_a_client
 async fn a_slow_reader_is_never_closed_while_it_keeps_reading() {
     const CONTENT: usize = 8 * 1024;
     const BYTES_PER_S: f64 = 800_000.0;
-    // The queue takes the reader three seconds. What the kernel holds takes it some more, so that its pongs come late. It would reach the limits
-    // within the test if its reading did not count.
+    // The client needs about 3 s to read a full send queue, and longer for the bytes in the kernel's buffers. Its pongs
+    // are late by as much. If its reading did not count as activity, the session would exceed the limits during the
+    // test.
     let server = "send_queue_bytes: 2097152, send_timeout_s: 10, ping_interval_s: 1, idle_timeout_s: 3";
     let (redis, gateway) = start(server).await;
     let mut wire = narrow(&gateway).await;
@@ -86,7 +94,7 @@ async fn a_slow_reader_is_never_closed_while_it_keeps_reading() {
     let began = Instant::now();
     let (mut read, mut bytes) = (0, Vec::new());
     while began.elapsed() < Duration::from_secs(25) {
-        // Far more than it reads, so that its queue is always full.
+        // The backend publishes far more than the client reads, so the send queue is always full.
         publish(&mut backend, &payload, 64).await;
         while (read as f64) < began.elapsed().as_secs_f64() * BYTES_PER_S {
             let mut part = vec![0; 32 << 10];
@@ -106,16 +114,19 @@ async fn a_slow_reader_is_never_closed_while_it_keeps_reading() {
         assert_eq!(gateway.metric(&ended).await, 0.0, "{reason}");
     }
     let dropped = gateway.metric("gateway_messages_dropped_total{reason=\"send_queue_full\"}").await;
-    assert!(dropped > 1000.0, "it was not slow: {dropped} were dropped");
+    assert!(dropped > 1000.0, "the client was not slow: only {dropped} messages were dropped");
 }
 
-/// Takes the frames that are whole out of what was read and answers pings. True if there is a close frame among them.
+/// Removes the complete frames from the bytes and answers each ping. Returns true if one of the frames is a close
+/// frame.
 async fn answer_pings(wire: &mut Wire, bytes: &mut Vec<u8>) -> bool {
     loop {
         let (head, len) = match bytes[..] {
             [_, len @ ..126, ..] => (2, usize::from(len)),
             [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
-            [_, len, ..] if len > 126 => panic!("a longer frame than any that was sent"),
+            [_, len, ..] if len > 126 => {
+                panic!("the frame is longer than any frame that the gateway sends in this test")
+            }
             _ => return false,
         };
         if bytes.len() < head + len {

@@ -1,5 +1,5 @@
-//! Tests of clients that do not read: the memory for their queued messages is bounded, and other clients notice
-//! nothing.
+//! Tests of clients that do not read. The memory for their queued messages is bounded, and other clients are not
+//! disturbed.
 
 use crate::{assert_receives, backend, delivery, publish, session_of, start};
 use gateway_tests::{
@@ -13,17 +13,19 @@ use tokio::{
 };
 
 const MIB: u64 = 1 << 20;
-/// The number of messages that a flood delivers. They are more than the buffers of the kernel hold on both sides, and
-/// many times more than the send queue holds.
+/// The number of messages in a flood. They do not fit in the kernel's buffers of both sides, and they are many times
+/// larger than the send queue.
 const MESSAGES: usize = 5120;
+/// The number of messages that a flood publishes at once.
 const BATCH: usize = 256;
+/// The length of the text in each message, in bytes.
 const CONTENT: usize = 16 * 1024;
 
 const DROPPED: &str = "gateway_messages_dropped_total{reason=\"send_queue_full\"}";
 const LOST: &str = "gateway_messages_dropped_total{reason=\"session_ended\"}";
 const DELIVERED: &str = "gateway_deliveries_total{outcome=\"delivered\"}";
 
-/// Delivers `MESSAGES` to the user. Returns the largest resident memory of the gateway meanwhile, in bytes.
+/// Delivers `MESSAGES` messages to the user. Returns the gateway's peak resident memory during the flood, in bytes.
 async fn flood(redis: &Redis, gateway: &Gateway, user: i32) -> u64 {
     let mut backend = backend(redis).await;
     let payload = delivery(user, &"x".repeat(CONTENT));
@@ -55,8 +57,8 @@ async fn messages_for_a_client_that_stopped_reading_are_dropped_and_counted_and_
     let before = gateway.resident_bytes();
     let began = Instant::now();
     let most = flood(&redis, &gateway, 1).await;
-    // The growth is the send queue and the buffers of the allocator and the Redis connection. It is far less than the
-    // 80 MiB of the flood.
+    // The send queue, the allocator and the buffers of the Redis connection make the gateway grow. The growth is far
+    // less than the 80 MiB of the flood.
     let grown = most.saturating_sub(before) / MIB;
     assert!(grown < 24, "the gateway grew by {grown} MiB");
     gateway.logged("send queue full").await;
@@ -68,7 +70,7 @@ async fn messages_for_a_client_that_stopped_reading_are_dropped_and_counted_and_
     assert_receives(&mut other, 1, &payload).await;
     other.assert_alive().await;
 
-    // The client reads again. The delivery numbers that it gets increase, and the dropped messages leave gaps.
+    // The client reads again. The delivery numbers increase, and dropped messages leave gaps in the numbers.
     let last = delivery(1, "last");
     let mut numbers = Vec::new();
     let dropped = gateway.metric(DROPPED).await;
@@ -90,8 +92,8 @@ async fn send_queue_bounds_the_queued_messages() {
     let mut slow = session_of(&gateway, 1).await;
     flood(&redis, &gateway, 1).await;
     let dropped = gateway.metric(DROPPED).await;
-    // At most ten messages are queued or being written; the others that were not dropped are in the kernel's buffers.
-    // The byte limit alone would not have dropped any message.
+    // At most ten messages are queued or being written. The other messages that were not dropped are in the kernel's
+    // buffers. The limit of `send_queue_bytes` is too large to drop any message.
     let not_dropped = MESSAGES - dropped as usize;
     assert!(not_dropped * CONTENT < 20 << 20, "{not_dropped} of {MESSAGES} were not dropped");
     for _ in 0..not_dropped {
@@ -101,7 +103,7 @@ async fn send_queue_bounds_the_queued_messages() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn full_queues_of_many_sessions_are_one_log_line_a_second() {
+async fn full_queues_of_many_sessions_are_logged_at_most_once_a_second() {
     let (redis, gateway) = start("send_queue: 10").await;
     let mut slow = Vec::new();
     for _ in 0..20 {
@@ -122,7 +124,7 @@ async fn full_queues_of_many_sessions_are_one_log_line_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_reads_far_too_slowly_ends_and_every_message_is_accounted_for() {
+async fn a_client_that_reads_far_too_slowly_is_disconnected_and_every_message_is_counted() {
     let (redis, gateway) = start("send_timeout_s: 2").await;
     let slow = session_of(&gateway, 1).await;
     flood(&redis, &gateway, 1).await;
@@ -131,16 +133,16 @@ async fn a_client_that_reads_far_too_slowly_ends_and_every_message_is_accounted_
     let deadline = Instant::now() + PATIENCE;
     // The client never stops reading.
     while gateway.metric(ended).await < 1.0 {
-        assert!(Instant::now() < deadline, "a client of 100 KB/s keeps a session with a full queue");
-        // Once the session has ended, this fails.
+        assert!(Instant::now() < deadline, "a client that reads 100 KB/s with a full send queue is not disconnected");
+        // The read fails once the session has ended, so its result is ignored.
         let _ = in_time("bytes for a client that reads", socket.read_exact(&mut vec![0; 10_000])).await;
         time::sleep(Duration::from_millis(100)).await;
     }
     gateway.metric_is("gateway_sessions", 0.0).await;
     let (lost, dropped) = (gateway.metric(LOST).await, gateway.metric(DROPPED).await);
     assert!(lost > 0.0);
-    // The gateway also sent the welcome, the heartbeat's reply, and the refusal of the request that binds the session,
-    // since no backend hears that request.
+    // Three packets are not part of the flood: the welcome, the heartbeat's reply, and the refusal of the request that
+    // binds the session. That request is refused because no backend hears it.
     let sent = gateway.metric("gateway_messages_sent_total").await - 3.0;
     assert_eq!(sent + lost + dropped, MESSAGES as f64, "{sent} sent, {lost} lost, {dropped} dropped");
 }
@@ -157,8 +159,7 @@ async fn on_full_queue_close_closes_the_session_with_1013() {
         assert!(Instant::now() < deadline, "a session with a full queue is not closed");
         publish(backend, &payload, 64).await;
     }
-    // The gateway keeps the connection open for a moment longer, so that a client that still reads gets the close
-    // reason.
+    // The gateway keeps the connection open for a moment, so that a client that still reads receives the close reason.
     let closed = slow.closed().await.expect("a close reason");
     assert_eq!((u16::from(closed.code), closed.reason.as_str()), (1013, "too slow: the send queue is full"));
     drop(slow);
@@ -168,8 +169,8 @@ async fn on_full_queue_close_closes_the_session_with_1013() {
     other.assert_alive().await;
 }
 
-/// Sends the bytes again and again, up to `most` bytes in all, and reads nothing. Returns the error of a failed write,
-/// if there was one, and the largest resident memory of the gateway meanwhile.
+/// Sends the bytes repeatedly, up to `most` bytes in all, and reads nothing. Returns the error if a write failed, and
+/// the gateway's peak resident memory in bytes.
 async fn pour(gateway: &Gateway, wire: &mut Wire, bytes: &[u8], most: u64) -> (Option<io::Error>, u64) {
     let mut held = 0;
     for _ in 0..most / bytes.len() as u64 {
@@ -185,7 +186,7 @@ async fn pour(gateway: &Gateway, wire: &mut Wire, bytes: &[u8], most: u64) -> (O
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_never_reads_its_replies_grows_no_memory_and_ends() {
+async fn a_client_that_never_reads_its_replies_costs_no_memory_and_is_disconnected() {
     let gateway = Gateway::start(Setup::server("ping_interval_s: 1, idle_timeout_s: 2")).await;
     let mut wire = Wire::upgraded(gateway.address).await;
     let mut other = gateway.client().await;
@@ -193,7 +194,7 @@ async fn a_client_that_never_reads_its_replies_grows_no_memory_and_ends() {
     let before = gateway.resident_bytes();
     let beat = frame(BINARY, &[&[0, 0, 0, 1, 3, 0, 0, 0][..], &[0x7e; 64 * 1024]].concat());
     let (error, most) = pour(&gateway, &mut wire, &beat, 256 * MIB).await;
-    assert!(error.is_some(), "256 MiB of heartbeats were taken from a client that reads no reply");
+    assert!(error.is_some(), "the gateway read 256 MiB of heartbeats from a client that reads no reply");
     let grown = most.saturating_sub(before) / MIB;
     assert!(grown < 16, "the gateway grew by {grown} MiB");
     gateway.metric_is("gateway_disconnections_total{reason=\"write_timeout\"}", 1.0).await;
@@ -201,7 +202,7 @@ async fn a_client_that_never_reads_its_replies_grows_no_memory_and_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_never_reads_its_pongs_grows_no_memory() {
+async fn a_client_that_never_reads_its_pongs_costs_no_memory() {
     // The limit of control frames is raised, so that the client may send this many pings.
     let server = "ping_interval_s: 5, idle_timeout_s: 10, control_frames_per_s: 1000000";
     let gateway = Gateway::start(Setup::server(server)).await;

@@ -1,4 +1,4 @@
-//! Plugin files that are small and cost a compiler far more than they should. Most are a good plugin with a section
+//! Small plugin files that take a compiler very much time or memory. Most of the files are a good plugin with a section
 //! appended.
 
 /// Encodes a number as LEB128.
@@ -20,8 +20,8 @@ fn section(id: u8, bytes: &[u8]) -> Vec<u8> {
     [&[id], leb(bytes.len()).as_slice(), bytes].concat()
 }
 
-/// Returns a section of a component with one type: a component that declares a component that declares a component, and
-/// so on.
+/// Returns a component's type section with a single type. The type is a component type that contains a component type,
+/// and so on, down to this depth.
 fn nested_types(depth: usize) -> Vec<u8> {
     let mut bytes = vec![1];
     bytes.extend([0x41, 0x01, 0x01].repeat(depth));
@@ -29,8 +29,8 @@ fn nested_types(depth: usize) -> Vec<u8> {
     section(7, &bytes)
 }
 
-/// Returns the plugin with component types that are nested to this depth, at 3 bytes per level. A parser recurses over
-/// them.
+/// Returns the plugin with component types that are nested to this depth, at 3 bytes per level. A parser recurses once
+/// per level.
 #[must_use]
 pub fn nested(plugin: &[u8], depth: usize) -> Vec<u8> {
     [plugin, &nested_types(depth)].concat()
@@ -55,8 +55,8 @@ pub fn functions(plugin: &[u8], count: usize) -> Vec<u8> {
     [plugin, &section(1, &module)].concat()
 }
 
-/// Returns the text of a component with more components appended. Each of them instantiates the one before twice, so
-/// the number of instances is 2 to the power of `levels`.
+/// Returns the text of a component with a chain of `levels` inner components. Each component of the chain instantiates
+/// its predecessor twice, so the number of instances is 2 to the power of `levels`.
 #[must_use]
 pub fn doubled(text: &str, levels: usize) -> String {
     let mut text = text.trim_end().strip_suffix(')').expect("a component").to_owned();

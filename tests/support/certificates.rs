@@ -1,11 +1,12 @@
-//! Certificates for servers that the tests start, made by openssl for each test anew.
+//! TLS certificates for the servers that the tests start. Each test makes new certificates with openssl.
 
 use crate::in_time;
 use std::{fs, path::PathBuf};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-/// What the certificates say, in the language of openssl's configuration: an authority of the tests' own, and a server on this machine.
+/// The contents of the certificates, as an openssl configuration file: a certificate authority, and a server on
+/// `localhost`.
 const CONFIGURATION: &str = "\
 [req]
 distinguished_name = name
@@ -21,13 +22,14 @@ subjectAltName = DNS:localhost
 extendedKeyUsage = serverAuth
 ";
 
-/// An authority that no system trusts, and the certificate of a server on `localhost` that it has signed.
+/// A certificate authority that no system trusts by default, and a certificate for `localhost` that the authority has
+/// signed.
 pub struct Certificates {
     folder: TempDir,
 }
 
 impl Certificates {
-    /// Makes new ones.
+    /// Makes a new authority and a new server certificate.
     pub async fn generate() -> Self {
         let certificates = Self { folder: tempfile::tempdir().unwrap() };
         fs::write(certificates.path("openssl.cnf"), CONFIGURATION).unwrap();
@@ -48,23 +50,23 @@ impl Certificates {
         let mut command = Command::new("openssl");
         command.args(arguments.split_whitespace()).current_dir(&self.folder).kill_on_drop(true);
         let output = in_time(&format!("openssl {arguments}"), command.output()).await;
-        let output = output.expect("openssl, which `tests/install openssl` installs");
+        let output = output.expect("openssl does not start: `tests/install openssl` installs it");
         assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// The authority's certificate, as PEM.
+    /// Returns the path of the authority's certificate, a PEM file.
     #[must_use]
     pub fn authority(&self) -> PathBuf {
         self.path("authority.pem")
     }
 
-    /// The server's certificate, as PEM.
+    /// Returns the path of the server's certificate, a PEM file.
     #[must_use]
     pub fn server(&self) -> PathBuf {
         self.path("server.pem")
     }
 
-    /// The server's private key, as PEM.
+    /// Returns the path of the server's private key, a PEM file.
     #[must_use]
     pub fn server_key(&self) -> PathBuf {
         self.path("server.key")

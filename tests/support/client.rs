@@ -22,7 +22,7 @@ pub fn header(seq: u32, route: u8) -> Vec<u8> {
 /// A packet as a client receives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// The seq of the request, or the delivery number of a push.
+    /// The seq of the request if the packet is a reply, or the delivery number if the packet is a push.
     pub seq: u32,
     /// The route.
     pub route: u8,
@@ -49,11 +49,11 @@ impl Packet {
 
 /// A connected client that has received its welcome.
 pub struct Client {
-    /// The WebSocket, for everything that is not a packet.
+    /// The WebSocket, for messages that are not packets.
     pub socket: WebSocketStream<TcpStream>,
     /// The welcome of the gateway.
     pub welcome: Welcome,
-    /// How often [`Self::receive`] has skipped the refusal that no backend listens.
+    /// The number of "no backend listens" refusals that [`Self::receive`] has skipped.
     pub unheard: u32,
     seq: u32,
 }
@@ -69,7 +69,7 @@ impl Client {
         Self { socket, welcome, unheard: 0, seq: 0 }
     }
 
-    /// Performs the HTTP upgrade only.
+    /// Connects and performs the HTTP upgrade. Does not wait for the welcome.
     ///
     /// # Errors
     /// Returns the response of the gateway if it does not upgrade.
@@ -86,23 +86,23 @@ impl Client {
         self.seq
     }
 
-    /// Sends a binary message as it is.
+    /// Sends a binary message unchanged.
     pub async fn send_message(&mut self, message: impl Into<Bytes>) {
-        in_time("the gateway takes a packet", self.socket.send(Message::Binary(message.into()))).await.unwrap();
+        in_time("the gateway to take a packet", self.socket.send(Message::Binary(message.into()))).await.unwrap();
     }
 
-    /// Sends binary messages as they are, in one write as far as they fit.
+    /// Sends binary messages unchanged, in as few writes as possible.
     pub async fn send_messages(&mut self, messages: impl IntoIterator<Item = Vec<u8>>) {
         for message in messages {
             let feeding = self.socket.feed(Message::Binary(message.into()));
-            in_time("the gateway takes a packet", feeding).await.unwrap();
+            in_time("the gateway to take a packet", feeding).await.unwrap();
         }
-        in_time("the gateway takes a packet", self.socket.flush()).await.unwrap();
+        in_time("the gateway to take a packet", self.socket.flush()).await.unwrap();
     }
 
     /// Returns the next binary message unchanged, with its header.
     pub async fn receive_message(&mut self) -> Bytes {
-        // Pings do not extend the deadline: a gateway that sends only pings counts as silent.
+        // Pings do not extend the deadline. A gateway that sends only pings therefore fails the test.
         let deadline = time::Instant::now() + PATIENCE;
         loop {
             match time::timeout_at(deadline, next(&mut self.socket)).await.expect("no packet arrived") {
@@ -113,7 +113,7 @@ impl Client {
         }
     }
 
-    /// Returns the next packet, and fails if none arrives. Skips and counts the refusal that no backend listens, since
+    /// Returns the next packet, and fails if no packet arrives. Skips and counts "no backend listens" refusals, since
     /// most tests have no backend.
     pub async fn receive(&mut self) -> Packet {
         loop {
@@ -125,12 +125,12 @@ impl Client {
         }
     }
 
-    /// Returns the next packet without skipping any, and fails if none arrives.
+    /// Returns the next packet without skipping refusals, and fails if no packet arrives.
     pub async fn receive_any(&mut self) -> Packet {
         Packet::parse(&self.receive_message().await)
     }
 
-    /// Sends a packet and returns the next one, which has to be its reply.
+    /// Sends a packet and returns its reply. Fails if another packet arrives before the reply.
     pub async fn request(&mut self, route: u8, payload: &[u8]) -> Packet {
         let seq = self.send(route, payload).await;
         let reply = self.receive().await;
@@ -138,13 +138,13 @@ impl Client {
         reply
     }
 
-    /// Sends a packet and returns the next one, which has to be its reply.
+    /// Sends a packet and returns its reply, or the close frame of the gateway. Fails if another packet arrives first.
     ///
     /// # Errors
     /// Returns the close frame if the gateway ends the session instead.
     pub async fn try_request(&mut self, route: u8, payload: &[u8]) -> Result<Packet, Option<CloseFrame>> {
         let seq = self.send(route, payload).await;
-        // Pings do not count.
+        // Pings do not extend the deadline.
         let deadline = time::Instant::now() + PATIENCE;
         loop {
             match time::timeout_at(deadline, next(&mut self.socket)).await.expect("neither a packet nor a close frame")
@@ -161,8 +161,8 @@ impl Client {
         }
     }
 
-    /// Sends requests until the reply has this status and text. Returns all answers up to then, without consecutive
-    /// duplicates.
+    /// Sends requests until a reply has this status and text. Returns the status and text of all replies, without
+    /// consecutive duplicates.
     pub async fn answers_until(&mut self, route: u8, status: u16, text: &str) -> Vec<(u16, String)> {
         let deadline = time::Instant::now() + PATIENCE;
         let mut answers = Vec::new();
@@ -173,19 +173,22 @@ impl Client {
             if (reply.status, reply.text()) == (status, text) {
                 return answers;
             }
-            assert!(time::Instant::now() < deadline, "waited in vain for {text:?}: {answers:?}");
+            assert!(
+                time::Instant::now() < deadline,
+                "no reply with status {status} and text {text:?} arrived in time: {answers:?}"
+            );
             time::sleep(time::Duration::from_millis(5)).await;
         }
     }
 
-    /// Asserts that the session is served and that no other packet was on its way: the next packet is the reply to a
-    /// heartbeat.
+    /// Sends a heartbeat and asserts that the next packet is the reply. So the session is served, and no other packet
+    /// was in flight.
     pub async fn assert_alive(&mut self) {
         let reply = self.request(3, b"alive?").await;
         assert_eq!((reply.status, &reply.payload[..]), (0, &b"alive?"[..]));
     }
 
-    /// Asserts that the session is served: the reply to a heartbeat arrives, possibly after other packets.
+    /// Sends a heartbeat and waits for the reply. Other packets may arrive before the reply.
     pub async fn assert_last_alive(&mut self) {
         let seq = self.send(3, b"alive?").await;
         let answered = async { while self.receive().await.seq != seq {} };

@@ -1,4 +1,4 @@
-//! The real binary, in its own folder and on its own ports.
+//! Starts the real gateway binary, in a folder of its own and on free ports.
 
 use crate::{Client, PATIENCE, eventually, in_time};
 use serde_json::Value;
@@ -17,7 +17,7 @@ use tokio::{
     time,
 };
 
-/// The plugin that plays the chat backend.
+/// The name of the plugin that plays the chat backend.
 pub const DEMO_CHAT: &str = "demo-chat";
 
 /// Returns the root of the repository.
@@ -26,7 +26,7 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Returns the path of a compiled plugin, as `make plugins` left it.
+/// Returns the path of a plugin that `make plugins` has compiled.
 #[must_use]
 pub fn dist(plugin: &str) -> PathBuf {
     root().join("plugins/dist").join(format!("{plugin}.wasm"))
@@ -35,19 +35,19 @@ pub fn dist(plugin: &str) -> PathBuf {
 /// The configuration and environment of a gateway.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Further sections of gateway.yaml, except `server` and `admin`.
+    /// The sections of gateway.yaml other than `server` and `admin`.
     pub yaml: String,
-    /// Further keys of `server`, besides host and port.
+    /// The keys of `server` other than host and port.
     pub server: String,
-    /// The plugins of `plugins/dist` that are in the plugins directory at the start.
+    /// The names of the plugins that are copied from `plugins/dist` to the plugins directory before the start.
     pub plugins: Vec<&'static str>,
-    /// Further files in the plugins directory, each with its content.
+    /// More files for the plugins directory, each with its content.
     pub files: Vec<(&'static str, Vec<u8>)>,
-    /// Further environment variables.
+    /// More environment variables.
     pub env: Vec<(&'static str, &'static str)>,
-    /// The limit of open files, if it is not the machine's.
+    /// The soft and hard limit of open files. If it is `None`, the machine's limits apply.
     pub open_files: Option<u32>,
-    /// The soft limit of open files alone, which the process may raise.
+    /// The soft limit of open files, which the process may raise up to the hard limit.
     pub soft_open_files: Option<u32>,
 }
 
@@ -73,15 +73,16 @@ impl Setup {
         Self { yaml, ..Self::default() }
     }
 
-    /// The same, with these keys of `redis` beside its address.
+    /// Returns the setup of [`Self::redis`] with more keys in the section `redis`.
     #[must_use]
     pub fn redis_with(redis: &crate::Redis, keys: &str) -> Self {
         let yaml = format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{}\", {keys} }}", redis.port);
         Self { yaml, ..Self::default() }
     }
 
-    /// Returns the same setup with plugins that may run for long and that take the largest payloads. On a busy machine
-    /// a call may wait for a processor longer than the default timeout, which most tests are not about.
+    /// Returns the same setup, in which calls of chat and system have a long timeout and take the largest payloads. On
+    /// a busy machine, a call may wait for a processor longer than the default timeout. That would fail tests that do
+    /// not test the timeout.
     #[must_use]
     pub fn patient(self) -> Self {
         let slow = "{ call_timeout_ms: 10000, max_payload_bytes: 16777216 }";
@@ -131,8 +132,8 @@ impl Gateway {
         Self::start_in(folder, &setup).await
     }
 
-    /// Starts another gateway in the folder of this one, which has ended. Waits until every plugin is loaded or
-    /// rejected.
+    /// Starts a new gateway in the folder of this gateway, which has to have ended. Waits until every plugin is loaded
+    /// or rejected.
     pub async fn again(self) -> Self {
         let gateway = Self::start_in(self.folder, &Setup::default()).await;
         gateway.logged("\"message\":\"serving\"").await;
@@ -163,7 +164,8 @@ impl Gateway {
         gateway
     }
 
-    /// Returns the command `gateway`, as cargo built it.
+    /// Returns a command that runs the gateway binary that cargo built. `open_files` limits the open files of the
+    /// process.
     #[must_use]
     pub fn command(open_files: Option<u32>) -> Command {
         match open_files {
@@ -172,14 +174,14 @@ impl Gateway {
         }
     }
 
-    /// Returns the same command under these limits of the shell's `ulimit`.
+    /// Returns a command that runs the gateway binary with these arguments of the shell's `ulimit`.
     fn limited(limits: &str) -> Command {
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("ulimit {limits}; exec \"$0\" \"$@\"")).arg(Self::binary());
         Self::with_cache(command)
     }
 
-    /// Keeps the compilation cache of the tests apart from the user's.
+    /// Sets a compilation cache for the tests, so that the tests do not use the user's cache.
     fn with_cache(mut command: Command) -> Command {
         command.env("XDG_CACHE_HOME", Self::binary().with_file_name("test-cache"));
         command
@@ -203,8 +205,8 @@ impl Gateway {
     pub async fn client_of(&self, user_id: i32) -> Client {
         let mut client = self.client().await;
         client.send(1, &crate::chat_request("mmo", user_id, "bind")).await;
-        // The packets of a session are served in order: once the heartbeat is answered, the request has been served as
-        // well.
+        // The gateway serves the packets of a session in order. So when the heartbeat is answered, the request has been
+        // served.
         client.assert_alive().await;
         client
     }
@@ -227,7 +229,7 @@ impl Gateway {
         self.folder.path().join("gateway.yaml")
     }
 
-    /// Writes gateway.yaml anew from a setup.
+    /// Replaces gateway.yaml by the configuration of this setup.
     pub fn reconfigure(&self, setup: &Setup) {
         fs::write(self.config(), yaml(setup)).unwrap();
     }
@@ -238,12 +240,13 @@ impl Gateway {
         self.logged_after(0, text).await
     }
 
-    /// Does the same as [`Self::logged`], and skips the first `skip` lines.
+    /// Does the same as [`Self::logged`], but ignores the first `skip` log lines.
     pub async fn logged_after(&self, skip: usize, text: &str) -> Value {
         self.logged_within(PATIENCE, skip, |line| line.to_string().contains(text), text).await
     }
 
-    /// The first log line after the first `skip` that fits. Fails after `patience` with `what` it waited for and with the log.
+    /// Waits for a log line for which `fits` returns true, and returns the line. Ignores the first `skip` log lines.
+    /// Fails after `patience` with a message that contains `what` and the whole log.
     pub async fn logged_within(
         &self,
         patience: time::Duration,
@@ -320,10 +323,10 @@ impl Gateway {
 
     /// Waits until the process has ended.
     pub async fn exit(&mut self) -> ExitStatus {
-        in_time("the gateway ends", self.child.wait()).await.unwrap()
+        in_time("the end of the gateway", self.child.wait()).await.unwrap()
     }
 
-    /// The end of the process, unless it runs on for so long.
+    /// Waits until the process has ended. Returns `None` if the process still runs after `patience`.
     pub async fn exit_within(&mut self, patience: time::Duration) -> Option<ExitStatus> {
         time::timeout(patience, self.child.wait()).await.ok().map(Result::unwrap)
     }

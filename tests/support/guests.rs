@@ -1,5 +1,5 @@
-//! The plugins that only tests need. `make guests` builds them from the packages below `tests/guests`; WAT files are
-//! compiled here.
+//! The plugins that only tests need. `make guests` builds them from the packages in `tests/guests`. This module
+//! compiles the WAT files in that folder.
 
 use crate::root;
 use serde_json::{Value, json};
@@ -8,25 +8,26 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The length of the block in `tests/guests/variant`, in bytes.
+/// The length of the settings block in the guest `tests/guests/variant`, in bytes.
 const BLOCK: usize = 512;
-/// The mark at the start of the block, by which the block is found.
+/// The bytes at the start of the settings block. They mark the position of the block in the component.
 const MARK: &[u8] = b"variant:";
 
-/// Returns the chat plugin of plugins/chat as version 0.2.0.
+/// Returns version 0.2.0 of the chat plugin in plugins/chat.
 #[must_use]
 pub fn chat_next() -> Vec<u8> {
     built("chat_next")
 }
 
-/// Returns a plugin that answers each packet with its version, or with `greeting` of its config. The payload `trap`
-/// makes it trap, `loop` makes it loop forever, and `grow` makes it allocate 32 MiB.
+/// Returns a plugin that answers each packet with the plugin's version, or with `greeting` of the plugin's config. On
+/// the payload `trap` the plugin traps, on `loop` it loops for ever, and on `grow` it allocates 32 MiB.
 #[must_use]
 pub fn greeter(name: &str, version: &str, routes: &[u8]) -> Vec<u8> {
     variant(&json!({ "name": name, "version": version, "routes": routes }))
 }
 
-/// Returns such a plugin with faults. The keys are the fields of `Variant` in `tests/guests/variant`.
+/// Returns a plugin like [`greeter`], which may also have faults. The keys are the fields of `Variant` in
+/// `tests/guests/variant`.
 #[must_use]
 pub fn variant(variant: &Value) -> Vec<u8> {
     let mut component = built("variant");
@@ -35,12 +36,14 @@ pub fn variant(variant: &Value) -> Vec<u8> {
     let mut block = [MARK, json.as_bytes()].concat();
     block.resize(BLOCK, b' ');
     let empty = [MARK, &[b' '; 64]].concat();
-    let at = component.windows(empty.len()).position(|bytes| bytes == empty).expect("the component contains the block");
+    let at =
+        component.windows(empty.len()).position(|bytes| bytes == empty).expect("the component has no settings block");
     component[at..at + BLOCK].copy_from_slice(&block);
     component
 }
 
-/// Moves a file into place once it is complete, as `make plugins` does.
+/// Writes the content to a temporary file and then renames that file, as `make plugins` does. So the gateway never sees
+/// an incomplete file.
 pub fn put(file: &Path, content: &[u8]) {
     let name = file.file_name().unwrap().to_str().unwrap();
     let whole = file.with_file_name(format!(".{name}.new"));
@@ -48,7 +51,7 @@ pub fn put(file: &Path, content: &[u8]) {
     fs::rename(whole, file).unwrap();
 }
 
-/// Returns the path of the built guest with this name.
+/// Returns the path of a guest that `make guests` has built.
 #[must_use]
 pub fn guest(name: &str) -> PathBuf {
     // The tests are built into target/PROFILE/deps.
@@ -64,7 +67,7 @@ pub fn wat(name: &str) -> String {
     fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-/// Compiles such a text to a component.
+/// Compiles the text of a hand-written guest to a component.
 #[must_use]
 pub fn component(wat: &str) -> Vec<u8> {
     wat::parse_str(wat).unwrap_or_else(|error| panic!("{error}"))

@@ -1,6 +1,6 @@
 //! The tools of the end-to-end tests: the real binary in its own folder, clients, and a real Redis.
 //!
-//! Helpers never sleep in the hope that something has happened meanwhile. Instead, [`eventually`] waits for a
+//! Helpers never sleep for a fixed time and then assume that an event has happened. Instead, [`eventually`] waits for a
 //! condition, and fails if the condition does not become true.
 #![allow(clippy::missing_panics_doc, reason = "a test helper fails by panicking")]
 #![allow(clippy::unwrap_used, reason = "a test helper fails by panicking")]
@@ -28,10 +28,10 @@ use prost::Message;
 use std::{future::Future, time::Duration};
 use tokio::time::{self, Instant};
 
-/// How long a condition may take to become true on a busy machine.
+/// The maximum time that a condition may take to become true, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until `condition` returns a value.
+/// Calls `condition` repeatedly until it returns a value. Fails after [`PATIENCE`] with a message that contains `what`.
 #[track_caller]
 pub fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
@@ -44,23 +44,23 @@ pub fn eventually<T, F: Future<Output = Option<T>>>(
             if let Some(value) = condition().await {
                 return value;
             }
-            assert!(Instant::now() < deadline, "{caller}: waited in vain for: {what}");
+            assert!(Instant::now() < deadline, "{caller}: timed out after {PATIENCE:?} while waiting for: {what}");
             time::sleep(Duration::from_millis(10)).await;
         }
     }
 }
 
-/// Waits for something that has to happen within [`PATIENCE`], and fails with what it waited for.
+/// Waits for a future. Fails after [`PATIENCE`] with a message that contains `what`.
 #[track_caller]
 pub fn in_time<F: Future>(what: &str, future: F) -> impl Future<Output = F::Output> {
     let caller = std::panic::Location::caller();
     async move {
         let outcome = time::timeout(PATIENCE, future).await;
-        outcome.unwrap_or_else(|_| panic!("{caller}: waited in vain for: {what}"))
+        outcome.unwrap_or_else(|_| panic!("{caller}: timed out after {PATIENCE:?} while waiting for: {what}"))
     }
 }
 
-/// Returns a chat request of a user in a game.
+/// Returns the encoded chat request of a user in a game.
 #[must_use]
 pub fn chat_request(game_id: &str, user_id: i32, content: &str) -> Vec<u8> {
     let base = MessageBase { game_id: game_id.to_owned(), user_id, timestamp: 5 };

@@ -1,31 +1,33 @@
-//! Ports that are a test's own for as long as it needs them, also while nothing listens on them.
+//! Ports that a test reserves, so that no other process gets them while the test runs.
 
 use std::net::SocketAddr;
 use tokio::net::{TcpListener, TcpSocket};
 
-/// A port of 127.0.0.1 that nobody else gets while this lives.
+/// A port on 127.0.0.1 that is reserved until this value is dropped.
 ///
-/// A socket that is bound and does not listen holds the port. The kernel refuses connections to it, and lets another socket listen beside it if
-/// both of them set `SO_REUSEADDR`, as servers do. A port that is looked up, released and then used could be taken in between.
+/// A socket that is bound but does not listen holds the port. While no other socket listens, the kernel refuses
+/// connections to the port. A second socket may listen on the port if both sockets set `SO_REUSEADDR`, as servers do.
+/// The alternative is to look up a free port, release the port and use it later. Then another process could take the
+/// port in between.
 pub struct ReservedPort {
     holder: TcpSocket,
 }
 
 impl ReservedPort {
-    /// Reserves a free port. Connections to it are refused until somebody listens on it.
+    /// Reserves a free port. Connections to the port are refused until a socket listens on it.
     #[must_use]
     pub fn reserve() -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         Self { holder: bound(any) }
     }
 
-    /// The port's number.
+    /// Returns the number of the port.
     #[must_use]
     pub fn number(&self) -> u16 {
         self.holder.local_addr().unwrap().port()
     }
 
-    /// Listens on the port. Once the listener is dropped, connections are refused again.
+    /// Listens on the port. Connections are refused again when the listener is dropped.
     #[must_use]
     pub fn listen(&self) -> TcpListener {
         bound(self.holder.local_addr().unwrap()).listen(128).unwrap()

@@ -1,4 +1,5 @@
-//! A proxy between a gateway and its Redis, which can delay subscriptions and cut the connections that carry them.
+//! A proxy between a gateway and its Redis. The proxy can delay SUBSCRIBE commands and cut the connections that have
+//! subscribed.
 
 use crate::{Redis, Setup, eventually};
 use std::sync::Arc;
@@ -22,14 +23,14 @@ pub struct Proxy {
 struct State {
     /// Whether SUBSCRIBE commands are delayed.
     held: bool,
-    /// How many commands are delayed at the moment.
+    /// The number of commands that are delayed now.
     waiting: usize,
-    /// How often [`Proxy::cut_subscribers`] was called.
+    /// The number of calls of [`Proxy::cut_subscribers`].
     cuts: usize,
 }
 
 impl Proxy {
-    /// Starts a proxy in front of a server.
+    /// Starts a proxy in front of this Redis.
     pub async fn start(redis: &Redis) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Self { port: listener.local_addr().unwrap().port(), state: Arc::default() };
@@ -42,7 +43,7 @@ impl Proxy {
         proxy
     }
 
-    /// Returns a setup with chat, system and the game `mmo`, and with the server behind this proxy as the bus.
+    /// Returns a setup with chat, system and the game `mmo`. The bus is the Redis behind this proxy.
     #[must_use]
     pub fn setup(&self) -> Setup {
         let yaml = format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{}\" }}", self.port);
@@ -56,7 +57,7 @@ impl Proxy {
 
     /// Waits until a subscription is delayed.
     pub async fn holds_a_subscription(&self) {
-        eventually("a subscription is held", || async { (self.state.borrow().waiting > 0).then_some(()) }).await;
+        eventually("a delayed SUBSCRIBE command", || async { (self.state.borrow().waiting > 0).then_some(()) }).await;
     }
 
     /// Forwards the delayed commands.
@@ -71,7 +72,7 @@ impl Proxy {
 }
 
 async fn carry(client: TcpStream, server: u16, state: Arc<watch::Sender<State>>) {
-    // If the server is unreachable, the client's connection ends, as it would without the proxy.
+    // If Redis is unreachable, the gateway's connection ends, as it does if there is no proxy.
     let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
     let ((client_read, mut client_write), (mut server_read, server_write)) = (client.into_split(), server.into_split());
     tokio::select! {

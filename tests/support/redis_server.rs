@@ -30,7 +30,7 @@ impl Redis {
         Self::start_with(&["--requirepass", password], Some(password)).await
     }
 
-    /// The same with these arguments besides.
+    /// Starts a server with these additional command-line arguments.
     pub async fn start_with_arguments(arguments: &[&str]) -> Self {
         Self::start_with(arguments, None).await
     }
@@ -47,11 +47,12 @@ impl Redis {
         redis
     }
 
-    /// A connection, as soon as the server answers. Its answers may take their time, on a machine that is busy or when a backend sends much.
+    /// Waits until the server answers, and returns a connection. The connection has long timeouts, since answers are
+    /// slow on a busy machine or if a backend sends many messages.
     pub async fn connection(&self) -> MultiplexedConnection {
         let patient =
             AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
-        eventually("redis answers", || async {
+        eventually("an answer of redis", || async {
             self.client().get_multiplexed_async_connection_with_config(&patient).await.ok()
         })
         .await
@@ -65,27 +66,27 @@ impl Redis {
     /// Subscribes to a topic as a backend does.
     pub async fn subscribe(&self, topic: &str) -> Subscription {
         let mut subscriber = self.subscriber().await;
-        in_time("redis subscribes", subscriber.subscribe(topic)).await.unwrap();
+        in_time("redis to confirm a subscription", subscriber.subscribe(topic)).await.unwrap();
         Subscription(Box::pin(subscriber.into_on_message()))
     }
 
-    /// Subscribes to every topic, to show that nothing is published elsewhere.
+    /// Subscribes to every topic. A test uses it to show that no message is published on another topic.
     pub async fn observe(&self) -> Subscription {
         let mut subscriber = self.subscriber().await;
-        in_time("redis subscribes", subscriber.psubscribe("*")).await.unwrap();
+        in_time("redis to confirm a subscription", subscriber.psubscribe("*")).await.unwrap();
         Subscription(Box::pin(subscriber.into_on_message()))
     }
 
     async fn subscriber(&self) -> PubSub {
-        in_time("redis lets a subscriber in", self.client().get_async_pubsub()).await.unwrap()
+        in_time("a connection to redis for a subscriber", self.client().get_async_pubsub()).await.unwrap()
     }
 
-    /// Waits until so many subscribers hear the topic.
+    /// Waits until `count` subscribers have subscribed to the topic.
     pub async fn subscribers_are(&self, topic: &str, count: usize) {
         let connection = self.connection().await;
         let mut command = redis::cmd("PUBSUB");
         command.arg("NUMSUB").arg(topic);
-        eventually(&format!("{count} subscribers hear {topic}"), || async {
+        eventually(&format!("{count} subscribers of {topic}"), || async {
             let answer: (String, usize) = command.query_async(&mut connection.clone()).await.unwrap();
             (answer.1 == count).then_some(())
         })
@@ -94,7 +95,7 @@ impl Redis {
 
     /// Kills the server, as a crash would.
     pub async fn kill(&mut self) {
-        in_time("redis is killed", self.child.kill()).await.unwrap();
+        in_time("the end of redis", self.child.kill()).await.unwrap();
     }
 
     /// Starts the server again on the same port.
@@ -135,14 +136,15 @@ fn spawn(arguments: &[String], folder: &TempDir) -> Child {
 pub struct Subscription(Pin<Box<dyn Stream<Item = Msg> + Send>>);
 
 impl Subscription {
-    /// Returns the next message, and fails if none arrives.
+    /// Returns the payload of the next message, and fails if no message arrives.
     pub async fn next(&mut self) -> Vec<u8> {
         self.next_with_topic().await.1
     }
 
-    /// Returns the topic and the payload of the next message, and fails if none arrives.
+    /// Returns the topic and the payload of the next message, and fails if no message arrives.
     pub async fn next_with_topic(&mut self) -> (String, Vec<u8>) {
-        let message = in_time("the next message on redis", self.0.next()).await.expect("redis lives");
+        let message =
+            in_time("the next message on redis", self.0.next()).await.expect("the connection to redis has ended");
         (message.get_channel_name().to_owned(), message.get_payload_bytes().to_vec())
     }
 }

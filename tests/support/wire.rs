@@ -1,4 +1,4 @@
-//! A connection on which a test decides about every byte, for bytes that a well-behaved client never sends.
+//! A connection on which a test chooses every byte. Tests use it to send bytes that a well-behaved client never sends.
 
 use crate::PATIENCE;
 use bytes::Bytes;
@@ -25,8 +25,8 @@ pub const PONG: u8 = FINAL | Opcode::Pong as u8;
 pub const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
-/// A client's frame with this first byte. The codec writes no fragments, and no first byte that breaks a rule, so the
-/// first byte is put in afterwards.
+/// Returns a client's frame with this first byte. The codec writes neither fragments nor invalid first bytes. So this
+/// function replaces the first byte that the codec has written.
 #[must_use]
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -36,8 +36,8 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The header of a frame without its mask: this first byte, the mask bit, and the length. The codec writes no header of
-/// a client without a mask, so the first byte and the mask bit are put in afterwards.
+/// Returns the header of a frame without the mask: the first byte, the mask bit and the length. The codec writes the
+/// header of a server's frame. So this function then sets the first byte and the mask bit.
 #[must_use]
 pub fn frame_head(first: u8, mask_bit: u8, len: u64) -> Vec<u8> {
     let mut head = Vec::new();
@@ -47,19 +47,19 @@ pub fn frame_head(first: u8, mask_bit: u8, len: u64) -> Vec<u8> {
     head
 }
 
-/// The answer to an HTTP request.
+/// The response to an HTTP request.
 #[derive(Debug)]
 pub struct Response {
     /// The status code, such as 101.
     pub status: u16,
     /// The status line and the header fields.
     pub head: String,
-    /// The body, which is as long as `Content-Length` says.
+    /// The body. Its length is the value of `Content-Length`.
     pub body: String,
 }
 
 impl Response {
-    /// The header field with this name.
+    /// Returns the value of the header field with this name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut fields = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
@@ -74,14 +74,14 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Connects, and sends nothing.
+    /// Connects without sending any bytes.
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream }
     }
 
-    /// Connects, upgrades and takes the welcome.
+    /// Connects, upgrades and receives the welcome.
     pub async fn upgraded(address: SocketAddr) -> Self {
         let mut wire = Self::connect(address).await;
         wire.send(UPGRADE.as_bytes()).await;
@@ -92,7 +92,7 @@ impl Wire {
         wire
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     pub async fn send(&mut self, bytes: &[u8]) {
         in_time(self.stream.write_all(bytes)).await.unwrap();
     }
@@ -127,11 +127,12 @@ impl Wire {
         Some((bytes[0], self.take(usize::try_from(head.len).unwrap()).await.into()))
     }
 
-    /// Waits for a close frame, which has to come next, and for the end of the connection. Returns the close code.
+    /// Waits for a close frame and then for the end of the connection, and returns the close code. Fails if another
+    /// frame arrives.
     pub async fn closed(&mut self) -> Option<u16> {
         let (first, payload) = self.frame().await.expect("a close frame");
         assert_eq!(first, CLOSE, "{payload:?}");
-        assert_eq!(self.frame().await, None, "something came after the close frame");
+        assert_eq!(self.frame().await, None, "a frame arrived after the close frame");
         payload.first_chunk().copied().map(u16::from_be_bytes)
     }
 
@@ -142,7 +143,7 @@ impl Wire {
 
     async fn take(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
-        in_time(self.stream.read_exact(&mut bytes)).await.expect("the rest");
+        in_time(self.stream.read_exact(&mut bytes)).await.expect("the connection ended too early");
         bytes
     }
 }
@@ -153,5 +154,5 @@ pub fn reset(stream: &TcpStream) {
 }
 
 async fn in_time<T>(io: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    time::timeout(PATIENCE, io).await.expect("nothing came, or nothing was taken")
+    time::timeout(PATIENCE, io).await.expect("timed out while reading or writing")
 }

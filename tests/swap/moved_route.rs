@@ -10,11 +10,13 @@ use tokio::time::timeout;
 
 const ROUTE: u8 = 0x20;
 const CLIENTS: usize = 20;
-/// Packets of one client that are under way at a time.
+/// The number of packets that a client sends before it waits for their replies.
 const BURST: u32 = 50;
+/// The number of times that the route moves to the other plugin.
 const MOVES: usize = 20;
 
-/// Plugin `one` or `two` serves the route, and the other one none. Each answers with its name.
+/// Returns a setup in which the plugin `server`, which is `one` or `two`, serves the route. The other plugin serves no
+/// route. Each plugin answers with its name.
 fn setup(server: &str) -> Setup {
     let routes = |plugin| if plugin == server { format!("[{ROUTE}]") } else { "[]".to_owned() };
     let plugin = |plugin| format!("{plugin}: {{ routes: {}, call_timeout_ms: 10000 }}", routes(plugin));
@@ -24,7 +26,8 @@ fn setup(server: &str) -> Setup {
     Setup { yaml, plugins: vec!["system"], files: files.into(), ..Setup::default() }
 }
 
-/// Sends bursts until the end. Each packet is answered, in order. Answers with the client, its packets, and how often the plugin changed.
+/// Sends bursts until `stop` is set, and asserts that each packet is answered in order. Returns the client, the number
+/// of packets, and the number of times that the answering plugin changed.
 async fn talk(mut client: Client, stop: Arc<AtomicBool>) -> (Client, u32, usize) {
     let (mut seq, mut changes, mut last) = (0, 0, "one".to_owned());
     while !stop.load(Ordering::Relaxed) {
@@ -58,7 +61,8 @@ async fn a_route_that_moves_to_another_plugin_under_load_loses_no_packet() {
     let mut sent = 0;
     for talker in talking {
         let (_client, packets, changes) = timeout(PATIENCE, talker).await.expect("every packet is answered").unwrap();
-        // A move is seen once, by those who send while it happens, and nobody goes back to the plugin before.
+        // Each move changes the answering plugin at most once for a client. After a move, no packet reaches the old
+        // plugin.
         assert!((1..=MOVES).contains(&changes), "{changes} changes of the plugin in {MOVES} moves");
         sent += packets;
     }

@@ -1,4 +1,4 @@
-//! Tests of hostile input that tries to cost the gateway more than it costs its sender.
+//! Tests of hostile input that would cost the gateway more than it costs the sender.
 
 use crate::{assert_serving, heartbeat, heartbeat_reply};
 use futures_util::future::join_all;
@@ -13,12 +13,12 @@ const CONTINUES: u8 = 0x00;
 const MIB: u64 = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn announced_bytes_take_no_memory_until_they_arrive() {
+async fn a_frame_takes_no_memory_for_bytes_that_have_not_arrived() {
     let gateway = Gateway::start(Setup::default()).await;
     let mut wires = join_all((0..1000).map(|_| Wire::upgraded(gateway.address))).await;
     assert_serving(&gateway).await;
     let before = gateway.resident_bytes();
-    // The head of a frame of 16 MiB, and its mask.
+    // The bytes are the header and the mask of a frame of 16 MiB.
     let head = [&frame_head(BINARY, 0x80, 16 * MIB)[..], &[0; 4]].concat();
     for wire in &mut wires {
         wire.send(&head).await;
@@ -26,27 +26,28 @@ async fn announced_bytes_take_no_memory_until_they_arrive() {
     assert_serving(&gateway).await;
     gateway.metric_is("gateway_sessions", 1000.0).await;
     let grown = gateway.resident_bytes().saturating_sub(before) / MIB;
-    assert!(grown < 16, "1000 connections of 14 bytes grew the gateway by {grown} MiB");
+    assert!(grown < 16, "1000 connections with 14 bytes each made the gateway grow by {grown} MiB");
 }
 
-/// Returns the frame of a message of `len` bytes, cut after `sent` bytes of the message.
+/// Returns the start of a frame with a message of `len` bytes. The start contains the first `sent` bytes of the
+/// message.
 fn part(len: usize, sent: usize) -> Vec<u8> {
     let whole = frame(BINARY, &heartbeat(1, &vec![7; len - 8]));
     whole[..whole.len() - len + sent].to_vec()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_receive_budget_bytes_the_largest_receiver_is_closed_with_1009() {
+async fn if_receive_budget_bytes_is_exceeded_the_session_with_most_bytes_is_closed_with_1009() {
     let server = "max_message_bytes: 1048576, receive_budget_bytes: 1500000";
     let gateway = Gateway::start(Setup::server(server).patient()).await;
     let mut large = Wire::upgraded(gateway.address).await;
     large.send(&part(1 << 20, 1_000_000)).await;
     let receiving = "gateway_receiving_bytes";
-    eventually("a million bytes of a message are received", || async {
+    eventually("a million received bytes of a message", || async {
         (gateway.metric(receiving).await >= 1_000_000.0).then_some(())
     })
     .await;
-    // A small message is whole at once, and is not counted.
+    // A small message arrives complete, so it is not counted.
     assert_serving(&gateway).await;
     let mut small = Wire::upgraded(gateway.address).await;
     let message = frame(BINARY, &heartbeat(1, &[7; 599_992]));
@@ -79,7 +80,8 @@ async fn flood(gateway: &Gateway, frames: &[u8], kind: &str) {
     assert_eq!(&payload[..], b"\x03\xf0too many frames that carry no packet", "{kind}");
     drop(wire);
     gateway.metric_is(closed, before + 1.0).await;
-    // The allowed burst is ten times the rate per second. While the flood is sent, the rate allows a few more frames.
+    // The default limit is 100 frames per second, and a burst of ten times as many. While the flood is sent, the rate
+    // allows some frames beyond the burst.
     let count = gateway.metric(&counted).await;
     assert!((1001.0..1500.0).contains(&count), "{count} {kind}s");
     assert_serving(gateway).await;

@@ -8,14 +8,15 @@ use gateway_tests::{
 use std::time::Duration;
 use tokio::{io::AsyncWriteExt, time::Instant};
 
-/// Sends bytes and returns the response. Asserts that the connection then ends and that other clients are served.
+/// Sends bytes on a new connection and returns the response, which has to have this status. Asserts that the gateway
+/// then ends the connection and serves other clients.
 async fn refused(gateway: &Gateway, request: &[u8], status: u16) -> Response {
     let shown = String::from_utf8_lossy(&request[..request.len().min(300)]);
     let mut wire = Wire::connect(gateway.address).await;
     wire.send(request).await;
     let response = wire.response().await;
     assert_eq!(response.status, status, "{shown:?}: {response:?}");
-    assert_eq!(wire.frame().await, None, "{shown:?}: the connection goes on");
+    assert_eq!(wire.frame().await, None, "{shown:?}: the connection does not end");
     assert_serving(gateway).await;
     response
 }
@@ -93,9 +94,9 @@ async fn another_websocket_version_is_426_and_names_13() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_http_get_400_and_the_gateway_goes_on() {
+async fn bytes_that_are_not_http_get_400_and_the_gateway_serves_on() {
     let gateway = Gateway::start(Setup::default()).await;
-    // The noise is the same in every run, and contains bytes of every value.
+    // The noise is the same in every run. It contains bytes of every value.
     let noise: Vec<u8> = (0..4096_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
     let client_hello = [0x16, 3, 1, 0, 5, 1, 0, 0, 1, 3];
     let inputs =
@@ -126,7 +127,7 @@ async fn a_request_head_over_16_kib_is_431() {
 }
 
 #[tokio::test]
-async fn half_a_handshake_is_dropped_after_handshake_timeout_s_while_others_are_served() {
+async fn incomplete_handshakes_are_dropped_after_handshake_timeout_s_while_others_are_served() {
     let gateway = Gateway::start(Setup::server("handshake_timeout_s: 2")).await;
     let began = Instant::now();
     let mut silent = Wire::connect(gateway.address).await;
@@ -137,22 +138,22 @@ async fn half_a_handshake_is_dropped_after_handshake_timeout_s_while_others_are_
     let timeouts = "gateway_handshakes_refused_total{reason=\"timeout\"}";
     let mut served_meanwhile = 0;
     while gateway.metric(timeouts).await < 3.0 {
-        assert!(began.elapsed() < PATIENCE, "they are not dropped");
-        // After the gateway has dropped the connection, this write fails.
+        assert!(began.elapsed() < PATIENCE, "the gateway does not drop the incomplete handshakes");
+        // The write fails after the gateway has dropped the connection, so its result is ignored.
         let _ = trickling.stream.write_all(&[head.next().unwrap()]).await;
         assert_serving(&gateway).await;
         served_meanwhile += u32::from(gateway.metric(timeouts).await < 1.0);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(began.elapsed() >= Duration::from_secs(2), "dropped after {:?}", began.elapsed());
-    assert!(served_meanwhile > 0, "nobody was served meanwhile");
+    assert!(served_meanwhile > 0, "no client was served while the handshakes were incomplete");
     assert_eq!((silent.frame().await, half.frame().await), (None, None));
     gateway.metric_is(timeouts, 3.0).await;
     gateway.metric_is("gateway_sessions", 0.0).await;
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_during_the_handshake_is_counted_and_forgotten() {
+async fn a_client_that_disconnects_during_the_handshake_is_counted() {
     let gateway = Gateway::start(Setup::default()).await;
     for sent in [0, 60] {
         let mut wire = Wire::connect(gateway.address).await;
@@ -168,7 +169,7 @@ async fn a_client_that_goes_away_during_the_handshake_is_counted_and_forgotten()
 }
 
 #[tokio::test]
-async fn a_request_that_comes_byte_by_byte_is_served() {
+async fn an_upgrade_request_that_arrives_byte_by_byte_is_served() {
     let gateway = Gateway::start(Setup::default()).await;
     let mut wire = Wire::connect(gateway.address).await;
     for byte in UPGRADE.bytes() {
@@ -178,7 +179,7 @@ async fn a_request_that_comes_byte_by_byte_is_served() {
 }
 
 #[tokio::test]
-async fn frames_that_were_sent_together_with_the_request_are_served() {
+async fn frames_that_arrive_together_with_the_upgrade_request_are_served() {
     let gateway = Gateway::start(Setup::default()).await;
     let mut wire = Wire::connect(gateway.address).await;
     let large = vec![7; 40_000];
