@@ -1,4 +1,4 @@
-//! The clock of deadlines: it ends calls that run too long. It stands still while there are no calls.
+//! The clock of deadlines: it ends calls that run too long. It ticks slowly while there are no calls.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::{
@@ -15,8 +15,14 @@ use wasmtime::Engine;
 /// The time between two ticks.
 const TICK: Duration = Duration::from_millis(1);
 
-/// The clock stands still after this many ticks in which no call began or ran.
+/// The clock ticks slowly after this many ticks in which no call began or ran.
 const IDLE_TICKS: u32 = 100;
+
+/// The time between two ticks while no call is known of.
+///
+/// The clock does not stand still: a busy system may suspend a thread for longer than [`IDLE_TICKS`] between the moment at which a call says that
+/// it runs and the one at which the tick is set that it waits for. The call would run for ever if that tick did not come.
+const SLOW_TICK: Duration = Duration::from_millis(100);
 
 /// The ticks that a call has to be seen at before its processor time counts. A thread's clock also counts interrupts and the time that the host of a
 /// virtual machine takes away, so a shorter call can look long.
@@ -67,7 +73,7 @@ pub(super) struct Clock {
 #[derive(Debug, Default)]
 struct State {
     called: AtomicBool,
-    still: AtomicBool,
+    slow: AtomicBool,
 }
 
 impl Clock {
@@ -90,7 +96,7 @@ impl Clock {
         // Most calls find it set, since the last tick, and write nothing that other threads read.
         if !self.state.called.load(Ordering::Relaxed) {
             self.state.called.store(true, Ordering::SeqCst);
-            if self.state.still.load(Ordering::SeqCst) {
+            if self.state.slow.load(Ordering::SeqCst) {
                 self.thread.unpark();
             }
         }
@@ -106,7 +112,7 @@ impl Drop for Clock {
 fn tick(state: &Weak<State>, engine: &Engine) {
     let mut idle = 0;
     while let Some(state) = state.upgrade() {
-        state.still.store(false, Ordering::SeqCst);
+        state.slow.store(false, Ordering::SeqCst);
         engine.increment_epoch();
         idle = if state.called.swap(false, Ordering::SeqCst) { 0 } else { idle + 1 };
         if idle < IDLE_TICKS {
@@ -114,12 +120,43 @@ fn tick(state: &Weak<State>, engine: &Engine) {
             thread::sleep(TICK);
             continue;
         }
-        idle = 0;
-        state.still.store(true, Ordering::SeqCst);
-        // Whoever sets `called` from here on sees `still`, and whoever did before is seen here.
+        idle = IDLE_TICKS;
+        state.slow.store(true, Ordering::SeqCst);
+        // Whoever sets `called` from here on sees `slow`, and whoever did before is seen here.
         if !state.called.load(Ordering::SeqCst) {
             drop(state);
-            thread::park();
+            thread::park_timeout(SLOW_TICK);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use wasmtime::{Config, Instance, Module, Store, Trap};
+
+    /// A module that exports `f`, a function that never ends.
+    const ENDLESS: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x05\x01\x01f\0\0\
+        \x0a\x09\x01\x07\0\x03\x40\x0c\0\x0b\x0b";
+
+    #[test]
+    fn a_call_whose_thread_was_suspended_after_it_began_still_sees_ticks() {
+        let engine = Engine::new(Config::new().epoch_interruption(true)).unwrap();
+        let clock = Clock::start(&engine).unwrap();
+        let module = Module::new(&engine, ENDLESS).unwrap();
+        let mut store = Store::new(&engine, ());
+        let instance = Instance::new(&mut store, &module, &[]).unwrap();
+        let endless = instance.get_typed_func::<(), ()>(&mut store, "f").unwrap();
+        clock.call_begins();
+        while !clock.state.slow.load(Ordering::SeqCst) {
+            thread::sleep(TICK);
+        }
+        store.set_epoch_deadline(1);
+        let (ended, outcome) = mpsc::channel();
+        // On a thread of its own, so that a call without an end fails the test.
+        thread::spawn(move || ended.send(endless.call(&mut store, ())));
+        let error = outcome.recv_timeout(Duration::from_secs(60)).expect("the call ends").unwrap_err();
+        assert_eq!(error.downcast_ref(), Some(&Trap::Interrupt));
     }
 }

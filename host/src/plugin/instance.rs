@@ -192,9 +192,10 @@ impl Drop for Instance {
 }
 
 fn begin(store: &mut Store<State>, clock: &Clock, timeout: Duration) {
-    clock.call_begins();
     store.data_mut().deadline().set(timeout);
     store.set_epoch_deadline(1);
+    // After the deadline is set, which the next tick then reaches.
+    clock.call_begins();
 }
 
 fn fault(error: &wasmtime::Error, store: &Store<State>, limits: Limits, too_late: Fault) -> Fault {
