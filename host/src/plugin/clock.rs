@@ -1,4 +1,4 @@
-//! The clock of deadlines. It ends calls that run for too long, and it stops ticking while there are no calls.
+//! The clock of deadlines. It ends calls that run for too long, and it ticks slowly while there are no calls.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::{
@@ -15,8 +15,14 @@ use wasmtime::Engine;
 /// The time between two ticks.
 const TICK: Duration = Duration::from_millis(1);
 
-/// The number of consecutive ticks in which no call began or ran, after which the clock stops.
+/// The number of consecutive ticks in which no call began or ran, after which the clock ticks slowly.
 const IDLE_TICKS: u32 = 100;
+
+/// The time between two ticks while the clock ticks slowly.
+///
+/// The clock does not stop. A busy system may suspend a thread for longer than [`IDLE_TICKS`] between the moment at which
+/// the thread records that a call begins and the call itself. If the clock stopped then, the call could run for ever.
+const SLOW_TICK: Duration = Duration::from_millis(100);
 
 /// The number of ticks that a call must have seen before its processor time counts. A thread's clock also counts
 /// interrupts, and time that the host of a virtual machine takes away. So a call with fewer ticks may look longer than
@@ -73,8 +79,8 @@ pub(super) struct Clock {
 struct State {
     /// Whether a call began or ran since the last tick.
     called: AtomicBool,
-    /// Whether the clock has stopped.
-    stopped: AtomicBool,
+    /// Whether the clock ticks slowly.
+    slow: AtomicBool,
 }
 
 impl Clock {
@@ -95,13 +101,13 @@ impl Clock {
         Ok(Self { state, thread: handle.thread().clone() })
     }
 
-    /// Records that a call begins or still runs, and restarts the clock if it has stopped. It must be called before
-    /// each call of a guest.
+    /// Records that a call begins or still runs, and speeds the clock up if it ticks slowly. It must be called before
+    /// each call of a guest, after the call's deadline is set.
     pub(super) fn call_begins(&self) {
         // Most calls find the flag already set since the last tick. Such calls write no memory that other threads read.
         if !self.state.called.load(Ordering::Relaxed) {
             self.state.called.store(true, Ordering::SeqCst);
-            if self.state.stopped.load(Ordering::SeqCst) {
+            if self.state.slow.load(Ordering::SeqCst) {
                 self.thread.unpark();
             }
         }
@@ -117,7 +123,7 @@ impl Drop for Clock {
 fn tick(state: &Weak<State>, engine: &Engine) {
     let mut idle = 0;
     while let Some(state) = state.upgrade() {
-        state.stopped.store(false, Ordering::SeqCst);
+        state.slow.store(false, Ordering::SeqCst);
         engine.increment_epoch();
         idle = if state.called.swap(false, Ordering::SeqCst) { 0 } else { idle + 1 };
         if idle < IDLE_TICKS {
@@ -125,13 +131,44 @@ fn tick(state: &Weak<State>, engine: &Engine) {
             thread::sleep(TICK);
             continue;
         }
-        idle = 0;
-        state.stopped.store(true, Ordering::SeqCst);
-        // A thread that sets `called` after this line sees `stopped` and unparks the clock. If a thread has set
+        idle = IDLE_TICKS;
+        state.slow.store(true, Ordering::SeqCst);
+        // A thread that sets `called` after this line sees `slow` and unparks the clock. If a thread has set
         // `called` before, the check below finds the flag set.
         if !state.called.load(Ordering::SeqCst) {
             drop(state);
-            thread::park();
+            thread::park_timeout(SLOW_TICK);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use wasmtime::{Config, Instance, Module, Store, Trap};
+
+    /// A module that exports `f`, a function that never ends.
+    const ENDLESS: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x05\x01\x01f\0\0\
+        \x0a\x09\x01\x07\0\x03\x40\x0c\0\x0b\x0b";
+
+    #[test]
+    fn a_call_whose_thread_was_suspended_after_it_began_still_sees_ticks() {
+        let engine = Engine::new(Config::new().epoch_interruption(true)).unwrap();
+        let clock = Clock::start(&engine).unwrap();
+        let module = Module::new(&engine, ENDLESS).unwrap();
+        let mut store = Store::new(&engine, ());
+        let instance = Instance::new(&mut store, &module, &[]).unwrap();
+        let endless = instance.get_typed_func::<(), ()>(&mut store, "f").unwrap();
+        clock.call_begins();
+        while !clock.state.slow.load(Ordering::SeqCst) {
+            thread::sleep(TICK);
+        }
+        store.set_epoch_deadline(1);
+        let (ended, outcome) = mpsc::channel();
+        // The call runs on a thread of its own, so that a call without an end fails the test.
+        thread::spawn(move || ended.send(endless.call(&mut store, ())));
+        let error = outcome.recv_timeout(Duration::from_secs(60)).expect("the call ends").unwrap_err();
+        assert_eq!(error.downcast_ref(), Some(&Trap::Interrupt));
     }
 }

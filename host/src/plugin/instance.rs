@@ -118,7 +118,8 @@ impl Drop for Instance {
 }
 
 fn start_deadline(store: &mut Store<State>, clock: &Clock, timeout: Duration) {
-    clock.call_begins();
     store.data_mut().deadline().set(timeout);
     store.set_epoch_deadline(1);
+    // The next tick has to find the deadline set.
+    clock.call_begins();
 }
