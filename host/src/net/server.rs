@@ -27,6 +27,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The maximum time that a client may take to read the answer to a refused handshake.
 const REFUSAL_LINGER: Duration = Duration::from_secs(2);
 
+/// The system takes no more bytes for a connection while at least this many wait in it unsent. By default it takes
+/// megabytes for a client that reads slowly, and then none until the client has read a third of them. So a slow client
+/// would cost memory that no limit counts, would receive old messages, and could seem to read nothing for seconds.
+#[cfg(target_os = "linux")]
+const MAX_UNSENT_BYTES: u32 = 128 << 10;
+
 /// Serves the listener until `stop`, and then drains: no connection is accepted, queued packets are sent, and sessions
 /// close with 1001. Connections that have not ended within `drain_timeout` are cut off.
 pub async fn serve(
@@ -36,6 +42,11 @@ pub async fn serve(
     verifier: Option<Arc<Verifier>>,
     stop: CancellationToken,
 ) {
+    // Accepted connections inherit the option from the listener, so it costs nothing for each connection.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket2::SockRef::from(&listener).set_tcp_notsent_lowat(MAX_UNSENT_BYTES) {
+        tracing::warn!(%error, "the bytes that wait unsent in the system for slow clients cannot be limited");
+    }
     let mut tasks = JoinSet::new();
     let budget = Arc::new(Budget::new(config.server.receive_budget_bytes, Arc::clone(&gateway.metrics)));
     loop {

@@ -17,12 +17,6 @@ use tokio::{
     net::TcpStream,
 };
 
-/// The system takes no more bytes while at least this many wait in it unsent. By default it takes megabytes for a client
-/// that reads slowly, and then none until the client has read a third of them. So a slow client would cost memory that no
-/// limit counts, would receive old messages, and could seem to read nothing for seconds.
-#[cfg(target_os = "linux")]
-const MAX_UNSENT_BYTES: u32 = 128 << 10;
-
 /// A TCP connection.
 #[derive(Debug)]
 pub struct Wire {
@@ -47,9 +41,6 @@ impl Wire {
     /// Returns a connection that reads up to `read_bytes` bytes at once. The bytes `early` were already received on it.
     #[must_use]
     pub fn new(stream: TcpStream, early: Vec<u8>, read_bytes: usize) -> Self {
-        // An error means that the connection broke, and the next read or write reports that.
-        #[cfg(target_os = "linux")]
-        let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(MAX_UNSENT_BYTES);
         Self { stream, read_bytes, heard_ms: now_ms(), written: 0, unused: early, used: 0, drained: false }
     }
 
