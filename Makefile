@@ -9,7 +9,8 @@
 # make bench       measure the gateway and, for comparison, gateways written by hand (BENCH.md)
 # make languages   measure the same plugin in each language on this machine
 
-PLUGINS ?= chat demo-chat system
+PLUGINS ?= arena chat control demo-chat system
+GUESTS  := chat-next first hostile probe second variant
 CARGO   ?= cargo
 BENCH_ROUNDS  ?= 3
 BENCH_SECONDS ?= 3
@@ -24,7 +25,10 @@ WASM    := target/wasm32-wasip2/plugin
 
 run: build
 	@echo
-	@echo "Clients connect to ws://127.0.0.1:8080/ws. The admin listener is http://127.0.0.1:8081. In two other terminals, run:"
+	@echo "Clients connect to ws://127.0.0.1:8080/ws. The admin listener is http://127.0.0.1:8081. To play in the arena, run"
+	@echo "this in two other terminals:"
+	@echo "    target/release/gateway-client arena"
+	@echo "To chat, run this in two other terminals:"
 	@echo "    target/release/gateway-client chat --user 1"
 	@echo "    target/release/gateway-client chat --user 2"
 	@echo "Type a line into each client, since its first message binds the session to the user. Then type '@2 hello' into"
@@ -53,7 +57,7 @@ test: build guests lobby redis openssl
 
 # Builds the plugins that only the tests use. The tests read them from the build directory.
 guests: setup
-	$(CARGO) build --profile plugin --locked --target wasm32-wasip2 -p guest-chat-next -p guest-first -p guest-hostile -p guest-variant
+	$(CARGO) build --profile plugin --locked --target wasm32-wasip2 $(addprefix -p guest-,$(GUESTS))
 
 # The test prints its seed, and CHAOS_SEED repeats a run. The limit of file descriptors is raised, since one phase of
 # the test opens ten thousand connections.

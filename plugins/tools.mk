@@ -1,6 +1,6 @@
-# Installs the tools that build plugins in languages other than Rust. Each tool has a fixed version and is installed
-# below $(TOOLS), never for the whole machine. plugins/lobby/lobby.mk includes this file. `gateway plugin new` copies
-# this file into the folders that it writes, except for Rust.
+# Installs the tools that build plugins in languages other than Rust, and generates bindings for C, Zig and Go. Each
+# tool has a fixed version and is installed below $(TOOLS), never for the whole machine. plugins/lobby/lobby.mk includes
+# this file. `gateway plugin new` copies this file into the folders that it writes, except for Rust.
 
 TOOLS  ?= .tools
 CARGO  ?= cargo
@@ -66,3 +66,23 @@ $(PYTHON_TOOLS):
 	$(PYTHON) -m venv --clear $(TOOLS)/python
 	$(TOOLS)/python/bin/pip install -q --disable-pip-version-check componentize-py==$(COMPONENTIZE_PY_VERSION)
 	touch $@
+
+# -- bindings --
+
+# $(call c_bindings,WIT,WORLD,INTERFACES,FOLDER) generates plugin.h and plugin.c. INTERFACES are those that the world
+# exports. The renames shorten the names in the bindings: the prefix of an interface becomes its name, without package
+# and version, and the prefix of the world becomes `plugin`.
+c_bindings = $(WIT_BINDGEN) c $(1) --world $(2) --rename-world plugin --out-dir $(4) \
+	$(foreach interface,types log state attributes $(3),--rename gateway:policy/$(interface)@0.2.0=$(interface))
+
+# $(call go_bindings,WIT,WORLD,FOLDER,POLICY) generates the Go module `wit_component` in FOLDER. POLICY is the path from
+# there to the plugin's own module, which is named `policy`.
+#
+# The generated code imports one package for each exported interface. The edit puts the module `policy` in the place of
+# all of them.
+define go_bindings
+	$(WIT_BINDGEN) go $(1) --world $(2) --out-dir $(3)
+	sed -i.generated 's|"wit_component/\(export_[a-z_]*\)"|\1 "policy"|' $(3)/wit_exports.go
+	cd $(3) && $(GO) mod edit -go=1.26 -replace=go.bytecodealliance.org/pkg=$(abspath $(TOOLS))/wit-go \
+		-require=policy@v0.0.0 -replace=policy=$(4)
+endef

@@ -31,7 +31,7 @@ const fn rule(room: &'static str, rooms: &'static [&'static str], crates: &'stat
 const RULES: [Rule; 13] = [
     rule(
         "app",
-        &["admin", "bus", "config", "memory", "net", "reload", "routing", "telemetry"],
+        &["admin", "bus", "config", "file", "memory", "net", "plugin", "reload", "routing", "sync", "telemetry"],
         &["tokio::net", "tokio::signal"],
     ),
     rule("admin", &["bus", "config", "reload", "routing", "telemetry"], &["axum", "tokio::net"]),

@@ -1,10 +1,10 @@
 //! Tests of the promises of wit/README.md about versions of the plugin interface. A published version never changes.
-//! Every gateway serves plugins that were built against the first version. A plugin for an unsupported version is
-//! rejected with an error that names the remedy.
+//! Every gateway serves plugins that were built against the first or the second version. A plugin for an unsupported
+//! version is rejected with an error that names the remedy.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use gateway_tests::{Gateway, Setup, guest, in_time, root};
-use std::fs;
+use gateway_tests::{Gateway, Setup, dist, guest, in_time, root};
+use std::{fs, path::Path};
 
 /// Returns the lines of a WIT file, without comments and without empty lines.
 fn declarations(path: &str) -> Vec<String> {
@@ -13,35 +13,85 @@ fn declarations(path: &str) -> Vec<String> {
     lines.filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
+/// Returns a published version as it is now and as it was when it was published.
+fn published(current: &str, version: &str, guest: &str) -> (Vec<String>, Vec<String>) {
+    let frozen = declarations(&format!("tests/guests/{guest}/wit/policy.wit"));
+    assert_eq!(frozen[0], format!("package gateway:policy@{version};"));
+    (declarations(current), frozen)
+}
+
 #[test]
 fn a_published_version_of_the_interface_is_never_edited() {
-    let (current, first) = (declarations("wit/policy.wit"), declarations("tests/guests/first/wit/policy.wit"));
-    assert_eq!(first[0], "package gateway:policy@0.1.0;");
-    if current[0] == first[0] {
+    let (current, first) = published("wit/policy.wit", "0.1.0", "first");
+    assert_eq!(current, first, "version 0.1.0 is published and must not change, see wit/README.md");
+    let (current, second) = published("wit/0.2/policy.wit", "0.2.0", "second");
+    if current[0] == second[0] {
         assert_eq!(
-            current, first,
-            "version 0.1.0 is published and must not change: publish a new version instead, see wit/README.md"
+            current, second,
+            "version 0.2.0 is published and must not change: publish a new version instead, see wit/README.md"
         );
     }
 }
 
 #[tokio::test]
-async fn a_plugin_of_the_first_version_passes_its_vectors() {
-    let vectors = root().join("tests/guests/first/vectors.json");
-    let mut test = Gateway::command(None);
-    test.args(["plugin", "test"]).args([guest("first"), vectors]).kill_on_drop(true);
-    let output = in_time("the end of `gateway plugin test`", test.output()).await.unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "10 passed, 0 failed\n", "{output:?}");
+async fn a_plugin_of_each_published_version_passes_its_vectors() {
+    for (name, passed) in [("first", 10), ("second", 16)] {
+        let vectors = root().join(format!("tests/guests/{name}/vectors.json"));
+        let mut test = Gateway::command(None);
+        test.args(["plugin", "test"]).args([guest(name), vectors]).kill_on_drop(true);
+        let output = in_time("the end of `gateway plugin test`", test.output()).await.unwrap();
+        let report = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(report, format!("{passed} passed, 0 failed\n"), "{name}: {output:?}");
+    }
 }
 
 #[tokio::test]
-async fn a_plugin_of_the_first_version_is_served() {
-    let files = vec![("first.wasm", fs::read(guest("first")).unwrap())];
-    let gateway = Gateway::start(Setup { files, ..Setup::default() }).await;
-    let line = gateway.logged("configured with").await;
-    assert_eq!(line["level"], "ERROR", "{line}");
-    let reply = gateway.client().await.request(0x77, b"reply").await;
-    assert_eq!((reply.status, reply.text()), (256, "a status of its own"));
+async fn a_plugin_of_each_published_version_is_served() {
+    for (name, route) in [("first", 0x77), ("second", 0x78)] {
+        let files = vec![("guest.wasm", fs::read(guest(name)).unwrap())];
+        let gateway = Gateway::start(Setup { files, ..Setup::default() }).await;
+        let line = gateway.logged("configured with").await;
+        assert_eq!((&line["level"], &line["fields"]["plugin"]), (&"ERROR".into(), &name.into()), "{line}");
+        let reply = gateway.client().await.request(route, b"reply").await;
+        assert_eq!((reply.status, reply.text()), (256, "a status of its own"));
+    }
+}
+
+/// Returns the traits that the plugin's source lists in `export!`.
+fn exported(plugin: &str) -> Vec<String> {
+    let source = fs::read_to_string(root().join(format!("plugins/{plugin}/src/lib.rs"))).unwrap();
+    let (_, exports) = source.split_once("\nexport!(").unwrap();
+    let (_, traits) = exports.split_once(')').unwrap().0.split_once(": ").unwrap();
+    traits.split(", ").map(str::to_owned).collect()
+}
+
+/// Runs `gateway plugin check` and returns the line of its report with this key.
+async fn checked(file: &Path, key: &str) -> String {
+    let mut check = Gateway::command(None);
+    check.args(["plugin", "check"]).arg(file).kill_on_drop(true);
+    let output = in_time("the end of `gateway plugin check`", check.output()).await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let report = String::from_utf8(output.stdout).unwrap();
+    let line = report.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+    line.trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_plugin_of_the_sdk_exports_exactly_the_interfaces_that_it_lists() {
+    const CALLS: [(&str, &str); 4] = [
+        ("Policy", "on-packet"),
+        ("Hearing", "on-message"),
+        ("Sessions", "on-connect, on-disconnect"),
+        ("Timers", "on-wake"),
+    ];
+    for plugin in ["arena", "chat", "control", "demo-chat", "system"] {
+        let traits = exported(plugin);
+        assert!(traits.iter().all(|listed| CALLS.iter().any(|(name, _)| listed == name)), "{plugin}: {traits:?}");
+        let listed = CALLS.iter().filter(|(name, _)| traits.iter().any(|listed| listed == name));
+        let calls: Vec<_> = listed.map(|(_, calls)| *calls).collect();
+        assert_eq!(checked(&dist(plugin), "calls").await, calls.join(", "), "{plugin}");
+        assert_eq!(checked(&dist(plugin), "interface").await, "gateway:policy 0.2.0", "{plugin}");
+    }
 }
 
 /// Returns the guest `first` with another version of the plugin interface in its imports and exports.
@@ -65,7 +115,7 @@ fn of_version(version: &str) -> Vec<u8> {
 async fn a_plugin_of_another_version_is_rejected_with_both_versions_and_a_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("first.wasm");
-    for version in ["0.1.1", "0.2.0", "1.0.0"] {
+    for version in ["0.1.1", "0.2.1", "1.0.0"] {
         fs::write(&file, of_version(version)).unwrap();
         let mut check = Gateway::command(None);
         check.args(["plugin", "check"]).arg(&file).kill_on_drop(true);
@@ -73,9 +123,9 @@ async fn a_plugin_of_another_version_is_rejected_with_both_versions_and_a_remedy
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let told = String::from_utf8_lossy(&output.stderr);
         let because = format!(
-            "it was built against version {version} of the plugin interface, and this gateway offers 0.1.0, which \
-             serves plugins built against 0.1.0 up to 0.1.0: rebuild it with gateway-plugin-sdk 0.1.0 or this \
-             gateway's wit/policy.wit, or serve it with a gateway that offers {version}"
+            "it was built against version {version} of the plugin interface, and this gateway serves plugins built \
+             against 0.2.0 up to 0.2.0, or 0.1.0 up to 0.1.0: rebuild it with gateway-plugin-sdk 0.1.0 or this gateway's \
+             wit/0.2/policy.wit, or serve it with a gateway that offers {version}"
         );
         assert!(told.trim_end().ends_with(&because), "{told}");
     }

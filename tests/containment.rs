@@ -6,8 +6,12 @@
 mod bystander;
 #[path = "containment/corpus.rs"]
 mod corpus;
+#[path = "containment/crowd.rs"]
+mod crowd;
 #[path = "containment/endurance.rs"]
 mod endurance;
+#[path = "containment/hooks.rs"]
+mod hooks;
 #[path = "containment/loading.rs"]
 mod loading;
 #[path = "containment/neighbours.rs"]
@@ -16,14 +20,33 @@ mod neighbours;
 mod offload;
 #[path = "containment/quarantine.rs"]
 mod quarantine;
+#[path = "containment/unrest.rs"]
+mod unrest;
 
-use gateway_tests::{Gateway, Setup, put};
+use gateway_tests::{Client, Gateway, Setup, probe, put};
 use std::{fs, path::PathBuf};
 
 /// The route of `tests/guests/hostile`.
 const ROUTE: u8 = 0x66;
 /// The game of the requests that the plugin of `tests/guests/hostile` subscribes to.
 const GAME: &str = "hostile";
+
+/// The route of `tests/guests/probe`.
+const PROBE: u8 = 0x70;
+
+/// Returns a setup with chat, system and the plugin `probe`, which does what its packets, messages and queries ask for.
+/// `keys` are keys of its settings.
+fn probing(keys: &str) -> Setup {
+    let yaml = format!("plugins: {{ directory: plugins, settings: {{ probe: {{ {keys} }} }} }}");
+    Setup { yaml, files: vec![("probe.wasm", probe())], ..Setup::default() }
+}
+
+/// Lets the plugin `probe` run a script, and returns its output.
+async fn ask(client: &mut Client, script: &str) -> String {
+    let reply = client.request(PROBE, script.as_bytes()).await;
+    assert_eq!(reply.status, 0, "{script}: {}", reply.text());
+    reply.text().to_owned()
+}
 
 fn hostile() -> PathBuf {
     gateway_tests::guest("hostile")

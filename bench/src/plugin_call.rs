@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{anyhow, bail};
 use gateway::config::Config;
 use gateway::plugin::trial::Trial;
-use gateway::plugin::{Compiler, Described, Packet, SessionId};
+use gateway::plugin::{Compiler, Described, Keeper, Packet, SessionId, Standalone};
 use gateway_bench::chat_request;
 
 use crate::contender::Folders;
@@ -34,14 +34,16 @@ fn trial(folders: &Folders) -> anyhow::Result<Trial> {
     let compiler = Compiler::new().map_err(|error| anyhow!("this machine cannot run WebAssembly: {error:#}"))?;
     let described = Described::load(&compiler, &fs::read(folders.plugins().join("chat.wasm"))?)?;
     let settings = config.plugin(&described.name, &described.routes);
-    let mut trial = Trial::new(&described, settings.limits)?;
+    let mut trial = Trial::new(&described, settings.limits, Standalone.kept(&described.name))?;
     trial.configure(&settings.json)?.map_err(|refusal| anyhow!(refusal))?;
     Ok(trial)
 }
 
 /// Times a batch, and returns the nanoseconds of one call.
 fn batch(trial: &mut Trial, payload: &[u8]) -> anyhow::Result<f64> {
-    let packet = || Packet { seq: 1, route: 1, flags: 0, session: SessionId { high: 1, low: 2 }, user: Some(1) };
+    // The tag says that the session already listens to its user's topic.
+    let session = SessionId { high: 1, low: 2 };
+    let packet = || Packet { seq: 1, route: 1, flags: 0, session, user: Some(1), tag: 1, now: 0 };
     let began = Instant::now();
     for _ in 0..CALLS {
         if let Err(rejection) = trial.on_packet(packet(), payload)? {

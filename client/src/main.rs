@@ -1,6 +1,7 @@
 //! `gateway-client`: talk to a gateway from a terminal.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+mod arena;
 mod chat;
 mod line;
 mod ping;
@@ -24,6 +25,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Arena(arena::Options),
     Chat(chat::Options),
     Ping(ping::Options),
     Send(send::Options),
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Arena(options) => block_on(arena::run(options)),
         Command::Chat(options) => block_on(chat::run(options)),
         Command::Ping(options) => block_on(ping::run(options)),
         Command::Send(options) => block_on(send::run(options)),
@@ -89,6 +92,8 @@ mod tests {
         check_refused(&["gateway-client", "chat", "--user", "0"], "1..=2147483647");
         check_refused(&["gateway-client", "ping", "--interval-ms", "0"], "0 is not in 1..");
         check_refused(&["gateway-client", "ping", "--url", "wss://example.org/ws"], "ws:// only");
+        check_refused(&["gateway-client", "arena", "--json"], "--bots <N>");
+        check_refused(&["gateway-client", "arena", "--bots", "0"], "0 is not in 1..");
         check_refused(&["gateway-client", "load"], "request");
         check_refused(&["gateway-client", "load", "loop"], "--rate <R>");
         check_refused(&["gateway-client", "load", "ping", "--rate", "0"], "a rate is a number");

@@ -5,6 +5,7 @@
 //! This folder may use every other module, and only this folder connects them. It knows when each part has to end. It
 //! does not know what a packet, a bus message or a plugin means. No other module uses this folder.
 
+mod saved;
 mod signals;
 mod supervisor;
 
@@ -26,7 +27,12 @@ use crate::{
 use anyhow::Context;
 use futures_util::FutureExt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use supervisor::Supervisor;
 use tokio::{net::TcpListener, time};
 use tokio_util::sync::CancellationToken;
@@ -37,8 +43,12 @@ const STOP_MARGIN: Duration = Duration::from_secs(2);
 /// The time that the reload thread may take to end. The thread has no work to finish.
 const FILES_STOP: Duration = Duration::from_secs(1);
 
+/// The time that writing the state of the plugins may take.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(10);
+
 const LISTENER: &str = "the listener";
 const BUS: &str = "the bus";
+const TIMERS: &str = "the timers of plugins";
 const RELOAD: &str = "the thread that follows the files";
 
 /// Serves until SIGTERM or SIGINT, and then drains.
@@ -50,7 +60,8 @@ pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
     raise_open_files();
     memory::refuse_huge_pages();
     let stop = CancellationToken::new();
-    let bound = config.server.drain_timeout + bus::DRAIN + FILES_STOP + 3 * STOP_MARGIN;
+    let save = if config.state_file.is_some() { SAVE_TIMEOUT } else { Duration::ZERO };
+    let bound = config.server.drain_timeout + bus::DRAIN + FILES_STOP + save + 5 * STOP_MARGIN;
     signals::listen(stop.clone(), bound).context("cannot listen to signals")?;
     let mut running = Running::start(path, config, &stop).await?;
     running.until_stop(&stop).await;
@@ -64,6 +75,9 @@ struct Running {
     bus_stop: CancellationToken,
     metrics: Arc<Metrics>,
     drain_timeout: Duration,
+    /// The file that the state of the plugins is written to at the end.
+    state_file: Option<PathBuf>,
+    gateway: Arc<Gateway>,
 }
 
 impl Running {
@@ -79,10 +93,18 @@ impl Running {
 
         let queue = Arc::<bus::Queue<_>>::default();
         let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), Arc::clone(&queue), config.server.max_message_bytes));
+        if let Some(path) = &config.state_file {
+            let state = saved::load(path)?;
+            // A file that cannot be written is an error now, and not at the end, when the state would be lost.
+            saved::save(path, &state)?;
+            gateway.accounts.restore(state);
+        }
         let health = Arc::new(bus::Health::new(Arc::clone(&metrics)));
         let (redis, topics, handler) = (config.redis.clone(), gateway.topics(), Arc::clone(&gateway));
         let bus = bus::run(redis, queue, topics, handler, Arc::clone(&health), bus_stop.clone());
         supervisor.start(BUS, &bus_stop, bus.map(Ok));
+
+        supervisor.start(TIMERS, &bus_stop, timers(Arc::clone(&gateway), bus_stop.clone()));
 
         let (reports, probes) = (Arc::<Reports>::default(), Arc::<Probes>::default());
         let probing = Arc::clone(&probes).run(Arc::clone(&reports));
@@ -96,10 +118,11 @@ impl Running {
         supervisor.start(RELOAD, stop, follow(files, Arc::clone(&gateway), stop.clone()));
 
         let drain_timeout = config.server.drain_timeout;
+        let (state_file, running) = (config.state_file.clone(), Arc::clone(&gateway));
         let verifier = config.auth.as_ref().map(|auth| Arc::new(Verifier::new(auth)));
         let serving = server::serve(listener, gateway, Arc::new(config), verifier, stop.clone());
         supervisor.start(LISTENER, stop, serving.map(Ok));
-        Ok(Self { supervisor, stopping, bus_stop, metrics, drain_timeout })
+        Ok(Self { supervisor, stopping, bus_stop, metrics, drain_timeout, state_file, gateway: running })
     }
 
     /// Waits until the gateway has to stop, because of a signal or because a part failed.
@@ -118,9 +141,34 @@ impl Running {
         self.bus_stop.cancel();
         self.supervisor.ended(BUS, bus::DRAIN + STOP_MARGIN).await;
         self.supervisor.ended(RELOAD, FILES_STOP).await;
+        self.supervisor.ended(TIMERS, STOP_MARGIN).await;
+        self.save_state().await;
         self.metrics.log_limits.log_suppressed();
         tracing::info!("stopped");
         Ok(self.supervisor.finish()?)
+    }
+}
+
+impl Running {
+    /// Writes the state of the plugins to the file, after the last call of a plugin.
+    async fn save_state(&self) {
+        let Some(path) = &self.state_file else { return };
+        let offloaded = async {
+            while self.gateway.snapshot().plugins().any(|plugin| plugin.offload_thread().is_busy()) {
+                time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if time::timeout(STOP_MARGIN, offloaded).await.is_err() {
+            tracing::warn!("plugins are still called: what these calls write is not saved");
+        }
+        let state = self.gateway.accounts.save();
+        match saved::save(path, &state) {
+            Ok(()) => tracing::info!(file = %path.display(), plugins = state.len(), "plugin state saved"),
+            Err(error) => tracing::error!(
+                file = %path.display(),
+                "plugin state not saved, and the next start finds the older state: {error:#}"
+            ),
+        }
     }
 }
 
@@ -139,6 +187,14 @@ async fn follow(files: Reloading, gateway: Arc<Gateway>, stop: CancellationToken
     match files.ended().await {
         End::Stopped => Ok(()),
         End::Panicked => anyhow::bail!("it panicked"),
+    }
+}
+
+/// Calls plugins when their timers are due, until `stop`.
+async fn timers(gateway: Arc<Gateway>, stop: CancellationToken) -> anyhow::Result<()> {
+    tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        () = gateway.run_timers() => Ok(()),
     }
 }
 

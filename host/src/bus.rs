@@ -12,25 +12,27 @@ mod health;
 mod intake;
 mod queue;
 mod redis;
+mod topics;
 
 pub use health::Health;
 pub use intake::Handler;
 pub use queue::{DRAIN, Full, Load, Permit, Queue, Share};
+pub use topics::Topics;
 
 use crate::config;
 use intake::Intake;
-use std::{collections::BTreeSet, sync::Arc};
-use tokio::sync::watch;
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// Carries publishes and messages until `stop`, and then publishes or refuses the queued publishes.
+/// Carries publishes and messages until `stop`, and then publishes or refuses the queued publishes. Over Redis,
+/// the handler receives the messages of `topics`. The embedded bus passes every message to the handler.
 ///
 /// Every publish has one of three outcomes: it reaches a subscriber, it has no subscriber, or it is counted as dropped.
 /// In the last two cases, the origin of the publish is answered if there is one.
 pub async fn run<H: Handler>(
     config: Option<config::Redis>,
     queue: Arc<Queue<H::Origin>>,
-    topics: watch::Receiver<BTreeSet<String>>,
+    topics: Arc<Topics>,
     handler: H,
     health: Arc<Health>,
     stop: CancellationToken,

@@ -1,4 +1,4 @@
-//! Delivery to sessions: the registry of live sessions, and the send queue (outbox) and the conduct of each session.
+//! Delivery to sessions: the live sessions, what they hold, and the send queue (outbox) and the conduct of each session.
 //!
 //! Any thread may queue packets for a session here. The session's task in `net` takes the packets and writes them.
 //!
@@ -6,5 +6,9 @@
 //! `routing`, `plugin`, `bus` or `reload`.
 
 pub mod conduct;
+mod groups;
+pub mod holdings;
 pub mod outbox;
+pub mod owner;
 pub mod registry;
+pub mod session;

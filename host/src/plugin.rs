@@ -1,8 +1,8 @@
 //! Hosting of plugins: turns the bytes of a WebAssembly file into instances that decide on packets and bus messages.
 //!
 //! Everything that touches a guest belongs here: compiling and linking, instances and their limits, the health of a
-//! plugin, its offload thread, and the WASI that guests see.
-//! This module and its submodules may know the plugin interface (`wit/policy.wit`), `sync` and `telemetry`.
+//! plugin, its offload thread, the state that the host keeps for it, and the WASI that guests see.
+//! This module and its submodules may know the plugin interface (`wit/`), `sync` and `telemetry`.
 //! They must not know sessions, sockets, routing, the bus, or how files are reloaded.
 
 mod bindings;
@@ -12,24 +12,37 @@ mod described;
 mod fault;
 mod generation;
 mod health;
+mod imports;
 mod instance;
+mod interface;
+mod kept;
 mod limits;
 pub mod offload;
 mod pool;
 mod settings;
 mod state;
+pub mod store;
 mod topics;
 pub mod trace;
+mod translate;
 pub mod trial;
+mod usage;
 mod wasi;
 
-pub use bindings::{Action, Answer, Closing, Delivery, Manifest, Packet, Publication, Rejection, SessionId, Target};
-pub use component::{Compiler, LOG, OFFERED, POLICY, Unfit};
+pub use bindings::{
+    Action, Admission, Alarm, Answer, Closing, Connection, Decision, Delivery, Denial, Departure, Ending, Entry,
+    Holder, Interest, Keep, Manifest, Measurement, Membership, Metric, MetricKind, Packet, Publication, Rejection,
+    SessionId, Tagging, Target,
+};
+pub use component::{Compiler, OFFERED, Unfit};
 pub use described::{Described, LoadError};
 pub use fault::Fault;
-pub use generation::{Lease, Plugin, Usage};
-pub use health::{Admission, Sender};
-pub use instance::Decision;
+pub use generation::{Lease, Plugin};
+pub use health::{CallPermit, Sender};
+pub use imports::{ATTRIBUTES, LOG, STATE};
+pub use interface::Takes;
+pub use kept::{Attributes, Keeper, Kept, Standalone};
 pub use limits::Limits;
 pub use settings::Settings;
 pub use topics::{TOPIC_RULE, is_topic};
+pub use usage::Usage;

@@ -1,18 +1,30 @@
 //! Routing: finds the plugin that serves a packet or a bus message, calls it, and carries out its actions.
 //!
-//! `gateway` is the entry for packets and bus messages. `snapshot` holds the plugins that serve. `decision` checks what
-//! a plugin decided, and `actions` carries out the decision. `refusal` lists the reasons why a packet is not served.
-//! `loops` limits publishes that lead back to the message that caused them. `origin` names the packet that caused a
-//! publish. `payload_limits` holds the largest payload of each route.
+//! `gateway` is the entry for packets and bus messages, `hooks` for the beginning and the end of sessions, and `wakes`
+//! for timers. All of them make a call (`calls`) and hand it to `serving`. `snapshot` holds the plugins that serve, and
+//! `accounts` what is kept for each plugin over all its generations. `decision` checks what a plugin decided, `bounds`
+//! what it may keep, and `actions` carries out the decision as a whole, with `effects` for single actions. `refusal`
+//! lists the reasons why a call is not served. `loops` limits publishes that lead back to the message that caused them.
+//! `origin` names the packet that caused a publish. `interests` holds the topics that sessions and groups want to hear.
+//! `timers` holds the timers of a plugin. `payload_limits` holds the largest payload of each route.
 //!
 //! Modules of this folder may use `plugin`, `delivery`, `bus`, `sync` and `telemetry`. They do not know
 //! sockets, files, Redis or `reload`.
 
+pub mod accounts;
 mod actions;
+mod bounds;
+mod calls;
 mod decision;
+mod effects;
 pub mod gateway;
+pub mod hooks;
+mod interests;
 mod loops;
 pub mod origin;
 pub mod payload_limits;
-mod refusal;
+pub mod refusal;
+mod serving;
 pub mod snapshot;
+pub mod timers;
+mod wakes;

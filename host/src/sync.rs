@@ -1,8 +1,9 @@
-//! Small concurrency tools: a value for each thread, a limit on a rate, the wake-up of a queue's receiver, a clock that
-//! fits into an atomic, and the locks and atomics that the loom tests replace.
+//! Small concurrency tools: a value for each thread, a limit on a rate, the wake-up of a queue's receiver, clocks,
+//! and the locks and atomics that the loom tests replace.
 //!
 //! A tool belongs here if it knows nothing of gateways. Modules of this folder use nothing else of this crate.
 
+pub mod moment;
 pub mod primitives;
 pub mod rate_limit;
 pub mod sharded;

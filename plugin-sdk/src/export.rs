@@ -1,77 +1,177 @@
-//! The functions that the gateway calls, implemented with a [`Policy`].
+//! The functions that the gateway calls, implemented with the traits of a plugin.
 
-use crate::{Action, Manifest, Packet, Policy, Rejection, settings};
-use std::cell::RefCell;
+use crate::{
+    Action, Admission, Connection, Denial, Departure, Hearing, Manifest, Packet, Plugin, Policy, Rejection, Sessions,
+    Timers, bindings, plugin, settings,
+};
+use std::{cell::RefCell, marker::PhantomData, thread::LocalKey};
 
-/// The policy of an instance, empty until the gateway calls `configure`.
+/// The plugin of an instance, empty until the gateway calls `configure`.
 ///
 /// A `RefCell` is enough, since an instance runs on one thread at a time.
-pub struct Exported<P>(RefCell<Option<P>>);
+pub struct Instance<P>(RefCell<Option<P>>);
 
-impl<P: Policy> Exported<P> {
+impl<P: Plugin> Instance<P> {
     /// Creates an instance that is not configured yet.
     #[must_use]
     pub const fn new() -> Self {
         Self(RefCell::new(None))
     }
 
-    /// Implements the exported function `describe`.
-    #[must_use]
-    pub fn describe(version: &str) -> Manifest {
-        Manifest { name: P::NAME.to_owned(), version: version.to_owned(), routes: P::ROUTES.to_vec() }
-    }
-
-    /// Implements the exported function `configure`, and returns the topics to subscribe to.
+    /// Creates the plugin from the JSON of its settings, and returns the topics to subscribe to.
     ///
     /// # Errors
-    /// Returns a text for the operator if the JSON does not fit [`Policy::Config`], or if [`Policy::configure`] fails.
+    /// Returns a text for the operator if the JSON does not fit [`Plugin::Config`], or if [`Plugin::configure`] fails.
     pub fn configure(&self, json: &str) -> Result<Vec<String>, String> {
-        let policy = P::configure(settings::parse(json)?)?;
-        let topics = policy.topics();
-        *self.0.borrow_mut() = Some(policy);
+        let plugin = P::configure(settings::parse(json)?)?;
+        let topics = plugin.topics();
+        *self.0.borrow_mut() = Some(plugin);
         Ok(topics)
     }
 
-    /// Implements the exported function `on-packet`.
+    /// Calls the plugin.
     ///
-    /// # Errors
-    /// Returns the rejection of [`Policy::on_packet`].
-    pub fn on_packet(&self, packet: &Packet, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
-        self.with(|policy| policy.on_packet(packet, payload))
-    }
-
-    /// Implements the exported function `on-message`.
-    ///
-    /// # Errors
-    /// Returns the rejection of [`Policy::on_message`].
-    pub fn on_message(&self, topic: &str, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
-        self.with(|policy| policy.on_message(topic, payload))
-    }
-
-    fn with<R>(&self, call: impl FnOnce(&mut P) -> R) -> R {
-        let mut policy = self.0.borrow_mut();
-        call(policy.as_mut().expect("the gateway calls `configure` before anything else"))
+    /// # Panics
+    /// Panics if the instance is not configured.
+    pub fn with<R>(&self, call: impl FnOnce(&mut P) -> R) -> R {
+        let mut plugin = self.0.borrow_mut();
+        call(plugin.as_mut().expect("the gateway calls `configure` before anything else"))
     }
 }
 
-impl<P: Policy> Default for Exported<P> {
+impl<P: Plugin> Default for Instance<P> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-/// Makes the crate a plugin that runs the given [`Policy`]. The plugin's version is the crate's version.
+/// A plugin that [`export!`](crate::export) exports. Implement this trait with the macro only.
+pub trait Exported: Plugin {
+    /// The version of the plugin's crate.
+    const VERSION: &str;
+    /// The instance that the gateway calls.
+    const INSTANCE: &'static LocalKey<Instance<Self>>;
+    /// The calls of the exported traits, for native tests.
+    const CALLS: Calls<Self>;
+}
+
+/// The calls that a plugin exports.
+pub struct Calls<P> {
+    /// The call of [`Policy`].
+    pub on_packet: Option<OnPacket<P>>,
+    /// The call of [`Hearing`].
+    pub on_message: Option<OnMessage<P>>,
+    /// The first call of [`Sessions`].
+    pub on_connect: Option<OnConnect<P>>,
+    /// The second call of [`Sessions`].
+    pub on_disconnect: Option<OnDisconnect<P>>,
+    /// The call of [`Timers`].
+    pub on_wake: Option<OnWake<P>>,
+}
+
+type OnPacket<P> = fn(&mut P, &Packet, &[u8]) -> Result<Vec<Action>, Rejection>;
+type OnMessage<P> = fn(&mut P, &str, &[u8], u64) -> Result<Vec<Action>, Rejection>;
+type OnConnect<P> = fn(&mut P, &Connection) -> Result<Admission, Denial>;
+type OnDisconnect<P> = fn(&mut P, &Departure) -> Vec<Action>;
+type OnWake<P> = fn(&mut P, u64, u64) -> Vec<Action>;
+
+#[allow(non_snake_case, reason = "the functions have the names of the traits, since `export!` is given those")]
+impl<P> Calls<P> {
+    /// No calls.
+    pub const NONE: Self =
+        Self { on_packet: None, on_message: None, on_connect: None, on_disconnect: None, on_wake: None };
+
+    /// Adds the call of [`Policy`].
+    #[must_use]
+    pub const fn Policy(self) -> Self
+    where
+        P: Policy,
+    {
+        Self { on_packet: Some(P::on_packet), ..self }
+    }
+
+    /// Adds the call of [`Hearing`].
+    #[must_use]
+    pub const fn Hearing(self) -> Self
+    where
+        P: Hearing,
+    {
+        Self { on_message: Some(P::on_message), ..self }
+    }
+
+    /// Adds the calls of [`Sessions`].
+    #[must_use]
+    pub const fn Sessions(self) -> Self
+    where
+        P: Sessions,
+    {
+        Self { on_connect: Some(P::on_connect), on_disconnect: Some(P::on_disconnect), ..self }
+    }
+
+    /// Adds the call of [`Timers`].
+    #[must_use]
+    pub const fn Timers(self) -> Self
+    where
+        P: Timers,
+    {
+        Self { on_wake: Some(P::on_wake), ..self }
+    }
+}
+
+/// The exports of a plugin. It implements the generated traits of all interfaces that the plugin has traits for.
+pub struct Component<P>(PhantomData<P>);
+
+impl<P: Exported> bindings::plugin::exports::gateway::policy::plugin::Guest for Component<P> {
+    fn describe() -> Manifest {
+        plugin::manifest::<P>(P::VERSION)
+    }
+
+    fn configure(settings: String) -> Result<Vec<String>, String> {
+        P::INSTANCE.with(|instance| instance.configure(&settings))
+    }
+}
+
+impl<P: Exported + Policy> bindings::policy::exports::gateway::policy::policy::Guest for Component<P> {
+    fn on_packet(packet: Packet, payload: Vec<u8>) -> Result<Vec<Action>, Rejection> {
+        P::INSTANCE.with(|instance| instance.with(|plugin| plugin.on_packet(&packet, &payload)))
+    }
+}
+
+impl<P: Exported + Hearing> bindings::hearing::exports::gateway::policy::hearing::Guest for Component<P> {
+    fn on_message(topic: String, payload: Vec<u8>, now: u64) -> Result<Vec<Action>, Rejection> {
+        P::INSTANCE.with(|instance| instance.with(|plugin| plugin.on_message(&topic, &payload, now)))
+    }
+}
+
+impl<P: Exported + Sessions> bindings::sessions::exports::gateway::policy::sessions::Guest for Component<P> {
+    fn on_connect(connection: Connection) -> Result<Admission, Denial> {
+        P::INSTANCE.with(|instance| instance.with(|plugin| plugin.on_connect(&connection)))
+    }
+
+    fn on_disconnect(departure: Departure) -> Vec<Action> {
+        P::INSTANCE.with(|instance| instance.with(|plugin| plugin.on_disconnect(&departure)))
+    }
+}
+
+impl<P: Exported + Timers> bindings::timers::exports::gateway::policy::timers::Guest for Component<P> {
+    fn on_wake(key: u64, now: u64) -> Vec<Action> {
+        P::INSTANCE.with(|instance| instance.with(|plugin| plugin.on_wake(key, now)))
+    }
+}
+
+/// Makes the crate a plugin. After the type come the traits that the plugin exports: any of [`Policy`], [`Hearing`],
+/// [`Sessions`] and [`Timers`]. The plugin's version is the crate's version.
 ///
-/// On targets other than WebAssembly the macro exports nothing, so that the crate can be tested natively.
+/// The gateway makes only the calls of the exported traits. On targets other than WebAssembly the macro exports
+/// nothing, so that the crate can be tested natively.
 ///
 /// ```
-/// use gateway_plugin_sdk::{NoConfig, Policy, Settings, export};
+/// use gateway_plugin_sdk::{NoConfig, Plugin, Sessions, Settings, export};
 ///
-/// struct Silent;
+/// struct Open;
 ///
-/// impl Policy for Silent {
-///     const NAME: &str = "silent";
-///     const ROUTES: &[u8] = &[];
+/// impl Plugin for Open {
+///     const NAME: &str = "open";
 ///     type Config = NoConfig;
 ///
 ///     fn configure(_: Settings<NoConfig>) -> Result<Self, String> {
@@ -79,50 +179,55 @@ impl<P: Policy> Default for Exported<P> {
 ///     }
 /// }
 ///
-/// export!(Silent);
+/// impl Sessions for Open {}
+///
+/// export!(Open: Sessions);
 /// ```
 #[macro_export]
 macro_rules! export {
-    ($policy:ty) => {
-        #[cfg(not(target_arch = "wasm32"))]
-        const _: $crate::Exported<$policy> = $crate::Exported::new();
+    ($plugin:ident : $($interface:ident),+ $(,)?) => {
+        const _: () = {
+            ::std::thread_local! {
+                static INSTANCE: $crate::Instance<$plugin> = const { $crate::Instance::new() };
+            }
+
+            impl $crate::Exported for $plugin {
+                const VERSION: &str = ::std::env!("CARGO_PKG_VERSION");
+                const INSTANCE: &'static ::std::thread::LocalKey<$crate::Instance<Self>> = &INSTANCE;
+                const CALLS: $crate::Calls<Self> = $crate::Calls::NONE$(.$interface())+;
+            }
+        };
+
+        // This use of the type keeps the native build from warning of dead code.
+        const _: $crate::Instance<$plugin> = $crate::Instance::new();
 
         #[cfg(target_arch = "wasm32")]
         #[allow(unsafe_code, reason = "the exported functions are called by the gateway")]
         const _: () = {
-            struct Component;
-
-            ::std::thread_local! {
-                static POLICY: $crate::Exported<$policy> = const { $crate::Exported::new() };
-            }
-
-            impl $crate::bindings::exports::gateway::policy::policy::Guest for Component {
-                fn describe() -> $crate::Manifest {
-                    $crate::Exported::<$policy>::describe(::std::env!("CARGO_PKG_VERSION"))
-                }
-
-                fn configure(
-                    settings: ::std::string::String,
-                ) -> ::std::result::Result<::std::vec::Vec<::std::string::String>, ::std::string::String> {
-                    POLICY.with(|policy| policy.configure(&settings))
-                }
-
-                fn on_packet(
-                    packet: $crate::Packet,
-                    payload: ::std::vec::Vec<u8>,
-                ) -> ::std::result::Result<::std::vec::Vec<$crate::Action>, $crate::Rejection> {
-                    POLICY.with(|policy| policy.on_packet(&packet, &payload))
-                }
-
-                fn on_message(
-                    topic: ::std::string::String,
-                    payload: ::std::vec::Vec<u8>,
-                ) -> ::std::result::Result<::std::vec::Vec<$crate::Action>, $crate::Rejection> {
-                    POLICY.with(|policy| policy.on_message(&topic, &payload))
-                }
-            }
-
-    $crate::bindings::export_component!(Component with_types_in $crate::bindings);
+            type Component = $crate::Component<$plugin>;
+            $crate::export_interface!(Plugin for Component);
+            $($crate::export_interface!($interface for Component);)+
         };
+    };
+}
+
+/// Exports one interface of a [`Component`].
+#[doc(hidden)]
+#[macro_export]
+macro_rules! export_interface {
+    (Plugin for $component:ident) => {
+        $crate::bindings::plugin::export_component!($component with_types_in $crate::bindings::plugin);
+    };
+    (Policy for $component:ident) => {
+        $crate::bindings::policy::export_component!($component with_types_in $crate::bindings::policy);
+    };
+    (Hearing for $component:ident) => {
+        $crate::bindings::hearing::export_component!($component with_types_in $crate::bindings::hearing);
+    };
+    (Sessions for $component:ident) => {
+        $crate::bindings::sessions::export_component!($component with_types_in $crate::bindings::sessions);
+    };
+    (Timers for $component:ident) => {
+        $crate::bindings::timers::export_component!($component with_types_in $crate::bindings::timers);
     };
 }

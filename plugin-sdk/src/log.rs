@@ -3,7 +3,7 @@
 //! By default the gateway keeps the first 4096 bytes of a line, and 100 lines a second for each instance. Further bytes
 //! and lines are dropped. The operator changes these limits with `log_line_bytes` and `log_lines_per_s`.
 
-use crate::bindings::gateway::policy::log::Level;
+use crate::bindings::imports::gateway::policy::log::Level;
 
 /// Logs a problem that the operator has to fix.
 pub fn error(message: &str) {
@@ -27,7 +27,7 @@ pub fn debug(message: &str) {
 
 #[cfg(target_arch = "wasm32")]
 fn write(level: Level, message: &str) {
-    crate::bindings::gateway::policy::log::write(level, message);
+    crate::bindings::imports::gateway::policy::log::write(level, message);
 }
 
 #[cfg(not(target_arch = "wasm32"))]

@@ -1,6 +1,6 @@
-//! Constructors for [`Rejection`], and the protocol's statuses.
+//! Constructors for [`Rejection`], [`Denial`] and [`Admission`], and the protocol's statuses.
 
-use crate::Rejection;
+use crate::{Admission, Denial, Rejection};
 
 /// The statuses that a policy rejects with. A game defines further statuses of 256 and above, and 9 to 255 are
 /// reserved.
@@ -58,5 +58,20 @@ impl Rejection {
     /// Creates a rejection with status 6: the session's user is not allowed to make the request.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(Status::Forbidden, message)
+    }
+}
+
+impl Denial {
+    /// Creates a denial. `status` is an HTTP status, 400 to 599. The client gets the first 1024 bytes of the message.
+    pub fn new(status: u16, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+}
+
+/// An admission without a user, a tag, attributes or actions.
+#[allow(clippy::derivable_impls, reason = "the type is generated")]
+impl Default for Admission {
+    fn default() -> Self {
+        Self { user: None, tag: 0, attributes: Vec::new(), actions: Vec::new() }
     }
 }

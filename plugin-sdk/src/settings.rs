@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, de::DeserializeOwned};
 
-/// The settings of a plugin, as [`Policy::configure`](crate::Policy::configure) receives them.
+/// The settings of a plugin, as [`Plugin::configure`](crate::Plugin::configure) receives them.
 ///
 /// `Config` is a type of the plugin. If a key is missing or has the wrong type, the SDK rejects the settings, and the
 /// error names the key. With `#[serde(deny_unknown_fields)]` the SDK also rejects unknown keys.
 ///
 /// ```
-/// use gateway_plugin_sdk::{Policy, Settings, testing::Harness};
+/// use gateway_plugin_sdk::{Plugin, Sessions, Settings, export, testing::Harness};
 /// use serde::Deserialize;
 ///
 /// #[derive(Deserialize)]
@@ -20,15 +20,18 @@ use serde::{Deserialize, de::DeserializeOwned};
 ///
 /// struct Limited;
 ///
-/// impl Policy for Limited {
+/// impl Plugin for Limited {
 ///     const NAME: &str = "limited";
-///     const ROUTES: &[u8] = &[0x20];
 ///     type Config = Config;
 ///
 ///     fn configure(settings: Settings<Config>) -> Result<Self, String> {
 ///         if settings.config.max_players > 100 { Err("config.max_players: at most 100".to_owned()) } else { Ok(Self) }
 ///     }
 /// }
+///
+/// impl Sessions for Limited {}
+///
+/// export!(Limited: Sessions);
 ///
 /// assert!(Harness::<Limited>::new(r#"{"config": {"max_players": 3}}"#).is_ok());
 /// let refused = |settings| Harness::<Limited>::new(settings).err().unwrap();
@@ -42,13 +45,13 @@ pub struct Settings<Config> {
     /// The game ids in the list `games` of gateway.yaml.
     #[serde(default)]
     pub games: Vec<String>,
-    /// The route bytes that the plugin serves: [`Policy::ROUTES`](crate::Policy::ROUTES), unless the operator sets
+    /// The route bytes that the plugin serves: [`Plugin::ROUTES`](crate::Plugin::ROUTES), unless the operator sets
     /// `routes`.
     #[serde(default)]
     pub routes: Vec<u8>,
 }
 
-/// The [`Policy::Config`](crate::Policy::Config) of a plugin without settings. Every key is an error.
+/// The [`Plugin::Config`](crate::Plugin::Config) of a plugin without settings. Every key is an error.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoConfig {}

@@ -11,7 +11,10 @@
 
 LOBBY     := plugins/lobby
 LOBBY_OUT := target/lobby
-LOBBY_WIT := $(wildcard wit/*.wit)
+LOBBY_WIT := wit/0.2/policy.wit
+
+# The interfaces that the world `game` exports.
+LOBBY_INTERFACES := plugin policy hearing sessions timers
 
 TOOLS        ?= target/tools
 NODE_PACKAGE := $(LOBBY)/javascript
@@ -66,18 +69,14 @@ $(LOBBY_OUT)/rust.wasm: $(wildcard $(LOBBY)/rust/Cargo.toml $(LOBBY)/rust/src/*.
 	cp target/wasm32-wasip2/plugin/lobby.wasm $@
 
 $(LOBBY_OUT)/c.wasm: $(wildcard $(LOBBY)/c/*.[ch]) $(LOBBY_WIT) $(GENERATOR) $(ZIG_TOOLS)
-	$(lobby_c_bindings) --out-dir $(@:.wasm=)
+	$(call c_bindings,$(LOBBY_WIT),game,$(LOBBY_INTERFACES),$(@:.wasm=))
 	$(ZIG) cc -target wasm32-wasi -mexec-model=reactor -std=c17 -Os -Wall -Wextra -Werror -I$(@:.wasm=) \
 		$(LOBBY)/c/*.c $(@:.wasm=)/plugin.c $(@:.wasm=)/plugin_component_type.o -o $(@:.wasm=)/core.wasm
 	$(WASM_TOOLS) component new $(@:.wasm=)/core.wasm -o $@
 
-# The renames shorten the names in the C bindings: the prefix of an interface becomes its name, without package and
-# version.
-lobby_c_bindings = $(WIT_BINDGEN) c wit --rename gateway:policy/policy@0.1.0=policy --rename gateway:policy/log@0.1.0=log
-
 # The stack protector is off, since it would import random numbers from WASI.
 $(LOBBY_OUT)/zig.wasm: $(LOBBY)/zig/lobby.zig $(LOBBY_WIT) $(GENERATOR) $(ZIG_TOOLS)
-	$(lobby_c_bindings) --out-dir $(@:.wasm=)
+	$(call c_bindings,$(LOBBY_WIT),game,$(LOBBY_INTERFACES),$(@:.wasm=))
 	$(ZIG) translate-c -lc -target wasm32-wasi $(@:.wasm=)/plugin.h > $(@:.wasm=)/plugin.zig
 	$(ZIG) build-exe -mexec-model=reactor -fno-entry -fstrip -fno-stack-protector \
 		-target wasm32-wasi -O ReleaseSafe -lc -I$(@:.wasm=) $(@:.wasm=)/plugin.c $(@:.wasm=)/plugin_component_type.o \
@@ -85,18 +84,16 @@ $(LOBBY_OUT)/zig.wasm: $(LOBBY)/zig/lobby.zig $(LOBBY_WIT) $(GENERATOR) $(ZIG_TO
 	$(WASM_TOOLS) component new $(@:.wasm=)/core.wasm -o $@
 
 $(LOBBY_OUT)/go.wasm: $(wildcard $(LOBBY)/go/*.go $(LOBBY)/go/go.mod) $(LOBBY_WIT) $(GENERATOR)
-	$(WIT_BINDGEN) go wit --out-dir $(LOBBY_OUT)/go
-	cd $(LOBBY_OUT)/go && $(GO) mod edit -go=1.26 -replace=go.bytecodealliance.org/pkg=$(abspath $(TOOLS))/wit-go \
-		-require=wit_component/export_gateway_policy_policy@v0.0.0 \
-		-replace=wit_component/export_gateway_policy_policy=../../../$(LOBBY)/go
+	$(call go_bindings,$(LOBBY_WIT),game,$(LOBBY_OUT)/go,../../../$(LOBBY)/go)
 	cd $(LOBBY_OUT)/go && GOWORK=off GOOS=wasip1 GOARCH=wasm $(GO) build -buildmode=c-shared -trimpath \
 		-ldflags='-s -w -checklinkname=0' -o core.wasm .
-	$(WASM_TOOLS) component embed wit $(LOBBY_OUT)/go/core.wasm -o $(LOBBY_OUT)/go/embedded.wasm
+	$(WASM_TOOLS) component embed $(LOBBY_WIT) --world game $(LOBBY_OUT)/go/core.wasm \
+		-o $(LOBBY_OUT)/go/embedded.wasm
 	$(WASM_TOOLS) component new $(LOBBY_OUT)/go/embedded.wasm --adapt $(WIT_ADAPTER) -o $@
 
 # A gateway has no HTTP. The engine's other features work in a gateway: console, clocks and random numbers.
 $(LOBBY_OUT)/javascript.wasm: $(LOBBY)/javascript/lobby.js $(LOBBY_WIT) $(NODE_TOOLS)
-	$(COMPONENTIZE_JS) $< --wit wit --world-name plugin --disable http fetch-event --out $@
+	$(COMPONENTIZE_JS) $< --wit $(LOBBY_WIT) --world-name game --disable http fetch-event --out $@
 
 # The bindings are for editors, and the component contains bindings of its own. The script is copied, since Python
 # writes its cache into the folder of an imported script.
@@ -104,5 +101,5 @@ $(LOBBY_OUT)/python.wasm: $(LOBBY)/python/lobby.py $(LOBBY_WIT) $(PYTHON_TOOLS)
 	rm -rf $(@:.wasm=)/bindings
 	mkdir -p $(@:.wasm=)/source
 	cp $< $(@:.wasm=)/source
-	$(COMPONENTIZE_PY) -q -d wit -w plugin bindings $(@:.wasm=)/bindings
-	$(COMPONENTIZE_PY) -q -d wit -w plugin componentize -p $(@:.wasm=)/source -o $@ lobby
+	$(COMPONENTIZE_PY) -q -d $(LOBBY_WIT) -w game bindings $(@:.wasm=)/bindings
+	$(COMPONENTIZE_PY) -q -d $(LOBBY_WIT) -w game componentize -p $(@:.wasm=)/source -o $@ lobby

@@ -1,5 +1,5 @@
 //! The corpus of ways to misbehave while serving. Each row has the limits that are set, the status of the reply, the
-//! outcome that is counted, and a text of the log.
+//! outcome that is counted, and a text of the log or of the reply.
 
 use crate::{ROUTE, bystander::Bystander, gateway, loaded, settings, settings_of};
 use gateway_tests::{Client, Gateway, component, eventually, put, wat};
@@ -11,6 +11,8 @@ struct Case {
     status: u16,
     outcome: &'static str,
     log: &'static str,
+    /// The text of the reply, if the gateway refuses an answer that follows the rules.
+    text: &'static str,
 }
 
 /// A plugin's name and its route.
@@ -20,7 +22,12 @@ const HOSTILE: Guest = ("hostile", ROUTE);
 const ENDLESS: Guest = ("endless", 0x67);
 
 const fn case(way: &'static str, limits: &'static str, status: u16, outcome: &'static str, log: &'static str) -> Case {
-    Case { guest: HOSTILE, way, limits, status, outcome, log }
+    Case { guest: HOSTILE, way, limits, status, outcome, log, text: "" }
+}
+
+/// Returns a case in which the plugin answers by the rules, and the gateway refuses to carry out the answer.
+const fn refused(way: &'static str, limits: &'static str, status: u16, text: &'static str) -> Case {
+    Case { text, ..case(way, limits, status, "ok", "plugin swapped") }
 }
 
 /// Returns a case of the hand-written guest `endless`.
@@ -31,7 +38,10 @@ const fn endless(way: &'static str, limits: &'static str, outcome: &'static str,
 /// The number of cases.
 pub(crate) const WAYS: usize = CASES.len();
 
-const CASES: [Case; 35] = [
+/// The limits of a plugin that answers with a million actions.
+const MILLION: &str = "call_timeout_ms: 10000, memory_mb: 1024, result_mb: 1024, actions: 1000000";
+
+const CASES: [Case; 40] = [
     // Time.
     case("loop", "", 8, "deadline", "it ran for more than 20 ms (`call_timeout_ms`)"),
     case("loop", "call_timeout_ms: 5", 8, "deadline", "it ran for more than 5 ms (`call_timeout_ms`)"),
@@ -106,8 +116,34 @@ const CASES: [Case; 35] = [
     case("close-code", "", 8, "invalid", "it closes with 1006"),
     case("close-reason", "", 8, "invalid", "124 bytes of reason"),
     case("reject-with-0", "", 8, "invalid", "it rejected with status 0"),
-    case("two-users", "", 6, "ok", "plugin swapped"),
+    refused("two-users", "", 6, "the session is bound to another user"),
     case("long-rejection", "", 4, "rejected", "plugin swapped"),
+    // What the gateway keeps for a plugin.
+    refused(
+        "ten-thousand-groups",
+        "actions: 10000",
+        8,
+        "the plugin would have more than 1024 groups of one session, which is a bound of the gateway",
+    ),
+    refused(
+        "million-timers",
+        MILLION,
+        8,
+        "the plugin would have more than 100000 timers, which is a bound of the gateway",
+    ),
+    refused(
+        "million-topics",
+        MILLION,
+        8,
+        "the plugin would have more than 64 topics of one session or group, which is a bound of the gateway",
+    ),
+    refused(
+        "two-mebibytes-of-state",
+        "state_mb: 1",
+        5,
+        "the plugin's state would have 2097217 bytes, and 1048576 are the most (`state_mb`)",
+    ),
+    case("megabyte-key", "", 8, "invalid", "of 1048576 bytes, and a key has 1 to 256 bytes"),
     // The log.
     case("log-a-million-lines", "call_timeout_ms: 5000", 0, "ok", "(`log_lines_per_s`)"),
     case("log-a-long-line", "", 0, "ok", "xxxxxxxx"),
@@ -134,7 +170,7 @@ async fn each_way_to_misbehave_costs_its_own_call_and_nothing_else() {
 }
 
 async fn check(gateway: &Gateway, case: &Case) {
-    let Case { guest: (guest, route), way, limits, status, outcome, log } = case;
+    let Case { guest: (guest, route), way, limits, status, outcome, log, text } = case;
     let generation = format!("gateway_plugin_generation{{plugin=\"{guest}\"}}");
     let calls = format!("gateway_plugin_calls_total{{plugin=\"{guest}\",outcome=\"{outcome}\"}}");
     let (before, counted, lines) =
@@ -146,6 +182,7 @@ async fn check(gateway: &Gateway, case: &Case) {
         let reply = client.request(*route, way.as_bytes()).await;
         assert_eq!(reply.status, *status, "{way} {limits}: {:?}", reply.payload);
         assert!(reply.payload.len() <= 1024, "{way}: a reply of {} bytes", reply.payload.len());
+        assert!(text.is_empty() || reply.text() == *text, "{way}: {}", reply.text());
     }
     client.assert_alive().await;
     #[allow(clippy::cast_precision_loss, reason = "a few calls")]

@@ -61,7 +61,12 @@ pub struct Client {
 impl Client {
     /// Connects and receives the welcome.
     pub async fn connect(address: SocketAddr) -> Self {
-        let mut socket = in_time("a handshake", Self::handshake(address, "/ws")).await.expect("a handshake");
+        Self::connect_to(address, "/ws").await
+    }
+
+    /// Does the same as [`Self::connect`], with this path and query.
+    pub async fn connect_to(address: SocketAddr, path: &str) -> Self {
+        let mut socket = in_time("a handshake", Self::handshake(address, path)).await.expect("a handshake");
         let first = next(&mut socket).await.expect("a welcome").into_data();
         let packet = Packet::parse(&first);
         assert_eq!((packet.seq, packet.route, packet.flags, packet.status), (0, 3, 0, 0), "{packet:?}");

@@ -8,10 +8,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The length of the settings block in the guest `tests/guests/variant`, in bytes.
-const BLOCK: usize = 512;
-/// The bytes at the start of the settings block. They mark the position of the block in the component.
-const MARK: &[u8] = b"variant:";
+/// A block of bytes in a guest, which a test overwrites to change what the guest is.
+struct Block {
+    /// The bytes at the start of the block, by which it is found in the component.
+    mark: &'static str,
+    /// The bytes after the mark, as far as they are in every build.
+    initially: &'static str,
+    /// The length of the block in bytes. Blanks fill it after the text.
+    bytes: usize,
+}
+
+/// The block in `tests/guests/variant`.
+const VARIANT: Block = Block { mark: "variant:", initially: "        ", bytes: 512 };
+/// The block in `tests/guests/probe`.
+const IDENTITY: Block = Block { mark: "identity:", initially: "probe 0 true ", bytes: 64 };
 
 /// Returns version 0.2.0 of the chat plugin in plugins/chat.
 #[must_use]
@@ -30,16 +40,32 @@ pub fn greeter(name: &str, version: &str, routes: &[u8]) -> Vec<u8> {
 /// `tests/guests/variant`.
 #[must_use]
 pub fn variant(variant: &Value) -> Vec<u8> {
-    let mut component = built("variant");
-    let json = variant.to_string();
-    assert!(MARK.len() + json.len() <= BLOCK, "the block is too short for {json}");
-    let mut block = [MARK, json.as_bytes()].concat();
-    block.resize(BLOCK, b' ');
-    let empty = [MARK, &[b' '; 64]].concat();
-    let at =
-        component.windows(empty.len()).position(|bytes| bytes == empty).expect("the component has no settings block");
-    component[at..at + BLOCK].copy_from_slice(&block);
-    component
+    VARIANT.overwritten(built("variant"), &variant.to_string())
+}
+
+/// Returns the plugin of `tests/guests/probe`, which does what its packets, messages and queries ask for.
+#[must_use]
+pub fn probe() -> Vec<u8> {
+    built("probe")
+}
+
+/// Returns a plugin like [`probe`] with another name, another format of its state, or no gatekeeper.
+#[must_use]
+pub fn probe_as(name: &str, state_format: u32, gatekeeper: bool) -> Vec<u8> {
+    IDENTITY.overwritten(built("probe"), &format!("{name} {state_format} {gatekeeper}"))
+}
+
+impl Block {
+    fn overwritten(&self, mut component: Vec<u8>, text: &str) -> Vec<u8> {
+        let mut block = [self.mark, text].concat().into_bytes();
+        assert!(block.len() <= self.bytes, "the block is too short for {text}");
+        block.resize(self.bytes, b' ');
+        let initially = [self.mark, self.initially].concat();
+        let at = component.windows(initially.len()).position(|bytes| bytes == initially.as_bytes());
+        let at = at.unwrap_or_else(|| panic!("the component has no block {:?}", self.mark));
+        component[at..at + self.bytes].copy_from_slice(&block);
+        component
+    }
 }
 
 /// Writes the content to a temporary file and then renames that file, as `make plugins` does. So the gateway never sees

@@ -18,7 +18,7 @@ pub mod wire;
 pub use certificates::Certificates;
 pub use client::{Client, Packet, header};
 pub use gateway::{DEMO_CHAT, Gateway, Setup, dist, root};
-pub use guests::{chat_next, component, greeter, guest, put, variant, wat};
+pub use guests::{chat_next, component, greeter, guest, probe, probe_as, put, variant, wat};
 pub use ports::ReservedPort;
 pub use proxy::Proxy;
 pub use redis_server::{Redis, Subscription};

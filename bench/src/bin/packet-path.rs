@@ -14,12 +14,13 @@ use chat_proto::chat::ChatResponse;
 use gateway::bus::Queue;
 use gateway::config::Config;
 use gateway::delivery::outbox::Outgoing;
-use gateway::delivery::registry::{Registered, Session};
+use gateway::delivery::registry::Registered;
+use gateway::delivery::session::Session;
 use gateway::net::budget::Budget;
 use gateway::net::receiver::Receiver;
 use gateway::net::socket::put_packet;
 use gateway::plugin::offload::OffloadThread;
-use gateway::plugin::{Compiler, Described, Plugin};
+use gateway::plugin::{Action, Compiler, Described, Keeper, Plugin};
 use gateway::routing::gateway::Gateway;
 use gateway::telemetry::metrics::Metrics;
 use gateway_bench::chat_request;
@@ -55,8 +56,9 @@ impl Stage {
         let compiler = Compiler::new().map_err(|error| anyhow!("{error:#}"))?;
         let described = Arc::new(Described::load(&compiler, &fs::read(wasm)?)?);
         let settings = config.plugin(&described.name, &described.routes);
+        let kept = gateway.accounts.kept(&described.name);
         let offload_thread = Arc::new(OffloadThread::new(Arc::clone(&described.name)));
-        let chat = Arc::new(Plugin::start(described, settings, offload_thread, &metrics)?);
+        let chat = Arc::new(Plugin::start(described, settings, kept, offload_thread, &metrics)?);
         gateway.install(vec![chat]);
         let session = Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), config.server.outbox);
         let session = gateway.registry.insert(session);
@@ -75,6 +77,8 @@ impl Stage {
         measured_header(&packet);
         let frames = frames(&packet);
         fill_free_lists(packet.len());
+        // The list of a decision has one action.
+        fill_free_lists(size_of::<Action>());
         measured_frame_in(&mut self.receiver, &frames)?;
         measured_request(&self.gateway, &self.session, &packet);
         ensure!(self.session.user() == Some(1) && self.drained().is_empty(), "the request is not served");

@@ -58,7 +58,7 @@ pub(crate) enum PluginCommand {
         payload: String,
         /// The user that sends the packet.
         #[arg(long, value_name = "ID")]
-        user: Option<i32>,
+        user: Option<i64>,
     },
     /// Run a table of test vectors against a component.
     Test {

@@ -124,8 +124,7 @@ mod tests {
     use crate::bus;
     use bytes::Bytes;
     use futures_util::FutureExt;
-    use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
-    use tokio::sync::watch;
+    use std::{borrow::Cow, sync::Arc};
 
     const SHORT: Duration = Duration::from_millis(10);
     const LONG: Duration = Duration::from_secs(30);
@@ -217,9 +216,8 @@ mod tests {
     async fn a_panic_on_the_bus_is_a_failure() {
         let health = Arc::new(bus::Health::new(Arc::default()));
         let queue = Arc::<bus::Queue<()>>::default();
-        let (_topics, wanted) = watch::channel(BTreeSet::new());
         let stop = CancellationToken::new();
-        let bus = bus::run(None, Arc::clone(&queue), wanted, Panics, health, stop.clone());
+        let bus = bus::run(None, Arc::clone(&queue), Arc::default(), Panics, health, stop.clone());
         let mut supervisor = supervisor();
         supervisor.start("the bus", &stop, bus.map(Ok));
         let share = bus::Share::default();

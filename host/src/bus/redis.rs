@@ -17,9 +17,9 @@ mod subscriber;
 use super::{
     health::{Direction, Health},
     intake::{Handler, Intake},
+    topics::Topics,
 };
 use crate::config;
-use confirmation::Topics;
 use link::Link;
 use publisher::Publisher;
 use std::{panic, sync::Arc};
@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) async fn run<H: Handler>(
     config: config::Redis,
     intake: Arc<Intake<H>>,
-    topics: Topics,
+    topics: Arc<Topics>,
     health: Arc<Health>,
     stop: CancellationToken,
 ) {

@@ -44,6 +44,7 @@ section! {
         ping_interval_s: u64 = 25,
         idle_timeout_s: u64 = 60,
         drain_timeout_s: u64 = 10,
+        plugin_headers: Vec<String> = Vec::new(),
     }
 
     Admin {
@@ -76,6 +77,8 @@ section! {
         directory: String = "plugins/dist".to_owned(),
         #[serde(skip_serializing_if = "Option::is_none")]
         cache_directory: Option<String> = None,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        state_file: Option<String> = None,
         compile_cpu_s: u64 = 60,
         compile_memory_mb: u64 = 2048,
         settings: BTreeMap<String, PluginSettings> = BTreeMap::new(),
@@ -90,6 +93,7 @@ section! {
         result_mb: usize = 32,
         actions: usize = 1024,
         pushes: usize = 65_536,
+        state_mb: usize = 64,
         max_payload_bytes: Option<usize> = None,
         log_line_bytes: usize = 4096,
         log_lines_per_s: u32 = 100,

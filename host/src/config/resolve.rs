@@ -9,9 +9,12 @@ use crate::delivery::outbox;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{SocketAddr, ToSocketAddrs},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
+
+/// The maximum number of request headers that plugins see.
+const MAX_PLUGIN_HEADERS: usize = 32;
 
 /// Returns the configuration that a file describes. Adds a line to `errors` for each value that is not valid. If there
 /// are errors, the configuration must not be used.
@@ -22,13 +25,15 @@ pub(super) fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
         let shown = directory.display();
         errors.push(format!("plugins.directory: there is no directory {shown} (`make plugins` fills plugins/dist)"));
     }
+    let state_file = file.plugins.state_file.map(PathBuf::from);
+    check_state_file(state_file.as_deref(), errors);
     range("plugins.compile_cpu_s", file.plugins.compile_cpu_s, 1, 3600, errors);
     range("plugins.compile_memory_mb", file.plugins.compile_memory_mb, 256, 1 << 20, errors);
     for (name, plugin) in &file.plugins.settings {
         check_plugin(name, plugin, errors);
     }
     Config {
-        server: server(&file.server, errors),
+        server: server(&file.server, file.auth.is_some(), errors),
         admin: address("admin.listen", &file.admin.listen, file.admin.listen.as_str(), errors),
         auth: file.auth.map(|auth| {
             if auth.jwt_secret.len() < 32 {
@@ -40,6 +45,7 @@ pub(super) fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
         games: games(file.games, errors),
         directory,
         cache_directory: file.plugins.cache_directory.map(PathBuf::from),
+        state_file,
         compile: CompileLimits {
             cpu: Duration::from_secs(file.plugins.compile_cpu_s),
             memory: file.plugins.compile_memory_mb << 20,
@@ -55,7 +61,19 @@ fn range(key: &str, value: u64, from: u64, to: u64, errors: &mut Vec<String>) {
     }
 }
 
-fn server(raw: &raw::Server, errors: &mut Vec<String>) -> Server {
+/// Checks that the directory of the file exists. The file is written only when the gateway stops, which is too late for
+/// an error.
+fn check_state_file(path: Option<&Path>, errors: &mut Vec<String>) {
+    let Some(path) = path else { return };
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.file_name().is_none() || path.is_dir() {
+        errors.push(format!("plugins.state_file: {path:?} is not the path of a file"));
+    } else if !directory.is_dir() {
+        errors.push(format!("plugins.state_file: there is no directory {}, create it", directory.display()));
+    }
+}
+
+fn server(raw: &raw::Server, has_auth: bool, errors: &mut Vec<String>) -> Server {
     let mut range =
         |key: &str, value: u64, from: u64, to: u64| range(&format!("server.{key}"), value, from, to, errors);
     range("read_buffer_bytes", raw.read_buffer_bytes as u64, 256, 1 << 24);
@@ -93,7 +111,31 @@ fn server(raw: &raw::Server, errors: &mut Vec<String>) -> Server {
         ping_interval: Duration::from_secs(raw.ping_interval_s),
         idle_timeout: Duration::from_secs(raw.idle_timeout_s),
         drain_timeout: Duration::from_secs(raw.drain_timeout_s),
+        plugin_headers: plugin_headers(&raw.plugin_headers, has_auth, errors),
     }
+}
+
+/// Returns the names of headers in lower case. Checks that they are tokens (RFC 9110, 5.6.2).
+fn plugin_headers(raw: &[String], has_auth: bool, errors: &mut Vec<String>) -> Vec<String> {
+    const KEY: &str = "server.plugin_headers";
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    if raw.len() > MAX_PLUGIN_HEADERS {
+        errors.push(format!("{KEY}: {} headers, and {MAX_PLUGIN_HEADERS} are the most", raw.len()));
+    }
+    let mut headers = Vec::new();
+    for written in raw {
+        let name = written.to_ascii_lowercase();
+        if name.is_empty() || !name.chars().all(is_legal) {
+            errors.push(format!("{KEY}: {written:?} is not the name of a header"));
+        } else if headers.contains(&name) {
+            errors.push(format!("{KEY}: {written:?} is a duplicate"));
+        } else if name == "authorization" && has_auth {
+            // A checked token is dropped, and a plugin that could read it could keep it.
+            errors.push(format!("{KEY}: {written:?} is checked by `auth`, and plugins see its claims"));
+        }
+        headers.push(name);
+    }
+    headers
 }
 
 fn address(key: &str, written: &str, address: impl ToSocketAddrs, errors: &mut Vec<String>) -> SocketAddr {
@@ -171,6 +213,7 @@ fn check_plugin(name: &str, raw: &raw::PluginSettings, errors: &mut Vec<String>)
     range("result_mb", raw.result_mb as u64, 1, 1024);
     range("actions", raw.actions as u64, 1, 1_000_000);
     range("pushes", raw.pushes as u64, 1, 10_000_000);
+    range("state_mb", raw.state_mb as u64, 1, 4096);
     range("max_payload_bytes", raw.max_payload_bytes.unwrap_or(0) as u64, 0, 1 << 30);
     range("log_line_bytes", raw.log_line_bytes as u64, 1, 1 << 20);
     range("log_lines_per_s", u64::from(raw.log_lines_per_s), 1, 1_000_000);

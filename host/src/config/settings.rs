@@ -41,6 +41,8 @@ pub struct Config {
     pub directory: PathBuf,
     /// The directory for compiled code. If it is `None`, the cache directory of the current user is used.
     pub cache_directory: Option<PathBuf>,
+    /// The file that keeps the state of plugins over a restart. If it is `None`, state ends with the process.
+    pub state_file: Option<PathBuf>,
     /// The limits on compiling a plugin.
     pub compile: CompileLimits,
     pub(super) settings: BTreeMap<String, raw::PluginSettings>,
@@ -75,6 +77,8 @@ pub struct Server {
     pub idle_timeout: Duration,
     /// The time that sessions have to empty their send queues when the gateway stops.
     pub drain_timeout: Duration,
+    /// The names of the request headers that plugins see when a client connects, in lower case.
+    pub plugin_headers: Vec<String>,
 }
 
 /// The limits on compiling a plugin.
@@ -151,6 +155,7 @@ impl Config {
                 result: written.result_mb << 20,
                 actions: written.actions,
                 pushes: written.pushes,
+                state: written.state_mb << 20,
                 log_line: written.log_line_bytes,
                 log_lines_per_s: written.log_lines_per_s,
             },

@@ -132,6 +132,57 @@ fn compile_limits_are_read_from_the_file() {
 }
 
 #[test]
+fn state_has_a_limit_and_may_have_a_file() {
+    let config = parse("");
+    assert_eq!((config.state_file.clone(), config.plugin("chat", &[1]).limits.state), (None, 64 << 20));
+    let text = "plugins: { directory: ., state_file: state.json, settings: { chat: { state_mb: 4096 } } }\n";
+    let stored = Config::parse(text).expect("a good file");
+    assert_eq!(stored.state_file, Some(PathBuf::from("state.json")));
+    assert_eq!(stored.plugin("chat", &[1]).limits.state, 4 << 30);
+    assert_eq!(config.restart_needed(&stored), ["plugins.state_file"]);
+    assert_eq!(config.with_live_settings_of(stored).plugin("chat", &[1]).limits.state, 4 << 30);
+    for (plugins, error) in [
+        ("state_file: nowhere/x", "plugins.state_file: there is no directory nowhere, create it"),
+        ("state_file: ''", "plugins.state_file: \"\" is not the path of a file"),
+        ("state_file: src", "plugins.state_file: \"src\" is not the path of a file"),
+        ("settings: { a: { state_mb: 0 } }", "plugins.settings.a.state_mb: 0 is not within 1 to 4096"),
+        ("settings: { a: { state_mb: 4097 } }", "plugins.settings.a.state_mb: 4097 is not within 1 to 4096"),
+    ] {
+        let errors = Config::parse(&format!("plugins: {{ directory: ., {plugins} }}\n")).expect_err("a bad file");
+        assert_eq!(errors, [error]);
+    }
+}
+
+#[test]
+fn headers_for_plugins_are_names_in_lower_case() {
+    assert_eq!(parse("").server.plugin_headers, [""; 0]);
+    let config = parse("server: { plugin_headers: [Authorization, cookie, X-Forwarded-For, Sec-WebSocket-Key] }\n");
+    let headers = ["authorization", "cookie", "x-forwarded-for", "sec-websocket-key"];
+    assert_eq!(config.server.plugin_headers, headers);
+    assert_eq!(parse("").restart_needed(&config), ["server.plugin_headers"]);
+    refused(
+        "server: { plugin_headers: [a, 'b c', '', A, 'é'] }\n",
+        &[
+            "server.plugin_headers: \"b c\" is not the name of a header",
+            "\"\" is not the name",
+            "\"A\" is a duplicate",
+            "\"é\" is not the name",
+        ],
+    );
+    let auth = "auth: { jwt_secret: 0123456789abcdef0123456789abcdef }\n";
+    refused(
+        &format!("{auth}server: {{ plugin_headers: [cookie, AUTHORIZATION] }}\n"),
+        &["server.plugin_headers: \"AUTHORIZATION\" is checked by `auth`, and plugins see its claims"],
+    );
+    let names = |count: usize| (0..count).map(|name| format!("x{name}")).collect::<Vec<_>>().join(", ");
+    assert_eq!(parse(&format!("server: {{ plugin_headers: [{}] }}\n", names(32))).server.plugin_headers.len(), 32);
+    refused(
+        &format!("server: {{ plugin_headers: [{}] }}\n", names(33)),
+        &["server.plugin_headers: 33 headers, and 32 are the most"],
+    );
+}
+
+#[test]
 fn a_game_has_any_number_of_backends_and_chat_backend_is_one_of_them() {
     let yaml = "games: [{ id: a, backends: { auction: { port: 1 } }, chat_backend: { host: c, port: 2 } }]\n";
     let backends: Vec<_> = parse(yaml).games.remove(0).backends.into_iter().collect();

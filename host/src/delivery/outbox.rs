@@ -4,12 +4,16 @@
 //! queued or dropped. So a gap in the numbers shows the client that a message was dropped. Second, the queue of an idle
 //! session must hold no memory.
 
+mod queue;
 #[cfg(test)]
 mod tests;
 
-use crate::sync::{uptime::now_ms, wakeup::Wakeup};
+pub use queue::{Keep, Outgoing};
+
+use crate::sync::wakeup::Wakeup;
 use bytes::Bytes;
 use gateway_wire::packet::{HEADER_LEN, Header};
+use queue::{Queue, Size};
 use std::{
     collections::VecDeque,
     mem,
@@ -28,30 +32,14 @@ pub struct Limits {
     pub messages: usize,
     /// The number of bytes that may be queued, including headers and the messages that are being written.
     pub bytes: usize,
-    /// Whether the session is closed when a message finds the queue full. The message is dropped in any case.
+    /// Whether the session is closed when a message of [`Keep::Always`] finds no room. The message is dropped in any
+    /// case.
     pub close_when_full: bool,
     /// The number of bytes at which a batch is complete. A batch is taken from the queue and written as a whole.
     pub batch_bytes: usize,
     /// The longest time that messages may wait before the session is closed. A longer wait is noticed after at most
     /// twice this time.
     pub max_delay: Duration,
-}
-
-/// A packet to be sent. Several receivers may share its payload.
-#[derive(Debug)]
-pub struct Outgoing {
-    /// The packet's header.
-    pub header: Header,
-    /// The bytes after the header.
-    pub payload: Bytes,
-}
-
-impl Outgoing {
-    /// Returns the length of the packet in bytes, header included.
-    #[must_use]
-    pub fn packet_len(&self) -> usize {
-        HEADER_LEN + self.payload.len()
-    }
 }
 
 /// Why a session is closed, in the terms of RFC 6455.
@@ -83,6 +71,10 @@ impl Closing {
 pub enum Outcome {
     /// The message is in the queue.
     Queued,
+    /// The push is in the queue, in the place of an older one. That is no loss.
+    Replaced,
+    /// The message is in the queue, and this number of older pushes were dropped for it.
+    Evicted(usize),
     /// The queue is full, and the message is lost.
     Full,
     /// The session has ended or is about to end, and the message is lost.
@@ -104,8 +96,7 @@ const CLOSING: usize = usize::MAX;
 
 #[derive(Debug, Default)]
 struct State {
-    queue: VecDeque<Outgoing>,
-    queued: Size,
+    queue: Queue,
     /// The messages that the receiver took last. They count against the bounds until the receiver asks for more,
     /// because they have been written only then.
     in_flight: Size,
@@ -115,25 +106,7 @@ struct State {
     aborted: bool,
     /// The number of messages that were dropped from the queue when the session was aborted.
     lost: usize,
-    /// The number of messages that the receiver has taken so far.
-    taken: u64,
-    delay: Option<Delay>,
     receiver: Wakeup,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Size {
-    messages: usize,
-    bytes: usize,
-}
-
-/// The wait of one message. Only one message is measured at a time, so that queueing a message does not read the clock.
-#[derive(Clone, Copy, Debug)]
-struct Delay {
-    /// The value of [`State::taken`] once this message has been taken.
-    position: u64,
-    /// A time at which the message was already in the queue.
-    since_ms: u64,
 }
 
 impl Outbox {
@@ -145,15 +118,19 @@ impl Outbox {
 
     /// Queues a reply.
     pub fn reply(&self, header: Header, payload: Bytes) -> Outcome {
-        self.queue(&mut self.state(), Outgoing { header, payload })
+        self.queue(&mut self.state(), Outgoing { header, payload, keep: Keep::Always })
     }
 
-    /// Queues a push with the session's next delivery number. The number is used up even if the queue is full.
-    pub fn push(&self, route: u8, payload: Bytes) -> Outcome {
+    /// Queues a push. It gets the session's next delivery number, which is used up even if the queue is full. If the
+    /// push replaces a waiting one, it gets that one's number instead.
+    pub fn push(&self, route: u8, payload: Bytes, keep: Keep) -> Outcome {
         let mut state = self.state();
+        if let Some((index, replaced_len)) = state.queue.replaceable(keep) {
+            return self.replace(&mut state, index, replaced_len, route, payload);
+        }
         state.pushes = state.pushes.wrapping_add(1);
         let header = Header::push(route, state.pushes);
-        self.queue(&mut state, Outgoing { header, payload })
+        self.queue(&mut state, Outgoing { header, payload, keep })
     }
 
     /// Ends the session once all queued messages have been sent. The first call decides the close code.
@@ -198,23 +175,8 @@ impl Outbox {
     }
 
     fn take(&self, state: &mut State, batch: &mut VecDeque<Outgoing>) -> Option<Closing> {
-        state.in_flight = state.queued;
-        if state.queued.bytes <= self.limits.batch_bytes {
-            mem::swap(batch, &mut state.queue);
-            state.queued = Size::default();
-        } else {
-            while state.in_flight.bytes - state.queued.bytes < self.limits.batch_bytes
-                && let Some(outgoing) = state.queue.pop_front()
-            {
-                state.queued.messages -= 1;
-                state.queued.bytes -= outgoing.packet_len();
-                batch.push_back(outgoing);
-            }
-            state.in_flight.messages -= state.queued.messages;
-            state.in_flight.bytes -= state.queued.bytes;
-        }
-        state.taken += batch.len() as u64;
-        if state.is_overdue(self.limits.max_delay) {
+        state.in_flight = state.queue.take(self.limits.batch_bytes, batch);
+        if state.queue.is_overdue(self.limits.max_delay) {
             self.begin_aborting(state, Closing::send_timeout());
         }
         self.store_load(state);
@@ -250,21 +212,51 @@ impl Outbox {
         if state.closing.is_some() {
             return Outcome::Closed;
         }
-        let Limits { messages, bytes, close_when_full, .. } = self.limits;
-        let len = outgoing.packet_len();
-        let Size { messages: waiting, bytes: waiting_bytes } = state.queued;
-        if waiting + state.in_flight.messages >= messages || waiting_bytes + state.in_flight.bytes + len > bytes {
-            if close_when_full {
-                self.begin_aborting(state, Closing::queue_full());
-                state.receiver.wake();
+        let mut outcome = Outcome::Queued;
+        let excess = self.excess(state, outgoing.packet_len());
+        if excess != Size::default() {
+            if outgoing.keep != Keep::Always {
+                return Outcome::Full;
             }
-            return Outcome::Full;
+            let Some(evicted) = state.queue.evict(excess) else {
+                if self.limits.close_when_full {
+                    self.begin_aborting(state, Closing::queue_full());
+                    state.receiver.wake();
+                }
+                return Outcome::Full;
+            };
+            outcome = Outcome::Evicted(evicted);
         }
-        state.queued = Size { messages: waiting + 1, bytes: waiting_bytes + len };
+        state.queue.push(outgoing);
         self.store_load(state);
-        state.queue.push_back(outgoing);
         state.receiver.wake();
-        Outcome::Queued
+        outcome
+    }
+
+    /// Returns by how much the bounds would be exceeded with one more message of this length.
+    fn excess(&self, state: &State, len: usize) -> Size {
+        let (queued, in_flight) = (state.queue.size(), state.in_flight);
+        Size {
+            messages: (queued.messages + in_flight.messages + 1).saturating_sub(self.limits.messages),
+            bytes: (queued.bytes + in_flight.bytes + len).saturating_sub(self.limits.bytes),
+        }
+    }
+
+    /// Puts a push in the place of a waiting one. If there are too many bytes for that, the new push is dropped. So is
+    /// the old one, because a client that misses the newest value has to see a gap at the next push and no older value.
+    fn replace(&self, state: &mut State, index: usize, replaced_len: usize, route: u8, payload: Bytes) -> Outcome {
+        if state.closing.is_some() {
+            return Outcome::Closed;
+        }
+        let bytes = state.queue.size().bytes - replaced_len + HEADER_LEN + payload.len();
+        let fits = bytes + state.in_flight.bytes <= self.limits.bytes;
+        if fits {
+            state.queue.replace(index, route, payload);
+        } else {
+            state.queue.remove(index);
+        }
+        self.store_load(state);
+        if fits { Outcome::Replaced } else { Outcome::Full }
     }
 
     fn begin_closing(&self, state: &mut State, closing: Closing) {
@@ -274,34 +266,17 @@ impl Outbox {
 
     fn begin_aborting(&self, state: &mut State, closing: Closing) {
         state.aborted = true;
-        state.lost += mem::take(&mut state.queue).len();
-        state.queued = Size::default();
+        state.lost += state.queue.clear();
         self.begin_closing(state, closing);
     }
 
     fn store_load(&self, state: &State) {
-        let load = if state.closing.is_some() { CLOSING } else { state.queued.bytes };
+        let load = if state.closing.is_some() { CLOSING } else { state.queue.size().bytes };
         self.load.store(load, Ordering::Relaxed);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // No code under the lock panics in the middle of a change, so a poisoned state is consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// Returns whether the measured message has waited for too long. Once that message has been taken, the newest
-    /// message is measured next.
-    fn is_overdue(&mut self, max_delay: Duration) -> bool {
-        if self.queue.is_empty() {
-            self.delay = None;
-            return false;
-        }
-        let now = now_ms();
-        let newest = Delay { position: self.taken + self.queue.len() as u64, since_ms: now };
-        let measured = self.delay.filter(|delay| delay.position > self.taken).unwrap_or(newest);
-        self.delay = Some(measured);
-        u128::from(now - measured.since_ms) > max_delay.as_millis()
     }
 }

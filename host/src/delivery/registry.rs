@@ -1,117 +1,55 @@
-//! The live sessions, by session id and by user id.
+//! The live sessions, by session id, by user id and by group, and all changes of what they hold.
+//!
+//! Locks are taken in this order: a user's sessions, the holdings of one session, a group.
+
+#[cfg(test)]
+mod tests;
 
 use crate::delivery::{
-    conduct::Conduct,
-    outbox::{Limits, Outbox},
+    groups::Groups,
+    holdings::{Held, Holdings},
+    owner::{Interests, Owner},
+    session::{BindError, Session},
 };
 use dashmap::{DashMap, Entry};
-use std::{
-    net::SocketAddr,
-    ops::Deref,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use foldhash::fast::RandomState;
+use std::{ops::Deref, sync::Arc};
 use uuid::Uuid;
 
-/// The part of a session that all threads may use. The socket belongs to the session's own task alone.
-#[derive(Debug)]
-pub struct Session {
-    /// The session's identifier in packets, logs and deliveries.
-    pub id: Uuid,
-    /// The address of the client.
-    pub remote: SocketAddr,
-    /// The packets that wait to be sent to the client.
-    pub outbox: Outbox,
-    /// The record of calls that were slow or failed because of the session's packets.
-    pub conduct: Conduct,
-    standing: LifeAndUser,
-}
-
-impl Session {
-    /// Returns a session with a new id that is bound to no user.
-    #[must_use]
-    pub fn new(remote: SocketAddr, limits: Limits) -> Self {
-        Self {
-            id: Uuid::new_v4(),
-            remote,
-            outbox: Outbox::new(limits),
-            conduct: Conduct::default(),
-            standing: LifeAndUser::default(),
-        }
-    }
-
-    /// Returns the user that the session is bound to.
-    #[must_use]
-    pub fn user(&self) -> Option<i32> {
-        LifeAndUser::user(self.standing.0.load(Ordering::Acquire))
-    }
-}
-
-/// Whether a session is alive, and the user that it is bound to. Both are in one atomic, so that no session is bound
-/// after its end. Only the registry changes it. The lower 32 bits are the user.
-#[derive(Debug, Default)]
-struct LifeAndUser(AtomicU64);
-
-/// The bit of a session that is bound to a user.
-const BOUND_BIT: u64 = 1 << 32;
-/// The bit of a session that has ended.
-const ENDED_BIT: u64 = 1 << 33;
-
-impl LifeAndUser {
-    fn user(standing: u64) -> Option<i32> {
-        #[allow(clippy::cast_possible_truncation, reason = "the lower half is the user")]
-        (standing & BOUND_BIT != 0).then_some((standing as u32).cast_signed())
-    }
-
-    /// Returns whether the session is alive and bound to this user.
-    fn is_bound_to(&self, user: i32) -> bool {
-        self.0.load(Ordering::Acquire) == Self::bound_to(user)
-    }
-
-    fn bound_to(user: i32) -> u64 {
-        BOUND_BIT | u64::from(user.cast_unsigned())
-    }
-
-    /// Binds the session to this user. Returns false if the session is already bound to this user.
-    fn bind(&self, user: i32) -> Result<bool, BindError> {
-        let bound = Self::bound_to(user);
-        match self.0.compare_exchange(0, bound, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => Ok(true),
-            Err(standing) if standing & ENDED_BIT != 0 => Err(BindError::Ended),
-            Err(standing) if standing == bound => Ok(false),
-            Err(_) => Err(BindError::BoundToAnother),
-        }
-    }
-
-    /// Ends the session. Returns `None` if the session had already ended. Otherwise returns the user that it was bound
-    /// to, if there was one.
-    fn end(&self) -> Option<Option<i32>> {
-        let standing = self.0.fetch_or(ENDED_BIT, Ordering::AcqRel);
-        (standing & ENDED_BIT == 0).then(|| Self::user(standing))
-    }
-}
-
-/// Why a session cannot be bound to a user.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BindError {
-    /// The session is bound to another user. A session keeps its first user.
-    #[error("the session is bound to another user")]
-    BoundToAnother,
-    /// The session has ended, for example while its packet waited for a slow plugin.
-    #[error("the session has ended")]
-    Ended,
-}
-
 /// All live sessions of this gateway.
-#[derive(Debug, Default)]
+///
+/// Functions that take the id of a session do nothing if no live session has this id. No function may be called while a
+/// `visit` of this type runs.
 pub struct Registry {
-    sessions: DashMap<Uuid, Arc<Session>>,
-    users: DashMap<i32, Vec<Arc<Session>>>,
+    sessions: DashMap<Uuid, Arc<Session>, RandomState>,
+    users: DashMap<i64, Vec<Arc<Session>>, RandomState>,
+    groups: Groups,
+    interests: Box<dyn Interests>,
+}
+
+/// The holder of an interest in a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A session. The interest ends with the session.
+    Session(Uuid),
+    /// A group of the same owner. The interest ends with the group.
+    Group(u64),
+}
+
+/// A registry whose sessions hear nothing.
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new(Box::new(()))
+    }
 }
 
 impl Registry {
+    /// Returns an empty registry, which reports the interests of its sessions and groups to `interests`.
+    #[must_use]
+    pub fn new(interests: Box<dyn Interests>) -> Self {
+        Self { sessions: DashMap::default(), users: DashMap::default(), groups: Groups::default(), interests }
+    }
+
     /// Registers a session. The session ends when the returned guard is dropped.
     #[must_use]
     pub fn insert(self: &Arc<Self>, session: Session) -> Registered {
@@ -123,21 +61,21 @@ impl Registry {
     /// Binds a session to a user for the rest of its life. Binding it to the same user again changes nothing.
     ///
     /// # Errors
-    /// Returns a [`BindError`] if the session is bound to another user or has ended.
-    pub fn bind(&self, session: &Arc<Session>, user: i32) -> Result<(), BindError> {
-        if session.standing.is_bound_to(user) {
+    /// Returns a [`BindError`] if the session is bound to another user, or if it ended before it was bound.
+    pub fn bind(&self, session: &Arc<Session>, user: i64) -> Result<(), BindError> {
+        if session.user() == Some(user) {
             return Ok(());
         }
-        // The session is bound and listed under one lock. The end of a session takes the same lock, so it removes every
-        // session that was listed before.
+        // The session is bound and listed under one lock. The end of a session takes the same lock after it has ruled
+        // out further binds, so it removes every session that was listed before.
         match self.users.entry(user) {
             Entry::Occupied(mut sessions) => {
-                if session.standing.bind(user)? {
+                if session.bind(user)? {
                     sessions.get_mut().push(Arc::clone(session));
                 }
             }
             Entry::Vacant(sessions) => {
-                if session.standing.bind(user)? {
+                if session.bind(user)? {
                     sessions.insert(vec![Arc::clone(session)]);
                 }
             }
@@ -152,7 +90,7 @@ impl Registry {
     }
 
     /// Calls `visit` for every live session of the user. Returns false if there is none.
-    pub fn each_of_user(&self, user: i32, visit: impl FnMut(&Arc<Session>)) -> bool {
+    pub fn each_of_user(&self, user: i64, visit: impl FnMut(&Arc<Session>)) -> bool {
         let Some(sessions) = self.users.get(&user) else { return false };
         sessions.iter().for_each(visit);
         true
@@ -160,7 +98,7 @@ impl Registry {
 
     /// Returns the number of live sessions of the user.
     #[must_use]
-    pub fn sessions_of_user(&self, user: i32) -> usize {
+    pub fn sessions_of_user(&self, user: i64) -> usize {
         self.users.get(&user).map_or(0, |sessions| sessions.len())
     }
 
@@ -183,11 +121,108 @@ impl Registry {
         }
     }
 
-    /// Ends a session. Returns the number of messages that were lost in its send queue.
-    fn end(&self, session: &Arc<Session>) -> usize {
-        let Some(user) = session.standing.end() else { return 0 };
+    /// Gives a session the number that [`Session::tag`] returns for the owner.
+    pub fn set_tag(&self, owner: &Arc<Owner>, id: Uuid, tag: u64) {
+        if let Some(session) = self.session(id) {
+            session.set_tag(owner, tag);
+        }
+    }
+
+    /// Returns the attribute with this name that the owner gave to a session.
+    #[must_use]
+    pub fn attribute(&self, owner: &Owner, id: Uuid, name: &str) -> Option<String> {
+        self.with_holdings(id, |_, holdings| Some(holdings.of(owner)?.attribute(name)?.to_owned()))?
+    }
+
+    /// Returns how much a session holds of the owner.
+    #[must_use]
+    pub fn held(&self, owner: &Owner, id: Uuid) -> Held {
+        let held = self.with_holdings(id, |_, holdings| Some(holdings.of(owner)?.held()));
+        held.flatten().unwrap_or_default()
+    }
+
+    /// Adds a session to a group of the owner. A group exists while it has members.
+    pub fn join(&self, owner: &Arc<Owner>, id: Uuid, group: u64) {
+        self.with_holdings(id, |session, holdings| {
+            if holdings.share(owner).groups.insert(group) {
+                self.groups.join(owner, group, session);
+            }
+        });
+    }
+
+    /// Removes a session from a group of the owner.
+    pub fn leave(&self, owner: &Owner, id: Uuid, group: u64) {
+        self.with_holdings(id, |session, holdings| {
+            if holdings.of_mut(owner).is_some_and(|share| share.groups.swap_remove(&group)) {
+                self.groups.leave(owner, group, session.id, &*self.interests);
+            }
+        });
+    }
+
+    /// Calls `visit` for every member of a group. Returns false if there is none.
+    pub fn each_of_group(&self, owner: &Owner, group: u64, visit: impl FnMut(&Arc<Session>)) -> bool {
+        self.groups.each(owner, group, visit)
+    }
+
+    /// Returns the number of members of a group.
+    #[must_use]
+    pub fn members(&self, owner: &Owner, group: u64) -> usize {
+        self.groups.members(owner, group)
+    }
+
+    /// Records that the holder wants to hear a topic. A group without members wants nothing.
+    pub fn listen(&self, owner: &Arc<Owner>, holder: Holder, topic: &str) {
+        match holder {
+            Holder::Group(group) => self.groups.listen(owner, group, topic, &*self.interests),
+            Holder::Session(id) => {
+                self.with_holdings(id, |_, holdings| {
+                    if holdings.share(owner).topics.insert(topic.into()) {
+                        owner.begin(topic, &*self.interests);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Records that the holder no longer wants to hear a topic.
+    pub fn unlisten(&self, owner: &Owner, holder: Holder, topic: &str) {
+        match holder {
+            Holder::Group(group) => self.groups.unlisten(owner, group, topic, &*self.interests),
+            Holder::Session(id) => {
+                self.with_holdings(id, |_, holdings| {
+                    if holdings.of_mut(owner).is_some_and(|share| share.topics.swap_remove(topic)) {
+                        owner.end(topic, &*self.interests);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Returns the number of topics that are heard for a group.
+    #[must_use]
+    pub fn topics_of_group(&self, owner: &Owner, group: u64) -> usize {
+        self.groups.topics(owner, group)
+    }
+
+    /// Calls `visit` with a live session and what it holds, under the lock of the holdings.
+    fn with_holdings<R>(&self, id: Uuid, visit: impl FnOnce(&Arc<Session>, &mut Holdings) -> R) -> Option<R> {
+        let session = self.session(id)?;
+        session.holdings().as_mut().map(|holdings| visit(&session, holdings))
+    }
+
+    fn end(&self, session: &Arc<Session>) -> Ended {
+        let Some(holdings) = session.end() else { return Ended::default() };
         self.sessions.remove(&session.id);
-        if let Some(user) = user
+        let tags = holdings.tags();
+        for share in holdings {
+            for group in share.groups {
+                self.groups.leave(&share.owner, group, session.id, &*self.interests);
+            }
+            for topic in share.topics {
+                share.owner.end(&topic, &*self.interests);
+            }
+        }
+        if let Some(user) = session.user()
             && let Entry::Occupied(mut sessions) = self.users.entry(user)
         {
             sessions.get_mut().retain(|other| other.id != session.id);
@@ -196,22 +231,29 @@ impl Registry {
             }
         }
         // A sender that already holds the session may still push. From here on, the outbox refuses its messages.
-        session.outbox.end()
+        Ended { lost: session.outbox.end(), tags }
     }
 }
 
+/// What a session leaves behind.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// The number of messages that were lost in its send queue.
+    pub lost: usize,
+    /// The tags that it had, each with the id of its owner. A tag of 0 is left out.
+    pub tags: Vec<(u32, u64)>,
+}
+
 /// A guard that keeps a session registered. Dropping it ends the session.
-#[derive(Debug)]
 pub struct Registered {
     registry: Arc<Registry>,
     session: Arc<Session>,
 }
 
 impl Registered {
-    /// Ends the session, so that it can no longer be bound and gets no more messages. Returns the number of messages
-    /// that were lost in its send queue.
+    /// Ends the session, so that it is neither bound nor given anything, leaves all groups and gets no more messages.
     #[must_use]
-    pub fn end(self) -> usize {
+    pub fn end(self) -> Ended {
         self.registry.end(&self.session)
     }
 }
@@ -227,78 +269,5 @@ impl Deref for Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         self.registry.end(&self.session);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::delivery::outbox::Outcome;
-    use bytes::Bytes;
-    use std::{sync::Barrier, thread, time::Duration};
-
-    fn registered(registry: &Arc<Registry>) -> Registered {
-        let limits =
-            Limits { messages: 9, bytes: 999, close_when_full: false, batch_bytes: 999, max_delay: Duration::MAX };
-        registry.insert(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits))
-    }
-
-    fn sessions_of(registry: &Registry, user: i32) -> usize {
-        let mut count = 0;
-        registry.each_of_user(user, |_| count += 1);
-        count
-    }
-
-    #[test]
-    fn a_session_is_bound_once_and_may_be_bound_again_to_the_same_user() {
-        let registry = Arc::default();
-        let session = registered(&registry);
-        assert_eq!(session.user(), None);
-        for user in [-1, i32::MIN, 0, 7] {
-            let session = registered(&registry);
-            assert_eq!(registry.bind(&session, user), Ok(()));
-            assert_eq!(registry.bind(&session, user), Ok(()));
-            assert_eq!(registry.bind(&session, 8), Err(BindError::BoundToAnother));
-            assert_eq!((session.user(), sessions_of(&registry, user)), (Some(user), 1));
-        }
-        assert_eq!((sessions_of(&registry, 7), sessions_of(&registry, 8)), (0, 0));
-    }
-
-    #[test]
-    fn nothing_is_bound_or_delivered_to_a_session_that_has_ended() {
-        let registry = Arc::default();
-        let session = registered(&registry);
-        let kept = Arc::clone(&session);
-        kept.outbox.push(1, Bytes::new());
-        assert_eq!(session.end(), 1);
-        assert_eq!(registry.bind(&kept, 7), Err(BindError::Ended));
-        assert_eq!(kept.outbox.push(1, Bytes::new()), Outcome::Closed);
-        assert_eq!(registry.session(kept.id).map(|session| session.id), None);
-        assert!(registry.is_empty() && sessions_of(&registry, 7) == 0);
-
-        let session = registered(&registry);
-        let kept = Arc::clone(&session);
-        assert_eq!(registry.bind(&session, 7), Ok(()));
-        drop(session);
-        assert_eq!(registry.bind(&kept, 7), Err(BindError::Ended));
-        assert!(!registry.each_of_user(7, |_| {}));
-    }
-
-    #[test]
-    fn a_session_that_is_bound_while_it_ends_is_not_left_behind() {
-        let registry = Arc::<Registry>::default();
-        for user in 0..2000 {
-            let session = registered(&registry);
-            let (kept, start) = (Arc::clone(&session), Barrier::new(2));
-            thread::scope(|scope| {
-                scope.spawn(|| {
-                    start.wait();
-                    registry.bind(&kept, user)
-                });
-                start.wait();
-                drop(session);
-            });
-            assert!(!registry.each_of_user(user, |_| {}), "user {user} has a session that has ended");
-        }
     }
 }

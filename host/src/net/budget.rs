@@ -1,7 +1,7 @@
 //! The budget of bytes that all connections together may buffer for incomplete messages.
 
 use crate::{
-    delivery::{outbox::Closing, registry::Session},
+    delivery::{outbox::Closing, session::Session},
     net::violation::Violation,
     telemetry::metrics::Metrics,
 };

@@ -1,9 +1,13 @@
 //! The HTTP upgrade from a TCP connection to a WebSocket (RFC 6455, 4.2). Every other request gets an HTTP error.
+//!
+//! The upgrade has two steps, so that plugins can decide in between. The first step reads and checks the request. The
+//! second step accepts or refuses it.
 
-use crate::net::auth::{Denied, Verifier};
-use httparse::{EMPTY_HEADER, Request};
+use crate::net::auth::{self, Denied, Verifier};
+use httparse::EMPTY_HEADER;
+use std::{io, str};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tungstenite::handshake::derive_accept_key;
+use tungstenite::{handshake::derive_accept_key, http::StatusCode};
 
 /// The largest request in bytes that is accepted.
 const MAX_REQUEST_BYTES: usize = 16 * 1024;
@@ -12,13 +16,24 @@ const MAX_HEADERS: usize = 64;
 /// The only path that is served.
 const PATH: &str = "/ws";
 
-/// The outcome of a successful upgrade.
-#[derive(Debug)]
-pub struct Upgraded {
-    /// The bytes that the client sent right after its request.
-    pub early: Vec<u8>,
+/// The maximum number of bytes that a client gets of a plugin's reason for a refusal.
+const MAX_REASON_BYTES: usize = 1024;
+
+type Head<'headers, 'bytes> = httparse::Request<'headers, 'bytes>;
+
+/// A valid request for a WebSocket, which waits for its answer.
+///
+/// It is kept as the bytes that were received, so that a gateway copies nothing out of them if no plugin asks. It has
+/// no `Debug`, because it contains the client's token.
+pub struct Request {
     /// The user that the client's token names, or `None` if no tokens are checked.
-    pub user: Option<i32>,
+    pub user: Option<i64>,
+    /// The request, and the bytes that the client sent right after it.
+    received: Vec<u8>,
+    /// The length of the request in bytes.
+    len: usize,
+    /// The answer to the request's `Sec-WebSocket-Key`.
+    accept: String,
 }
 
 /// Why a connection did not become a WebSocket.
@@ -26,7 +41,7 @@ pub struct Upgraded {
 pub enum Refused {
     /// The connection ended or broke during the handshake.
     #[error("the connection ended during the handshake: {0}")]
-    Gone(#[from] std::io::Error),
+    Gone(#[from] io::Error),
     /// The client's bytes are not an HTTP request.
     #[error("not an HTTP request: {0}")]
     NotHttp(httparse::Error),
@@ -73,60 +88,105 @@ impl Refused {
     }
 }
 
-/// Reads the client's request and answers it. The caller sets a timeout.
+/// Reads and checks the client's request and its token. Answers it only if it is refused. The caller sets a timeout.
 ///
 /// # Errors
 /// Returns a [`Refused`] that says why there is no WebSocket. The client has received its answer by then, unless the
 /// connection broke.
-pub async fn upgrade(
+pub async fn request(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     verifier: Option<&Verifier>,
-) -> Result<Upgraded, Refused> {
-    match negotiate(stream, verifier).await {
-        Ok((key, upgraded)) => {
-            let accept = derive_accept_key(&key);
-            let response = format!(
-                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                 Sec-WebSocket-Accept: {accept}\r\n\r\n"
-            );
-            stream.write_all(response.as_bytes()).await?;
-            Ok(upgraded)
-        }
-        Err(refused) => {
-            if let Some(status) = refused.status() {
-                let body = format!("{refused}\n");
-                let length = body.len();
-                let response = format!(
-                    "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain\r\n\
-                     Content-Length: {length}\r\n\r\n{body}"
-                );
-                stream.write_all(response.as_bytes()).await?;
-            }
-            Err(refused)
-        }
+) -> Result<Request, Refused> {
+    let request = read(stream, verifier).await;
+    if let Err(refused) = &request
+        && let Some(status) = refused.status()
+    {
+        answer(stream, status, &format!("{refused}\n")).await?;
+    }
+    request
+}
+
+impl Request {
+    /// Returns the query of the request's path, without the parameter `token`. It is empty if there is none.
+    #[must_use]
+    pub fn query(&self) -> String {
+        self.read(|head| {
+            let parameters: Vec<_> = parameters(head).filter(|pair| pair.split('=').next() != Some("token")).collect();
+            parameters.join("&")
+        })
+    }
+
+    /// Returns every header with one of the names, in the order of the request. The names are in lower case. Headers
+    /// with values that are not UTF-8 are left out.
+    #[must_use]
+    pub fn headers(&self, names: &[String]) -> Vec<(String, String)> {
+        let is_listed =
+            |header: &&httparse::Header<'_>| names.iter().any(|name| header.name.eq_ignore_ascii_case(name));
+        let owned = |header: &httparse::Header<'_>| {
+            Some((header.name.to_ascii_lowercase(), str::from_utf8(header.value).ok()?.to_owned()))
+        };
+        self.read(|head| head.headers.iter().filter(is_listed).filter_map(owned).collect())
+    }
+
+    /// Returns the claims of the client's token, a JSON object, or `None` if no tokens are checked.
+    #[must_use]
+    pub fn claims(&self) -> Option<String> {
+        self.user?;
+        self.read(|head| auth::claims(token(head)?))
+    }
+
+    /// Accepts the request. Returns the bytes that the client sent right after it.
+    ///
+    /// # Errors
+    /// Returns an error if the connection broke.
+    pub async fn accept(mut self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<Vec<u8>> {
+        let response = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: {}\r\n\r\n",
+            self.accept
+        );
+        stream.write_all(response.as_bytes()).await?;
+        Ok(self.received.split_off(self.len))
+    }
+
+    /// Refuses the request with an HTTP status from 400 to 599 and a reason, of which the client gets the first 1024
+    /// bytes. A client that is refused with 429 or 503 may try again after a second.
+    ///
+    /// # Errors
+    /// Returns an error if the connection broke.
+    pub async fn refuse(self, stream: &mut (impl AsyncWrite + Unpin), status: u16, reason: &str) -> io::Result<()> {
+        let phrase = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
+        let retry = if matches!(status, 429 | 503) { "\r\nRetry-After: 1" } else { "" };
+        let reason = &reason[..reason.floor_char_boundary(MAX_REASON_BYTES)];
+        answer(stream, &format!("{status} {phrase}{retry}"), reason).await
+    }
+
+    /// Reads from the request once more. It was valid before, so it is valid again.
+    fn read<T>(&self, read: impl FnOnce(&Head<'_, '_>) -> T) -> T {
+        let mut headers = [EMPTY_HEADER; MAX_HEADERS];
+        let mut head = Head::new(&mut headers);
+        let _ = head.parse(&self.received);
+        read(&head)
     }
 }
 
-async fn negotiate(
-    stream: &mut (impl AsyncRead + Unpin),
-    verifier: Option<&Verifier>,
-) -> Result<(Vec<u8>, Upgraded), Refused> {
+async fn read(stream: &mut (impl AsyncRead + Unpin), verifier: Option<&Verifier>) -> Result<Request, Refused> {
     let mut received = Vec::with_capacity(1024);
     loop {
         if received.len() >= MAX_REQUEST_BYTES {
             return Err(Refused::TooLarge);
         }
         if stream.read_buf(&mut received).await? == 0 {
-            return Err(Refused::Gone(std::io::ErrorKind::UnexpectedEof.into()));
+            return Err(Refused::Gone(io::ErrorKind::UnexpectedEof.into()));
         }
         let mut headers = [EMPTY_HEADER; MAX_HEADERS];
-        let mut request = Request::new(&mut headers);
-        match request.parse(&received) {
+        let mut head = Head::new(&mut headers);
+        match head.parse(&received) {
             Ok(httparse::Status::Partial) => {}
-            Ok(httparse::Status::Complete(end)) => {
-                let key = check(&request)?;
-                let user = verifier.map(|verifier| verifier.user(token(&request))).transpose()?;
-                return Ok((key, Upgraded { early: received[end..].to_vec(), user }));
+            Ok(httparse::Status::Complete(len)) => {
+                let accept = derive_accept_key(check(&head)?.as_bytes());
+                let user = verifier.map(|verifier| verifier.user(token(&head))).transpose()?;
+                return Ok(Request { user, received, len, accept });
             }
             Err(httparse::Error::TooManyHeaders) => return Err(Refused::TooLarge),
             Err(error) => return Err(Refused::NotHttp(error)),
@@ -134,8 +194,18 @@ async fn negotiate(
     }
 }
 
+/// Answers a refused request. `status` may contain headers, each after the end of a line.
+async fn answer(stream: &mut (impl AsyncWrite + Unpin), status: &str, body: &str) -> io::Result<()> {
+    let length = body.len();
+    let response = format!(
+        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(response.as_bytes()).await
+}
+
 /// Returns the request's `Sec-WebSocket-Key`, if the request is a valid upgrade on the right path.
-fn check(request: &Request<'_, '_>) -> Result<Vec<u8>, Refused> {
+fn check<'a>(request: &Head<'_, 'a>) -> Result<&'a str, Refused> {
     let path = request.path.unwrap_or_default();
     if path.split('?').next() != Some(PATH) {
         return Err(Refused::NotFound);
@@ -150,7 +220,7 @@ fn check(request: &Request<'_, '_>) -> Result<Vec<u8>, Refused> {
         return Err(Refused::Version);
     }
     match header(request, "sec-websocket-key") {
-        Some(key) if is_key(key) => Ok(key.as_bytes().to_vec()),
+        Some(key) if is_key(key) => Ok(key),
         _ => Err(Refused::BadUpgrade("`Sec-WebSocket-Key` has to be 16 bytes in base64")),
     }
 }
@@ -161,26 +231,156 @@ fn is_key(key: &str) -> bool {
     key.len() == 24 && key.ends_with("==") && key.bytes().take(22).all(base64)
 }
 
-fn header<'a>(request: &Request<'_, 'a>, name: &str) -> Option<&'a str> {
+fn header<'a>(request: &Head<'_, 'a>, name: &str) -> Option<&'a str> {
     let header = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
-    std::str::from_utf8(header.value).ok().map(str::trim)
+    str::from_utf8(header.value).ok().map(str::trim)
 }
 
-fn lists(request: &Request<'_, '_>, name: &str, wanted: &str) -> bool {
+fn lists(request: &Head<'_, '_>, name: &str, wanted: &str) -> bool {
     let named = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
     named
-        .filter_map(|header| std::str::from_utf8(header.value).ok())
+        .filter_map(|header| str::from_utf8(header.value).ok())
         .flat_map(|value| value.split(','))
         .any(|value| value.trim().eq_ignore_ascii_case(wanted))
 }
 
-fn token<'a>(request: &Request<'_, 'a>) -> Option<&'a str> {
+fn token<'a>(request: &Head<'_, 'a>) -> Option<&'a str> {
     let bearer = header(request, "authorization").and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
     });
-    bearer.or_else(|| {
-        let (_, query) = request.path?.split_once('?')?;
-        query.split('&').find_map(|pair| pair.strip_prefix("token="))
-    })
+    bearer.or_else(|| parameters(request).find_map(|pair| pair.strip_prefix("token=")))
+}
+
+/// Returns the parameters in the query of the request's path.
+fn parameters<'a>(request: &Head<'_, 'a>) -> impl Iterator<Item = &'a str> + use<'a> {
+    let query = request.path.and_then(|path| path.split_once('?'));
+    query.into_iter().flat_map(|(_, query)| query.split('&'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use jsonwebtoken::{EncodingKey, Header};
+    use tokio::io::DuplexStream;
+
+    const SECRET: &str = "a secret of at least 32 bytes, as HS256 needs it";
+
+    /// Returns a request for this path, with these lines after the headers that every upgrade has.
+    fn upgrade(path: &str, lines: &str) -> String {
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{lines}\r\n"
+        )
+    }
+
+    /// Sends bytes, and returns the request that the gateway reads, and both ends of the connection.
+    async fn sent(bytes: &[u8], verifier: Option<&Verifier>) -> (Result<Request, Refused>, DuplexStream, DuplexStream) {
+        let (mut client, mut server) = tokio::io::duplex(64 << 10);
+        client.write_all(bytes).await.unwrap();
+        (request(&mut server, verifier).await, client, server)
+    }
+
+    async fn valid(request: &str) -> Request {
+        sent(request.as_bytes(), None).await.0.unwrap_or_else(|refused| panic!("{request}: {refused}"))
+    }
+
+    /// Returns everything that the gateway has sent.
+    async fn received(mut client: DuplexStream, server: DuplexStream) -> String {
+        drop(server);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn an_accepted_request_gets_101_and_leaves_the_bytes_after_it() {
+        let (request, client, mut server) = sent(&[upgrade("/ws", "").as_bytes(), b"early"].concat(), None).await;
+        assert_eq!(request.unwrap_or_else(|_| panic!()).accept(&mut server).await.unwrap(), b"early");
+        let expected = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        assert_eq!(received(client, server).await, expected);
+    }
+
+    #[tokio::test]
+    async fn a_valid_request_is_not_answered_before_it_is_accepted_or_refused() {
+        let (_, client, server) = sent(upgrade("/ws", "").as_bytes(), None).await;
+        assert_eq!(received(client, server).await, "");
+        let (refused, client, server) = sent(upgrade("/", "").as_bytes(), None).await;
+        assert_eq!(refused.err().unwrap().reason(), "not_found");
+        let answer = received(client, server).await;
+        assert!(answer.starts_with("HTTP/1.1 404 Not Found\r\n") && answer.ends_with("\r\n\r\nthe only path is /ws\n"));
+    }
+
+    #[tokio::test]
+    async fn a_refused_request_gets_the_status_and_a_bounded_reason() {
+        let long = format!("a{}", "ß".repeat(1024));
+        let cut = &long[..1023];
+        let answers = [
+            (403, "no", "403 Forbidden", "2\r\n\r\nno"),
+            (429, "", "429 Too Many Requests\r\nRetry-After: 1", "0\r\n\r\n"),
+            (503, "full", "503 Service Unavailable\r\nRetry-After: 1", "4\r\n\r\nfull"),
+            (499, &long, "499 ", &format!("1023\r\n\r\n{cut}")),
+        ];
+        for (status, reason, head, end) in answers {
+            let (request, client, mut server) = sent(upgrade("/ws", "").as_bytes(), None).await;
+            request.unwrap_or_else(|_| panic!()).refuse(&mut server, status, reason).await.unwrap();
+            let expected = format!(
+                "HTTP/1.1 {head}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
+                 Content-Length: {end}"
+            );
+            assert_eq!(received(client, server).await, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_query_has_every_parameter_except_the_token() {
+        let queries = [
+            ("", ""),
+            ("?", ""),
+            ("?a=1&b=%20&&c", "a=1&b=%20&&c"),
+            ("?token=x", ""),
+            ("?a=1&token=x&token&token=y=z&tokens=2", "a=1&tokens=2"),
+            ("?a=b?c", "a=b?c"),
+        ];
+        for (written, query) in queries {
+            assert_eq!(valid(&upgrade(&format!("/ws{written}"), "")).await.query(), query, "{written}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_listed_headers_are_returned_with_every_occurrence() {
+        let lines = b"X-Region: eu \r\nCookie: a\r\nx-region:us\r\nX-Bad: \xff\r\nX-Name: Zo\xc3\xab\r\n";
+        let written = upgrade("/ws", "LINES").into_bytes();
+        let (head, _) = written.split_at(written.len() - "LINES\r\n".len());
+        let request = sent(&[head, lines, b"\r\n"].concat(), None).await.0.unwrap_or_else(|_| panic!());
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let expected = [header("x-region", "eu"), header("x-region", "us"), header("x-name", "Zoë")];
+        assert_eq!(request.headers(&names(&["x-name", "X-REGION", "x-bad", "x-none"])), expected);
+        assert_eq!(request.headers(&[]), []);
+    }
+
+    #[tokio::test]
+    async fn the_claims_are_those_of_the_token_that_was_checked() {
+        let verifier = Verifier::new(&config::Auth { jwt_secret: SECRET.to_owned() });
+        let token = |sub: &str| {
+            let claims = serde_json::json!({ "sub": sub, "exp": 9_000_000_000_u64 });
+            jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+        };
+        let in_header = upgrade("/ws?token=other", &format!("Authorization: Bearer {}\r\n", token("3000000000")));
+        let in_query = upgrade(&format!("/ws?token={}", token("3000000000")), "");
+        for written in [in_header, in_query] {
+            let request = sent(written.as_bytes(), Some(&verifier)).await.0.unwrap_or_else(|_| panic!());
+            assert_eq!(request.user, Some(3_000_000_000));
+            assert_eq!(request.claims().unwrap(), r#"{"exp":9000000000,"sub":"3000000000"}"#);
+            let unchecked = valid(&written).await;
+            assert_eq!((unchecked.user, unchecked.claims()), (None, None));
+        }
+        let (denied, client, server) = sent(upgrade("/ws?token=x", "").as_bytes(), Some(&verifier)).await;
+        assert_eq!(denied.err().unwrap().reason(), "denied");
+        let head = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer\r\nConnection: close\r\n";
+        assert!(received(client, server).await.starts_with(head));
+    }
 }

@@ -3,15 +3,16 @@
 use crate::{
     config,
     delivery::outbox::Closing,
-    delivery::registry::Session,
+    delivery::registry::{Ended, Registered},
+    delivery::session::Session,
     net::auth::Verifier,
     net::budget::Budget,
-    net::handshake::{self, Upgraded},
+    net::handshake::{self, Request},
     net::receiver::Receiver,
     net::session,
     net::socket::Socket,
     net::wire::Wire,
-    routing::gateway::Gateway,
+    routing::{gateway::Gateway, hooks::Asked, refusal::Denied},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -122,20 +123,17 @@ async fn connection(
     let server = &config.server;
     // Packets are sent without delay. An error means that the connection broke, and the next step handles that.
     let _ = stream.set_nodelay(true);
-    let upgraded = tokio::select! {
-        upgraded = upgrade(&mut stream, remote, &gateway, server, verifier.as_deref()) => upgraded?,
+    let request = tokio::select! {
+        request = request(&mut stream, remote, &gateway, server, verifier.as_deref()) => request?,
         () = stop.cancelled() => return None,
     };
     let session = gateway.registry.insert(Session::new(remote, server.outbox));
+    let (session, early) = begin(&mut stream, request, session, &gateway, server).await?;
     let lease = budget.lease(Arc::clone(&session));
     let limits = Arc::clone(&gateway.payload_limits);
     let receiver = Receiver::new(server, lease, limits, Arc::clone(&gateway.metrics));
-    let wire = Wire::new(stream, upgraded.early, server.read_buffer_bytes);
+    let wire = Wire::new(stream, early, server.read_buffer_bytes);
     let socket = Socket::new(wire, receiver, server.write_buffer_bytes);
-    if let Some(user) = upgraded.user {
-        // A new session is bound to no user, so this bind cannot be refused.
-        let _ = gateway.registry.bind(&session, user);
-    }
     // The drain may have closed all sessions before this one was registered.
     if stop.is_cancelled() {
         session.outbox.close(going_away());
@@ -148,21 +146,19 @@ async fn connection(
     Some(cause)
 }
 
-/// Upgrades a connection to a WebSocket. Returns `None` if the handshake was refused or took too long.
-async fn upgrade(
+/// Reads a client's request for a WebSocket. Returns `None` if it was refused or took too long.
+async fn request(
     stream: &mut TcpStream,
     remote: SocketAddr,
     gateway: &Gateway,
     server: &config::Server,
     verifier: Option<&Verifier>,
-) -> Option<Upgraded> {
-    match time::timeout(server.handshake_timeout, handshake::upgrade(stream, verifier)).await {
-        Ok(Ok(upgraded)) => Some(upgraded),
+) -> Option<Request> {
+    match time::timeout(server.handshake_timeout, handshake::request(stream, verifier)).await {
+        Ok(Ok(request)) => Some(request),
         Ok(Err(refused)) => {
             tracing::debug!(%remote, %refused, "handshake refused");
-            gateway.metrics.handshake_refused(refused.reason());
-            // The client has its answer now or never, so the outcome does not matter.
-            let _ = time::timeout(server.handshake_timeout.min(REFUSAL_LINGER), session::linger(stream)).await;
+            refuse(stream, gateway, server, refused.reason()).await;
             None
         }
         Err(_) => {
@@ -171,6 +167,61 @@ async fn upgrade(
             None
         }
     }
+}
+
+/// Counts a refused handshake, and waits a little until the client has read its answer.
+async fn refuse(stream: &mut TcpStream, gateway: &Gateway, server: &config::Server, reason: &'static str) {
+    gateway.metrics.handshake_refused(reason);
+    // The client has its answer now or never, so the outcome does not matter.
+    let _ = time::timeout(server.handshake_timeout.min(REFUSAL_LINGER), session::linger(stream)).await;
+}
+
+/// Begins a session, if no plugin denies it. Returns it with the bytes that the client has sent after its request, or
+/// `None` if the session does not begin.
+async fn begin(
+    stream: &mut TcpStream,
+    request: Request,
+    mut session: Registered,
+    gateway: &Arc<Gateway>,
+    server: &config::Server,
+) -> Option<(Registered, Vec<u8>)> {
+    if let Some(user) = request.user {
+        // A new session is bound to no user, so this bind cannot be refused.
+        let _ = gateway.registry.bind(&session, user);
+    }
+    if gateway.asks_at_connect() {
+        let (query, headers) = (request.query(), request.headers(&server.plugin_headers));
+        let asked = Asked { query, headers, claims: request.claims() };
+        session = match gateway.on_connect(session, asked).await {
+            Ok(session) => session,
+            Err((denied, departing)) => {
+                tokio::join!(
+                    deny(stream, request, &denied, gateway, server),
+                    gateway.depart(departing, "not_admitted")
+                );
+                return None;
+            }
+        };
+    }
+    match time::timeout(server.handshake_timeout, request.accept(stream)).await {
+        Ok(Ok(early)) => Some((session, early)),
+        _ => {
+            gateway.metrics.handshake_refused("gone");
+            let gone = Arc::clone(&session);
+            let Ended { tags, .. } = session.end();
+            gateway.on_disconnect(gone, "gone", tags).await;
+            None
+        }
+    }
+}
+
+/// Answers a client whose session a plugin has denied.
+async fn deny(stream: &mut TcpStream, request: Request, denied: &Denied, gateway: &Gateway, server: &config::Server) {
+    let Denied { status, message, is_decision } = denied;
+    tracing::debug!(status, why = message, "session denied");
+    // The outcome does not matter, because the client has its answer now or never.
+    let _ = time::timeout(server.handshake_timeout, request.refuse(stream, *status, message)).await;
+    refuse(stream, gateway, server, if *is_decision { "denied_by_plugin" } else { "plugin_unavailable" }).await;
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use crate::{
     config,
-    delivery::outbox::{Closing, Outgoing},
-    delivery::registry::Registered,
+    delivery::outbox::{Closing, Keep, Outgoing},
+    delivery::registry::{Ended, Registered},
     net::receiver::Message,
     net::socket::{Error, Socket},
     net::violation::Violation,
@@ -82,7 +82,8 @@ pub async fn run(
     gateway: &Arc<Gateway>,
     config: &config::Server,
 ) -> &'static str {
-    let mut actor = Actor { socket: &mut socket, session: &session, gateway, config, batch: VecDeque::new() };
+    let batch = VecDeque::new();
+    let mut actor = Actor { socket: &mut socket, session: &session, gateway, config, batch, offloaded: None };
     let End { cause, close } = match actor.welcome().await {
         ControlFlow::Continue(()) => actor.serve().await,
         ControlFlow::Break(end) => end,
@@ -92,15 +93,27 @@ pub async fn run(
     if close.is_some() {
         actor.write_rest(deadline).await;
     }
+    let (unwritten, offloaded) = (actor.batch.len(), actor.offloaded.take());
+    let ended = Arc::clone(&session);
     // From here on, the outbox takes no more messages.
-    let lost = actor.batch.len() + session.end();
-    if lost > 0 {
-        gateway.metrics.dropped("session_ended", lost);
+    let Ended { lost, tags } = session.end();
+    if unwritten + lost > 0 {
+        gateway.metrics.dropped("session_ended", unwritten + lost);
     }
-    if let Some(payload) = close {
-        // If the client does not answer in time, the connection is closed all the same.
-        let _ = time::timeout_at(deadline, close_handshake(socket, &payload, &gateway.metrics)).await;
-    }
+    let close = async {
+        if let Some(payload) = close {
+            // If the client does not answer in time, the connection is closed all the same.
+            let _ = time::timeout_at(deadline, close_handshake(socket, &payload, &gateway.metrics)).await;
+        }
+    };
+    let depart = async {
+        if let Some(offloaded) = offloaded {
+            // The session's last packet is still served. An error means that this panicked.
+            let _ = offloaded.await;
+        }
+        gateway.on_disconnect(ended, cause, tags).await;
+    };
+    tokio::join!(depart, close);
     cause
 }
 
@@ -111,6 +124,8 @@ struct Actor<'a> {
     config: &'a config::Server,
     /// The packets that are being written. The batch is empty between two writes.
     batch: VecDeque<Outgoing>,
+    /// The packet that the offload thread still served when the session ended.
+    offloaded: Option<Offloaded>,
 }
 
 impl Actor<'_> {
@@ -122,7 +137,8 @@ impl Actor<'_> {
             server_time_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
         };
         let header = Header::push(ROUTE_SYSTEM, 0);
-        self.batch.push_back(Outgoing { header, payload: welcome.encode_to_vec().into() });
+        let payload = welcome.encode_to_vec().into();
+        self.batch.push_back(Outgoing { header, payload, keep: Keep::Always });
         self.write(None).await
     }
 
@@ -204,7 +220,10 @@ impl Actor<'_> {
                     Err(_) => ControlFlow::Break(End::with_code("panic", 1011, "a defect of the gateway")),
                 },
                 closing = poll_fn(|cx| self.session.outbox.poll_drain(cx, &mut self.batch)) => {
-                    self.write(closing).await?;
+                    if let ControlFlow::Break(end) = self.write(closing).await {
+                        self.offloaded = Some(offloaded);
+                        return ControlFlow::Break(end);
+                    }
                 }
             }
         }

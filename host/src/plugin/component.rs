@@ -1,9 +1,10 @@
 //! Turns the bytes of a file into a component that can be instantiated, or reports exactly why that is not possible.
 
 use super::{
-    bindings::{Level, Plugin as Exports, PluginPre},
     clock::Clock,
-    state::{MAX_MEMORIES, MAX_TABLES, State},
+    imports::{self, ATTRIBUTES, LOG, STATE, TYPES},
+    interface::{Interface, PLUGIN, POLICY},
+    state::{MAX_MEMORIES, MAX_TABLES},
     wasi,
 };
 use semver::Version;
@@ -15,19 +16,13 @@ use std::{
 };
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 use wasmtime::{
-    Cache, CacheConfig, Config, Engine, Store, StoreContextMut,
+    Cache, CacheConfig, Config, Engine,
     component::{Component, Linker},
 };
 use wit_component::ComponentEncoder;
 
-/// The interface that every plugin exports.
-pub const POLICY: &str = "gateway:policy/policy";
-
-/// The interface that the host offers in addition to WASI.
-pub const LOG: &str = "gateway:policy/log";
-
-/// The version of `wit/policy.wit` that this gateway offers.
-pub const OFFERED: Version = Version::new(0, 1, 0);
+/// The versions of the plugin interface that this gateway offers: those of `wit/0.2/policy.wit` and `wit/policy.wit`.
+pub const OFFERED: [Version; 2] = [Version::new(0, 2, 0), Version::new(0, 1, 0)];
 
 /// The version of the SDK that matches this gateway. All packages of the repository have the same version.
 const SDK: &str = env!("CARGO_PKG_VERSION");
@@ -44,22 +39,35 @@ pub enum Unfit {
          wasm32-wasip2), or embed wit/policy.wit with `wasm-tools component embed`"
     )]
     CoreModule(String),
-    /// The component does not export the policy interface.
-    #[error("it exports no `{POLICY}@{OFFERED}`: build it against wit/policy.wit, world `plugin`; it exports {0}")]
-    NoPolicy(String),
+    /// The component exports no version of the plugin interface.
+    #[error(
+        "it exports neither `{PLUGIN}@{new}` nor `{POLICY}@{old}`: build it against wit/0.2/policy.wit, for example with \
+         world `minimal`; it exports {found}", new = OFFERED[0], old = OFFERED[1]
+    )]
+    NoPolicy {
+        /// The names that it exports.
+        found: String,
+    },
     /// The component was built against a version of the plugin interface that this gateway does not serve.
     #[error(
-        "it was built against version {found} of the plugin interface, and this gateway offers {OFFERED}, which serves \
-         plugins built against {}.{}.0 up to {OFFERED}: rebuild it with gateway-plugin-sdk {SDK} or this gateway's \
-         wit/policy.wit, or serve it with a gateway that offers {found}", OFFERED.major, OFFERED.minor
+        "it was built against version {found} of the plugin interface, and this gateway serves plugins built against \
+         {}: rebuild it with gateway-plugin-sdk {SDK} or this gateway's wit/0.2/policy.wit, or serve it with a gateway \
+         that offers {found}",
+        served()
     )]
     Version {
         /// The version that the component was built against.
         found: String,
     },
     /// The component imports an interface that this gateway does not offer.
-    #[error("it imports `{0}`, and this gateway offers only `{LOG}@{OFFERED}` and WASI 0.2 (`wasi:…@0.2.x`)")]
-    Import(String),
+    #[error(
+        "it imports `{name}`, and this gateway offers only `{LOG}`, `{STATE}` and `{ATTRIBUTES}` of version {version}, and \
+         WASI 0.2 (`wasi:…@0.2.x`)", version = OFFERED[0]
+    )]
+    Import {
+        /// The name of the import.
+        name: String,
+    },
     /// The component defines more memories or tables than any known language needs. Each memory takes address space of
     /// the process and may take a file descriptor.
     #[error("it defines {found} {what}, and {limit} are the most that a plugin may have")]
@@ -133,53 +141,49 @@ impl Compiler {
     pub fn compile(&self, bytes: &[u8]) -> Result<Linked, Unfit> {
         let compile = || {
             let component = componentize(bytes)?;
-            let imports = names(&component)?;
+            let names = names(&component)?;
             // The compiler validates as well, unless it finds its result in the cache. So the validator runs only after
             // a failure, to find the reason.
-            self.link(&component, imports).map_err(|error| validate(&component).err().unwrap_or(Unfit::Link(error)))
+            self.link(&component, names).map_err(|error| validate(&component).err().unwrap_or(Unfit::Link(error)))
         };
         panic::catch_unwind(AssertUnwindSafe(compile)).unwrap_or(Err(Unfit::Panic))
     }
 
-    fn link(&self, bytes: &[u8], imports: Vec<String>) -> wasmtime::Result<Linked> {
+    fn link(&self, bytes: &[u8], names: Names) -> wasmtime::Result<Linked> {
         let component = Component::from_binary(&self.engine, bytes)?;
         let mut linker = Linker::new(&self.engine);
-        for import in &imports {
-            if version_of(import, LOG).is_some() {
-                define_log(&mut linker, import)?;
-            } else if import.starts_with("wasi:") {
+        for import in &names.imports {
+            if import.starts_with("wasi:") {
                 wasi::define(&mut linker, import)?;
+            } else {
+                imports::define(&mut linker, import)?;
             }
         }
         linker.define_unknown_imports_as_traps(&component)?;
-        let pre = PluginPre::new(linker.instantiate_pre(&component)?)?;
-        Ok(Linked { pre, clock: Arc::clone(&self.clock), imports })
+        let interface = Interface::new(linker.instantiate_pre(&component)?)?;
+        Ok(Linked { interface, clock: Arc::clone(&self.clock), names })
     }
-}
-
-/// Defines the log interface under the exact name in the component's import, including the version.
-///
-/// Imports without a definition of exactly the same name become traps. If only the name with the offered version were
-/// defined, the log of a plugin that was built against an earlier version would trap.
-fn define_log(linker: &mut Linker<State>, import: &str) -> wasmtime::Result<()> {
-    linker.instance(import)?.func_wrap("write", |mut store: StoreContextMut<'_, State>, line: (Level, String)| {
-        let (level, message) = line;
-        store.data_mut().write(level, &message);
-        Ok(())
-    })
 }
 
 /// A component that is ready to be instantiated.
 pub struct Linked {
-    pre: PluginPre<State>,
+    interface: Interface,
     clock: Arc<Clock>,
-    imports: Vec<String>,
+    names: Names,
+}
+
+/// The names in a component that say what it is.
+pub(super) struct Names {
+    /// The names of the interfaces that the component imports.
+    pub(super) imports: Vec<String>,
+    /// The version of the plugin interface that it was built against.
+    pub(super) version: String,
 }
 
 impl Linked {
-    /// Returns the names of the interfaces that the component imports.
-    pub(super) fn imports(&self) -> &[String] {
-        &self.imports
+    /// Returns the names of the component's imports, and the version of its interface.
+    pub(super) fn names(&self) -> &Names {
+        &self.names
     }
 
     /// Returns the clock that ends calls of the instances at their deadlines.
@@ -187,14 +191,9 @@ impl Linked {
         &self.clock
     }
 
-    /// Returns a new store for one instance.
-    pub(super) fn store(&self, state: State) -> Store<State> {
-        Store::new(self.pre.engine(), state)
-    }
-
-    /// Creates an instance in the store. This runs the start-up code of the plugin's language.
-    pub(super) fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Exports> {
-        self.pre.instantiate(store)
+    /// Returns the component's exports.
+    pub(super) fn interface(&self) -> &Interface {
+        &self.interface
     }
 }
 
@@ -223,9 +222,8 @@ fn broken(error: wasmparser::BinaryReaderError) -> Unfit {
     Unfit::Broken(format!("{what} (at offset {:#x})", error.offset()))
 }
 
-/// Reads the exports and imports of a component, and counts its memories and tables. Checks all of them, and returns
-/// the names of the imports.
-fn names(bytes: &[u8]) -> Result<Vec<String>, Unfit> {
+/// Reads the exports and imports of a component, and counts its memories and tables. Checks all of them.
+fn names(bytes: &[u8]) -> Result<Names, Unfit> {
     if bytes.is_empty() {
         return Err(Unfit::Broken("the file is empty".to_owned()));
     }
@@ -250,31 +248,39 @@ fn names(bytes: &[u8]) -> Result<Vec<String>, Unfit> {
             _ => {}
         }
     }
-    check_exports(&exports)?;
+    let version = check_exports(&exports)?;
     imports.iter().try_for_each(|import| check_import(import))?;
     check_count("memories", memories, MAX_MEMORIES)?;
     check_count("tables", tables, MAX_TABLES)?;
-    Ok(imports)
+    Ok(Names { imports, version })
 }
 
 fn check_count(what: &'static str, found: usize, limit: usize) -> Result<(), Unfit> {
     if found > limit { Err(Unfit::TooMany { what, found, limit }) } else { Ok(()) }
 }
 
-fn check_exports(exports: &[String]) -> Result<(), Unfit> {
-    let found = exports.iter().find_map(|export| version_of(export, POLICY)).ok_or_else(|| {
+/// Returns the version of the plugin interface that the component exports.
+fn check_exports(exports: &[String]) -> Result<String, Unfit> {
+    let version = |interface| exports.iter().find_map(|export| version_of(export, interface));
+    let found = version(PLUGIN).or_else(|| version(POLICY)).ok_or_else(|| {
         let names: Vec<_> = exports.iter().map(|name| format!("`{name}`")).collect();
-        Unfit::NoPolicy(if names.is_empty() { "nothing".to_owned() } else { names.join(", ") })
+        Unfit::NoPolicy { found: if names.is_empty() { "nothing".to_owned() } else { names.join(", ") } }
     })?;
-    if serves(found, &OFFERED) { Ok(()) } else { Err(Unfit::Version { found: found.to_owned() }) }
+    check_version(found)?;
+    Ok(found.to_owned())
 }
 
 fn check_import(import: &str) -> Result<(), Unfit> {
-    if let Some(found) = version_of(import, LOG) {
-        return if serves(found, &OFFERED) { Ok(()) } else { Err(Unfit::Version { found: found.to_owned() }) };
+    if let Some(found) = [LOG, TYPES, STATE, ATTRIBUTES].into_iter().find_map(|name| version_of(import, name)) {
+        return check_version(found);
     }
     let wasi = import.starts_with("wasi:") && import.split_once('@').is_some_and(|(_, v)| v.starts_with("0.2."));
-    if wasi { Ok(()) } else { Err(Unfit::Import(import.to_owned())) }
+    if wasi { Ok(()) } else { Err(Unfit::Import { name: import.to_owned() }) }
+}
+
+fn check_version(found: &str) -> Result<(), Unfit> {
+    let is_served = OFFERED.iter().any(|offered| serves(found, offered));
+    if is_served { Ok(()) } else { Err(Unfit::Version { found: found.to_owned() }) }
 }
 
 fn version_of<'a>(name: &'a str, interface: &str) -> Option<&'a str> {
@@ -288,6 +294,12 @@ fn serves(version: &str, offered: &Version) -> bool {
         .is_ok_and(|v| (v.major, v.minor) == (offered.major, offered.minor) && v.pre.is_empty() && v <= *offered)
 }
 
+/// Returns the versions that are served, for an error.
+fn served() -> String {
+    let ranges = OFFERED.map(|offered| format!("{}.{}.0 up to {offered}", offered.major, offered.minor));
+    ranges.join(", or ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -295,9 +307,11 @@ mod tests {
 
     #[test]
     fn only_offered_versions_are_served() {
-        assert!(serves("0.1.0", &OFFERED));
-        for other in ["0.1.1", "0.2.0", "1.0.0", "0.1.0-rc.1", "", "x"] {
-            assert!(!serves(other, &OFFERED), "{other}");
+        for served in ["0.1.0", "0.2.0"] {
+            assert!(check_version(served).is_ok(), "{served}");
+        }
+        for other in ["0.1.1", "0.2.1", "0.3.0", "1.0.0", "0.1.0-rc.1", "0.2.0-rc.1", "", "x"] {
+            assert!(check_version(other).is_err(), "{other}");
         }
         let later = Version::new(0, 1, 3);
         for served in ["0.1.0", "0.1.1", "0.1.3"] {
@@ -322,7 +336,10 @@ mod tests {
         refused(b"", "the file is empty");
         refused(b"hello, this is text", "not a WebAssembly component");
         refused(b"\0asm\x01\0\0\0", "core module");
-        refused(b"\0asm\x0d\0\x01\0", "exports no `gateway:policy/policy@0.1.0`");
+        refused(
+            b"\0asm\x0d\0\x01\0",
+            "exports neither `gateway:policy/plugin@0.2.0` nor `gateway:policy/policy@0.1.0`",
+        );
     }
 
     proptest! {

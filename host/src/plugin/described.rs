@@ -1,10 +1,11 @@
 //! A compiled plugin file that has described itself.
 
 use super::{
-    bindings::Manifest,
+    bindings::{Manifest, Metric},
     component::{Compiler, Linked, Unfit},
     fault::Fault,
     instance::Instance,
+    interface::Takes,
     limits::Limits,
     trace,
 };
@@ -21,9 +22,16 @@ const DESCRIBE_LIMITS: Limits = Limits {
     result: 1 << 20,
     actions: 0,
     pushes: 0,
+    state: 0,
     log_line: 4096,
     log_lines_per_s: 100,
 };
+
+/// The maximum number of metrics that one plugin may have.
+const MAX_METRICS: usize = 64;
+
+/// The maximum length of the help text of a metric, in bytes.
+const MAX_HELP_BYTES: usize = 256;
 
 /// Why a plugin cannot be loaded or started.
 #[derive(Debug, thiserror::Error)]
@@ -52,13 +60,31 @@ pub struct Described {
     pub version: String,
     /// The routes that the plugin claims in its manifest. Its settings may name other routes instead.
     pub routes: Vec<u8>,
+    /// The metrics of the plugin.
+    pub metrics: Vec<Metric>,
+    /// The format of the plugin's state.
+    pub state_format: u32,
+    /// Whether no session may begin without the consent of the plugin.
+    pub gatekeeper: bool,
 }
 
 impl Described {
+    /// Returns the calls that the plugin takes.
+    #[must_use]
+    pub fn takes(&self) -> Takes {
+        self.linked.interface().takes()
+    }
+
     /// Returns the names of the interfaces that the component imports.
     #[must_use]
     pub fn imports(&self) -> &[String] {
-        self.linked.imports()
+        &self.linked.names().imports
+    }
+
+    /// Returns the version of the plugin interface that the component was built against.
+    #[must_use]
+    pub fn interface_version(&self) -> &str {
+        &self.linked.names().version
     }
 
     /// Compiles the bytes of a file and calls the plugin's `describe`. This keeps a processor busy for milliseconds to
@@ -69,17 +95,18 @@ impl Described {
     pub fn load(compiler: &Compiler, bytes: &[u8]) -> Result<Self, LoadError> {
         let linked = compiler.compile(bytes)?;
         let fault = |step| move |fault| LoadError::Fault(step, fault);
-        let mut instance = Instance::new(&linked, "(new)".into(), DESCRIBE_LIMITS, None).map_err(fault("start"))?;
+        let mut instance =
+            Instance::new(&linked, "(new)".into(), DESCRIBE_LIMITS, None, None).map_err(fault("start"))?;
         let outcome = |described: &Result<_, Fault>| described.as_ref().map_or_else(Fault::outcome, |_| "ok");
-        let manifest = trace::within(&trace::describe(), || instance.describe(), outcome).map_err(fault("describe"))?;
+        let manifest = trace::within(trace::describe, || instance.describe(), outcome).map_err(fault("describe"))?;
         check_manifest(&manifest).map_err(LoadError::Manifest)?;
-        let Manifest { name, version, routes } = manifest;
-        Ok(Self { linked, name: name.into(), version, routes })
+        let Manifest { name, version, routes, metrics, state_format, gatekeeper } = manifest;
+        Ok(Self { linked, name: name.into(), version, routes, metrics, state_format, gatekeeper })
     }
 }
 
 fn check_manifest(manifest: &Manifest) -> Result<(), String> {
-    let Manifest { name, version, routes } = manifest;
+    let Manifest { name, version, routes, metrics, .. } = manifest;
     let legal = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     if !(1..=64).contains(&name.len()) || !name.chars().all(legal) {
         let name = text::bounded_to(256, name);
@@ -90,5 +117,28 @@ fn check_manifest(manifest: &Manifest) -> Result<(), String> {
         return Err(format!("the version \"{version}\" is not at most 64 bytes without control characters"));
     }
     let duplicate = routes.iter().enumerate().find(|(i, route)| routes[..*i].contains(route));
-    duplicate.map_or(Ok(()), |(_, route)| Err(format!("it claims route 0x{route:02x} twice")))
+    if let Some((_, route)) = duplicate {
+        return Err(format!("it claims route 0x{route:02x} twice"));
+    }
+    check_metrics(metrics)
+}
+
+fn check_metrics(metrics: &[Metric]) -> Result<(), String> {
+    if metrics.len() > MAX_METRICS {
+        return Err(format!("it has {} metrics, and {MAX_METRICS} are the most", metrics.len()));
+    }
+    for (i, Metric { name, help, .. }) in metrics.iter().enumerate() {
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let shown = text::bounded_to(256, name);
+        if !(1..=64).contains(&name.len()) || !name.chars().all(legal) {
+            return Err(format!("the metric name \"{shown}\" is not 1 to 64 characters of a-z 0-9 _"));
+        }
+        if help.len() > MAX_HELP_BYTES {
+            return Err(format!("the help of the metric \"{shown}\" has more than {MAX_HELP_BYTES} bytes"));
+        }
+        if metrics[..i].iter().any(|other| other.name == *name) {
+            return Err(format!("it has the metric \"{shown}\" twice"));
+        }
+    }
+    Ok(())
 }

@@ -2,27 +2,30 @@
 //! until the last call that uses it has ended.
 
 use super::{
-    bindings::{Packet, Rejection},
+    bindings::{Admission, Connection, Decision, Denial, Departure, Metric, Packet, Rejection},
     described::{Described, LoadError},
     fault::Fault,
-    health::{Admission, Change, Health, Sender},
-    instance::{Decision, Instance},
+    health::{CallPermit, Change, Health, Sender},
+    instance::Instance,
+    interface::Takes,
+    kept::Kept,
     offload::OffloadThread,
     pool::{Held, Pool},
     settings::Settings,
     topics::check_topics,
     trace,
+    usage::Usage,
 };
-use crate::telemetry::{
-    metrics::{Metrics, PluginMetrics},
-    text,
-};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+use crate::{
+    sync::moment::Moment,
+    telemetry::{
+        metrics::{Metrics, PluginMetrics},
+        text,
     },
-    time::{Duration, Instant},
+};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 /// One generation of a plugin.
@@ -38,6 +41,7 @@ pub struct Plugin {
     /// Whether a job that refills the pool waits for the offload thread.
     refilling: AtomicBool,
     health: Health,
+    kept: Arc<Kept>,
     offload_thread: Arc<OffloadThread>,
     metrics: PluginMetrics,
 }
@@ -51,14 +55,24 @@ impl Plugin {
     pub fn start(
         described: Arc<Described>,
         settings: Settings,
+        kept: Arc<Kept>,
         offload_thread: Arc<OffloadThread>,
         metrics: &Metrics,
     ) -> Result<Self, LoadError> {
         let metrics = metrics.plugin(&described.name);
+        let takes = described.takes();
+        if !takes.packets && !settings.routes.is_empty() {
+            let why = "it claims routes, but does not export `gateway:policy/policy`".to_owned();
+            return Err(LoadError::Manifest(why));
+        }
         let mut topics = Vec::new();
         let pool = Pool::filled(|| {
-            let (instance, its_topics) = configured(&described, &settings, &metrics)?;
+            let (instance, its_topics) = configured(&described, &settings, &metrics, &kept)?;
             check_topics(&its_topics).map_err(LoadError::Manifest)?;
+            if !takes.messages && !its_topics.is_empty() {
+                let why = "it subscribes to topics, but does not export `gateway:policy/hearing`".to_owned();
+                return Err(LoadError::Manifest(why));
+            }
             topics = its_topics;
             Ok(instance)
         })?;
@@ -66,7 +80,7 @@ impl Plugin {
         static STARTED: AtomicU64 = AtomicU64::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let (refilling, health) = (AtomicBool::new(false), Health::default());
-        Ok(Self { number, described, settings, topics, pool, refilling, health, offload_thread, metrics })
+        Ok(Self { number, described, settings, topics, pool, refilling, health, kept, offload_thread, metrics })
     }
 
     /// Returns the plugin's name.
@@ -91,6 +105,36 @@ impl Plugin {
     #[must_use]
     pub fn version(&self) -> &str {
         &self.described.version
+    }
+
+    /// Returns the calls that the plugin takes.
+    #[must_use]
+    pub fn takes(&self) -> Takes {
+        self.described.takes()
+    }
+
+    /// Returns whether no session may begin without the consent of the plugin.
+    #[must_use]
+    pub fn is_gatekeeper(&self) -> bool {
+        self.described.gatekeeper
+    }
+
+    /// Returns the metrics of the plugin's own.
+    #[must_use]
+    pub fn metrics(&self) -> &[Metric] {
+        &self.described.metrics
+    }
+
+    /// Returns the format of the plugin's state.
+    #[must_use]
+    pub fn state_format(&self) -> u32 {
+        self.described.state_format
+    }
+
+    /// Returns what the host keeps for the plugin over all its generations.
+    #[must_use]
+    pub fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     /// Returns the settings that the generation was started with.
@@ -120,7 +164,7 @@ impl Plugin {
     ///
     /// The caller has to make an admitted call: an unused trial postpones the next one by another pause.
     #[must_use]
-    pub fn admit(&self) -> Option<Admission> {
+    pub fn admit(&self) -> Option<CallPermit> {
         self.health.admit()
     }
 
@@ -141,6 +185,24 @@ impl Plugin {
     #[must_use]
     pub fn lease(&self) -> Option<Lease<'_>> {
         if self.health.is_on_probation() { None } else { self.lease_inline() }
+    }
+
+    /// Leases an instance for the beginning or the end of a session on the current thread. Returns `None` if the call has
+    /// to be offloaded.
+    #[must_use]
+    pub fn lease_for_session(&self) -> Option<Lease<'_>> {
+        if self.health.are_hooks_offloaded() { None } else { self.lease() }
+    }
+
+    /// Leases an instance for a timer on the current thread. Returns `None` if the call has to be offloaded.
+    #[must_use]
+    pub fn lease_for_timer(&self) -> Option<Lease<'_>> {
+        if self.health.are_hooks_offloaded() { None } else { self.lease_in_order() }
+    }
+
+    /// Offloads the calls for sessions and timers for a while, because one of them was slow or failed.
+    pub fn offload_hooks(&self) {
+        self.health.offload_hooks();
     }
 
     fn lease_inline(&self) -> Option<Lease<'_>> {
@@ -174,7 +236,7 @@ impl Plugin {
     pub fn settle<T>(
         self: &Arc<Self>,
         sender: Sender,
-        admission: &Admission,
+        permit: &CallPermit,
         usage: &Usage,
         result: Result<&Result<T, Rejection>, &Fault>,
     ) {
@@ -192,7 +254,7 @@ impl Plugin {
             Err(fault) => {
                 self.metrics.calls(fault.outcome()).inc();
                 self.refill();
-                self.health.record_failure(admission, sender)
+                self.health.record_failure(permit, sender)
             }
         };
         self.log_change(&change);
@@ -213,8 +275,9 @@ impl Plugin {
         }
     }
 
-    /// Makes the offload thread start an instance for each slot that a failed call has left empty.
-    fn refill(self: &Arc<Self>) {
+    /// Makes the offload thread start an instance for each slot that a failed call has left empty. A call that fails
+    /// because of inconsistent reads is not settled, so only this is needed.
+    pub fn refill(self: &Arc<Self>) {
         if !self.pool.has_empty() || self.refilling.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -231,7 +294,7 @@ impl Plugin {
     }
 
     fn instance(&self) -> Result<Instance, Fault> {
-        match configured(&self.described, &self.settings, &self.metrics) {
+        match configured(&self.described, &self.settings, &self.metrics, &self.kept) {
             Ok((instance, _)) => Ok(instance),
             Err(LoadError::Fault(_, fault)) => Err(fault),
             Err(other) => Err(Fault::Answer(other.to_string())),
@@ -245,26 +308,6 @@ impl Drop for Plugin {
     }
 }
 
-/// The resources that one call used.
-#[derive(Debug)]
-pub struct Usage {
-    /// The processor time as measured by the clock's ticks. It is 0 for a call that saw fewer than three ticks.
-    busy: Duration,
-    /// The number of bytes that the host copied into the plugin.
-    copied: usize,
-}
-
-impl Usage {
-    /// The processor time above which a call is slow, if no bytes were copied. A policy normally takes microseconds.
-    const SLOW: Duration = Duration::from_millis(1);
-
-    /// Returns whether the call was slow. The limit grows with the number of copied bytes.
-    #[must_use]
-    pub fn is_slow(&self) -> bool {
-        self.busy > Self::SLOW + Instance::allowance(self.copied)
-    }
-}
-
 /// An instance that is leased for one call.
 pub struct Lease<'a> {
     plugin: &'a Plugin,
@@ -272,24 +315,43 @@ pub struct Lease<'a> {
 }
 
 impl Lease<'_> {
-    /// Asks the plugin for a decision on a packet.
-    pub fn on_packet(self, packet: Packet, payload: &[u8]) -> (Result<Decision, Fault>, Usage) {
-        self.call(payload.len(), |instance| instance.on_packet(packet, payload))
+    /// Asks the plugin for a decision on a packet. The call is measured from `began`.
+    pub fn on_packet(self, began: Moment, packet: Packet, payload: &[u8]) -> (Result<Decision, Fault>, Usage) {
+        self.call(began, payload.len(), |instance| instance.on_packet(packet, payload))
     }
 
-    /// Asks the plugin for a decision on a bus message.
-    pub fn on_message(self, topic: &str, payload: &[u8]) -> (Result<Decision, Fault>, Usage) {
-        self.call(payload.len(), |instance| instance.on_message(topic, payload))
+    /// Asks the plugin for a decision on a bus message. The time is in milliseconds since 1970.
+    pub fn on_message(self, began: Moment, topic: &str, payload: &[u8], now: u64) -> (Result<Decision, Fault>, Usage) {
+        self.call(began, payload.len(), |instance| instance.on_message(topic, payload, now))
+    }
+
+    /// Asks the plugin whether a session may begin.
+    pub fn on_connect(
+        self,
+        began: Moment,
+        connection: &Connection,
+    ) -> (Result<Result<Admission, Denial>, Fault>, Usage) {
+        self.call(began, 0, |instance| instance.on_connect(connection))
+    }
+
+    /// Tells the plugin that a session has ended.
+    pub fn on_disconnect(self, began: Moment, departure: &Departure) -> (Result<Decision, Fault>, Usage) {
+        self.call(began, 0, |instance| instance.on_disconnect(departure))
+    }
+
+    /// Tells the plugin that a timer is due. The time is in milliseconds since 1970.
+    pub fn on_wake(self, began: Moment, key: u64, now: u64) -> (Result<Decision, Fault>, Usage) {
+        self.call(began, 0, |instance| instance.on_wake(key, now))
     }
 
     /// Makes a call, and returns the instance to its slot only if the instance answered.
-    fn call(
+    fn call<R>(
         mut self,
+        began: Moment,
         copied: usize,
-        call: impl FnOnce(&mut Instance) -> Result<Decision, Fault>,
-    ) -> (Result<Decision, Fault>, Usage) {
-        let began = Instant::now();
-        let mut usage = Usage { busy: Duration::ZERO, copied };
+        call: impl FnOnce(&mut Instance) -> Result<R, Fault>,
+    ) -> (Result<R, Fault>, Usage) {
+        let mut usage = Usage::of(copied);
         let mut instance = match self.slot.take() {
             Some(instance) => instance,
             None => match self.plugin.instance() {
@@ -297,13 +359,14 @@ impl Lease<'_> {
                 Err(fault) => return (Err(fault), usage),
             },
         };
-        let decision = call(&mut instance);
+        let answer = call(&mut instance);
         usage.busy = instance.busy();
-        if decision.is_ok() {
+        usage.reads = instance.take_reads();
+        if answer.is_ok() {
             *self.slot = Some(instance);
         }
-        self.plugin.metrics.seconds.observe(began.elapsed());
-        (decision, usage)
+        self.plugin.metrics.seconds.observe(began.elapsed_ns());
+        (answer, usage)
     }
 }
 
@@ -311,13 +374,15 @@ fn configured(
     described: &Described,
     settings: &Settings,
     metrics: &PluginMetrics,
+    kept: &Arc<Kept>,
 ) -> Result<(Instance, Vec<String>), LoadError> {
     let fault = |step| move |fault| LoadError::Fault(step, fault);
     let name = Arc::clone(&described.name);
+    let kept = Some((Arc::clone(kept), described.state_format));
     let mut instance =
-        Instance::new(&described.linked, name, settings.limits, Some(metrics)).map_err(fault("start"))?;
-    let span = trace::configure(&described.name, &described.version);
-    let topics = trace::within(&span, || instance.configure(&settings.json), trace::outcome)
+        Instance::new(&described.linked, name, settings.limits, Some(metrics), kept).map_err(fault("start"))?;
+    let span = || trace::configure(&described.name, &described.version);
+    let topics = trace::within(span, || instance.configure(&settings.json), trace::outcome)
         .map_err(fault("configure"))?
         .map_err(|refusal| LoadError::Settings(Arc::clone(&described.name), text::bounded(refusal)))?;
     Ok((instance, topics))

@@ -7,6 +7,7 @@
 
 use crate::sync::uptime::now_ms;
 use std::{
+    net::{IpAddr, Ipv6Addr},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -47,11 +48,15 @@ pub enum Sender {
     Session(Uuid),
     /// The unknown sender of a bus message. Each such message counts as a different sender.
     Bus,
+    /// The address that asked for a session. All connections of one address count as the same sender.
+    Address(IpAddr),
+    /// The plugin's timer with this key.
+    Timer(u64),
 }
 
 /// Permission to make one call of the plugin.
 #[derive(Debug)]
-pub struct Admission {
+pub struct CallPermit {
     /// Whether the call is a trial: the plugin is in quarantine, and the call shows whether the plugin answers again.
     trial: bool,
 }
@@ -73,6 +78,8 @@ pub(super) struct Health {
     probation_calls_left: AtomicU32,
     /// The end of the time in which all calls are offloaded, or 0 if they are not offloaded.
     offloaded_until_ms: AtomicU64,
+    /// The end of the time in which calls for sessions and timers are offloaded, or 0.
+    hooks_offloaded_until_ms: AtomicU64,
     /// The time of the next trial, or 0 if the plugin is not in quarantine.
     trial_at_ms: AtomicU64,
     /// Whether a call has failed since the last answer. If none has, an answer needs no lock.
@@ -109,6 +116,7 @@ impl Default for Health {
         Self {
             probation_calls_left: AtomicU32::new(PROBATION_CALLS),
             offloaded_until_ms: AtomicU64::default(),
+            hooks_offloaded_until_ms: AtomicU64::default(),
             trial_at_ms: AtomicU64::default(),
             has_failed: AtomicBool::default(),
             record: Mutex::default(),
@@ -116,7 +124,31 @@ impl Default for Health {
     }
 }
 
+impl Sender {
+    /// Returns the sender for an address. A host with IPv6 usually has a network of 64 bits, so all its addresses are one
+    /// sender.
+    #[must_use]
+    pub fn address(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::Address(address),
+            IpAddr::V6(address) => Self::Address(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()),
+        }
+    }
+}
+
 impl Health {
+    /// Returns whether calls for sessions and timers are offloaded, because one of them was recently slow or failed.
+    pub(super) fn are_hooks_offloaded(&self) -> bool {
+        let until = self.hooks_offloaded_until_ms.load(Ordering::Relaxed);
+        until != 0 && now_ms() < until
+    }
+
+    /// Records a call for a session or a timer that was slow or failed. One sender is enough here, because such calls
+    /// have no session of their own that could be slowed down.
+    pub(super) fn offload_hooks(&self) {
+        self.hooks_offloaded_until_ms.store(now_ms() + OFFLOAD_MS, Ordering::Relaxed);
+    }
+
     /// Returns whether the generation is on probation: it has made fewer than [`PROBATION_CALLS`] quick calls.
     pub(super) fn is_on_probation(&self) -> bool {
         self.probation_calls_left.load(Ordering::Relaxed) > 0
@@ -143,10 +175,10 @@ impl Health {
 
     /// Admits a call. During a quarantine, admits one call after each pause as a trial, and returns `None` for other
     /// calls.
-    pub(super) fn admit(&self) -> Option<Admission> {
+    pub(super) fn admit(&self) -> Option<CallPermit> {
         let at = self.trial_at_ms.load(Ordering::Relaxed);
         if at == 0 {
-            return Some(Admission { trial: false });
+            return Some(CallPermit { trial: false });
         }
         let now = now_ms();
         if now < at {
@@ -154,7 +186,7 @@ impl Health {
         }
         let next = now + self.record().pause_ms();
         let won = self.trial_at_ms.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        won.then_some(Admission { trial: true })
+        won.then_some(CallPermit { trial: true })
     }
 
     /// Returns whether the plugin is in quarantine.
@@ -198,7 +230,7 @@ impl Health {
     }
 
     /// Records a call that failed.
-    pub(super) fn record_failure(&self, admission: &Admission, sender: Sender) -> Change {
+    pub(super) fn record_failure(&self, admission: &CallPermit, sender: Sender) -> Change {
         let mut record = self.record();
         self.has_failed.store(true, Ordering::Relaxed);
         if self.is_quarantined() {
@@ -231,7 +263,7 @@ impl Record {
 mod tests {
     use super::*;
 
-    const CALL: Admission = Admission { trial: false };
+    const CALL: CallPermit = CallPermit { trial: false };
 
     fn session(number: u128) -> Sender {
         Sender::Session(Uuid::from_u128(number))
@@ -245,7 +277,7 @@ mod tests {
         health
     }
 
-    fn trial(health: &Health) -> Admission {
+    fn trial(health: &Health) -> CallPermit {
         health.trial_at_ms.store(1, Ordering::Relaxed);
         let admission = health.admit().expect("a trial");
         assert!(admission.trial && health.admit().is_none(), "one trial");

@@ -1,20 +1,20 @@
 //! One instance of a plugin. Each instance has its own store, and is discarded after its first fault.
 
 use super::{
-    bindings::{Action, Manifest, Packet, Plugin as Exports, Rejection},
+    bindings::{Admission, Connection, Decision, Denial, Departure, Manifest, Packet},
     clock::Clock,
     component::Linked,
     fault::{Fault, fault},
+    interface::Exports,
+    kept::Kept,
     limits::{LOAD_TIMEOUT, Limits},
-    state::State,
+    state::{Simulated, State},
+    store::Reads,
 };
 use crate::telemetry::metrics::PluginMetrics;
 use prometheus_client::metrics::gauge::Gauge;
 use std::{sync::Arc, time::Duration};
 use wasmtime::{Store, Trap, UpdateDeadline};
-
-/// The answer of a plugin: actions, or a rejection.
-pub type Decision = Result<Vec<Action>, Rejection>;
 
 /// The additional processor time of a call for each KiB that the host copied into the plugin. A payload of protobuf
 /// fields of 2 bytes takes the shipped policies 4.3 ms to read for each MiB. This constant allows twice that time.
@@ -35,15 +35,16 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// Starts an instance that is not configured yet.
+    /// Starts an instance that is not configured yet. `kept` is what the instance may read, with the format of its state.
     pub(super) fn new(
         linked: &Linked,
         name: Arc<str>,
         limits: Limits,
         metrics: Option<&PluginMetrics>,
+        kept: Option<(Arc<Kept>, u32)>,
     ) -> Result<Self, Fault> {
         let (gauge, memory) = metrics.map_or_else(Default::default, |m| (m.instances.clone(), m.memory.clone()));
-        let mut store = linked.store(State::new(name, limits, memory));
+        let mut store = linked.interface().store(State::new(name, limits, memory, kept));
         store.limiter(|state| state);
         let clock = Arc::clone(linked.clock());
         store.epoch_deadline_callback(move |mut store| {
@@ -58,7 +59,7 @@ impl Instance {
         store.set_hostcall_fuel(limits.result);
         store.set_max_component_handles(limits.handles);
         start_deadline(&mut store, linked.clock(), LOAD_TIMEOUT);
-        match linked.instantiate(&mut store) {
+        match linked.interface().instantiate(&mut store) {
             Ok(exports) => {
                 gauge.inc();
                 Ok(Self { store, exports, limits, clock: Arc::clone(linked.clock()), gauge })
@@ -68,11 +69,16 @@ impl Instance {
     }
 
     pub(super) fn describe(&mut self) -> Result<Manifest, Fault> {
-        self.load(|exports, store| exports.gateway_policy_policy().call_describe(store))
+        self.load(|exports, store| exports.describe(store))
     }
 
     pub(super) fn configure(&mut self, settings: &str) -> Result<Result<Vec<String>, String>, Fault> {
-        self.load(|exports, store| exports.gateway_policy_policy().call_configure(store, settings))
+        self.load(|exports, store| exports.configure(store, settings))
+    }
+
+    /// Makes the clocks and random numbers of WASI reproducible.
+    pub(super) fn simulate(&mut self, now_ms: u64, seed: u64) {
+        self.store.data_mut().simulate(Simulated { now_ms, seed });
     }
 
     /// Returns the additional processor time of a call for the bytes that the host copied into the plugin.
@@ -81,15 +87,28 @@ impl Instance {
     }
 
     pub(super) fn on_packet(&mut self, packet: Packet, payload: &[u8]) -> Result<Decision, Fault> {
-        self.call(payload.len(), |exports, store| {
-            exports.gateway_policy_policy().call_on_packet(store, packet, payload)
-        })
+        self.call(payload.len(), packet.now, |exports, store| exports.on_packet(store, packet, payload))
     }
 
-    pub(super) fn on_message(&mut self, topic: &str, payload: &[u8]) -> Result<Decision, Fault> {
-        self.call(payload.len(), |exports, store| {
-            exports.gateway_policy_policy().call_on_message(store, topic, payload)
-        })
+    pub(super) fn on_message(&mut self, topic: &str, payload: &[u8], now: u64) -> Result<Decision, Fault> {
+        self.call(payload.len(), now, |exports, store| exports.on_message(store, topic, payload, now))
+    }
+
+    pub(super) fn on_connect(&mut self, connection: &Connection) -> Result<Result<Admission, Denial>, Fault> {
+        self.call(0, connection.now, |exports, store| exports.on_connect(store, connection))
+    }
+
+    pub(super) fn on_disconnect(&mut self, departure: &Departure) -> Result<Decision, Fault> {
+        self.call(0, departure.now, |exports, store| exports.on_disconnect(store, departure).map(Ok))
+    }
+
+    pub(super) fn on_wake(&mut self, key: u64, now: u64) -> Result<Decision, Fault> {
+        self.call(0, now, |exports, store| exports.on_wake(store, key, now).map(Ok))
+    }
+
+    /// Returns what the last call has read.
+    pub(super) fn take_reads(&mut self) -> Reads {
+        self.store.data_mut().reading().map_or_else(Reads::default, |reading| reading.reads.take())
     }
 
     /// Returns the processor time of the last call, without the time before its first tick. It is 0 if the call saw too
@@ -103,9 +122,12 @@ impl Instance {
         call(&self.exports, &mut self.store).map_err(|error| fault(&error, &self.store, self.limits, Fault::Loading))
     }
 
-    fn call<R>(&mut self, copied: usize, call: impl Call<R>) -> Result<R, Fault> {
+    fn call<R>(&mut self, copied: usize, now: u64, call: impl Call<R>) -> Result<R, Fault> {
         let timeout = self.limits.call_timeout + Self::allowance(copied);
         start_deadline(&mut self.store, &self.clock, timeout);
+        if let Some(reading) = self.store.data_mut().reading() {
+            (reading.count, reading.now, reading.is_open) = (0, now, true);
+        }
         let too_late = Fault::Deadline(timeout);
         call(&self.exports, &mut self.store).map_err(|error| fault(&error, &self.store, self.limits, too_late))
     }

@@ -24,6 +24,8 @@ pub struct Limits {
     /// The maximum number of messages that the deliveries of one call may put into send queues. A call with a single
     /// delivery has no limit.
     pub pushes: usize,
+    /// The maximum size of the plugin's state, in bytes. All instances share the state.
+    pub state: usize,
     /// The maximum length of a log line, in bytes. Longer lines are cut.
     pub log_line: usize,
     /// The maximum number of log lines that an instance may write in one second.

@@ -1,6 +1,12 @@
 //! The host's state for one instance: the use of memory and its limits, the deadline of the current call, and the log.
 
-use super::{bindings::Level, clock::Deadline, limits::Limits};
+use super::{
+    bindings::Level,
+    clock::Deadline,
+    kept::{Kept, Reading},
+    limits::Limits,
+    store::Reads,
+};
 use prometheus_client::metrics::gauge::Gauge;
 use std::{
     mem,
@@ -28,9 +34,31 @@ pub(super) struct State {
     memory_gauge: Gauge,
     refused: Option<Refused>,
     deadline: Deadline,
+    /// `None` for an instance that only describes its plugin.
+    reading: Option<Reading>,
+    simulated: Option<Simulated>,
     log: Log,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
+}
+
+/// The clock and the random numbers of an instance that runs test vectors.
+pub(super) struct Simulated {
+    /// The time, in milliseconds since 1970. It does not pass.
+    pub(super) now_ms: u64,
+    /// The state of the generator.
+    pub(super) seed: u64,
+}
+
+impl Simulated {
+    /// Returns the next number of the sequence (SplitMix64, by Steele, Lea and Flood, 2014).
+    pub(super) fn next_u64(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.seed;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
 }
 
 /// A resource of which an instance requested more than its limit.
@@ -42,7 +70,9 @@ pub(super) enum Refused {
 
 impl State {
     /// Returns the state of a new instance.
-    pub(super) fn new(plugin: Arc<str>, limits: Limits, memory_gauge: Gauge) -> Self {
+    pub(super) fn new(plugin: Arc<str>, limits: Limits, memory_gauge: Gauge, kept: Option<(Arc<Kept>, u32)>) -> Self {
+        let reading =
+            kept.map(|(kept, format)| Reading { kept, reads: Reads::new(format), count: 0, now: 0, is_open: false });
         let log = Log { plugin, limits, window: Instant::now(), lines: 0, suppressed: 0 };
         Self {
             limits,
@@ -51,6 +81,8 @@ impl State {
             memory_gauge,
             refused: None,
             deadline: Deadline::default(),
+            reading,
+            simulated: None,
             log,
             stdout: Vec::new(),
             stderr: Vec::new(),
@@ -60,6 +92,26 @@ impl State {
     /// Returns the deadline of the current call.
     pub(super) fn deadline(&mut self) -> &mut Deadline {
         &mut self.deadline
+    }
+
+    /// Returns the limits of the instance.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Returns what the instance reads, if it may read.
+    pub(super) fn reading(&mut self) -> Option<&mut Reading> {
+        self.reading.as_mut()
+    }
+
+    /// Makes the clocks and random numbers of WASI reproducible, for a run of test vectors.
+    pub(super) fn simulate(&mut self, simulated: Simulated) {
+        self.simulated = Some(simulated);
+    }
+
+    /// Returns the reproducible clock and random numbers, if the instance has them.
+    pub(super) fn simulated(&mut self) -> Option<&mut Simulated> {
+        self.simulated.as_mut()
     }
 
     /// Returns the last resource that was refused to the instance, if there was one.

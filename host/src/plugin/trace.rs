@@ -4,11 +4,12 @@
 //! Every line that is logged during the call carries the span, including the plugin's own lines. If tracing is off, a
 //! call costs one check of the log level.
 
-use super::{bindings::Packet, fault::Fault};
+use super::fault::Fault;
 use std::time::Instant;
 use tracing::{
     Span,
     field::{Empty, debug},
+    level_filters::LevelFilter,
     trace, trace_span,
 };
 use uuid::Uuid;
@@ -24,15 +25,15 @@ pub fn configure(plugin: &str, version: &str) -> Span {
 }
 
 /// Returns the span of a call of `on-packet`.
-pub fn on_packet(plugin: &str, version: &str, packet: &Packet) -> Span {
+pub fn on_packet(plugin: &str, version: &str, route: u8, seq: u32, session: Uuid) -> Span {
     trace_span!(
         "call",
         plugin,
         version,
         export = "on-packet",
-        route = packet.route,
-        seq = packet.seq,
-        session = %Uuid::from_u64_pair(packet.session.high, packet.session.low),
+        route,
+        seq,
+        %session,
         outcome = Empty,
         took = Empty
     )
@@ -43,12 +44,25 @@ pub fn on_message(plugin: &str, version: &str, topic: &str) -> Span {
     trace_span!("call", plugin, version, export = "on-message", topic, outcome = Empty, took = Empty)
 }
 
-/// Runs `call` within the span. If the span is enabled, logs one line at the end with the fields of the span, the
-/// outcome and the duration.
-pub fn within<R>(span: &Span, call: impl FnOnce() -> R, outcome: impl FnOnce(&R) -> &'static str) -> R {
-    let began = (!span.is_disabled()).then(Instant::now);
-    let result = span.in_scope(call);
-    if let Some(began) = began {
+/// Returns the span of a call of `on-connect` or `on-disconnect`.
+pub fn on_session(plugin: &str, version: &str, export: &'static str, session: Uuid) -> Span {
+    trace_span!("call", plugin, version, export, %session, outcome = Empty, took = Empty)
+}
+
+/// Returns the span of a call of `on-wake`.
+pub fn on_wake(plugin: &str, version: &str, key: u64) -> Span {
+    trace_span!("call", plugin, version, export = "on-wake", key, outcome = Empty, took = Empty)
+}
+
+/// Runs `call` within a span. If the log has traces, logs one line at the end with the fields of the span, the outcome
+/// and the duration. Otherwise the span is not even made.
+pub fn within<R>(span: impl FnOnce() -> Span, call: impl FnOnce() -> R, outcome: impl FnOnce(&R) -> &'static str) -> R {
+    let traced = (LevelFilter::current() >= LevelFilter::TRACE).then(|| (span(), Instant::now()));
+    let result = {
+        let _entered = traced.as_ref().map(|(span, _)| span.enter());
+        call()
+    };
+    if let Some((span, began)) = traced.filter(|(span, _)| !span.is_disabled()) {
         span.record("outcome", outcome(&result)).record("took", debug(began.elapsed()));
         span.in_scope(|| trace!("plugin called"));
     }

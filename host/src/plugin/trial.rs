@@ -1,10 +1,11 @@
 //! A single instance outside a running gateway, for the `gateway plugin` commands and for benchmarks.
 
 use super::{
-    bindings::Packet,
+    bindings::{Admission, Connection, Decision, Denial, Departure, Packet},
     described::Described,
     fault::Fault,
-    instance::{Decision, Instance},
+    instance::Instance,
+    kept::Kept,
     limits::Limits,
 };
 use std::sync::Arc;
@@ -13,12 +14,20 @@ use std::sync::Arc;
 pub struct Trial(Instance);
 
 impl Trial {
-    /// Starts an instance that is not configured yet.
+    /// Starts an instance that is not configured yet, and that reads what is in `kept`.
     ///
     /// # Errors
     /// Returns a [`Fault`] if the instance fails to start.
-    pub fn new(described: &Described, limits: Limits) -> Result<Self, Fault> {
-        Instance::new(&described.linked, Arc::clone(&described.name), limits, None).map(Self)
+    pub fn new(described: &Described, limits: Limits, kept: Arc<Kept>) -> Result<Self, Fault> {
+        kept.store.set_format(described.state_format);
+        let kept = Some((kept, described.state_format));
+        Instance::new(&described.linked, Arc::clone(&described.name), limits, None, kept).map(Self)
+    }
+
+    /// Stops the instance's clock at `now_ms`, in milliseconds since 1970, and makes its random numbers the same in
+    /// each run.
+    pub fn simulate(&mut self, now_ms: u64) {
+        self.0.simulate(now_ms, 0);
     }
 
     /// Calls `configure`. The inner error is the plugin's refusal of its settings.
@@ -41,7 +50,31 @@ impl Trial {
     ///
     /// # Errors
     /// Returns a [`Fault`] if the call fails.
-    pub fn on_message(&mut self, topic: &str, payload: &[u8]) -> Result<Decision, Fault> {
-        self.0.on_message(topic, payload)
+    pub fn on_message(&mut self, topic: &str, payload: &[u8], now: u64) -> Result<Decision, Fault> {
+        self.0.on_message(topic, payload, now)
+    }
+
+    /// Calls `on-connect`.
+    ///
+    /// # Errors
+    /// Returns a [`Fault`] if the call fails.
+    pub fn on_connect(&mut self, connection: &Connection) -> Result<Result<Admission, Denial>, Fault> {
+        self.0.on_connect(connection)
+    }
+
+    /// Calls `on-disconnect`.
+    ///
+    /// # Errors
+    /// Returns a [`Fault`] if the call fails.
+    pub fn on_disconnect(&mut self, departure: &Departure) -> Result<Decision, Fault> {
+        self.0.on_disconnect(departure)
+    }
+
+    /// Calls `on-wake`.
+    ///
+    /// # Errors
+    /// Returns a [`Fault`] if the call fails.
+    pub fn on_wake(&mut self, key: u64, now: u64) -> Result<Decision, Fault> {
+        self.0.on_wake(key, now)
     }
 }

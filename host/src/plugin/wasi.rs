@@ -8,12 +8,12 @@
 
 use super::{
     bindings::{AddressFamily, Datetime, IoError, NetworkError, StreamError},
-    state::State,
+    state::{Simulated, State},
 };
 use rand::RngCore;
 use std::{
     sync::LazyLock,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use wasmtime::{
     Error, Result, StoreContextMut,
@@ -85,7 +85,7 @@ pub(super) fn define(linker: &mut Linker<State>, import: &str) -> Result<()> {
         "wasi:random/random" => random(i, "get-random-bytes", "get-random-u64"),
         "wasi:random/insecure" => random(i, "get-insecure-random-bytes", "get-insecure-random-u64"),
         "wasi:random/insecure-seed" => {
-            i.func_wrap("insecure-seed", |_, ()| Ok(((rand::rng().next_u64(), rand::rng().next_u64()),)))
+            i.func_wrap("insecure-seed", |mut store: Store<'_>, ()| Ok(((next_u64(&mut store), next_u64(&mut store)),)))
         }
         _ => Ok(()),
     }
@@ -178,7 +178,13 @@ fn exit(i: &mut Interface) -> Result<()> {
 }
 
 fn monotonic_clock(i: &mut Interface) -> Result<()> {
-    i.func_wrap("now", |_, ()| Ok((u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX),)))?;
+    i.func_wrap("now", |mut store: Store<'_>, ()| {
+        let elapsed = match store.data_mut().simulated() {
+            Some(simulated) => Duration::from_millis(simulated.now_ms),
+            None => START.elapsed(),
+        };
+        Ok((u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),))
+    })?;
     i.func_wrap("resolution", |_, ()| Ok((1_u64,)))?;
     for name in ["subscribe-instant", "subscribe-duration"] {
         i.func_wrap(name, |_, _: (u64,)| Ok((Resource::<Pollable>::new_own(0),)))?;
@@ -187,23 +193,33 @@ fn monotonic_clock(i: &mut Interface) -> Result<()> {
 }
 
 fn wall_clock(i: &mut Interface) -> Result<()> {
-    i.func_wrap("now", |_, ()| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i.func_wrap("now", |mut store: Store<'_>, ()| {
+        let now = match store.data_mut().simulated() {
+            Some(simulated) => Duration::from_millis(simulated.now_ms),
+            None => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        };
         Ok((Datetime { seconds: now.as_secs(), nanoseconds: now.subsec_nanos() },))
     })?;
     i.func_wrap("resolution", |_, ()| Ok((Datetime { seconds: 0, nanoseconds: 1 },)))
 }
 
 fn random(i: &mut Interface, bytes: &str, number: &str) -> Result<()> {
-    i.func_wrap(bytes, |_, (len,): (u64,)| {
+    i.func_wrap(bytes, |mut store: Store<'_>, (len,): (u64,)| {
         if len > MAX_CHUNK_BYTES {
             return Err(Error::msg(format!(
                 "{FORBIDDEN_PREFIX} ask for more than {MAX_CHUNK_BYTES} random bytes at once, and asked for {len}"
             )));
         }
         let mut bytes = vec![0; usize::try_from(len)?];
-        rand::rng().fill_bytes(&mut bytes);
+        match store.data_mut().simulated() {
+            Some(simulated) => bytes.fill_with(|| simulated.next_u64().to_le_bytes()[0]),
+            None => rand::rng().fill_bytes(&mut bytes),
+        }
         Ok((bytes,))
     })?;
-    i.func_wrap(number, |_, ()| Ok((rand::rng().next_u64(),)))
+    i.func_wrap(number, |mut store: Store<'_>, ()| Ok((next_u64(&mut store),)))
+}
+
+fn next_u64(store: &mut Store<'_>) -> u64 {
+    store.data_mut().simulated().map_or_else(|| rand::rng().next_u64(), Simulated::next_u64)
 }

@@ -5,7 +5,7 @@
 use crate::{
     config::Config,
     file::{self, Unreadable},
-    plugin::{Plugin, offload::OffloadThread},
+    plugin::{Keeper, Plugin, offload::OffloadThread},
     reload::{
         cache::CacheDirectory,
         choice::{self, Assembly, Choice},
@@ -41,6 +41,7 @@ pub struct Catalog {
     cache: CacheDirectory,
     inbox: Arc<Inbox<Done>>,
     metrics: Arc<Metrics>,
+    keeper: Arc<dyn Keeper>,
     files: BTreeMap<PathBuf, Entry>,
     /// Why the directory cannot be read, if it cannot.
     directory_error: Option<String>,
@@ -85,11 +86,17 @@ pub struct Report {
 }
 
 impl Catalog {
-    /// Returns an empty catalog. Finished work on files is put into the inbox.
+    /// Returns an empty catalog. Finished work on files is put into the inbox. The keeper holds what is kept for the
+    /// plugins over all their generations.
     ///
     /// # Errors
     /// Returns an error if the machine cannot run WebAssembly, or if no cache directory can be created.
-    pub fn new(config: &Config, inbox: Arc<Inbox<Done>>, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
+    pub fn new(
+        config: &Config,
+        inbox: Arc<Inbox<Done>>,
+        metrics: Arc<Metrics>,
+        keeper: Arc<dyn Keeper>,
+    ) -> anyhow::Result<Self> {
         let cache = CacheDirectory::open(config.cache_directory.as_deref())?;
         let loader = Arc::new(Loader::new(cache.path(), config.compile)?);
         Ok(Self {
@@ -97,6 +104,7 @@ impl Catalog {
             cache,
             inbox,
             metrics,
+            keeper,
             files: BTreeMap::new(),
             directory_error: None,
             serving: Vec::new(),
@@ -228,9 +236,10 @@ impl Catalog {
         let done = |outcome| Done { path: path.to_owned(), job: id, outcome: Outcome::Started(outcome) };
         let mut whole = done(Err(String::new()));
         let (code, tried, metrics) = (Arc::clone(&described), settings.clone(), Arc::clone(&self.metrics));
+        let kept = self.keeper.kept(&described.name);
         let work = move || {
             whole.outcome = Outcome::Started(
-                Plugin::start(code, tried, offload_thread, &metrics).map(Arc::new).map_err(text::bounded),
+                Plugin::start(code, tried, kept, offload_thread, &metrics).map(Arc::new).map_err(text::bounded),
             );
             whole
         };

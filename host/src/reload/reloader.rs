@@ -6,6 +6,7 @@
 
 use crate::{
     config::Config,
+    plugin::Standalone,
     reload::{
         catalog::{Catalog, Done, Report},
         choice::Assembly,
@@ -14,7 +15,7 @@ use crate::{
         watched::{Look, Stamp, Watched},
         watcher::watch,
     },
-    routing::gateway::Gateway,
+    routing::{accounts::Accounts, gateway::Gateway},
 };
 use std::{
     path::{Path, PathBuf},
@@ -96,7 +97,8 @@ struct Reloader {
 /// WebAssembly.
 pub fn start(path: &Path, config: Config, gateway: Arc<Gateway>, reports: Arc<Reports>) -> anyhow::Result<Reloading> {
     let inbox = Arc::<Inbox<Done>>::default();
-    let catalog = Catalog::new(&config, Arc::clone(&inbox), Arc::clone(&gateway.metrics))?;
+    let keeper = Arc::<Accounts>::clone(&gateway.accounts);
+    let catalog = Catalog::new(&config, Arc::clone(&inbox), Arc::clone(&gateway.metrics), keeper)?;
     let mut file = Watched::default();
     if let Ok(stamp) = Stamp::of(path) {
         file.look(stamp.clone());
@@ -124,7 +126,7 @@ pub fn start(path: &Path, config: Config, gateway: Arc<Gateway>, reports: Arc<Re
 /// Returns an error if no cache directory can be created, or if the machine cannot run WebAssembly.
 pub fn load_once(config: &Config) -> anyhow::Result<Vec<Report>> {
     let inbox = Arc::<Inbox<Done>>::default();
-    let mut catalog = Catalog::new(config, Arc::clone(&inbox), Arc::default())?;
+    let mut catalog = Catalog::new(config, Arc::clone(&inbox), Arc::default(), Arc::new(Standalone))?;
     let until = Instant::now() + MAX_UNSETTLED;
     let mut unsettled = catalog.look(&config.directory);
     loop {

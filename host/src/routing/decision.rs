@@ -1,16 +1,29 @@
-//! Checks a plugin's decision as a whole, before any of its actions is carried out.
+//! Checks a plugin's answer as a whole, before any of its actions is carried out.
 
-use super::snapshot::Snapshot;
+use super::{calls::session_id, snapshot::Snapshot};
 use crate::{
-    plugin::{self, Action, Answer, Closing, Decision, Delivery, Publication, Rejection},
+    plugin::{
+        self, Action, Admission, Closing, Decision, Delivery, Denial, Ending, Entry, Interest, Measurement, Metric,
+        MetricKind, Publication, Rejection, Tagging, Takes, Target, store::MAX_KEY_BYTES,
+    },
     telemetry::text,
 };
 use gateway_wire::packet::HEADER_LEN;
+use uuid::Uuid;
 
-/// The largest number of bytes of a topic that an error shows.
-const MAX_SHOWN_TOPIC_BYTES: usize = 128;
+/// The largest number of bytes of a topic or a key that an error shows.
+const MAX_SHOWN_BYTES: usize = 128;
 
-/// The rules that a plugin's decision has to follow.
+/// The largest number of attributes that a plugin may give to a session.
+const MAX_ATTRIBUTES: usize = 32;
+
+/// The largest length of the name of an attribute, in bytes.
+const MAX_ATTRIBUTE_NAME_BYTES: usize = 64;
+
+/// The largest length of the value of an attribute, in bytes.
+const MAX_ATTRIBUTE_VALUE_BYTES: usize = 1024;
+
+/// The rules that a plugin's answer has to follow.
 pub(super) struct Rules<'a> {
     /// The snapshot that the call was made under.
     pub(super) snapshot: &'a Snapshot,
@@ -18,44 +31,64 @@ pub(super) struct Rules<'a> {
     pub(super) max_message_bytes: usize,
     /// The largest number of actions.
     pub(super) max_actions: usize,
+    /// The calls that the plugin takes.
+    pub(super) takes: Takes,
+    /// The metrics in the plugin's manifest.
+    pub(super) metrics: &'a [Metric],
+    /// The session that the call is about, if it is about one.
+    pub(super) session: Option<Uuid>,
+    /// Whether the call is about a packet, which can be answered.
+    pub(super) is_packet: bool,
+    /// Whether the call has a payload, which an action without a body sends.
+    pub(super) has_payload: bool,
 }
 
-/// An action that may follow from a bus message. All other actions need a packet.
-pub(super) enum MessageAction {
-    Publish(Publication),
-    Deliver(Delivery),
-}
+/// The attributes of a session, with their names. The box keeps a decision small that gives none.
+pub(super) type Attributes = Box<Vec<(String, String)>>;
 
 impl Rules<'_> {
-    /// Checks the decision on a packet.
+    /// Checks a decision.
     ///
     /// # Errors
     /// Returns a text that names the rule that the decision breaks.
-    pub(super) fn check_packet(&self, decision: Decision) -> Result<Result<Vec<Action>, Rejection>, String> {
+    pub(super) fn check(&self, decision: &Decision) -> Result<(), String> {
         match decision {
-            Err(rejection) => check_rejection(rejection).map(Err),
-            Ok(actions) => {
-                self.check(&actions)?;
-                Ok(Ok(actions))
-            }
+            Ok(actions) => self.check_actions(actions),
+            Err(rejection) => check_rejection(rejection),
         }
     }
 
-    /// Checks the decision on a bus message.
+    /// Checks an answer to a client that asks for a session, and makes it a decision. The user and the tag of an
+    /// admission become its first actions, and its attributes are put into `attributes`. A denial becomes a rejection
+    /// with an HTTP status.
     ///
     /// # Errors
-    /// Returns a text that names the rule that the decision breaks.
-    pub(super) fn check_message(&self, decision: Decision) -> Result<Result<Vec<MessageAction>, Rejection>, String> {
-        match decision {
-            Err(rejection) => check_rejection(rejection).map(Err),
-            Ok(actions) => {
-                self.check(&actions)?;
-                actions.into_iter().map(for_message).collect::<Result<_, _>>().map(Ok)
-            }
+    /// Returns a text that names the rule that the answer breaks.
+    pub(super) fn check_connect(
+        &self,
+        answer: Result<Admission, Denial>,
+        attributes: &mut Option<Attributes>,
+    ) -> Result<Decision, String> {
+        let admission = match answer {
+            Ok(admission) => admission,
+            Err(denial) => return check_denial(denial).map(Err),
+        };
+        let Admission { user, tag, attributes: given, actions: wanted } = admission;
+        self.check_actions(&wanted)?;
+        check_attributes(&given)?;
+        if !given.is_empty() {
+            *attributes = Some(Box::new(given));
         }
+        let mut actions = Vec::with_capacity(wanted.len() + 2);
+        actions.extend(user.map(Action::Bind));
+        if let (1.., Some(session)) = (tag, self.session) {
+            actions.push(Action::SetTag(Tagging { session: session_id(session), tag }));
+        }
+        actions.extend(wanted);
+        Ok(Ok(actions))
     }
 
-    fn check(&self, actions: &[Action]) -> Result<(), String> {
+    fn check_actions(&self, actions: &[Action]) -> Result<(), String> {
         let max = self.max_actions;
         if actions.len() > max {
             return Err(format!("it answered with {} actions, and {max} are the most (`actions`)", actions.len()));
@@ -65,73 +98,163 @@ impl Rules<'_> {
 
     fn check_action(&self, action: &Action) -> Result<(), String> {
         match action {
-            Action::Publish(Publication { topic, .. }) if !plugin::is_topic(topic) => {
-                let topic = text::bounded_to(MAX_SHOWN_TOPIC_BYTES, topic);
-                Err(format!("it publishes on \"{topic}\", and {}", plugin::TOPIC_RULE))
+            Action::Publish(Publication { topic, body }) => {
+                check_topic("publishes on", topic)?;
+                self.check_body(body.as_deref())
             }
-            Action::Deliver(Delivery { route, .. }) if self.snapshot.route(*route).is_none() => {
-                Err(format!("it delivers on route 0x{route:02x}, which no plugin serves"))
+            Action::Deliver(Delivery { to, route, body, .. }) => {
+                self.check_target(to)?;
+                if self.snapshot.route(*route).is_none() {
+                    return Err(format!("it delivers on route 0x{route:02x}, which no plugin serves"));
+                }
+                self.check_body(body.as_deref())
             }
-            Action::Publish(Publication { body, .. }) | Action::Deliver(Delivery { body, .. }) => {
-                body.as_ref().map_or(Ok(()), |body| self.check_body(body))
+            Action::Bind(_) | Action::Echo => self.check_packet(),
+            Action::Reply(answer) => {
+                self.check_packet()?;
+                if let status @ 9..256 = answer.status {
+                    return Err(format!("its reply has status {status}, and 9 to 255 are reserved"));
+                }
+                self.check_body(Some(&answer.body))
             }
-            Action::Reply(Answer { status: status @ 9..256, .. }) => {
-                Err(format!("its reply has status {status}, and 9 to 255 are reserved"))
+            Action::End(Ending { whom, closing }) => {
+                self.check_target(whom)?;
+                check_closing(closing)
             }
-            Action::Reply(Answer { body, .. }) => self.check_body(body),
-            Action::Close(Closing { code, reason }) if !matches!(code, 1000 | 3000..=4999) || reason.len() > 123 => {
-                let bytes = reason.len();
-                Err(format!(
-                    "it closes with {code} and {bytes} bytes of reason; 1000, 3000 to 4999, and 123 bytes are allowed"
-                ))
+            Action::Listen(Interest { topic, .. }) | Action::Unlisten(Interest { topic, .. }) => {
+                if !self.takes.messages {
+                    return Err("it listens to a topic, but does not export `gateway:policy/hearing`".to_owned());
+                }
+                check_topic("listens to", topic)
             }
-            Action::Bind(_) | Action::Echo | Action::Close(_) => Ok(()),
+            Action::Put(Entry { key, .. }) if !(1..=MAX_KEY_BYTES).contains(&key.len()) => {
+                let (bytes, key) = (key.len(), text::bounded_to(MAX_SHOWN_BYTES, key));
+                Err(format!("it writes the key \"{key}\" of {bytes} bytes, and a key has 1 to {MAX_KEY_BYTES} bytes"))
+            }
+            Action::Wake(_) if !self.takes.timers => {
+                Err("it sets a timer, but does not export `gateway:policy/timers`".to_owned())
+            }
+            Action::Measure(measurement) => self.check_measurement(measurement),
+            Action::Put(_) | Action::Join(_) | Action::Leave(_) | Action::SetTag(_) | Action::Wake(_) => Ok(()),
         }
     }
 
-    fn check_body(&self, body: &[u8]) -> Result<(), String> {
+    fn check_packet(&self) -> Result<(), String> {
+        let no_packet = || "only a packet can be answered with that action".to_owned();
+        self.is_packet.then_some(()).ok_or_else(no_packet)
+    }
+
+    fn check_target(&self, target: &Target) -> Result<(), String> {
+        match (target, self.session) {
+            (Target::Sender, None) => Err("this call has no sender that an action could mean".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_body(&self, body: Option<&[u8]>) -> Result<(), String> {
+        let Some(body) = body else {
+            let no_payload = || "it sends the payload of the call, but this call has no payload".to_owned();
+            return self.has_payload.then_some(()).ok_or_else(no_payload);
+        };
         let (bytes, max) = (body.len(), self.max_message_bytes - HEADER_LEN);
         if bytes <= max {
             return Ok(());
         }
         Err(format!("its message has {bytes} bytes, and {max} are the most (`max_message_bytes`)"))
     }
+
+    fn check_measurement(&self, measurement: &Measurement) -> Result<(), String> {
+        let Measurement { metric, value } = *measurement;
+        let metrics = self.metrics;
+        let found = usize::try_from(metric).ok().and_then(|metric| metrics.get(metric));
+        let found =
+            found.ok_or_else(|| format!("it changes metric {metric}, and its manifest has {}", metrics.len()))?;
+        if !value.is_finite() || (found.kind == MetricKind::Counter && value < 0.0) {
+            return Err(format!("it changes the metric \"{}\" by {value}", found.name));
+        }
+        Ok(())
+    }
 }
 
-fn check_rejection(rejection: Rejection) -> Result<Rejection, String> {
+fn check_topic(what: &str, topic: &str) -> Result<(), String> {
+    if plugin::is_topic(topic) {
+        return Ok(());
+    }
+    let topic = text::bounded_to(MAX_SHOWN_BYTES, topic);
+    Err(format!("it {what} \"{topic}\", and {}", plugin::TOPIC_RULE))
+}
+
+fn check_closing(Closing { code, reason }: &Closing) -> Result<(), String> {
+    if matches!(code, 1000 | 3000..=4999) && reason.len() <= 123 {
+        return Ok(());
+    }
+    let bytes = reason.len();
+    Err(format!("it closes with {code} and {bytes} bytes of reason; 1000, 3000 to 4999, and 123 bytes are allowed"))
+}
+
+fn check_rejection(rejection: &Rejection) -> Result<(), String> {
     match rejection.status {
         status @ (0 | 9..256) => {
             Err(format!("it rejected with status {status}, but a rejection has status 1 to 8, or 256 and above"))
         }
-        _ => Ok(rejection),
+        _ => Ok(()),
     }
 }
 
-fn for_message(action: Action) -> Result<MessageAction, String> {
-    match action {
-        Action::Publish(publication) => Ok(MessageAction::Publish(publication)),
-        Action::Deliver(delivery) => Ok(MessageAction::Deliver(delivery)),
-        Action::Bind(_) | Action::Reply(_) | Action::Echo | Action::Close(_) => {
-            Err("only a packet can be answered with that action".to_owned())
-        }
+fn check_attributes(attributes: &[(String, String)]) -> Result<(), String> {
+    if attributes.len() > MAX_ATTRIBUTES {
+        return Err(format!("it gives {} attributes, and {MAX_ATTRIBUTES} are the most", attributes.len()));
+    }
+    let is_large = |(name, value): &&(String, String)| {
+        name.len() > MAX_ATTRIBUTE_NAME_BYTES || value.len() > MAX_ATTRIBUTE_VALUE_BYTES
+    };
+    attributes.iter().find(is_large).map_or(Ok(()), |(name, _)| {
+        let name = text::bounded_to(MAX_SHOWN_BYTES, name);
+        Err(format!(
+            "the attribute \"{name}\" is larger than {MAX_ATTRIBUTE_NAME_BYTES} bytes of name and \
+             {MAX_ATTRIBUTE_VALUE_BYTES} bytes of value"
+        ))
+    })
+}
+
+fn check_denial(Denial { status, message }: Denial) -> Result<Rejection, String> {
+    match status {
+        400..=599 => Ok(Rejection { status, message }),
+        _ => Err(format!("it denied a session with the HTTP status {status}, but a denial has status 400 to 599")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{plugin::Target, telemetry::metrics::Metrics};
+    use crate::plugin::{Alarm, Holder, Keep, SessionId};
 
+    const ALL: Takes = Takes { packets: true, messages: true, sessions: true, timers: true };
+
+    fn rules(snapshot: &Snapshot) -> Rules<'_> {
+        let session = Some(Uuid::from_u128(1));
+        let (is_packet, has_payload) = (true, true);
+        Rules {
+            snapshot,
+            max_message_bytes: 100,
+            max_actions: 2,
+            takes: ALL,
+            metrics: &[],
+            session,
+            is_packet,
+            has_payload,
+        }
+    }
+
+    /// Checks the actions as an answer to a packet, to a bus message, and to a timer.
     #[track_caller]
-    fn check(actions: &[Action], packet: Result<(), &str>, message: Result<(), &str>) {
-        let snapshot = Snapshot::new(Vec::new(), None, &Metrics::new());
-        let rules = Rules { snapshot: &snapshot, max_message_bytes: 100, max_actions: 2 };
-        let text = |error: String| error;
-        let found = [
-            rules.check_packet(Ok(actions.to_vec())).map(drop).map_err(text),
-            rules.check_message(Ok(actions.to_vec())).map(drop).map_err(text),
-        ];
-        for (found, expected) in found.into_iter().zip([packet, message]) {
+    fn check(actions: &[Action], expected: [Result<(), &str>; 3]) {
+        let snapshot = Snapshot::default();
+        let packet = rules(&snapshot);
+        let message = Rules { session: None, is_packet: false, ..rules(&snapshot) };
+        let wake = Rules { session: None, is_packet: false, has_payload: false, ..rules(&snapshot) };
+        for (rules, expected) in [packet, message, wake].into_iter().zip(expected) {
+            let found = rules.check(&Ok(actions.to_vec()));
             match (&found, expected) {
                 (Ok(()), Ok(())) => {}
                 (Err(error), Err(part)) if error.contains(part) => {}
@@ -141,37 +264,97 @@ mod tests {
     }
 
     fn publish(topic: &str) -> Action {
-        Action::Publish(Publication { topic: topic.to_owned(), body: None })
+        Action::Publish(Publication { topic: topic.to_owned(), body: Some(Vec::new()) })
+    }
+
+    fn put(key: &str) -> Action {
+        Action::Put(Entry { key: key.to_owned(), value: None, ttl_ms: None })
     }
 
     #[test]
     fn a_decision_is_checked_as_a_whole() {
-        check(&[publish("t"), publish("t")], Ok(()), Ok(()));
-        check(&[publish("t"), publish("")], Err("a topic is 1 to 256 bytes"), Err("a topic is 1 to 256 bytes"));
-        check(&vec![publish("t"); 3], Err("2 are the most (`actions`)"), Err("2 are the most (`actions`)"));
+        check(&[publish("t"), publish("t")], [Ok(()); 3]);
+        check(&[publish("t"), publish("")], [Err("a topic is 1 to 256 bytes"); 3]);
+        check(&vec![publish("t"); 3], [Err("2 are the most (`actions`)"); 3]);
         let large = Action::Publish(Publication { topic: "t".to_owned(), body: Some(vec![0; 93]) });
-        check(&[large], Err("(`max_message_bytes`)"), Err("(`max_message_bytes`)"));
+        check(&[large], [Err("(`max_message_bytes`)"); 3]);
     }
 
     #[test]
-    fn only_a_packet_can_be_answered() {
-        for action in [Action::Echo, Action::Bind(1), Action::Reply(Answer { status: 0, body: Vec::new() })] {
-            check(&[action], Ok(()), Err("only a packet can be answered"));
+    fn what_only_some_calls_have_is_refused_in_the_others() {
+        let no_packet = "only a packet can be answered";
+        for action in [Action::Echo, Action::Bind(1), Action::Reply(plugin::Answer { status: 0, body: Vec::new() })] {
+            check(&[action], [Ok(()), Err(no_packet), Err(no_packet)]);
         }
+        let payload = Action::Publish(Publication { topic: "t".to_owned(), body: None });
+        check(&[payload], [Ok(()), Ok(()), Err("this call has no payload")]);
+        let closing = Closing { code: 1000, reason: String::new() };
+        let end = |whom| Action::End(Ending { whom, closing: closing.clone() });
+        let no_sender = "this call has no sender";
+        check(&[end(Target::Sender)], [Ok(()), Err(no_sender), Err(no_sender)]);
+        check(&[end(Target::Group(1))], [Ok(()); 3]);
     }
 
     #[test]
     fn a_delivery_needs_a_route_of_the_calls_own_snapshot() {
-        let delivery = Action::Deliver(Delivery { to: Target::User(1), route: 1, body: None });
-        check(&[delivery], Err("route 0x01, which no plugin serves"), Err("route 0x01, which no plugin serves"));
+        let delivery = Delivery { to: Target::User(1), except: None, route: 1, body: None, keep: Keep::Always };
+        check(&[Action::Deliver(delivery)], [Err("route 0x01, which no plugin serves"); 3]);
+    }
+
+    #[test]
+    fn a_key_has_1_to_256_bytes() {
+        check(&[put("k"), put(&"k".repeat(256))], [Ok(()); 3]);
+        check(&[put("")], [Err("a key has 1 to 256 bytes"); 3]);
+        check(&[put(&"k".repeat(1 << 20))], [Err("1048576 bytes, and a key has 1 to 256 bytes"); 3]);
+    }
+
+    #[test]
+    fn an_action_that_causes_calls_needs_the_export_for_them() {
+        let snapshot = Snapshot::default();
+        let rules = Rules { takes: Takes { packets: true, ..Takes::default() }, ..rules(&snapshot) };
+        let holder = Holder::Session(SessionId { high: 0, low: 1 });
+        let listen = Action::Listen(Interest { holder, topic: "t".to_owned() });
+        let wake = Action::Wake(Alarm { key: 1, after_ms: Some(1) });
+        for (action, interface) in [(listen, "hearing"), (wake, "timers")] {
+            let error = rules.check(&Ok(vec![action])).unwrap_err();
+            assert!(error.ends_with(&format!("does not export `gateway:policy/{interface}`")), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_admission_becomes_actions_and_a_denial_a_rejection() {
+        let snapshot = Snapshot::default();
+        let rules = Rules { is_packet: false, has_payload: false, ..rules(&snapshot) };
+        let attributes = vec![("name".to_owned(), "Ann".to_owned())];
+        let admission = Admission { user: Some(7), tag: 3, attributes: attributes.clone(), actions: vec![put("k")] };
+        let mut given = None;
+        let Ok(Ok(actions)) = rules.check_connect(Ok(admission.clone()), &mut given) else { panic!("refused") };
+        assert_eq!(given.map(|given| *given), Some(attributes));
+        assert!(matches!(actions[..], [Action::Bind(7), Action::SetTag(Tagging { tag: 3, .. }), Action::Put(_)]));
+
+        let large = Admission { attributes: vec![("name".to_owned(), "x".repeat(1025))], ..admission };
+        let large = rules.check_connect(Ok(large), &mut None);
+        assert!(large.is_err_and(|error| error.contains("1024 bytes of value")));
+        let denied = |status| rules.check_connect(Err(Denial { status, message: "no".to_owned() }), &mut None);
+        assert!(matches!(denied(403), Ok(Err(Rejection { status: 403, .. }))));
+        assert!(denied(200).is_err_and(|error| error.contains("a denial has status 400 to 599")));
+    }
+
+    #[test]
+    fn a_metric_has_to_be_in_the_manifest_and_a_counter_only_grows() {
+        let snapshot = Snapshot::default();
+        let metrics = [Metric { name: "kills".to_owned(), help: String::new(), kind: MetricKind::Counter }];
+        let rules = Rules { metrics: &metrics, ..rules(&snapshot) };
+        let measure = |metric, value| rules.check(&Ok(vec![Action::Measure(Measurement { metric, value })]));
+        assert_eq!(measure(0, 1.5), Ok(()));
+        assert!(measure(1, 1.0).is_err_and(|error| error == "it changes metric 1, and its manifest has 1"));
+        assert!(measure(0, -1.0).is_err() && measure(0, f64::NAN).is_err());
     }
 
     #[test]
     fn the_text_of_an_error_is_bounded() {
-        let topic = "\u{7}".repeat(1 << 20);
-        let snapshot = Snapshot::new(Vec::new(), None, &Metrics::new());
-        let rules = Rules { snapshot: &snapshot, max_message_bytes: 100, max_actions: 2 };
-        let error = rules.check_packet(Ok(vec![publish(&topic)])).map(drop).unwrap_err();
-        assert!(error.len() < 300, "{} bytes", error.len());
+        let snapshot = Snapshot::default();
+        let error = rules(&snapshot).check(&Ok(vec![publish(&"\u{7}".repeat(1 << 20))]));
+        assert!(error.is_err_and(|error| error.len() < 300));
     }
 }

@@ -1,8 +1,11 @@
-//! Serves packets and bus messages: each goes to a plugin, and the plugin's actions are carried out.
+//! The state that all sessions and the bus share, and the ways in: packets, and messages of the bus.
 
 use super::{
-    actions::{Executor, MessageCall, PacketCall, count_if_dropped},
-    decision::{MessageAction, Rules},
+    accounts::Accounts,
+    actions::Executor,
+    calls::{Call, Occasion},
+    effects::count_if_dropped,
+    interests::Heard,
     loops::Causes,
     origin::Origin,
     payload_limits::PayloadLimits,
@@ -10,27 +13,16 @@ use super::{
     snapshot::{ServingPlugin, Snapshot},
 };
 use crate::{
-    bus,
-    delivery::{
-        conduct::Penalty,
-        outbox::Closing,
-        registry::{Registry, Session},
-    },
-    plugin::{Action, Admission, Fault, Lease, Packet, Plugin, Rejection, Sender, SessionId, trace},
+    bus::{self, Topics},
+    delivery::{conduct::Penalty, outbox::Closing, registry::Registry, session::Session},
+    plugin::Plugin,
     telemetry::{metrics::Metrics, text},
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use gateway_wire::packet::{self, Header, Status};
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
-};
-use tokio::sync::{oneshot, watch};
-
-/// The maximum number of messages that two or more deliveries of one call may put into send queues on a thread that
-/// serves players. The offload thread carries out larger calls.
-const MAX_INLINE_PUSHES: usize = 2048;
+use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize};
+use tokio::sync::oneshot;
 
 /// The state that all sessions and the bus share.
 pub struct Gateway {
@@ -40,12 +32,17 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// The largest payload in bytes that each route takes.
     pub payload_limits: Arc<PayloadLimits>,
-    executor: Executor,
-    snapshot: ArcSwap<Snapshot>,
+    /// What is kept for the plugins over all their generations.
+    pub accounts: Arc<Accounts>,
+    pub(super) executor: Executor,
+    pub(super) snapshot: ArcSwap<Snapshot>,
     /// The lock that is held while a new snapshot is made from the current one.
     installing: Mutex<()>,
-    topics: watch::Sender<BTreeSet<String>>,
-    max_message_bytes: usize,
+    topics: Arc<Topics>,
+    heard: Arc<Heard>,
+    pub(super) max_message_bytes: usize,
+    /// The number of ended sessions whose end a plugin has not been told yet.
+    pub(super) departing: AtomicUsize,
 }
 
 impl bus::Handler for Arc<Gateway> {
@@ -78,7 +75,10 @@ impl Gateway {
     /// Returns a gateway that serves no route yet.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, bus: Arc<bus::Queue<Origin>>, max_message_bytes: usize) -> Self {
-        let registry = Arc::<Registry>::default();
+        let topics = Arc::<Topics>::default();
+        let heard = Arc::new(Heard::new(Arc::clone(&topics)));
+        let registry = Arc::new(Registry::new(Box::new(Arc::clone(&heard))));
+        let accounts = Arc::new(Accounts::new(Arc::clone(&registry)));
         Self {
             executor: Executor {
                 registry: Arc::clone(&registry),
@@ -87,30 +87,36 @@ impl Gateway {
                 metrics: Arc::clone(&metrics),
             },
             registry,
-            snapshot: ArcSwap::from_pointee(Snapshot::new(Vec::new(), None, &metrics)),
+            accounts,
+            snapshot: ArcSwap::default(),
             installing: Mutex::default(),
             metrics,
             payload_limits: Arc::default(),
-            topics: watch::Sender::default(),
+            topics,
+            heard,
             max_message_bytes,
+            departing: AtomicUsize::new(0),
         }
     }
 
     /// Replaces the plugins that serve, from the next packet and the next message on.
     pub fn install(&self, plugins: Vec<Arc<Plugin>>) {
         let installing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
-        let snapshot = Snapshot::new(plugins, Some(&self.snapshot.load()), &self.metrics);
-        let topics = snapshot.topics();
+        let snapshot = Snapshot::new(plugins, &self.accounts, &self.metrics);
         // The topics are set first, so that publishes of the new plugins wait until the bus can receive their answers.
-        self.topics.send_if_modified(|current| {
-            let changed = *current != topics;
-            *current = topics;
-            changed
-        });
+        self.topics.set_fixed(snapshot.topics());
         self.payload_limits.set(&snapshot);
+        for served in snapshot.served() {
+            // A call of an older generation that still runs is refused if the formats differ.
+            served.account.kept.store.set_format(served.plugin.state_format());
+            served.account.kept.store.set_max_bytes(served.plugin.settings().limits.state);
+        }
         self.snapshot.store(Arc::new(snapshot));
+        self.accounts.sweep();
         drop(installing);
         self.executor.causes.clear();
+        // A plugin that came back may have timers that are due.
+        self.accounts.timer_set.notify_one();
     }
 
     /// Returns the plugins that serve now.
@@ -119,10 +125,10 @@ impl Gateway {
         self.snapshot.load_full()
     }
 
-    /// Returns a watch on the topics that the plugins subscribe to.
+    /// Returns the topics that the bus has to deliver.
     #[must_use]
-    pub fn topics(&self) -> watch::Receiver<BTreeSet<String>> {
-        self.topics.subscribe()
+    pub fn topics(&self) -> Arc<Topics> {
+        Arc::clone(&self.topics)
     }
 
     /// Returns the number of publishes that wait for the bus.
@@ -173,212 +179,61 @@ impl Gateway {
     ) -> Result<Option<Offloaded>, Refusal> {
         let snapshot = self.snapshot.load();
         let served = self.find(&snapshot, header.route)?;
-        let plugin = &served.plugin;
-        let max = plugin.settings().max_payload;
+        let max = served.plugin.settings().max_payload;
         if payload.len() > max {
             return Err(Refusal::PayloadTooLarge { bytes: payload.len(), max });
         }
         if session.conduct.is_paused() {
             return Err(Refusal::Paused);
         }
-        let call = PacketCall { served, session, header, payload };
-        if !session.conduct.is_offloaded()
-            && let Some(lease) = plugin.lease()
-        {
-            let actions = self.decide(&call, lease, &snapshot)?;
-            let pushes = self.executor.count_pushes(&actions);
-            if pushes <= MAX_INLINE_PUSHES {
-                return self.executor.answer_packet(&call, actions, pushes).map(|()| None);
-            }
-            return self.offload(&call, move |gateway, call| gateway.executor.answer_packet(call, actions, pushes));
-        }
-        if plugin.admits_nothing() {
+        let call = Call { served, occasion: Occasion::Packet { session, header, payload } };
+        let Some(rest) = self.serve(&call, &snapshot)? else { return Ok(None) };
+        if served.plugin.admits_nothing() {
             return Err(Refusal::Quarantined);
         }
-        let snapshot = Arc::clone(&snapshot);
-        self.offload(&call, move |gateway, call| {
-            let actions = gateway.decide(call, call.served.plugin.lease_offloaded(), &snapshot)?;
-            let pushes = gateway.executor.count_pushes(&actions);
-            gateway.executor.answer_packet(call, actions, pushes)
-        })
-    }
-
-    /// Serves a packet on the plugin's offload thread.
-    fn offload(
-        self: &Arc<Self>,
-        call: &PacketCall<'_>,
-        serve: impl FnOnce(&Self, &PacketCall<'_>) -> Result<(), Refusal> + Send + 'static,
-    ) -> Result<Option<Offloaded>, Refusal> {
         let (done, offloaded) = oneshot::channel();
-        let (gateway, served, session) = (Arc::clone(self), Arc::clone(call.served), Arc::clone(call.session));
-        let (header, payload) = (call.header, call.payload.clone());
-        let job = move || {
-            let call = PacketCall { served: &served, session: &session, header, payload: &payload };
-            if let Err(refusal) = serve(&gateway, &call) {
-                gateway.refuse(&session, header, &refusal);
+        self.offload(call.owned(), Arc::clone(&snapshot), rest, move |gateway, call, outcome| {
+            if let (Err(refusal), Some(session)) = (outcome, call.session()) {
+                gateway.refuse(session, header, &refusal);
             }
             // An error means that the session has ended.
             let _ = done.send(());
-        };
-        call.served.plugin.offload_thread().submit(call.payload.len(), Box::new(job)).map_err(|_| Refusal::Busy)?;
+        })?;
         Ok(Some(offloaded))
     }
 
-    /// Asks the plugin for its decision on a packet.
-    fn decide(&self, call: &PacketCall<'_>, lease: Lease<'_>, snapshot: &Snapshot) -> Result<Vec<Action>, Refusal> {
-        let PacketCall { served, session, header, payload } = call;
-        let plugin = &served.plugin;
-        let admission = plugin.admit().ok_or(Refusal::Quarantined)?;
-        let (high, low) = session.id.as_u64_pair();
-        let packet = Packet {
-            seq: header.seq,
-            route: header.route,
-            flags: header.flags,
-            session: SessionId { high, low },
-            user: session.user(),
-        };
-        let (verdict, usage) = trace::within(
-            &trace::on_packet(plugin.name(), plugin.version(), &packet),
-            || {
-                let (decision, usage) = lease.on_packet(packet, payload);
-                let check = |decision| self.rules(snapshot, plugin).check_packet(decision).map_err(Fault::Answer);
-                (decision.and_then(check), usage)
-            },
-            |(verdict, _)| trace::outcome(verdict),
-        );
-        if usage.is_slow() {
-            session.conduct.record_slow();
-        }
-        self.record_outcome(plugin, Sender::Session(session.id), &admission, &usage, verdict)
-    }
-
-    /// Records the outcome of a call, and returns the actions to be carried out.
-    fn record_outcome<A>(
-        &self,
-        plugin: &Arc<Plugin>,
-        sender: Sender,
-        admission: &Admission,
-        usage: &crate::plugin::Usage,
-        verdict: Result<Result<Vec<A>, Rejection>, Fault>,
-    ) -> Result<Vec<A>, Refusal> {
-        plugin.settle(sender, admission, usage, verdict.as_ref());
-        match verdict {
-            Ok(answer) => answer.map_err(Refusal::Rejected),
-            Err(fault) => {
-                let generation = format!("{}, generation {}", plugin.name(), plugin.number());
-                if self.metrics.log_limits.permit("plugin call failed", &generation) {
-                    let (name, version) = (&**plugin.name(), plugin.version());
-                    tracing::error!(plugin = name, version, "plugin call failed: {fault}");
-                }
-                Err(Refusal::Fault)
-            }
-        }
-    }
-
-    /// Counts a failed call against the session that caused it, and closes the session after too many failed calls.
-    fn blame(session: &Session) {
-        if session.conduct.record_failed() == Penalty::Close {
-            let reason = "too many of the session's packets made a plugin fail".to_owned();
-            session.outbox.close(Closing { code: 1008, reason, cause: "plugin_faults" });
-        }
-    }
-
-    fn rules<'a>(&self, snapshot: &'a Snapshot, plugin: &Plugin) -> Rules<'a> {
-        let max_actions = plugin.settings().limits.actions;
-        Rules { snapshot, max_message_bytes: self.max_message_bytes, max_actions }
-    }
-
-    /// Passes a bus message to the plugins that subscribe to its topic. Returns the number of these plugins.
+    /// Passes a bus message to the plugins that hear its topic. Returns the number of these plugins.
     pub fn on_message(self: &Arc<Self>, topic: &str, payload: &Bytes, cause: Option<&Origin>) -> usize {
         let snapshot = self.snapshot.load();
         let subscribers = snapshot.subscribers(topic);
-        let sender = cause.map_or(Sender::Bus, |origin| Sender::Session(origin.session));
-        for served in subscribers {
-            let call = MessageCall { served, topic, payload };
-            let Some(lease) = served.plugin.lease_in_order() else {
-                let snapshot = Arc::clone(&snapshot);
-                self.offload_message(&call, move |gateway, call| {
-                    gateway.decide_on_message(call, call.served.plugin.lease_offloaded(), &snapshot, sender).and_then(
-                        |actions| {
-                            let pushes = gateway.executor.count_pushes_of_message(&actions);
-                            gateway.executor.answer_message(call, actions, pushes)
-                        },
-                    )
-                });
-                continue;
-            };
-            match self.decide_on_message(&call, lease, &snapshot, sender) {
-                Ok(actions) => {
-                    let pushes = self.executor.count_pushes_of_message(&actions);
-                    if pushes <= MAX_INLINE_PUSHES {
-                        self.record_loss(&call, self.executor.answer_message(&call, actions, pushes));
-                    } else {
-                        self.offload_message(&call, move |gateway, call| {
-                            gateway.executor.answer_message(call, actions, pushes)
-                        });
-                    }
-                }
-                Err(refusal) => self.record_loss(&call, Err(refusal)),
-            }
+        let listeners = snapshot.served().iter().filter(|served| {
+            // Most messages are for plugins that subscribe to the topic anyway, and need no look-up.
+            let owner = &served.account.owner;
+            owner.interests() > 0
+                && served.plugin.takes().messages
+                && !subscribers.iter().any(|other| Arc::ptr_eq(other, served))
+                && self.heard.is_heard_by(owner, topic)
+        });
+        let mut count = 0;
+        for served in subscribers.iter().chain(listeners) {
+            count += 1;
+            let call = Call { served, occasion: Occasion::Message { topic, payload, cause: cause.copied() } };
+            let served = self.serve(&call, &snapshot).and_then(|rest| match rest {
+                None => Ok(()),
+                Some(rest) => self.offload(call.owned(), Arc::clone(&snapshot), rest, |gateway, call, outcome| {
+                    outcome.unwrap_or_else(|refusal| gateway.record_loss(call, &refusal));
+                }),
+            });
+            served.unwrap_or_else(|refusal| self.record_loss(&call, &refusal));
         }
-        subscribers.len()
+        count
     }
 
-    fn offload_message(
-        self: &Arc<Self>,
-        call: &MessageCall<'_>,
-        serve: impl FnOnce(&Self, &MessageCall<'_>) -> Result<(), Refusal> + Send + 'static,
-    ) {
-        let (gateway, served) = (Arc::clone(self), Arc::clone(call.served));
-        let (topic, payload) = (call.topic.to_owned(), call.payload.clone());
-        let job = move || {
-            let call = MessageCall { served: &served, topic: &topic, payload: &payload };
-            gateway.record_loss(&call, serve(&gateway, &call));
-        };
-        if call.served.plugin.offload_thread().submit_message(call.payload.len(), Box::new(job)).is_err() {
-            self.record_loss(call, Err(Refusal::Busy));
-        }
-    }
-
-    fn decide_on_message(
-        &self,
-        call: &MessageCall<'_>,
-        lease: Lease<'_>,
-        snapshot: &Snapshot,
-        sender: Sender,
-    ) -> Result<Vec<MessageAction>, Refusal> {
-        let plugin = &call.served.plugin;
-        let admission = plugin.admit().ok_or(Refusal::Quarantined)?;
-        let (verdict, usage) = trace::within(
-            &trace::on_message(plugin.name(), plugin.version(), call.topic),
-            || {
-                let (decision, usage) = lease.on_message(call.topic, call.payload);
-                let check = |decision| self.rules(snapshot, plugin).check_message(decision).map_err(Fault::Answer);
-                (decision.and_then(check), usage)
-            },
-            |(verdict, _)| trace::outcome(verdict),
-        );
-        let decided = self.record_outcome(plugin, sender, &admission, &usage, verdict);
-        if let (Err(Refusal::Fault), Sender::Session(id)) = (&decided, sender)
-            && let Some(session) = self.registry.session(id)
-        {
-            Self::blame(&session);
-        }
-        decided
-    }
-
-    /// Counts and logs a message that was not served.
-    fn record_loss(&self, call: &MessageCall<'_>, outcome: Result<(), Refusal>) {
-        let Err(refusal) = outcome else { return };
-        match refusal.message_loss() {
-            Ok(dropped) => self.metrics.dropped(dropped, 1),
-            Err(refused) => self.metrics.refused(refused),
-        }
-        let plugin = &**call.served.plugin.name();
-        if self.metrics.log_limits.permit("bus message refused", plugin) {
-            let (_, why) = refusal.answer();
-            let (topic, why) = (text::bounded(call.topic), text::bounded(why));
-            tracing::warn!(topic, bytes = call.payload.len(), plugin, why, "bus message refused");
+    /// Counts a failed call against the session that caused it, and closes the session after too many failed calls.
+    pub(super) fn blame(session: &Session) {
+        if session.conduct.record_failed() == Penalty::Close {
+            let reason = "too many of the session's packets made a plugin fail".to_owned();
+            session.outbox.close(Closing { code: 1008, reason, cause: "plugin_faults" });
         }
     }
 

@@ -15,7 +15,7 @@ use std::{
 /// The maximum number of publishes in cycles that one plugin may make per second. One burst may have the same number.
 const MAX_LOOPED_PUBLISHES_PER_S: u32 = 100;
 
-/// The maximum number of topic pairs that are remembered. A publish for any other pair counts as a publish in a cycle.
+/// The maximum number of topic pairs that are remembered. With one more pair, all are forgotten.
 const MAX_PAIRS: usize = 4096;
 
 /// The limit of one plugin on its publishes in cycles.
@@ -64,7 +64,9 @@ impl Causes {
 impl Pairs {
     fn add(&mut self, heard: &str, published: &str) -> bool {
         if self.count >= MAX_PAIRS {
-            return true;
+            // Plugins may listen to any number of topics, so most pairs are of no interest any more. A loop is found
+            // again with its next messages.
+            *self = Self::default();
         }
         self.count += 1;
         let reached = self.reached_from(published);
@@ -122,10 +124,13 @@ mod tests {
     }
 
     #[test]
-    fn pairs_beyond_the_bound_count_as_cycles() {
+    fn a_loop_is_found_again_after_other_pairs_have_filled_the_memory() {
         let causes = Causes::default();
         let cycles = (0..MAX_PAIRS + 10).filter(|i| causes.closes_cycle("a", &format!("b{i}"))).count();
-        assert_eq!(cycles, 10);
+        assert_eq!(cycles, 0);
+        assert!(!causes.closes_cycle("x", "y"));
+        assert!(causes.closes_cycle("y", "x"));
+        assert!(causes.closes_cycle("x", "y"));
     }
 
     #[test]

@@ -10,14 +10,32 @@ const MAX_REJECTION_BYTES: usize = 1024;
 pub(super) enum Refusal {
     TooShort(TooShort),
     NoRoute(u8),
-    PayloadTooLarge { bytes: usize, max: usize },
+    PayloadTooLarge {
+        bytes: usize,
+        max: usize,
+    },
     Rejected(Rejection),
     Fault,
     Paused,
     Quarantined,
     Busy,
     BoundToAnother,
-    TooManyPushes { pushes: usize, max: usize },
+    TooManyPushes {
+        pushes: usize,
+        max: usize,
+    },
+    Bound {
+        what: &'static str,
+        max: usize,
+    },
+    StateFull {
+        bytes: usize,
+        max: usize,
+    },
+    /// Another call has changed what this call had read. The call is made again.
+    Conflict,
+    /// The plugin was replaced by a version with another format of its state.
+    Replaced,
     BusFull,
     BusShare,
     Loop(String),
@@ -49,6 +67,19 @@ impl Refusal {
             Self::BoundToAnother => (Status::Forbidden, "the session is bound to another user".to_owned()),
             Self::Quarantined => (Status::Unavailable, "the plugin is in quarantine: it keeps failing".to_owned()),
             Self::Busy => (Status::Unavailable, "the plugin is slow, and too many calls wait for it".to_owned()),
+            Self::Bound { what, max } => (
+                Status::Internal,
+                format!("the plugin would have more than {max} {what}, which is a bound of the gateway"),
+            ),
+            Self::StateFull { bytes, max } => {
+                let why = format!("the plugin's state would have {bytes} bytes, and {max} are the most (`state_mb`)");
+                (Status::Unavailable, why)
+            }
+            Self::Conflict => (Status::Unavailable, "the plugin's state changes too fast".to_owned()),
+            Self::Replaced => {
+                let why = "the plugin was replaced by a version that cannot read its state".to_owned();
+                (Status::Unavailable, why)
+            }
             Self::BusFull => (Status::Unavailable, "the bus is not connected or too slow".to_owned()),
             Self::BusShare => (Status::Unavailable, "the plugin's share of the bus is used up".to_owned()),
             Self::Loop(topic) => {
@@ -62,9 +93,9 @@ impl Refusal {
         (status as u16, why)
     }
 
-    /// Returns the reason under which a bus message that is not served is counted: `Ok` for
+    /// Returns the reason under which a call without a packet that is not served is counted: `Ok` for
     /// `gateway_messages_dropped_total`, `Err` for `gateway_routing_errors_total`.
-    pub(super) fn message_loss(&self) -> Result<&'static str, &'static str> {
+    pub(super) fn loss(&self) -> Result<&'static str, &'static str> {
         match self {
             Self::Quarantined => Ok("plugin_quarantined"),
             Self::Busy => Ok("plugin_busy"),
@@ -72,6 +103,9 @@ impl Refusal {
             Self::BusShare => Ok("bus_share"),
             Self::Loop(_) => Ok("publish_loop"),
             Self::TooManyPushes { .. } => Ok("too_many_pushes"),
+            Self::Bound { .. } => Ok("plugin_bound"),
+            Self::StateFull { .. } => Ok("state_full"),
+            Self::Conflict | Self::Replaced => Ok("plugin_replaced"),
             Self::Rejected(_) => Err("message_rejected"),
             Self::Fault
             | Self::TooShort(_)
@@ -79,6 +113,28 @@ impl Refusal {
             | Self::PayloadTooLarge { .. }
             | Self::Paused
             | Self::BoundToAnother => Err("message_fault"),
+        }
+    }
+}
+
+/// Why a session may not begin.
+#[derive(Debug)]
+pub struct Denied {
+    /// The HTTP status of the answer.
+    pub status: u16,
+    /// The text of the answer.
+    pub message: String,
+    /// Whether a plugin has decided this. Otherwise a plugin could not be asked.
+    pub is_decision: bool,
+}
+
+impl From<&Refusal> for Denied {
+    fn from(refusal: &Refusal) -> Self {
+        let (status, message) = refusal.answer();
+        match refusal {
+            Refusal::Rejected(_) => Self { status, message, is_decision: true },
+            Refusal::BoundToAnother => Self { status: 403, message, is_decision: true },
+            _ => Self { status: 503, message, is_decision: false },
         }
     }
 }

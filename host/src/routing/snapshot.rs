@@ -3,12 +3,15 @@
 //! A snapshot is immutable: a reload makes a new one. A packet is served under one snapshot, so it never sees half a
 //! reload.
 
-use super::loops::LoopLimit;
+use super::accounts::{Account, Accounts};
 use crate::{
-    bus,
-    plugin::Plugin,
-    telemetry::metrics::{Count, Metrics},
+    plugin::{Metric, MetricKind, Plugin},
+    telemetry::metrics::{
+        Count, Metrics,
+        custom::{Declared, Handles, Kind},
+    },
 };
+use foldhash::fast::RandomState;
 use std::{
     collections::{BTreeSet, HashMap},
     fmt,
@@ -19,24 +22,25 @@ use std::{
 pub struct Snapshot {
     served: Vec<Arc<ServingPlugin>>,
     routes: [Option<Route>; 256],
-    topics: HashMap<String, Vec<Arc<ServingPlugin>>>,
+    topics: HashMap<String, Vec<Arc<ServingPlugin>>, RandomState>,
+    /// The plugins that are asked when a session begins, in the order of their names.
+    asked: Vec<Arc<ServingPlugin>>,
 }
 
-/// A plugin that serves, and its use of the bus.
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self { served: Vec::new(), routes: [const { None }; 256], topics: HashMap::default(), asked: Vec::new() }
+    }
+}
+
+/// A plugin that serves.
 pub struct ServingPlugin {
     /// The generation of the plugin that serves.
     pub plugin: Arc<Plugin>,
-    /// The plugin's use of the bus.
+    /// What is kept for the plugin over all its generations.
     pub account: Arc<Account>,
-}
-
-/// A plugin's use of the bus, over all its generations.
-#[derive(Default)]
-pub struct Account {
-    /// The plugin's share of the bus's queue.
-    pub share: bus::Share,
-    /// The limit on publishes that lead back to the topic of the message that caused them.
-    pub loops: LoopLimit,
+    /// The metrics of the plugin's own. `None` if their names are taken by another plugin.
+    pub metrics: Option<Handles>,
 }
 
 /// A route that a plugin serves.
@@ -49,30 +53,26 @@ pub struct Route {
 }
 
 impl Snapshot {
-    /// Returns the snapshot of these plugins, no two of which may claim the same route. A plugin keeps the account that
-    /// it has in the snapshot `before`.
+    /// Returns the snapshot of these plugins, no two of which may claim the same route.
     #[must_use]
-    pub fn new(plugins: Vec<Arc<Plugin>>, before: Option<&Self>, metrics: &Metrics) -> Self {
-        let mut routes = [const { None }; 256];
-        let mut topics: HashMap<String, Vec<Arc<ServingPlugin>>> = HashMap::new();
-        let account = |plugin: &Plugin| before.and_then(|before| before.account(plugin.name())).unwrap_or_default();
-        let served: Vec<_> =
-            plugins.into_iter().map(|plugin| Arc::new(ServingPlugin { account: account(&plugin), plugin })).collect();
-        for served in &served {
+    pub fn new(plugins: Vec<Arc<Plugin>>, accounts: &Accounts, metrics: &Metrics) -> Self {
+        let mut snapshot = Self::default();
+        for plugin in plugins {
+            let account = accounts.of(plugin.name());
+            let served = Arc::new(ServingPlugin { account, metrics: declared(&plugin, metrics), plugin });
             for route in served.plugin.routes() {
-                routes[usize::from(*route)] =
-                    Some(Route { served: Arc::clone(served), received: metrics.received(*route) });
+                snapshot.routes[usize::from(*route)] =
+                    Some(Route { served: Arc::clone(&served), received: metrics.received(*route) });
             }
             for topic in &served.plugin.topics {
-                topics.entry(topic.clone()).or_default().push(Arc::clone(served));
+                snapshot.topics.entry(topic.clone()).or_default().push(Arc::clone(&served));
             }
+            snapshot.served.push(served);
         }
-        Self { served, routes, topics }
-    }
-
-    fn account(&self, plugin: &str) -> Option<Arc<Account>> {
-        let served = self.served.iter().find(|served| &**served.plugin.name() == plugin)?;
-        Some(Arc::clone(&served.account))
+        let asked = snapshot.served.iter().filter(|served| served.plugin.takes().sessions);
+        snapshot.asked = asked.cloned().collect();
+        snapshot.asked.sort_by(|a, b| a.plugin.name().cmp(b.plugin.name()));
+        snapshot
     }
 
     /// Returns the route, if a plugin serves it.
@@ -87,6 +87,17 @@ impl Snapshot {
         self.topics.get(topic).map_or(&[], Vec::as_slice)
     }
 
+    /// Returns the plugins that are asked when a session begins, in the order of their names.
+    #[must_use]
+    pub fn asked(&self) -> &[Arc<ServingPlugin>] {
+        &self.asked
+    }
+
+    /// Returns all plugins that serve, with what is kept for them.
+    pub(super) fn served(&self) -> &[Arc<ServingPlugin>] {
+        &self.served
+    }
+
     /// Returns all topics that a plugin subscribes to.
     #[must_use]
     pub fn topics(&self) -> BTreeSet<String> {
@@ -96,6 +107,29 @@ impl Snapshot {
     /// Returns the plugins that serve.
     pub fn plugins(&self) -> impl Iterator<Item = &Arc<Plugin>> {
         self.served.iter().map(|served| &served.plugin)
+    }
+}
+
+/// Declares the metrics of the plugin's own.
+fn declared(plugin: &Plugin, metrics: &Metrics) -> Option<Handles> {
+    let metric = |metric: &Metric| Declared {
+        name: metric.name.clone(),
+        help: metric.help.clone(),
+        kind: match metric.kind {
+            MetricKind::Counter => Kind::Counter,
+            MetricKind::Gauge => Kind::Gauge,
+            MetricKind::Histogram => Kind::Histogram,
+        },
+    };
+    let declared: Vec<_> = plugin.metrics().iter().map(metric).collect();
+    match metrics.custom.declare(plugin.name(), &declared) {
+        Ok(handles) => Some(handles),
+        Err(error) => {
+            tracing::error!(plugin = &**plugin.name(), "the plugin's metrics are not shown: {error}");
+            // The metrics of the generation before are not shown either, since nothing would change them.
+            let _ = metrics.custom.declare(plugin.name(), &[]);
+            None
+        }
     }
 }
 

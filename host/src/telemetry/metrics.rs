@@ -1,107 +1,25 @@
 //! The metrics of the gateway. A handle is looked up once and kept, so that no message pays for the look-up.
 
 mod count;
+pub mod custom;
+mod labels;
 mod seconds;
 
 pub use count::Count;
+pub use custom::Custom;
 pub use seconds::Seconds;
 
 use super::log_limit::LogLimits;
+use labels::{
+    CALLS, DISCONNECTIONS, DROPPED, HANDSHAKES_REFUSED, Kind, Name, NameOutcome, NameReason, Outcome,
+    PUBLISHES_REFUSED, RELOADS, ROUTING_ERRORS, Reason, Route,
+};
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text},
+    encoding::text,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use std::{fmt, sync::Arc};
-
-macro_rules! labels {
-    ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* })*) => {$(
-        $(#[$doc])*
-        #[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
-        struct $name { $($field: $type),* }
-    )*};
-}
-
-labels! {
-    /// Why something ended, failed or was dropped.
-    Reason { reason: &'static str }
-    /// The route byte, in decimal as in gateway.yaml, or `none` if no plugin serves the route.
-    Route { route: String }
-    /// The name of a plugin.
-    Name { plugin: Arc<str> }
-    /// A plugin and the outcome of its call or load.
-    NameOutcome { plugin: Arc<str>, outcome: &'static str }
-    /// The kind of a frame that is no packet by itself.
-    Kind { kind: &'static str }
-    /// A plugin and the reason why its publish was refused.
-    NameReason { plugin: Arc<str>, reason: &'static str }
-    /// The outcome of a delivery.
-    Outcome { outcome: &'static str }
-}
-
-/// The reasons why sessions end.
-const DISCONNECTIONS: [&str; 15] = [
-    "closed",
-    "gone",
-    "idle",
-    "write_timeout",
-    "text",
-    "too_large",
-    "protocol_error",
-    "receive_budget",
-    "frame_flood",
-    "send_queue_full",
-    "send_timeout",
-    "policy",
-    "plugin_faults",
-    "drain",
-    "panic",
-];
-
-/// The reasons why connections do not become sessions.
-const HANDSHAKES_REFUSED: [&str; 8] =
-    ["not_found", "bad_upgrade", "not_http", "too_large", "denied", "timeout", "gone", "accept_failed"];
-
-/// The reasons why packets and bus messages are refused.
-const ROUTING_ERRORS: [&str; 12] = [
-    "malformed_packet",
-    "malformed_payload",
-    "no_route",
-    "rejected",
-    "unavailable",
-    "forbidden",
-    "too_many_requests",
-    "internal",
-    "payload_too_large",
-    "custom",
-    "message_rejected",
-    "message_fault",
-];
-
-/// The reasons why messages are lost.
-const DROPPED: [&str; 12] = [
-    "send_queue_full",
-    "session_closing",
-    "session_ended",
-    "after_close",
-    "bus_unavailable",
-    "bus_message_too_large",
-    "no_subscriber",
-    "bus_share",
-    "publish_loop",
-    "too_many_pushes",
-    "plugin_quarantined",
-    "plugin_busy",
-];
-
-/// The outcomes of a plugin's calls.
-const CALLS: [&str; 6] = ["ok", "rejected", "trap", "deadline", "memory", "invalid"];
-
-/// The reasons why a plugin's publishes are refused.
-const PUBLISHES_REFUSED: [&str; 2] = ["bus_share", "publish_loop"];
-
-/// The outcomes of loads, swaps and removals of a plugin.
-const RELOADS: [&str; 4] = ["loaded", "swapped", "removed", "rejected"];
 
 /// Registers a counter for each known reason at 0, so that a rate can be computed from the first event on.
 fn known<const N: usize>(
@@ -123,12 +41,16 @@ pub struct Metrics {
     registry: Registry,
     /// The limit on log lines that strangers and plugins can cause.
     pub log_limits: LogLimits,
+    /// The metrics that plugins declare for themselves.
+    pub custom: Custom,
     /// Sessions that began.
     pub connections: Counter,
     /// Sessions that are alive.
     pub sessions: Gauge,
     /// Packets written to sockets.
     pub sent: Count,
+    /// Pushes that took the place of an older push in a send queue.
+    pub replaced: Counter,
     /// Pings from clients.
     pub pings_received: Count,
     /// Pongs from clients.
@@ -192,11 +114,15 @@ impl Metrics {
         let received =
             register::<Family<Route, Count>>(&mut r, "messages_received", "Packets from clients, by route byte");
         let unrouted = received.get_or_create(&Route { route: "none".to_owned() }).clone();
+        let custom = Custom::default();
+        r.register_collector(Box::new(custom.clone()));
         let r = &mut r;
         Self {
+            custom,
             connections: register(r, "connections", "Sessions that began"),
             sessions: register(r, "sessions", "Sessions that are alive"),
             sent: register(r, "messages_sent", "Packets written to sockets"),
+            replaced: register(r, "messages_replaced", "Pushes that took the place of an older push in a send queue"),
             pings_received: frames("ping"),
             pongs_received: frames("pong"),
             fragments_received: frames("fragment"),
@@ -292,6 +218,8 @@ impl Metrics {
         for reason in PUBLISHES_REFUSED {
             self.plugin_publishes_refused.remove(&NameReason { plugin: Arc::clone(name), reason });
         }
+        // An empty list takes no name, so it cannot be refused.
+        let _ = self.custom.declare(name, &[]);
         let label = Name { plugin: Arc::clone(name) };
         self.plugin_seconds.remove(&label);
         self.plugin_pushes.remove(&label);

@@ -1,7 +1,7 @@
 //! Test vectors for plugins: a JSON table of calls and their expected outcomes.
 //!
 //! `gateway plugin test FILE VECTORS` runs a table against a component. `gateway_plugin_sdk::testing::vectors` runs the
-//! same table natively against a Rust policy.
+//! same table natively against a Rust plugin.
 //!
 //! ```json
 //! { "suites": [
@@ -10,45 +10,97 @@
 //!     "cases": [
 //!       { "name": "a packet is published",
 //!         "packet": { "seq": 1, "route": 16, "flags": 0, "session": "01234567-89ab-cdef-0123-456789abcdef",
-//!                     "user": 7, "payload": "hi" },
-//!         "expect": { "actions": [ { "publish": { "topic": "requests" } }, "echo", { "bind": 7 },
-//!                                  { "reply": { "status": 0, "body": "ok" } },
-//!                                  { "deliver": { "to": { "user": 2 }, "route": 16, "body": { "hex": "ff00" } } },
-//!                                  { "close": { "code": 1000, "reason": "bye" } } ] } },
+//!                     "user": 7, "tag": 3, "payload": "hi" },
+//!         "now": 1700000000000, "state": { "room/3": { "hex": "ff00" } }, "attributes": { "name": "anna" },
+//!         "expect": { "actions": [ { "publish": { "topic": "requests" } }, { "bind": 7 } ] } },
 //!       { "name": "a message is refused", "message": { "topic": "answers", "payload": "?" },
 //!         "expect": { "reject": { "status": 2, "message": "no number" } } },
+//!       { "name": "a session begins", "connect": { "query": "name=anna" },
+//!         "expect": { "admit": { "user": 7, "tag": 3, "attributes": { "name": "anna" },
+//!                                "actions": [ { "join": { "group": 3 } } ] } } },
+//!       { "name": "a session is denied", "connect": { "query": "" },
+//!         "expect": { "deny": { "status": 400, "message": "add ?name=NAME" } } },
+//!       { "name": "a session ends", "disconnect": { "user": 7, "tag": 3 }, "expect": { "actions": [] } },
+//!       { "name": "a timer is due", "wake": { "key": 3 }, "expect": { "actions": [] } },
 //!       { "name": "a crash is a trap", "packet": { "payload": "crash" }, "expect": "trap" } ] },
 //!   { "settings": { "config": { "max_players": -1 } }, "refused": "config.max_players" } ] }
 //! ```
 //!
 //! A suite configures an instance with its `settings`, which counts as one check. If `topics` is present, the plugin
 //! must subscribe to exactly these topics. If `refused` is present, the plugin must refuse the settings with an error
-//! that contains this text. The cases of a suite run on one instance, in order. After a trap, the next case runs on a
-//! fresh instance.
+//! that contains this text.
 //!
-//! A payload or a body is a string, or bytes as `{"hex": "…"}`. Every field of a packet has a default:
+//! The cases of a suite run on one instance, in order. After a trap, the next case runs on a fresh instance. No actions
+//! are carried out: each case states itself what the plugin reads during its call. The default is no state, no
+//! attributes, and the time 1700000000000. The `attributes` are those of the session that the call is about.
 //!
-//! | field | default |
-//! |---|---|
-//! | `seq` | 1 |
-//! | `route` | the first of the settings' `routes`, or 0 if there is none |
-//! | `flags` | 0 |
-//! | `session` | `00000000-0000-0001-0000-000000000002` |
-//! | `user` | none: the session is not bound to a user |
-//! | `payload` | empty |
+//! # Calls
 //!
-//! A `publish` or `deliver` without a `body` expects an action without a body, which sends the payload of the call.
+//! A case has one of `packet`, `message`, `connect`, `disconnect` and `wake`. A payload, a body or a value is a string,
+//! or bytes as `{"hex": "…"}`. Every field has a default, except the `topic` of a message and the `key` of a timer:
+//!
+//! | field | of | default |
+//! |---|---|---|
+//! | `session` | `packet`, `connect`, `disconnect` | `00000000-0000-0001-0000-000000000002` |
+//! | `user` | `packet`, `connect`, `disconnect` | none: the session is not bound to a user |
+//! | `tag` | `packet`, `disconnect` | 0 |
+//! | `payload` | `packet`, `message` | empty |
+//! | `seq` | `packet` | 1 |
+//! | `route` | `packet` | the first of the settings' `routes`, or 0 if there is none |
+//! | `flags` | `packet` | 0 |
+//! | `remote` | `connect` | `127.0.0.1:50000` |
+//! | `query` | `connect` | empty |
+//! | `headers` | `connect` | none; otherwise a list of pairs `["name", "value"]` |
+//! | `claims` | `connect` | none; otherwise the text of a JSON object |
+//! | `cause` | `disconnect` | `closed` |
+//!
+//! # Actions
+//!
+//! ```json
+//! [ { "publish": { "topic": "requests", "body": "hello" } },
+//!   { "reply": { "status": 0, "body": "ok" } },
+//!   "echo",
+//!   { "bind": 7 },
+//!   { "deliver": { "to": { "user": 2 }, "route": 16, "body": { "hex": "ff00" } } },
+//!   { "deliver": { "to": { "group": 3 }, "except": "01234567-89ab-cdef-0123-456789abcdef", "route": 16,
+//!                  "keep": { "latest": 1 } } },
+//!   { "join": { "session": "01234567-89ab-cdef-0123-456789abcdef", "group": 3 } },
+//!   { "leave": { "group": 3 } },
+//!   { "listen": { "holder": { "group": 3 }, "topic": "room:3" } },
+//!   { "unlisten": { "holder": { "session": "01234567-89ab-cdef-0123-456789abcdef" }, "topic": "room:3" } },
+//!   { "set-tag": { "tag": 3 } },
+//!   { "end": { "whom": { "user": 2 }, "code": 4000, "reason": "replaced" } },
+//!   { "put": { "key": "room/3", "value": "open", "ttl_ms": 60000 } },
+//!   { "put": { "key": "room/3" } },
+//!   { "wake": { "key": 3, "after_ms": 50 } },
+//!   { "wake": { "key": 3 } },
+//!   { "measure": { "metric": 0, "value": 1 } } ]
+//! ```
+//!
+//! A target is `"sender"`, `{"session": "…"}`, `{"user": 2}` or `{"group": 3}`. The default of `whom` is the sender, and
+//! `close` is another name of `end`. The default of `session` in `join`, `leave` and `tag` is that of a packet. A
+//! `publish` or `deliver` without a `body` expects an action without a body, which sends the payload of the call. `keep`
+//! is `"always"`, which is the default, `"may-drop"`, or `{"latest": 1}`. A `put` without a `value` removes the entry,
+//! and a `wake` without `after_ms` cancels the timer.
 
+mod action;
 mod bytes;
+mod call;
 mod conversions;
+mod outcome;
 mod run;
 
+pub use action::{Action, Holder, Keep, Target};
 pub use bytes::Bytes;
-pub use run::{Failure, Outcome, Subject, run};
+pub use call::{Call, Connect, Disconnect, Given, Message, Packet, Wake};
+pub use outcome::{Admission, Outcome, Rejection};
+pub use run::{Failure, Subject, run};
+#[doc(hidden)]
+pub use uuid::Uuid;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
-use uuid::Uuid;
+use std::collections::BTreeMap;
 
 /// A table of test vectors.
 #[derive(Debug, Deserialize)]
@@ -75,140 +127,122 @@ pub struct Suite {
 
 /// One call and its expected outcome.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Row")]
 pub struct Case {
     /// The name of the case, for the report of failures.
     pub name: String,
-    /// The packet to send. A case has either a packet or a message.
-    pub packet: Option<Packet>,
-    /// The bus message to send. A case has either a packet or a message.
-    pub message: Option<Message>,
+    /// The call.
+    pub call: Call,
+    /// What the plugin reads during the call.
+    pub given: Given,
     /// The outcome that the call must have.
-    pub expect: Expect,
+    pub expect: Outcome,
 }
 
-/// A packet from a session.
-#[derive(Clone, Debug, Deserialize)]
+/// A case as it is written in the table.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Packet {
-    /// The client's own counter.
-    #[serde(default = "one")]
-    pub seq: u32,
-    /// The route byte. If this is `None`, the packet has the first route of the settings.
-    pub route: Option<u8>,
-    /// The client's flags.
+struct Row {
+    name: String,
+    packet: Option<Packet>,
+    message: Option<Message>,
+    connect: Option<Connect>,
+    disconnect: Option<Disconnect>,
+    wake: Option<Wake>,
+    #[serde(default = "call::now")]
+    now: u64,
     #[serde(default)]
-    pub flags: u8,
-    /// The session's id.
-    #[serde(default = "session")]
-    pub session: Uuid,
-    /// The user that the session is bound to.
-    pub user: Option<i32>,
-    /// The payload, which follows the packet's header.
+    state: BTreeMap<String, Bytes>,
     #[serde(default)]
-    pub payload: Bytes,
+    attributes: BTreeMap<String, String>,
+    expect: Outcome,
 }
 
-fn one() -> u32 {
-    1
-}
+impl TryFrom<Row> for Case {
+    type Error = String;
 
-fn session() -> Uuid {
-    Uuid::from_u64_pair(1, 2)
-}
-
-/// A bus message.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Message {
-    /// The topic that the message was published on.
-    pub topic: String,
-    /// The content of the message.
-    #[serde(default)]
-    pub payload: Bytes,
-}
-
-/// The outcome that a call must have.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Expect {
-    /// The plugin returns exactly these actions, in this order.
-    Actions(Vec<Action>),
-    /// The plugin returns exactly this rejection.
-    Reject(Rejection),
-    /// The call traps, or panics in a native run.
-    Trap,
-}
-
-/// An action of a plugin, with the variants of the plugin interface (`wit/policy.wit`).
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub enum Action {
-    /// Publishes a message on the bus.
-    Publish {
-        /// The topic.
-        topic: String,
-        /// The message. `None` stands for the payload of the call.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        body: Option<Bytes>,
-    },
-    /// Binds the session to a user.
-    Bind(i32),
-    /// Answers the packet.
-    Reply {
-        /// The reply's status, 0 for success.
-        #[serde(default)]
-        status: u16,
-        /// The payload of the reply.
-        #[serde(default)]
-        body: Bytes,
-    },
-    /// Answers the packet with status 0 and its own payload.
-    Echo,
-    /// Pushes a message to a session or to the sessions of a user.
-    Deliver {
-        /// The receiver of the push.
-        to: Target,
-        /// The route byte of the push.
-        route: u8,
-        /// The payload of the push. `None` stands for the payload of the call.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        body: Option<Bytes>,
-    },
-    /// Closes the session that sent the packet.
-    Close {
-        /// The WebSocket close code.
-        code: u16,
-        /// The reason that the client receives with the close code.
-        #[serde(default)]
-        reason: String,
-    },
-}
-
-/// The receiver of a push.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Target {
-    /// The session with this id.
-    Session(Uuid),
-    /// Every session of this user.
-    User(i32),
-}
-
-impl Target {
-    /// Returns the target for a session id, given as its upper and lower 64 bits.
-    #[must_use]
-    pub fn session(high: u64, low: u64) -> Self {
-        Self::Session(Uuid::from_u64_pair(high, low))
+    fn try_from(row: Row) -> Result<Self, String> {
+        let Row { name, packet, message, connect, disconnect, wake, now, state, attributes, expect } = row;
+        let calls = [
+            packet.map(Call::Packet),
+            message.map(Call::Message),
+            connect.map(Call::Connect),
+            disconnect.map(Call::Disconnect),
+            wake.map(Call::Wake),
+        ];
+        let mut calls = calls.into_iter().flatten();
+        let (Some(call), None) = (calls.next(), calls.next()) else {
+            let calls = "`packet`, `message`, `connect`, `disconnect` and `wake`";
+            return Err(format!("the case {name:?} has to have exactly one of {calls}"));
+        };
+        Ok(Self { name, call, given: Given { now, state, attributes }, expect })
     }
 }
 
-/// Why a plugin refuses a call.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rejection {
-    /// The status that the client receives, never 0.
-    pub status: u16,
-    /// A short text for the client's author.
-    pub message: String,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// The examples in the documentation of this crate.
+    fn examples() -> Vec<String> {
+        let text = include_str!("lib.rs");
+        let documentation: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("//!")).collect();
+        let documentation = documentation.join("\n");
+        documentation.split("```json").skip(1).filter_map(|it| it.split("```").next()).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_examples_in_the_documentation_can_be_read() {
+        let examples = examples();
+        let table: Table = serde_json::from_str(&examples[0]).unwrap();
+        assert_eq!(table.suites[0].cases.len(), 7);
+        let actions: Vec<Action> = serde_json::from_str(&examples[1]).unwrap();
+        let written = serde_json::to_string(&actions).unwrap();
+        assert_eq!(serde_json::from_str::<Vec<Action>>(&written).unwrap(), actions);
+        let kinds: std::collections::HashSet<_> = actions.iter().map(std::mem::discriminant).collect();
+        assert_eq!(kinds.len(), 14, "the interface has 14 actions");
+    }
+
+    #[track_caller]
+    fn check(written: Value, action: Action) {
+        assert_eq!(serde_json::from_value::<Action>(written).unwrap(), action);
+    }
+
+    #[test]
+    fn what_an_action_leaves_out_has_a_default() {
+        let session = Uuid::from_u64_pair(1, 2);
+        check(json!({"join": {"group": 3}}), Action::Join { session, group: 3 });
+        check(json!({"set-tag": {"tag": 3}}), Action::SetTag { session, tag: 3 });
+        check(json!({"reply": {}}), Action::Reply { status: 0, body: Bytes::default() });
+        check(json!({"put": {"key": "k"}}), Action::Put { key: "k".to_owned(), value: None, ttl_ms: None });
+        check(json!({"wake": {"key": 3}}), Action::Wake { key: 3, after_ms: None });
+        let end = Action::End { whom: Target::Sender, code: 1000, reason: String::new() };
+        check(json!({"end": {"code": 1000}}), end.clone());
+        check(json!({"close": {"code": 1000}}), end);
+        let (to, except, body, keep) = (Target::Group(3), None, None, Keep::Always);
+        check(
+            json!({"deliver": {"to": {"group": 3}, "route": 16}}),
+            Action::Deliver { to, except, route: 16, body, keep },
+        );
+        assert!(serde_json::from_value::<Action>(json!({"join": {"group": 3, "topic": "t"}})).is_err());
+    }
+
+    #[test]
+    fn what_may_happen_to_a_push_is_written_as_in_the_interface() {
+        let written = |keep| serde_json::to_value(keep).unwrap();
+        assert_eq!(written(Keep::Always), json!("always"));
+        assert_eq!(written(Keep::MayDrop), json!("may-drop"));
+        assert_eq!(written(Keep::Latest(1)), json!({"latest": 1}));
+    }
+
+    #[test]
+    fn a_case_has_exactly_one_call() {
+        for calls in [json!({}), json!({"packet": {}, "wake": {"key": 1}})] {
+            let mut case = json!({"name": "a", "expect": "trap"});
+            case.as_object_mut().unwrap().extend(calls.as_object().unwrap().clone());
+            let error = serde_json::from_value::<Case>(case).unwrap_err().to_string();
+            assert!(error.starts_with("the case \"a\" has to have exactly one of"), "{error}");
+        }
+    }
 }

@@ -1,11 +1,8 @@
-//! Runs a table against a plugin, which may be a component or a native policy.
+//! Runs a table against a plugin, which may be a component or a native plugin.
 
-use crate::{Action, Case, Expect, Message, Packet, Rejection, Suite, Table};
+use crate::{Call, Case, Given, Outcome, Suite, Table};
 use serde_json::Value;
 use std::fmt;
-
-/// The outcome of a call: the plugin's actions or rejection. The outer error is the text of a trap.
-pub type Outcome = Result<Result<Vec<Action>, Rejection>, String>;
 
 /// A new instance of a plugin, on which [`run`] runs the calls of a suite.
 pub trait Subject {
@@ -15,11 +12,11 @@ pub trait Subject {
     /// The outer error is the text of a trap. The inner error is the text with which the plugin refuses the settings.
     fn configure(&mut self, settings: &str) -> Result<Result<Vec<String>, String>, String>;
 
-    /// Calls `on-packet` with the route `route`. The field `route` of the packet is ignored.
-    fn packet(&mut self, packet: &Packet, route: u8) -> Outcome;
-
-    /// Calls `on-message`.
-    fn message(&mut self, message: &Message) -> Outcome;
+    /// Makes a call, during which the plugin reads what is in `given`. The route of a packet is always present.
+    ///
+    /// # Errors
+    /// Returns the text of a trap, or a text that says why the plugin cannot get this call.
+    fn call(&mut self, call: &Call, given: &Given) -> Result<Outcome, String>;
 }
 
 /// A check whose outcome differs from the table.
@@ -90,44 +87,139 @@ fn configured<S: Subject>(suite: &Suite, fresh: &mut impl FnMut() -> Result<S, S
     }
 }
 
-fn call(subject: &mut impl Subject, suite: &Suite, case: &Case) -> Outcome {
-    match (&case.packet, &case.message) {
-        (Some(packet), None) => {
-            let first =
-                suite.settings["routes"].get(0).and_then(Value::as_u64).and_then(|route| u8::try_from(route).ok());
-            subject.packet(packet, packet.route.or(first).unwrap_or_default())
+fn call(subject: &mut impl Subject, suite: &Suite, case: &Case) -> Result<Outcome, String> {
+    let mut call = case.call.clone();
+    if let Call::Packet(packet) = &mut call {
+        let first = suite.settings["routes"].get(0).and_then(Value::as_u64);
+        let first = first.and_then(|route| u8::try_from(route).ok()).unwrap_or_default();
+        packet.route.get_or_insert(first);
+    }
+    subject.call(&call, &case.given)
+}
+
+fn compare(expected: &Outcome, outcome: Result<Outcome, String>) -> Result<(), String> {
+    match (expected, outcome) {
+        (Outcome::Trap, Err(_)) => Ok(()),
+        (expected, Ok(outcome)) if *expected == outcome => Ok(()),
+        (expected, Ok(outcome)) => Err(format!("expected {}, got {}", json(expected), json(&outcome))),
+        (expected, Err(trap)) => Err(format!("expected {}, got a trap: {trap}", json(expected))),
+    }
+}
+
+fn json(outcome: &Outcome) -> String {
+    serde_json::to_string(outcome).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Action, Admission, Bytes, Rejection};
+    use std::cell::Cell;
+
+    /// A plugin that is told by each call what to answer.
+    struct Told;
+
+    impl Subject for Told {
+        fn configure(&mut self, settings: &str) -> Result<Result<Vec<String>, String>, String> {
+            match settings {
+                "\"refuse\"" => Ok(Err("colour: unknown".to_owned())),
+                "\"trap\"" => Err("unreachable".to_owned()),
+                _ => Ok(Ok(vec!["news".to_owned()])),
+            }
         }
-        (None, Some(message)) => subject.message(message),
-        _ => Err("a case has either `packet` or `message`".to_owned()),
+
+        fn call(&mut self, call: &Call, given: &Given) -> Result<Outcome, String> {
+            match call {
+                Call::Packet(packet) => {
+                    let body = format!("{:?} {} {:?} {:?}", packet.route, given.now, given.state, given.attributes);
+                    Ok(Outcome::Actions(vec![Action::Reply { status: 0, body: Bytes(body.into_bytes()) }]))
+                }
+                Call::Message(_) => Ok(Outcome::Reject(Rejection { status: 2, message: "no".to_owned() })),
+                Call::Connect(it) => {
+                    Ok(Outcome::Admit(Admission { tag: it.query.len() as u64, ..Admission::default() }))
+                }
+                Call::Disconnect(it) => Ok(Outcome::Actions(it.user.map(Action::Bind).into_iter().collect())),
+                Call::Wake(it) if it.key == 0 => Err("unreachable".to_owned()),
+                Call::Wake(_) => Ok(Outcome::Actions(vec![])),
+            }
+        }
     }
-}
 
-fn compare(expect: &Expect, outcome: Outcome) -> Result<(), String> {
-    let same = match (expect, &outcome) {
-        (Expect::Actions(expected), Ok(Ok(actions))) => expected == actions,
-        (Expect::Reject(expected), Ok(Err(rejection))) => expected == rejection,
-        (Expect::Trap, Err(_)) => true,
-        _ => false,
-    };
-    if same { Ok(()) } else { Err(format!("expected {}, got {}", expected(expect), got(&outcome))) }
-}
-
-fn expected(expect: &Expect) -> String {
-    match expect {
-        Expect::Actions(actions) => format!("actions {}", json(actions)),
-        Expect::Reject(rejection) => format!("rejection {}", json(rejection)),
-        Expect::Trap => "a trap".to_owned(),
+    /// Runs one suite, and returns the number of instances, the number of passed checks, and the failures.
+    fn run_suite(suite: &str) -> (usize, usize, Vec<String>) {
+        let table = serde_json::from_str(&format!(r#"{{"suites": [{suite}]}}"#)).unwrap();
+        let instances = Cell::new(0);
+        let (passed, failures) = run(&table, || {
+            instances.set(instances.get() + 1);
+            Ok(Told)
+        });
+        (instances.get(), passed, failures.iter().map(ToString::to_string).collect())
     }
-}
 
-fn got(outcome: &Outcome) -> String {
-    match outcome {
-        Ok(Ok(actions)) => format!("actions {}", json(actions)),
-        Ok(Err(rejection)) => format!("rejection {}", json(rejection)),
-        Err(trap) => format!("a trap: {trap}"),
+    #[track_caller]
+    fn check(cases: &str, instances: usize, passed: usize, failures: &[&str]) {
+        let suite = format!(r#"{{"settings": {{"routes": [16, 17]}}, "topics": ["news"], "cases": [{cases}]}}"#);
+        assert_eq!(run_suite(&suite), (instances, passed, failures.iter().map(|&it| it.to_owned()).collect()));
     }
-}
 
-fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default()
+    #[test]
+    fn every_kind_of_outcome_is_compared() {
+        check(
+            r#"{"name": "a", "message": {"topic": "t"}, "expect": {"reject": {"status": 2, "message": "no"}}}"#,
+            1,
+            2,
+            &[],
+        );
+        check(r#"{"name": "a", "connect": {"query": "abc"}, "expect": {"admit": {"tag": 3}}}"#, 1, 2, &[]);
+        check(r#"{"name": "a", "disconnect": {"user": 7}, "expect": {"actions": [{"bind": 7}]}}"#, 1, 2, &[]);
+        let wrong = r#"suite 1, a: expected {"deny":{"status":400,"message":""}}, got {"actions":[]}"#;
+        check(
+            r#"{"name": "a", "wake": {"key": 1}, "expect": {"deny": {"status": 400, "message": ""}}}"#,
+            1,
+            1,
+            &[wrong],
+        );
+    }
+
+    #[test]
+    fn a_fresh_instance_follows_a_trap() {
+        let trap = r#"{"name": "a", "wake": {"key": 0}, "expect": "trap"}"#;
+        let after = r#"{"name": "b", "wake": {"key": 0}, "expect": {"actions": []}}"#;
+        let failure = r#"suite 1, b: expected {"actions":[]}, got a trap: unreachable"#;
+        check(&[trap, after].join(","), 3, 2, &[failure]);
+        let missing = r#"suite 1, a: expected "trap", got {"actions":[]}"#;
+        check(r#"{"name": "a", "wake": {"key": 1}, "expect": "trap"}"#, 1, 1, &[missing]);
+    }
+
+    #[test]
+    fn a_call_reads_what_its_case_states() {
+        let reply = |body| format!(r#""expect": {{"actions": [{{"reply": {{"body": "{body}"}}}}]}}"#);
+        let defaults = format!(r#"{{"name": "a", "packet": {{}}, {}}}"#, reply("Some(16) 1700000000000 {} {}"));
+        let stated = format!(
+            r#"{{"name": "b", "packet": {{"route": 17}}, "now": 5, "state": {{"k": {{"hex": "ff"}}}}, "attributes": {{"n": "x"}}, {}}}"#,
+            reply(r#"Some(17) 5 {\"k\": Bytes([255])} {\"n\": \"x\"}"#)
+        );
+        check(&[defaults, stated].join(","), 1, 3, &[]);
+    }
+
+    #[test]
+    fn the_settings_are_a_check() {
+        let settings = |suite| {
+            let (_, passed, failures) = run_suite(suite);
+            (passed, failures.concat())
+        };
+        let failed = |text: &str| (0, format!("suite 1, settings: {text}"));
+        assert_eq!(settings(r#"{"settings": "refuse", "refused": "colour"}"#), (1, String::new()));
+        assert_eq!(
+            settings(r#"{"settings": "refuse", "refused": "size"}"#),
+            failed(r#"refused its settings with "colour: unknown" instead of "size""#)
+        );
+        assert_eq!(settings(r#"{"settings": "refuse"}"#), failed("refused its settings: colour: unknown"));
+        assert_eq!(
+            settings(r#"{"settings": 1, "refused": "size"}"#),
+            failed(r#"accepted its settings instead of refusing them with "size""#)
+        );
+        assert_eq!(settings(r#"{"settings": 1, "topics": []}"#), failed(r#"subscribed to ["news"] instead of []"#));
+        assert_eq!(settings(r#"{"settings": "trap"}"#), failed("configure trapped: unreachable"));
+    }
 }

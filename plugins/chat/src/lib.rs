@@ -2,11 +2,16 @@
 //! request binds the session to a user. The policy delivers a backend's message to the session or the user that the
 //! message names.
 //!
+//! A backend publishes on one of two topics. Every gateway hears `broadcast`. Only the gateways with a session of user 7
+//! hear `broadcast:user:7`, because a session listens to its user's topic as soon as it is bound: from its beginning if
+//! a token names the user, otherwise from its first accepted request on.
+//!
 //! The policy decodes only the fields that it decides on. The gateway forwards each message unchanged, including fields
 //! of newer versions.
 
 use gateway_plugin_sdk::{
-    Action, NoConfig, Packet, Policy, Rejection, Settings, Target, export,
+    Action, Admission, Connection, Denial, Hearing, NoConfig, Packet, Plugin, Policy, Rejection, SessionId, Sessions,
+    Settings, Target, export,
     protobuf::{Malformed, fields},
 };
 
@@ -16,6 +21,10 @@ mod tests;
 const ROUTE: u8 = 0x01;
 const REQUESTS: &str = "game:request:";
 const BROADCAST: &str = "broadcast";
+const BROADCAST_USER: &str = "broadcast:user:";
+
+/// The tag of a session that listens to the topic of its user.
+const LISTENS: u64 = 1;
 
 /// The fields of a `common.MessageBase` that the policy decides on.
 #[derive(Default)]
@@ -78,9 +87,11 @@ struct Chat {
     route: u8,
 }
 
-impl Policy for Chat {
+impl Plugin for Chat {
     const NAME: &str = "chat";
     const ROUTES: &[u8] = &[ROUTE];
+    /// Other routes need no chat.
+    const GATEKEEPER: bool = false;
     type Config = NoConfig;
 
     fn configure(settings: Settings<NoConfig>) -> Result<Self, String> {
@@ -91,7 +102,9 @@ impl Policy for Chat {
     fn topics(&self) -> Vec<String> {
         vec![BROADCAST.to_owned()]
     }
+}
 
+impl Policy for Chat {
     fn on_packet(&mut self, packet: &Packet, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
         let base = Base::of_request(payload)
             .map_err(|error| Rejection::malformed(format!("ChatRequest: {error}")))?
@@ -105,18 +118,48 @@ impl Policy for Chat {
         if !self.knows(base.game_id) {
             return Err(Rejection::rejected("ChatRequest.base.game_id is no game of this gateway"));
         }
-        let publish = Action::publish([REQUESTS, base.game_id].concat());
-        match packet.user {
-            None => Ok(vec![Action::Bind(base.user_id), publish]),
-            Some(user) if user == base.user_id => Ok(vec![publish]),
-            Some(_) => Err(Rejection::forbidden("ChatRequest.base.user_id is not the user of this session")),
+        let user = i64::from(base.user_id);
+        if packet.user.is_some_and(|bound| bound != user) {
+            return Err(Rejection::forbidden("ChatRequest.base.user_id is not the user of this session"));
         }
+        let publish = Action::publish([REQUESTS, base.game_id].concat());
+        if packet.tag == LISTENS {
+            return Ok(vec![publish]);
+        }
+        let (listen, listens) = (listen(packet.session, user), Action::tag(packet.session, LISTENS));
+        // A session may be bound without this tag if it began before this plugin was loaded.
+        Ok(match packet.user {
+            None => vec![Action::Bind(user), listen, listens, publish],
+            Some(_) => vec![listen, listens, publish],
+        })
     }
+}
 
-    fn on_message(&mut self, _topic: &str, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
+impl Sessions for Chat {
+    fn on_connect(&mut self, connection: &Connection) -> Result<Admission, Denial> {
+        let Some(user) = connection.user else { return Ok(Admission::default()) };
+        let actions = vec![listen(connection.session, user)];
+        Ok(Admission { tag: LISTENS, actions, ..Admission::default() })
+    }
+}
+
+/// Makes the session hear the messages for its user.
+fn listen(session: SessionId, user: i64) -> Action {
+    Action::listen_session(session, format!("{BROADCAST_USER}{user}"))
+}
+
+impl Hearing for Chat {
+    fn on_message(&mut self, topic: &str, payload: &[u8], _now: u64) -> Result<Vec<Action>, Rejection> {
         let targets = Targets::read(payload)
             .map_err(|error| Rejection::malformed(format!("neither ChatResponse nor MessageBroadcast: {error}")))?;
-        let target = match (targets.session_id, targets.user_id) {
+        let user = match (user_of(topic), i64::from(targets.user_id)) {
+            (Some(user), 0) => user,
+            (Some(user), target) if user != target => {
+                return Err(Rejection::rejected("target_user_id is not the user of the topic"));
+            }
+            (_, target) => target,
+        };
+        let target = match (targets.session_id, user) {
             ("", 0) => return Err(Rejection::malformed("neither target_user_id nor target_session_id is set")),
             ("", user) => Target::User(user),
             (session, _) => Target::Session(
@@ -125,6 +168,11 @@ impl Policy for Chat {
         };
         Ok(vec![Action::deliver(target, self.route)])
     }
+}
+
+/// Returns the user whose topic this is.
+fn user_of(topic: &str) -> Option<i64> {
+    topic.strip_prefix(BROADCAST_USER)?.parse().ok()
 }
 
 impl Chat {
@@ -140,4 +188,4 @@ impl Chat {
     }
 }
 
-export!(Chat);
+export!(Chat: Policy, Hearing, Sessions);

@@ -25,9 +25,40 @@ fn the_first_request_binds_the_session_and_every_request_is_published() {
     let mut chat = Harness::<Chat>::new(MMO).unwrap();
     assert_eq!(chat.topics, ["broadcast"]);
     let publish = Action::publish("game:request:mmo");
-    assert_eq!(chat.packet(ROUTE, &request("mmo", 7)).unwrap(), [Action::Bind(7), publish.clone()]);
+    let listen = Action::listen_session(chat.session, "broadcast:user:7");
+    let listens = Action::tag(chat.session, 1);
+    let first = [Action::Bind(7), listen, listens, publish.clone()];
+    assert_eq!(chat.packet(ROUTE, &request("mmo", 7)).unwrap(), first);
+    assert!(chat.hears("broadcast:user:7"));
     assert_eq!(chat.packet(ROUTE, &request("mmo", 7)).unwrap(), [publish]);
     assert_eq!(chat.packet(ROUTE, &request("mmo", 8)).unwrap_err().status, 6);
+
+    chat.disconnect(chat.session);
+    assert!(!chat.hears("broadcast:user:7"));
+}
+
+#[test]
+fn a_session_that_a_token_bound_listens_from_its_beginning() {
+    let mut chat = Harness::<Chat>::new(MMO).unwrap();
+    let anonymous = chat.connect("").unwrap();
+    assert_eq!(chat.tag(anonymous), 0);
+    let session = chat.connect_as(Connection { user: Some(7), ..chat.connection("") }).unwrap();
+    assert_eq!((chat.hears("broadcast:user:7"), chat.tag(session)), (true, 1));
+    chat.disconnect(session);
+    assert!(!chat.hears("broadcast:user:7"));
+}
+
+#[test]
+fn a_bound_session_that_is_older_than_the_plugin_listens_from_its_first_accepted_request_on() {
+    let mut chat = Harness::<Chat>::new(MMO).unwrap();
+    let session = chat.session;
+    chat.bind(session, 7);
+    assert_eq!(chat.packet(ROUTE, &request("mmo", 8)).unwrap_err().status, 6);
+    assert_eq!(chat.tag(session), 0);
+    let publish = Action::publish("game:request:mmo");
+    let first = [Action::listen_session(session, "broadcast:user:7"), Action::tag(session, 1), publish.clone()];
+    assert_eq!(chat.packet(ROUTE, &request("mmo", 7)).unwrap(), first);
+    assert_eq!(chat.packet(ROUTE, &request("mmo", 7)).unwrap(), [publish]);
 }
 
 #[test]
@@ -47,7 +78,7 @@ fn only_configured_games_are_served_or_any_harmless_id_without() {
         refused("{}", &request(game, 7), 4);
     }
     let mut any = Harness::<Chat>::new("{}").unwrap();
-    assert_eq!(any.packet(ROUTE, &request("A_z.0-9", 7)).unwrap()[1], Action::publish("game:request:A_z.0-9"));
+    assert_eq!(any.packet(ROUTE, &request("A_z.0-9", 7)).unwrap()[3], Action::publish("game:request:A_z.0-9"));
 }
 
 #[test]
@@ -57,7 +88,28 @@ fn settings_that_nobody_knows_are_refused() {
 }
 
 fn delivered(payload: &[u8]) -> Result<Vec<Action>, u16> {
-    Harness::<Chat>::new(MMO).unwrap().message("broadcast", payload).map_err(|rejection| rejection.status)
+    delivered_on("broadcast", payload)
+}
+
+fn delivered_on(topic: &str, payload: &[u8]) -> Result<Vec<Action>, u16> {
+    Harness::<Chat>::new(MMO).unwrap().message(topic, payload).map_err(|rejection| rejection.status)
+}
+
+#[test]
+fn a_message_on_the_topic_of_a_user_goes_to_this_user_or_one_of_its_sessions() {
+    let session = "01234567-89ab-cdef-0123-456789abcdef";
+    let response = |target_user_id, target_session_id: &str| {
+        let target_session_id = target_session_id.to_owned();
+        ChatResponse { target_user_id, target_session_id, ..Default::default() }.encode_to_vec()
+    };
+    let on_topic = |payload: &[u8]| delivered_on("broadcast:user:7", payload);
+    let to = |target| Ok(vec![Action::deliver(target, ROUTE)]);
+    assert_eq!(on_topic(&response(0, "")), to(Target::User(7)));
+    assert_eq!(on_topic(&response(7, "")), to(Target::User(7)));
+    assert_eq!(on_topic(&response(0, session)), to(Target::Session(session.parse().unwrap())));
+    assert_eq!(on_topic(&response(8, "")), Err(4));
+    assert_eq!(on_topic(&response(8, session)), Err(4));
+    assert_eq!(delivered_on("broadcast:user:x", &response(0, "")), Err(2));
 }
 
 #[test]
@@ -95,7 +147,7 @@ proptest! {
     fn a_response_goes_to_its_session_else_to_its_user(response in response()) {
         let expected = match (response.target_session_id.as_str(), response.target_user_id) {
             ("", 0) => Err(2),
-            ("", user) => Ok(Target::User(user)),
+            ("", user) => Ok(Target::User(user.into())),
             (session, _) => Ok(Target::Session(session.parse().unwrap())),
         };
         prop_assert_eq!(delivered(&response.encode_to_vec()), expected.map(|to| vec![Action::deliver(to, ROUTE)]));
@@ -103,13 +155,14 @@ proptest! {
 
     #[test]
     fn a_broadcast_goes_to_its_user(broadcast in broadcast()) {
-        let expected = Action::deliver(Target::User(broadcast.target_user_id), ROUTE);
+        let expected = Action::deliver(Target::User(broadcast.target_user_id.into()), ROUTE);
         prop_assert_eq!(delivered(&broadcast.encode_to_vec()), Ok(vec![expected]));
     }
 
     #[test]
     fn no_bytes_panic(bytes: Vec<u8>) {
         let _ = delivered(&bytes);
+        let _ = delivered_on("broadcast:user:7", &bytes);
         let _ = Harness::<Chat>::new(MMO).unwrap().packet(ROUTE, &bytes);
     }
 }

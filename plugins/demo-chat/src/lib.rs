@@ -5,7 +5,7 @@
 //! that is a plugin.
 
 use chat_proto::chat::{ChatRequest, ChatResponse, MessageBroadcast};
-use gateway_plugin_sdk::{Action, Policy, Rejection, Settings, export};
+use gateway_plugin_sdk::{Action, Hearing, Plugin, Rejection, Settings, export};
 use prost::Message;
 use serde::Deserialize;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -25,9 +25,8 @@ struct DemoChat {
     games: Vec<String>,
 }
 
-impl Policy for DemoChat {
+impl Plugin for DemoChat {
     const NAME: &str = "demo-chat";
-    const ROUTES: &[u8] = &[];
     type Config = Config;
 
     fn configure(settings: Settings<Config>) -> Result<Self, String> {
@@ -41,15 +40,17 @@ impl Policy for DemoChat {
     fn topics(&self) -> Vec<String> {
         self.games.iter().map(|game| [REQUESTS, game].concat()).collect()
     }
+}
 
-    fn on_message(&mut self, _topic: &str, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
+impl Hearing for DemoChat {
+    fn on_message(&mut self, _topic: &str, payload: &[u8], now: u64) -> Result<Vec<Action>, Rejection> {
         let request =
             ChatRequest::decode(payload).map_err(|error| Rejection::malformed(format!("ChatRequest: {error}")))?;
         let sender = request.base.as_ref().map_or(0, |base| base.user_id);
-        // The id comes from the clock, since a reload would reset a counter.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let message_id = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
-        let timestamp = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        let timestamp = i64::try_from(now).unwrap_or(i64::MAX);
+        // The id comes from the clock, since a reload would reset a counter. Milliseconds are too few for an id.
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let message_id = i64::try_from(clock.as_micros()).unwrap_or(i64::MAX);
         let response = ChatResponse {
             base: request.base,
             success: true,
@@ -77,7 +78,7 @@ impl Policy for DemoChat {
     }
 }
 
-export!(DemoChat);
+export!(DemoChat: Hearing);
 
 #[cfg(test)]
 mod tests {
@@ -103,6 +104,7 @@ mod tests {
         let actions = demo.message("game:request:mmo", &request.encode_to_vec()).unwrap();
         let response = ChatResponse::decode(published(&actions[0])).unwrap();
         assert_eq!((response.base, response.success, response.target_user_id), (Some(base), true, 1));
+        assert_eq!(response.timestamp, i64::try_from(demo.now).unwrap());
         let broadcast = MessageBroadcast::decode(published(&actions[1])).unwrap();
         assert_eq!((broadcast.sender_id, broadcast.target_user_id, &*broadcast.content), (1, 2, "hello"));
         assert_eq!(broadcast.message_id, response.message_id);

@@ -73,13 +73,3 @@ bool json_string(text_t value, char *out, text_t *text) {
   text->len = (size_t)(out - text->at);
   return true;
 }
-
-bool json_integer(text_t value, uint32_t *number) {
-  if (value.len == 0 || value.len > 9) return false;
-  *number = 0;
-  for (size_t i = 0; i < value.len; i++) {
-    if (value.at[i] < '0' || value.at[i] > '9') return false;
-    *number = *number * 10 + (uint32_t)(value.at[i] - '0');
-  }
-  return true;
-}

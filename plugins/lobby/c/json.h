@@ -13,8 +13,4 @@ bool json_next(text_t *rest, text_t *key, text_t *value);
 // the result is never longer than `value`. Returns false if `value` is not a string.
 bool json_string(text_t value, char *out, text_t *text);
 
-// Reads a number of one to nine digits. Returns false for any other value, such as one with a sign, a fraction or an
-// exponent.
-bool json_integer(text_t value, uint32_t *number);
-
 #endif

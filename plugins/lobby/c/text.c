@@ -41,23 +41,37 @@ bool text_is_utf8(text_t text) {
   return true;
 }
 
-bool text_split(text_t text, text_t *head, text_t *tail) {
-  const char *space = memchr(text.at, ' ', text.len);
-  if (space == NULL) return false;
-  *head = (text_t){text.at, (size_t)(space - text.at)};
-  *tail = (text_t){space + 1, text.len - head->len - 1};
-  return tail->len > 0;
+bool text_has_only(text_t text, const char *set) {
+  for (size_t i = 0; i < text.len; i++) {
+    if (memchr(set, text.at[i], strlen(set)) == NULL) return false;
+  }
+  return true;
 }
 
-bool text_to_user(text_t text, int32_t *user) {
-  if (text.len == 0 || text.len > strlen("2147483647") || text.at[0] == '0') return false;
-  int64_t value = 0;
+bool text_cut(text_t *rest, char separator, text_t *part) {
+  if (rest->len == 0) return false;
+  const char *end = memchr(rest->at, separator, rest->len);
+  *part = (text_t){rest->at, end ? (size_t)(end - rest->at) : rest->len};
+  size_t cut = end ? part->len + 1 : part->len;
+  *rest = (text_t){rest->at + cut, rest->len - cut};
+  return true;
+}
+
+bool text_to_number(text_t text, uint64_t *number) {
+  if (text.len == 0 || text.len > 19) return false;
+  *number = 0;
   for (size_t i = 0; i < text.len; i++) {
     if (text.at[i] < '0' || text.at[i] > '9') return false;
-    value = value * 10 + (text.at[i] - '0');
+    *number = *number * 10 + (uint64_t)(text.at[i] - '0');
   }
-  *user = (int32_t)value;
-  return value <= INT32_MAX;
+  return true;
+}
+
+bool text_to_user(text_t text, int64_t *user) {
+  uint64_t number;
+  if (!text_to_number(text, &number) || text.at[0] == '0' || number > INT64_MAX) return false;
+  *user = (int64_t)number;
+  return true;
 }
 
 static int hex_digit(char c) {

@@ -1,4 +1,4 @@
-package export_gateway_policy_policy
+package policy
 
 import (
 	"encoding/json"
@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 )
 
 type settings struct {
@@ -57,8 +56,5 @@ func read[T any](value json.RawMessage, into *T) bool {
 }
 
 func isTopic(text string) bool {
-	forbidden := func(r rune) bool {
-		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789:_-", r)
-	}
-	return len(text) >= 1 && len(text) <= 64 && !strings.ContainsFunc(text, forbidden)
+	return len(text) >= 1 && len(text) <= 64 && hasOnly(text, "abcdefghijklmnopqrstuvwxyz0123456789:_-")
 }

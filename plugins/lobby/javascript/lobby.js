@@ -1,8 +1,20 @@
 // The lobby: clients log in, ask for their user, write to each other, and publish on the bus.
 
-import { write } from "gateway:policy/log@0.1.0";
+import * as attributes from "gateway:policy/attributes@0.2.0";
+import * as log from "gateway:policy/log@0.2.0";
+import * as state from "gateway:policy/state@0.2.0";
 
 const ROUTE = 0x10;
+
+/** The group of all sessions. The interface's numbers of 64 bits are BigInts here. */
+const EVERYBODY = { tag: "group", val: 1n };
+
+/** The entry that counts the messages since the last report. */
+const SAID = "said";
+
+/** The timer for the report of the count. It is set by the first message after a report. */
+const REPORT = 1n;
+const REPORT_AFTER_MS = 10_000n;
 
 const Status = { OK: 0, MALFORMED_PAYLOAD: 2, REJECTED: 4, FORBIDDEN: 6, LOBBY: 256 };
 
@@ -12,19 +24,28 @@ const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 const lobby = { topic: "lobby", maxBytes: 64, route: ROUTE };
 
-export const policy = {
+export const plugin = {
   describe() {
-    return { name: "lobby", version: "0.1.0", routes: new Uint8Array([ROUTE]) };
+    return {
+      name: "lobby",
+      version: "0.1.0",
+      routes: new Uint8Array([ROUTE]),
+      metrics: [],
+      stateFormat: 0,
+      gatekeeper: true,
+    };
   },
 
   configure(settings) {
     const { config = {}, routes = [] } = JSON.parse(settings);
     Object.assign(lobby, readConfig(config));
     lobby.route = routes[0] ?? ROUTE;
-    write("debug", "lobby configured");
+    log.write("debug", "lobby configured");
     return [`${lobby.topic}:out`];
   },
+};
 
+export const policy = {
   onPacket({ session, user }, payload) {
     const text = decode(payload);
     if (user === undefined) return logIn(text);
@@ -34,7 +55,7 @@ export const policy = {
       case "ping":
         return [{ tag: "echo" }];
       case "bye":
-        return [{ tag: "close", val: { code: 1000, reason: "bye" } }];
+        return [{ tag: "end", val: { whom: { tag: "sender" }, closing: { code: 1000, reason: "bye" } } }];
       case "status":
         return [reply("lobby", Status.LOBBY)];
       case "crash":
@@ -42,9 +63,12 @@ export const policy = {
         throw null;
     }
     if (text.startsWith("login ")) throw new Rejection(Status.REJECTED, "already logged in");
-    return say(user, text);
+    const [, words] = text.match(/^say (.+)$/s) ?? [];
+    return words === undefined ? send(user, text) : say(session, user, words);
   },
+};
 
+export const hearing = {
   onMessage(topic, payload) {
     const [, head] = tryDecode(payload)?.match(/^([^ ]+) ./s) ?? [];
     const target = parseTarget(head ?? "");
@@ -53,7 +77,37 @@ export const policy = {
   },
 };
 
-/** An error that rejects a packet. Its `payload` is the `rejection` of the interface, which the client receives. */
+export const sessions = {
+  onConnect({ session, query }) {
+    const [, name] = query.match(/(?:^|&)name=([^&]*)/) ?? [];
+    if (name !== undefined && !/^[A-Za-z0-9_-]{1,16}$/.test(name)) {
+      throw new Rejection(400, "name: 1 to 16 characters of A-Z a-z 0-9 _ - are allowed");
+    }
+    return {
+      tag: 0n,
+      attributes: name === undefined ? [] : [["name", name]],
+      actions: [{ tag: "join", val: { session, group: EVERYBODY.val } }],
+    };
+  },
+
+  onDisconnect({ user }) {
+    return user === undefined ? [] : [deliver(EVERYBODY, `${user} left`)];
+  },
+};
+
+export const timers = {
+  onWake() {
+    const said = messagesSaid();
+    if (said === undefined) return [];
+    const keep = { tag: "latest", val: REPORT };
+    return [deliver(EVERYBODY, `messages: ${said}`, { keep }), { tag: "put", val: { key: SAID } }];
+  },
+};
+
+/**
+ * An error that rejects a packet or a message, or denies a session. Its `payload` is the `rejection` or the `denial` of
+ * the interface, which the client receives.
+ */
 class Rejection extends Error {
   constructor(status, message) {
     super(message);
@@ -103,12 +157,28 @@ function logIn(text) {
   return [{ tag: "bind", val: user }, reply(`welcome ${user}`)];
 }
 
+/** Delivers a text to everybody else, and counts it. */
+function say(session, user, text) {
+  const name = attributes.get(session, "name") ?? user;
+  const said = messagesSaid();
+  const count = { key: SAID, value: encoder.encode(`${(said ?? 0n) + 1n}`) };
+  const actions = [deliver(EVERYBODY, `${name}: ${text}`, { except: session }), { tag: "put", val: count }];
+  if (said === undefined) actions.push({ tag: "wake", val: { key: REPORT, afterMs: REPORT_AFTER_MS } });
+  return [...actions, reply("sent")];
+}
+
+/** Returns the number of messages since the last report, or undefined if there are none. */
+function messagesSaid() {
+  const said = state.get(SAID);
+  return said && BigInt(decoder.decode(said));
+}
+
 /** Delivers a text of the form `to USER TEXT` to one user, and publishes any other text on the bus. */
-function say(from, text) {
+function send(from, text) {
   const [, head, words] = text.match(/^to ([^ ]+) (.+)$/s) ?? [];
   const user = parseUser(head ?? "");
   if (user === undefined) return [{ tag: "publish", val: { topic: lobby.topic } }];
-  return [deliver({ tag: "user", val: user }, encoder.encode(`from ${from}: ${words}`)), reply("sent")];
+  return [deliver({ tag: "user", val: user }, `from ${from}: ${words}`), reply("sent")];
 }
 
 function parseTarget(text) {
@@ -119,10 +189,10 @@ function parseTarget(text) {
   return { tag: "session", val: { high: BigInt(`0x${digits.slice(0, 16)}`), low: BigInt(`0x${digits.slice(16)}`) } };
 }
 
-/** Parses a user's id. Number() alone would also accept a sign, an exponent or leading zeros. */
+/** Parses a user's id. BigInt() alone would also accept signs, spaces, leading zeros and hexadecimal numbers. */
 function parseUser(text) {
-  const user = /^[1-9][0-9]{0,9}$/.test(text) ? Number(text) : Infinity;
-  return user <= 0x7fffffff ? user : undefined;
+  const user = /^[1-9][0-9]{0,18}$/.test(text) ? BigInt(text) : undefined;
+  return user <= 0x7fff_ffff_ffff_ffffn ? user : undefined;
 }
 
 function formatSession({ high, low }) {
@@ -134,6 +204,8 @@ function reply(text, status = Status.OK) {
   return { tag: "reply", val: { status, body: encoder.encode(text) } };
 }
 
-function deliver(to, body) {
-  return { tag: "deliver", val: { to, route: lobby.route, body } };
+/** Pushes a text. Without a text, the push is the payload of the call. */
+function deliver(to, text, options) {
+  const body = text === undefined ? undefined : encoder.encode(text);
+  return { tag: "deliver", val: { to, route: lobby.route, body, keep: { tag: "always" }, ...options } };
 }

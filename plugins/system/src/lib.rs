@@ -1,10 +1,10 @@
 //! The system route. The policy answers each heartbeat with its own payload.
 
-use gateway_plugin_sdk::{Action, NoConfig, Packet, Policy, Rejection, Settings, export};
+use gateway_plugin_sdk::{Action, NoConfig, Packet, Plugin, Policy, Rejection, Settings, export};
 
 struct System;
 
-impl Policy for System {
+impl Plugin for System {
     const NAME: &str = "system";
     const ROUTES: &[u8] = &[0x03];
     type Config = NoConfig;
@@ -12,13 +12,15 @@ impl Policy for System {
     fn configure(_: Settings<NoConfig>) -> Result<Self, String> {
         Ok(Self)
     }
+}
 
+impl Policy for System {
     fn on_packet(&mut self, _: &Packet, _: &[u8]) -> Result<Vec<Action>, Rejection> {
         Ok(vec![Action::Echo])
     }
 }
 
-export!(System);
+export!(System: Policy);
 
 #[cfg(test)]
 mod tests {

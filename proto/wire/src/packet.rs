@@ -7,7 +7,7 @@
 //! |--------|------|--------|------------------------------|--------------------------------------------------------|
 //! | 0      | u32  | seq    | the client's own counter     | a reply: the request's; a push: the delivery counter   |
 //! | 4      | u8   | route  | what the packet is for       | the same                                               |
-//! | 5      | u8   | flags  | reserved, ignored            | bit 0: a reply                                         |
+//! | 5      | u8   | flags  | reserved, ignored            | bit 0: a reply; bit 1: a push that replaced another    |
 //! | 6      | u16  | status | reserved, ignored            | 0, or the reason of a refusal                          |
 
 use bytes::{Buf, Bytes};
@@ -17,6 +17,10 @@ pub const HEADER_LEN: usize = 8;
 
 /// Bit 0 of the flags: the packet answers the request with the same seq.
 pub const FLAG_REPLY: u8 = 1;
+
+/// Bit 1 of the flags: the push took the place of at least one older push that the client never gets. It has the
+/// delivery number of the older push, so that a gap in the numbers always means a loss.
+pub const FLAG_REPLACES: u8 = 2;
 
 /// The route of chat.
 pub const ROUTE_CHAT: u8 = 0x01;
@@ -99,7 +103,7 @@ pub struct Header {
     pub seq: u32,
     /// What the packet is for.
     pub route: u8,
-    /// Bits with a meaning of their own. [`FLAG_REPLY`] is the only one in use.
+    /// Bits with a meaning of their own: [`FLAG_REPLY`] and [`FLAG_REPLACES`]. The others are reserved.
     pub flags: u8,
     /// The number of a [`Status`]. Plugins may answer with numbers of their own.
     pub status: u16,
@@ -231,6 +235,7 @@ mod tests {
         assert_eq!(header.encode(), [1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(header.reply(9).encode(), [1, 2, 3, 4, 5, FLAG_REPLY, 0, 9]);
         assert_eq!(Header::push(3, 1).encode(), [0, 0, 0, 1, 3, 0, 0, 0]);
+        assert_eq!(Header { flags: FLAG_REPLACES, ..Header::push(3, 1) }.encode(), [0, 0, 0, 1, 3, 2, 0, 0]);
         assert_eq!(Header::request(7, 3).encode(), [0, 0, 0, 7, 3, 0, 0, 0]);
     }
 

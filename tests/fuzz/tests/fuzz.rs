@@ -10,7 +10,7 @@ use bytes::Bytes;
 use chat_proto::chat::ChatResponse;
 use gateway::{
     config::Config,
-    delivery::registry::Session,
+    delivery::session::Session,
     net::{
         budget::Budget,
         handshake,
@@ -110,9 +110,12 @@ fn handshake() {
             RUNTIME.block_on(async {
                 let (mut client, mut server) = tokio::io::duplex(64 << 10);
                 let upgrade = async {
-                    let outcome = handshake::upgrade(&mut server, None).await;
+                    let is_upgraded = match handshake::request(&mut server, None).await {
+                        Ok(request) => request.accept(&mut server).await.is_ok(),
+                        Err(_) => false,
+                    };
                     drop(server);
-                    outcome.is_ok()
+                    is_upgraded
                 };
                 let talk = async {
                     // The gateway may close the connection before it has read everything.

@@ -1,9 +1,11 @@
 //! A plugin that misbehaves in the way that its settings name. The plugin serves route 0x66, and subscribes to the
-//! requests of the game `hostile`.
+//! requests of the game `hostile`. It does not export `sessions`, so that each call is caused by a packet or a message.
 //!
 //! The modules of `tests/containment.rs` state the required outcome of each way to misbehave.
 
-use gateway_plugin_sdk::{Action, Packet, Policy, Rejection, Settings, Target, export, log};
+use gateway_plugin_sdk::{
+    Action, Hearing, Packet, Plugin, Policy, Rejection, SessionId, Settings, Target, Timers, export, log,
+};
 use serde::Deserialize;
 use std::{
     env, fs,
@@ -16,6 +18,9 @@ use std::{
 
 const ROUTE: u8 = 0x66;
 const MIB: usize = 1 << 20;
+
+/// The session of a call that is about no session.
+const NOBODY: SessionId = SessionId { high: 0, low: 0 };
 
 /// The way in which each call misbehaves. An empty string is a call that behaves well.
 #[derive(Clone, Deserialize)]
@@ -34,7 +39,7 @@ struct Hostile {
     calls: u32,
 }
 
-impl Policy for Hostile {
+impl Plugin for Hostile {
     const NAME: &str = "hostile";
     const ROUTES: &[u8] = &[ROUTE];
     type Config = Config;
@@ -57,26 +62,36 @@ impl Policy for Hostile {
             _ => vec!["game:request:hostile".to_owned()],
         }
     }
+}
 
-    fn on_packet(&mut self, _: &Packet, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
+impl Policy for Hostile {
+    fn on_packet(&mut self, packet: &Packet, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
         self.calls += 1;
         match self.config.on_packet.as_str() {
-            "as-the-packet-says" => answer(&String::from_utf8_lossy(payload), self.calls),
-            way => answer(way, self.calls),
-        }
-    }
-
-    fn on_message(&mut self, topic: &str, _: &[u8]) -> Result<Vec<Action>, Rejection> {
-        self.calls += 1;
-        match self.config.on_message.as_str() {
-            "publish-twice-where-it-was-heard" => Ok(vec![Action::publish(topic); 2]),
-            way => answer(way, self.calls).map(|_| Vec::new()),
+            "as-the-packet-says" => answer(&String::from_utf8_lossy(payload), packet.session, self.calls),
+            way => answer(way, packet.session, self.calls),
         }
     }
 }
 
+impl Hearing for Hostile {
+    fn on_message(&mut self, topic: &str, _: &[u8], _: u64) -> Result<Vec<Action>, Rejection> {
+        self.calls += 1;
+        match self.config.on_message.as_str() {
+            "publish-twice-where-it-was-heard" => Ok(vec![Action::publish(topic); 2]),
+            way => answer(way, NOBODY, self.calls).map(|_| Vec::new()),
+        }
+    }
+}
+
+impl Timers for Hostile {
+    fn on_wake(&mut self, _: u64, _: u64) -> Vec<Action> {
+        Vec::new()
+    }
+}
+
 /// Returns an answer that breaks a rule in the way `way`, or misbehaves while the call runs.
-fn answer(way: &str, call: u32) -> Result<Vec<Action>, Rejection> {
+fn answer(way: &str, session: SessionId, call: u32) -> Result<Vec<Action>, Rejection> {
     Ok(match way {
         "million-actions" => vec![Action::Echo; 1_000_000],
         "huge-result" => vec![Action::reply(vec![b'x'; 256 * MIB])],
@@ -86,8 +101,13 @@ fn answer(way: &str, call: u32) -> Result<Vec<Action>, Rejection> {
         "empty-topic" => vec![Action::publish("")],
         "unknown-route" => vec![Action::deliver(Target::User(1), 0xee)],
         "reserved-status" => vec![Action::Reply(gateway_plugin_sdk::Answer { status: 99, body: Vec::new() })],
-        "close-code" => vec![Action::close(1006, "no such code")],
-        "close-reason" => vec![Action::close(1000, "x".repeat(124))],
+        "close-code" => vec![Action::end(Target::Sender, 1006, "no such code")],
+        "close-reason" => vec![Action::end(Target::Sender, 1000, "x".repeat(124))],
+        "ten-thousand-groups" => (0..10_000).map(|group| Action::join(session, group)).collect(),
+        "million-timers" => (0..1_000_000).map(|key| Action::wake(key, Duration::from_secs(3600))).collect(),
+        "million-topics" => (0..1_000_000).map(|i| Action::listen_session(session, format!("t{i}"))).collect(),
+        "megabyte-key" => vec![Action::put("k".repeat(MIB), "")],
+        "two-mebibytes-of-state" => vec![Action::put("k", vec![b'x'; 2 * MIB])],
         "a-thousand-deliveries" => vec![Action::deliver(Target::User(1), ROUTE); 1000],
         "publish-once" => vec![Action::publish("game:request:hostile")],
         "publish-15-mib-twice" => vec![Action::publish_body("large", vec![b'x'; 15 * MIB]); 2],
@@ -179,4 +199,4 @@ fn grow() -> String {
     }
 }
 
-export!(Hostile);
+export!(Hostile: Policy, Hearing, Timers);

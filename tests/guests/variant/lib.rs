@@ -2,10 +2,11 @@
 //! component, so that one build serves as any number of plugins. `tests/support/guests.rs` writes the block.
 
 use gateway_plugin_sdk::{
-    Action, Exported, Manifest, Packet, Policy, Rejection, Settings, bindings::exports::gateway::policy::policy::Guest,
+    Action, Calls, Exported, Hearing, Instance, Manifest, Packet, Plugin, Policy, Rejection, Settings,
+    bindings::plugin::exports::gateway::policy::plugin::Guest,
 };
 use serde::Deserialize;
-use std::hint::black_box;
+use std::{hint::black_box, thread::LocalKey};
 
 /// The memory in bytes that the packet `grow` allocates.
 const GROWTH: usize = 32 << 20;
@@ -75,9 +76,8 @@ struct Greeter {
     answer: String,
 }
 
-impl Policy for Greeter {
+impl Plugin for Greeter {
     const NAME: &str = "variant";
-    const ROUTES: &[u8] = &[];
     type Config = Config;
 
     fn configure(settings: Settings<Config>) -> Result<Self, String> {
@@ -92,7 +92,9 @@ impl Policy for Greeter {
     fn topics(&self) -> Vec<String> {
         self.topics.clone()
     }
+}
 
+impl Policy for Greeter {
     fn on_packet(&mut self, _: &Packet, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
         match payload {
             b"trap" => panic!("as it was told to"),
@@ -108,36 +110,46 @@ impl Policy for Greeter {
     }
 }
 
-std::thread_local! {
-    static POLICY: Exported<Greeter> = const { Exported::new() };
+impl Hearing for Greeter {
+    fn on_message(&mut self, _: &str, _: &[u8], _: u64) -> Result<Vec<Action>, Rejection> {
+        Ok(Vec::new())
+    }
 }
 
-/// The component's exports. The SDK's `export!` cannot make these exports, since it needs a constant manifest.
-pub struct Component;
+std::thread_local! {
+    static INSTANCE: Instance<Greeter> = const { Instance::new() };
+}
 
-impl Guest for Component {
+impl Exported for Greeter {
+    const VERSION: &str = "0.0.0";
+    const INSTANCE: &'static LocalKey<Instance<Self>> = &INSTANCE;
+    const CALLS: Calls<Self> = Calls::NONE.Policy().Hearing();
+}
+
+/// The export of the interface `plugin`. The SDK's `export!` cannot make it, since it needs a constant manifest.
+pub struct Described;
+
+impl Guest for Described {
     fn describe() -> Manifest {
         let variant = Variant::read();
         variant.fail_in("describe");
-        Manifest { name: variant.name, version: variant.version, routes: variant.routes }
+        let Variant { name, version, routes, .. } = variant;
+        Manifest { name, version, routes, metrics: Vec::new(), state_format: 0, gatekeeper: false }
     }
 
     fn configure(settings: String) -> Result<Vec<String>, String> {
-        POLICY.with(|policy| policy.configure(&settings))
-    }
-
-    fn on_packet(packet: Packet, payload: Vec<u8>) -> Result<Vec<Action>, Rejection> {
-        POLICY.with(|policy| policy.on_packet(&packet, &payload))
-    }
-
-    fn on_message(topic: String, payload: Vec<u8>) -> Result<Vec<Action>, Rejection> {
-        POLICY.with(|policy| policy.on_message(&topic, &payload))
+        INSTANCE.with(|instance| instance.configure(&settings))
     }
 }
 
 #[cfg(target_arch = "wasm32")]
 #[allow(unsafe_code, reason = "the exported functions are called by the gateway")]
 mod exported {
-    use super::Component;
-    gateway_plugin_sdk::bindings::export_component!(Component with_types_in gateway_plugin_sdk::bindings);
+    use super::{Described, Greeter};
+    use gateway_plugin_sdk::{Component, bindings, export_interface};
+
+    type Calls = Component<Greeter>;
+    bindings::plugin::export_component!(Described with_types_in bindings::plugin);
+    export_interface!(Policy for Calls);
+    export_interface!(Hearing for Calls);
 }

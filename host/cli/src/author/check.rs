@@ -4,7 +4,7 @@ use super::load::{load, settings};
 use anyhow::{Context, anyhow};
 use gateway::{
     config::Config,
-    plugin::{Decision, Fault, LOG, OFFERED, POLICY, Packet, SessionId, trial::Trial},
+    plugin::{ATTRIBUTES, Decision, Described, Fault, Keeper, LOG, Packet, STATE, SessionId, Standalone, trial::Trial},
 };
 use std::{
     fmt::Write,
@@ -22,7 +22,7 @@ pub(crate) struct Sample {
     /// The packet's payload.
     pub(crate) payload: Vec<u8>,
     /// The user that the packet's session is bound to.
-    pub(crate) user: Option<i32>,
+    pub(crate) user: Option<i64>,
 }
 
 /// Loads a plugin file with its settings in the configuration, and returns a report for the plugin's author.
@@ -36,7 +36,9 @@ pub(crate) fn check(path: &Path, config: Option<&Config>, sample: &Sample) -> an
     let compiled = began.elapsed();
     let settings = settings(&described, config);
     let began = Instant::now();
-    let mut trial = Trial::new(&described, settings.limits).map_err(|fault| anyhow!("it does not start: {fault}"))?;
+    let kept = Standalone.kept(&described.name);
+    let mut trial =
+        Trial::new(&described, settings.limits, kept).map_err(|fault| anyhow!("it does not start: {fault}"))?;
     let started = began.elapsed();
     let topics = trial.configure(&settings.json).map_err(|fault| anyhow!("its `configure` failed: {fault}"))?;
     let topics = topics.map_err(|why| anyhow!("it refuses its settings {}: {why}", settings.json))?;
@@ -47,7 +49,8 @@ pub(crate) fn check(path: &Path, config: Option<&Config>, sample: &Sample) -> an
     let mut line = |key: &str, value: &str| writeln!(report, "{key:<10} {value}");
     line("plugin", &format!("{name} {version}"))?;
     line("file", &format!("{}, {size} bytes", path.display()))?;
-    line("interface", &format!("{POLICY}, and this gateway offers {OFFERED}"))?;
+    line("interface", &format!("gateway:policy {}", described.interface_version()))?;
+    line("calls", &listed(&calls(&described)))?;
     line("routes", &listed(&routes))?;
     line("topics", &listed(&topics))?;
     line("settings", &settings.json)?;
@@ -62,6 +65,19 @@ pub(crate) fn check(path: &Path, config: Option<&Config>, sample: &Sample) -> an
     Ok(report)
 }
 
+/// Returns the names of the calls that the plugin takes.
+fn calls(described: &Described) -> Vec<String> {
+    let takes = described.takes();
+    let all = [
+        (takes.packets, "on-packet"),
+        (takes.messages, "on-message"),
+        (takes.sessions, "on-connect"),
+        (takes.sessions, "on-disconnect"),
+        (takes.timers, "on-wake"),
+    ];
+    all.into_iter().filter(|(taken, _)| *taken).map(|(_, name)| name.to_owned()).collect()
+}
+
 fn listed(items: &[String]) -> String {
     if items.is_empty() { "none".to_owned() } else { items.join(", ") }
 }
@@ -69,6 +85,8 @@ fn listed(items: &[String]) -> String {
 fn granted(import: &str) -> &'static str {
     match import.split_once('@').map_or(import, |(name, _)| name) {
         LOG => "granted: lines in the gateway's log",
+        STATE => "granted: the plugin's own state",
+        ATTRIBUTES => "granted: the attributes that the plugin gave to sessions",
         "wasi:cli/stdout" | "wasi:cli/stderr" => "granted: lines in the gateway's log",
         "wasi:clocks/wall-clock" | "wasi:clocks/monotonic-clock" => "granted: the clock; waiting returns at once",
         "wasi:random/random" | "wasi:random/insecure" | "wasi:random/insecure-seed" => "granted: random numbers",
@@ -85,7 +103,9 @@ fn call(trial: &mut Trial, route: u8, sample: &Sample) -> anyhow::Result<String>
     let mut times = Vec::with_capacity(CALLS);
     let mut answer = None;
     for _ in 0..CALLS {
-        let packet = Packet { seq: 1, route, flags: 0, session: SessionId { high: 1, low: 2 }, user: sample.user };
+        let session = SessionId { high: 1, low: 2 };
+        // With tag 1, the shipped plugin `chat` takes the session for one that it has seen before.
+        let packet = Packet { seq: 1, route, flags: 0, session, user: sample.user, tag: 1, now: 0 };
         let began = Instant::now();
         let outcome = trial.on_packet(packet, &sample.payload);
         times.push(began.elapsed());

@@ -61,7 +61,7 @@ const VECTORS: Template = ("vectors.json", include_str!("templates/vectors.json"
 const IGNORED: Template = (".gitignore", include_str!("templates/gitignore"));
 const CONFIG: Template = ("gateway.yaml", include_str!("templates/gateway.yaml"));
 const TOOLS: Template = ("tools.mk", include_str!("../../../../plugins/tools.mk"));
-const WIT: Template = ("wit/policy.wit", include_str!("../../../../wit/policy.wit"));
+const WIT: Template = ("wit/policy.wit", include_str!("../../../../wit/0.2/policy.wit"));
 
 const RUST: &[Template] = &[
     ("README.md", include_str!("templates/rust/README.md")),

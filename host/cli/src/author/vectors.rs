@@ -2,9 +2,21 @@
 
 use super::load::{load, settings};
 use anyhow::Context;
-use gateway::{config::Config, plugin::trial::Trial};
-use gateway_plugin_vectors::{self as vectors, Failure, Outcome, Subject, Table};
-use std::{fs, path::Path};
+use gateway::{
+    config::Config,
+    plugin::{
+        Attributes, Described, Kept, Limits, SessionId,
+        store::{Saved, SavedEntry, Store},
+        trial::Trial,
+    },
+};
+use gateway_plugin_vectors::{self as vectors, Call, Failure, Outcome, Subject, Table};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// Runs the table in the file `vectors` against the component in the file `path`. Returns the number of checks that
 /// passed, and the checks that failed.
@@ -20,26 +32,75 @@ pub(crate) fn test(path: &Path, vectors: &Path, config: Option<&Config>) -> anyh
         serde_json::from_str(&table).with_context(|| format!("{} is no table of vectors", vectors.display()))?;
     let described = load(path, config)?;
     let limits = settings(&described, config).limits;
-    Ok(vectors::run(&table, || Trial::new(&described, limits).map(Tested).map_err(|fault| fault.to_string())))
+    Ok(vectors::run(&table, || Tested::start(&described, limits)))
 }
 
 /// The component under test.
-struct Tested(Trial);
+struct Tested {
+    trial: Trial,
+    kept: Arc<Kept>,
+    attributes: Arc<Mutex<Given>>,
+    format: u32,
+}
+
+/// The attributes of the session that a case is about.
+#[derive(Default)]
+struct Given {
+    session: Option<SessionId>,
+    attributes: BTreeMap<String, String>,
+}
+
+/// The source of the attributes for the component.
+struct Source(Arc<Mutex<Given>>);
+
+impl Attributes for Source {
+    fn attribute(&self, session: SessionId, name: &str) -> Option<String> {
+        let given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_given = given.session.is_some_and(|it| (it.high, it.low) == (session.high, session.low));
+        is_given.then(|| given.attributes.get(name).cloned()).flatten()
+    }
+}
+
+impl Tested {
+    fn start(described: &Described, limits: Limits) -> Result<Self, String> {
+        let attributes = Arc::<Mutex<Given>>::default();
+        let source = Box::new(Source(Arc::clone(&attributes)));
+        let kept = Arc::new(Kept { store: Store::new(usize::MAX), attributes: source });
+        let trial = Trial::new(described, limits, Arc::clone(&kept)).map_err(|fault| fault.to_string())?;
+        Ok(Self { trial, kept, attributes, format: described.state_format })
+    }
+
+    /// Puts what the plugin reads during the case in place of what it read before.
+    fn give(&mut self, call: &Call, given: &vectors::Given) {
+        let entry = |(key, value): (&String, &vectors::Bytes)| SavedEntry {
+            key: key.as_str().into(),
+            value: value.0.as_slice().into(),
+            expires_ms: None,
+        };
+        let entries = given.state.iter().map(entry).collect();
+        self.kept.store.restore(Saved { format: self.format, entries });
+        *self.attributes.lock().unwrap_or_else(PoisonError::into_inner) =
+            Given { session: Some(session_id(call.session())), attributes: given.attributes.clone() };
+        self.trial.simulate(given.now);
+    }
+}
 
 impl Subject for Tested {
     fn configure(&mut self, settings: &str) -> Result<Result<Vec<String>, String>, String> {
-        self.0.configure(settings).map_err(|fault| fault.to_string())
+        self.trial.configure(settings).map_err(|fault| fault.to_string())
     }
 
-    fn packet(&mut self, packet: &vectors::Packet, route: u8) -> Outcome {
-        self.0
-            .on_packet(self::packet(packet, route), &packet.payload.0)
-            .map(decision)
-            .map_err(|fault| fault.to_string())
-    }
-
-    fn message(&mut self, message: &vectors::Message) -> Outcome {
-        self.0.on_message(&message.topic, &message.payload.0).map(decision).map_err(|fault| fault.to_string())
+    fn call(&mut self, call: &Call, given: &vectors::Given) -> Result<Outcome, String> {
+        self.give(call, given);
+        let (trial, now) = (&mut self.trial, given.now);
+        let outcome = match call {
+            Call::Packet(it) => trial.on_packet(packet(it, now), &it.payload.0).map(decision),
+            Call::Message(it) => trial.on_message(&it.topic, &it.payload.0, now).map(decision),
+            Call::Connect(it) => trial.on_connect(&connection(it, now)).map(admission),
+            Call::Disconnect(it) => trial.on_disconnect(&departure(it, now)).map(decision),
+            Call::Wake(it) => trial.on_wake(it.key, now).map(decision),
+        };
+        outcome.map_err(|fault| fault.to_string())
     }
 }
 

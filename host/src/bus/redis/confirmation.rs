@@ -5,30 +5,34 @@
 //! answer before the gateway has subscribed, and the answers would be lost unnoticed.
 //!
 //! So the publisher requests a confirmation with a new number each time it has connected and each time the topics have
-//! changed, and waits for the confirmation. The subscriber subscribes to all wanted topics, and then sends a `PING`
-//! with that number. The subscriber confirms when Redis has answered the ping. If the subscriber's connection is dead,
-//! the ping gets no answer, even if the subscriber has not noticed the failure.
+//! changed, and waits for the confirmation. The subscriber subscribes to all fixed topics, and then sends a `PING` with
+//! that number. The subscriber confirms when Redis has answered the ping. If the subscriber's connection is dead, the
+//! ping gets no answer, even if the subscriber has not noticed the failure.
+//!
+//! No confirmation covers the topics that are listened to. They change all the time, so publishes would wait all the
+//! time.
 
-use std::{collections::BTreeSet, future};
-use tokio::sync::watch;
-
-/// The topics that the plugins subscribe to.
-pub(super) type Topics = watch::Receiver<BTreeSet<String>>;
+use crate::bus::topics::{Changes, Topics};
+use std::{future, sync::Arc};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
 
 /// The state that the subscriber reported last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subscription {
-    /// All wanted topics are subscribed to. The number is that of the publisher's request.
+    /// All fixed topics are subscribed to. The number is that of the publisher's request.
     Confirmed(u64),
     /// There is no subscription. `hangs` is true if that is because Redis did not answer in time.
     Lost { hangs: bool },
 }
 
 /// Returns the publisher's side and the subscriber's side, connected to each other.
-pub(super) fn pair(topics: Topics) -> (Asking, Confirming) {
+pub(super) fn pair(topics: Arc<Topics>) -> (Asking, Confirming) {
     let (asked, asked_for) = watch::channel(0);
     let (subscription, state) = watch::channel(Subscription::Lost { hangs: false });
-    let asking = Asking { asked, state, topics: topics.clone(), number: 0 };
+    let asking = Asking { asked, state, fixed: topics.fixed_changes(), number: 0 };
     (asking, Confirming { asked_for, subscription, topics })
 }
 
@@ -36,15 +40,15 @@ pub(super) fn pair(topics: Topics) -> (Asking, Confirming) {
 pub(super) struct Asking {
     asked: watch::Sender<u64>,
     state: watch::Receiver<Subscription>,
-    topics: Topics,
+    fixed: watch::Receiver<()>,
     number: u64,
 }
 
 impl Asking {
     /// Requests a new confirmation and waits for it.
     pub(super) async fn confirmed(&mut self) {
-        // The topics are marked as seen before the request, so that the subscriber sees the same topics or newer ones.
-        self.topics.mark_unchanged();
+        // The fixed topics are marked as seen before the request, so that the subscriber sees the same topics or newer ones.
+        self.fixed.mark_unchanged();
         self.number += 1;
         self.asked.send_replace(self.number);
         let wanted = Subscription::Confirmed(self.number);
@@ -56,8 +60,8 @@ impl Asking {
 
     /// Returns whether the last confirmation is still valid. The check is cheap enough for each batch of publishes.
     pub(super) fn holds(&self) -> bool {
-        // An error means that the topics cannot change any more.
-        *self.state.borrow() == Subscription::Confirmed(self.number) && !self.topics.has_changed().unwrap_or(false)
+        // An error means that the fixed topics cannot change any more.
+        *self.state.borrow() == Subscription::Confirmed(self.number) && !self.fixed.has_changed().unwrap_or(false)
     }
 
     /// Waits until there is no subscription because Redis hangs.
@@ -75,31 +79,36 @@ impl Asking {
 pub(super) struct Confirming {
     asked_for: watch::Receiver<u64>,
     subscription: watch::Sender<Subscription>,
-    topics: Topics,
+    topics: Arc<Topics>,
 }
 
 impl Confirming {
-    /// Makes the next call of [`wanted`](Self::wanted) return at once. It must be called for each new connection, which
-    /// has no subscriptions yet.
-    pub(super) fn restart(&mut self) {
-        self.asked_for.mark_changed();
-    }
-
-    /// Waits until the publisher requests a confirmation or the topics change. Returns the topics, and the number to
-    /// confirm them with.
-    pub(super) async fn wanted(&mut self) -> (BTreeSet<String>, u64) {
+    /// Waits until the publisher requests a confirmation, or until there are changes and the time `not_before` has come.
+    /// Returns the changes, and the number to confirm the fixed topics with. Cancel-safe.
+    pub(super) async fn wanted(&mut self, not_before: Instant) -> (Changes, u64) {
+        let Self { asked_for, topics, .. } = self;
+        let changed = async {
+            time::sleep_until(not_before).await;
+            topics.changed().await;
+        };
         tokio::select! {
-            Ok(()) = self.asked_for.changed() => {}
-            Ok(()) = self.topics.changed() => {}
-            else => future::pending().await
+            Ok(()) = asked_for.changed() => {}
+            () = changed => {}
         }
-        let number = *self.asked_for.borrow_and_update();
-        (self.topics.borrow_and_update().clone(), number)
+        let number = *asked_for.borrow_and_update();
+        (topics.take(), number)
     }
 
-    /// Reports the state of the subscription to the publisher.
-    pub(super) fn set(&self, subscription: Subscription) {
-        self.subscription.send_replace(subscription);
+    /// Reports that all fixed topics are subscribed to.
+    pub(super) fn confirm(&self, number: u64) {
+        self.subscription.send_replace(Subscription::Confirmed(number));
+    }
+
+    /// Reports that the connection is lost, and with it all subscriptions. `hangs` is true if that is because Redis did
+    /// not answer in time.
+    pub(super) fn lose(&self, hangs: bool) {
+        self.subscription.send_replace(Subscription::Lost { hangs });
+        self.topics.lost();
     }
 }
 
@@ -107,45 +116,67 @@ impl Confirming {
 mod tests {
     use super::*;
     use futures_util::FutureExt;
+    use std::{collections::BTreeSet, time::Duration};
 
     fn topics(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|&name| name.to_owned()).collect()
     }
 
-    #[test]
-    fn a_confirmation_is_valid_for_its_number_and_its_topics_alone() {
-        let (wanted, receiver) = watch::channel(topics(&["a"]));
-        let (mut asking, mut confirming) = pair(receiver);
-        confirming.restart();
-        assert_eq!(confirming.wanted().now_or_never(), Some((topics(&["a"]), 0)));
-        confirming.set(Subscription::Confirmed(0));
+    /// Returns all fixed topics if they are new to the connection, and the number of the request, if the subscriber
+    /// does not have to wait.
+    fn wanted(confirming: &mut Confirming) -> Option<(Option<BTreeSet<String>>, u64)> {
+        let (changes, number) = confirming.wanted(Instant::now() - Duration::from_secs(1)).now_or_never()?;
+        Some((changes.news, number))
+    }
+
+    #[tokio::test]
+    async fn a_confirmation_is_valid_for_its_number_and_its_topics_alone() {
+        let all = Arc::new(Topics::default());
+        all.set_fixed(topics(&["a"]));
+        let (mut asking, mut confirming) = pair(Arc::clone(&all));
+        assert_eq!(wanted(&mut confirming), Some((Some(topics(&["a"])), 0)));
+        confirming.confirm(0);
         assert_eq!(asking.confirmed().now_or_never(), None);
-        assert_eq!(confirming.wanted().now_or_never(), Some((topics(&["a"]), 1)));
-        confirming.set(Subscription::Confirmed(1));
+        assert_eq!(wanted(&mut confirming), Some((None, 1)));
+        confirming.confirm(1);
         assert!(asking.holds());
 
-        wanted.send_replace(topics(&["a", "b"]));
+        all.set_fixed(topics(&["a", "b"]));
         assert!(!asking.holds(), "other topics are wanted");
         assert_eq!(asking.confirmed().now_or_never(), None);
-        assert_eq!(confirming.wanted().now_or_never(), Some((topics(&["a", "b"]), 2)));
-        confirming.set(Subscription::Confirmed(2));
+        assert_eq!(wanted(&mut confirming), Some((Some(topics(&["a", "b"])), 2)));
+        confirming.confirm(2);
         assert!(asking.holds());
         assert_eq!(asking.hangs().now_or_never(), None);
 
-        confirming.set(Subscription::Lost { hangs: true });
+        confirming.lose(true);
         assert!(!asking.holds());
         assert_eq!(asking.hangs().now_or_never(), Some(()));
     }
 
-    #[test]
-    fn confirmed_waits_for_its_own_number() {
-        let (_wanted, receiver) = watch::channel(topics(&[]));
-        let (mut asking, confirming) = pair(receiver);
+    #[tokio::test]
+    async fn confirmed_waits_for_its_own_number() {
+        let (mut asking, confirming) = pair(Arc::default());
         let mut confirmed = Box::pin(asking.confirmed());
         assert_eq!((&mut confirmed).now_or_never(), None);
-        confirming.set(Subscription::Confirmed(0));
+        confirming.confirm(0);
         assert_eq!((&mut confirmed).now_or_never(), None, "an old confirmation");
-        confirming.set(Subscription::Confirmed(1));
+        confirming.confirm(1);
         assert_eq!(confirmed.now_or_never(), Some(()));
+    }
+
+    #[tokio::test]
+    async fn listening_needs_no_confirmation_and_may_have_to_wait() {
+        let all = Arc::new(Topics::default());
+        let (mut asking, mut confirming) = pair(Arc::clone(&all));
+        assert_eq!(asking.confirmed().now_or_never(), None);
+        assert_eq!(wanted(&mut confirming), Some((Some(topics(&[])), 1)));
+        confirming.confirm(1);
+        all.add("a");
+        assert!(asking.holds());
+        let not_before = Instant::now() + Duration::from_millis(10);
+        let (changes, number) = confirming.wanted(not_before).await;
+        assert_eq!((changes.added, number), (vec!["a".into()], 1));
+        assert!(Instant::now() >= not_before);
     }
 }

@@ -1,18 +1,32 @@
-//! The subscribing connection. It subscribes to the topics that the plugins want, and passes messages to the plugins.
+//! The subscribing connection. It subscribes to the topics that this gateway wants to hear, and passes messages to the
+//! plugins.
 
 use super::{
-    confirmation::{Confirming, Subscription},
+    confirmation::Confirming,
     connection::{Connection, LinkError, for_log},
     link::Link,
 };
 use crate::{
-    bus::intake::{Handler, Intake},
+    bus::{
+        intake::{Handler, Intake},
+        topics::Changes,
+    },
     telemetry::text,
 };
 use bytes::Bytes;
 use gateway_wire::resp::Frame;
-use std::{collections::BTreeSet, convert::Infallible, iter, mem, str, sync::Arc};
-use tokio::time;
+use std::{collections::BTreeSet, convert::Infallible, iter, str, sync::Arc, time::Duration};
+use tokio::time::{self, Instant};
+
+/// The maximum number of topics in one command. Redis carries out a command as a whole, and other clients wait meanwhile.
+const MAX_TOPICS_PER_COMMAND: usize = 512;
+
+/// The minimum time between two changes that the publisher does not wait for. Without it, sessions that come and go in
+/// quick succession would cause one write and one wake-up of Redis each.
+const MIN_CHANGE_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The beginning of the error for a command with a topic that the ACL of the gateway's user does not allow.
+const NOT_PERMITTED: &[u8] = b"NOPERM ";
 
 /// The owner of the subscribing connection.
 pub(super) struct Subscriber<H: Handler> {
@@ -30,9 +44,8 @@ impl<H: Handler> Subscriber<H> {
     pub(super) async fn run(mut self) {
         loop {
             let connection = self.link.connect().await;
-            self.publisher.restart();
             let Err(error) = Subscriptions::new(connection).follow(&mut self).await;
-            self.publisher.set(Subscription::Lost { hangs: error.is_timeout() });
+            self.publisher.lose(error.is_timeout());
             self.link.down(&error);
         }
     }
@@ -41,30 +54,30 @@ impl<H: Handler> Subscriber<H> {
 /// The subscriptions of one connection.
 struct Subscriptions {
     connection: Connection,
-    /// The topics that were last sent to Redis.
-    topics: BTreeSet<String>,
     /// The number of the request that Redis has not answered yet.
     unconfirmed: Option<u64>,
-    /// Whether the topics have to be logged when they are confirmed.
-    is_news: bool,
+    /// All fixed topics, if they have changed and the change is not confirmed yet.
+    news: Option<BTreeSet<String>>,
+    /// The earliest time of the next change that the publisher does not wait for.
+    next_change: Instant,
     /// Whether nothing has arrived since the connection was pinged.
     is_pinged: bool,
 }
 
 impl Subscriptions {
     fn new(connection: Connection) -> Self {
-        Self { connection, topics: BTreeSet::new(), unconfirmed: None, is_news: true, is_pinged: false }
+        Self { connection, unconfirmed: None, news: None, next_change: Instant::now(), is_pinged: false }
     }
 
-    /// Subscribes to the topics that the plugins want, and handles messages, until the connection breaks.
+    /// Subscribes to the wanted topics, and handles messages, until the connection breaks.
     async fn follow<H: Handler>(mut self, subscriber: &mut Subscriber<H>) -> Result<Infallible, LinkError> {
         loop {
             let silence = if self.is_pinged { self.connection.ping_timeout() } else { self.connection.max_silence() };
             tokio::select! {
-                (topics, number) = subscriber.publisher.wanted(), if self.unconfirmed.is_none() => {
-                    self.change(topics, number).await?;
+                (changes, number) = subscriber.publisher.wanted(self.next_change), if self.unconfirmed.is_none() => {
+                    self.change(changes, number).await?;
                 }
-                received = receive(&mut self.connection, &subscriber.intake) => {
+                received = receive(&mut self.connection, &subscriber.intake, self.news.is_some()) => {
                     self.is_pinged = false;
                     if received?.is_some_and(|number| self.unconfirmed == Some(number)) {
                         self.confirm(subscriber);
@@ -75,33 +88,45 @@ impl Subscriptions {
         }
     }
 
-    /// Subscribes to the wanted topics, unsubscribes from all others, and sends a ping with the number. Redis answers
-    /// the ping after it has carried out the commands before it.
-    async fn change(&mut self, wanted: BTreeSet<String>, number: u64) -> Result<(), LinkError> {
-        let added: Vec<_> = wanted.difference(&self.topics).map(String::as_str).collect();
-        let removed: Vec<_> = self.topics.difference(&wanted).map(String::as_str).collect();
-        for (command, topics) in [("SUBSCRIBE", &added), ("UNSUBSCRIBE", &removed)] {
-            if !topics.is_empty() {
-                let parts: Vec<_> = iter::once(&command).chain(topics).map(|part| part.as_bytes()).collect();
-                self.connection.command(&parts);
-                let topics = text::bounded(format_args!("{topics:?}"));
-                tracing::info!(topics, command, "bus subscriptions change");
-                self.is_news = true;
-            }
-        }
+    /// Subscribes and unsubscribes, and sends a ping with the number. Redis answers the ping after it has carried out
+    /// the commands before it.
+    ///
+    /// The topics that are listened to come after the ping, so that a confirmation does not depend on them. The answers
+    /// to them are read before the next change is sent or shortly after, so they do not pile up in Redis.
+    async fn change(&mut self, changes: Changes, number: u64) -> Result<(), LinkError> {
+        self.command("SUBSCRIBE", &changes.fixed);
+        self.command("UNSUBSCRIBE", &changes.removed);
         self.connection.command(&[b"PING", number.to_string().as_bytes()]);
+        self.command("SUBSCRIBE", &changes.added);
         self.unconfirmed = Some(number);
-        self.topics = wanted;
+        self.news = changes.news;
+        self.next_change = Instant::now() + MIN_CHANGE_INTERVAL;
         self.connection.flush().await
+    }
+
+    /// Queues a command for all of the topics.
+    fn command(&mut self, command: &str, topics: &[Arc<str>]) {
+        for topics in topics.chunks(MAX_TOPICS_PER_COMMAND) {
+            let parts: Vec<_> =
+                iter::once(command).chain(topics.iter().map(|topic| &**topic)).map(str::as_bytes).collect();
+            self.connection.command(&parts);
+            let count = topics.len();
+            tracing::debug!(
+                command,
+                count,
+                topics = text::bounded(format_args!("{topics:?}")),
+                "bus subscriptions change"
+            );
+        }
     }
 
     fn confirm<H: Handler>(&mut self, subscriber: &Subscriber<H>) {
         if let Some(number) = self.unconfirmed.take() {
-            if mem::take(&mut self.is_news) {
-                tracing::info!(topics = text::bounded(format_args!("{:?}", self.topics)), "subscribed");
+            if let Some(topics) = self.news.take() {
+                tracing::info!(topics = text::bounded(format_args!("{topics:?}")), "subscribed");
             }
             subscriber.link.up();
-            subscriber.publisher.set(Subscription::Confirmed(number));
+            subscriber.publisher.confirm(number);
         }
     }
 
@@ -118,7 +143,15 @@ impl Subscriptions {
 
 /// Waits for frames from Redis, and passes messages to the plugins. Returns the number in the answer to a ping, if
 /// there was one. Cancel-safe.
-async fn receive<H: Handler>(connection: &mut Connection, intake: &Intake<H>) -> Result<Option<u64>, LinkError> {
+///
+/// `is_fixed_due` is true if Redis may not have answered the commands for the fixed topics yet. A refusal of these ends
+/// the connection, because the plugins cannot work without them. A topic that is listened to may come from a client, so
+/// its refusal must not end the connection.
+async fn receive<H: Handler>(
+    connection: &mut Connection,
+    intake: &Intake<H>,
+    is_fixed_due: bool,
+) -> Result<Option<u64>, LinkError> {
     let (mut confirmed, mut refused) = (None, None);
     let each = |frame: Frame<'_>| match frame {
         Frame::Push(push) => {
@@ -127,8 +160,8 @@ async fn receive<H: Handler>(connection: &mut Connection, intake: &Intake<H>) ->
             {
                 // The body is copied, so that a session that reads slowly does not keep a read buffer alive.
                 if intake.handler.message(topic, &Bytes::copy_from_slice(body), None) == 0 {
-                    // The plugin that subscribed to the topic was removed, and Redis has not carried out the
-                    // unsubscription yet.
+                    // The last plugin, session or group that wanted the topic has ended, and Redis has not carried out
+                    // the unsubscription yet.
                     intake.metrics.dropped("no_subscriber", 1);
                 }
             }
@@ -136,6 +169,9 @@ async fn receive<H: Handler>(connection: &mut Connection, intake: &Intake<H>) ->
         Frame::Text(answer) => {
             let number = str::from_utf8(answer).ok().and_then(|number| number.parse().ok());
             confirmed = number.or(confirmed);
+        }
+        Frame::Error(why) if why.starts_with(NOT_PERMITTED) && (!is_fixed_due || confirmed.is_some()) => {
+            listening_refused(why, intake)
         }
         Frame::Error(why) => refused = Some(for_log(why)),
         _ => {}
@@ -150,5 +186,206 @@ async fn receive<H: Handler>(connection: &mut Connection, intake: &Intake<H>) ->
     match refused {
         Some(why) => Err(LinkError::Refused { command: "SUBSCRIBE", why }),
         None => Ok(confirmed),
+    }
+}
+
+fn listening_refused<H: Handler>(why: &[u8], intake: &Intake<H>) {
+    if intake.metrics.log_limits.permit("listening refused by redis", "") {
+        tracing::warn!(
+            error = for_log(why),
+            "redis refused topics that plugins listen to, so they are not heard: allow them in the ACL of the gateway's \
+             user"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        bus::{
+            Topics,
+            health::{Direction, Health},
+            redis::confirmation,
+        },
+        config,
+    };
+    use gateway_wire::resp::{self, Parsed};
+    use std::{collections::VecDeque, mem};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    };
+
+    struct Deaf;
+
+    impl Handler for Deaf {
+        type Origin = ();
+
+        fn message(&self, _: &str, _: &Bytes, _: Option<&()>) -> usize {
+            1
+        }
+
+        fn is_served(&self, (): &()) -> bool {
+            true
+        }
+
+        fn refused(&self, (): &(), _: &str) {}
+    }
+
+    /// The end of a connection at which Redis would be.
+    struct Redis {
+        stream: TcpStream,
+        input: Vec<u8>,
+        commands: VecDeque<Vec<String>>,
+        answers: String,
+    }
+
+    impl Redis {
+        /// Accepts a connection, and answers its handshake.
+        async fn accept(listener: &TcpListener) -> Self {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut redis =
+                Self { stream, input: Vec::with_capacity(64 << 10), commands: VecDeque::new(), answers: String::new() };
+            assert_eq!(redis.command().await, ["HELLO", "3"]);
+            assert_eq!(redis.command().await, ["PING"]);
+            redis
+        }
+
+        /// Waits for a command, and answers it together with the commands that arrived with it. Topics that begin with
+        /// `forbidden` are refused.
+        async fn command(&mut self) -> Vec<String> {
+            while self.commands.is_empty() {
+                assert_ne!(self.stream.read_buf(&mut self.input).await.unwrap(), 0, "the connection has ended");
+                while let Parsed::Whole(Frame::List(parts), len) = resp::parse(&self.input).unwrap() {
+                    let text = |part: &Frame<'_>| match part {
+                        Frame::Text(text) => str::from_utf8(text).unwrap().to_owned(),
+                        other => panic!("{other:?}"),
+                    };
+                    self.commands.push_back(parts.iter().map(text).collect());
+                    self.input.drain(..len);
+                }
+            }
+            let command = self.commands.pop_front().unwrap();
+            self.answers += &match (&*command[0], command.last().unwrap()) {
+                ("SUBSCRIBE", topic) if topic.starts_with("forbidden") => "-NOPERM no permissions\r\n".to_owned(),
+                ("SUBSCRIBE" | "UNSUBSCRIBE", _) => ">3\r\n+subscribe\r\n+t\r\n:1\r\n".repeat(command.len() - 1),
+                (_, last) => format!("+{last}\r\n"),
+            };
+            if self.commands.is_empty() {
+                self.stream.write_all(mem::take(&mut self.answers).as_bytes()).await.unwrap();
+            }
+            command
+        }
+    }
+
+    /// Starts a subscriber with the fixed topic `fixed`. Returns its Redis after the first change, and the topics.
+    async fn start(listener: &TcpListener) -> (Redis, Arc<Topics>) {
+        let topics = Arc::new(Topics::default());
+        topics.set_fixed(BTreeSet::from(["fixed".to_owned()]));
+        let config = config::Redis {
+            url: format!("redis://{}", listener.local_addr().unwrap()),
+            password: None,
+            timeout: Duration::from_secs(60),
+            max_message_bytes: 1024,
+        };
+        let health = Arc::new(Health::new(Arc::default()));
+        let intake = Intake { queue: Arc::default(), handler: Deaf, metrics: Arc::clone(&health.metrics) };
+        let (_asking, confirming) = confirmation::pair(Arc::clone(&topics));
+        let link = Link::new(config, health, Direction::Subscribe);
+        tokio::spawn(Subscriber::new(link, Arc::new(intake), confirming).run());
+        let mut redis = Redis::accept(listener).await;
+        assert_eq!(redis.command().await, ["SUBSCRIBE", "fixed"]);
+        assert_eq!(redis.command().await, ["PING", "0"]);
+        (redis, topics)
+    }
+
+    async fn listener() -> TcpListener {
+        TcpListener::bind(("127.0.0.1", 0)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn many_topics_are_few_commands_and_a_new_connection_subscribes_to_all_of_them() {
+        let listener = listener().await;
+        let (mut redis, topics) = start(&listener).await;
+        (0..10_000).for_each(|i| topics.add(&i.to_string()));
+        for commands in [&[513; 8][..], &[513; 8], &[513, 513, 513, 273]] {
+            assert_eq!(redis.command().await, ["PING", "0"]);
+            for len in commands {
+                let command = redis.command().await;
+                assert_eq!((&*command[0], command.len()), ("SUBSCRIBE", *len));
+            }
+        }
+        (1..10_000).for_each(|i| topics.remove(&i.to_string()));
+        assert_eq!(redis.command().await[0], "UNSUBSCRIBE");
+        drop(redis);
+        let mut redis = Redis::accept(&listener).await;
+        assert_eq!(redis.command().await, ["SUBSCRIBE", "fixed"]);
+        assert_eq!(redis.command().await, ["PING", "0"]);
+        assert_eq!(redis.command().await, ["SUBSCRIBE", "0"]);
+    }
+
+    #[tokio::test]
+    async fn topics_that_change_one_by_one_are_gathered() {
+        const COUNT: usize = 200;
+        let listener = listener().await;
+        let (mut redis, topics) = start(&listener).await;
+        let began = Instant::now();
+        let listen = async {
+            for i in 0..COUNT {
+                topics.add(&i.to_string());
+                time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let count = async {
+            let (mut heard, mut writes) = (0, 0);
+            while heard < COUNT {
+                assert_eq!(redis.command().await, ["PING", "0"]);
+                heard += redis.command().await.len() - 1;
+                writes += 1;
+            }
+            writes
+        };
+        let ((), writes) = tokio::join!(listen, count);
+        let max = began.elapsed().as_millis() / MIN_CHANGE_INTERVAL.as_millis() + 2;
+        assert!(writes <= max, "{writes} writes in {:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_change_waits_until_redis_has_carried_out_the_last_one() {
+        let listener = listener().await;
+        let (mut redis, topics) = start(&listener).await;
+        topics.add("a");
+        // The ping is not answered before the other command of its write is taken.
+        assert_eq!(redis.command().await, ["PING", "0"]);
+        topics.add("b");
+        let early = time::timeout(MIN_CHANGE_INTERVAL * 5, redis.stream.readable()).await;
+        assert!(early.is_err(), "a change was sent");
+        assert_eq!(redis.command().await, ["SUBSCRIBE", "a"]);
+        assert_eq!(redis.command().await, ["PING", "0"]);
+        assert_eq!(redis.command().await, ["SUBSCRIBE", "b"]);
+    }
+
+    #[tokio::test]
+    async fn a_forbidden_topic_ends_the_connection_only_if_it_is_fixed() {
+        let listener = listener().await;
+        let (mut redis, topics) = start(&listener).await;
+        topics.add("forbidden");
+        assert_eq!(redis.command().await, ["PING", "0"]);
+        assert_eq!(redis.command().await, ["SUBSCRIBE", "forbidden"]);
+        topics.add("allowed");
+        assert_eq!(redis.command().await, ["PING", "0"]);
+        assert_eq!(redis.command().await, ["SUBSCRIBE", "allowed"]);
+        drop(redis);
+        let mut redis = Redis::accept(&listener).await;
+        assert_eq!(redis.command().await, ["SUBSCRIBE", "fixed"]);
+        assert_eq!(redis.command().await, ["PING", "0"]);
+        assert_eq!(redis.command().await, ["SUBSCRIBE", "allowed", "forbidden"]);
+        topics.set_fixed(BTreeSet::from(["forbidden too".to_owned()]));
+        assert_eq!(redis.command().await, ["SUBSCRIBE", "forbidden too"]);
+        assert_eq!(redis.command().await, ["UNSUBSCRIBE", "fixed"]);
+        assert_eq!(redis.command().await, ["PING", "0"]);
+        let mut redis = Redis::accept(&listener).await;
+        assert_eq!(redis.command().await, ["SUBSCRIBE", "forbidden too"]);
     }
 }

@@ -1,4 +1,6 @@
 use super::*;
+use gateway_wire::packet::{FLAG_REPLACES, FLAG_REPLY};
+use proptest::prelude::*;
 use std::{task::Waker, thread};
 
 const LIMITS: Limits =
@@ -6,15 +8,28 @@ const LIMITS: Limits =
 
 #[track_caller]
 fn drained(outbox: &Outbox) -> (Vec<u32>, Option<u16>) {
+    let (batch, code) = batch(outbox);
+    (batch.iter().map(|outgoing| outgoing.header.seq).collect(), code)
+}
+
+fn batch(outbox: &Outbox) -> (VecDeque<Outgoing>, Option<u16>) {
     let mut batch = VecDeque::new();
     match outbox.poll_drain(&Context::from_waker(Waker::noop()), &mut batch) {
-        Poll::Ready(closing) => (batch.iter().map(|out| out.header.seq).collect(), closing.map(|closing| closing.code)),
-        Poll::Pending => (Vec::new(), None),
+        Poll::Ready(closing) => (batch, closing.map(|closing| closing.code)),
+        Poll::Pending => (batch, None),
     }
 }
 
 fn push(outbox: &Outbox, len: usize) -> Outcome {
-    outbox.push(1, Bytes::from(vec![0; len]))
+    push_as(outbox, len, Keep::Always)
+}
+
+fn push_as(outbox: &Outbox, len: usize, keep: Keep) -> Outcome {
+    outbox.push(1, Bytes::from(vec![0; len]), keep)
+}
+
+fn latest(key: u64) -> Keep {
+    Keep::Latest { owner: 1, key }
 }
 
 fn closing(code: u16) -> Closing {
@@ -129,5 +144,195 @@ fn a_queue_from_which_messages_are_taken_too_slowly_closes() {
     for seq in 1..100 {
         push(&outbox, 2);
         assert_eq!(drained(&outbox), (vec![seq], None));
+    }
+}
+
+#[test]
+fn the_newest_push_takes_the_place_and_the_number_of_a_waiting_one() {
+    let outbox = Outbox::new(Limits { messages: 4, ..LIMITS });
+    push_as(&outbox, 1, latest(1));
+    push_as(&outbox, 2, latest(2));
+    push_as(&outbox, 3, Keep::Latest { owner: 2, key: 1 });
+    push(&outbox, 4);
+    // The queue is full, but a replacement needs no further place.
+    assert_eq!(outbox.push(9, Bytes::from_static(b"new"), latest(1)), Outcome::Replaced);
+    assert_eq!(outbox.push(7, Bytes::from_static(b"newest"), latest(1)), Outcome::Replaced);
+    let (batch, _) = batch(&outbox);
+    let seen: Vec<_> = batch.iter().map(|out| (out.header.seq, out.header.flags, out.payload.len())).collect();
+    assert_eq!(seen, [(1, FLAG_REPLACES, 6), (2, 0, 2), (3, 0, 3), (4, 0, 4)]);
+    assert_eq!((batch[0].header.route, &batch[0].payload[..]), (7, &b"newest"[..]));
+
+    // A push that is being written is not replaced.
+    outbox.announce_drain();
+    assert_eq!([push_as(&outbox, 0, latest(1)), push_as(&outbox, 0, latest(1))], [Outcome::Queued, Outcome::Replaced]);
+    assert_eq!(drained(&outbox), (vec![5], None));
+    assert_eq!(push_as(&outbox, 0, latest(1)), Outcome::Queued);
+    outbox.close(closing(1001));
+    assert_eq!(push_as(&outbox, 0, latest(1)), Outcome::Closed);
+    assert_eq!(drained(&outbox), (vec![6], Some(1001)));
+}
+
+#[test]
+fn the_bytes_of_a_replacement_are_counted() {
+    let outbox = Outbox::new(Limits { messages: 9, ..LIMITS });
+    assert_eq!([push_as(&outbox, 12, latest(1)), push(&outbox, 12)], [Outcome::Queued; 2]);
+    assert_eq!(push_as(&outbox, 72, latest(1)), Outcome::Replaced);
+    assert_eq!(push_as(&outbox, 0, Keep::MayDrop), Outcome::Full);
+    assert_eq!(push_as(&outbox, 12, latest(1)), Outcome::Replaced);
+    assert_eq!(push(&outbox, 52), Outcome::Queued);
+    // This replacement does not fit, so the old push is dropped as well. That leaves one gap, at number 1.
+    assert_eq!(push_as(&outbox, 13, latest(1)), Outcome::Full);
+    assert_eq!(push(&outbox, 12), Outcome::Queued);
+    assert_eq!(drained(&outbox), (vec![2, 4, 5], None));
+}
+
+#[test]
+fn the_oldest_droppable_pushes_make_room_for_a_message_that_is_kept() {
+    let outbox = Outbox::new(Limits { messages: 5, close_when_full: true, ..LIMITS });
+    push(&outbox, 2);
+    push_as(&outbox, 2, Keep::MayDrop);
+    push_as(&outbox, 2, latest(1));
+    push_as(&outbox, 2, Keep::MayDrop);
+    push_as(&outbox, 2, latest(2));
+    // A droppable push never makes room for itself, and does not close the session.
+    assert_eq!([push_as(&outbox, 2, Keep::MayDrop), push_as(&outbox, 2, latest(3))], [Outcome::Full; 2]);
+    assert_eq!(push(&outbox, 2), Outcome::Evicted(1));
+    let request = Header::request(77, 1);
+    // The queue has 50 of its 100 bytes. The reply needs 65.
+    assert_eq!(outbox.reply(request.reply(0), Bytes::from(vec![0; 57])), Outcome::Evicted(2));
+    assert_eq!(drained(&outbox), (vec![1, 5, 8, 77], None));
+}
+
+#[test]
+fn nothing_is_dropped_if_that_would_not_make_enough_room() {
+    let outbox = Outbox::new(LIMITS);
+    assert_eq!([push(&outbox, 60), push_as(&outbox, 2, Keep::MayDrop)], [Outcome::Queued; 2]);
+    assert_eq!(push(&outbox, 25), Outcome::Full);
+    assert_eq!(push(&outbox, 24), Outcome::Evicted(1));
+    assert_eq!(drained(&outbox), (vec![1, 4], None));
+    // Messages that are being written are not dropped.
+    let outbox = Outbox::new(LIMITS);
+    assert_eq!([push_as(&outbox, 2, Keep::MayDrop), push_as(&outbox, 2, Keep::MayDrop)], [Outcome::Queued; 2]);
+    assert_eq!(drained(&outbox), (vec![1, 2], None));
+    assert_eq!(push(&outbox, 2), Outcome::Full);
+
+    let outbox = Outbox::new(Limits { close_when_full: true, ..LIMITS });
+    assert_eq!([push(&outbox, 60), push_as(&outbox, 2, Keep::MayDrop)], [Outcome::Queued; 2]);
+    assert_eq!(push(&outbox, 25), Outcome::Full);
+    assert_eq!(drained(&outbox), (Vec::new(), Some(1013)));
+    assert_eq!(outbox.end(), 2);
+}
+
+#[test]
+fn the_same_message_is_measured_after_others_were_dropped() {
+    /// Three messages wait, of which the last is measured. Three more follow, and two are dropped.
+    #[track_caller]
+    fn check(before: Keep, after: Keep, expected: (Vec<u32>, Option<u16>)) {
+        let max_delay = Duration::from_millis(20);
+        let outbox = Outbox::new(Limits { messages: 6, bytes: 10_000, batch_bytes: 10, max_delay, ..LIMITS });
+        for keep in [Keep::Always, before, before, Keep::Always] {
+            push_as(&outbox, 2, keep);
+        }
+        assert_eq!(drained(&outbox), (vec![1], None));
+        outbox.announce_drain();
+        for keep in [after, after, Keep::Always] {
+            push_as(&outbox, 2, keep);
+        }
+        assert_eq!([push(&outbox, 2), push(&outbox, 2)], [Outcome::Evicted(1); 2]);
+        thread::sleep(max_delay * 2);
+        assert_eq!(drained(&outbox), expected);
+    }
+    // The measured message is the first that is taken, so it waits no longer.
+    check(Keep::MayDrop, Keep::Always, (vec![4], None));
+    // The measured message waits behind two others.
+    check(Keep::Always, Keep::MayDrop, (vec![2], Some(1013)));
+}
+
+/// One step of a test with random steps.
+#[derive(Clone, Debug)]
+enum Step {
+    Push(Keep, usize),
+    Reply(usize),
+    Drain,
+    AnnounceDrain,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let keep = prop_oneof![
+        Just(Keep::Always),
+        Just(Keep::MayDrop),
+        (1..3_u32, 0..3_u64).prop_map(|(owner, key)| Keep::Latest { owner, key }),
+    ];
+    prop_oneof![
+        6 => (keep, 0..50_usize).prop_map(|(keep, len)| Step::Push(keep, len)),
+        1 => (0..50_usize).prop_map(Step::Reply),
+        2 => Just(Step::Drain),
+        1 => Just(Step::AnnounceDrain),
+    ]
+}
+
+/// What a client saw of its pushes.
+#[derive(Default)]
+struct Client {
+    numbers: Vec<u32>,
+    replacing: usize,
+}
+
+impl Client {
+    fn receive(&mut self, outbox: &Outbox) {
+        let (batch, _) = batch(outbox);
+        for outgoing in batch.iter().filter(|outgoing| outgoing.header.flags & FLAG_REPLY == 0) {
+            self.numbers.push(outgoing.header.seq);
+            self.replacing += usize::from(outgoing.header.flags & FLAG_REPLACES != 0);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_gap_in_the_numbers_is_a_dropped_push_and_nothing_else(steps in prop::collection::vec(step(), 0..60)) {
+        let limits = Limits { messages: 6, bytes: 150, batch_bytes: 60, ..LIMITS };
+        let outbox = Outbox::new(limits);
+        let (mut client, mut dropped, mut replaced) = (Client::default(), 0, 0);
+        for step in steps {
+            let outcome = match step {
+                Step::Push(keep, len) => {
+                    let outcome = push_as(&outbox, len, keep);
+                    dropped += usize::from(outcome == Outcome::Full);
+                    outcome
+                }
+                Step::Reply(len) => outbox.reply(Header::request(0, 1).reply(0), Bytes::from(vec![0; len])),
+                Step::Drain => {
+                    client.receive(&outbox);
+                    continue;
+                }
+                Step::AnnounceDrain => {
+                    outbox.announce_drain();
+                    continue;
+                }
+            };
+            match outcome {
+                Outcome::Evicted(count) => dropped += count,
+                Outcome::Replaced => replaced += 1,
+                Outcome::Queued | Outcome::Full => {}
+                Outcome::Closed => prop_assert!(false, "nothing closes the queue"),
+            }
+            let state = outbox.state();
+            let (queued, in_flight) = (state.queue.size(), state.in_flight);
+            prop_assert!(queued.messages + in_flight.messages <= limits.messages);
+            prop_assert!(queued.bytes + in_flight.bytes <= limits.bytes);
+        }
+        // The queue is empty after so many batches. The last push makes gaps at the end visible.
+        (0..=limits.messages).for_each(|_| client.receive(&outbox));
+        let state = outbox.state();
+        prop_assert_eq!((state.queue.size(), state.queue.droppable), (Size::default(), 0));
+        drop(state);
+        prop_assert_eq!(push(&outbox, 0), Outcome::Queued);
+        client.receive(&outbox);
+
+        prop_assert!(client.numbers.is_sorted_by(|earlier, later| earlier < later));
+        let last = *client.numbers.last().unwrap() as usize;
+        prop_assert_eq!(last - client.numbers.len(), dropped);
+        prop_assert!(client.replacing <= replaced);
     }
 }

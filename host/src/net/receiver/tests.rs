@@ -1,5 +1,5 @@
 use super::*;
-use crate::{config::Config, delivery::registry::Session, net::budget::Budget};
+use crate::{config::Config, delivery::session::Session, net::budget::Budget};
 use proptest::{collection::vec, prelude::*, sample::Index};
 use std::{io, net::SocketAddr};
 use tungstenite::{

@@ -1,4 +1,4 @@
-module wit_component/export_gateway_policy_policy
+module policy
 
 go 1.26
 

@@ -1,11 +1,14 @@
 // This policy answers each packet with a greeting.
 //
-// The generated exports import this package, so its name and its path are fixed.
-package export_gateway_policy_policy
+// The exported functions are those of the interfaces plugin and policy in wit/policy.wit. With the world game in the
+// Makefile, write those of three more interfaces: hearing (OnMessage) for bus messages, sessions (OnConnect and
+// OnDisconnect) for the beginning and the end of sessions, and timers (OnWake).
+package policy
 
 import (
 	wit "go.bytecodealliance.org/pkg/wit/types"
-	policy "wit_component/gateway_policy_policy"
+	plugin "wit_component/gateway_policy_plugin"
+	types "wit_component/gateway_policy_types"
 )
 
 const route = {{route}}
@@ -15,26 +18,23 @@ const (
 	statusMalformed = 2
 )
 
-func Describe() policy.Manifest {
-	return policy.Manifest{Name: "{{name}}", Version: "0.1.0", Routes: []uint8{route}}
+func Describe() plugin.Manifest {
+	return plugin.Manifest{Name: "{{name}}", Version: "0.1.0", Routes: []uint8{route}, Gatekeeper: true}
 }
 
 func Configure(settings string) wit.Result[[]string, string] {
 	return wit.Ok[[]string, string](nil)
 }
 
-func OnPacket(packet policy.Packet, payload []uint8) wit.Result[[]policy.Action, policy.Rejection] {
-	collect(len(payload))
+func OnPacket(packet types.Packet, payload []uint8) wit.Result[[]types.Action, types.Rejection] {
+	collect()
 	if len(payload) == 0 {
-		rejection := policy.Rejection{Status: statusMalformed, Message: "the payload is empty"}
-		return wit.Err[[]policy.Action, policy.Rejection](rejection)
+		rejection := types.Rejection{Status: statusMalformed, Message: "the payload is empty"}
+		return wit.Err[[]types.Action, types.Rejection](rejection)
 	}
 	body := append([]byte("hello, "), payload...)
-	reply := policy.MakeActionReply(policy.Answer{Status: statusOK, Body: body})
-	return wit.Ok[[]policy.Action, policy.Rejection]([]policy.Action{reply})
-}
-
-func OnMessage(topic string, payload []uint8) wit.Result[[]policy.Action, policy.Rejection] {
-	collect(len(payload))
-	return wit.Ok[[]policy.Action, policy.Rejection](nil)
+	// Other actions push a message to a group (Deliver), add a session to a group (Join), set a timer (Wake) and write
+	// state (Put). Get in the package "wit_component/gateway_policy_state" reads state.
+	reply := types.MakeActionReply(types.Answer{Status: statusOK, Body: body})
+	return wit.Ok[[]types.Action, types.Rejection]([]types.Action{reply})
 }

@@ -1,4 +1,7 @@
 // A policy that answers each packet with a greeting.
+//
+// Every exported object is an interface of wit/policy.wit. With the world `game` in the Makefile, export three more of
+// them: `hearing` for bus messages, `sessions` for the beginning and the end of sessions, and `timers`.
 
 const ROUTE = {{route}};
 
@@ -6,23 +9,30 @@ const Status = { OK: 0, MALFORMED_PAYLOAD: 2 };
 
 const encoder = new TextEncoder();
 
-export const policy = {
+export const plugin = {
   describe() {
-    return { name: "{{name}}", version: "0.1.0", routes: new Uint8Array([ROUTE]) };
+    return {
+      name: "{{name}}",
+      version: "0.1.0",
+      routes: new Uint8Array([ROUTE]),
+      metrics: [],
+      stateFormat: 0,
+      gatekeeper: true,
+    };
   },
 
   configure(settings) {
     return [];
   },
+};
 
+export const policy = {
   onPacket(packet, payload) {
     if (payload.length === 0) throw new Rejection(Status.MALFORMED_PAYLOAD, "the payload is empty");
     const body = new Uint8Array([...encoder.encode("hello, "), ...payload]);
+    // Other actions push a message to a group (`deliver`), add a session to a group (`join`), set a timer (`wake`) and
+    // write state (`put`). `import { get } from "gateway:policy/state@0.2.0"` reads state.
     return [{ tag: "reply", val: { status: Status.OK, body } }];
-  },
-
-  onMessage(topic, payload) {
-    return [];
   },
 };
 

@@ -1,10 +1,13 @@
 //! A policy that answers each packet with a greeting.
+//!
+//! There are three more traits that a plugin can implement and name in `export!`: `Hearing` for bus messages,
+//! `Sessions` for the beginning and the end of sessions, and `Timers`.
 
-use gateway_plugin_sdk::{Action, NoConfig, Packet, Policy, Rejection, Settings, export};
+use gateway_plugin_sdk::{Action, NoConfig, Packet, Plugin, Policy, Rejection, Settings, export};
 
 struct Greeter;
 
-impl Policy for Greeter {
+impl Plugin for Greeter {
     const NAME: &str = "{{name}}";
     const ROUTES: &[u8] = &[{{route}}];
     type Config = NoConfig;
@@ -12,16 +15,20 @@ impl Policy for Greeter {
     fn configure(_: Settings<NoConfig>) -> Result<Self, String> {
         Ok(Self)
     }
+}
 
+impl Policy for Greeter {
     fn on_packet(&mut self, _: &Packet, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
         if payload.is_empty() {
             return Err(Rejection::malformed("the payload is empty"));
         }
+        // Other actions push a message to a group (`Action::deliver`), add a session to a group (`Action::join`), set a
+        // timer (`Action::wake`) and write state (`Action::put`). `gateway_plugin_sdk::state::get` reads state.
         Ok(vec![Action::reply([b"hello, ", payload].concat())])
     }
 }
 
-export!(Greeter);
+export!(Greeter: Policy);
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,117 @@
+//! The part of a session that all threads may use: its outbox, its user, and what it holds.
+
+use crate::delivery::{
+    conduct::Conduct,
+    holdings::Holdings,
+    outbox::{Limits, Outbox},
+    owner::Owner,
+};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use uuid::Uuid;
+
+/// The part of a session that all threads may use. The socket belongs to the session's own task alone.
+#[derive(Debug)]
+pub struct Session {
+    /// The session's identifier in packets, logs and deliveries.
+    pub id: Uuid,
+    /// The address of the client.
+    pub remote: SocketAddr,
+    /// The packets that wait to be sent to the client.
+    pub outbox: Outbox,
+    /// The record of calls that were slow or failed because of the session's packets.
+    pub conduct: Conduct,
+    /// The user. It is set under the lock of the holdings, so that no session is bound after its end.
+    user: OnceLock<i64>,
+    /// Whether the session ever had a tag. Without one, reading the tag takes no lock.
+    is_tagged: AtomicBool,
+    /// What the session holds, or `None` after its end.
+    holdings: Mutex<Option<Holdings>>,
+}
+
+/// Why a session cannot be bound to a user.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BindError {
+    /// The session is bound to another user. A session keeps its first user.
+    #[error("the session is bound to another user")]
+    BoundToAnother,
+    /// The session has ended, for example while its packet waited for a slow plugin.
+    #[error("the session has ended")]
+    Ended,
+}
+
+impl Session {
+    /// Returns a session with a new id that is bound to no user and holds nothing.
+    #[must_use]
+    pub fn new(remote: SocketAddr, limits: Limits) -> Self {
+        Self {
+            id: Uuid::new_v4(),
+            remote,
+            outbox: Outbox::new(limits),
+            conduct: Conduct::default(),
+            user: OnceLock::new(),
+            is_tagged: AtomicBool::new(false),
+            holdings: Mutex::new(Some(Holdings::default())),
+        }
+    }
+
+    /// Returns the user that the session is bound to. It stays the same after the session's end.
+    #[must_use]
+    pub fn user(&self) -> Option<i64> {
+        self.user.get().copied()
+    }
+
+    /// Returns the tag that the owner gave the session, or 0. After the session's end, returns 0.
+    #[must_use]
+    pub fn tag(&self, owner: &Owner) -> u64 {
+        if !self.is_tagged.load(Ordering::Acquire) {
+            return 0;
+        }
+        self.holdings().as_ref().and_then(|holdings| holdings.of(owner)).map_or(0, |share| share.tag)
+    }
+
+    /// Gives the session the attributes that the owner can read. Does nothing after the session's end.
+    pub fn set_attributes(&self, owner: &Arc<Owner>, attributes: Vec<(String, String)>) {
+        if !attributes.is_empty()
+            && let Some(holdings) = &mut *self.holdings()
+        {
+            holdings.share(owner).attributes = attributes;
+        }
+    }
+
+    pub(super) fn set_tag(&self, owner: &Arc<Owner>, tag: u64) {
+        // A session that never had a tag has the tag 0 already, and needs no memory for it.
+        if (tag != 0 || self.is_tagged.load(Ordering::Acquire))
+            && let Some(holdings) = &mut *self.holdings()
+        {
+            holdings.share(owner).tag = tag;
+            self.is_tagged.store(true, Ordering::Release);
+        }
+    }
+
+    /// Binds the session to this user. Returns false if the session is already bound to this user.
+    pub(super) fn bind(&self, user: i64) -> Result<bool, BindError> {
+        let holdings = self.holdings();
+        if holdings.is_none() {
+            return Err(BindError::Ended);
+        }
+        let is_new = self.user.set(user).is_ok();
+        if self.user() == Some(user) { Ok(is_new) } else { Err(BindError::BoundToAnother) }
+    }
+
+    /// Ends the session. From here on, it is neither bound nor given anything. Returns what it held, or `None` if it had
+    /// already ended.
+    pub(super) fn end(&self) -> Option<Holdings> {
+        self.holdings().take()
+    }
+
+    pub(super) fn holdings(&self) -> MutexGuard<'_, Option<Holdings>> {
+        // No code under the lock panics in the middle of a change, so poisoned holdings are consistent.
+        self.holdings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

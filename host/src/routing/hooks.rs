@@ -1,0 +1,189 @@
+//! The beginning and the end of sessions, which plugins decide on and hear of.
+
+use super::{
+    calls::{Call, Occasion, session_id},
+    gateway::Gateway,
+    refusal::{Denied, Refusal},
+    snapshot::Snapshot,
+};
+use crate::{
+    delivery::{
+        registry::{Ended, Registered},
+        session::Session,
+    },
+    plugin::{Connection, Departure},
+    sync::uptime::unix_ms,
+};
+use futures_util::future;
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tokio::{sync::oneshot, time};
+
+/// The maximum number of ended sessions whose end a plugin has not been told yet, because the plugin is in quarantine or
+/// too slow, or because the bus takes no publishes. The ends of further sessions are lost and counted.
+const MAX_DEPARTING: usize = 100_000;
+
+/// The pause before a plugin that cannot be called is called again. It doubles up to [`MAX_RETRY`].
+const MIN_RETRY: Duration = Duration::from_millis(100);
+
+/// The longest pause before a plugin that cannot be called is called again.
+const MAX_RETRY: Duration = Duration::from_secs(5);
+
+/// What a client sent when it asked for a session.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// The query of the request's path, without the token.
+    pub query: String,
+    /// The headers that plugins may see.
+    pub headers: Vec<(String, String)>,
+    /// The claims of the client's token, as JSON.
+    pub claims: Option<String>,
+}
+
+/// A session that has ended, and the plugins that have to be told.
+pub struct Departing {
+    session: Arc<Session>,
+    plugins: Vec<Arc<str>>,
+    tags: Vec<(u32, u64)>,
+}
+
+impl Gateway {
+    /// Returns whether any plugin is asked when a session begins.
+    #[must_use]
+    pub fn asks_at_connect(&self) -> bool {
+        !self.snapshot.load().asked().is_empty()
+    }
+
+    /// Asks the plugins whether a session may begin, one after the other. If one denies, the session ends.
+    ///
+    /// The returned future must not be dropped before it is done.
+    ///
+    /// # Errors
+    /// Returns the answer for the client, and the plugins that had admitted the session, which have to be told.
+    pub async fn on_connect(
+        self: &Arc<Self>,
+        session: Registered,
+        asked: Asked,
+    ) -> Result<Registered, (Denied, Departing)> {
+        let snapshot = self.snapshot.load_full();
+        let connection = Arc::new(Connection {
+            session: session_id(session.id),
+            remote: session.remote.to_string(),
+            query: asked.query,
+            headers: asked.headers,
+            user: session.user(),
+            claims: asked.claims,
+            now: unix_ms(),
+        });
+        let mut admitted = Vec::new();
+        for served in snapshot.asked() {
+            let call = Call { served, occasion: Occasion::Connect { session: &session, connection: &connection } };
+            match self.serve_and_wait(&call, &snapshot).await {
+                Ok(()) => admitted.push(Arc::clone(served.plugin.name())),
+                Err(refusal) => {
+                    let denied = Denied::from(&refusal);
+                    if !denied.is_decision {
+                        self.log_unasked(&call, &denied);
+                        if !served.plugin.is_gatekeeper() {
+                            continue;
+                        }
+                    }
+                    let denied_session = Arc::clone(&session);
+                    let Ended { tags, .. } = session.end();
+                    return Err((denied, Departing { session: denied_session, plugins: admitted, tags }));
+                }
+            }
+        }
+        Ok(session)
+    }
+
+    /// Tells the plugins that a session has ended. `tags` are the tags that it had, by the ids of their owners.
+    pub async fn on_disconnect(self: &Arc<Self>, session: Arc<Session>, cause: &'static str, tags: Vec<(u32, u64)>) {
+        let asked = self.snapshot.load();
+        if asked.asked().is_empty() {
+            return;
+        }
+        let plugins = asked.asked().iter().map(|served| Arc::clone(served.plugin.name())).collect();
+        drop(asked);
+        self.depart(Departing { session, plugins, tags }, cause).await;
+    }
+
+    /// Tells plugins that a session has ended, each as soon as it can be called.
+    pub async fn depart(self: &Arc<Self>, departing: Departing, cause: &'static str) {
+        let Departing { session, plugins, tags } = departing;
+        if self.departing.fetch_add(1, Ordering::Relaxed) < MAX_DEPARTING {
+            // One plugin in quarantine does not keep the others waiting.
+            let tell = |plugin: &Arc<str>| self.tell_departure(&session, Arc::clone(plugin), cause, &tags);
+            future::join_all(plugins.iter().map(tell)).await;
+        } else {
+            self.metrics.dropped("departures", plugins.len());
+        }
+        self.departing.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Tells one plugin that a session has ended, as soon as the plugin can be called. A plugin that does not serve any
+    /// more is not told.
+    async fn tell_departure(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        plugin: Arc<str>,
+        cause: &'static str,
+        tags: &[(u32, u64)],
+    ) {
+        let mut pause = MIN_RETRY;
+        loop {
+            let snapshot = self.snapshot.load_full();
+            let Some(served) = snapshot.asked().iter().find(|served| *served.plugin.name() == plugin) else { return };
+            let tag = tags.iter().find(|(owner, _)| *owner == served.account.owner.id).map_or(0, |(_, tag)| *tag);
+            let departure = Arc::new(Departure {
+                session: session_id(session.id),
+                user: session.user(),
+                tag,
+                cause: cause.to_owned(),
+                now: unix_ms(),
+            });
+            let call = Call { served, occasion: Occasion::Disconnect { session, departure: &departure } };
+            match self.serve_and_wait(&call, &snapshot).await {
+                Ok(()) => return,
+                Err(
+                    Refusal::Quarantined | Refusal::Busy | Refusal::BusFull | Refusal::BusShare | Refusal::Replaced,
+                ) => {
+                    time::sleep(pause).await;
+                    pause = (2 * pause).min(MAX_RETRY);
+                }
+                Err(refusal) => return self.record_loss(&call, &refusal),
+            }
+        }
+    }
+
+    /// Makes a call, on the offload thread if necessary, and waits for its outcome.
+    async fn serve_and_wait(self: &Arc<Self>, call: &Call<'_>, snapshot: &Arc<Snapshot>) -> Result<(), Refusal> {
+        let Some(rest) = self.serve(call, snapshot)? else { return Ok(()) };
+        if call.served.plugin.admits_nothing() {
+            return Err(Refusal::Quarantined);
+        }
+        let (done, outcome) = oneshot::channel();
+        self.offload(call.owned(), Arc::clone(snapshot), rest, move |_, _, outcome| {
+            // An error means that the connection's task was aborted, at the end of the process.
+            let _ = done.send(outcome);
+        })?;
+        // An error means that the call panicked.
+        outcome.await.unwrap_or(Err(Refusal::Fault))
+    }
+
+    /// Logs that a plugin could not be asked whether a session may begin.
+    fn log_unasked(&self, call: &Call<'_>, denied: &Denied) {
+        let plugin = &**call.served.plugin.name();
+        if !self.metrics.log_limits.permit("plugin not asked at connect", plugin) {
+            return;
+        }
+        let why = &denied.message;
+        if call.served.plugin.is_gatekeeper() {
+            tracing::error!(plugin, why, "session refused: the plugin that has to admit it cannot be asked");
+        } else {
+            tracing::warn!(plugin, why, "a session begins without the plugin's `on-connect`, which cannot be called");
+        }
+    }
+}

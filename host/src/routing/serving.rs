@@ -1,0 +1,249 @@
+//! Makes the calls of plugins and carries out their decisions, on the current thread or on the offload thread.
+
+use super::{
+    actions::Decided,
+    calls::{Call, Occasion, OwnedCall},
+    decision::{Attributes, Rules},
+    gateway::Gateway,
+    refusal::Refusal,
+    snapshot::Snapshot,
+};
+use crate::{
+    plugin::{Decision, Fault, Lease, Sender, Usage, trace},
+    sync::moment::Moment,
+    telemetry::text,
+};
+use std::sync::Arc;
+
+/// The maximum number of messages that one call may put into send queues on a thread that serves players. The offload
+/// thread carries out larger calls.
+const MAX_INLINE_PUSHES: usize = 2048;
+
+/// How often a call is made again because another call has changed what it had read. After that it is made alone: no
+/// other call of the plugin may change the state until it is done.
+const MAX_CONFLICTS: usize = 3;
+
+/// The thread on which a call is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Thread {
+    /// A thread that serves players.
+    Worker,
+    /// The offload thread of the plugin.
+    Offload,
+}
+
+/// The part of a call that is left for the offload thread.
+pub(super) enum Rest {
+    /// The plugin has to be called.
+    Call,
+    /// The decision has to be carried out, because it reaches many sessions.
+    CarryOut(Box<Decided>),
+}
+
+impl Gateway {
+    /// Makes a call on the current thread, and carries out the plugin's decision. Returns what is left for the offload
+    /// thread, if anything is.
+    pub(super) fn serve(&self, call: &Call<'_>, snapshot: &Snapshot) -> Result<Option<Rest>, Refusal> {
+        self.serve_on(Thread::Worker, call, snapshot)
+    }
+
+    fn serve_on(&self, thread: Thread, call: &Call<'_>, snapshot: &Snapshot) -> Result<Option<Rest>, Refusal> {
+        match self.attempt(thread, call, snapshot, false) {
+            Err(Refusal::Conflict) => self.serve_again(thread, call, snapshot),
+            outcome => outcome,
+        }
+    }
+
+    /// Makes a call again that had a conflict.
+    #[cold]
+    fn serve_again(&self, thread: Thread, call: &Call<'_>, snapshot: &Snapshot) -> Result<Option<Rest>, Refusal> {
+        for _ in 1..MAX_CONFLICTS {
+            match self.attempt(thread, call, snapshot, false) {
+                Err(Refusal::Conflict) => {}
+                outcome => return outcome,
+            }
+        }
+        self.attempt(thread, call, snapshot, true)
+    }
+
+    fn attempt(
+        &self,
+        thread: Thread,
+        call: &Call<'_>,
+        snapshot: &Snapshot,
+        alone: bool,
+    ) -> Result<Option<Rest>, Refusal> {
+        let Some(lease) = lease(thread, call) else { return Ok(Some(Rest::Call)) };
+        let alone = alone.then(|| call.served.account.kept.store.transaction());
+        let decided = self.decide(call, lease, snapshot)?;
+        if decided.needs.pushes > MAX_INLINE_PUSHES && thread == Thread::Worker && alone.is_none() {
+            return Ok(Some(Rest::CarryOut(Box::new(decided))));
+        }
+        self.executor.carry_out(call, decided, alone).map(|()| None)
+    }
+
+    /// Hands the rest of a call to the offload thread. `done` gets the call and its outcome there.
+    pub(super) fn offload(
+        self: &Arc<Self>,
+        call: OwnedCall,
+        snapshot: Arc<Snapshot>,
+        rest: Rest,
+        done: impl FnOnce(&Arc<Self>, &Call<'_>, Result<(), Refusal>) + Send + 'static,
+    ) -> Result<(), Refusal> {
+        let plugin = Arc::clone(&call.borrow().served.plugin);
+        // No later message or timer overtakes these.
+        let keeps_order = matches!(call.borrow().occasion, Occasion::Message { .. } | Occasion::Wake { .. });
+        let bytes = call.borrow().payload_bytes();
+        let gateway = Arc::clone(self);
+        let job = Box::new(move || {
+            let call = call.borrow();
+            let outcome = match rest {
+                Rest::CarryOut(decided) => gateway.executor.carry_out(&call, *decided, None),
+                Rest::Call => Err(Refusal::Conflict),
+            };
+            let outcome = match outcome {
+                Err(Refusal::Conflict) => gateway.serve_on(Thread::Offload, &call, &snapshot).map(|_| ()),
+                outcome => outcome,
+            };
+            done(&gateway, &call, outcome);
+        });
+        let thread = plugin.offload_thread();
+        let submitted = if keeps_order { thread.submit_message(bytes, job) } else { thread.submit(bytes, job) };
+        submitted.map_err(|_| Refusal::Busy)
+    }
+
+    /// Asks the plugin for its decision.
+    fn decide(&self, call: &Call<'_>, lease: Lease<'_>, snapshot: &Snapshot) -> Result<Decided, Refusal> {
+        let plugin = &call.served.plugin;
+        let permit = plugin.admit().ok_or(Refusal::Quarantined)?;
+        let began = Moment::now();
+        let now = call.time(began);
+        let mut attributes = None;
+        let (verdict, usage) = trace::within(
+            || call.span(),
+            || ask(call, lease, &self.rules(call, snapshot), (began, now), &mut attributes),
+            |(verdict, _)| trace::outcome(verdict),
+        );
+        if usage.is_slow() || verdict.is_err() {
+            match call.occasion {
+                Occasion::Packet { session, .. } if usage.is_slow() => session.conduct.record_slow(),
+                // These are counted against the session elsewhere, or have no sender.
+                Occasion::Packet { .. } | Occasion::Message { .. } => {}
+                _ => plugin.offload_hooks(),
+            }
+        }
+        if verdict.is_err() && !plugin.kept().store.is_current(&usage.reads, now) {
+            // Two reads of the call may not fit together. So the failure says nothing about the plugin.
+            plugin.refill();
+            return Err(Refusal::Conflict);
+        }
+        plugin.settle(call.sender(), &permit, &usage, verdict.as_ref());
+        match verdict {
+            Ok(Ok(actions)) => {
+                let needs = self.executor.needs(call, &actions);
+                Ok(Decided { actions, attributes, reads: usage.reads, needs, now })
+            }
+            Ok(Err(rejection)) => Err(Refusal::Rejected(rejection)),
+            Err(fault) => {
+                self.log_fault(call, &fault);
+                Err(Refusal::Fault)
+            }
+        }
+    }
+
+    fn log_fault(&self, call: &Call<'_>, fault: &Fault) {
+        let plugin = &call.served.plugin;
+        let generation = format!("{}, generation {}", plugin.name(), plugin.number());
+        if self.metrics.log_limits.permit("plugin call failed", &generation) {
+            let (name, version) = (&**plugin.name(), plugin.version());
+            tracing::error!(plugin = name, version, "plugin call failed: {fault}");
+        }
+        // A failed packet counts against its session when the packet is refused.
+        if let (Occasion::Message { .. }, Sender::Session(id)) = (call.occasion, call.sender())
+            && let Some(session) = self.registry.session(id)
+        {
+            Self::blame(&session);
+        }
+    }
+
+    fn rules<'a>(&self, call: &Call<'a>, snapshot: &'a Snapshot) -> Rules<'a> {
+        let plugin = &call.served.plugin;
+        Rules {
+            snapshot,
+            max_message_bytes: self.max_message_bytes,
+            max_actions: plugin.settings().limits.actions,
+            takes: plugin.takes(),
+            metrics: plugin.metrics(),
+            session: call.session().map(|session| session.id),
+            is_packet: call.header().is_some(),
+            has_payload: call.payload().is_some(),
+        }
+    }
+
+    /// Counts and logs a call without a packet that was not served.
+    pub(super) fn record_loss(&self, call: &Call<'_>, refusal: &Refusal) {
+        match refusal.loss() {
+            Ok(dropped) => self.metrics.dropped(dropped, 1),
+            Err(refused) => self.metrics.refused(refused),
+        }
+        let plugin = &**call.served.plugin.name();
+        let (_, why) = refusal.answer();
+        match call.occasion {
+            Occasion::Message { topic, payload, .. } => {
+                if self.metrics.log_limits.permit("bus message refused", plugin) {
+                    let (topic, why) = (text::bounded(topic), text::bounded(why));
+                    tracing::warn!(topic, bytes = payload.len(), plugin, why, "bus message refused");
+                }
+            }
+            Occasion::Wake { key } => {
+                if self.metrics.log_limits.permit("timer refused", plugin) {
+                    tracing::warn!(plugin, key, why = text::bounded(why), "timer refused: it is tried again");
+                }
+            }
+            _ => {
+                if self.metrics.log_limits.permit("end of session refused", plugin) {
+                    tracing::warn!(plugin, why = text::bounded(why), "the end of a session was not handled");
+                }
+            }
+        }
+    }
+}
+
+/// Makes a call and checks the answer. `began` is the moment from which the call is measured, and `now` the time that the
+/// plugin sees. The attributes are those for a session that may begin.
+fn ask(
+    call: &Call<'_>,
+    lease: Lease<'_>,
+    rules: &Rules<'_>,
+    (began, now): (Moment, u64),
+    attributes: &mut Option<Attributes>,
+) -> (Result<Decision, Fault>, Usage) {
+    let (decision, usage) = match call.occasion {
+        Occasion::Packet { session, header, payload } => {
+            lease.on_packet(began, call.packet(session, header, now), payload)
+        }
+        Occasion::Message { topic, payload, .. } => lease.on_message(began, topic, payload, now),
+        Occasion::Connect { connection, .. } => {
+            let (answer, usage) = lease.on_connect(began, connection);
+            let check = |answer| rules.check_connect(answer, attributes).map_err(Fault::Answer);
+            return (answer.and_then(check), usage);
+        }
+        Occasion::Disconnect { departure, .. } => lease.on_disconnect(began, departure),
+        Occasion::Wake { key } => lease.on_wake(began, key, now),
+    };
+    let check = |decision| rules.check(&decision).map(|()| decision).map_err(Fault::Answer);
+    (decision.and_then(check), usage)
+}
+
+/// Leases an instance for a call. Returns `None` if the call has to be made on the offload thread.
+fn lease<'a>(thread: Thread, call: &Call<'a>) -> Option<Lease<'a>> {
+    let plugin = &call.served.plugin;
+    match (thread, call.occasion) {
+        (Thread::Offload, _) => Some(plugin.lease_offloaded()),
+        (Thread::Worker, Occasion::Packet { session, .. }) if session.conduct.is_offloaded() => None,
+        (Thread::Worker, Occasion::Packet { .. }) => plugin.lease(),
+        (Thread::Worker, Occasion::Message { .. }) => plugin.lease_in_order(),
+        (Thread::Worker, Occasion::Wake { .. }) => plugin.lease_for_timer(),
+        (Thread::Worker, Occasion::Connect { .. } | Occasion::Disconnect { .. }) => plugin.lease_for_session(),
+    }
+}

@@ -1,0 +1,96 @@
+//! Calls the plugins whose timers are due.
+
+use super::{
+    calls::{Call, Occasion},
+    gateway::Gateway,
+    refusal::Refusal,
+    snapshot::{ServingPlugin, Snapshot},
+    timers::Due,
+};
+use crate::sync::uptime::{now_ms, unix_ms};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{task, time};
+
+/// The number of timers after which the task yields to other tasks.
+const MAX_WAKES_PER_TURN: usize = 64;
+
+/// The time between two removals of expired entries, and the longest time between two looks at the timers.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Gateway {
+    /// Calls plugins when their timers are due, for as long as the process runs. Removes expired entries of their state
+    /// as well.
+    pub async fn run_timers(self: Arc<Self>) {
+        let mut swept = Instant::now();
+        loop {
+            let next =
+                self.snapshot.load().served().iter().filter_map(|served| served.account.timers.next_due_ms()).min();
+            let pause = next.map_or(SWEEP_INTERVAL, |due| Duration::from_millis(due.saturating_sub(now_ms())));
+            if pause.is_zero() {
+                // Timers that are always due must not keep the thread from its other tasks.
+                task::yield_now().await;
+            } else {
+                tokio::select! {
+                    () = time::sleep(pause.min(SWEEP_INTERVAL)) => {}
+                    () = self.accounts.timer_set.notified() => {}
+                }
+            }
+            // Other plugins may serve by now.
+            let snapshot = self.snapshot.load_full();
+            for served in snapshot.served() {
+                self.wake_all(served, &snapshot).await;
+            }
+            if swept.elapsed() >= SWEEP_INTERVAL {
+                swept = Instant::now();
+                self.accounts.remove_expired(unix_ms());
+            }
+        }
+    }
+
+    /// Calls a plugin for each of its timers that are due now.
+    async fn wake_all(self: &Arc<Self>, served: &Arc<ServingPlugin>, snapshot: &Arc<Snapshot>) {
+        let now = now_ms();
+        let mut wakes = 0;
+        while let Some(due) = served.account.timers.take_due(now) {
+            self.wake(served, snapshot, due);
+            wakes += 1;
+            if wakes % MAX_WAKES_PER_TURN == 0 {
+                task::yield_now().await;
+            }
+        }
+    }
+
+    fn wake(self: &Arc<Self>, served: &Arc<ServingPlugin>, snapshot: &Arc<Snapshot>, due: Due) {
+        if !served.plugin.takes().timers {
+            return;
+        }
+        let call = Call { served, occasion: Occasion::Wake { key: due.key } };
+        let served = self.serve(&call, snapshot).and_then(|rest| match rest {
+            None => Ok(true),
+            Some(rest) => {
+                let done = move |gateway: &Arc<Self>, call: &Call<'_>, outcome| gateway.woken(call, due, outcome);
+                self.offload(call.owned(), Arc::clone(snapshot), rest, done).map(|()| false)
+            }
+        });
+        match served {
+            Ok(true) => self.woken(&call, due, Ok(())),
+            Ok(false) => {}
+            Err(refusal) => self.woken(&call, due, Err(refusal)),
+        }
+    }
+
+    /// Records that the call for a timer is over. A timer whose call failed is set again.
+    fn woken(&self, call: &Call<'_>, due: Due, outcome: Result<(), Refusal>) {
+        let timers = &call.served.account.timers;
+        match outcome {
+            Ok(()) => timers.done(due),
+            Err(refusal) => {
+                self.record_loss(call, &refusal);
+                timers.retry(due);
+            }
+        }
+    }
+}

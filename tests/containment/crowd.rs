@@ -1,0 +1,57 @@
+//! A test of a group with thousands of members, and the clients for it.
+
+use crate::{ask, bystander::Bystander, probing};
+use futures_util::{StreamExt, stream};
+use gateway_tests::{
+    Gateway,
+    wire::{BINARY, UPGRADE, Wire},
+};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// The number of members of the group.
+const MEMBERS: usize = 10_000;
+/// The number of clients that connect at the same time.
+const CONCURRENT: usize = 50;
+
+/// Connects this many clients that are members of group 5. They take little memory.
+pub(crate) async fn connect(gateway: &Gateway, count: usize) -> Vec<Wire> {
+    let connecting = (0..count).map(async |_| {
+        let mut wire = Wire::connect(gateway.address).await;
+        wire.send(UPGRADE.replace("/ws", "/ws?do=join+5").as_bytes()).await;
+        assert_eq!(wire.response().await.status, 101);
+        let _welcome = wire.frame().await.expect("a welcome");
+        wire
+    });
+    stream::iter(connecting).buffer_unordered(CONCURRENT).collect().await
+}
+
+/// Raises this process's limit of open files, of which each connection takes one.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    let enough = limit.maximum.is_none_or(|maximum| maximum > MEMBERS as u64 + 1000);
+    assert!(enough, "this test needs 11,000 open files, and the hard limit (ulimit -Hn) is {:?}", limit.maximum);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_delivery_reaches_each_of_10_000_members_of_a_group_and_delays_nobody() {
+    raise_open_files();
+    let gateway = Gateway::start(probing("")).await;
+    let mut members = connect(&gateway, MEMBERS).await;
+    let mut client = gateway.client().await;
+    let bystander = Bystander::start(&gateway).await;
+    ask(&mut client, "deliver group:5 always hello").await;
+    for member in &mut members {
+        let (first, push) = member.frame().await.expect("a push");
+        assert_eq!((first, &push[..]), (BINARY, &b"\0\0\0\x01\x70\0\0\0hello"[..]));
+    }
+    bystander.finish().await;
+    gateway.metric_is("gateway_plugin_pushes_total{plugin=\"probe\"}", 10_000.0).await;
+    gateway.metric_is("gateway_deliveries_total{outcome=\"delivered\"}", 1.0).await;
+    client.assert_alive().await;
+
+    // Seven such deliveries in one call are too many for `pushes`, and none is carried out.
+    let reply = client.request(crate::PROBE, b"repeat 7 deliver group:5 always x").await;
+    let why = "the plugin would deliver to 70000 sessions at once, and 65536 are the most (`pushes`)";
+    assert_eq!((reply.status, reply.text()), (8, why));
+}

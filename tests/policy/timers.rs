@@ -1,0 +1,105 @@
+//! Tests of timers: there is one for each number in the whole gateway, and it is due once, in order, and never early.
+
+use crate::{ROUTE, ask, ask_until, connect, generation_is, setup, start};
+use gateway_tests::{Client, PATIENCE, probe, probe_as, put};
+use std::{fs, time::Duration};
+use tokio::time::Instant;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_timer_is_due_once_in_the_whole_gateway_however_many_sessions_set_it() {
+    let gateway = start().await;
+    let mut client = connect(&gateway, "").await;
+    ask(&mut client, "put on-wake/1 add fired; put on-wake/2 put done yes").await;
+    for _ in 0..8 {
+        ask(&mut connect(&gateway, "").await, "wake 1 30; wake 1 40").await;
+    }
+    ask_until(&mut client, "get fired", "1").await;
+    // The second timer is due long after any second time of the first one.
+    ask(&mut client, "wake 2 200").await;
+    ask_until(&mut client, "get done", "yes").await;
+    assert_eq!(ask(&mut client, "get fired").await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_timer_that_is_set_again_or_cancelled_is_not_due_at_the_old_time() {
+    let gateway = start().await;
+    let mut client = connect(&gateway, "").await;
+    let entries = "put on-wake/1 add one; put on-wake/2 add two; put on-wake/3 put done yes";
+    ask(&mut client, &format!("{entries}; wake 1 20; wake 2 20; wake 3 20; wake 1 3600000; cancel 2; cancel 4")).await;
+    ask(&mut client, "wake 3 200").await;
+    let began = Instant::now();
+    ask_until(&mut client, "get done", "yes").await;
+    assert!(began.elapsed() >= Duration::from_millis(190), "the third timer was due at its old time");
+    assert_eq!(ask(&mut client, "get one; get two").await, "none none");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn timers_are_due_in_the_order_of_their_times_and_never_early() {
+    const MS: [u64; 20] = [190, 10, 180, 20, 170, 30, 160, 40, 150, 50, 140, 60, 130, 70, 120, 80, 110, 90, 100, 0];
+    let gateway = start().await;
+    let mut client = connect(&gateway, "do=join+5").await;
+    ask(&mut client, "repeat 200 put on-wake/# deliver group:5 always %key %now").await;
+    let timers: String = MS.iter().map(|ms| format!("wake {ms} {ms};")).collect();
+    let began = Instant::now();
+    let set_at: u64 = ask(&mut client, &format!("say $now; {timers}")).await.parse().unwrap();
+    for ms in (0..200).step_by(10) {
+        let push = client.receive_any().await;
+        let (key, now) = push.text().split_once(' ').unwrap();
+        assert_eq!(key, ms.to_string());
+        assert!(now.parse::<u64>().unwrap() >= set_at + ms, "the timer of {ms} ms was due at {now}, set at {set_at}");
+        assert!(began.elapsed() >= Duration::from_millis(ms));
+    }
+    client.assert_alive().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_timer_whose_call_traps_is_due_again_with_the_state_as_before() {
+    let gateway = start().await;
+    let mut client = connect(&gateway, "do=join+5").await;
+    ask(&mut client, "put on-wake/1 add ticks|deliver group:5 always tick|wake 2 0|trap; wake 1 20").await;
+    let traps = "gateway_plugin_calls_total{plugin=\"probe\",outcome=\"trap\"}";
+    let deadline = Instant::now() + PATIENCE;
+    while gateway.metric(traps).await < 2.5 {
+        assert!(Instant::now() < deadline, "the timer is not due a third time");
+    }
+    assert_eq!(ask(&mut client, "get ticks").await, "none");
+    let line = gateway.logged("timer refused: it is tried again").await;
+    assert_eq!((&line["fields"]["plugin"], &line["fields"]["key"]), (&"probe".into(), &1.into()));
+    ask(&mut client, "put on-wake/1 add ticks; put on-wake/2 put done yes").await;
+    ask_until(&mut client, "get ticks", "1").await;
+    // After the call that did not fail, it is no longer set.
+    ask(&mut client, "wake 2 200").await;
+    ask_until(&mut client, "get done", "yes").await;
+    assert_eq!(ask(&mut client, "get ticks").await, "1");
+    client.assert_alive().await;
+    gateway.metric_is("gateway_plugin_quarantined{plugin=\"probe\"}", 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_timer_that_sets_itself_goes_on_over_a_reload_a_new_version_and_the_return_of_the_file() {
+    let gateway = start().await;
+    let mut client = connect(&gateway, "").await;
+    ask(&mut client, "put on-wake/1 add ticks|wake 1 20; wake 1 20").await;
+    ticks_on(&mut client).await;
+    gateway.reconfigure(&setup("call_timeout_ms: 30"));
+    generation_is(&gateway, 2.0).await;
+    ticks_on(&mut client).await;
+    put(&gateway.plugin("probe"), &probe_as("probe", 0, false));
+    generation_is(&gateway, 3.0).await;
+    ticks_on(&mut client).await;
+    fs::remove_file(gateway.plugin("probe")).unwrap();
+    gateway.logged("\"message\":\"plugin removed\",\"plugin\":\"probe\"").await;
+    assert_eq!(client.request(ROUTE, b"get ticks").await.status, 3);
+    put(&gateway.plugin("probe"), &probe());
+    generation_is(&gateway, 4.0).await;
+    ticks_on(&mut client).await;
+}
+
+/// Waits until the timer has been due five more times.
+async fn ticks_on(client: &mut Client) {
+    let ticks: u64 = ask(client, "get ticks").await.parse().unwrap_or(0);
+    let deadline = Instant::now() + PATIENCE;
+    while ask(client, "get ticks").await.parse::<u64>().unwrap_or(0) < ticks + 5 {
+        assert!(Instant::now() < deadline, "the timer is not due any more");
+    }
+}
