@@ -137,8 +137,8 @@ async fn a_token_whose_sub_is_no_user_id_is_401() {
         (r#"{"sub":"0","exp":4102444800}"#, "UEyK9j0wpuKKKfE_zuaeixRidkMNpX-pLY8wCp4A_3w", "a user id is wanted"),
         (r#"{"sub":"alice","exp":4102444800}"#, "Qh097q6jRpY0Vdk5E1LLI6EI0HTtwwzs2LsL52vPlpk", "a user id is wanted"),
         (
-            r#"{"sub":"2147483648","exp":4102444800}"#,
-            "1VKEaKPgwB3Wx5EUaSbh2PUFRg_z8ROFcuNsYqIzZNk",
+            r#"{"sub":"9223372036854775808","exp":4102444800}"#,
+            "s1tsU6etMh-fA0hJQ-XVYLrLXUM40vR2x2aIRyenL6c",
             "a user id is wanted",
         ),
     ];

@@ -262,7 +262,9 @@ fn check_count(what: &'static str, found: usize, limit: usize) -> Result<(), Unf
 /// Returns the version of the plugin interface that the component exports.
 fn check_exports(exports: &[String]) -> Result<String, Unfit> {
     let version = |interface| exports.iter().find_map(|export| version_of(export, interface));
-    let found = version(PLUGIN).or_else(|| version(POLICY)).ok_or_else(|| {
+    // A plugin of 0.2 has an interface of the second name as well, but not alone.
+    let of_0_1 = || version(POLICY).filter(|found| !serves(found, &OFFERED[0]));
+    let found = version(PLUGIN).or_else(of_0_1).ok_or_else(|| {
         let names: Vec<_> = exports.iter().map(|name| format!("`{name}`")).collect();
         Unfit::NoPolicy { found: if names.is_empty() { "nothing".to_owned() } else { names.join(", ") } }
     })?;
