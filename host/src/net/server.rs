@@ -192,13 +192,12 @@ async fn begin(
     if gateway.asks_at_connect() {
         let (query, headers) = (request.query(), request.headers(&server.plugin_headers));
         let asked = Asked { query, headers, claims: request.claims() };
-        session = match gateway.on_connect(session, asked).await {
+        // The boxes keep the task of a connection small, which lives as long as its session.
+        session = match Box::pin(gateway.on_connect(session, asked)).await {
             Ok(session) => session,
             Err((denied, departing)) => {
-                tokio::join!(
-                    deny(stream, request, &denied, gateway, server),
-                    gateway.depart(departing, "not_admitted")
-                );
+                let answer = Box::pin(deny(stream, request, &denied, gateway, server));
+                tokio::join!(answer, Box::pin(gateway.depart(departing, "not_admitted")));
                 return None;
             }
         };
@@ -209,7 +208,7 @@ async fn begin(
             gateway.metrics.handshake_refused("gone");
             let gone = Arc::clone(&session);
             let Ended { tags, .. } = session.end();
-            gateway.on_disconnect(gone, "gone", tags).await;
+            Box::pin(gateway.on_disconnect(gone, "gone", tags)).await;
             None
         }
     }

@@ -113,7 +113,8 @@ pub async fn run(
         }
         gateway.on_disconnect(ended, cause, tags).await;
     };
-    tokio::join!(depart, close);
+    // The box is needed only now. Without it, every live session would have room for it.
+    tokio::join!(Box::pin(depart), Box::pin(close));
     cause
 }
 
