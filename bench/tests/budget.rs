@@ -60,7 +60,7 @@ fn count(root: &Path) -> BTreeMap<String, u64> {
     let run = Command::new("valgrind")
         .args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=packet_path::measured_*"])
         .arg(format!("--callgrind-out-file={}", out.display()))
-        .args([env!("CARGO_BIN_EXE_packet-path"), "plugins/dist/chat.wasm"])
+        .args([env!("CARGO_BIN_EXE_packet-path"), "plugins/dist/chat.wasm", "plugins/dist/system.wasm"])
         .current_dir(root)
         .output()
         .unwrap();

@@ -219,10 +219,10 @@ macro_rules! export_interface {
         $crate::bindings::plugin::export_component!($component with_types_in $crate::bindings::plugin);
     };
     (Policy for $component:ident) => {
-        $crate::bindings::policy::export_component!($component with_types_in $crate::bindings::policy);
+        $crate::bindings::policy::export_component!($component with_types_in $crate::release::policy);
     };
     (Hearing for $component:ident) => {
-        $crate::bindings::hearing::export_component!($component with_types_in $crate::bindings::hearing);
+        $crate::bindings::hearing::export_component!($component with_types_in $crate::release::hearing);
     };
     (Sessions for $component:ident) => {
         $crate::bindings::sessions::export_component!($component with_types_in $crate::bindings::sessions);

@@ -52,6 +52,8 @@ pub mod log;
 mod plugin;
 pub mod protobuf;
 mod rejection;
+#[doc(hidden)]
+pub mod release;
 mod session_id;
 mod settings;
 pub mod state;

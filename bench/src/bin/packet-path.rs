@@ -1,4 +1,4 @@
-//! `packet-path CHAT_WASM`: does each step of a packet's way a thousand times, so that callgrind can count the
+//! `packet-path CHAT_WASM SYSTEM_WASM`: does each step of a packet's way a thousand times, so that callgrind can count the
 //! instructions. `bench/tests/budget.rs` runs this program, and compares the counts with `bench/budget.txt`.
 
 use std::collections::VecDeque;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::{env, fs};
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{anyhow, ensure};
 use bytes::Bytes;
 use chat_proto::chat::ChatResponse;
 use gateway::bus::Queue;
@@ -24,22 +24,23 @@ use gateway::plugin::{Action, Compiler, Described, Keeper, Plugin};
 use gateway::routing::gateway::Gateway;
 use gateway::telemetry::metrics::Metrics;
 use gateway_bench::chat_request;
-use gateway_wire::packet::{self, Header, ROUTE_CHAT};
+use gateway_wire::packet::{self, Header, ROUTE_CHAT, ROUTE_SYSTEM};
 use gateway_wire::websocket::{self, Opcode};
 use prost::Message as _;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: gateway::memory::Allocator = gateway::memory::Allocator;
 
 /// The number of times that each step is done.
 const TIMES: usize = 1000;
 
 fn main() -> anyhow::Result<()> {
-    let wasm = env::args().nth(1).context("usage: packet-path CHAT_WASM")?;
-    Stage::new(&wasm)?.run()
+    let files: Vec<_> = env::args().skip(1).collect();
+    ensure!(files.len() == 2, "usage: packet-path CHAT_WASM SYSTEM_WASM");
+    Stage::new(&files)?.run()
 }
 
-/// A gateway with the plugin `chat` and a session, without sockets.
+/// A gateway with the plugins `chat` and `system` and a session, without sockets.
 struct Stage {
     gateway: Arc<Gateway>,
     session: Registered,
@@ -47,19 +48,21 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(wasm: &str) -> anyhow::Result<Self> {
+    fn new(files: &[String]) -> anyhow::Result<Self> {
         let config = Config::parse("games: [{ id: mmo }]").map_err(|errors| anyhow!(errors.join("; ")))?;
         let metrics = Arc::new(Metrics::new());
         // No bus takes publishes out of the queue, which has room for all of them.
         let queue = Arc::<Queue<_>>::default();
         let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), queue, config.server.max_message_bytes));
         let compiler = Compiler::new().map_err(|error| anyhow!("{error:#}"))?;
-        let described = Arc::new(Described::load(&compiler, &fs::read(wasm)?)?);
-        let settings = config.plugin(&described.name, &described.routes);
-        let kept = gateway.accounts.kept(&described.name);
-        let offload_thread = Arc::new(OffloadThread::new(Arc::clone(&described.name)));
-        let chat = Arc::new(Plugin::start(described, settings, kept, offload_thread, &metrics)?);
-        gateway.install(vec![chat]);
+        let start = |file| {
+            let described = Arc::new(Described::load(&compiler, &fs::read(file)?)?);
+            let settings = config.plugin(&described.name, &described.routes);
+            let kept = gateway.accounts.kept(&described.name);
+            let offload_thread = Arc::new(OffloadThread::new(Arc::clone(&described.name)));
+            anyhow::Ok(Arc::new(Plugin::start(described, settings, kept, offload_thread, &metrics)?))
+        };
+        gateway.install(files.iter().map(start).collect::<Result<_, _>>()?);
         let session = Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), config.server.outbox);
         let session = gateway.registry.insert(session);
         let budget = Arc::new(Budget::new(config.server.receive_budget_bytes, Arc::clone(&metrics)));
@@ -69,11 +72,16 @@ impl Stage {
     }
 
     fn run(mut self) -> anyhow::Result<()> {
-        let packet = Bytes::from([&Header::request(0, ROUTE_CHAT).encode()[..], &chat_request()].concat());
+        let payload = chat_request();
+        let [packet, heartbeat] = [ROUTE_CHAT, ROUTE_SYSTEM]
+            .map(|route| Bytes::from([&Header::request(0, route).encode()[..], &payload].concat()));
         // The first calls of a generation are offloaded. They are done before the steps are counted.
-        while let Some(offloaded) = self.gateway.on_packet(&self.session, packet.clone()) {
-            offloaded.blocking_recv()?;
+        for packet in [&packet, &heartbeat] {
+            while let Some(offloaded) = self.gateway.on_packet(&self.session, packet.clone()) {
+                offloaded.blocking_recv()?;
+            }
         }
+        self.drained();
         measured_header(&packet);
         let frames = frames(&packet);
         fill_free_lists(packet.len());
@@ -86,6 +94,9 @@ impl Stage {
         measured_delivery(&self.gateway, &Bytes::from(response.encode_to_vec()));
         let deliveries = self.drained();
         ensure!(deliveries.len() == TIMES, "{} deliveries", deliveries.len());
+        let served = measured_heartbeat(&self.gateway, &self.session, &heartbeat);
+        let answers = self.drained().len();
+        ensure!((served, answers) == (TIMES, TIMES), "{served} heartbeats are served, and {answers} answered");
         measured_frame_out(&deliveries);
         Ok(())
     }
@@ -124,6 +135,12 @@ fn measured_request(gateway: &Arc<Gateway>, session: &Arc<Session>, packet: &Byt
     for _ in 0..TIMES {
         black_box(gateway.on_packet(session, packet.clone()));
     }
+}
+
+/// Takes a packet to the answer in the session's send queue, with a plugin that only echoes.
+#[inline(never)]
+fn measured_heartbeat(gateway: &Arc<Gateway>, session: &Arc<Session>, packet: &Bytes) -> usize {
+    (0..TIMES).filter(|_| gateway.on_packet(session, packet.clone()).is_none()).count()
 }
 
 /// Takes a message of the bus to the packet in the session's send queue: the plugin's call, the registry, the queue.

@@ -2,15 +2,16 @@
 //! until the last call that uses it has ended.
 
 use super::{
-    bindings::{Admission, Connection, Decision, Denial, Departure, Metric, Packet, Rejection},
+    bindings::{Metric, Rejection},
     described::{Described, LoadError},
     fault::Fault,
     health::{CallPermit, Change, Health, Sender},
     instance::Instance,
     interface::Takes,
     kept::Kept,
+    lease::Lease,
     offload::OffloadThread,
-    pool::{Held, Pool},
+    pool::Pool,
     settings::Settings,
     topics::check_topics,
     trace,
@@ -206,7 +207,7 @@ impl Plugin {
     }
 
     fn lease_inline(&self) -> Option<Lease<'_>> {
-        if self.health.is_offloaded() { None } else { self.pool.free().map(|slot| Lease { plugin: self, slot }) }
+        if self.health.is_offloaded() { None } else { self.pool.free().map(|slot| Lease::new(self, slot)) }
     }
 
     /// Leases an instance for a bus message on the current thread. Returns `None` if the call has to be offloaded: the
@@ -223,13 +224,18 @@ impl Plugin {
     /// starts a new instance first.
     #[must_use]
     pub fn lease_offloaded(&self) -> Lease<'_> {
-        Lease { plugin: self, slot: self.pool.offloaded() }
+        Lease::new(self, self.pool.offloaded())
     }
 
     /// Returns the offload thread, which all generations of the plugin share.
     #[must_use]
     pub fn offload_thread(&self) -> &OffloadThread {
         &self.offload_thread
+    }
+
+    /// Records how long a call took.
+    pub(super) fn observe(&self, began: Moment) {
+        self.metrics.seconds.observe(began.elapsed_ns());
     }
 
     /// Records the outcome of a call. An answer that cannot be carried out must be passed as a fault.
@@ -240,12 +246,12 @@ impl Plugin {
         usage: &Usage,
         result: Result<&Result<T, Rejection>, &Fault>,
     ) {
-        if usage.is_slow() {
+        if usage.is_slow {
             self.health.record_slow(sender);
         }
         let change = match result {
             Ok(answer) => {
-                if !usage.is_slow() {
+                if !usage.is_slow {
                     self.health.record_quick();
                 }
                 if answer.is_ok() { &self.metrics.ok } else { &self.metrics.rejected }.inc();
@@ -257,9 +263,12 @@ impl Plugin {
                 self.health.record_failure(permit, sender)
             }
         };
-        self.log_change(&change);
+        if change != Change::Nothing {
+            self.log_change(&change);
+        }
     }
 
+    #[cold]
     fn log_change(&self, change: &Change) {
         let plugin = &**self.name();
         match change {
@@ -293,7 +302,8 @@ impl Plugin {
         }
     }
 
-    fn instance(&self) -> Result<Instance, Fault> {
+    /// Starts an instance.
+    pub(super) fn instance(&self) -> Result<Instance, Fault> {
         match configured(&self.described, &self.settings, &self.metrics, &self.kept) {
             Ok((instance, _)) => Ok(instance),
             Err(LoadError::Fault(_, fault)) => Err(fault),
@@ -305,68 +315,6 @@ impl Plugin {
 impl Drop for Plugin {
     fn drop(&mut self) {
         self.metrics.live_generations.dec();
-    }
-}
-
-/// An instance that is leased for one call.
-pub struct Lease<'a> {
-    plugin: &'a Plugin,
-    slot: Held<'a>,
-}
-
-impl Lease<'_> {
-    /// Asks the plugin for a decision on a packet. The call is measured from `began`.
-    pub fn on_packet(self, began: Moment, packet: Packet, payload: &[u8]) -> (Result<Decision, Fault>, Usage) {
-        self.call(began, payload.len(), |instance| instance.on_packet(packet, payload))
-    }
-
-    /// Asks the plugin for a decision on a bus message. The time is in milliseconds since 1970.
-    pub fn on_message(self, began: Moment, topic: &str, payload: &[u8], now: u64) -> (Result<Decision, Fault>, Usage) {
-        self.call(began, payload.len(), |instance| instance.on_message(topic, payload, now))
-    }
-
-    /// Asks the plugin whether a session may begin.
-    pub fn on_connect(
-        self,
-        began: Moment,
-        connection: &Connection,
-    ) -> (Result<Result<Admission, Denial>, Fault>, Usage) {
-        self.call(began, 0, |instance| instance.on_connect(connection))
-    }
-
-    /// Tells the plugin that a session has ended.
-    pub fn on_disconnect(self, began: Moment, departure: &Departure) -> (Result<Decision, Fault>, Usage) {
-        self.call(began, 0, |instance| instance.on_disconnect(departure))
-    }
-
-    /// Tells the plugin that a timer is due. The time is in milliseconds since 1970.
-    pub fn on_wake(self, began: Moment, key: u64, now: u64) -> (Result<Decision, Fault>, Usage) {
-        self.call(began, 0, |instance| instance.on_wake(key, now))
-    }
-
-    /// Makes a call, and returns the instance to its slot only if the instance answered.
-    fn call<R>(
-        mut self,
-        began: Moment,
-        copied: usize,
-        call: impl FnOnce(&mut Instance) -> Result<R, Fault>,
-    ) -> (Result<R, Fault>, Usage) {
-        let mut usage = Usage::of(copied);
-        let mut instance = match self.slot.take() {
-            Some(instance) => instance,
-            None => match self.plugin.instance() {
-                Ok(instance) => Box::new(instance),
-                Err(fault) => return (Err(fault), usage),
-            },
-        };
-        let answer = call(&mut instance);
-        usage.busy = instance.busy();
-        usage.reads = instance.take_reads();
-        if answer.is_ok() {
-            *self.slot = Some(instance);
-        }
-        self.plugin.metrics.seconds.observe(began.elapsed_ns());
-        (answer, usage)
     }
 }
 

@@ -57,12 +57,14 @@ pub fn on_wake(plugin: &str, version: &str, key: u64) -> Span {
 /// Runs `call` within a span. If the log has traces, logs one line at the end with the fields of the span, the outcome
 /// and the duration. Otherwise the span is not even made.
 pub fn within<R>(span: impl FnOnce() -> Span, call: impl FnOnce() -> R, outcome: impl FnOnce(&R) -> &'static str) -> R {
-    let traced = (LevelFilter::current() >= LevelFilter::TRACE).then(|| (span(), Instant::now()));
-    let result = {
-        let _entered = traced.as_ref().map(|(span, _)| span.enter());
-        call()
-    };
-    if let Some((span, began)) = traced.filter(|(span, _)| !span.is_disabled()) {
+    if LevelFilter::current() >= LevelFilter::TRACE { traced(span(), call, outcome) } else { call() }
+}
+
+#[cold]
+fn traced<R>(span: Span, call: impl FnOnce() -> R, outcome: impl FnOnce(&R) -> &'static str) -> R {
+    let began = Instant::now();
+    let result = span.in_scope(call);
+    if !span.is_disabled() {
         span.record("outcome", outcome(&result)).record("took", debug(began.elapsed()));
         span.in_scope(|| trace!("plugin called"));
     }

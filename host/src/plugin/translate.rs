@@ -24,7 +24,13 @@ pub(super) fn manifest(manifest: v0_1::Manifest) -> Manifest {
 
 pub(super) fn decision(decision: Result<Vec<v0_1::Action>, v0_1::Rejection>) -> Decision {
     match decision {
-        Ok(actions) => Ok(actions.into_iter().map(action).collect()),
+        Ok(actions) => {
+            let mut translated = Vec::with_capacity(actions.len());
+            for it in actions {
+                translated.push(action(it));
+            }
+            Ok(translated)
+        }
         Err(v0_1::Rejection { status, message }) => Err(Rejection { status, message }),
     }
 }

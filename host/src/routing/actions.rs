@@ -99,44 +99,44 @@ impl Executor {
         needs
     }
 
-    /// Carries out the actions of a decision, all or none. If the caller holds the lock on the plugin's transactions, it
-    /// is passed in `alone`.
+    /// Carries out the actions of a decision, all or none. Takes the contents out of the decision. If the caller holds the
+    /// lock on the plugin's transactions, it is passed in `alone`.
     pub(super) fn carry_out(
         &self,
         call: &Call<'_>,
-        decided: Decided,
+        decided: &mut Decided,
         alone: Option<MutexGuard<'_, ()>>,
     ) -> Result<(), Refusal> {
-        let Decided { mut actions, attributes, reads, needs, now } = decided;
+        let Decided { actions, attributes, reads, needs, now } = decided;
         let served = call.served;
         if needs.binds {
-            check_bindings(call.session(), &actions)?;
+            check_bindings(call.session(), actions)?;
         }
         if needs.deliveries > 1 {
             self.check_pushes(&served.plugin, needs.pushes)?;
         }
         if needs.keeps {
-            bounds::check(&self.registry, &served.account, &actions)?;
+            bounds::check(&self.registry, &served.account, actions)?;
         }
-        let permit = if needs.publishes > 0 { Some(self.reserve(call, &actions, needs.publishes)?) } else { None };
+        let permit = if needs.publishes > 0 { Some(self.reserve(call, actions, needs.publishes)?) } else { None };
         // The lock is held until all other actions are carried out. So if one call reads what another has written, the
         // other's actions come first.
         let _transaction = if needs.writes || needs.keeps || !reads.is_empty() {
             let transaction = alone.unwrap_or_else(|| served.account.kept.store.transaction());
-            commit_state(served, &reads, &mut actions, now)?;
+            commit_state(served, reads, actions, *now)?;
             Some(transaction)
         } else {
             alone
         };
-        if let (Some(attributes), Some(session)) = (attributes, call.session()) {
+        if let (Some(attributes), Some(session)) = (attributes.take(), call.session()) {
             session.set_attributes(&served.account.owner, *attributes);
         }
         let effects = Effects { registry: &self.registry, metrics: &self.metrics, call };
-        for action in &mut actions {
+        for action in &mut *actions {
             effects.carry_out(action);
         }
         if let Some(permit) = permit {
-            self.publish(permit, call, &mut actions);
+            self.publish(permit, call, actions);
         }
         Ok(())
     }

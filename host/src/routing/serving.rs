@@ -75,11 +75,11 @@ impl Gateway {
     ) -> Result<Option<Rest>, Refusal> {
         let Some(lease) = lease(thread, call) else { return Ok(Some(Rest::Call)) };
         let alone = alone.then(|| call.served.account.kept.store.transaction());
-        let decided = self.decide(call, lease, snapshot)?;
+        let mut decided = self.decide(call, lease, snapshot)?;
         if decided.needs.pushes > MAX_INLINE_PUSHES && thread == Thread::Worker && alone.is_none() {
             return Ok(Some(Rest::CarryOut(Box::new(decided))));
         }
-        self.executor.carry_out(call, decided, alone).map(|()| None)
+        self.executor.carry_out(call, &mut decided, alone).map(|()| None)
     }
 
     /// Hands the rest of a call to the offload thread. `done` gets the call and its outcome there.
@@ -98,7 +98,7 @@ impl Gateway {
         let job = Box::new(move || {
             let call = call.borrow();
             let outcome = match rest {
-                Rest::CarryOut(decided) => gateway.executor.carry_out(&call, *decided, None),
+                Rest::CarryOut(mut decided) => gateway.executor.carry_out(&call, &mut decided, None),
                 Rest::Call => Err(Refusal::Conflict),
             };
             let outcome = match outcome {
@@ -118,15 +118,15 @@ impl Gateway {
         let permit = plugin.admit().ok_or(Refusal::Quarantined)?;
         let began = Moment::now();
         let now = call.time(began);
-        let mut attributes = None;
-        let (verdict, usage) = trace::within(
+        let (mut usage, mut attributes) = (Usage::default(), None);
+        let verdict = trace::within(
             || call.span(),
-            || ask(call, lease, &self.rules(call, snapshot), (began, now), &mut attributes),
-            |(verdict, _)| trace::outcome(verdict),
+            || ask(call, lease, &self.rules(call, snapshot), (began, now), &mut usage, &mut attributes),
+            trace::outcome,
         );
-        if usage.is_slow() || verdict.is_err() {
+        if usage.is_slow || verdict.is_err() {
             match call.occasion {
-                Occasion::Packet { session, .. } if usage.is_slow() => session.conduct.record_slow(),
+                Occasion::Packet { session, .. } if usage.is_slow => session.conduct.record_slow(),
                 // These are counted against the session elsewhere, or have no sender.
                 Occasion::Packet { .. } | Occasion::Message { .. } => {}
                 _ => plugin.offload_hooks(),
@@ -210,29 +210,30 @@ impl Gateway {
 }
 
 /// Makes a call and checks the answer. `began` is the moment from which the call is measured, and `now` the time that the
-/// plugin sees. The attributes are those for a session that may begin.
+/// plugin sees. What the call used is put into `usage`, and the attributes for a session that may begin into
+/// `attributes`.
 fn ask(
     call: &Call<'_>,
     lease: Lease<'_>,
     rules: &Rules<'_>,
     (began, now): (Moment, u64),
+    usage: &mut Usage,
     attributes: &mut Option<Attributes>,
-) -> (Result<Decision, Fault>, Usage) {
-    let (decision, usage) = match call.occasion {
+) -> Result<Decision, Fault> {
+    let decision = match call.occasion {
         Occasion::Packet { session, header, payload } => {
-            lease.on_packet(began, call.packet(session, header, now), payload)
+            lease.on_packet(began, call.packet(session, header, now), payload, usage)
         }
-        Occasion::Message { topic, payload, .. } => lease.on_message(began, topic, payload, now),
+        Occasion::Message { topic, payload, .. } => lease.on_message(began, topic, payload, now, usage),
         Occasion::Connect { connection, .. } => {
-            let (answer, usage) = lease.on_connect(began, connection);
-            let check = |answer| rules.check_connect(answer, attributes).map_err(Fault::Answer);
-            return (answer.and_then(check), usage);
+            let answer = lease.on_connect(began, connection, usage)?;
+            return rules.check_connect(answer, attributes).map_err(Fault::Answer);
         }
-        Occasion::Disconnect { departure, .. } => lease.on_disconnect(began, departure),
-        Occasion::Wake { key } => lease.on_wake(began, key, now),
-    };
-    let check = |decision| rules.check(&decision).map(|()| decision).map_err(Fault::Answer);
-    (decision.and_then(check), usage)
+        Occasion::Disconnect { departure, .. } => lease.on_disconnect(began, departure, usage),
+        Occasion::Wake { key } => lease.on_wake(began, key, now, usage),
+    }?;
+    rules.check(&decision).map_err(Fault::Answer)?;
+    Ok(decision)
 }
 
 /// Leases an instance for a call. Returns `None` if the call has to be made on the offload thread.

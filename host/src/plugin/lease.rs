@@ -1,0 +1,88 @@
+//! One call of a plugin, with an instance that is leased for it.
+
+use super::{
+    bindings::{Admission, Connection, Decision, Denial, Departure, Packet},
+    fault::Fault,
+    generation::Plugin,
+    instance::Instance,
+    pool::Held,
+    usage::Usage,
+};
+use crate::sync::moment::Moment;
+
+/// An instance that is leased for one call.
+pub struct Lease<'a> {
+    plugin: &'a Plugin,
+    slot: Held<'a>,
+}
+
+impl<'a> Lease<'a> {
+    pub(super) fn new(plugin: &'a Plugin, slot: Held<'a>) -> Self {
+        Self { plugin, slot }
+    }
+
+    /// Asks the plugin for a decision on a packet. The call is measured from `began`.
+    pub fn on_packet(
+        self,
+        began: Moment,
+        packet: Packet,
+        payload: &[u8],
+        usage: &mut Usage,
+    ) -> Result<Decision, Fault> {
+        self.call(began, payload.len(), usage, |instance| instance.on_packet(packet, payload))
+    }
+
+    /// Asks the plugin for a decision on a bus message. The time is in milliseconds since 1970.
+    pub fn on_message(
+        self,
+        began: Moment,
+        topic: &str,
+        payload: &[u8],
+        now: u64,
+        usage: &mut Usage,
+    ) -> Result<Decision, Fault> {
+        self.call(began, payload.len(), usage, |instance| instance.on_message(topic, payload, now))
+    }
+
+    /// Asks the plugin whether a session may begin.
+    pub fn on_connect(
+        self,
+        began: Moment,
+        connection: &Connection,
+        usage: &mut Usage,
+    ) -> Result<Result<Admission, Denial>, Fault> {
+        self.call(began, 0, usage, |instance| instance.on_connect(connection))
+    }
+
+    /// Tells the plugin that a session has ended.
+    pub fn on_disconnect(self, began: Moment, departure: &Departure, usage: &mut Usage) -> Result<Decision, Fault> {
+        self.call(began, 0, usage, |instance| instance.on_disconnect(departure))
+    }
+
+    /// Tells the plugin that a timer is due. The time is in milliseconds since 1970.
+    pub fn on_wake(self, began: Moment, key: u64, now: u64, usage: &mut Usage) -> Result<Decision, Fault> {
+        self.call(began, 0, usage, |instance| instance.on_wake(key, now))
+    }
+
+    /// Makes a call, and returns the instance to its slot only if the instance answered. What the call used is put into
+    /// `usage`.
+    fn call<R>(
+        mut self,
+        began: Moment,
+        copied: usize,
+        usage: &mut Usage,
+        call: impl FnOnce(&mut Instance) -> Result<R, Fault>,
+    ) -> Result<R, Fault> {
+        let mut instance = match self.slot.take() {
+            Some(instance) => instance,
+            None => Box::new(self.plugin.instance()?),
+        };
+        let answer = call(&mut instance);
+        *usage = Usage::new(instance.busy(), copied, instance.take_reads());
+        if answer.is_ok() {
+            *self.slot = Some(instance);
+        }
+        self.plugin.observe(began);
+        answer
+    }
+}
