@@ -17,6 +17,16 @@ const SWAPS: u32 = 50;
 /// The speed after the first start, in units a second. Each swap adds one.
 const SPEED: u32 = 6000;
 
+/// The time from one tick of a room to the next.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The largest delay of a tick during the swaps.
+const MAX_DELAY: Duration = Duration::from_millis(100);
+
+/// The largest number of measurements. One has to be within the bound, since other work on the machine disturbs single
+/// measurements.
+const ATTEMPTS: usize = 3;
+
 fn setup(speed: u32) -> Setup {
     let settings =
         format!("plugins: {{ directory: plugins, settings: {{ arena: {{ config: {{ speed: {speed} }} }} }} }}");
@@ -131,7 +141,19 @@ async fn two_players_see_each_other_move() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_swaps_change_the_rule_and_nobody_leaves_a_room_or_loses_a_push() {
+async fn fifty_swaps_change_the_rule_and_nobody_leaves_a_room_or_loses_a_push_or_waits_for_a_tick() {
+    let mut longest = Vec::new();
+    for _ in 0..ATTEMPTS {
+        longest.push(fifty_swaps().await);
+        if longest.iter().any(|interval| *interval <= TICK + MAX_DELAY) {
+            return;
+        }
+    }
+    panic!("the longest time between two snapshots of a player was {longest:?}, in three attempts");
+}
+
+/// Swaps the plugin 50 times while people play. Returns the longest time between two snapshots of a player.
+async fn fifty_swaps() -> Duration {
     let gateway = Gateway::start(setup(SPEED)).await;
     let (end, stop) = watch::channel(());
     let mut playing = Vec::new();
@@ -152,5 +174,5 @@ async fn fifty_swaps_change_the_rule_and_nobody_leaves_a_room_or_loses_a_push() 
         assert!(speeds.iter().all(|speed| all.contains(speed)) && speeds.is_sorted(), "{speeds:?}");
         longest = longest.max(interval);
     }
-    println!("the longest time between two snapshots of a player was {longest:?}");
+    longest
 }

@@ -109,6 +109,8 @@ impl Admin {
         reasons.extend(self.stopping.0.get().cloned());
         reasons.extend(self.bus.error().map(|error| format!("the bus is not connected: {error}")));
         reasons.extend(known.reasons());
+        let missing = self.gateway.missing();
+        reasons.extend(missing.iter().map(|plugin| format!("the plugin {plugin} does not serve (plugins.required)")));
         reasons
     }
 }

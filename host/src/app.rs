@@ -93,6 +93,7 @@ impl Running {
 
         let queue = Arc::<bus::Queue<_>>::default();
         let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), Arc::clone(&queue), config.server.max_message_bytes));
+        gateway.require(config.required.clone());
         if let Some(path) = &config.state_file {
             let state = saved::load(path)?;
             // A file that cannot be written is an error now, and not at the end, when the state would be lost.

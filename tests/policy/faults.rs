@@ -2,7 +2,8 @@
 //! and the routes of other plugins go on.
 
 use crate::{ROUTE, ask, connect, refused, setup, start};
-use gateway_tests::{Gateway, Setup, probe_as};
+use gateway_tests::{Gateway, Setup, eventually, probe, probe_as, put};
+use std::fs;
 
 const REFUSED: &str = "gateway_handshakes_refused_total{reason=\"plugin_unavailable\"}";
 const QUARANTINED: &str = "gateway_plugin_quarantined{plugin=\"probe\"}";
@@ -67,4 +68,39 @@ async fn sessions_begin_without_a_plugin_that_is_no_gatekeeper() {
     gateway.metric_is(REFUSED, 0.0).await;
     // It still decides if it can be asked.
     assert_eq!(refused(&gateway, "deny=403").await.status, 403);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_session_begins_while_a_required_plugin_does_not_serve() {
+    let required = |names: &str| Setup {
+        yaml: format!("plugins: {{ directory: plugins, required: [{names}] }}"),
+        files: Vec::new(),
+        ..setup("")
+    };
+    let gateway = Gateway::start(required("probe")).await;
+    let answers_503 = async || {
+        let response = refused(&gateway, "").await;
+        let text = "the plugin probe does not serve, and no session begins without it";
+        assert_eq!((response.status, &*response.body), (503, text));
+        let (status, report) = gateway.get("/readyz").await;
+        assert!(status == 503 && report.contains("the plugin probe does not serve (plugins.required)"), "{report}");
+    };
+    answers_503().await;
+    put(&gateway.plugin("probe"), &probe());
+    gateway.metric_is("gateway_plugin_generation{plugin=\"probe\"}", 1.0).await;
+    let mut client = connect(&gateway, "tag=3").await;
+    assert_eq!(gateway.get("/readyz").await.0, 200);
+    assert_eq!(refused(&gateway, "deny=403").await.status, 403);
+
+    // Sessions that have begun go on after the file is gone.
+    fs::remove_file(gateway.plugin("probe")).unwrap();
+    gateway.logged("\"message\":\"plugin removed\",\"plugin\":\"probe\"").await;
+    answers_503().await;
+    client.assert_alive().await;
+    gateway.metric_is(REFUSED, 2.0).await;
+
+    // The key takes effect without a restart.
+    gateway.reconfigure(&required(""));
+    eventually("a session begins", || async { (gateway.get("/readyz").await.0 == 200).then_some(()) }).await;
+    connect(&gateway, "").await.assert_alive().await;
 }

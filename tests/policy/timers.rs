@@ -1,6 +1,6 @@
 //! Tests of timers: there is one for each number in the whole gateway, and it is due once, in order, and never early.
 
-use crate::{ROUTE, ask, ask_until, connect, generation_is, setup, start};
+use crate::{ROUTE, ask, ask_until, assert_push, connect, generation_is, setup, start};
 use gateway_tests::{Client, PATIENCE, probe, probe_as, put};
 use std::{fs, time::Duration};
 use tokio::time::Instant;
@@ -73,6 +73,39 @@ async fn a_timer_whose_call_traps_is_due_again_with_the_state_as_before() {
     assert_eq!(ask(&mut client, "get ticks").await, "1");
     client.assert_alive().await;
     gateway.metric_is("gateway_plugin_quarantined{plugin=\"probe\"}", 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trap_of_every_hundredth_call_costs_a_room_a_tick_and_nothing_of_its_state() {
+    const ROOMS: u64 = 8;
+    const TICKS: u64 = 250;
+    let gateway = start().await;
+    let mut operator = connect(&gateway, "").await;
+    let mut players = Vec::new();
+    for room in 0..ROOMS {
+        players.push(connect(&gateway, &format!("do=join+{room}")).await);
+        let tick = format!("add ticks/{room}|deliver group:{room} always tick|wake {room} 10|trap-every 100");
+        ask(&mut operator, &format!("put on-wake/{room} {tick}; wake {room} 10")).await;
+    }
+    for player in &mut players {
+        for tick in 1..=TICKS {
+            assert_push(player, u32::try_from(tick).unwrap(), "tick").await;
+        }
+    }
+    // A new instance may be called for each trap, so fewer calls than 100 may come between two traps, but never more
+    // than 300: two processors and the offload thread have an instance each.
+    let traps = gateway.metric("gateway_plugin_calls_total{plugin=\"probe\",outcome=\"trap\"}").await;
+    assert!(traps >= 5.0, "{traps} traps");
+    gateway.metric_is("gateway_plugin_quarantined{plugin=\"probe\"}", 0.0).await;
+    // Every push stands for one tick in the state, and the other way round.
+    for (room, player) in players.iter_mut().enumerate() {
+        ask(&mut operator, &format!("cancel {room}; remove on-wake/{room}")).await;
+        let ticks: u64 = ask(&mut operator, &format!("get ticks/{room}")).await.parse().unwrap();
+        for tick in TICKS + 1..=ticks {
+            assert_push(player, u32::try_from(tick).unwrap(), "tick").await;
+        }
+        player.assert_alive().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

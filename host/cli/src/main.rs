@@ -20,7 +20,7 @@ use std::{
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: gateway::memory::Allocator = gateway::memory::Allocator;
 
 /// The exit code for a configuration that is not valid (EX_CONFIG of sysexits.h).
 const BAD_CONFIG: u8 = 78;
@@ -58,7 +58,15 @@ fn run(path: &Path, config: Config) -> anyhow::Result<ExitCode> {
 
 fn check(config: &Config) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
-    for file in app::check(config)? {
+    let files = app::check(config)?;
+    for name in &config.required {
+        let serves = |serving: &String| serving.split(' ').next() == Some(name);
+        if !files.iter().filter_map(|file| file.serving.as_ref()).any(serves) {
+            writeln!(stdout(), "plugins.required: no file has the plugin {name}")?;
+            code = ExitCode::from(BAD_CONFIG);
+        }
+    }
+    for file in files {
         match (file.error, file.serving) {
             (Some(error), _) => {
                 writeln!(stdout(), "{}: {error}", file.file)?;

@@ -75,6 +75,7 @@ section! {
 
     Plugins {
         directory: String = "plugins/dist".to_owned(),
+        required: Vec<String> = Vec::new(),
         #[serde(skip_serializing_if = "Option::is_none")]
         cache_directory: Option<String> = None,
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -44,6 +44,7 @@ pub(super) fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
         redis: file.redis.map(|written| redis(written, file.server.max_message_bytes, errors)),
         games: games(file.games, errors),
         directory,
+        required: file.plugins.required,
         cache_directory: file.plugins.cache_directory.map(PathBuf::from),
         state_file,
         compile: CompileLimits {

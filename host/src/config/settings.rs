@@ -39,6 +39,8 @@ pub struct Config {
     pub games: Vec<Game>,
     /// The directory of the plugin files.
     pub directory: PathBuf,
+    /// The names of the plugins without which no session begins.
+    pub required: Vec<String>,
     /// The directory for compiled code. If it is `None`, the cache directory of the current user is used.
     pub cache_directory: Option<PathBuf>,
     /// The file that keeps the state of plugins over a restart. If it is `None`, state ends with the process.
@@ -168,7 +170,7 @@ impl Config {
     /// Returns this configuration with the values of `other` that may change without a restart.
     #[must_use]
     pub fn with_live_settings_of(&self, other: Self) -> Self {
-        Self { games: other.games, settings: other.settings, ..self.clone() }
+        Self { games: other.games, required: other.required, settings: other.settings, ..self.clone() }
     }
 
     /// Returns the names of the plugins that have settings.
@@ -181,7 +183,8 @@ impl Config {
     pub fn restart_needed(&self, other: &Self) -> Vec<String> {
         let mut changed = Vec::new();
         differences("", &self.written, &other.written, &mut changed);
-        changed.retain(|key| !key.starts_with("games") && !key.starts_with("plugins.settings"));
+        let live = ["games", "plugins.required", "plugins.settings"];
+        changed.retain(|key| !live.iter().any(|live| key.starts_with(live)));
         changed
     }
 }

@@ -36,6 +36,8 @@ pub struct Gateway {
     pub accounts: Arc<Accounts>,
     pub(super) executor: Executor,
     pub(super) snapshot: ArcSwap<Snapshot>,
+    /// The names of the plugins without which no session begins.
+    pub(super) required: ArcSwap<Vec<String>>,
     /// The lock that is held while a new snapshot is made from the current one.
     installing: Mutex<()>,
     topics: Arc<Topics>,
@@ -89,6 +91,7 @@ impl Gateway {
             registry,
             accounts,
             snapshot: ArcSwap::default(),
+            required: ArcSwap::default(),
             installing: Mutex::default(),
             metrics,
             payload_limits: Arc::default(),

@@ -50,10 +50,23 @@ pub struct Departing {
 }
 
 impl Gateway {
-    /// Returns whether any plugin is asked when a session begins.
+    /// Sets the names of the plugins without which no session begins.
+    pub fn require(&self, plugins: Vec<String>) {
+        self.required.store(Arc::new(plugins));
+    }
+
+    /// Returns the required plugins that do not serve.
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        let snapshot = self.snapshot.load();
+        let serves = |name: &&String| snapshot.plugins().any(|plugin| **plugin.name() == ***name);
+        self.required.load().iter().filter(|name| !serves(name)).cloned().collect()
+    }
+
+    /// Returns whether a plugin, or the lack of one, decides whether a session begins.
     #[must_use]
     pub fn asks_at_connect(&self) -> bool {
-        !self.snapshot.load().asked().is_empty()
+        !self.snapshot.load().asked().is_empty() || !self.required.load().is_empty()
     }
 
     /// Asks the plugins whether a session may begin, one after the other. If one denies, the session ends.
@@ -68,6 +81,12 @@ impl Gateway {
         asked: Asked,
     ) -> Result<Registered, (Denied, Departing)> {
         let snapshot = self.snapshot.load_full();
+        if let Some(name) = self.missing().first() {
+            let denied = Denied::missing(name);
+            let (denied_session, plugins) = (Arc::clone(&session), Vec::new());
+            let Ended { tags, .. } = session.end();
+            return Err((denied, Departing { session: denied_session, plugins, tags }));
+        }
         let connection = Arc::new(Connection {
             session: session_id(session.id),
             remote: session.remote.to_string(),

@@ -128,6 +128,13 @@ pub struct Denied {
     pub is_decision: bool,
 }
 
+impl Denied {
+    pub(super) fn missing(plugin: &str) -> Self {
+        let message = format!("the plugin {plugin} does not serve, and no session begins without it");
+        Self { status: 503, message, is_decision: false }
+    }
+}
+
 impl From<&Refusal> for Denied {
     fn from(refusal: &Refusal) -> Self {
         let (status, message) = refusal.answer();

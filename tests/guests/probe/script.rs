@@ -12,6 +12,7 @@ use std::{
     fmt::Display,
     hint,
     str::FromStr,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -49,6 +50,7 @@ impl Script {
         let action = match name {
             // How the call itself goes.
             "trap" => panic!("as it was told to"),
+            "trap-every" => return trap_every(words.number()?),
             "spin" => return spin(Duration::from_millis(words.number()?)),
             "repeat" => return self.repeat(words.number()?, words.next_all()?),
             // What the call reads.
@@ -198,6 +200,14 @@ fn body(text: &str) -> Result<String, String> {
         Some((part, times)) => Ok(part.repeat(number(times)?)),
         None => Ok(text.replace('|', ";").replace('%', "$")),
     }
+}
+
+/// Panics at every call of this number in the instance.
+fn trap_every(calls: u64) -> Result<(), String> {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed) + 1;
+    assert!(!call.is_multiple_of(calls), "as it was told to");
+    Ok(())
 }
 
 fn spin(time: Duration) -> Result<(), String> {
