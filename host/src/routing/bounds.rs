@@ -86,3 +86,103 @@ pub(super) fn check(registry: &Registry, account: &Account, actions: &[Action]) 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        delivery::{
+            outbox::Limits,
+            registry::{Holder as Listener, Registered},
+            session::Session,
+        },
+        plugin::SessionId,
+        routing::{accounts::Accounts, calls::session_id},
+    };
+    use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+    struct Kept {
+        registry: Arc<Registry>,
+        account: Arc<Account>,
+    }
+
+    impl Kept {
+        fn new() -> Self {
+            let registry = Arc::new(Registry::new(Box::new(())));
+            let account = Accounts::new(Arc::clone(&registry)).of(&"plugin".into());
+            Self { registry, account }
+        }
+
+        fn session(&self) -> Registered {
+            let limits =
+                Limits { messages: 1, bytes: 1, close_when_full: false, batch_bytes: 1, max_delay: Duration::MAX };
+            self.registry.insert(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits))
+        }
+
+        /// Returns what is at its bound, if the action would exceed it.
+        fn refused(&self, action: Action) -> Option<(&'static str, usize)> {
+            match check(&self.registry, &self.account, &[action]) {
+                Ok(()) => None,
+                Err(Refusal::Bound { what, max }) => Some((what, max)),
+                Err(other) => panic!("{}", other.answer().1),
+            }
+        }
+    }
+
+    #[test]
+    fn memberships_are_bounded_for_each_session_and_for_the_plugin() {
+        let kept = Kept::new();
+        let sessions: Vec<_> = (0..1000).map(|_| kept.session()).collect();
+        for session in &sessions {
+            (0..1000).for_each(|group| kept.registry.join(&kept.account.owner, session.id, group));
+        }
+        let another = kept.session();
+        let join = |session: SessionId, group| Action::Join(Membership { session, group });
+        let bound = ("memberships in groups", MAX_MEMBERSHIPS);
+        assert_eq!(kept.refused(join(session_id(another.id), 1)), Some(bound));
+
+        // The end of a session makes room.
+        let mut sessions = sessions.into_iter();
+        drop(sessions.next());
+        assert_eq!(kept.refused(join(session_id(another.id), 1)), None);
+        let fuller = sessions.next().unwrap();
+        (1000..1024).for_each(|group| kept.registry.join(&kept.account.owner, fuller.id, group));
+        let bound = ("groups of one session", MAX_GROUPS_OF_SESSION);
+        assert_eq!(kept.refused(join(session_id(fuller.id), 1024)), Some(bound));
+    }
+
+    #[test]
+    fn interests_are_bounded_for_each_holder_and_for_the_plugin() {
+        let kept = Kept::new();
+        let session = kept.session();
+        kept.registry.join(&kept.account.owner, session.id, 0);
+        let listen = |holder, topic: &str| Action::Listen(Interest { holder, topic: topic.to_owned() });
+        let topics: Vec<_> = (0..MAX_TOPICS_OF_HOLDER).map(|topic| topic.to_string()).collect();
+        let sessions: Vec<_> = (0..MAX_INTERESTS / MAX_TOPICS_OF_HOLDER).map(|_| kept.session()).collect();
+        for session in &sessions {
+            for topic in &topics {
+                kept.registry.listen(&kept.account.owner, Listener::Session(session.id), topic);
+            }
+            if kept.account.owner.interests() == MAX_TOPICS_OF_HOLDER {
+                let full = Holder::Session(session_id(session.id));
+                let bound = ("topics of one session or group", MAX_TOPICS_OF_HOLDER);
+                assert_eq!(kept.refused(listen(full, "another")), Some(bound));
+            }
+        }
+        let bound = ("topics that sessions and groups listen to", MAX_INTERESTS);
+        assert_eq!(kept.refused(listen(Holder::Session(session_id(session.id)), "0")), Some(bound));
+        assert_eq!(kept.refused(listen(Holder::Group(0), "0")), Some(bound));
+        drop(sessions);
+        assert_eq!(kept.refused(listen(Holder::Group(0), "0")), None);
+    }
+
+    #[test]
+    fn timers_are_bounded() {
+        let kept = Kept::new();
+        let wake = |key| Action::Wake(Alarm { key, after_ms: Some(1) });
+        (0..MAX_TIMERS as u64).for_each(|key| kept.account.timers.set_timer(key, 1_000_000));
+        assert_eq!(kept.refused(wake(MAX_TIMERS as u64)), Some(("timers", MAX_TIMERS)));
+        kept.account.timers.cancel(0);
+        assert_eq!(kept.refused(wake(MAX_TIMERS as u64)), None);
+    }
+}

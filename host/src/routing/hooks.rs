@@ -206,3 +206,35 @@ impl Gateway {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{bus, delivery::outbox::Limits, telemetry::metrics::Metrics};
+    use std::net::SocketAddr;
+
+    #[tokio::test]
+    async fn the_ends_that_plugins_have_not_been_told_yet_are_bounded_and_the_rest_is_counted() {
+        let metrics = Arc::new(Metrics::new());
+        let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), Arc::<bus::Queue<_>>::default(), 1024));
+        let limits = Limits { messages: 1, bytes: 1, close_when_full: false, batch_bytes: 1, max_delay: Duration::MAX };
+        let session = Arc::new(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits));
+        let departing = || Departing {
+            session: Arc::clone(&session),
+            plugins: vec!["chat".into(), "arena".into()],
+            tags: Vec::new(),
+        };
+        let dropped = |count: u32| {
+            let line = format!("gateway_messages_dropped_total{{reason=\"departures\"}} {count}\n");
+            let text = metrics.encode().unwrap();
+            assert!(text.contains(&line), "{line} is not in {text}");
+        };
+        gateway.departing.store(MAX_DEPARTING - 1, Ordering::Relaxed);
+        gateway.depart(departing(), "closed").await;
+        dropped(0);
+        gateway.departing.store(MAX_DEPARTING, Ordering::Relaxed);
+        gateway.depart(departing(), "closed").await;
+        dropped(2);
+        assert_eq!(gateway.departing.load(Ordering::Relaxed), MAX_DEPARTING);
+    }
+}
