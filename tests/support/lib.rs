@@ -13,6 +13,7 @@ mod guests;
 mod ports;
 mod proxy;
 mod redis_server;
+mod sentinels;
 pub mod wire;
 
 pub use certificates::Certificates;
@@ -22,6 +23,7 @@ pub use guests::{chat_next, component, greeter, guest, probe, probe_as, put, var
 pub use ports::ReservedPort;
 pub use proxy::Proxy;
 pub use redis_server::{Redis, Subscription};
+pub use sentinels::{MASTER, Sentinels};
 
 use chat_proto::{chat::ChatRequest, common::MessageBase};
 use prost::Message;

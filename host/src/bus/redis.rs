@@ -11,6 +11,7 @@
 mod confirmation;
 mod connection;
 mod link;
+mod place;
 mod publisher;
 mod subscriber;
 
@@ -21,6 +22,7 @@ use super::{
 };
 use crate::config;
 use link::Link;
+use place::Switches;
 use publisher::Publisher;
 use std::{panic, sync::Arc};
 use subscriber::Subscriber;
@@ -38,9 +40,11 @@ pub(super) async fn run<H: Handler>(
     health: Arc<Health>,
     stop: CancellationToken,
 ) {
-    let link = |direction| Link::new(config.clone(), Arc::clone(&health), direction);
-    let (asking, confirming) = confirmation::pair(topics);
     let mut directions = JoinSet::new();
+    // Errors of addresses were found when the configuration was read.
+    let Ok(switches) = Switches::follow(&config.place, &mut directions) else { return };
+    let link = |direction| Link::new(config.clone(), Arc::clone(&health), direction, switches.clone());
+    let (asking, confirming) = confirmation::pair(topics);
     directions.spawn(Publisher::new(link(Direction::Publish), Arc::clone(&intake), asking).run(stop));
     directions.spawn(Subscriber::new(link(Direction::Subscribe), intake, confirming).run());
     // The subscriber never ends by itself, so the first task to end is the publisher, or a task that panicked. Dropping

@@ -22,7 +22,11 @@ pub(super) fn unknown(text: &str, file: &Value) -> Vec<String> {
         found.key(file, "server", Unknown::leaf::<raw::Server>);
         found.key(file, "admin", Unknown::leaf::<raw::Admin>);
         found.key(file, "auth", Unknown::leaf::<raw::Auth>);
-        found.key(file, "redis", Unknown::leaf::<raw::Redis>);
+        found.key(file, "redis", |found, redis| {
+            found.section::<raw::Redis>(redis, |found, redis| {
+                found.key(redis, "sentinel", Unknown::leaf::<raw::Sentinel>);
+            });
+        });
         found.key(file, "games", |found, games| {
             for (i, game) in games.as_sequence().into_iter().flatten().enumerate() {
                 found.step(Step::Index(i), game, |found, game| {

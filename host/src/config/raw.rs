@@ -56,9 +56,20 @@ section! {
     }
 
     Redis {
-        addr: String = "localhost:6379".to_owned(),
+        #[serde(skip_serializing_if = "Option::is_none")]
+        addr: Option<String> = None,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sentinel: Option<Sentinel> = None,
+        username: String = String::new(),
         password: String = String::new(),
         timeout_ms: u64 = 2000,
+    }
+
+    Sentinel {
+        master: String = String::new(),
+        addrs: Vec<String> = Vec::new(),
+        username: String = String::new(),
+        password: String = String::new(),
     }
 
     Game {

@@ -3,7 +3,7 @@
 
 use super::{
     raw,
-    settings::{Auth, CompileLimits, Config, Game, Redis, Server},
+    settings::{Auth, CompileLimits, Config, Game, Redis, RedisPlace, Server},
 };
 use crate::delivery::outbox;
 use std::{
@@ -148,19 +148,50 @@ fn address(key: &str, written: &str, address: impl ToSocketAddrs, errors: &mut V
 }
 
 fn redis(raw: raw::Redis, max_message_bytes: usize, errors: &mut Vec<String>) -> Redis {
-    let url = if raw.addr.contains("://") { raw.addr } else { format!("redis://{}", raw.addr) };
-    if let Err(error) = redis::IntoConnectionInfo::into_connection_info(url.as_str()) {
-        errors.push(format!("redis.addr: neither host:port nor a redis:// or rediss:// URL: {error}"));
-    }
+    let given = |text: String| Some(text).filter(|text| !text.is_empty());
+    let place = match (raw.addr, raw.sentinel) {
+        (Some(_), Some(_)) => {
+            errors.push("redis: `addr` and `sentinel` are both set, remove one of the two".to_owned());
+            RedisPlace::Server(String::new())
+        }
+        (addr, None) => {
+            RedisPlace::Server(redis_url("redis.addr", &addr.unwrap_or_else(|| "localhost:6379".to_owned()), errors))
+        }
+        (None, Some(sentinel)) => {
+            if sentinel.master.is_empty() {
+                errors.push("redis.sentinel.master: the name of the master is required".to_owned());
+            }
+            if sentinel.addrs.is_empty() {
+                errors.push("redis.sentinel.addrs: the address of at least one Sentinel is required".to_owned());
+            }
+            let mut url = |(i, addr): (usize, &String)| redis_url(&format!("redis.sentinel.addrs[{i}]"), addr, errors);
+            RedisPlace::Sentinel {
+                urls: sentinel.addrs.iter().enumerate().map(&mut url).collect(),
+                master: sentinel.master,
+                username: given(sentinel.username),
+                password: given(sentinel.password),
+            }
+        }
+    };
     if !(100..=60_000).contains(&raw.timeout_ms) {
         errors.push(format!("redis.timeout_ms: {} is not within 100 to 60000", raw.timeout_ms));
     }
     Redis {
-        url,
-        password: Some(raw.password).filter(|password| !password.is_empty()),
+        place,
+        username: given(raw.username),
+        password: given(raw.password),
         timeout: Duration::from_millis(raw.timeout_ms),
         max_message_bytes,
     }
+}
+
+/// Returns the URL of a Redis server or a Sentinel.
+fn redis_url(key: &str, addr: &str, errors: &mut Vec<String>) -> String {
+    let url = if addr.contains("://") { addr.to_owned() } else { format!("redis://{addr}") };
+    if let Err(error) = redis::IntoConnectionInfo::into_connection_info(url.as_str()) {
+        errors.push(format!("{key}: neither host:port nor a redis:// or rediss:// URL: {error}"));
+    }
+    url
 }
 
 fn games(raw: Vec<raw::Game>, errors: &mut Vec<String>) -> Vec<Game> {

@@ -108,8 +108,10 @@ impl fmt::Debug for Auth {
 /// The address and the limits of Redis.
 #[derive(Clone)]
 pub struct Redis {
-    /// A `redis://` or `rediss://` URL.
-    pub url: String,
+    /// Where Redis is.
+    pub place: RedisPlace,
+    /// The user. It is used instead of the one in the URL.
+    pub username: Option<String>,
     /// The password. It is used instead of the one in the URL.
     pub password: Option<String>,
     /// The maximum time that Redis may take to accept a connection, to take the written commands, or to answer.
@@ -118,17 +120,44 @@ pub struct Redis {
     pub max_message_bytes: usize,
 }
 
-impl Redis {
-    /// Returns the URL in a form for the log: without user and password, and without the scheme if there is a user.
-    #[must_use]
-    pub fn shown(&self) -> &str {
-        self.url.rsplit_once('@').map_or(self.url.as_str(), |(_, host)| host)
+/// Where Redis is.
+#[derive(Clone)]
+pub enum RedisPlace {
+    /// One server, at a `redis://` or `rediss://` URL.
+    Server(String),
+    /// The master that Sentinels name at present.
+    Sentinel {
+        /// The name of the master.
+        master: String,
+        /// The `redis://` or `rediss://` URLs of the Sentinels. With `rediss://`, the master is reached over TLS as well.
+        urls: Vec<String>,
+        /// The user at the Sentinels.
+        username: Option<String>,
+        /// The password at the Sentinels.
+        password: Option<String>,
+    },
+}
+
+impl fmt::Display for RedisPlace {
+    /// Shows the place without users and passwords. A URL with a user is shown without the scheme.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server(url) => f.write_str(without_user(url)),
+            Self::Sentinel { master, urls, .. } => {
+                let urls: Vec<_> = urls.iter().map(|url| without_user(url)).collect();
+                write!(f, "{master} of the Sentinels {}", urls.join(", "))
+            }
+        }
     }
+}
+
+fn without_user(url: &str) -> &str {
+    url.rsplit_once('@').map_or(url, |(_, host)| host)
 }
 
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.shown())
+        fmt::Display::fmt(&self.place, f)
     }
 }
 

@@ -89,6 +89,26 @@ fn secrets_are_not_shown() {
 }
 
 #[test]
+fn redis_is_a_server_or_the_master_of_sentinels() {
+    let config =
+        parse("redis: { sentinel: { master: main, addrs: ['a:1', 'rediss://u:secret@b:2'], password: hidden } }\n");
+    let shown = format!("{:?}", config.redis.unwrap());
+    assert_eq!(shown, "main of the Sentinels redis://a:1, b:2");
+    let errors = |keys: &str| Config::parse(&format!("redis: {{ {keys} }}\n")).expect_err(keys);
+    assert_eq!(
+        errors("sentinel: {}"),
+        [
+            "redis.sentinel.master: the name of the master is required",
+            "redis.sentinel.addrs: the address of at least one Sentinel is required"
+        ]
+    );
+    let both = "addr: 'a:1', sentinel: { master: main, addrs: ['a:1'] }";
+    assert_eq!(errors(both), ["redis: `addr` and `sentinel` are both set, remove one of the two"]);
+    let wrong = errors("sentinel: { master: main, addrs: ['a:1', 'http://b'] }");
+    assert!(wrong[0].starts_with("redis.sentinel.addrs[1]: neither host:port nor"), "{wrong:?}");
+}
+
+#[test]
 fn a_file_over_1_mib_is_refused_without_reading_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gateway.yaml");

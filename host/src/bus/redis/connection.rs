@@ -1,10 +1,11 @@
 //! A connection to Redis. All queued commands are one write. The frames of a read are passed on directly, without a
 //! queue.
 
+use super::place::Switches;
 use crate::{config, telemetry::text};
 use bytes::{Buf, BytesMut};
 use gateway_wire::resp::{self, Frame, Malformed, Parsed};
-use redis::{ConnectionAddr, IntoConnectionInfo};
+use redis::{ConnectionAddr, ConnectionInfo};
 use std::{io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -34,6 +35,10 @@ pub(super) enum LinkError {
     Timeout(Duration),
     #[error("it refused {command}: {why}")]
     Refused { command: &'static str, why: String },
+    #[error("the Sentinels name no master that can be used: {0}")]
+    NoMaster(String),
+    #[error("the master is now {0}")]
+    Moved(String),
     #[error(transparent)]
     Malformed(#[from] Malformed),
 }
@@ -55,6 +60,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 /// that was silent for a quarter of the timeout is pinged, and the answer to the ping may take the rest of the timeout.
 pub(super) struct Connection {
     stream: Box<dyn Stream>,
+    address: ConnectionAddr,
+    switches: Switches,
     timeout: Duration,
     /// The maximum size of a frame, in bytes. A larger frame is dropped as it arrives.
     max_frame_bytes: usize,
@@ -66,22 +73,27 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Connects to Redis, authenticates, and waits for the answer to a ping.
-    pub(super) async fn open(config: &config::Redis) -> Result<Self, LinkError> {
-        within(config.timeout, config.timeout, Self::handshake(config)).await
+    pub(super) async fn open(
+        config: &config::Redis,
+        server: ConnectionInfo,
+        switches: Switches,
+    ) -> Result<Self, LinkError> {
+        within(config.timeout, config.timeout, Self::handshake(config, server, switches)).await
     }
 
-    async fn handshake(config: &config::Redis) -> Result<Self, LinkError> {
-        let info = config.url.as_str().into_connection_info().map_err(|error| LinkError::Address(error.to_string()))?;
+    async fn handshake(config: &config::Redis, server: ConnectionInfo, switches: Switches) -> Result<Self, LinkError> {
         let mut connection = Self {
-            stream: connect(info.addr()).await?,
+            stream: connect(server.addr()).await?,
+            address: server.addr().clone(),
+            switches,
             timeout: config.timeout,
             max_frame_bytes: config.max_message_bytes + FRAME_OVERHEAD,
             input: BytesMut::new(),
             to_skip: 0,
             output: Vec::new(),
         };
-        let user = info.redis_settings().username().unwrap_or("default");
-        match config.password.as_deref().or(info.redis_settings().password()) {
+        let user = server.redis_settings().username().unwrap_or("default");
+        match server.redis_settings().password() {
             Some(password) => connection.command(&[b"HELLO", b"3", b"AUTH", user.as_bytes(), password.as_bytes()]),
             None => connection.command(&[b"HELLO", b"3"]),
         }
@@ -144,7 +156,11 @@ impl Connection {
                 self.input = BytesMut::new();
             }
             self.input.reserve(CHUNK);
-            if self.stream.read_buf(&mut self.input).await? == 0 {
+            let read = tokio::select! {
+                read = self.stream.read_buf(&mut self.input) => read?,
+                master = self.switches.left(&self.address) => return Err(LinkError::Moved(master)),
+            };
+            if read == 0 {
                 return Err(io::Error::from(io::ErrorKind::ConnectionReset).into());
             }
         }
@@ -210,7 +226,7 @@ pub(super) fn for_log(error: &[u8]) -> String {
 }
 
 /// Waits for an outcome for at most `bound`. The error names the configured `timeout`, of which `bound` is a part.
-async fn within<T>(
+pub(super) async fn within<T>(
     bound: Duration,
     timeout: Duration,
     outcome: impl Future<Output = Result<T, LinkError>>,

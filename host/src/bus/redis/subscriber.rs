@@ -206,15 +206,16 @@ mod tests {
         bus::{
             Topics,
             health::{Direction, Health},
-            redis::confirmation,
+            redis::{confirmation, place::Switches},
         },
-        config,
+        config::{self, RedisPlace},
     };
     use gateway_wire::resp::{self, Parsed};
     use std::{collections::VecDeque, mem};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpStream},
+        task::JoinSet,
     };
 
     struct Deaf;
@@ -284,7 +285,8 @@ mod tests {
         let topics = Arc::new(Topics::default());
         topics.set_fixed(BTreeSet::from(["fixed".to_owned()]));
         let config = config::Redis {
-            url: format!("redis://{}", listener.local_addr().unwrap()),
+            place: RedisPlace::Server(format!("redis://{}", listener.local_addr().unwrap())),
+            username: None,
             password: None,
             timeout: Duration::from_secs(60),
             max_message_bytes: 1024,
@@ -292,7 +294,8 @@ mod tests {
         let health = Arc::new(Health::new(Arc::default()));
         let intake = Intake { queue: Arc::default(), handler: Deaf, metrics: Arc::clone(&health.metrics) };
         let (_asking, confirming) = confirmation::pair(Arc::clone(&topics));
-        let link = Link::new(config, health, Direction::Subscribe);
+        let switches = Switches::follow(&config.place, &mut JoinSet::new()).unwrap_or_else(|error| panic!("{error}"));
+        let link = Link::new(config, health, Direction::Subscribe, switches);
         tokio::spawn(Subscriber::new(link, Arc::new(intake), confirming).run());
         let mut redis = Redis::accept(listener).await;
         assert_eq!(redis.command().await, ["SUBSCRIBE", "fixed"]);

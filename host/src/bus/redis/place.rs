@@ -1,0 +1,210 @@
+//! Finds the Redis server to connect to: always the same server, or the master that Sentinels name.
+//!
+//! A master that lost its place may keep its connections open and answer pings. So Sentinels are asked before each
+//! connection, and their message about a new master ends the connections to the old one.
+
+use super::connection::{LinkError, within};
+use crate::{
+    config::{self, RedisPlace},
+    telemetry::text,
+};
+use futures_util::StreamExt;
+use redis::{
+    Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisError, TlsMode,
+    sentinel::{Sentinel, SentinelNodeConnectionInfo},
+};
+use std::{future, sync::Arc, time::Duration};
+use tokio::{sync::watch, task::JoinSet, time};
+
+/// The channel on which a Sentinel publishes that a master has a new address.
+const SWITCH_MASTER: &str = "+switch-master";
+
+/// The pause before a lost subscription at a Sentinel is made again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The address of a server: its host and its port.
+type Address = (String, u16);
+
+/// Finds the server to connect to.
+pub(super) enum Finder {
+    /// The configuration names the server.
+    Server(ConnectionInfo),
+    /// Sentinels name the server.
+    Sentinel {
+        /// The connections to the Sentinels.
+        sentinel: Box<Sentinel>,
+        /// The name of the master.
+        master: String,
+        /// The user, the password and the TLS mode of the master.
+        node: SentinelNodeConnectionInfo,
+    },
+}
+
+impl Finder {
+    /// # Errors
+    /// Returns an error if an address cannot be used.
+    pub(super) fn new(config: &config::Redis) -> Result<Self, LinkError> {
+        let own = |settings: &RedisConnectionInfo| {
+            with_user(settings.clone(), config.username.as_deref(), config.password.as_deref())
+        };
+        Ok(match &config.place {
+            RedisPlace::Server(url) => {
+                let info = url.as_str().into_connection_info()?;
+                let settings = own(info.redis_settings());
+                Self::Server(info.set_redis_settings(settings))
+            }
+            RedisPlace::Sentinel { master, .. } => {
+                let sentinels = sentinels(&config.place)?;
+                let is_tls =
+                    matches!(sentinels[..], [ref first, ..] if matches!(first.addr(), ConnectionAddr::TcpTls { .. }));
+                let node = SentinelNodeConnectionInfo::default()
+                    .set_redis_connection_info(own(&RedisConnectionInfo::default()));
+                Self::Sentinel {
+                    sentinel: Box::new(Sentinel::build(sentinels)?),
+                    master: master.clone(),
+                    node: if is_tls { node.set_tls_mode(TlsMode::Secure) } else { node },
+                }
+            }
+        })
+    }
+
+    /// Returns the address of the server, and its user and password.
+    pub(super) async fn find(&mut self, timeout: Duration) -> Result<ConnectionInfo, LinkError> {
+        match self {
+            Self::Server(info) => Ok(info.clone()),
+            Self::Sentinel { sentinel, master, node } => {
+                let find = async {
+                    let client = sentinel.async_master_for(master, Some(node)).await;
+                    client.map_err(|error| LinkError::NoMaster(text::bounded(error)))
+                };
+                let client = within(timeout, timeout, find).await?;
+                Ok(client.get_connection_info().clone())
+            }
+        }
+    }
+}
+
+impl From<RedisError> for LinkError {
+    fn from(error: RedisError) -> Self {
+        Self::Address(text::bounded(error))
+    }
+}
+
+/// Returns the addresses of the Sentinels. It is empty if there are none.
+fn sentinels(place: &RedisPlace) -> Result<Vec<ConnectionInfo>, LinkError> {
+    let RedisPlace::Sentinel { urls, username, password, .. } = place else { return Ok(Vec::new()) };
+    let info = |url: &String| {
+        let info = url.as_str().into_connection_info()?;
+        let settings = with_user(info.redis_settings().clone(), username.as_deref(), password.as_deref());
+        Ok(info.set_redis_settings(settings))
+    };
+    urls.iter().map(info).collect()
+}
+
+fn with_user(mut settings: RedisConnectionInfo, user: Option<&str>, password: Option<&str>) -> RedisConnectionInfo {
+    if let Some(user) = user {
+        settings = settings.set_username(user);
+    }
+    if let Some(password) = password {
+        settings = settings.set_password(password);
+    }
+    settings
+}
+
+/// The new addresses of the master, as the Sentinels tell them.
+#[derive(Clone)]
+pub(super) struct Switches(watch::Receiver<Option<Address>>);
+
+impl Switches {
+    /// Subscribes at all Sentinels, in tasks of `tasks`. The tasks never end.
+    ///
+    /// # Errors
+    /// Returns an error if an address cannot be used.
+    pub(super) fn follow(place: &RedisPlace, tasks: &mut JoinSet<()>) -> Result<Self, LinkError> {
+        let (told, switches) = watch::channel(None);
+        let told = Arc::new(told);
+        if let RedisPlace::Sentinel { master, .. } = place {
+            for sentinel in sentinels(place)? {
+                let (client, master, told) = (Client::open(sentinel)?, master.clone(), Arc::clone(&told));
+                tasks.spawn(async move {
+                    loop {
+                        // Without this Sentinel, the others tell, or the connection to the old master breaks.
+                        if let Err(error) = listen(&client, &master, &told).await {
+                            tracing::debug!(error = text::bounded(error), "no subscription at a Sentinel");
+                        }
+                        time::sleep(PAUSE).await;
+                    }
+                });
+            }
+        }
+        Ok(Self(switches))
+    }
+
+    /// Forgets the addresses that were told so far.
+    pub(super) fn forget(&mut self) {
+        self.0.mark_unchanged();
+    }
+
+    /// Waits until the master has another address than `current`, and returns it.
+    pub(super) async fn left(&mut self, current: &ConnectionAddr) -> String {
+        loop {
+            if self.0.changed().await.is_err() {
+                // There are no Sentinels.
+                return future::pending().await;
+            }
+            let told = self.0.borrow_and_update();
+            if let Some((host, port)) = &*told
+                && !matches!(current, ConnectionAddr::Tcp(h, p) | ConnectionAddr::TcpTls { host: h, port: p, .. } if (h, p) == (host, port))
+            {
+                return text::bounded(format_args!("{host}:{port}"));
+            }
+        }
+    }
+}
+
+/// Subscribes at a Sentinel, and tells the new addresses of the master until the connection breaks.
+async fn listen(client: &Client, master: &str, told: &watch::Sender<Option<Address>>) -> Result<(), RedisError> {
+    let mut subscriber = client.get_async_pubsub().await?;
+    subscriber.subscribe(SWITCH_MASTER).await?;
+    let mut messages = subscriber.into_on_message();
+    while let Some(message) = messages.next().await {
+        let switch: String = message.get_payload()?;
+        if let Some(address) = new_address(&switch, master) {
+            told.send_replace(Some(address));
+        }
+    }
+    Ok(())
+}
+
+/// Reads a message of the form `MASTER OLD-HOST OLD-PORT NEW-HOST NEW-PORT`. Returns the new address, if the message is
+/// about this master.
+fn new_address(switch: &str, master: &str) -> Option<Address> {
+    let mut words = switch.split(' ');
+    let (name, host, port) = (words.next()?, words.nth(2)?, words.next()?);
+    (name == master).then_some((host.to_owned(), port.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_switch_of_the_own_master_has_an_address() {
+        let address = |switch| new_address(switch, "main");
+        assert_eq!(address("main 10.0.0.1 6379 10.0.0.2 6380"), Some(("10.0.0.2".to_owned(), 6380)));
+        for other in ["other 10.0.0.1 6379 10.0.0.2 6380", "main 10.0.0.1 6379 10.0.0.2", "main 1 2 3 port", ""] {
+            assert_eq!(address(other), None, "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_another_address_is_a_switch() {
+        let (told, switches) = watch::channel(None);
+        let mut switches = Switches(switches);
+        let current = ConnectionAddr::Tcp("a".to_owned(), 1);
+        told.send_replace(Some(("a".to_owned(), 1)));
+        assert!(time::timeout(Duration::from_millis(20), switches.left(&current)).await.is_err());
+        told.send_replace(Some(("a".to_owned(), 2)));
+        assert_eq!(switches.left(&current).await, "a:2");
+    }
+}
