@@ -1,8 +1,10 @@
 //! Tests of operators and backends that end sessions, on one gateway and on two.
 
 use super::{is_closed, post};
-use gateway_tests::{Gateway, Redis, Setup};
+use gateway_tests::{Gateway, Redis, Setup, root};
+use redis::AsyncCommands;
 use serde_json::json;
+use std::fs;
 
 const CLOSED: &str = "gateway_disconnections_total{reason=\"api\"}";
 const REJECTED: &str = "gateway_routing_errors_total{reason=\"message_rejected\"}";
@@ -172,5 +174,33 @@ async fn a_message_on_the_host_topic_that_is_not_of_a_gateway_is_counted_and_log
     // A message of a newer gateway with one more key is understood.
     let newer = format!(r#"{{"from": "{from}", "number": 1, "close": {{"user": 7}}, "notice": {{}}, "why": "x"}}"#);
     redis.publish(TOPIC, newer.as_bytes()).await;
+    is_closed(client, 4002, "").await;
+}
+
+#[tokio::test]
+async fn the_acl_in_the_documentation_lets_only_gateways_use_the_topic_of_the_host() {
+    let redis = Redis::start().await;
+    let page = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let users: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("user ")).collect();
+    assert_eq!(users.len(), 2);
+    for user in users {
+        let mut command = redis::cmd("ACL");
+        command.arg("SETUSER").arg(user.split_whitespace().collect::<Vec<_>>());
+        command.exec_async(&mut redis.connection().await).await.unwrap();
+    }
+    let address = |user: &str| format!("redis://{user}@127.0.0.1:{}", redis.port);
+    let yaml = format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"{}\" }}", address("gateway:SECRET"));
+    let gateway = Gateway::start(Setup { yaml, ..Setup::default() }).await;
+    gateway.metric_is("gateway_bus_connected", 1.0).await;
+    let client = gateway.client_of(7).await;
+    redis.subscribers_are("broadcast:user:7", 1).await;
+    let backend = redis::Client::open(address("backend:SECRET2")).unwrap();
+    let mut backend = backend.get_multiplexed_async_connection().await.unwrap();
+    let received: usize = backend.publish("broadcast:user:7", b"").await.unwrap();
+    assert_eq!(received, 1);
+    let error = backend.publish::<_, _, usize>(TOPIC, b"").await.unwrap_err();
+    assert_eq!(error.code(), Some("NOPERM"), "{error}");
+    let answer = post(&gateway, "/api/users/7/close", "").await;
+    assert_eq!((answer.status, answer.json()), (200, json!({ "closed": 1, "told": true })));
     is_closed(client, 4002, "").await;
 }
