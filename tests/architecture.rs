@@ -34,7 +34,7 @@ const RULES: [Rule; 13] = [
         &["admin", "bus", "config", "file", "memory", "net", "plugin", "reload", "routing", "sync", "telemetry"],
         &["tokio::net", "tokio::signal"],
     ),
-    rule("admin", &["bus", "config", "reload", "routing", "telemetry"], &["axum", "tokio::net"]),
+    rule("admin", &["bus", "config", "reload", "routing", "telemetry"], &["axum", "subtle", "tokio::net"]),
     rule("net", &["config", "delivery", "routing", "sync", "telemetry"], &["httparse", "jsonwebtoken", "tokio::net"]),
     rule("reload", &["config", "file", "memory", "plugin", "routing", "telemetry"], &["notify"]),
     rule("routing", &["bus", "delivery", "plugin", "sync", "telemetry"], &[]),

@@ -1,53 +1,33 @@
-//! The admin listener for operators: liveness (`/healthz`), readiness (`/readyz`) and metrics (`/metrics`).
+//! The admin listener for operators: liveness (`/healthz`), readiness (`/readyz`), metrics (`/metrics`), and the API
+//! (`/api`).
 
+mod access;
+mod api;
 mod probes;
+mod state;
 
 pub(crate) use probes::Probes;
+pub(crate) use state::{Admin, Stopping};
 
-use crate::{
-    bus,
-    config::Game,
-    reload::reports::{Known, Reports},
-    routing::gateway::Gateway,
-};
+use crate::config::Game;
+use access::Denied;
 use axum::{
-    Json, Router,
-    extract::State,
-    http::{StatusCode, header},
-    response::IntoResponse,
-    routing::get,
+    Extension, Json, Router,
+    extract::{ConnectInfo, DefaultBodyLimit, Request, State},
+    http::{HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
 };
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use tokio::net::TcpListener;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The state that the admin listener reports.
-///
-/// A request only reads this state. Other tasks do the slow work, such as the probes of the backends.
-pub(crate) struct Admin {
-    gateway: Arc<Gateway>,
-    bus: Arc<bus::Health>,
-    files: Arc<Reports>,
-    probes: Arc<Probes>,
-    stopping: Arc<Stopping>,
-}
-
-/// The reason why the gateway is stopping, if it is stopping.
-#[derive(Debug, Default)]
-pub(crate) struct Stopping(OnceLock<String>);
-
-impl Stopping {
-    /// Records that the gateway is stopping. Only the first reason is kept.
-    pub(crate) fn set(&self, reason: String) {
-        // `set` fails if a reason is already recorded.
-        let _ = self.0.set(reason);
-    }
-}
+/// Whether a request comes from an operator. If not, the answer has no details.
+#[derive(Clone, Copy)]
+struct FromOperator(bool);
 
 /// Serves the admin listener until the future is dropped.
 ///
@@ -58,14 +38,59 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) -> std::io::
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .route("/api/sessions", get(api::sessions))
+        .route("/api/plugins", get(api::plugins))
+        .route("/api/sessions/{id}/close", post(api::close_session))
+        .route("/api/users/{id}/close", post(api::close_user))
+        .fallback(api::no_such_path)
+        .method_not_allowed_fallback(api::wrong_method)
+        .layer(DefaultBodyLimit::max(api::MAX_BODY_BYTES))
+        .layer(middleware::from_fn_with_state(Arc::clone(&admin), guard))
         .with_state(admin);
-    axum::serve(listener, router).await
+    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await
 }
 
-async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+/// Serves a request if `access` allows it. Everybody may ask whether the process lives and whether it is ready, since
+/// load balancers do.
+async fn guard(
+    State(admin): State<Arc<Admin>>,
+    ConnectInfo(remote): ConnectInfo<SocketAddr>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let (path, headers) = (request.uri().path(), request.headers());
+    let is_operator = admin.access.admits(headers);
+    let decided = match path {
+        "/healthz" | "/readyz" => Ok(()),
+        _ if !is_operator => Err(Denied::Token),
+        _ if path.starts_with("/api/") => admin.access.check_page(headers),
+        _ => Ok(()),
+    };
+    let Err(denied) = decided else {
+        request.extensions_mut().insert(FromOperator(is_operator));
+        return next.run(request).await;
+    };
+    let (status, why) = denied.answer();
+    if admin.gateway.metrics.log_limits.permit("admin request refused", why) {
+        tracing::warn!(%remote, status = status.as_u16(), why, "admin request refused");
+    }
+    let mut response = api::error(status, why);
+    if denied == Denied::Token {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+async fn ready(
+    State(admin): State<Arc<Admin>>,
+    Extension(FromOperator(is_operator)): Extension<FromOperator>,
+) -> impl IntoResponse {
     let known = admin.files.get();
     let reasons = admin.reasons(&known);
     let code = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if !is_operator {
+        return (code, Json(json!({ "ready": reasons.is_empty() })));
+    }
     let games: Vec<_> = known.games.iter().map(|game| game_report(game, &admin.probes)).collect();
     let snapshot = admin.gateway.snapshot();
     let quarantined = snapshot.plugins().filter(|plugin| plugin.is_quarantined());
@@ -89,30 +114,6 @@ fn game_report(game: &Game, probes: &Probes) -> Value {
     // `chat_backend` repeats the entry `chat` of `backends`, because dashboards may read this key.
     let chat = game.backends.get("chat").map(|address| probes.report(address));
     json!({ "id": game.id, "backends": backends, "chat_backend": chat })
-}
-
-impl Admin {
-    /// Creates the state of the admin listener.
-    #[must_use]
-    pub(crate) fn new(
-        gateway: Arc<Gateway>,
-        bus: Arc<bus::Health>,
-        files: Arc<Reports>,
-        probes: Arc<Probes>,
-        stopping: Arc<Stopping>,
-    ) -> Self {
-        Self { gateway, bus, files, probes, stopping }
-    }
-
-    fn reasons(&self, known: &Known) -> Vec<String> {
-        let mut reasons = Vec::new();
-        reasons.extend(self.stopping.0.get().cloned());
-        reasons.extend(self.bus.error().map(|error| format!("the bus is not connected: {error}")));
-        reasons.extend(known.reasons());
-        let missing = self.gateway.missing();
-        reasons.extend(missing.iter().map(|plugin| format!("the plugin {plugin} does not serve (plugins.required)")));
-        reasons
-    }
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {

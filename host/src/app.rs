@@ -83,7 +83,7 @@ struct Running {
 impl Running {
     async fn start(path: &Path, config: Config, stop: &CancellationToken) -> anyhow::Result<Self> {
         let listener = bind("server.host and server.port", config.server.listen).await?;
-        let admin_listener = bind("admin.listen", config.admin).await?;
+        let admin_listener = bind("admin.listen", config.admin.listen).await?;
         let mut supervisor = Supervisor::default();
         let metrics = Arc::new(Metrics::new());
         let (stopping, bus_stop) = (Arc::<Stopping>::default(), CancellationToken::new());
@@ -110,8 +110,8 @@ impl Running {
         let (reports, probes) = (Arc::<Reports>::default(), Arc::<Probes>::default());
         let probing = Arc::clone(&probes).run(Arc::clone(&reports));
         supervisor.start("the probes of backends", &never, probing.map(Ok));
-        let admin =
-            Admin::new(Arc::clone(&gateway), health, Arc::clone(&reports), Arc::clone(&probes), Arc::clone(&stopping));
+        let (files, token) = (Arc::clone(&reports), config.admin.token.clone());
+        let admin = Admin::new(Arc::clone(&gateway), health, files, Arc::clone(&probes), Arc::clone(&stopping), token);
         let serving = admin::serve(admin_listener, Arc::new(admin));
         supervisor.start("the admin listener", &never, async { Ok(serving.await?) });
 

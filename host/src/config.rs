@@ -15,7 +15,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use settings::{Auth, CompileLimits, Config, ConfigError, Game, Redis, RedisPlace, Server};
+pub use settings::{Admin, Auth, CompileLimits, Config, ConfigError, Game, Redis, RedisPlace, Server};
 
 use crate::file;
 use keys::MAX_ERRORS;

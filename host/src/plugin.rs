@@ -46,5 +46,5 @@ pub use kept::{Attributes, Keeper, Kept, Standalone};
 pub use lease::Lease;
 pub use limits::Limits;
 pub use settings::Settings;
-pub use topics::{TOPIC_RULE, is_topic};
+pub use topics::{HOST_TOPIC, TOPIC_RULE, is_topic};
 pub use usage::Usage;

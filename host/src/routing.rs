@@ -6,6 +6,7 @@
 //! what it may keep, and `actions` carries out the decision as a whole, with `effects` for single actions. `refusal`
 //! lists the reasons why a call is not served. `loops` limits publishes that lead back to the message that caused them.
 //! `origin` names the packet that caused a publish. `interests` holds the topics that sessions and groups want to hear.
+//! `closings` closes sessions for operators, on this gateway and on the others.
 //! `timers` holds the timers of a plugin. `payload_limits` holds the largest payload of each route.
 //!
 //! Modules of this folder may use `plugin`, `delivery`, `bus`, `sync` and `telemetry`. They do not know
@@ -15,6 +16,7 @@ pub mod accounts;
 mod actions;
 mod bounds;
 mod calls;
+pub mod closings;
 mod decision;
 mod effects;
 pub mod gateway;

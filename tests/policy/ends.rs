@@ -67,6 +67,19 @@ async fn a_session_that_the_plugin_ends_at_connect_gets_its_welcome_and_the_code
 }
 
 #[tokio::test]
+async fn no_plugin_can_publish_on_the_topic_of_the_host() {
+    let gateway = start().await;
+    let mut client = connect(&gateway, "user=7").await;
+    let script = r#"publish gateway:host {"close": {"user": 7}}"#;
+    assert_eq!(client.request(ROUTE, script.as_bytes()).await.status, 8);
+    gateway.metric_is("gateway_plugin_calls_total{plugin=\"probe\",outcome=\"invalid\"}", 1.0).await;
+    let line = gateway.logged("it publishes on \\\"gateway:host\\\"").await;
+    assert!(line.to_string().contains("and not gateway:host"), "{line}");
+    assert_eq!(client.request(ROUTE, b"listen gateway:host").await.status, 8);
+    client.assert_alive().await;
+}
+
+#[tokio::test]
 async fn the_plugin_control_ends_sessions_when_a_backend_says_so() {
     let plugins = vec!["chat", "system", "control"];
     let gateway = Gateway::start(Setup { plugins, ..setup("") }).await;

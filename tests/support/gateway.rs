@@ -39,6 +39,8 @@ pub struct Setup {
     pub yaml: String,
     /// The keys of `server` other than host and port.
     pub server: String,
+    /// The keys of `admin` other than `listen`.
+    pub admin: String,
     /// The names of the plugins that are copied from `plugins/dist` to the plugins directory before the start.
     pub plugins: Vec<&'static str>,
     /// More files for the plugins directory, each with its content.
@@ -56,6 +58,7 @@ impl Default for Setup {
         Self {
             yaml: "games: [{ id: mmo }]".to_owned(),
             server: String::new(),
+            admin: String::new(),
             plugins: vec!["chat", "system"],
             files: Vec::new(),
             env: Vec::new(),
@@ -341,7 +344,10 @@ fn series(name: &str) -> (String, Vec<String>) {
 
 fn yaml(setup: &Setup) -> String {
     let server = if setup.server.is_empty() { String::new() } else { format!(", {}", setup.server) };
+    let admin = if setup.admin.is_empty() { String::new() } else { format!(", {}", setup.admin) };
     let Setup { yaml, .. } = setup;
     let plugins = if yaml.contains("plugins:") { "" } else { "plugins: { directory: plugins }\n" };
-    format!("server: {{ host: 127.0.0.1, port: 0{server} }}\nadmin: {{ listen: \"127.0.0.1:0\" }}\n{plugins}{yaml}\n")
+    let listeners =
+        format!("server: {{ host: 127.0.0.1, port: 0{server} }}\nadmin: {{ listen: \"127.0.0.1:0\"{admin} }}\n");
+    format!("{listeners}{plugins}{yaml}\n")
 }

@@ -49,6 +49,8 @@ section! {
 
     Admin {
         listen: String = "127.0.0.1:8081".to_owned(),
+        #[serde(skip_serializing_if = "Option::is_none")]
+        token: Option<String> = None,
     }
 
     Auth {

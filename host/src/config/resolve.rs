@@ -3,7 +3,7 @@
 
 use super::{
     raw,
-    settings::{Auth, CompileLimits, Config, Game, Redis, RedisPlace, Server},
+    settings::{Admin, Auth, CompileLimits, Config, Game, Redis, RedisPlace, Server},
 };
 use crate::delivery::outbox;
 use std::{
@@ -12,6 +12,9 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+
+/// The minimum length of the token of the admin listener, in bytes.
+const MIN_ADMIN_TOKEN_BYTES: usize = 16;
 
 /// The maximum number of request headers that plugins see.
 const MAX_PLUGIN_HEADERS: usize = 32;
@@ -34,7 +37,7 @@ pub(super) fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
     }
     Config {
         server: server(&file.server, file.auth.is_some(), errors),
-        admin: address("admin.listen", &file.admin.listen, file.admin.listen.as_str(), errors),
+        admin: admin(file.admin, errors),
         auth: file.auth.map(|auth| {
             if auth.jwt_secret.len() < 32 {
                 errors.push("auth.jwt_secret: at least 32 bytes, as HS256 asks for (RFC 7518, 3.2)".to_owned());
@@ -145,6 +148,23 @@ fn address(key: &str, written: &str, address: impl ToSocketAddrs, errors: &mut V
         errors.push(format!("{key}: cannot listen on {written}: {error}"));
         SocketAddr::from(([127, 0, 0, 1], 0))
     })
+}
+
+fn admin(raw: raw::Admin, errors: &mut Vec<String>) -> Admin {
+    let listen = address("admin.listen", &raw.listen, raw.listen.as_str(), errors);
+    if let Some(token) = &raw.token
+        && (token.len() < MIN_ADMIN_TOKEN_BYTES || !token.bytes().all(|byte| byte.is_ascii_graphic()))
+    {
+        let rule = format!("at least {MIN_ADMIN_TOKEN_BYTES} bytes of visible ASCII, `openssl rand -hex 32` makes one");
+        errors.push(format!("admin.token: {rule}"));
+    }
+    if raw.token.is_none() && !listen.ip().is_loopback() {
+        errors.push(format!(
+            "admin.listen: other machines can reach {}, so set admin.token, or listen on 127.0.0.1",
+            raw.listen
+        ));
+    }
+    Admin { listen, token: raw.token }
 }
 
 fn redis(raw: raw::Redis, max_message_bytes: usize, errors: &mut Vec<String>) -> Redis {

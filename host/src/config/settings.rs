@@ -29,8 +29,8 @@ pub struct ConfigError {
 pub struct Config {
     /// The settings of the WebSocket listener and its sessions.
     pub server: Server,
-    /// The address of the admin listener.
-    pub admin: SocketAddr,
+    /// The admin listener.
+    pub admin: Admin,
     /// The authentication. If it is `None`, anybody may connect.
     pub auth: Option<Auth>,
     /// The Redis that carries the bus. If it is `None`, the bus is embedded in the process.
@@ -81,6 +81,21 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// The names of the request headers that plugins see when a client connects, in lower case.
     pub plugin_headers: Vec<String>,
+}
+
+/// The admin listener.
+#[derive(Clone)]
+pub struct Admin {
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// The token that requests have to bring. It is only `None` if the address is a loopback address.
+    pub token: Option<String>,
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Admin({})", self.listen)
+    }
 }
 
 /// The limits on compiling a plugin.

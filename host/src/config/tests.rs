@@ -19,7 +19,7 @@ fn refused(text: &str, because: &[&str]) {
 fn defaults_are_as_documented() {
     let config = parse("");
     assert_eq!(config.server.listen.to_string(), "0.0.0.0:8080");
-    assert_eq!(config.admin.to_string(), "127.0.0.1:8081");
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:8081");
     assert_eq!((config.server.outbox.messages, config.server.outbox.bytes), (1024, 16 << 20));
     assert_eq!((config.server.receive_budget_bytes, config.server.control_frames_per_s), (256 << 20, 100));
     assert_eq!(config.server.send_timeout.as_secs(), 120);
@@ -60,6 +60,13 @@ fn all_values_out_of_range_are_reported_at_once() {
     refused("redis: { addr: 'http://x' }\n", &["redis.addr"]);
     refused("redis: { timeout_ms: 99 }\n", &["redis.timeout_ms: 99 is not within 100 to 60000"]);
     refused("admin: { listen: nonsense }\n", &["admin.listen"]);
+    for token in ["''", "0123456789abcde", "'0123456789 abcdef'", "0123456789abcdéf"] {
+        refused(&format!("admin: {{ token: {token} }}\n"), &["admin.token: at least 16 bytes of visible ASCII"]);
+    }
+    refused(
+        "admin: { listen: '0.0.0.0:8081' }\n",
+        &["admin.listen: other machines can reach 0.0.0.0:8081, so set admin.token, or listen on 127.0.0.1"],
+    );
     refused("auth: { jwt_secret: short }\n", &["auth.jwt_secret"]);
 }
 

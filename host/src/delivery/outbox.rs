@@ -135,9 +135,24 @@ impl Outbox {
 
     /// Ends the session once all queued messages have been sent. The first call decides the close code.
     pub fn close(&self, closing: Closing) {
+        self.close_first(closing);
+    }
+
+    /// Does the same as [`Self::close`]. Returns whether this was the first call.
+    pub fn close_first(&self, closing: Closing) -> bool {
         let mut state = self.state();
+        let is_first = state.closing.is_none();
         self.begin_closing(&mut state, closing);
         state.receiver.wake();
+        is_first
+    }
+
+    /// Returns the number of messages that are queued or being written, and their bytes with headers.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, usize) {
+        let state = self.state();
+        let (queued, in_flight) = (state.queue.size(), state.in_flight);
+        (queued.messages + in_flight.messages, queued.bytes + in_flight.bytes)
     }
 
     /// Ends the session at once, even during a write. The queued messages are lost.

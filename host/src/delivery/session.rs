@@ -1,10 +1,13 @@
 //! The part of a session that all threads may use: its outbox, its user, and what it holds.
 
-use crate::delivery::{
-    conduct::Conduct,
-    holdings::Holdings,
-    outbox::{Limits, Outbox},
-    owner::Owner,
+use crate::{
+    delivery::{
+        conduct::Conduct,
+        holdings::Holdings,
+        outbox::{Limits, Outbox},
+        owner::Owner,
+    },
+    sync::uptime::{now_ms, unix_ms},
 };
 use std::{
     net::SocketAddr,
@@ -26,6 +29,8 @@ pub struct Session {
     pub outbox: Outbox,
     /// The record of calls that were slow or failed because of the session's packets.
     pub conduct: Conduct,
+    /// When the session began, in seconds on the clock of [`now_ms`]. So few bits fit into a gap between other fields.
+    began_s: u32,
     /// The user. It is set under the lock of the holdings, so that no session is bound after its end.
     user: OnceLock<i64>,
     /// Whether the session ever had a tag. Without one, reading the tag takes no lock.
@@ -54,10 +59,17 @@ impl Session {
             remote,
             outbox: Outbox::new(limits),
             conduct: Conduct::default(),
+            began_s: u32::try_from(now_ms() / 1000).unwrap_or(u32::MAX),
             user: OnceLock::new(),
             is_tagged: AtomicBool::new(false),
             holdings: Mutex::new(Some(Holdings::default())),
         }
+    }
+
+    /// Returns when the session began, in milliseconds since 1970, to the second.
+    #[must_use]
+    pub fn connected_at_ms(&self) -> u64 {
+        unix_ms().saturating_sub(now_ms().saturating_sub(u64::from(self.began_s) * 1000))
     }
 
     /// Returns the user that the session is bound to. It stays the same after the session's end.

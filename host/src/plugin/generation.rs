@@ -18,15 +18,18 @@ use super::{
     usage::Usage,
 };
 use crate::{
-    sync::moment::Moment,
+    sync::{moment::Moment, uptime::unix_ms},
     telemetry::{
         metrics::{Metrics, PluginMetrics},
         text,
     },
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 /// One generation of a plugin.
@@ -45,6 +48,8 @@ pub struct Plugin {
     kept: Arc<Kept>,
     offload_thread: Arc<OffloadThread>,
     metrics: PluginMetrics,
+    /// When the generation was put to use, in milliseconds since 1970.
+    in_use_since_ms: OnceLock<u64>,
 }
 
 impl Plugin {
@@ -81,7 +86,20 @@ impl Plugin {
         static STARTED: AtomicU64 = AtomicU64::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let (refilling, health) = (AtomicBool::new(false), Health::default());
-        Ok(Self { number, described, settings, topics, pool, refilling, health, kept, offload_thread, metrics })
+        let in_use_since_ms = OnceLock::new();
+        Ok(Self {
+            number,
+            described,
+            settings,
+            topics,
+            pool,
+            refilling,
+            health,
+            kept,
+            offload_thread,
+            metrics,
+            in_use_since_ms,
+        })
     }
 
     /// Returns the plugin's name.
@@ -148,6 +166,25 @@ impl Plugin {
     pub fn put_to_use(&self) {
         self.metrics.generation.inc();
         self.metrics.quarantined.set(0);
+        self.in_use_since_ms.get_or_init(unix_ms);
+    }
+
+    /// Returns when the generation was put to use, in milliseconds since 1970.
+    #[must_use]
+    pub fn in_use_since_ms(&self) -> Option<u64> {
+        self.in_use_since_ms.get().copied()
+    }
+
+    /// Returns how often a plugin with this name was put to use.
+    #[must_use]
+    pub fn generation(&self) -> i64 {
+        self.metrics.generation.get()
+    }
+
+    /// Returns the number of calls of all generations by their outcome.
+    #[must_use]
+    pub fn calls(&self) -> BTreeMap<&'static str, u64> {
+        self.metrics.calls_by_outcome()
     }
 
     /// Counts messages that the plugin's deliveries put into send queues.

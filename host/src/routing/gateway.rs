@@ -4,6 +4,7 @@ use super::{
     accounts::Accounts,
     actions::Executor,
     calls::{Call, Occasion},
+    closings::Closings,
     effects::count_if_dropped,
     interests::Heard,
     loops::Causes,
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     bus::{self, Topics},
     delivery::{conduct::Penalty, outbox::Closing, registry::Registry, session::Session},
-    plugin::Plugin,
+    plugin::{self, Plugin},
     telemetry::{metrics::Metrics, text},
 };
 use arc_swap::ArcSwap;
@@ -34,6 +35,8 @@ pub struct Gateway {
     pub payload_limits: Arc<PayloadLimits>,
     /// What is kept for the plugins over all their generations.
     pub accounts: Arc<Accounts>,
+    /// The sessions that operators close, on this gateway and on the others.
+    pub closings: Closings,
     pub(super) executor: Executor,
     pub(super) snapshot: ArcSwap<Snapshot>,
     /// The names of the plugins without which no session begins.
@@ -81,7 +84,10 @@ impl Gateway {
         let heard = Arc::new(Heard::new(Arc::clone(&topics)));
         let registry = Arc::new(Registry::new(Box::new(Arc::clone(&heard))));
         let accounts = Arc::new(Accounts::new(Arc::clone(&registry)));
+        // The host's own topic is heard from the start, before there is any plugin.
+        topics.set_fixed(Snapshot::default().topics());
         Self {
+            closings: Closings::new(Arc::clone(&registry), Arc::clone(&bus), Arc::clone(&metrics)),
             executor: Executor {
                 registry: Arc::clone(&registry),
                 bus,
@@ -205,7 +211,7 @@ impl Gateway {
         Ok(Some(offloaded))
     }
 
-    /// Passes a bus message to the plugins that hear its topic. Returns the number of these plugins.
+    /// Passes a bus message to the plugins that hear its topic, or to the host. Returns how many hear the topic.
     pub fn on_message(self: &Arc<Self>, topic: &str, payload: &Bytes, cause: Option<&Origin>) -> usize {
         let snapshot = self.snapshot.load();
         let subscribers = snapshot.subscribers(topic);
@@ -228,6 +234,11 @@ impl Gateway {
                 }),
             });
             served.unwrap_or_else(|refusal| self.record_loss(&call, &refusal));
+        }
+        // No plugin can hear the host's topic, so messages for plugins do not pay for the comparison.
+        if count == 0 && topic == plugin::HOST_TOPIC {
+            self.closings.on_message(payload);
+            return 1;
         }
         count
     }

@@ -5,7 +5,7 @@
 
 use super::accounts::{Account, Accounts};
 use crate::{
-    plugin::{Metric, MetricKind, Plugin},
+    plugin::{self, Metric, MetricKind, Plugin},
     telemetry::metrics::{
         Count, Metrics,
         custom::{Declared, Handles, Kind},
@@ -98,10 +98,10 @@ impl Snapshot {
         &self.served
     }
 
-    /// Returns all topics that a plugin subscribes to.
+    /// Returns all topics that a plugin subscribes to, and the host's own.
     #[must_use]
     pub fn topics(&self) -> BTreeSet<String> {
-        self.topics.keys().cloned().collect()
+        self.topics.keys().cloned().chain([plugin::HOST_TOPIC.to_owned()]).collect()
     }
 
     /// Returns the plugins that serve.

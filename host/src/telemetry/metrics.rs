@@ -19,7 +19,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// Registers a counter for each known reason at 0, so that a rate can be computed from the first event on.
 fn known<const N: usize>(
@@ -303,6 +303,12 @@ impl PluginMetrics {
         if let Some((_, counter)) = self.publishes_refused.iter().find(|(known, _)| *known == reason) {
             counter.inc_by(publishes as u64);
         }
+    }
+
+    /// Returns the number of calls by outcome.
+    #[must_use]
+    pub fn calls_by_outcome(&self) -> BTreeMap<&'static str, u64> {
+        CALLS.into_iter().map(|outcome| (outcome, self.calls(outcome).get())).collect()
     }
 
     /// Returns the counter of calls with this outcome. Handles of rare outcomes are not kept.

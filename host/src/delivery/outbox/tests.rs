@@ -41,8 +41,11 @@ fn a_full_queue_drops_and_leaves_a_gap_in_the_numbers() {
     let outbox = Outbox::new(LIMITS);
     let all = [push(&outbox, 1), push(&outbox, 1), push(&outbox, 1), push(&outbox, 1)];
     assert_eq!(all, [Outcome::Queued, Outcome::Queued, Outcome::Full, Outcome::Full]);
+    assert_eq!(outbox.waiting(), (2, 18));
     assert_eq!(drained(&outbox), (vec![1, 2], None));
+    assert_eq!(outbox.waiting(), (2, 18), "messages that are being written count");
     outbox.announce_drain();
+    assert_eq!(outbox.waiting(), (0, 0));
     push(&outbox, 1);
     assert_eq!(drained(&outbox), (vec![5], None));
 }
@@ -92,8 +95,8 @@ fn a_closing_queue_is_sent_and_takes_no_more_messages() {
     let outbox = Outbox::new(LIMITS);
     push(&outbox, 0);
     assert!(!outbox.is_congested());
-    outbox.close(closing(1001));
-    outbox.close(closing(1013));
+    assert!(outbox.close_first(closing(1001)));
+    assert!(!outbox.close_first(closing(1013)));
     // A closing session serves no further packet, however few bytes are queued.
     assert!(outbox.is_congested());
     assert_eq!(push(&outbox, 0), Outcome::Closed);

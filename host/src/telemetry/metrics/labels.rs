@@ -29,7 +29,7 @@ labels! {
 }
 
 /// The reasons why sessions end.
-pub(super) const DISCONNECTIONS: [&str; 15] = [
+pub(super) const DISCONNECTIONS: [&str; 16] = [
     "closed",
     "gone",
     "idle",
@@ -42,6 +42,7 @@ pub(super) const DISCONNECTIONS: [&str; 15] = [
     "send_queue_full",
     "send_timeout",
     "policy",
+    "api",
     "plugin_faults",
     "drain",
     "panic",
