@@ -22,6 +22,7 @@ pub(super) fn unknown(text: &str, file: &Value) -> Vec<String> {
         found.key(file, "server", Unknown::leaf::<raw::Server>);
         found.key(file, "admin", Unknown::leaf::<raw::Admin>);
         found.key(file, "auth", Unknown::leaf::<raw::Auth>);
+        found.key(file, "limits", Unknown::leaf::<raw::Limits>);
         found.key(file, "redis", Unknown::leaf::<raw::Redis>);
         found.key(file, "games", |found, games| {
             for (i, game) in games.as_sequence().into_iter().flatten().enumerate() {
