@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     memory,
     net::auth::Verifier,
-    net::server,
+    net::{half_open, server},
     reload::{
         catalog::Report,
         reloader::{self, End, Reloading},
@@ -42,6 +42,9 @@ const STOP_MARGIN: Duration = Duration::from_secs(2);
 
 /// The time that the reload thread may take to end. The thread has no work to finish.
 const FILES_STOP: Duration = Duration::from_secs(1);
+
+/// The number of open files that are no connections of clients: listeners, plugins, Redis, the admin listener.
+const OTHER_FILES: u64 = 64;
 
 /// The time that writing the state of the plugins may take.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -94,6 +97,8 @@ impl Running {
         let queue = Arc::<bus::Queue<_>>::default();
         let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), Arc::clone(&queue), config.server.max_message_bytes));
         gateway.require(config.required.clone());
+        gateway.registry.limits.set(config.limits);
+        warn_of_too_few_files(&config);
         if let Some(path) = &config.state_file {
             let state = saved::load(path)?;
             // A file that cannot be written is an error now, and not at the end, when the state would be lost.
@@ -205,6 +210,20 @@ fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         tracing::warn!(%error, "cannot raise the limit of open files: each connection needs one (ulimit -n)");
+    }
+}
+
+/// Warns if the limit of open files allows fewer sessions than the configuration.
+fn warn_of_too_few_files(config: &Config) {
+    let Some(sessions) = config.limits.sessions else { return };
+    let (files, handshakes) =
+        (half_open::open_files(), config.limits.handshakes.unwrap_or_else(half_open::default_max));
+    let allowed = files.saturating_sub(u64::from(handshakes) + OTHER_FILES);
+    if u64::from(sessions) > allowed {
+        tracing::warn!(
+            "limits.sessions is {sessions}, but the limit of open files, {files}, allows {allowed} sessions next to \
+             {handshakes} handshakes (limits.handshakes): raise it (ulimit -n), or lower limits.sessions"
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! Delivery to sessions: the live sessions, what they hold, and the send queue (outbox) and the conduct of each session.
+//! Delivery to sessions: the live sessions, their limits, what they hold, and the send queue (outbox) and the conduct of
+//! each session.
 //!
 //! Any thread may queue packets for a session here. The session's task in `net` takes the packets and writes them.
 //!
@@ -8,6 +9,9 @@
 pub mod conduct;
 mod groups;
 pub mod holdings;
+pub mod limits;
+pub mod network;
+mod occupancy;
 pub mod outbox;
 pub mod owner;
 pub mod registry;

@@ -5,9 +5,13 @@
 //! Modules of this folder may use `config`, `delivery`, `routing`, `sync` and `telemetry`. They do not know
 //! `plugin`, `bus` or `reload`. No module outside this folder knows the socket of a client.
 
+pub mod admission;
 pub mod auth;
 pub mod budget;
+pub mod half_open;
 pub mod handshake;
+pub mod handshake_rate;
+pub mod meter;
 pub mod receiver;
 pub mod server;
 pub mod session;

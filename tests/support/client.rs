@@ -149,16 +149,22 @@ impl Client {
     /// Returns the close frame if the gateway ends the session instead.
     pub async fn try_request(&mut self, route: u8, payload: &[u8]) -> Result<Packet, Option<CloseFrame>> {
         let seq = self.send(route, payload).await;
+        let reply = self.try_receive().await?;
+        assert_eq!((reply.seq, reply.route, reply.flags), (seq, route, 1), "{reply:?}");
+        Ok(reply)
+    }
+
+    /// Returns the next packet, or the close frame of the gateway.
+    ///
+    /// # Errors
+    /// Returns the close frame if the gateway ends the session.
+    pub async fn try_receive(&mut self) -> Result<Packet, Option<CloseFrame>> {
         // Pings do not extend the deadline.
         let deadline = time::Instant::now() + PATIENCE;
         loop {
             match time::timeout_at(deadline, next(&mut self.socket)).await.expect("neither a packet nor a close frame")
             {
-                Some(Message::Binary(message)) => {
-                    let reply = Packet::parse(&message);
-                    assert_eq!((reply.seq, reply.route, reply.flags), (seq, route, 1), "{reply:?}");
-                    return Ok(reply);
-                }
+                Some(Message::Binary(message)) => return Ok(Packet::parse(&message)),
                 Some(Message::Ping(_) | Message::Pong(_)) => {}
                 Some(Message::Close(frame)) => return Err(frame),
                 other => panic!("neither a packet nor a close frame: {other:?}"),

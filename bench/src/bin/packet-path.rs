@@ -13,10 +13,12 @@ use bytes::Bytes;
 use chat_proto::chat::ChatResponse;
 use gateway::bus::Queue;
 use gateway::config::Config;
+use gateway::delivery::limits::{Limits, LiveLimits, Rates};
 use gateway::delivery::outbox::Outgoing;
 use gateway::delivery::registry::Registered;
 use gateway::delivery::session::Session;
 use gateway::net::budget::Budget;
+use gateway::net::meter::{Meter, Verdict};
 use gateway::net::receiver::Receiver;
 use gateway::net::socket::put_packet;
 use gateway::plugin::offload::OffloadThread;
@@ -64,7 +66,7 @@ impl Stage {
         };
         gateway.install(files.iter().map(start).collect::<Result<_, _>>()?);
         let session = Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), config.server.outbox);
-        let session = gateway.registry.insert(session);
+        let session = gateway.registry.admit(session)?;
         let budget = Arc::new(Budget::new(config.server.receive_budget_bytes, Arc::clone(&metrics)));
         let limits = Arc::clone(&gateway.payload_limits);
         let receiver = Receiver::new(&config.server, budget.lease(Arc::clone(&session)), limits, metrics);
@@ -88,6 +90,9 @@ impl Stage {
         // The list of a decision has one action.
         fill_free_lists(size_of::<Action>());
         measured_frame_in(&mut self.receiver, &frames)?;
+        let limits = LiveLimits::default();
+        limits.set(Limits { rates: Rates { packets_per_s: 1_000_000, bytes_per_s: 1 << 30 }, ..Limits::default() });
+        ensure!(measured_limits(&limits, packet.len()) == TIMES, "packets are over the limit");
         measured_request(&self.gateway, &self.session, &packet);
         ensure!(self.session.user() == Some(1) && self.drained().is_empty(), "the request is not served");
         let response = ChatResponse { target_user_id: 1, error_message: "x".repeat(60), ..ChatResponse::default() };
@@ -127,6 +132,21 @@ fn measured_frame_in(receiver: &mut Receiver, mut frames: &[u8]) -> anyhow::Resu
         black_box(receiver.next(&mut frames)?);
     }
     Ok(())
+}
+
+/// Checks a packet against the limits of its session, if it arrives alone. Packets that arrive together share the look at
+/// the limits and the clock. Without limits, only that look is left.
+#[inline(never)]
+fn measured_limits(limits: &LiveLimits, bytes: usize) -> usize {
+    let mut meter = Box::new(Meter::new(limits.rates()));
+    let is_served = |_: &usize| {
+        let rates = black_box(limits).rates();
+        if rates.is_limited() {
+            meter.begin(rates);
+        }
+        meter.packet(black_box(bytes)) == Verdict::Serve
+    };
+    (0..TIMES).filter(is_served).count()
 }
 
 /// Takes a packet to the publish that waits for the bus: header, route, the plugin's call, its actions.

@@ -27,6 +27,7 @@ pub(super) fn unknown(text: &str, file: &Value) -> Vec<String> {
                 found.key(redis, "sentinel", Unknown::leaf::<raw::Sentinel>);
             });
         });
+        found.key(file, "limits", Unknown::leaf::<raw::Limits>);
         found.key(file, "games", |found, games| {
             for (i, game) in games.as_sequence().into_iter().flatten().enumerate() {
                 found.step(Step::Index(i), game, |found, game| {

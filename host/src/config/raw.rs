@@ -23,6 +23,7 @@ section! {
         server: Server = Server::default(),
         admin: Admin = Admin::default(),
         auth: Option<Auth> = None,
+        limits: Limits = Limits::default(),
         redis: Option<Redis> = None,
         games: Vec<Game> = Vec::new(),
         plugins: Plugins = Plugins::default(),
@@ -55,6 +56,17 @@ section! {
 
     Auth {
         jwt_secret: String = String::new(),
+    }
+
+    Limits {
+        sessions: Option<u32> = None,
+        sessions_per_ip: Option<u32> = None,
+        handshakes_per_s_per_ip: Option<u32> = None,
+        handshakes: Option<u32> = None,
+        sessions_per_user: Option<u32> = None,
+        on_user_limit: OnUserLimit = OnUserLimit::CloseOldest,
+        packets_per_s: Option<u32> = None,
+        bytes_per_s: Option<u32> = None,
     }
 
     Redis {
@@ -121,4 +133,12 @@ section! {
 pub(super) enum OnFullQueue {
     Drop,
     Close,
+}
+
+/// The action when a user begins one session too many.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum OnUserLimit {
+    CloseOldest,
+    Refuse,
 }

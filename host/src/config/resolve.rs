@@ -5,7 +5,10 @@ use super::{
     raw,
     settings::{Admin, Auth, CompileLimits, Config, Game, Redis, RedisPlace, Server},
 };
-use crate::delivery::outbox;
+use crate::delivery::{
+    limits::{Limits, OnUserLimit, Rates},
+    outbox,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{SocketAddr, ToSocketAddrs},
@@ -44,6 +47,7 @@ pub(super) fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
             }
             Auth { jwt_secret: auth.jwt_secret }
         }),
+        limits: limits(&file.limits, errors),
         redis: file.redis.map(|written| redis(written, file.server.max_message_bytes, errors)),
         games: games(file.games, errors),
         directory,
@@ -116,6 +120,30 @@ fn server(raw: &raw::Server, has_auth: bool, errors: &mut Vec<String>) -> Server
         idle_timeout: Duration::from_secs(raw.idle_timeout_s),
         drain_timeout: Duration::from_secs(raw.drain_timeout_s),
         plugin_headers: plugin_headers(&raw.plugin_headers, has_auth, errors),
+    }
+}
+
+fn limits(raw: &raw::Limits, errors: &mut Vec<String>) -> Limits {
+    let mut range = |key: &str, value: Option<u32>, to: u64| {
+        if let Some(value) = value {
+            range(&format!("limits.{key}"), u64::from(value), 1, to, errors);
+        }
+        value
+    };
+    Limits {
+        sessions: range("sessions", raw.sessions, 100_000_000),
+        sessions_per_ip: range("sessions_per_ip", raw.sessions_per_ip, 100_000_000),
+        handshakes_per_s_per_ip: range("handshakes_per_s_per_ip", raw.handshakes_per_s_per_ip, 1_000_000),
+        handshakes: range("handshakes", raw.handshakes, 100_000_000),
+        sessions_per_user: range("sessions_per_user", raw.sessions_per_user, 1_000_000),
+        on_user_limit: match raw.on_user_limit {
+            raw::OnUserLimit::CloseOldest => OnUserLimit::CloseOldest,
+            raw::OnUserLimit::Refuse => OnUserLimit::Refuse,
+        },
+        rates: Rates {
+            packets_per_s: range("packets_per_s", raw.packets_per_s, 100_000_000).unwrap_or(0),
+            bytes_per_s: range("bytes_per_s", raw.bytes_per_s, u64::from(u32::MAX)).unwrap_or(0),
+        },
     }
 }
 

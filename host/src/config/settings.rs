@@ -1,7 +1,10 @@
 //! The meaning of gateway.yaml, with types, units and defaults.
 
 use super::raw;
-use crate::{delivery::outbox, plugin};
+use crate::{
+    delivery::{limits::Limits, outbox},
+    plugin,
+};
 use gateway_wire::packet::ROUTE_SYSTEM;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,6 +36,8 @@ pub struct Config {
     pub admin: Admin,
     /// The authentication. If it is `None`, anybody may connect.
     pub auth: Option<Auth>,
+    /// The limits on how much clients may use.
+    pub limits: Limits,
     /// The Redis that carries the bus. If it is `None`, the bus is embedded in the process.
     pub redis: Option<Redis>,
     /// The games.
@@ -214,7 +219,13 @@ impl Config {
     /// Returns this configuration with the values of `other` that may change without a restart.
     #[must_use]
     pub fn with_live_settings_of(&self, other: Self) -> Self {
-        Self { games: other.games, required: other.required, settings: other.settings, ..self.clone() }
+        Self {
+            limits: other.limits,
+            games: other.games,
+            required: other.required,
+            settings: other.settings,
+            ..self.clone()
+        }
     }
 
     /// Returns the names of the plugins that have settings.
@@ -227,7 +238,7 @@ impl Config {
     pub fn restart_needed(&self, other: &Self) -> Vec<String> {
         let mut changed = Vec::new();
         differences("", &self.written, &other.written, &mut changed);
-        let live = ["games", "plugins.required", "plugins.settings"];
+        let live = ["games", "limits", "plugins.required", "plugins.settings"];
         changed.retain(|key| !live.iter().any(|live| key.starts_with(live)));
         changed
     }

@@ -239,3 +239,55 @@ fn the_file_in_the_repository_shows_the_defaults() {
     let plugins = raw::Plugins { settings: shown.plugins.settings.clone(), ..raw::Plugins::default() };
     assert_eq!(shown, raw::File { games: shown.games.clone(), plugins, ..raw::File::default() });
 }
+
+#[test]
+fn limits_are_off_by_default_and_parsed_with_their_units() {
+    use crate::delivery::limits::{Limits, OnUserLimit, Rates};
+    assert_eq!(parse("").limits, Limits::default());
+    assert_eq!(parse("limits: {}").limits, Limits::default());
+    let all = "limits: { sessions: 1, sessions_per_ip: 2, handshakes_per_s_per_ip: 3, handshakes: 4, \
+               sessions_per_user: 5, on_user_limit: refuse, packets_per_s: 6, bytes_per_s: 7 }";
+    let expected = Limits {
+        sessions: Some(1),
+        sessions_per_ip: Some(2),
+        handshakes_per_s_per_ip: Some(3),
+        handshakes: Some(4),
+        sessions_per_user: Some(5),
+        on_user_limit: OnUserLimit::Refuse,
+        rates: Rates { packets_per_s: 6, bytes_per_s: 7 },
+    };
+    assert_eq!(parse(all).limits, expected);
+    assert_eq!(parse("limits: { on_user_limit: close_oldest }").limits.on_user_limit, OnUserLimit::CloseOldest);
+}
+
+#[test]
+fn limits_of_0_negative_or_not_a_number_are_errors() {
+    let keys = [
+        "sessions",
+        "sessions_per_ip",
+        "handshakes_per_s_per_ip",
+        "handshakes",
+        "sessions_per_user",
+        "packets_per_s",
+        "bytes_per_s",
+    ];
+    for key in keys {
+        refused(&format!("limits: {{ {key}: 0 }}"), &[&format!("limits.{key}: 0 is not within 1 to ")]);
+        for wrong in ["-1", "1.5", "many", "4294967296"] {
+            let errors = Config::parse(&format!("plugins: {{ directory: . }}\nlimits:\n  {key}: {wrong}\n"));
+            let errors = errors.expect_err("a bad file");
+            assert_eq!(errors.len(), 1, "{errors:#?}");
+            assert!(errors[0].contains(&format!("limits.{key}")) && errors[0].contains("line 3"), "{errors:#?}");
+        }
+    }
+    refused("limits: { on_user_limit: closeoldest }", &["limits.on_user_limit"]);
+    refused("limits:\n  session: 1\n", &["line 3: unknown key `limits.session`, did you mean `sessions`?"]);
+}
+
+#[test]
+fn limits_change_without_a_restart() {
+    let (before, after) =
+        (parse(""), parse("limits: { sessions: 7, on_user_limit: refuse }\nadmin: { listen: '127.0.0.1:1' }"));
+    assert_eq!(before.restart_needed(&after), ["admin.listen"]);
+    assert_eq!(before.with_live_settings_of(after).limits.sessions, Some(7));
+}

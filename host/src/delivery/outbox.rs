@@ -61,6 +61,13 @@ impl Closing {
         Self { code: 1013, reason, cause: "send_timeout" }
     }
 
+    /// Returns the closing of a session whose user has begun more sessions than a user may have.
+    #[must_use]
+    pub fn another_session() -> Self {
+        let reason = "another session of this user began".to_owned();
+        Self { code: 4009, reason, cause: "sessions_per_user" }
+    }
+
     fn queue_full() -> Self {
         Self { code: 1013, reason: "too slow: the send queue is full".to_owned(), cause: "send_queue_full" }
     }
@@ -221,6 +228,12 @@ impl Outbox {
     #[must_use]
     pub fn is_congested(&self) -> bool {
         self.load.load(Ordering::Relaxed) >= self.limits.batch_bytes
+    }
+
+    /// Returns whether the session has ended or is about to end.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.load.load(Ordering::Relaxed) == CLOSING
     }
 
     fn queue(&self, state: &mut State, outgoing: Outgoing) -> Outcome {

@@ -8,6 +8,9 @@ mod tests;
 use crate::delivery::{
     groups::Groups,
     holdings::{Held, Holdings},
+    limits::{Limits, LiveLimits, OnUserLimit, OverLimit},
+    occupancy::Occupancy,
+    outbox::Closing,
     owner::{Interests, Owner},
     session::{BindError, Session},
 };
@@ -21,6 +24,9 @@ use uuid::Uuid;
 /// Functions that take the id of a session do nothing if no live session has this id. No function may be called while a
 /// `visit` of this type runs.
 pub struct Registry {
+    /// The limits that hold now.
+    pub limits: LiveLimits,
+    occupancy: Occupancy,
     sessions: DashMap<Uuid, Arc<Session>, RandomState>,
     users: DashMap<i64, Vec<Arc<Session>>, RandomState>,
     groups: Groups,
@@ -47,40 +53,88 @@ impl Registry {
     /// Returns an empty registry, which reports the interests of its sessions and groups to `interests`.
     #[must_use]
     pub fn new(interests: Box<dyn Interests>) -> Self {
-        Self { sessions: DashMap::default(), users: DashMap::default(), groups: Groups::default(), interests }
+        Self {
+            limits: LiveLimits::default(),
+            occupancy: Occupancy::default(),
+            sessions: DashMap::default(),
+            users: DashMap::default(),
+            groups: Groups::default(),
+            interests,
+        }
     }
 
     /// Registers a session. The session ends when the returned guard is dropped.
-    #[must_use]
-    pub fn insert(self: &Arc<Self>, session: Session) -> Registered {
-        let session = Arc::new(session);
-        self.sessions.insert(session.id, Arc::clone(&session));
-        Registered { registry: Arc::clone(self), session }
-    }
-
-    /// Binds a session to a user for the rest of its life. Binding it to the same user again changes nothing.
     ///
     /// # Errors
-    /// Returns a [`BindError`] if the session is bound to another user, or if it ended before it was bound.
-    pub fn bind(&self, session: &Arc<Session>, user: i64) -> Result<(), BindError> {
+    /// Returns the limit on the number of sessions that would be exceeded.
+    pub fn admit(self: &Arc<Self>, session: Session) -> Result<Registered, OverLimit> {
+        self.occupancy.enter(session.remote.ip(), &self.limits.all())?;
+        let session = Arc::new(session);
+        self.sessions.insert(session.id, Arc::clone(&session));
+        Ok(Registered { registry: Arc::clone(self), session })
+    }
+
+    /// Binds a session to a user for the rest of its life. Binding it to the same user again changes nothing. Returns
+    /// whether the session was unbound before.
+    ///
+    /// The caller passes a session that was unbound to [`Self::close_oldest_of_user`] as soon as the session has begun.
+    ///
+    /// # Errors
+    /// Returns a [`BindError`] if the session is bound to another user, if the user may have no further session, or if
+    /// the session ended before it was bound.
+    pub fn bind(&self, session: &Arc<Session>, user: i64) -> Result<bool, BindError> {
         if session.user() == Some(user) {
-            return Ok(());
+            return Ok(false);
         }
+        let max = self.refused_above();
         // The session is bound and listed under one lock. The end of a session takes the same lock after it has ruled
         // out further binds, so it removes every session that was listed before.
         match self.users.entry(user) {
             Entry::Occupied(mut sessions) => {
-                if session.bind(user)? {
+                if session.user().is_none() && max.is_some_and(|max| staying(sessions.get()).count() >= max) {
+                    return Err(BindError::TooManySessions);
+                }
+                let is_new = session.bind(user)?;
+                if is_new {
                     sessions.get_mut().push(Arc::clone(session));
                 }
+                Ok(is_new)
             }
             Entry::Vacant(sessions) => {
-                if session.bind(user)? {
+                let is_new = session.bind(user)?;
+                if is_new {
                     sessions.insert(vec![Arc::clone(session)]);
                 }
+                Ok(is_new)
             }
         }
-        Ok(())
+    }
+
+    /// Returns whether a further session may be bound to the user.
+    #[must_use]
+    pub fn has_room_for(&self, user: i64) -> bool {
+        self.refused_above()
+            .is_none_or(|max| self.users.get(&user).is_none_or(|sessions| staying(&sessions).count() < max))
+    }
+
+    /// Closes the oldest sessions of the session's user, if the user has more than it may have. Closes neither this
+    /// session nor those that were bound after it.
+    pub fn close_oldest_of_user(&self, session: &Session) {
+        let Limits { sessions_per_user: Some(max), on_user_limit: OnUserLimit::CloseOldest, .. } = self.limits.all()
+        else {
+            return;
+        };
+        let Some(sessions) = session.user().and_then(|user| self.users.get(&user)) else { return };
+        let excess = staying(&sessions).count().saturating_sub(max as usize);
+        for older in staying(&sessions).take(excess).take_while(|other| other.id != session.id) {
+            older.outbox.close(Closing::another_session());
+        }
+    }
+
+    /// Returns the number of sessions of one user above which further ones are refused.
+    fn refused_above(&self) -> Option<usize> {
+        let Limits { sessions_per_user, on_user_limit, .. } = self.limits.all();
+        sessions_per_user.filter(|_| on_user_limit == OnUserLimit::Refuse).map(|max| max as usize)
     }
 
     /// Returns the live session with this id.
@@ -213,6 +267,7 @@ impl Registry {
     fn end(&self, session: &Arc<Session>) -> Ended {
         let Some(holdings) = session.end() else { return Ended::default() };
         self.sessions.remove(&session.id);
+        self.occupancy.leave(session.remote.ip());
         let tags = holdings.tags();
         for share in holdings {
             for group in share.groups {
@@ -233,6 +288,11 @@ impl Registry {
         // A sender that already holds the session may still push. From here on, the outbox refuses its messages.
         Ended { lost: session.outbox.end(), tags }
     }
+}
+
+/// Returns the sessions that are not about to end, in the order in which they were bound.
+fn staying(sessions: &[Arc<Session>]) -> impl Iterator<Item = &Arc<Session>> {
+    sessions.iter().filter(|session| !session.outbox.is_closing())
 }
 
 /// What a session leaves behind.

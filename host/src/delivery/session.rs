@@ -45,6 +45,9 @@ pub enum BindError {
     /// The session is bound to another user. A session keeps its first user.
     #[error("the session is bound to another user")]
     BoundToAnother,
+    /// The user has as many sessions as a user may have, and a further one is refused.
+    #[error("too many sessions of this user")]
+    TooManySessions,
     /// The session has ended, for example while its packet waited for a slow plugin.
     #[error("the session has ended")]
     Ended,

@@ -120,7 +120,7 @@ mod tests {
     fn session(registry: &Arc<Registry>) -> Registered {
         let limits =
             Limits { messages: 9, bytes: 999, close_when_full: false, batch_bytes: 999, max_delay: Duration::MAX };
-        registry.insert(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits))
+        registry.admit(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits)).unwrap()
     }
 
     fn is_aborted(session: &Session) -> bool {

@@ -3,6 +3,7 @@
 //! The upgrade has two steps, so that plugins can decide in between. The first step reads and checks the request. The
 //! second step accepts or refuses it.
 
+use crate::delivery::limits::OverLimit;
 use crate::net::auth::{self, Denied, Verifier};
 use httparse::EMPTY_HEADER;
 use std::{io, str};
@@ -57,6 +58,9 @@ pub enum Refused {
     /// The client asks for another version of the WebSocket protocol.
     #[error("the WebSocket version is 13")]
     Version,
+    /// The client is over a limit.
+    #[error(transparent)]
+    OverLimit(#[from] OverLimit),
     /// The client is not authenticated.
     #[error(transparent)]
     Denied(#[from] Denied),
@@ -72,6 +76,7 @@ impl Refused {
             Self::TooLarge => "too_large",
             Self::NotFound => "not_found",
             Self::BadUpgrade(_) | Self::Version => "bad_upgrade",
+            Self::OverLimit(limit) => limit.reason(),
             Self::Denied(_) => "denied",
         }
     }
@@ -83,6 +88,8 @@ impl Refused {
             Self::TooLarge => Some("431 Request Header Fields Too Large"),
             Self::NotFound => Some("404 Not Found"),
             Self::Version => Some("426 Upgrade Required\r\nSec-WebSocket-Version: 13"),
+            Self::OverLimit(OverLimit::Sessions) => Some("503 Service Unavailable\r\nRetry-After: 1"),
+            Self::OverLimit(_) => Some("429 Too Many Requests\r\nRetry-After: 1"),
             Self::Denied(_) => Some("401 Unauthorized\r\nWWW-Authenticate: Bearer"),
         }
     }
@@ -96,8 +103,9 @@ impl Refused {
 pub async fn request(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     verifier: Option<&Verifier>,
+    admit: impl FnOnce() -> Result<(), OverLimit>,
 ) -> Result<Request, Refused> {
-    let request = read(stream, verifier).await;
+    let request = read(stream, verifier, admit).await;
     if let Err(refused) = &request
         && let Some(status) = refused.status()
     {
@@ -170,7 +178,11 @@ impl Request {
     }
 }
 
-async fn read(stream: &mut (impl AsyncRead + Unpin), verifier: Option<&Verifier>) -> Result<Request, Refused> {
+async fn read(
+    stream: &mut (impl AsyncRead + Unpin),
+    verifier: Option<&Verifier>,
+    admit: impl FnOnce() -> Result<(), OverLimit>,
+) -> Result<Request, Refused> {
     let mut received = Vec::with_capacity(1024);
     loop {
         if received.len() >= MAX_REQUEST_BYTES {
@@ -184,6 +196,8 @@ async fn read(stream: &mut (impl AsyncRead + Unpin), verifier: Option<&Verifier>
         match head.parse(&received) {
             Ok(httparse::Status::Partial) => {}
             Ok(httparse::Status::Complete(len)) => {
+                // The limit comes first, because checking a token is dear.
+                admit()?;
                 let accept = derive_accept_key(check(&head)?.as_bytes());
                 let user = verifier.map(|verifier| verifier.user(token(&head))).transpose()?;
                 return Ok(Request { user, received, len, accept });
@@ -279,7 +293,7 @@ mod tests {
     async fn sent(bytes: &[u8], verifier: Option<&Verifier>) -> (Result<Request, Refused>, DuplexStream, DuplexStream) {
         let (mut client, mut server) = tokio::io::duplex(64 << 10);
         client.write_all(bytes).await.unwrap();
-        (request(&mut server, verifier).await, client, server)
+        (request(&mut server, verifier, || Ok(())).await, client, server)
     }
 
     async fn valid(request: &str) -> Request {

@@ -2,18 +2,21 @@
 
 use crate::{
     config,
+    delivery::limits::OverLimit,
     delivery::outbox::Closing,
     delivery::registry::{Ended, Registered},
-    delivery::session::Session,
+    delivery::session::{BindError, Session},
+    net::admission::{self, Admission},
     net::auth::Verifier,
     net::budget::Budget,
-    net::handshake::{self, Request},
+    net::handshake::{self, Refused, Request},
     net::receiver::Receiver,
     net::session,
     net::socket::Socket,
     net::wire::Wire,
     routing::{gateway::Gateway, hooks::Asked, refusal::Denied},
 };
+use rustix::io::Errno;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -25,14 +28,20 @@ use tokio_util::sync::CancellationToken;
 /// The pause after a failed accept. The usual cause of such a failure is a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The maximum time that a client may take to read the answer to a refused handshake.
-const REFUSAL_LINGER: Duration = Duration::from_secs(2);
+/// The pause after a failed accept if connections were evicted, so that descriptors become free.
+const EVICTION_PAUSE: Duration = Duration::from_millis(5);
 
 /// The system takes no more bytes for a connection while at least this many wait in it unsent. By default it takes
 /// megabytes for a client that reads slowly, and then none until the client has read a third of them. So a slow client
 /// would cost memory that no limit counts, would receive old messages, and could seem to read nothing for seconds.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: u32 = 128 << 10;
+
+/// What all connections share.
+struct Shared {
+    budget: Arc<Budget>,
+    admission: Admission,
+}
 
 /// Serves the listener until `stop`, and then drains: no connection is accepted, queued packets are sent, and sessions
 /// close with 1001. Connections that have not ended within `drain_timeout` are cut off.
@@ -49,7 +58,10 @@ pub async fn serve(
         tracing::warn!(%error, "the bytes that wait unsent in the system for slow clients cannot be limited");
     }
     let mut tasks = JoinSet::new();
-    let budget = Arc::new(Budget::new(config.server.receive_budget_bytes, Arc::clone(&gateway.metrics)));
+    let shared = Arc::new(Shared {
+        budget: Arc::new(Budget::new(config.server.receive_budget_bytes, Arc::clone(&gateway.metrics))),
+        admission: Admission::default(),
+    });
     loop {
         tokio::select! {
             biased;
@@ -57,8 +69,8 @@ pub async fn serve(
             Some(ended) = tasks.join_next() => account(&gateway, ended),
             accepted = listener.accept() => match accepted {
                 Ok((stream, remote)) => {
-                    let (gateway, config, budget) = (Arc::clone(&gateway), Arc::clone(&config), Arc::clone(&budget));
-                    tasks.spawn(connection(stream, remote, gateway, config, verifier.clone(), budget, stop.clone()));
+                    let (gateway, config, shared) = (Arc::clone(&gateway), Arc::clone(&config), Arc::clone(&shared));
+                    tasks.spawn(connection(stream, remote, gateway, config, verifier.clone(), shared, stop.clone()));
                 }
                 Err(error) => {
                     gateway.metrics.handshake_refused("accept_failed");
@@ -68,7 +80,9 @@ pub async fn serve(
                             "cannot accept connections, trying again (raise the limit of open files?)"
                         );
                     }
-                    time::sleep(ACCEPT_PAUSE).await;
+                    let lacks_files = matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE));
+                    let evicts = lacks_files && shared.admission.evict_half();
+                    time::sleep(if evicts { EVICTION_PAUSE } else { ACCEPT_PAUSE }).await;
                 }
             },
         }
@@ -117,19 +131,26 @@ async fn connection(
     gateway: Arc<Gateway>,
     config: Arc<config::Config>,
     verifier: Option<Arc<Verifier>>,
-    budget: Arc<Budget>,
+    shared: Arc<Shared>,
     stop: CancellationToken,
 ) -> Option<&'static str> {
     let server = &config.server;
     // Packets are sent without delay. An error means that the connection broke, and the next step handles that.
     let _ = stream.set_nodelay(true);
     let request = tokio::select! {
-        request = request(&mut stream, remote, &gateway, server, verifier.as_deref()) => request?,
+        request = request(&mut stream, remote, &gateway, server, verifier.as_deref(), &shared.admission) => request?,
         () = stop.cancelled() => return None,
     };
-    let session = gateway.registry.insert(Session::new(remote, server.outbox));
-    let (session, early) = begin(&mut stream, request, session, &gateway, server).await?;
-    let lease = budget.lease(Arc::clone(&session));
+    let session = match gateway.registry.admit(Session::new(remote, server.outbox)) {
+        Ok(session) => session,
+        Err(limit) => {
+            let admission = &shared.admission;
+            Box::pin(admission.refuse_over_limit(&mut stream, request, limit, remote, &gateway, server)).await;
+            return None;
+        }
+    };
+    let (session, early) = begin(&mut stream, request, session, &gateway, server, &shared.admission).await?;
+    let lease = shared.budget.lease(Arc::clone(&session));
     let limits = Arc::clone(&gateway.payload_limits);
     let receiver = Receiver::new(server, lease, limits, Arc::clone(&gateway.metrics));
     let wire = Wire::new(stream, early, server.read_buffer_bytes);
@@ -146,19 +167,36 @@ async fn connection(
     Some(cause)
 }
 
-/// Reads a client's request for a WebSocket. Returns `None` if it was refused or took too long.
+/// Reads a client's request for a WebSocket. Returns `None` if it was refused, took too long, or had to make room for
+/// another one.
 async fn request(
     stream: &mut TcpStream,
     remote: SocketAddr,
     gateway: &Gateway,
     server: &config::Server,
     verifier: Option<&Verifier>,
+    admission: &Admission,
 ) -> Option<Request> {
-    match time::timeout(server.handshake_timeout, handshake::request(stream, verifier)).await {
+    let mut place = admission.wait(gateway);
+    let admit = || admission.admit(gateway, remote.ip());
+    let outcome = tokio::select! {
+        biased;
+        outcome = time::timeout(server.handshake_timeout, handshake::request(stream, verifier, admit)) => outcome,
+        () = place.evicted() => {
+            tracing::debug!(%remote, "handshake evicted: too many handshakes are not finished");
+            gateway.metrics.handshake_refused("handshake_evicted");
+            return None;
+        }
+    };
+    drop(place);
+    match outcome {
         Ok(Ok(request)) => Some(request),
         Ok(Err(refused)) => {
             tracing::debug!(%remote, %refused, "handshake refused");
-            refuse(stream, gateway, server, refused.reason()).await;
+            if let Refused::OverLimit(limit) = refused {
+                admission::log_over_limit(gateway, remote, limit);
+            }
+            admission.refuse(stream, gateway, server, refused.reason()).await;
             None
         }
         Err(_) => {
@@ -169,13 +207,6 @@ async fn request(
     }
 }
 
-/// Counts a refused handshake, and waits a little until the client has read its answer.
-async fn refuse(stream: &mut TcpStream, gateway: &Gateway, server: &config::Server, reason: &'static str) {
-    gateway.metrics.handshake_refused(reason);
-    // The client has its answer now or never, so the outcome does not matter.
-    let _ = time::timeout(server.handshake_timeout.min(REFUSAL_LINGER), session::linger(stream)).await;
-}
-
 /// Begins a session, if no plugin denies it. Returns it with the bytes that the client has sent after its request, or
 /// `None` if the session does not begin.
 async fn begin(
@@ -184,10 +215,16 @@ async fn begin(
     mut session: Registered,
     gateway: &Arc<Gateway>,
     server: &config::Server,
+    admission: &Admission,
 ) -> Option<(Registered, Vec<u8>)> {
-    if let Some(user) = request.user {
-        // A new session is bound to no user, so this bind cannot be refused.
-        let _ = gateway.registry.bind(&session, user);
+    // A new session is bound to no other user.
+    if let Some(user) = request.user
+        && gateway.registry.bind(&session, user) == Err(BindError::TooManySessions)
+    {
+        let (limit, remote) = (OverLimit::SessionsPerUser, session.remote);
+        drop(session);
+        Box::pin(admission.refuse_over_limit(stream, request, limit, remote, gateway, server)).await;
+        return None;
     }
     if gateway.asks_at_connect() {
         let (query, headers) = (request.query(), request.headers(&server.plugin_headers));
@@ -196,14 +233,18 @@ async fn begin(
         session = match Box::pin(gateway.on_connect(session, asked)).await {
             Ok(session) => session,
             Err((denied, departing)) => {
-                let answer = Box::pin(deny(stream, request, &denied, gateway, server));
+                let answer = Box::pin(deny(stream, request, &denied, gateway, server, admission));
                 tokio::join!(answer, Box::pin(gateway.depart(departing, "not_admitted")));
                 return None;
             }
         };
     }
     match time::timeout(server.handshake_timeout, request.accept(stream)).await {
-        Ok(Ok(early)) => Some((session, early)),
+        Ok(Ok(early)) => {
+            // Only now, because a client whose session does not begin must not end another one.
+            gateway.registry.close_oldest_of_user(&session);
+            Some((session, early))
+        }
         _ => {
             gateway.metrics.handshake_refused("gone");
             let gone = Arc::clone(&session);
@@ -215,12 +256,19 @@ async fn begin(
 }
 
 /// Answers a client whose session a plugin has denied.
-async fn deny(stream: &mut TcpStream, request: Request, denied: &Denied, gateway: &Gateway, server: &config::Server) {
-    let Denied { status, message, is_decision } = denied;
+async fn deny(
+    stream: &mut TcpStream,
+    request: Request,
+    denied: &Denied,
+    gateway: &Gateway,
+    server: &config::Server,
+    admission: &Admission,
+) {
+    let Denied { status, message, is_decision: _, reason } = denied;
     tracing::debug!(status, why = message, "session denied");
     // The outcome does not matter, because the client has its answer now or never.
     let _ = time::timeout(server.handshake_timeout, request.refuse(stream, *status, message)).await;
-    refuse(stream, gateway, server, if *is_decision { "denied_by_plugin" } else { "plugin_unavailable" }).await;
+    admission.refuse(stream, gateway, server, reason).await;
 }
 
 #[cfg(test)]
@@ -233,7 +281,7 @@ mod tests {
         let metrics = Arc::new(Metrics::new());
         let gateway = Gateway::new(metrics, Arc::<bus::Queue<_>>::default(), 1024);
         let limits = Limits { messages: 1, bytes: 1, close_when_full: false, batch_bytes: 1, max_delay: Duration::MAX };
-        let session = || gateway.registry.insert(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits));
+        let session = || gateway.registry.admit(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits)).unwrap();
         let (broken, whole) = (session(), session());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {

@@ -4,6 +4,7 @@ use crate::{
     config,
     delivery::outbox::{Closing, Keep, Outgoing},
     delivery::registry::{Ended, Registered},
+    net::meter::{Meter, Verdict},
     net::receiver::Message,
     net::socket::{Error, Socket},
     net::violation::Violation,
@@ -12,7 +13,7 @@ use crate::{
 };
 use futures_util::FutureExt;
 use gateway_wire::{
-    packet::{Header, ROUTE_SYSTEM},
+    packet::{self, HEADER_LEN, Header, ROUTE_SYSTEM},
     websocket::{self, Opcode},
 };
 use prost::Message as _;
@@ -83,7 +84,8 @@ pub async fn run(
     config: &config::Server,
 ) -> &'static str {
     let batch = VecDeque::new();
-    let mut actor = Actor { socket: &mut socket, session: &session, gateway, config, batch, offloaded: None };
+    let mut actor =
+        Actor { socket: &mut socket, session: &session, gateway, config, batch, meter: None, offloaded: None };
     let End { cause, close } = match actor.welcome().await {
         ControlFlow::Continue(()) => actor.serve().await,
         ControlFlow::Break(end) => end,
@@ -125,6 +127,8 @@ struct Actor<'a> {
     config: &'a config::Server,
     /// The packets that are being written. The batch is empty between two writes.
     batch: VecDeque<Outgoing>,
+    /// The limits on the session's packets, if there are any.
+    meter: Option<Box<Meter>>,
     /// The packet that the offload thread still served when the session ended.
     offloaded: Option<Offloaded>,
 }
@@ -175,6 +179,7 @@ impl Actor<'_> {
     /// answers fill a batch.
     async fn read(&mut self, first: Result<Message, Error>) -> ControlFlow<End> {
         self.session.outbox.announce_drain();
+        self.begin_metering();
         self.on_message(first).await?;
         for _ in 1..MAX_READ_MESSAGES {
             // The outbox is also congested once the session is to end. Then no further packet is served.
@@ -188,7 +193,40 @@ impl Actor<'_> {
         self.write(closing).await
     }
 
+    /// Takes the limits that hold now for the packets that have arrived.
+    fn begin_metering(&mut self) {
+        let rates = self.gateway.registry.limits.rates();
+        match &mut self.meter {
+            _ if !rates.is_limited() => self.meter = None,
+            Some(meter) => meter.begin(rates),
+            none => *none = Some(Box::new(Meter::new(rates))),
+        }
+    }
+
+    /// Counts a packet against the limits of the session. Returns its header if it is over a limit, and whether the
+    /// session has to end.
+    fn excess(&mut self, message: &Result<Message, Error>) -> Option<(Header, Verdict)> {
+        let meter = self.meter.as_mut()?;
+        let (header, bytes) = match message {
+            // A packet that is too short is answered with seq 0.
+            Ok(Message::Packet(packet)) => {
+                (packet::split(packet).map(|(header, _)| header).unwrap_or_default(), packet.len())
+            }
+            Ok(Message::TooLarge { header, bytes, .. }) => (*header, bytes + HEADER_LEN),
+            _ => return None,
+        };
+        let verdict = meter.packet(bytes);
+        (verdict != Verdict::Serve).then_some((header, verdict))
+    }
+
     async fn on_message(&mut self, message: Result<Message, Error>) -> ControlFlow<End> {
+        if let Some((header, verdict)) = self.excess(&message) {
+            self.gateway.on_excess_packet(self.session, header);
+            return match verdict {
+                Verdict::End => ControlFlow::Break(End::with_code("rate", 1008, "too many requests for too long")),
+                _ => ControlFlow::Continue(()),
+            };
+        }
         let end = match message {
             Ok(Message::Packet(packet)) => match self.gateway.on_packet(self.session, packet) {
                 None => return ControlFlow::Continue(()),

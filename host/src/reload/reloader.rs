@@ -221,6 +221,7 @@ impl Reloader {
         }
         self.config = self.config.with_live_settings_of(config);
         self.gateway.require(self.config.required.clone());
+        self.gateway.registry.limits.set(self.config.limits);
         self.warn_of_unknown_plugins();
         tracing::info!("configuration read again");
     }

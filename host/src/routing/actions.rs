@@ -110,7 +110,7 @@ impl Executor {
         let Decided { actions, attributes, reads, needs, now } = decided;
         let served = call.served;
         if needs.binds {
-            check_bindings(call.session(), actions)?;
+            check_bindings(&self.registry, call.session(), actions)?;
         }
         if needs.deliveries > 1 {
             self.check_pushes(&served.plugin, needs.pushes)?;
@@ -244,13 +244,20 @@ fn publication_mut(action: &mut Action) -> Option<&mut Publication> {
     if let Action::Publish(publication) = action { Some(publication) } else { None }
 }
 
-/// Checks that the actions bind the session to no second user. The first user is the one that the session has already,
-/// or else the first one in the actions.
-fn check_bindings(session: Option<&Arc<Session>>, actions: &[Action]) -> Result<(), Refusal> {
-    let mut user = session.and_then(|session| session.user());
+/// Checks that the actions bind the session to no second user, and that the user may have the session. The first user is
+/// the one that the session has already, or else the first one in the actions.
+fn check_bindings(registry: &Registry, session: Option<&Arc<Session>>, actions: &[Action]) -> Result<(), Refusal> {
+    let bound = session.and_then(|session| session.user());
+    let mut user = bound;
     let mut fits = |action: &Action| match action {
         Action::Bind(wanted) => *user.get_or_insert(*wanted) == *wanted,
         _ => true,
     };
-    if actions.iter().all(&mut fits) { Ok(()) } else { Err(Refusal::BoundToAnother) }
+    if !actions.iter().all(&mut fits) {
+        return Err(Refusal::BoundToAnother);
+    }
+    match user {
+        Some(user) if bound.is_none() && !registry.has_room_for(user) => Err(Refusal::TooManySessions),
+        _ => Ok(()),
+    }
 }

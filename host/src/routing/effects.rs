@@ -6,7 +6,7 @@ use crate::{
         self,
         outbox::{self, Outcome},
         registry::Registry,
-        session::Session,
+        session::{BindError, Session},
     },
     plugin::{
         Action, Alarm, Answer, Closing, Delivery, Ending, Holder, Interest, Keep, Measurement, Membership, Plugin,
@@ -34,8 +34,7 @@ impl Effects<'_> {
             Action::Publish(_) | Action::Put(_) => {}
             Action::Bind(user) => {
                 if let Some(session) = call.session() {
-                    // An error means that the session has ended since the call began. An ended session needs no user.
-                    drop(registry.bind(session, *user));
+                    self.bind(session, *user);
                 }
             }
             Action::Reply(Answer { status, body }) => self.reply(*status, mem::take(body).into()),
@@ -54,6 +53,18 @@ impl Effects<'_> {
                     metrics.measure(*metric, *value);
                 }
             }
+        }
+    }
+
+    fn bind(&self, session: &Arc<Session>, user: i64) {
+        match self.registry.bind(session, user) {
+            // The oldest sessions are closed for a session that has begun. A session that a plugin is asked about may
+            // still be denied.
+            Ok(true) if self.call.header().is_some() => self.registry.close_oldest_of_user(session),
+            // Another session of the user was bound after the call was checked, at the same moment.
+            Err(BindError::TooManySessions) => session.outbox.close(outbox::Closing::another_session()),
+            // An ended session needs no user.
+            Ok(_) | Err(BindError::BoundToAnother | BindError::Ended) => {}
         }
     }
 

@@ -170,6 +170,13 @@ impl Gateway {
         self.refuse(session, header, &refusal);
     }
 
+    /// Answers a packet that is not served because its session sends more than it may.
+    pub fn on_excess_packet(&self, session: &Arc<Session>, header: Header) {
+        // The packet is counted, and its route does not matter.
+        let _ = self.find(&self.snapshot.load(), header.route);
+        self.refuse(session, header, &Refusal::TooManyPackets);
+    }
+
     /// Finds the route of a received packet, and counts the packet.
     fn find<'a>(&self, snapshot: &'a Snapshot, route: u8) -> Result<&'a Arc<ServingPlugin>, Refusal> {
         let Some(found) = snapshot.route(route) else {
@@ -256,8 +263,9 @@ impl Gateway {
         let (status, why) = refusal.answer();
         self.metrics.refused(refusal::reason(status));
         if self.metrics.log_limits.permit("packet refused", refusal::reason(status)) {
-            let (session, route, why) = (session.id, header.route, text::bounded(&why));
-            tracing::warn!(%session, route, seq = header.seq, status, why, "packet refused");
+            let (session, remote, why) = (session.id, session.remote, text::bounded(&why));
+            let Header { route, seq, .. } = header;
+            tracing::warn!(%session, %remote, route, seq, status, why, "packet refused");
         }
         count_if_dropped(&self.metrics, session, session.outbox.reply(header.reply(status), Bytes::from(why)));
         if matches!(refusal, Refusal::Fault) {

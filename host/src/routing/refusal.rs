@@ -20,6 +20,10 @@ pub(super) enum Refusal {
     Quarantined,
     Busy,
     BoundToAnother,
+    /// The session's user may have no further session.
+    TooManySessions,
+    /// The session sends more than it may.
+    TooManyPackets,
     TooManyPushes {
         pushes: usize,
         max: usize,
@@ -65,6 +69,8 @@ impl Refusal {
                 (Status::TooManyRequests, why)
             }
             Self::BoundToAnother => (Status::Forbidden, "the session is bound to another user".to_owned()),
+            Self::TooManySessions => (Status::TooManyRequests, "too many sessions of this user".to_owned()),
+            Self::TooManyPackets => (Status::TooManyRequests, "too many requests".to_owned()),
             Self::Quarantined => (Status::Unavailable, "the plugin is in quarantine: it keeps failing".to_owned()),
             Self::Busy => (Status::Unavailable, "the plugin is slow, and too many calls wait for it".to_owned()),
             Self::Bound { what, max } => (
@@ -112,7 +118,9 @@ impl Refusal {
             | Self::NoRoute(_)
             | Self::PayloadTooLarge { .. }
             | Self::Paused
-            | Self::BoundToAnother => Err("message_fault"),
+            | Self::BoundToAnother
+            | Self::TooManySessions
+            | Self::TooManyPackets => Err("message_fault"),
         }
     }
 }
@@ -124,24 +132,32 @@ pub struct Denied {
     pub status: u16,
     /// The text of the answer.
     pub message: String,
-    /// Whether a plugin has decided this. Otherwise a plugin could not be asked.
+    /// Whether this was decided. Otherwise a plugin could not be asked.
     pub is_decision: bool,
+    /// The label of `gateway_handshakes_refused_total`.
+    pub reason: &'static str,
 }
 
 impl Denied {
     pub(super) fn missing(plugin: &str) -> Self {
         let message = format!("the plugin {plugin} does not serve, and no session begins without it");
-        Self { status: 503, message, is_decision: false }
+        Self::unavailable(message)
+    }
+
+    fn unavailable(message: String) -> Self {
+        Self { status: 503, message, is_decision: false, reason: "plugin_unavailable" }
     }
 }
 
 impl From<&Refusal> for Denied {
     fn from(refusal: &Refusal) -> Self {
         let (status, message) = refusal.answer();
+        let decided = |status, message, reason| Self { status, message, is_decision: true, reason };
         match refusal {
-            Refusal::Rejected(_) => Self { status, message, is_decision: true },
-            Refusal::BoundToAnother => Self { status: 403, message, is_decision: true },
-            _ => Self { status: 503, message, is_decision: false },
+            Refusal::Rejected(_) => decided(status, message, "denied_by_plugin"),
+            Refusal::BoundToAnother => decided(403, message, "denied_by_plugin"),
+            Refusal::TooManySessions => decided(429, message, "sessions_per_user"),
+            _ => Self::unavailable(message),
         }
     }
 }

@@ -22,6 +22,12 @@ impl Moment {
         Self(now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs())
     }
 
+    /// Returns the nanoseconds between a moment before the start of the process and this moment.
+    #[must_use]
+    pub fn monotonic_ns(self) -> u64 {
+        self.0
+    }
+
     /// Returns the nanoseconds that have passed since this moment.
     #[must_use]
     pub fn elapsed_ns(self) -> u64 {

@@ -110,7 +110,7 @@ fn handshake() {
             RUNTIME.block_on(async {
                 let (mut client, mut server) = tokio::io::duplex(64 << 10);
                 let upgrade = async {
-                    let is_upgraded = match handshake::request(&mut server, None).await {
+                    let is_upgraded = match handshake::request(&mut server, None, || Ok(())).await {
                         Ok(request) => request.accept(&mut server).await.is_ok(),
                         Err(_) => false,
                     };

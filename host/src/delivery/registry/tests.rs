@@ -1,5 +1,8 @@
 use super::*;
-use crate::delivery::outbox::{Keep, Limits, Outcome};
+use crate::delivery::{
+    limits,
+    outbox::{Keep, Limits, Outcome},
+};
 use bytes::Bytes;
 use std::{
     collections::BTreeMap,
@@ -42,7 +45,7 @@ fn owner(id: u32) -> Arc<Owner> {
 
 fn registered(registry: &Arc<Registry>) -> Registered {
     let limits = Limits { messages: 9, bytes: 999, close_when_full: false, batch_bytes: 999, max_delay: Duration::MAX };
-    registry.insert(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits))
+    registry.admit(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits)).unwrap()
 }
 
 fn sessions_of(registry: &Registry, user: i64) -> usize {
@@ -82,8 +85,8 @@ fn a_session_is_bound_once_and_may_be_bound_again_to_the_same_user() {
     assert_eq!(session.user(), None);
     for user in [-1, i64::MIN, 0, i64::MAX] {
         let session = registered(&registry);
-        assert_eq!(registry.bind(&session, user), Ok(()));
-        assert_eq!(registry.bind(&session, user), Ok(()));
+        assert_eq!(registry.bind(&session, user), Ok(true));
+        assert_eq!(registry.bind(&session, user), Ok(false));
         assert_eq!(session.bind(user), Ok(false));
         assert_eq!(registry.bind(&session, 8), Err(BindError::BoundToAnother));
         assert_eq!((session.user(), sessions_of(&registry, user)), (Some(user), 1));
@@ -105,11 +108,11 @@ fn nothing_is_bound_or_delivered_to_a_session_that_has_ended() {
 
     let session = registered(&registry);
     let kept = Arc::clone(&session);
-    assert_eq!(registry.bind(&session, 7), Ok(()));
+    assert_eq!(registry.bind(&session, 7), Ok(true));
     drop(session);
     assert_eq!(registry.bind(&kept, 8), Err(BindError::Ended));
     // This changes nothing, so it is no error. The user can still be read.
-    assert_eq!((registry.bind(&kept, 7), kept.user()), (Ok(()), Some(7)));
+    assert_eq!((registry.bind(&kept, 7), kept.user()), (Ok(false), Some(7)));
     assert!(!registry.each_of_user(7, |_| {}));
 }
 
@@ -266,4 +269,81 @@ fn an_interest_that_begins_while_its_holder_ends_is_not_left_behind() {
         race(session, || holders.into_iter().for_each(|holder| registry.listen(&owner, holder, "news")));
         assert_eq!((heard.holders(&owner, "news"), owner.interests(), owner.memberships()), (0, 0, 0));
     }
+}
+
+/// Returns a registry in which a user may have `max` sessions.
+fn limited_by_user(max: u32, on_user_limit: OnUserLimit) -> Arc<Registry> {
+    let registry = Arc::<Registry>::default();
+    registry.limits.set(limits::Limits { sessions_per_user: Some(max), on_user_limit, ..Default::default() });
+    registry
+}
+
+/// Returns which sessions are about to end.
+fn closing<const N: usize>(sessions: &[Registered; N]) -> [bool; N] {
+    sessions.each_ref().map(|session| session.outbox.is_closing())
+}
+
+#[test]
+fn the_oldest_sessions_of_a_user_are_closed() {
+    let registry = limited_by_user(2, OnUserLimit::CloseOldest);
+    let sessions: [_; 4] = std::array::from_fn(|_| registered(&registry));
+    let other = registered(&registry);
+    assert_eq!(registry.bind(&other, 8), Ok(true));
+    let bind = |i: usize| {
+        assert_eq!(registry.bind(&sessions[i], 7), Ok(true));
+        registry.close_oldest_of_user(&sessions[i]);
+        closing(&sessions)
+    };
+    assert_eq!([bind(1), bind(0)], [[false; 4]; 2]);
+    assert_eq!(bind(3), [false, true, false, false]);
+    // The session that is about to end does not count.
+    assert_eq!(bind(2), [true, true, false, false]);
+    assert!(!other.outbox.is_closing());
+    registry.limits.set(limits::Limits::default());
+    registry.close_oldest_of_user(&sessions[2]);
+    assert_eq!(closing(&sessions), [true, true, false, false]);
+}
+
+#[test]
+fn sessions_that_begin_at_the_same_time_do_not_close_each_other() {
+    let registry = limited_by_user(1, OnUserLimit::CloseOldest);
+    let sessions = [registered(&registry), registered(&registry)];
+    for session in &sessions {
+        assert_eq!(registry.bind(session, 7), Ok(true));
+    }
+    registry.close_oldest_of_user(&sessions[0]);
+    assert_eq!(closing(&sessions), [false, false]);
+    registry.close_oldest_of_user(&sessions[1]);
+    assert_eq!(closing(&sessions), [true, false]);
+}
+
+#[test]
+fn a_session_too_many_of_a_user_is_refused_and_stays_unbound() {
+    let registry = limited_by_user(1, OnUserLimit::Refuse);
+    let [first, second] = [registered(&registry), registered(&registry)];
+    assert!(registry.has_room_for(7));
+    assert_eq!(registry.bind(&first, 7), Ok(true));
+    assert!(!registry.has_room_for(7) && registry.has_room_for(8));
+    assert_eq!(registry.bind(&second, 7), Err(BindError::TooManySessions));
+    assert_eq!((second.user(), sessions_of(&registry, 7)), (None, 1));
+    // The first error is the one that a client can mend.
+    assert_eq!(registry.bind(&second, 8), Ok(true));
+    assert_eq!(registry.bind(&second, 7), Err(BindError::BoundToAnother));
+    registry.close_oldest_of_user(&second);
+    assert_eq!(registry.bind(&first, 7), Ok(false));
+    let third = registered(&registry);
+    drop(first);
+    assert_eq!(registry.bind(&third, 7), Ok(true));
+}
+
+#[test]
+fn a_session_that_ends_makes_room_for_another() {
+    let registry = Arc::<Registry>::default();
+    registry.limits.set(limits::Limits { sessions: Some(1), ..Default::default() });
+    let outbox = Limits { messages: 9, bytes: 999, close_when_full: false, batch_bytes: 999, max_delay: Duration::MAX };
+    let admit = || registry.admit(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), outbox));
+    let first = admit().unwrap();
+    assert_eq!(admit().err(), Some(OverLimit::Sessions));
+    assert_eq!(first.end(), Ended::default());
+    assert!(admit().is_ok());
 }

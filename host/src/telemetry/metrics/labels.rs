@@ -29,7 +29,7 @@ labels! {
 }
 
 /// The reasons why sessions end.
-pub(super) const DISCONNECTIONS: [&str; 16] = [
+pub(super) const DISCONNECTIONS: [&str; 18] = [
     "closed",
     "gone",
     "idle",
@@ -39,6 +39,8 @@ pub(super) const DISCONNECTIONS: [&str; 16] = [
     "protocol_error",
     "receive_budget",
     "frame_flood",
+    "rate",
+    "sessions_per_user",
     "send_queue_full",
     "send_timeout",
     "policy",
@@ -49,7 +51,7 @@ pub(super) const DISCONNECTIONS: [&str; 16] = [
 ];
 
 /// The reasons why connections do not become sessions.
-pub(super) const HANDSHAKES_REFUSED: [&str; 10] = [
+pub(super) const HANDSHAKES_REFUSED: [&str; 15] = [
     "not_found",
     "bad_upgrade",
     "not_http",
@@ -57,6 +59,11 @@ pub(super) const HANDSHAKES_REFUSED: [&str; 10] = [
     "denied",
     "denied_by_plugin",
     "plugin_unavailable",
+    "sessions",
+    "sessions_per_ip",
+    "sessions_per_user",
+    "handshakes_per_ip",
+    "handshake_evicted",
     "timeout",
     "gone",
     "accept_failed",

@@ -1,0 +1,101 @@
+//! Limits on connections that have no session yet, and the answers to those that get none.
+
+use crate::{
+    config,
+    delivery::limits::OverLimit,
+    net::half_open::{self, HalfOpen, Place},
+    net::handshake::Request,
+    net::handshake_rate::HandshakeRate,
+    net::session,
+    routing::gateway::Gateway,
+};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{net::TcpStream, time};
+
+/// The maximum time that a client may take to read the answer to a refused handshake.
+const REFUSAL_LINGER: Duration = Duration::from_secs(2);
+
+/// The state of the limits on connections that have no session.
+pub struct Admission {
+    half_open: Arc<HalfOpen>,
+    /// The bound on unfinished handshakes if none is configured.
+    default_half_open: u32,
+    handshake_rate: HandshakeRate,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self {
+            half_open: Arc::default(),
+            default_half_open: half_open::default_max(),
+            handshake_rate: HandshakeRate::default(),
+        }
+    }
+}
+
+impl Admission {
+    /// Begins to wait for a client that has no session.
+    pub fn wait(&self, gateway: &Gateway) -> Place {
+        self.half_open.enter(gateway.registry.limits.all().handshakes.unwrap_or(self.default_half_open))
+    }
+
+    /// Evicts the older half of the connections that wait. Returns whether there was any.
+    pub fn evict_half(&self) -> bool {
+        self.half_open.evict_half()
+    }
+
+    /// Checks and counts a handshake against the limit of its address.
+    ///
+    /// # Errors
+    /// Returns the limit that would be exceeded.
+    pub fn admit(&self, gateway: &Gateway, address: IpAddr) -> Result<(), OverLimit> {
+        let limit = gateway.registry.limits.all().handshakes_per_s_per_ip;
+        let is_admitted = limit.is_none_or(|per_s| self.handshake_rate.permit(address, per_s));
+        is_admitted.then_some(()).ok_or(OverLimit::HandshakesPerIp)
+    }
+
+    /// Counts a refused handshake, and waits a little until the client has read its answer.
+    pub async fn refuse(
+        &self,
+        stream: &mut TcpStream,
+        gateway: &Gateway,
+        server: &config::Server,
+        reason: &'static str,
+    ) {
+        gateway.metrics.handshake_refused(reason);
+        let mut place = self.wait(gateway);
+        // The client has its answer now or never, so the outcome does not matter.
+        tokio::select! {
+            _ = time::timeout(server.handshake_timeout.min(REFUSAL_LINGER), session::linger(stream)) => {}
+            () = place.evicted() => {}
+        }
+    }
+
+    /// Answers a valid request whose session would exceed a limit.
+    pub async fn refuse_over_limit(
+        &self,
+        stream: &mut TcpStream,
+        request: Request,
+        limit: OverLimit,
+        remote: SocketAddr,
+        gateway: &Gateway,
+        server: &config::Server,
+    ) {
+        log_over_limit(gateway, remote, limit);
+        let reason = format!("{limit}\n");
+        // The outcome does not matter, because the client has its answer now or never.
+        let _ = time::timeout(server.handshake_timeout, request.refuse(stream, limit.status(), &reason)).await;
+        self.refuse(stream, gateway, server, limit.reason()).await;
+    }
+}
+
+/// Logs which address is over which limit.
+pub fn log_over_limit(gateway: &Gateway, remote: SocketAddr, limit: OverLimit) {
+    if gateway.metrics.log_limits.permit("handshake over a limit", limit.reason()) {
+        tracing::warn!(%remote, reason = limit.reason(), "handshake refused: {limit} (section `limits`)");
+    }
+}

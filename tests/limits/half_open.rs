@@ -1,0 +1,102 @@
+//! Tests of connections that do not finish their handshake.
+
+use crate::{limits, refused};
+use gateway_tests::{
+    Gateway, Setup, eventually,
+    wire::{UPGRADE, Wire},
+};
+
+/// The number of connections of a flood.
+const FLOOD: usize = 3000;
+
+/// Opens a connection that does not finish its handshake: it sends nothing, or a part of a request.
+async fn half_open(gateway: &Gateway, i: usize) -> Wire {
+    let mut wire = Wire::connect(gateway.address).await;
+    if i.is_multiple_of(2) {
+        // An error means that the connection has been evicted already.
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut wire.stream, &UPGRADE.as_bytes()[..i % UPGRADE.len()]).await;
+    }
+    wire
+}
+
+/// Starts a gateway with 256 open files, in which no handshake times out.
+async fn start(keys: &str) -> Gateway {
+    let server = "handshake_timeout_s: 3600".to_owned();
+    Gateway::start(Setup { server, open_files: Some(256), ..limits(keys) }).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_unfinished_handshakes_keeps_no_good_client_out() {
+    let gateway = start("handshakes: 50").await;
+    let mut early = gateway.client().await;
+    let (mut flood, mut good) = (Vec::new(), Vec::new());
+    for i in 0..FLOOD {
+        flood.push(half_open(&gateway, i).await);
+        // Without evictions, all descriptors would be in use from the 250th connection on, and for an hour.
+        if i % 100 == 50 {
+            let mut client = gateway.client().await;
+            client.assert_alive().await;
+            good.push(client);
+        }
+    }
+    eventually("the last handshakes", || async {
+        (gateway.metric(&refused("handshake_evicted")).await >= (FLOOD - 50) as f64).then_some(())
+    })
+    .await;
+    gateway.metric_is(&refused("handshake_evicted"), (FLOOD - 50) as f64).await;
+    gateway.metric_is("gateway_connections_total", 1.0 + (FLOOD / 100) as f64).await;
+    gateway.metric_is(&refused("accept_failed"), 0.0).await;
+    gateway.metric_is(&refused("timeout"), 0.0).await;
+    early.assert_alive().await;
+    for client in &mut good {
+        client.assert_alive().await;
+    }
+    // The oldest were evicted, and the newest still wait.
+    assert_eq!(flood[0].frame().await, None);
+    let mut last = flood.pop().unwrap();
+    let sent = if (FLOOD - 1).is_multiple_of(2) { (FLOOD - 1) % UPGRADE.len() } else { 0 };
+    last.send(&UPGRADE.as_bytes()[sent..]).await;
+    assert_eq!(last.response().await.status, 101);
+}
+
+#[tokio::test]
+async fn by_default_a_quarter_of_the_open_files_is_for_handshakes() {
+    let gateway = start("").await;
+    let mut flood = Vec::new();
+    for i in 0..100 {
+        flood.push(half_open(&gateway, i).await);
+    }
+    gateway.metric_is(&refused("handshake_evicted"), 100.0 - 64.0).await;
+    gateway.client().await.assert_alive().await;
+}
+
+#[tokio::test]
+async fn clients_that_linger_after_a_refusal_make_room_as_well() {
+    let gateway = start("handshakes: 10").await;
+    let mut lingering = Vec::new();
+    for _ in 0..300 {
+        let mut wire = Wire::connect(gateway.address).await;
+        wire.send(UPGRADE.replace("/ws", "/other").as_bytes()).await;
+        assert_eq!(wire.response().await.status, 404);
+        lingering.push(wire);
+    }
+    gateway.client().await.assert_alive().await;
+    gateway.metric_is(&refused("not_found"), 300.0).await;
+    // A refused client is counted once.
+    gateway.metric_is(&refused("handshake_evicted"), 0.0).await;
+    gateway.metric_is(&refused("accept_failed"), 0.0).await;
+}
+
+#[tokio::test]
+async fn out_of_descriptors_unfinished_handshakes_make_room() {
+    let setup = limits("handshakes: 1000");
+    let server = "handshake_timeout_s: 3600".to_owned();
+    let gateway = Gateway::start(Setup { server, open_files: Some(64), ..setup }).await;
+    let mut flood = Vec::new();
+    for i in 0..200 {
+        flood.push(half_open(&gateway, i).await);
+    }
+    gateway.client().await.assert_alive().await;
+    assert!(gateway.metric(&refused("accept_failed")).await >= 1.0);
+    assert!(gateway.metric(&refused("handshake_evicted")).await >= 100.0);
+}
