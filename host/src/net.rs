@@ -7,10 +7,16 @@
 
 pub mod auth;
 pub mod budget;
+pub mod credentials;
+pub mod forwarded;
 pub mod handshake;
+pub mod head;
+pub mod origin;
+pub mod proxy_header;
 pub mod receiver;
 pub mod server;
 pub mod session;
 pub mod socket;
+pub mod subprotocol;
 pub mod violation;
 pub mod wire;

@@ -1,6 +1,6 @@
 //! The meaning of gateway.yaml, with types, units and defaults.
 
-use super::raw;
+use super::{origins::Origins, proxies::Proxies, raw};
 use crate::{delivery::outbox, plugin};
 use gateway_wire::packet::ROUTE_SYSTEM;
 use std::{
@@ -81,6 +81,12 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// The names of the request headers that plugins see when a client connects, in lower case.
     pub plugin_headers: Vec<String>,
+    /// The origins of web pages that may connect. If it is `None`, pages of all origins may.
+    pub allowed_origins: Option<Origins>,
+    /// The subprotocols that clients may choose from.
+    pub subprotocols: Vec<String>,
+    /// The proxies whose word about a client's address is believed.
+    pub proxies: Proxies,
 }
 
 /// The limits on compiling a plugin.

@@ -8,6 +8,7 @@ use crate::{
     net::auth::Verifier,
     net::budget::Budget,
     net::handshake::{self, Request},
+    net::proxy_header,
     net::receiver::Receiver,
     net::session,
     net::socket::Socket,
@@ -113,7 +114,7 @@ fn account(gateway: &Gateway, ended: Result<Option<&'static str>, JoinError>) {
 /// a session.
 async fn connection(
     mut stream: TcpStream,
-    remote: SocketAddr,
+    mut remote: SocketAddr,
     gateway: Arc<Gateway>,
     config: Arc<config::Config>,
     verifier: Option<Arc<Verifier>>,
@@ -123,8 +124,12 @@ async fn connection(
     let server = &config.server;
     // Packets are sent without delay. An error means that the connection broke, and the next step handles that.
     let _ = stream.set_nodelay(true);
+    let arrived = async {
+        remote = proxy_header::client(&mut stream, remote, server, &gateway.metrics).await?;
+        request(&mut stream, &mut remote, &gateway, server, verifier.as_deref()).await
+    };
     let request = tokio::select! {
-        request = request(&mut stream, remote, &gateway, server, verifier.as_deref()) => request?,
+        request = arrived => request?,
         () = stop.cancelled() => return None,
     };
     let session = gateway.registry.insert(Session::new(remote, server.outbox));
@@ -146,15 +151,16 @@ async fn connection(
     Some(cause)
 }
 
-/// Reads a client's request for a WebSocket. Returns `None` if it was refused or took too long.
+/// Reads a client's request for a WebSocket. Returns `None` if it was refused or took too long. `remote` becomes the
+/// client's address as soon as a trusted proxy names it.
 async fn request(
     stream: &mut TcpStream,
-    remote: SocketAddr,
+    remote: &mut SocketAddr,
     gateway: &Gateway,
     server: &config::Server,
     verifier: Option<&Verifier>,
 ) -> Option<Request> {
-    match time::timeout(server.handshake_timeout, handshake::request(stream, verifier)).await {
+    match time::timeout(server.handshake_timeout, handshake::request(stream, remote, server, verifier)).await {
         Ok(Ok(request)) => Some(request),
         Ok(Err(refused)) => {
             tracing::debug!(%remote, %refused, "handshake refused");

@@ -48,11 +48,13 @@ pub(super) const DISCONNECTIONS: [&str; 15] = [
 ];
 
 /// The reasons why connections do not become sessions.
-pub(super) const HANDSHAKES_REFUSED: [&str; 10] = [
+pub(super) const HANDSHAKES_REFUSED: [&str; 12] = [
     "not_found",
     "bad_upgrade",
     "not_http",
     "too_large",
+    "origin",
+    "proxy_header",
     "denied",
     "denied_by_plugin",
     "plugin_unavailable",
