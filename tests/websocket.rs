@@ -9,6 +9,10 @@ mod floods;
 mod frames;
 #[path = "websocket/handshake.rs"]
 mod handshake;
+#[path = "websocket/pages.rs"]
+mod pages;
+#[path = "websocket/proxies.rs"]
+mod proxies;
 #[path = "websocket/violations.rs"]
 mod violations;
 

@@ -9,12 +9,16 @@
 
 mod duplicates;
 mod keys;
+mod origins;
+mod proxies;
 mod raw;
 mod resolve;
 mod settings;
 #[cfg(test)]
 mod tests;
 
+pub use origins::Origins;
+pub use proxies::Proxies;
 pub use settings::{Admin, Auth, CompileLimits, Config, ConfigError, Game, Redis, RedisPlace, Server};
 
 use crate::file;

@@ -46,6 +46,10 @@ section! {
         idle_timeout_s: u64 = 60,
         drain_timeout_s: u64 = 10,
         plugin_headers: Vec<String> = Vec::new(),
+        allowed_origins: Option<Vec<String>> = None,
+        subprotocols: Vec<String> = Vec::new(),
+        trusted_proxies: Vec<String> = Vec::new(),
+        proxy_protocol: bool = false,
     }
 
     Admin {

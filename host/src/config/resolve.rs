@@ -2,6 +2,8 @@
 //! ranges.
 
 use super::{
+    origins::Origins,
+    proxies::Proxies,
     raw,
     settings::{Admin, Auth, CompileLimits, Config, Game, Redis, RedisPlace, Server},
 };
@@ -120,6 +122,9 @@ fn server(raw: &raw::Server, has_auth: bool, errors: &mut Vec<String>) -> Server
         idle_timeout: Duration::from_secs(raw.idle_timeout_s),
         drain_timeout: Duration::from_secs(raw.drain_timeout_s),
         plugin_headers: plugin_headers(&raw.plugin_headers, has_auth, errors),
+        allowed_origins: raw.allowed_origins.as_ref().map(|written| Origins::resolve(written, errors)),
+        subprotocols: subprotocols(&raw.subprotocols, errors),
+        proxies: Proxies::resolve(&raw.trusted_proxies, raw.proxy_protocol, errors),
     }
 }
 
@@ -147,17 +152,37 @@ fn limits(raw: &raw::Limits, errors: &mut Vec<String>) -> Limits {
     }
 }
 
-/// Returns the names of headers in lower case. Checks that they are tokens (RFC 9110, 5.6.2).
+/// Returns the names of subprotocols. Checks that they are tokens, and that none looks like a client's token.
+fn subprotocols(raw: &[String], errors: &mut Vec<String>) -> Vec<String> {
+    const KEY: &str = "server.subprotocols";
+    for (i, written) in raw.iter().enumerate() {
+        if !is_token(written) {
+            errors.push(format!("{KEY}: {written:?} is not the name of a subprotocol, such as game.v1"));
+        } else if raw[..i].contains(written) {
+            errors.push(format!("{KEY}: {written:?} is a duplicate"));
+        } else if written.starts_with("bearer.") {
+            errors.push(format!("{KEY}: {written:?} would be read as a client's token, rename it"));
+        }
+    }
+    raw.to_vec()
+}
+
+/// Returns whether a text is a token (RFC 9110, 5.6.2).
+fn is_token(text: &str) -> bool {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    !text.is_empty() && text.chars().all(is_legal)
+}
+
+/// Returns the names of headers in lower case. Checks that they are tokens.
 fn plugin_headers(raw: &[String], has_auth: bool, errors: &mut Vec<String>) -> Vec<String> {
     const KEY: &str = "server.plugin_headers";
-    let is_legal = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     if raw.len() > MAX_PLUGIN_HEADERS {
         errors.push(format!("{KEY}: {} headers, and {MAX_PLUGIN_HEADERS} are the most", raw.len()));
     }
     let mut headers = Vec::new();
     for written in raw {
         let name = written.to_ascii_lowercase();
-        if name.is_empty() || !name.chars().all(is_legal) {
+        if !is_token(&name) {
             errors.push(format!("{KEY}: {written:?} is not the name of a header"));
         } else if headers.contains(&name) {
             errors.push(format!("{KEY}: {written:?} is a duplicate"));

@@ -1,6 +1,6 @@
 //! The meaning of gateway.yaml, with types, units and defaults.
 
-use super::raw;
+use super::{origins::Origins, proxies::Proxies, raw};
 use crate::{
     delivery::{limits::Limits, outbox},
     plugin,
@@ -86,6 +86,12 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// The names of the request headers that plugins see when a client connects, in lower case.
     pub plugin_headers: Vec<String>,
+    /// The origins of web pages that may connect. If it is `None`, pages of all origins may.
+    pub allowed_origins: Option<Origins>,
+    /// The subprotocols that clients may choose from.
+    pub subprotocols: Vec<String>,
+    /// The proxies whose word about a client's address is believed.
+    pub proxies: Proxies,
 }
 
 /// The admin listener.

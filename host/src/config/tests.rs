@@ -71,6 +71,27 @@ fn all_values_out_of_range_are_reported_at_once() {
 }
 
 #[test]
+fn origins_subprotocols_and_proxies_are_checked() {
+    refused(
+        "server: { allowed_origins: [game.example], trusted_proxies: [x], subprotocols: [a b, c, c, bearer.x, ''] }\n",
+        &[
+            "server.allowed_origins[0]: \"game.example\" is not an origin: write scheme://host",
+            "server.subprotocols: \"a b\" is not the name of a subprotocol",
+            "server.subprotocols: \"c\" is a duplicate",
+            "server.subprotocols: \"bearer.x\" would be read as a client's token, rename it",
+            "server.subprotocols: \"\" is not the name of a subprotocol",
+            "server.trusted_proxies[0]: \"x\" is not a network",
+        ],
+    );
+    let because = "server.proxy_protocol: it needs the networks of the proxies that send the header, add \
+                   server.trusted_proxies";
+    refused("server: { proxy_protocol: true }\n", &[because]);
+    let server = parse("server: { allowed_origins: [], subprotocols: [b, a] }\n").server;
+    assert!(server.allowed_origins.is_some() && parse("").server.allowed_origins.is_none());
+    assert_eq!(server.subprotocols, ["b", "a"]);
+}
+
+#[test]
 fn broken_yaml_names_the_line() {
     refused("server:\n  port: [\n", &["line"]);
 }

@@ -3,10 +3,19 @@
 //! The upgrade has two steps, so that plugins can decide in between. The first step reads and checks the request. The
 //! second step accepts or refuses it.
 
-use crate::delivery::limits::OverLimit;
-use crate::net::auth::{self, Denied, Verifier};
+use crate::{
+    config,
+    delivery::limits::OverLimit,
+    net::auth::{self, Denied, Verifier},
+    net::head::{self, Head},
+    net::{credentials, forwarded, origin, subprotocol},
+};
 use httparse::EMPTY_HEADER;
-use std::{io, str};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    str,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tungstenite::{handshake::derive_accept_key, http::StatusCode};
 
@@ -19,8 +28,6 @@ const PATH: &str = "/ws";
 
 /// The maximum number of bytes that a client gets of a plugin's reason for a refusal.
 const MAX_REASON_BYTES: usize = 1024;
-
-type Head<'headers, 'bytes> = httparse::Request<'headers, 'bytes>;
 
 /// A valid request for a WebSocket, which waits for its answer.
 ///
@@ -35,6 +42,8 @@ pub struct Request {
     len: usize,
     /// The answer to the request's `Sec-WebSocket-Key`.
     accept: String,
+    /// The subprotocol that was chosen.
+    protocol: Option<String>,
 }
 
 /// Why a connection did not become a WebSocket.
@@ -61,6 +70,9 @@ pub enum Refused {
     /// The client is over a limit.
     #[error(transparent)]
     OverLimit(#[from] OverLimit),
+    /// The request comes from a web page that may not connect.
+    #[error(transparent)]
+    Origin(#[from] origin::Foreign),
     /// The client is not authenticated.
     #[error(transparent)]
     Denied(#[from] Denied),
@@ -77,6 +89,7 @@ impl Refused {
             Self::NotFound => "not_found",
             Self::BadUpgrade(_) | Self::Version => "bad_upgrade",
             Self::OverLimit(limit) => limit.reason(),
+            Self::Origin(_) => "origin",
             Self::Denied(_) => "denied",
         }
     }
@@ -90,6 +103,7 @@ impl Refused {
             Self::Version => Some("426 Upgrade Required\r\nSec-WebSocket-Version: 13"),
             Self::OverLimit(OverLimit::Sessions) => Some("503 Service Unavailable\r\nRetry-After: 1"),
             Self::OverLimit(_) => Some("429 Too Many Requests\r\nRetry-After: 1"),
+            Self::Origin(_) => Some("403 Forbidden"),
             Self::Denied(_) => Some("401 Unauthorized\r\nWWW-Authenticate: Bearer"),
         }
     }
@@ -97,15 +111,20 @@ impl Refused {
 
 /// Reads and checks the client's request and its token. Answers it only if it is refused. The caller sets a timeout.
 ///
+/// `remote` is the address that the connection comes from. If that is a trusted proxy, the address becomes the client's
+/// as soon as the request names it, even if the request is then refused.
+///
 /// # Errors
 /// Returns a [`Refused`] that says why there is no WebSocket. The client has received its answer by then, unless the
 /// connection broke.
 pub async fn request(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    remote: &mut SocketAddr,
+    server: &config::Server,
     verifier: Option<&Verifier>,
-    admit: impl FnOnce() -> Result<(), OverLimit>,
+    admit: impl FnOnce(IpAddr) -> Result<(), OverLimit>,
 ) -> Result<Request, Refused> {
-    let request = read(stream, verifier, admit).await;
+    let request = read(stream, remote, server, verifier, admit).await;
     if let Err(refused) = &request
         && let Some(status) = refused.status()
     {
@@ -119,19 +138,22 @@ impl Request {
     #[must_use]
     pub fn query(&self) -> String {
         self.read(|head| {
-            let parameters: Vec<_> = parameters(head).filter(|pair| pair.split('=').next() != Some("token")).collect();
+            let parameters: Vec<_> =
+                head::parameters(head).filter(|pair| pair.split('=').next() != Some("token")).collect();
             parameters.join("&")
         })
     }
 
     /// Returns every header with one of the names, in the order of the request. The names are in lower case. Headers
-    /// with values that are not UTF-8 are left out.
+    /// with values that are not UTF-8 are left out, and so are tokens among the subprotocols.
     #[must_use]
     pub fn headers(&self, names: &[String]) -> Vec<(String, String)> {
         let is_listed =
             |header: &&httparse::Header<'_>| names.iter().any(|name| header.name.eq_ignore_ascii_case(name));
         let owned = |header: &httparse::Header<'_>| {
-            Some((header.name.to_ascii_lowercase(), str::from_utf8(header.value).ok()?.to_owned()))
+            let (name, value) = (header.name.to_ascii_lowercase(), str::from_utf8(header.value).ok()?);
+            let value = if name == subprotocol::HEADER { subprotocol::without_tokens(value) } else { value.to_owned() };
+            Some((name, value))
         };
         self.read(|head| head.headers.iter().filter(is_listed).filter_map(owned).collect())
     }
@@ -140,7 +162,7 @@ impl Request {
     #[must_use]
     pub fn claims(&self) -> Option<String> {
         self.user?;
-        self.read(|head| auth::claims(token(head)?))
+        self.read(|head| auth::claims(credentials::token(head)?))
     }
 
     /// Accepts the request. Returns the bytes that the client sent right after it.
@@ -148,9 +170,10 @@ impl Request {
     /// # Errors
     /// Returns an error if the connection broke.
     pub async fn accept(mut self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<Vec<u8>> {
+        let protocol = self.protocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n")).unwrap_or_default();
         let response = format!(
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Accept: {}\r\n\r\n",
+             Sec-WebSocket-Accept: {}\r\n{protocol}\r\n",
             self.accept
         );
         stream.write_all(response.as_bytes()).await?;
@@ -180,8 +203,10 @@ impl Request {
 
 async fn read(
     stream: &mut (impl AsyncRead + Unpin),
+    remote: &mut SocketAddr,
+    server: &config::Server,
     verifier: Option<&Verifier>,
-    admit: impl FnOnce() -> Result<(), OverLimit>,
+    admit: impl FnOnce(IpAddr) -> Result<(), OverLimit>,
 ) -> Result<Request, Refused> {
     let mut received = Vec::with_capacity(1024);
     loop {
@@ -196,11 +221,14 @@ async fn read(
         match head.parse(&received) {
             Ok(httparse::Status::Partial) => {}
             Ok(httparse::Status::Complete(len)) => {
+                *remote = forwarded::client(&head, *remote, &server.proxies);
                 // The limit comes first, because checking a token is dear.
-                admit()?;
+                admit(remote.ip())?;
                 let accept = derive_accept_key(check(&head)?.as_bytes());
-                let user = verifier.map(|verifier| verifier.user(token(&head))).transpose()?;
-                return Ok(Request { user, received, len, accept });
+                server.allowed_origins.as_ref().map(|allowed| origin::check(&head, allowed)).transpose()?;
+                let user = verifier.map(|verifier| verifier.user(credentials::token(&head))).transpose()?;
+                let protocol = subprotocol::choose(&head, &server.subprotocols).map(str::to_owned);
+                return Ok(Request { user, received, len, accept, protocol });
             }
             Err(httparse::Error::TooManyHeaders) => return Err(Refused::TooLarge),
             Err(error) => return Err(Refused::NotHttp(error)),
@@ -227,13 +255,15 @@ fn check<'a>(request: &Head<'_, 'a>) -> Result<&'a str, Refused> {
     if request.method != Some("GET") || request.version != Some(1) {
         return Err(Refused::BadUpgrade("a WebSocket begins with GET and HTTP/1.1"));
     }
-    if !lists(request, "connection", "upgrade") || !lists(request, "upgrade", "websocket") {
+    let lists =
+        |name: &str, wanted: &str| head::elements(request, name).any(|element| element.eq_ignore_ascii_case(wanted));
+    if !lists("connection", "upgrade") || !lists("upgrade", "websocket") {
         return Err(Refused::BadUpgrade("a WebSocket begins with `Connection: Upgrade` and `Upgrade: websocket`"));
     }
-    if header(request, "sec-websocket-version") != Some("13") {
+    if head::value(request, "sec-websocket-version") != Some("13") {
         return Err(Refused::Version);
     }
-    match header(request, "sec-websocket-key") {
+    match head::value(request, "sec-websocket-key") {
         Some(key) if is_key(key) => Ok(key),
         _ => Err(Refused::BadUpgrade("`Sec-WebSocket-Key` has to be 16 bytes in base64")),
     }
@@ -243,33 +273,6 @@ fn check<'a>(request: &Head<'_, 'a>) -> Result<&'a str, Refused> {
 fn is_key(key: &str) -> bool {
     let base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     key.len() == 24 && key.ends_with("==") && key.bytes().take(22).all(base64)
-}
-
-fn header<'a>(request: &Head<'_, 'a>, name: &str) -> Option<&'a str> {
-    let header = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
-    str::from_utf8(header.value).ok().map(str::trim)
-}
-
-fn lists(request: &Head<'_, '_>, name: &str, wanted: &str) -> bool {
-    let named = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
-    named
-        .filter_map(|header| str::from_utf8(header.value).ok())
-        .flat_map(|value| value.split(','))
-        .any(|value| value.trim().eq_ignore_ascii_case(wanted))
-}
-
-fn token<'a>(request: &Head<'_, 'a>) -> Option<&'a str> {
-    let bearer = header(request, "authorization").and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-    });
-    bearer.or_else(|| parameters(request).find_map(|pair| pair.strip_prefix("token=")))
-}
-
-/// Returns the parameters in the query of the request's path.
-fn parameters<'a>(request: &Head<'_, 'a>) -> impl Iterator<Item = &'a str> + use<'a> {
-    let query = request.path.and_then(|path| path.split_once('?'));
-    query.into_iter().flat_map(|(_, query)| query.split('&'))
 }
 
 #[cfg(test)]
@@ -293,7 +296,8 @@ mod tests {
     async fn sent(bytes: &[u8], verifier: Option<&Verifier>) -> (Result<Request, Refused>, DuplexStream, DuplexStream) {
         let (mut client, mut server) = tokio::io::duplex(64 << 10);
         client.write_all(bytes).await.unwrap();
-        (request(&mut server, verifier, || Ok(())).await, client, server)
+        let (mut remote, settings) = (SocketAddr::from(([127, 0, 0, 1], 1)), config::Config::default().server);
+        (request(&mut server, &mut remote, &settings, verifier, |_| Ok(())).await, client, server)
     }
 
     async fn valid(request: &str) -> Request {
@@ -374,6 +378,9 @@ mod tests {
         let expected = [header("x-region", "eu"), header("x-region", "us"), header("x-name", "Zoë")];
         assert_eq!(request.headers(&names(&["x-name", "X-REGION", "x-bad", "x-none"])), expected);
         assert_eq!(request.headers(&[]), []);
+        let request = valid(&upgrade("/ws", "Sec-WebSocket-Protocol: a, bearer.secret,b\r\n")).await;
+        let name = "sec-websocket-protocol";
+        assert_eq!(request.headers(&names(&[name])), [header(name, "a, b")]);
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use crate::{
     net::auth::Verifier,
     net::budget::Budget,
     net::handshake::{self, Refused, Request},
+    net::proxy_header,
     net::receiver::Receiver,
     net::session,
     net::socket::Socket,
@@ -127,7 +128,7 @@ fn account(gateway: &Gateway, ended: Result<Option<&'static str>, JoinError>) {
 /// a session.
 async fn connection(
     mut stream: TcpStream,
-    remote: SocketAddr,
+    mut remote: SocketAddr,
     gateway: Arc<Gateway>,
     config: Arc<config::Config>,
     verifier: Option<Arc<Verifier>>,
@@ -137,8 +138,12 @@ async fn connection(
     let server = &config.server;
     // Packets are sent without delay. An error means that the connection broke, and the next step handles that.
     let _ = stream.set_nodelay(true);
+    let arrived = async {
+        remote = proxy_header::client(&mut stream, remote, server, &gateway.metrics).await?;
+        request(&mut stream, &mut remote, &gateway, server, verifier.as_deref(), &shared.admission).await
+    };
     let request = tokio::select! {
-        request = request(&mut stream, remote, &gateway, server, verifier.as_deref(), &shared.admission) => request?,
+        request = arrived => request?,
         () = stop.cancelled() => return None,
     };
     let session = match gateway.registry.admit(Session::new(remote, server.outbox)) {
@@ -168,20 +173,20 @@ async fn connection(
 }
 
 /// Reads a client's request for a WebSocket. Returns `None` if it was refused, took too long, or had to make room for
-/// another one.
+/// another one. `remote` becomes the client's address as soon as a trusted proxy names it.
 async fn request(
     stream: &mut TcpStream,
-    remote: SocketAddr,
+    remote: &mut SocketAddr,
     gateway: &Gateway,
     server: &config::Server,
     verifier: Option<&Verifier>,
     admission: &Admission,
 ) -> Option<Request> {
     let mut place = admission.wait(gateway);
-    let admit = || admission.admit(gateway, remote.ip());
+    let admit = |client| admission.admit(gateway, client);
     let outcome = tokio::select! {
         biased;
-        outcome = time::timeout(server.handshake_timeout, handshake::request(stream, verifier, admit)) => outcome,
+        outcome = time::timeout(server.handshake_timeout, handshake::request(stream, remote, server, verifier, admit)) => outcome,
         () = place.evicted() => {
             tracing::debug!(%remote, "handshake evicted: too many handshakes are not finished");
             gateway.metrics.handshake_refused("handshake_evicted");
@@ -194,7 +199,7 @@ async fn request(
         Ok(Err(refused)) => {
             tracing::debug!(%remote, %refused, "handshake refused");
             if let Refused::OverLimit(limit) = refused {
-                admission::log_over_limit(gateway, remote, limit);
+                admission::log_over_limit(gateway, *remote, limit);
             }
             admission.refuse(stream, gateway, server, refused.reason()).await;
             None

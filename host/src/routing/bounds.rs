@@ -116,7 +116,7 @@ mod tests {
         fn session(&self) -> Registered {
             let limits =
                 Limits { messages: 1, bytes: 1, close_when_full: false, batch_bytes: 1, max_delay: Duration::MAX };
-            self.registry.insert(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits))
+            self.registry.admit(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits)).unwrap()
         }
 
         /// Returns what is at its bound, if the action would exceed it.

@@ -9,7 +9,7 @@ use bolero::{check, generator::produce};
 use bytes::Bytes;
 use chat_proto::chat::ChatResponse;
 use gateway::{
-    config::Config,
+    config::{Config, Server},
     delivery::session::Session,
     net::{
         budget::Budget,
@@ -96,7 +96,12 @@ fn frames() {
 fn handshake() {
     static RUNTIME: LazyLock<Runtime> =
         LazyLock::new(|| runtime::Builder::new_current_thread().enable_all().build().unwrap());
-    let valid = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    static SERVER: LazyLock<Server> = LazyLock::new(|| {
+        let keys = "allowed_origins: ['https://*.a'], subprotocols: [b], trusted_proxies: ['::/0', 0.0.0.0/0]";
+        Config::parse(&format!("plugins: {{ directory: . }}\nserver: {{ {keys} }}")).unwrap().server
+    });
+    let valid = "GET /ws HTTP/1.1\r\nHost: a\r\nOrigin: https://a.a\r\nX-Forwarded-For: 1.2.3.4, [::1]:5\r\n\
+                 Sec-WebSocket-Protocol: a, b, bearer.c\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                  Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
     // Half of the inputs are a valid request in which some bytes are replaced.
     check!().with_generator((produce::<bool>(), produce::<Vec<u8>>(), 0..valid.len())).for_each(
@@ -109,11 +114,13 @@ fn handshake() {
             }
             RUNTIME.block_on(async {
                 let (mut client, mut server) = tokio::io::duplex(64 << 10);
+                let mut remote = SocketAddr::from(([127, 0, 0, 1], 1));
                 let upgrade = async {
-                    let is_upgraded = match handshake::request(&mut server, None, || Ok(())).await {
-                        Ok(request) => request.accept(&mut server).await.is_ok(),
-                        Err(_) => false,
-                    };
+                    let is_upgraded =
+                        match handshake::request(&mut server, &mut remote, &SERVER, None, |_| Ok(())).await {
+                            Ok(request) => request.accept(&mut server).await.is_ok(),
+                            Err(_) => false,
+                        };
                     drop(server);
                     is_upgraded
                 };

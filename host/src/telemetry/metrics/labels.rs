@@ -51,11 +51,13 @@ pub(super) const DISCONNECTIONS: [&str; 18] = [
 ];
 
 /// The reasons why connections do not become sessions.
-pub(super) const HANDSHAKES_REFUSED: [&str; 15] = [
+pub(super) const HANDSHAKES_REFUSED: [&str; 17] = [
     "not_found",
     "bad_upgrade",
     "not_http",
     "too_large",
+    "origin",
+    "proxy_header",
     "denied",
     "denied_by_plugin",
     "plugin_unavailable",
