@@ -35,7 +35,11 @@ const RULES: [Rule; 13] = [
         &["tokio::net", "tokio::signal"],
     ),
     rule("admin", &["bus", "config", "reload", "routing", "telemetry"], &["axum", "subtle", "tokio::net"]),
-    rule("net", &["config", "delivery", "routing", "sync", "telemetry"], &["httparse", "jsonwebtoken", "tokio::net"]),
+    rule(
+        "net",
+        &["config", "delivery", "file", "routing", "sync", "telemetry"],
+        &["httparse", "jsonwebtoken", "tokio::net", "tokio_rustls", "x509_cert"],
+    ),
     rule("reload", &["config", "file", "memory", "plugin", "routing", "telemetry"], &["notify"]),
     rule("routing", &["bus", "delivery", "plugin", "sync", "telemetry"], &[]),
     rule("bus", &["config", "sync", "telemetry"], &["redis", "tokio::net", "tokio_rustls"]),

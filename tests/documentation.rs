@@ -38,6 +38,7 @@ fn keys() -> BTreeSet<String> {
         "PluginSettings" => Some("plugins.settings.NAME".to_owned()),
         // The page describes this section as a whole: `{ host, port }`.
         "Backend" => None,
+        "Tls" => Some("server.tls".to_owned()),
         section => Some(section.to_lowercase()),
     };
     let (mut keys, mut section) = (BTreeSet::new(), None);
@@ -45,8 +46,8 @@ fn keys() -> BTreeSet<String> {
         if let Some(name) = line.strip_suffix(" {") {
             section = path(name);
         } else if let (Some(section), Some((field, _))) = (&section, line.split_once(": ")) {
-            // The field `settings` is a section with keys of its own.
-            if field.chars().all(|c| c.is_ascii_lowercase() || c == '_') && field != "settings" {
+            // The fields `settings` and `tls` are sections with keys of their own.
+            if field.chars().all(|c| c.is_ascii_lowercase() || c == '_') && !["settings", "tls"].contains(&field) {
                 let name = if field == "backends" { ".NAME" } else { "" };
                 keys.insert(format!("{section}.{field}{name}"));
             }

@@ -12,7 +12,7 @@ async fn hold<T>(
     (url, task): (String, JoinHandle<T>),
     input: impl AsyncBufRead + Unpin,
 ) -> (anyhow::Result<()>, String, T) {
-    let target = Target { url: url.parse().unwrap(), token: None };
+    let target = Target { url: url.parse().unwrap(), token: None, ca: None };
     let mut connection = Connection::open(&target).await.unwrap();
     let mut out = Vec::new();
     let mut conversation = Conversation {

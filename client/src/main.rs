@@ -91,7 +91,7 @@ mod tests {
         check_refused(&["gateway-client", "chat"], "--user <ID>");
         check_refused(&["gateway-client", "chat", "--user", "0"], "1..=2147483647");
         check_refused(&["gateway-client", "ping", "--interval-ms", "0"], "0 is not in 1..");
-        check_refused(&["gateway-client", "ping", "--url", "wss://example.org/ws"], "ws:// only");
+        check_refused(&["gateway-client", "ping", "--url", "http://example.org/ws"], "ws:// and wss:// only");
         check_refused(&["gateway-client", "arena", "--json"], "--bots <N>");
         check_refused(&["gateway-client", "arena", "--bots", "0"], "0 is not in 1..");
         check_refused(&["gateway-client", "load"], "request");

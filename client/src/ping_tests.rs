@@ -8,7 +8,7 @@ use super::*;
 const PATIENT: Duration = Duration::from_secs(60);
 
 fn target(url: &str) -> Target {
-    Target { url: url.parse().unwrap(), token: None }
+    Target { url: url.parse().unwrap(), token: None, ca: None }
 }
 
 fn plan(count: u64, timeout: Duration) -> Plan {

@@ -70,7 +70,7 @@ mod tests {
             assert_eq!(peer.closed().await, Some(1000));
         })
         .await;
-        let target = Target { url: url.parse().unwrap(), token: None };
+        let target = Target { url: url.parse().unwrap(), token: None, ca: None };
         let mut connection = Connection::open(&target).await.unwrap();
         let mut out = Vec::new();
         let reply = exchange(&mut connection, &Packet::request(SEQ, 77, "hi"), &mut out).await.unwrap();

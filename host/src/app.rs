@@ -1,10 +1,11 @@
 //! The application: starts all parts of the process, watches them, and drains them in order at the end.
 //!
-//! `supervisor` owns the parts, and `signals` enforces the end of the process.
+//! `supervisor` owns the parts, `certificate` is one of them, and `signals` enforces the end of the process.
 //!
 //! This folder may use every other module, and only this folder connects them. It knows when each part has to end. It
 //! does not know what a packet, a bus message or a plugin means. No other module uses this folder.
 
+mod certificate;
 mod saved;
 mod signals;
 mod supervisor;
@@ -12,9 +13,10 @@ mod supervisor;
 use crate::{
     admin::{self, Admin, Probes, Stopping},
     bus,
-    config::Config,
+    config::{Config, ConfigError},
     memory,
     net::auth::Verifier,
+    net::certificate::Invalid,
     net::{half_open, server},
     reload::{
         catalog::Report,
@@ -25,6 +27,7 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 use anyhow::Context;
+use certificate::Followed;
 use futures_util::FutureExt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
@@ -85,10 +88,11 @@ struct Running {
 
 impl Running {
     async fn start(path: &Path, config: Config, stop: &CancellationToken) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::new());
+        let certificate = load_certificate(path, &config, &metrics)?;
         let listener = bind("server.host and server.port", config.server.listen).await?;
         let admin_listener = bind("admin.listen", config.admin.listen).await?;
         let mut supervisor = Supervisor::default();
-        let metrics = Arc::new(Metrics::new());
         let (stopping, bus_stop) = (Arc::<Stopping>::default(), CancellationToken::new());
         // The parts that get this token have to run until the process ends.
         let never = CancellationToken::new();
@@ -126,7 +130,11 @@ impl Running {
         let drain_timeout = config.server.drain_timeout;
         let (state_file, running) = (config.state_file.clone(), Arc::clone(&gateway));
         let verifier = config.auth.as_ref().map(|auth| Arc::new(Verifier::new(auth)));
-        let serving = server::serve(listener, gateway, Arc::new(config), verifier, stop.clone());
+        let tls = certificate.as_ref().map(Followed::tls);
+        if let Some(certificate) = certificate {
+            supervisor.start("the certificate", &never, certificate.run());
+        }
+        let serving = server::serve(listener, gateway, Arc::new(config), verifier, tls, stop.clone());
         supervisor.start(LISTENER, stop, serving.map(Ok));
         Ok(Self { supervisor, stopping, bus_stop, metrics, drain_timeout, state_file, gateway: running })
     }
@@ -236,6 +244,13 @@ async fn log_suppressed(metrics: Arc<Metrics>) -> anyhow::Result<()> {
     }
 }
 
+/// Reads the certificate, if the listener speaks TLS.
+fn load_certificate(path: &Path, config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Followed>, ConfigError> {
+    let start = |files| Followed::start(files, Arc::clone(metrics));
+    let invalid = |error: Invalid| ConfigError { path: path.to_owned(), errors: vec![error.to_string()] };
+    config.server.tls.as_ref().map(start).transpose().map_err(invalid)
+}
+
 async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({key})"))?;
     tracing::info!(address = %listener.local_addr()?, "listening ({key})");
@@ -248,4 +263,13 @@ async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// Returns an error if no cache directory can be created, or if the machine cannot run WebAssembly.
 pub fn check(config: &Config) -> anyhow::Result<Vec<Report>> {
     reloader::load_once(config)
+}
+
+/// Reads the files of `server.tls`, if there are any. Returns a warning if the certificate can be used, but clients will
+/// refuse it.
+///
+/// # Errors
+/// Returns an [`Invalid`] that names the key, the file, what is wrong, and what would mend it.
+pub fn check_certificate(config: &Config) -> Result<Option<String>, Invalid> {
+    config.server.tls.as_ref().map_or(Ok(None), certificate::check)
 }

@@ -19,7 +19,7 @@ mod tests;
 
 pub use origins::Origins;
 pub use proxies::Proxies;
-pub use settings::{Admin, Auth, CompileLimits, Config, ConfigError, Game, Redis, RedisPlace, Server};
+pub use settings::{Admin, Auth, CompileLimits, Config, ConfigError, Game, Redis, RedisPlace, Server, Tls};
 
 use crate::file;
 use keys::MAX_ERRORS;

@@ -1,13 +1,14 @@
-//! The network side: the listener, the HTTP upgrade, authentication, the WebSocket protocol, and the task of each
+//! The network side: the listener, TLS, the HTTP upgrade, authentication, the WebSocket protocol, and the task of each
 //! session.
 //!
 //! A session's task reads packets from its socket, passes them to `routing`, and writes the packets of its outbox.
-//! Modules of this folder may use `config`, `delivery`, `routing`, `sync` and `telemetry`. They do not know
+//! Modules of this folder may use `config`, `delivery`, `file`, `routing`, `sync` and `telemetry`. They do not know
 //! `plugin`, `bus` or `reload`. No module outside this folder knows the socket of a client.
 
 pub mod admission;
 pub mod auth;
 pub mod budget;
+pub mod certificate;
 pub mod credentials;
 pub mod forwarded;
 pub mod half_open;
@@ -21,6 +22,8 @@ pub mod receiver;
 pub mod server;
 pub mod session;
 pub mod socket;
+pub mod stream;
 pub mod subprotocol;
+pub mod tls;
 pub mod violation;
 pub mod wire;

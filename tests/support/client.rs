@@ -7,7 +7,11 @@ use gateway_proto::Welcome;
 use gateway_wire::packet::{self, Header};
 use prost::Message as _;
 use std::net::SocketAddr;
-use tokio::{net::TcpStream, time};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time,
+};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{Error, Message, protocol::CloseFrame},
@@ -47,10 +51,10 @@ impl Packet {
     }
 }
 
-/// A connected client that has received its welcome.
-pub struct Client {
+/// A connected client that has received its welcome. Its stream is a TCP connection, or one with TLS.
+pub struct Client<S = TcpStream> {
     /// The WebSocket, for messages that are not packets.
-    pub socket: WebSocketStream<TcpStream>,
+    pub socket: WebSocketStream<S>,
     /// The welcome of the gateway.
     pub welcome: Welcome,
     /// The number of "no backend listens" refusals that [`Self::receive`] has skipped.
@@ -66,12 +70,8 @@ impl Client {
 
     /// Does the same as [`Self::connect`], with this path and query.
     pub async fn connect_to(address: SocketAddr, path: &str) -> Self {
-        let mut socket = in_time("a handshake", Self::handshake(address, path)).await.expect("a handshake");
-        let first = next(&mut socket).await.expect("a welcome").into_data();
-        let packet = Packet::parse(&first);
-        assert_eq!((packet.seq, packet.route, packet.flags, packet.status), (0, 3, 0, 0), "{packet:?}");
-        let welcome = Welcome::decode(packet.payload).unwrap();
-        Self { socket, welcome, unheard: 0, seq: 0 }
+        let socket = in_time("a handshake", Self::handshake(address, path)).await.expect("a handshake");
+        Self::welcomed(socket).await
     }
 
     /// Connects and performs the HTTP upgrade. Does not wait for the welcome.
@@ -82,6 +82,22 @@ impl Client {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(client_async(format!("ws://{address}{path}"), stream).await?.0)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Performs the HTTP upgrade on this stream, and receives the welcome.
+    pub async fn over(stream: S) -> Self {
+        let upgrade = client_async("ws://localhost/ws", stream);
+        Self::welcomed(in_time("a handshake", upgrade).await.expect("a handshake").0).await
+    }
+
+    async fn welcomed(mut socket: WebSocketStream<S>) -> Self {
+        let first = next(&mut socket).await.expect("a welcome").into_data();
+        let packet = Packet::parse(&first);
+        assert_eq!((packet.seq, packet.route, packet.flags, packet.status), (0, 3, 0, 0), "{packet:?}");
+        let welcome = Welcome::decode(packet.payload).unwrap();
+        Self { socket, welcome, unheard: 0, seq: 0 }
     }
 
     /// Sends a packet with the client's next seq, and returns the seq.
@@ -221,7 +237,7 @@ impl Client {
     }
 }
 
-async fn next(socket: &mut WebSocketStream<TcpStream>) -> Option<Message> {
+async fn next(socket: &mut WebSocketStream<impl AsyncRead + AsyncWrite + Unpin>) -> Option<Message> {
     let message = time::timeout(PATIENCE, socket.next()).await.expect("no message arrived");
     message.map(|message| message.expect("a valid frame"))
 }

@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
 pub mod bombs;
-mod certificates;
+pub mod certificates;
 mod client;
 mod gateway;
 mod guests;

@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::ended::Ended;
+use crate::stream::{self, Stream};
 use crate::target::Target;
 use crate::text;
 
@@ -43,7 +44,7 @@ pub enum Received {
 
 /// An open WebSocket connection to a gateway, in packets.
 pub struct Connection {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Box<dyn Stream>>,
 }
 
 impl Connection {
@@ -67,10 +68,11 @@ impl Connection {
         let tcp = TcpStream::connect(target.url.address()).await.map_err(|error| unreachable(target, &error))?;
         // Packets are small and each is awaited by somebody: Nagle's algorithm would only delay them.
         tcp.set_nodelay(true)?;
+        let stream = stream::open(target, tcp).await?;
         let config = WebSocketConfig::default()
             .max_message_size(Some(MAX_MESSAGE_BYTES))
             .max_frame_size(Some(MAX_MESSAGE_BYTES));
-        match client_async_with_config(request, tcp, Some(config)).await {
+        match client_async_with_config(request, stream, Some(config)).await {
             Ok((socket, _)) => Ok(Self { socket }),
             Err(error) => Err(not_upgraded(target, error)),
         }

@@ -3,16 +3,18 @@ use std::str::FromStr;
 
 use tokio_tungstenite::tungstenite::http::Uri;
 
-/// The port of a URL that names none (RFC 6455, section 3).
+/// The ports of URLs that name none, `ws://` and `wss://` (RFC 6455, section 3).
 const DEFAULT_PORT: u16 = 80;
+const DEFAULT_TLS_PORT: u16 = 443;
 
-/// The address of a gateway: a `ws://` URL, taken apart once. It is displayed without the query, which may hold a
+/// The address of a gateway: a `ws://` or `wss://` URL, taken apart once. It is displayed without the query, which may hold a
 /// token.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     uri: Uri,
     host: String,
     port: u16,
+    is_tls: bool,
 }
 
 impl Endpoint {
@@ -28,6 +30,12 @@ impl Endpoint {
         (&self.host, self.port)
     }
 
+    /// Whether the URL begins with `wss://`.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
     /// The path, which is at least `/`.
     #[must_use]
     pub fn path(&self) -> &str {
@@ -40,32 +48,30 @@ impl FromStr for Endpoint {
 
     fn from_str(url: &str) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|error| format!("{error}; it has the form ws://HOST:PORT/ws"))?;
-        match uri.scheme_str().map(str::to_ascii_lowercase).as_deref() {
-            Some("ws") => {}
-            Some("wss" | "https") => {
-                return Err("this client speaks ws:// only; reach a gateway behind TLS through a tunnel".into());
-            }
-            Some(_) => return Err("this client speaks ws:// only".into()),
+        let is_tls = match uri.scheme_str().map(str::to_ascii_lowercase).as_deref() {
+            Some("ws") => false,
+            Some("wss") => true,
+            Some(_) => return Err("this client speaks ws:// and wss:// only".into()),
             None => return Err("the scheme is missing; it has the form ws://HOST:PORT/ws".into()),
-        }
+        };
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         if host.is_empty() {
             return Err("the host is missing; it has the form ws://HOST:PORT/ws".into());
         }
-        let port = port(&uri)?;
-        Ok(Self { uri, host, port })
+        let port = port(&uri, if is_tls { DEFAULT_TLS_PORT } else { DEFAULT_PORT })?;
+        Ok(Self { uri, host, port, is_tls })
     }
 }
 
 /// The port in the URL, or the default. `Uri` ignores a port that is not a u16, so the text is what says whether there
 /// is a port.
-fn port(uri: &Uri) -> Result<u16, String> {
+fn port(uri: &Uri, default: u16) -> Result<u16, String> {
     if let Some(port) = uri.port_u16() {
         return Ok(port);
     }
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     if authority.ends_with(uri.host().unwrap_or_default()) {
-        Ok(DEFAULT_PORT)
+        Ok(default)
     } else {
         Err("the port is not one of 0 to 65535".into())
     }
@@ -75,7 +81,8 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bracketed = self.host.contains(':');
         let (open, close) = if bracketed { ("[", "]") } else { ("", "") };
-        write!(f, "ws://{open}{}{close}:{}{}", self.host, self.port, self.path())
+        let scheme = if self.is_tls { "wss" } else { "ws" };
+        write!(f, "{scheme}://{open}{}{close}:{}{}", self.host, self.port, self.path())
     }
 }
 
@@ -96,6 +103,8 @@ mod tests {
         check("ws://example.org/ws", ("example.org", 80), "ws://example.org:80/ws");
         check("ws://[::1]:8080/ws", ("::1", 8080), "ws://[::1]:8080/ws");
         check("ws://[::1]/ws", ("::1", 80), "ws://[::1]:80/ws");
+        check("wss://example.org/ws", ("example.org", 443), "wss://example.org:443/ws");
+        check("WSS://[::1]:8080/ws", ("::1", 8080), "wss://[::1]:8080/ws");
         check("WS://localhost:1", ("localhost", 1), "ws://localhost:1/");
     }
 
@@ -114,8 +123,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_reached_is_refused() {
-        check_refused("wss://localhost/ws", "ws:// only; reach a gateway behind TLS through a tunnel");
-        check_refused("http://localhost/ws", "ws:// only");
+        check_refused("https://localhost/ws", "ws:// and wss:// only");
+        check_refused("http://localhost/ws", "ws:// and wss:// only");
         check_refused("localhost:8080", "the scheme is missing");
         check_refused("ws://:8080/ws", "ws://HOST:PORT/ws");
         check_refused("ws://localhost:99999/ws", "port");

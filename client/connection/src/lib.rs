@@ -8,6 +8,7 @@ mod connection;
 mod ended;
 mod endpoint;
 mod interrupt;
+mod stream;
 mod target;
 pub mod text;
 

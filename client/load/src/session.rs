@@ -47,6 +47,9 @@ impl Dialer {
     /// Looks up the address.
     pub(crate) async fn new(target: Target) -> anyhow::Result<Self> {
         let url = &target.url;
+        if url.is_tls() {
+            bail!("{url}: the load generator speaks ws:// only, since it measures the gateway and not its own TLS");
+        }
         let address = lookup_host(url.address())
             .await
             .with_context(|| format!("cannot look up {url}"))?

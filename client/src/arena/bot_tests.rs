@@ -80,7 +80,7 @@ fn bots_stand_apart_in_the_field_and_walk() {
 }
 
 fn shared(url: &str) -> Arc<Shared> {
-    let target = Target { url: url.parse().unwrap(), token: None };
+    let target = Target { url: url.parse().unwrap(), token: None, ca: None };
     Arc::new(Shared::new(target, false, 1, 1, Tally::new().unwrap()))
 }
 

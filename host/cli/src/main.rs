@@ -58,6 +58,13 @@ fn run(path: &Path, config: Config) -> anyhow::Result<ExitCode> {
 
 fn check(config: &Config) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
+    match app::check_certificate(config) {
+        Ok(warning) => warning.iter().try_for_each(|warning| writeln!(stdout(), "warning: {warning}"))?,
+        Err(error) => {
+            writeln!(stdout(), "{error}")?;
+            code = ExitCode::from(BAD_CONFIG);
+        }
+    }
     let files = app::check(config)?;
     for name in &config.required {
         let serves = |serving: &String| serving.split(' ').next() == Some(name);

@@ -19,7 +19,11 @@ enum Step {
 pub(super) fn unknown(text: &str, file: &Value) -> Vec<String> {
     let mut found = Unknown { text, path: Vec::new(), errors: Vec::new() };
     found.section::<raw::File>(file, |found, file| {
-        found.key(file, "server", Unknown::leaf::<raw::Server>);
+        found.key(file, "server", |found, server| {
+            found.section::<raw::Server>(server, |found, server| {
+                found.key(server, "tls", Unknown::leaf::<raw::Tls>);
+            });
+        });
         found.key(file, "admin", Unknown::leaf::<raw::Admin>);
         found.key(file, "auth", Unknown::leaf::<raw::Auth>);
         found.key(file, "redis", |found, redis| {

@@ -50,6 +50,13 @@ section! {
         subprotocols: Vec<String> = Vec::new(),
         trusted_proxies: Vec<String> = Vec::new(),
         proxy_protocol: bool = false,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tls: Option<Tls> = None,
+    }
+
+    Tls {
+        cert: String = String::new(),
+        key: String = String::new(),
     }
 
     Admin {

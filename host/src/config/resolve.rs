@@ -5,7 +5,7 @@ use super::{
     origins::Origins,
     proxies::Proxies,
     raw,
-    settings::{Admin, Auth, CompileLimits, Config, Game, Redis, RedisPlace, Server},
+    settings::{Admin, Auth, CompileLimits, Config, Game, Redis, RedisPlace, Server, Tls},
 };
 use crate::delivery::{
     limits::{Limits, OnUserLimit, Rates},
@@ -125,7 +125,18 @@ fn server(raw: &raw::Server, has_auth: bool, errors: &mut Vec<String>) -> Server
         allowed_origins: raw.allowed_origins.as_ref().map(|written| Origins::resolve(written, errors)),
         subprotocols: subprotocols(&raw.subprotocols, errors),
         proxies: Proxies::resolve(&raw.trusted_proxies, raw.proxy_protocol, errors),
+        tls: raw.tls.as_ref().map(|tls| Tls {
+            cert: pem_file("server.tls.cert", &tls.cert, errors),
+            key: pem_file("server.tls.key", &tls.key, errors),
+        }),
     }
+}
+/// Returns the path of a file. The file itself is read when the gateway starts and whenever it changes.
+fn pem_file(key: &str, path: &str, errors: &mut Vec<String>) -> PathBuf {
+    if path.is_empty() {
+        errors.push(format!("{key}: the path of a PEM file is required"));
+    }
+    PathBuf::from(path)
 }
 
 fn limits(raw: &raw::Limits, errors: &mut Vec<String>) -> Limits {

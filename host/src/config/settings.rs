@@ -92,6 +92,17 @@ pub struct Server {
     pub subprotocols: Vec<String>,
     /// The proxies whose word about a client's address is believed.
     pub proxies: Proxies,
+    /// The files for TLS. If it is `None`, the listener speaks plain HTTP.
+    pub tls: Option<Tls>,
+}
+
+/// The files of the certificate that clients see, both in PEM form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate, followed by those of the authorities between it and the root.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
 }
 
 /// The admin listener.

@@ -14,7 +14,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{net::TcpStream, time};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time,
+};
 
 /// The maximum time that a client may take to read the answer to a refused handshake.
 const REFUSAL_LINGER: Duration = Duration::from_secs(2);
@@ -61,7 +64,7 @@ impl Admission {
     /// Counts a refused handshake, and waits a little until the client has read its answer.
     pub async fn refuse(
         &self,
-        stream: &mut TcpStream,
+        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
         gateway: &Gateway,
         server: &config::Server,
         reason: &'static str,
@@ -78,7 +81,7 @@ impl Admission {
     /// Answers a valid request whose session would exceed a limit.
     pub async fn refuse_over_limit(
         &self,
-        stream: &mut TcpStream,
+        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
         request: Request,
         limit: OverLimit,
         remote: SocketAddr,

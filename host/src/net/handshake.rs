@@ -23,6 +23,8 @@ use tungstenite::{handshake::derive_accept_key, http::StatusCode};
 const MAX_REQUEST_BYTES: usize = 16 * 1024;
 /// The largest number of headers that a request may have.
 const MAX_HEADERS: usize = 64;
+/// The first byte of a TLS handshake (RFC 8446, 5.1). No HTTP request begins with it.
+pub(super) const TLS_HANDSHAKE: u8 = 0x16;
 /// The only path that is served.
 const PATH: &str = "/ws";
 
@@ -55,6 +57,9 @@ pub enum Refused {
     /// The client's bytes are not an HTTP request.
     #[error("not an HTTP request: {0}")]
     NotHttp(httparse::Error),
+    /// The client speaks TLS.
+    #[error("this port does not speak TLS: use ws://, or set server.tls")]
+    Tls,
     /// The request has too many bytes or too many headers.
     #[error("the request is over {MAX_REQUEST_BYTES} bytes or {MAX_HEADERS} headers")]
     TooLarge,
@@ -84,7 +89,7 @@ impl Refused {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Gone(_) => "gone",
-            Self::NotHttp(_) => "not_http",
+            Self::NotHttp(_) | Self::Tls => "not_http",
             Self::TooLarge => "too_large",
             Self::NotFound => "not_found",
             Self::BadUpgrade(_) | Self::Version => "bad_upgrade",
@@ -97,7 +102,7 @@ impl Refused {
     fn status(&self) -> Option<&'static str> {
         match self {
             Self::Gone(_) => None,
-            Self::NotHttp(_) | Self::BadUpgrade(_) => Some("400 Bad Request"),
+            Self::NotHttp(_) | Self::Tls | Self::BadUpgrade(_) => Some("400 Bad Request"),
             Self::TooLarge => Some("431 Request Header Fields Too Large"),
             Self::NotFound => Some("404 Not Found"),
             Self::Version => Some("426 Upgrade Required\r\nSec-WebSocket-Version: 13"),
@@ -231,13 +236,14 @@ async fn read(
                 return Ok(Request { user, received, len, accept, protocol });
             }
             Err(httparse::Error::TooManyHeaders) => return Err(Refused::TooLarge),
+            Err(_) if received.first() == Some(&TLS_HANDSHAKE) => return Err(Refused::Tls),
             Err(error) => return Err(Refused::NotHttp(error)),
         }
     }
 }
 
 /// Answers a refused request. `status` may contain headers, each after the end of a line.
-async fn answer(stream: &mut (impl AsyncWrite + Unpin), status: &str, body: &str) -> io::Result<()> {
+pub(super) async fn answer(stream: &mut (impl AsyncWrite + Unpin), status: &str, body: &str) -> io::Result<()> {
     let length = body.len();
     let response = format!(
         "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\

@@ -14,6 +14,8 @@ use crate::{
     net::receiver::Receiver,
     net::session,
     net::socket::Socket,
+    net::stream::{Stream, Tcp},
+    net::tls::Tls,
     net::wire::Wire,
     routing::{gateway::Gateway, hooks::Asked, refusal::Denied},
 };
@@ -38,10 +40,16 @@ const EVICTION_PAUSE: Duration = Duration::from_millis(5);
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: u32 = 128 << 10;
 
-/// What all connections share.
+/// What all connections of the listener share.
 struct Shared {
+    gateway: Arc<Gateway>,
+    config: Arc<config::Config>,
+    verifier: Option<Arc<Verifier>>,
+    /// The rules of TLS handshakes, or `None` if the listener speaks plain HTTP.
+    tls: Option<Arc<Tls>>,
     budget: Arc<Budget>,
     admission: Admission,
+    stop: CancellationToken,
 }
 
 /// Serves the listener until `stop`, and then drains: no connection is accepted, queued packets are sent, and sessions
@@ -51,6 +59,7 @@ pub async fn serve(
     gateway: Arc<Gateway>,
     config: Arc<config::Config>,
     verifier: Option<Arc<Verifier>>,
+    tls: Option<Arc<Tls>>,
     stop: CancellationToken,
 ) {
     // Accepted connections inherit the option from the listener, so it costs nothing for each connection.
@@ -59,19 +68,18 @@ pub async fn serve(
         tracing::warn!(%error, "the bytes that wait unsent in the system for slow clients cannot be limited");
     }
     let mut tasks = JoinSet::new();
-    let shared = Arc::new(Shared {
-        budget: Arc::new(Budget::new(config.server.receive_budget_bytes, Arc::clone(&gateway.metrics))),
-        admission: Admission::default(),
-    });
+    let budget = Arc::new(Budget::new(config.server.receive_budget_bytes, Arc::clone(&gateway.metrics)));
+    let admission = Admission::default();
+    let shared = Arc::new(Shared { gateway, config, verifier, tls, budget, admission, stop });
+    let gateway = &shared.gateway;
     loop {
         tokio::select! {
             biased;
-            () = stop.cancelled() => break,
-            Some(ended) = tasks.join_next() => account(&gateway, ended),
+            () = shared.stop.cancelled() => break,
+            Some(ended) = tasks.join_next() => account(gateway, ended),
             accepted = listener.accept() => match accepted {
                 Ok((stream, remote)) => {
-                    let (gateway, config, shared) = (Arc::clone(&gateway), Arc::clone(&config), Arc::clone(&shared));
-                    tasks.spawn(connection(stream, remote, gateway, config, verifier.clone(), shared, stop.clone()));
+                    tasks.spawn(connection(stream, remote, Arc::clone(&shared)));
                 }
                 Err(error) => {
                     gateway.metrics.handshake_refused("accept_failed");
@@ -89,7 +97,7 @@ pub async fn serve(
         }
     }
     drop(listener);
-    drain(&gateway, tasks, config.server.drain_timeout).await;
+    drain(gateway, tasks, shared.config.server.drain_timeout).await;
 }
 
 async fn drain(gateway: &Gateway, mut tasks: JoinSet<Option<&'static str>>, timeout: Duration) {
@@ -126,36 +134,24 @@ fn account(gateway: &Gateway, ended: Result<Option<&'static str>, JoinError>) {
 
 /// Serves a connection until it ends. Returns the label of `gateway_disconnections_total`, or `None` if there was never
 /// a session.
-async fn connection(
-    mut stream: TcpStream,
-    mut remote: SocketAddr,
-    gateway: Arc<Gateway>,
-    config: Arc<config::Config>,
-    verifier: Option<Arc<Verifier>>,
-    shared: Arc<Shared>,
-    stop: CancellationToken,
-) -> Option<&'static str> {
+async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Shared>) -> Option<&'static str> {
+    let Shared { gateway, config, budget, admission, stop, .. } = &*shared;
     let server = &config.server;
     // Packets are sent without delay. An error means that the connection broke, and the next step handles that.
     let _ = stream.set_nodelay(true);
-    let arrived = async {
-        remote = proxy_header::client(&mut stream, remote, server, &gateway.metrics).await?;
-        request(&mut stream, &mut remote, &gateway, server, verifier.as_deref(), &shared.admission).await
-    };
-    let request = tokio::select! {
-        request = arrived => request?,
+    let (mut stream, request) = tokio::select! {
+        opened = open(Tcp::new(stream), &mut remote, &shared) => opened?,
         () = stop.cancelled() => return None,
     };
     let session = match gateway.registry.admit(Session::new(remote, server.outbox)) {
         Ok(session) => session,
         Err(limit) => {
-            let admission = &shared.admission;
-            Box::pin(admission.refuse_over_limit(&mut stream, request, limit, remote, &gateway, server)).await;
+            Box::pin(admission.refuse_over_limit(&mut stream, request, limit, remote, gateway, server)).await;
             return None;
         }
     };
-    let (session, early) = begin(&mut stream, request, session, &gateway, server, &shared.admission).await?;
-    let lease = shared.budget.lease(Arc::clone(&session));
+    let (session, early) = begin(&mut stream, request, session, gateway, server, admission).await?;
+    let lease = budget.lease(Arc::clone(&session));
     let limits = Arc::clone(&gateway.payload_limits);
     let receiver = Receiver::new(server, lease, limits, Arc::clone(&gateway.metrics));
     let wire = Wire::new(stream, early, server.read_buffer_bytes);
@@ -167,36 +163,48 @@ async fn connection(
     gateway.metrics.connections.inc();
     tracing::debug!(session = %session.id, %remote, user = session.user(), "session began");
     let id = session.id;
-    let cause = session::run(socket, session, &gateway, server).await;
+    let cause = session::run(socket, session, gateway, server).await;
     tracing::debug!(session = %id, cause, "session ended");
     Some(cause)
 }
 
-/// Reads a client's request for a WebSocket. Returns `None` if it was refused, took too long, or had to make room for
-/// another one. `remote` becomes the client's address as soon as a trusted proxy names it.
-async fn request(
-    stream: &mut TcpStream,
-    remote: &mut SocketAddr,
-    gateway: &Gateway,
-    server: &config::Server,
-    verifier: Option<&Verifier>,
-    admission: &Admission,
-) -> Option<Request> {
-    let mut place = admission.wait(gateway);
-    let admit = |client| admission.admit(gateway, client);
-    let outcome = tokio::select! {
-        biased;
-        outcome = time::timeout(server.handshake_timeout, handshake::request(stream, remote, server, verifier, admit)) => outcome,
-        () = place.evicted() => {
-            tracing::debug!(%remote, "handshake evicted: too many handshakes are not finished");
-            gateway.metrics.handshake_refused("handshake_evicted");
-            return None;
-        }
+/// Opens the stream of a client and reads its request for a WebSocket. Returns `None` if the client was refused, took
+/// too long, or had to make room for another one. `remote` becomes the client's address as soon as a trusted proxy names
+/// it.
+async fn open(mut tcp: Tcp, remote: &mut SocketAddr, shared: &Shared) -> Option<(Stream, Request)> {
+    let server = &shared.config.server;
+    *remote = proxy_header::client(&mut tcp, *remote, server, &shared.gateway.metrics).await?;
+    let deadline = Instant::now() + server.handshake_timeout;
+    let mut stream = match &shared.tls {
+        None => Stream::Plain(tcp),
+        // The box keeps the task of a connection small, and a connection without TLS has none.
+        Some(tls) => Box::pin(secure(tcp, tls, *remote, shared, deadline)).await?,
     };
-    drop(place);
-    match outcome {
-        Ok(Ok(request)) => Some(request),
-        Ok(Err(refused)) => {
+    let request = request(&mut stream, remote, shared, deadline).await?;
+    Some((stream, request))
+}
+
+/// Performs the TLS handshake. Returns `None` if it failed, took too long, or had to make room.
+async fn secure(tcp: Tcp, tls: &Tls, remote: SocketAddr, shared: &Shared, deadline: Instant) -> Option<Stream> {
+    match in_time(tls.accept(tcp), remote, shared, deadline).await? {
+        Ok(stream) => Some(stream),
+        Err((refused, mut tcp)) => {
+            tracing::debug!(%remote, %refused, "TLS handshake refused");
+            shared.admission.refuse(&mut tcp, &shared.gateway, &shared.config.server, refused.reason()).await;
+            None
+        }
+    }
+}
+
+/// Reads a client's request for a WebSocket. Returns `None` if it was refused, took too long, or had to make room.
+async fn request(stream: &mut Stream, remote: &mut SocketAddr, shared: &Shared, deadline: Instant) -> Option<Request> {
+    let Shared { gateway, config, verifier, admission, .. } = shared;
+    let (peer, server) = (*remote, &config.server);
+    let admit = |client| admission.admit(gateway, client);
+    let request = handshake::request(stream, remote, server, verifier.as_deref(), admit);
+    match in_time(request, peer, shared, deadline).await? {
+        Ok(request) => Some(request),
+        Err(refused) => {
             tracing::debug!(%remote, %refused, "handshake refused");
             if let Refused::OverLimit(limit) = refused {
                 admission::log_over_limit(gateway, *remote, limit);
@@ -204,18 +212,40 @@ async fn request(
             admission.refuse(stream, gateway, server, refused.reason()).await;
             None
         }
-        Err(_) => {
-            tracing::debug!(%remote, "handshake timed out");
-            gateway.metrics.handshake_refused("timeout");
-            None
-        }
     }
+}
+
+/// Waits for a step of a handshake. Returns `None` if it took too long, or if the connection had to make room for
+/// another one.
+async fn in_time<T>(
+    step: impl Future<Output = T>,
+    remote: SocketAddr,
+    shared: &Shared,
+    deadline: Instant,
+) -> Option<T> {
+    let mut place = shared.admission.wait(&shared.gateway);
+    let reason = tokio::select! {
+        biased;
+        outcome = time::timeout_at(deadline, step) => match outcome {
+            Ok(outcome) => return Some(outcome),
+            Err(_) => {
+                tracing::debug!(%remote, "handshake timed out");
+                "timeout"
+            }
+        },
+        () = place.evicted() => {
+            tracing::debug!(%remote, "handshake evicted: too many handshakes are not finished");
+            "handshake_evicted"
+        }
+    };
+    shared.gateway.metrics.handshake_refused(reason);
+    None
 }
 
 /// Begins a session, if no plugin denies it. Returns it with the bytes that the client has sent after its request, or
 /// `None` if the session does not begin.
 async fn begin(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     request: Request,
     mut session: Registered,
     gateway: &Arc<Gateway>,
@@ -262,7 +292,7 @@ async fn begin(
 
 /// Answers a client whose session a plugin has denied.
 async fn deny(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     request: Request,
     denied: &Denied,
     gateway: &Gateway,

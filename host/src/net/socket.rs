@@ -3,6 +3,7 @@
 use crate::{
     delivery::outbox::Outgoing,
     net::receiver::{Message, Receiver},
+    net::stream::Stream,
     net::violation::Violation,
     net::wire::Wire,
 };
@@ -13,8 +14,6 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::net::TcpStream;
-
 /// Why a socket returns no more messages.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -30,7 +29,7 @@ pub enum Error {
 pub struct Socket {
     wire: Wire,
     receiver: Receiver,
-    /// The bytes to send. The system has taken the first `written` of them.
+    /// The bytes to send. The connection has taken the first `written` of them.
     out: Vec<u8>,
     written: usize,
     /// The number of bytes that are gathered before they are written.
@@ -44,9 +43,9 @@ impl Socket {
         Self { wire, receiver, out: Vec::new(), written: 0, batch_bytes }
     }
 
-    /// Returns the TCP connection. Received bytes that no message has used, and unwritten bytes, are lost.
+    /// Returns the stream. Received bytes that no message has used, and unwritten bytes, are lost.
     #[must_use]
-    pub fn into_stream(self) -> TcpStream {
+    pub fn into_stream(self) -> Stream {
         self.wire.into_stream()
     }
 
@@ -151,7 +150,7 @@ impl Socket {
         }
         // A session with nothing to write holds no buffer.
         (self.out, self.written) = (Vec::new(), 0);
-        Poll::Ready(Ok(()))
+        self.wire.poll_flush(cx)
     }
 }
 
@@ -166,7 +165,10 @@ pub fn put_packet(packet: &Outgoing, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::receiver::tests::{packet_bytes_and_messages, receiver};
+    use crate::net::{
+        receiver::tests::{packet_bytes_and_messages, receiver},
+        stream::Tcp,
+    };
     use proptest::{collection::vec, prelude::*};
     use tokio::{
         io::AsyncWriteExt,
@@ -199,7 +201,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         let (early, mut rest) = bytes.split_at(early.min(bytes.len()));
-        let wire = Wire::new(stream, early.to_vec(), read_bytes);
+        let wire = Wire::new(Stream::Plain(Tcp::new(stream)), early.to_vec(), read_bytes);
         let mut socket = Socket::new(wire, receiver("max_message_bytes: 16777216"), 8192);
         let writing = async {
             for chunk in chunks.iter().cycle() {

@@ -1,10 +1,10 @@
-//! A TCP connection that reports whether bytes move on it. So a slow transfer of a large message is mistaken neither
-//! for silence nor for a client that has stopped reading.
+//! A client's connection that reports whether bytes move on it. So a slow transfer of a large message is mistaken
+//! neither for silence nor for a client that has stopped reading. Under TLS, these are the encrypted bytes.
 //!
 //! An idle connection holds no buffer. Reads go into a buffer of the thread, and the connection keeps only the bytes
 //! that no message has used yet.
 
-use crate::sync::uptime::now_ms;
+use crate::{net::stream::Stream, sync::uptime::now_ms};
 use std::{
     cell::RefCell,
     io::{self, ErrorKind},
@@ -12,19 +12,13 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-/// A TCP connection.
+/// A client's connection.
 #[derive(Debug)]
 pub struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     read_bytes: usize,
-    /// The time at which bytes last arrived.
-    heard_ms: u64,
-    written: u64,
     /// The bytes that were received. Messages have used the first `used` of them.
     unused: Vec<u8>,
     used: usize,
@@ -40,13 +34,15 @@ thread_local! {
 impl Wire {
     /// Returns a connection that reads up to `read_bytes` bytes at once. The bytes `early` were already received on it.
     #[must_use]
-    pub fn new(stream: TcpStream, early: Vec<u8>, read_bytes: usize) -> Self {
-        Self { stream, read_bytes, heard_ms: now_ms(), written: 0, unused: early, used: 0, drained: false }
+    pub fn new(mut stream: Stream, early: Vec<u8>, read_bytes: usize) -> Self {
+        // The time that plugins took to admit the client is no silence of the client.
+        stream.tcp_mut().heard_ms = now_ms();
+        Self { stream, read_bytes, unused: early, used: 0, drained: false }
     }
 
-    /// Returns the TCP connection. Bytes that were received and not used are lost.
+    /// Returns the stream. Bytes that were received and not used are lost.
     #[must_use]
-    pub fn into_stream(self) -> TcpStream {
+    pub fn into_stream(self) -> Stream {
         self.stream
     }
 
@@ -61,19 +57,20 @@ impl Wire {
     /// Returns for how long nothing was received.
     #[must_use]
     pub fn silence(&self) -> Duration {
-        Duration::from_millis(now_ms().saturating_sub(self.heard_ms))
+        Duration::from_millis(now_ms().saturating_sub(self.stream.tcp().heard_ms))
     }
 
     /// Subtracts the time `time`, in which the gateway did not read, from the silence.
     pub fn subtract_from_silence(&mut self, time: Duration) {
         let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        self.heard_ms = self.heard_ms.saturating_add(time).min(now_ms());
+        let tcp = self.stream.tcp_mut();
+        tcp.heard_ms = tcp.heard_ms.saturating_add(time).min(now_ms());
     }
 
-    /// Returns the number of bytes that were written so far.
+    /// Returns the number of bytes that the system has taken so far.
     #[must_use]
     pub fn written(&self) -> u64 {
-        self.written
+        self.stream.tcp().written
     }
 
     /// Returns whether there are received bytes that no message has used.
@@ -118,7 +115,6 @@ impl Wire {
                 return Poll::Ready(Err(ErrorKind::UnexpectedEof.into()));
             }
             self.drained = received < self.read_bytes;
-            self.heard_ms = now_ms();
             scratch[..kept].copy_from_slice(&self.unused[self.used..]);
             let mut left = &scratch[..kept + received];
             let used = take(&mut left);
@@ -127,13 +123,21 @@ impl Wire {
         })
     }
 
-    /// Writes as many bytes from the front as the system takes, and returns their number.
+    /// Writes as many bytes from the front as possible, and returns their number. The system has taken them only after
+    /// [`Self::poll_flush`].
     ///
     /// # Errors
     /// Returns the error of the system.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.written += written as u64;
         Poll::Ready(if written == 0 { Err(ErrorKind::WriteZero.into()) } else { Ok(written) })
+    }
+
+    /// Waits until the system has taken all bytes that were written.
+    ///
+    /// # Errors
+    /// Returns the error of the system.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 }

@@ -1,4 +1,4 @@
-//! Decides when to read a file that may change at any time. A changed file is read when two checks in a row have found
+//! Decides when to read files that may change at any time. A changed file is read when two checks in a row have found
 //! the same metadata. A read that fails is tried again after a pause.
 
 use std::{
@@ -45,17 +45,24 @@ impl Stamp {
     }
 }
 
-/// The state of a watched file, which decides when the file has to be read.
-#[derive(Debug, Default)]
-pub struct Watched {
+/// The state of a watched file, which decides when the file has to be read. Files that belong together have one state,
+/// and their stamps are one value.
+#[derive(Debug)]
+pub struct Watched<S = Stamp> {
     /// The stamp of the last check.
-    seen: Option<Stamp>,
+    seen: Option<S>,
     /// The stamp with which the file was last read.
-    taken: Option<Stamp>,
+    taken: Option<S>,
     /// The number of reads in a row that failed.
     failures: u32,
     /// The end of the pause after a read that failed.
     retry_at: Option<Instant>,
+}
+
+impl<S> Default for Watched<S> {
+    fn default() -> Self {
+        Self { seen: None, taken: None, failures: 0, retry_at: None }
+    }
 }
 
 /// The result of a check.
@@ -69,9 +76,9 @@ pub enum Look {
     Changed,
 }
 
-impl Watched {
+impl<S: PartialEq> Watched<S> {
     /// Records the stamp of a new check, and returns the result of the check.
-    pub fn look(&mut self, now: Stamp) -> Look {
+    pub fn look(&mut self, now: S) -> Look {
         if self.taken.as_ref() == Some(&now) {
             self.seen = Some(now);
             return Look::Same;
@@ -86,7 +93,7 @@ impl Watched {
     }
 
     /// Records that the file with this stamp was read.
-    pub fn take(&mut self, stamp: Stamp) {
+    pub fn take(&mut self, stamp: S) {
         (self.failures, self.retry_at) = (0, None);
         self.taken = Some(stamp);
     }

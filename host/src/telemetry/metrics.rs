@@ -73,6 +73,12 @@ pub struct Metrics {
     pub bus_connected: Gauge,
     /// Publishes that wait for the bus.
     pub bus_queued: Gauge,
+    /// The end of the certificate's validity in seconds since 1970, or 0 without TLS.
+    pub tls_expiry: Gauge,
+    /// Certificates that replaced the one before.
+    pub tls_replaced: Counter,
+    /// Changes of the certificate's files that were not taken.
+    pub tls_rejected: Counter,
     disconnections: Family<Reason, Counter>,
     received: Family<Route, Count>,
     routing_errors: Family<Reason, Counter>,
@@ -114,6 +120,8 @@ impl Metrics {
         let received =
             register::<Family<Route, Count>>(&mut r, "messages_received", "Packets from clients, by route byte");
         let unrouted = received.get_or_create(&Route { route: "none".to_owned() }).clone();
+        let certificates = register::<Family<Outcome, Counter>>(&mut r, "tls_reloads", "Changes of the certificate");
+        let reloads = |outcome| certificates.get_or_create(&Outcome { outcome }).clone();
         let custom = Custom::default();
         r.register_collector(Box::new(custom.clone()));
         let r = &mut r;
@@ -134,6 +142,9 @@ impl Metrics {
             unheard: register(r, "bus_unheard", "Messages that the bus took and that reached no subscriber"),
             bus_connected: register(r, "bus_connected", "1 while both directions of the bus are connected"),
             bus_queued: register(r, "bus_queued", "Messages that wait for the bus"),
+            tls_expiry: register(r, "tls_certificate_expiry_seconds", "The end of the certificate, or 0 without TLS"),
+            tls_replaced: reloads("ok"),
+            tls_rejected: reloads("rejected"),
             disconnections: known(r, "disconnections", "Sessions that ended, by reason", DISCONNECTIONS),
             received,
             routing_errors: known(

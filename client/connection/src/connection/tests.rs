@@ -5,7 +5,7 @@ use tokio::net::TcpListener;
 use super::*;
 
 fn target(url: &str) -> Target {
-    Target { url: url.parse().unwrap(), token: None }
+    Target { url: url.parse().unwrap(), token: None, ca: None }
 }
 
 async fn refusal(target: &Target) -> String {

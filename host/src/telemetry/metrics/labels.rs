@@ -51,7 +51,7 @@ pub(super) const DISCONNECTIONS: [&str; 18] = [
 ];
 
 /// The reasons why connections do not become sessions.
-pub(super) const HANDSHAKES_REFUSED: [&str; 17] = [
+pub(super) const HANDSHAKES_REFUSED: [&str; 19] = [
     "not_found",
     "bad_upgrade",
     "not_http",
@@ -69,6 +69,8 @@ pub(super) const HANDSHAKES_REFUSED: [&str; 17] = [
     "timeout",
     "gone",
     "accept_failed",
+    "tls_required",
+    "tls_failed",
 ];
 
 /// The reasons why packets and bus messages are refused.
