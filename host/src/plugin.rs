@@ -21,6 +21,7 @@ mod limits;
 pub mod offload;
 mod pool;
 mod settings;
+mod start;
 mod state;
 pub mod store;
 mod topics;

@@ -6,24 +6,17 @@ use super::{
     described::{Described, LoadError},
     fault::Fault,
     health::{CallPermit, Change, Health, Sender},
-    instance::Instance,
     interface::Takes,
     kept::Kept,
     lease::Lease,
     offload::OffloadThread,
     pool::Pool,
     settings::Settings,
+    start::Starter,
     topics::check_topics,
-    trace,
     usage::Usage,
 };
-use crate::{
-    sync::{moment::Moment, uptime::unix_ms},
-    telemetry::{
-        metrics::{Metrics, PluginMetrics},
-        text,
-    },
-};
+use crate::{sync::uptime::unix_ms, telemetry::metrics::Metrics};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -37,17 +30,14 @@ pub struct Plugin {
     /// The number of the generation. The limits on log lines distinguish generations by number, so that the first fault
     /// of each generation is logged.
     number: u64,
-    described: Arc<Described>,
-    settings: Settings,
+    starter: Starter,
     /// The topics that the plugin subscribes to.
     pub topics: Vec<String>,
     pool: Pool,
     /// Whether a job that refills the pool waits for the offload thread.
     refilling: AtomicBool,
     health: Health,
-    kept: Arc<Kept>,
     offload_thread: Arc<OffloadThread>,
-    metrics: PluginMetrics,
     /// When the generation was put to use, in milliseconds since 1970.
     in_use_since_ms: OnceLock<u64>,
 }
@@ -66,14 +56,15 @@ impl Plugin {
         metrics: &Metrics,
     ) -> Result<Self, LoadError> {
         let metrics = metrics.plugin(&described.name);
-        let takes = described.takes();
-        if !takes.packets && !settings.routes.is_empty() {
+        let starter = Starter { described, settings, kept, metrics };
+        let takes = starter.described.takes();
+        if !takes.packets && !starter.settings.routes.is_empty() {
             let why = "it claims routes, but does not export `gateway:policy/policy`".to_owned();
             return Err(LoadError::Manifest(why));
         }
         let mut topics = Vec::new();
         let pool = Pool::filled(|| {
-            let (instance, its_topics) = configured(&described, &settings, &metrics, &kept)?;
+            let (instance, its_topics) = starter.configured()?;
             check_topics(&its_topics).map_err(LoadError::Manifest)?;
             if !takes.messages && !its_topics.is_empty() {
                 let why = "it subscribes to topics, but does not export `gateway:policy/hearing`".to_owned();
@@ -82,30 +73,18 @@ impl Plugin {
             topics = its_topics;
             Ok(instance)
         })?;
-        metrics.live_generations.inc();
+        starter.metrics.live_generations.inc();
         static STARTED: AtomicU64 = AtomicU64::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let (refilling, health) = (AtomicBool::new(false), Health::default());
         let in_use_since_ms = OnceLock::new();
-        Ok(Self {
-            number,
-            described,
-            settings,
-            topics,
-            pool,
-            refilling,
-            health,
-            kept,
-            offload_thread,
-            metrics,
-            in_use_since_ms,
-        })
+        Ok(Self { number, starter, topics, pool, refilling, health, offload_thread, in_use_since_ms })
     }
 
     /// Returns the plugin's name.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
-        &self.described.name
+        &self.starter.described.name
     }
 
     /// Returns the number of the generation, which is unique in the process.
@@ -117,55 +96,55 @@ impl Plugin {
     /// Returns the routes that the plugin serves.
     #[must_use]
     pub fn routes(&self) -> &[u8] {
-        &self.settings.routes
+        &self.starter.settings.routes
     }
 
     /// Returns the plugin's own version.
     #[must_use]
     pub fn version(&self) -> &str {
-        &self.described.version
+        &self.starter.described.version
     }
 
     /// Returns the calls that the plugin takes.
     #[must_use]
     pub fn takes(&self) -> Takes {
-        self.described.takes()
+        self.starter.described.takes()
     }
 
     /// Returns whether no session may begin without the consent of the plugin.
     #[must_use]
     pub fn is_gatekeeper(&self) -> bool {
-        self.described.gatekeeper
+        self.starter.described.gatekeeper
     }
 
     /// Returns the metrics of the plugin's own.
     #[must_use]
     pub fn metrics(&self) -> &[Metric] {
-        &self.described.metrics
+        &self.starter.described.metrics
     }
 
     /// Returns the format of the plugin's state.
     #[must_use]
     pub fn state_format(&self) -> u32 {
-        self.described.state_format
+        self.starter.described.state_format
     }
 
     /// Returns what the host keeps for the plugin over all its generations.
     #[must_use]
     pub fn kept(&self) -> &Kept {
-        &self.kept
+        &self.starter.kept
     }
 
     /// Returns the settings that the generation was started with.
     #[must_use]
     pub fn settings(&self) -> &Settings {
-        &self.settings
+        &self.starter.settings
     }
 
     /// Records in the metrics that the generation has been put to use.
     pub fn put_to_use(&self) {
-        self.metrics.generation.inc();
-        self.metrics.quarantined.set(0);
+        self.starter.metrics.generation.inc();
+        self.starter.metrics.quarantined.set(0);
         self.in_use_since_ms.get_or_init(unix_ms);
     }
 
@@ -178,23 +157,23 @@ impl Plugin {
     /// Returns how often a plugin with this name was put to use.
     #[must_use]
     pub fn generation(&self) -> i64 {
-        self.metrics.generation.get()
+        self.starter.metrics.generation.get()
     }
 
     /// Returns the number of calls of all generations by their outcome.
     #[must_use]
     pub fn calls(&self) -> BTreeMap<&'static str, u64> {
-        self.metrics.calls_by_outcome()
+        self.starter.metrics.calls_by_outcome()
     }
 
     /// Counts messages that the plugin's deliveries put into send queues.
     pub fn pushed(&self, pushes: usize) {
-        self.metrics.pushes.inc_by(pushes as u64);
+        self.starter.metrics.pushes.inc_by(pushes as u64);
     }
 
     /// Counts publishes of the plugin that were refused for `reason`: `bus_share` or `publish_loop`.
     pub fn publishes_refused(&self, reason: &'static str, publishes: usize) {
-        self.metrics.publishes_refused(reason, publishes);
+        self.starter.metrics.publishes_refused(reason, publishes);
     }
 
     /// Admits a call. During a quarantine, admits one call after each pause as a trial, and returns `None` for other
@@ -244,7 +223,7 @@ impl Plugin {
     }
 
     fn lease_inline(&self) -> Option<Lease<'_>> {
-        if self.health.is_offloaded() { None } else { self.pool.free().map(|slot| Lease::new(self, slot)) }
+        if self.health.is_offloaded() { None } else { self.pool.free().map(|slot| Lease::new(&self.starter, slot)) }
     }
 
     /// Leases an instance for a bus message on the current thread. Returns `None` if the call has to be offloaded: the
@@ -261,18 +240,13 @@ impl Plugin {
     /// starts a new instance first.
     #[must_use]
     pub fn lease_offloaded(&self) -> Lease<'_> {
-        Lease::new(self, self.pool.offloaded())
+        Lease::new(&self.starter, self.pool.offloaded())
     }
 
     /// Returns the offload thread, which all generations of the plugin share.
     #[must_use]
     pub fn offload_thread(&self) -> &OffloadThread {
         &self.offload_thread
-    }
-
-    /// Records how long a call took.
-    pub(super) fn observe(&self, began: Moment) {
-        self.metrics.seconds.observe(began.elapsed_ns());
     }
 
     /// Records the outcome of a call. An answer that cannot be carried out must be passed as a fault.
@@ -291,11 +265,11 @@ impl Plugin {
                 if !usage.is_slow {
                     self.health.record_quick();
                 }
-                if answer.is_ok() { &self.metrics.ok } else { &self.metrics.rejected }.inc();
+                if answer.is_ok() { &self.starter.metrics.ok } else { &self.starter.metrics.rejected }.inc();
                 self.health.record_answer()
             }
             Err(fault) => {
-                self.metrics.calls(fault.outcome()).inc();
+                self.starter.metrics.calls(fault.outcome()).inc();
                 self.refill();
                 self.health.record_failure(permit, sender)
             }
@@ -311,11 +285,11 @@ impl Plugin {
         match change {
             Change::Nothing => {}
             Change::Quarantined(pause) => {
-                self.metrics.quarantined.set(1);
+                self.starter.metrics.quarantined.set(1);
                 tracing::error!(plugin, ?pause, "plugin quarantined: it keeps failing, and its routes answer status 5");
             }
             Change::Released => {
-                self.metrics.quarantined.set(0);
+                self.starter.metrics.quarantined.set(0);
                 tracing::info!(plugin, "plugin released from quarantine: it answers again");
             }
         }
@@ -332,43 +306,16 @@ impl Plugin {
             // The flag is cleared before the slots are checked, so that a slot that becomes empty later submits a new
             // job.
             plugin.refilling.store(false, Ordering::Release);
-            plugin.pool.refill(|| plugin.instance());
+            plugin.pool.refill(|| plugin.starter.instance());
         };
         if self.offload_thread.submit(0, Box::new(job)).is_err() {
             self.refilling.store(false, Ordering::Release);
-        }
-    }
-
-    /// Starts an instance.
-    pub(super) fn instance(&self) -> Result<Instance, Fault> {
-        match configured(&self.described, &self.settings, &self.metrics, &self.kept) {
-            Ok((instance, _)) => Ok(instance),
-            Err(LoadError::Fault(_, fault)) => Err(fault),
-            Err(other) => Err(Fault::Answer(other.to_string())),
         }
     }
 }
 
 impl Drop for Plugin {
     fn drop(&mut self) {
-        self.metrics.live_generations.dec();
+        self.starter.metrics.live_generations.dec();
     }
-}
-
-fn configured(
-    described: &Described,
-    settings: &Settings,
-    metrics: &PluginMetrics,
-    kept: &Arc<Kept>,
-) -> Result<(Instance, Vec<String>), LoadError> {
-    let fault = |step| move |fault| LoadError::Fault(step, fault);
-    let name = Arc::clone(&described.name);
-    let kept = Some((Arc::clone(kept), described.state_format));
-    let mut instance =
-        Instance::new(&described.linked, name, settings.limits, Some(metrics), kept).map_err(fault("start"))?;
-    let span = || trace::configure(&described.name, &described.version);
-    let topics = trace::within(span, || instance.configure(&settings.json), trace::outcome)
-        .map_err(fault("configure"))?
-        .map_err(|refusal| LoadError::Settings(Arc::clone(&described.name), text::bounded(refusal)))?;
-    Ok((instance, topics))
 }

@@ -3,22 +3,22 @@
 use super::{
     bindings::{Admission, Connection, Decision, Denial, Departure, Packet},
     fault::Fault,
-    generation::Plugin,
     instance::Instance,
     pool::Held,
+    start::Starter,
     usage::Usage,
 };
 use crate::sync::moment::Moment;
 
 /// An instance that is leased for one call.
 pub struct Lease<'a> {
-    plugin: &'a Plugin,
+    starter: &'a Starter,
     slot: Held<'a>,
 }
 
 impl<'a> Lease<'a> {
-    pub(super) fn new(plugin: &'a Plugin, slot: Held<'a>) -> Self {
-        Self { plugin, slot }
+    pub(super) fn new(starter: &'a Starter, slot: Held<'a>) -> Self {
+        Self { starter, slot }
     }
 
     /// Asks the plugin for a decision on a packet. The call is measured from `began`.
@@ -75,14 +75,14 @@ impl<'a> Lease<'a> {
     ) -> Result<R, Fault> {
         let mut instance = match self.slot.take() {
             Some(instance) => instance,
-            None => Box::new(self.plugin.instance()?),
+            None => Box::new(self.starter.instance()?),
         };
         let answer = call(&mut instance);
         *usage = Usage::new(instance.busy(), copied, instance.take_reads());
         if answer.is_ok() {
             *self.slot = Some(instance);
         }
-        self.plugin.observe(began);
+        self.starter.metrics.seconds.observe(began.elapsed_ns());
         answer
     }
 }
