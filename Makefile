@@ -21,7 +21,7 @@ CHAOS_SEED    ?= $(shell date +%s)
 DIST    := plugins/dist
 WASM    := target/wasm32-wasip2/plugin
 
-.PHONY: run build plugins test guests chaos fuzz deny bench lint setup redis openssl languages
+.PHONY: run build plugins test guests chaos fuzz deny bench lint setup redis openssl pyjwt languages
 
 run: build
 	@echo
@@ -52,7 +52,7 @@ plugins: setup
 		echo "$(DIST)/$$plugin.wasm"; \
 	done
 
-test: build guests lobby redis openssl
+test: build guests lobby redis openssl pyjwt
 	$(CARGO) test --release --locked --workspace
 
 # Builds the plugins that only the tests use. The tests read them from the build directory.
@@ -97,6 +97,10 @@ redis:
 # The tests make their certificates with openssl.
 openssl:
 	@tests/install openssl
+
+# The tests make their tokens with PyJWT.
+pyjwt:
+	@tests/install-pyjwt
 
 # The targets that build the lobby, the example policy, in each language.
 include plugins/lobby/lobby.mk

@@ -28,18 +28,32 @@ const fn rule(room: &'static str, rooms: &'static [&'static str], crates: &'stat
 }
 
 /// The rules of all top-level modules of the host, from the top to the bottom. A module uses only modules further down.
-const RULES: [Rule; 13] = [
+const RULES: [Rule; 14] = [
     rule(
         "app",
-        &["admin", "bus", "config", "file", "memory", "net", "plugin", "reload", "routing", "sync", "telemetry"],
+        &[
+            "admin",
+            "auth",
+            "bus",
+            "config",
+            "file",
+            "memory",
+            "net",
+            "plugin",
+            "reload",
+            "routing",
+            "sync",
+            "telemetry",
+        ],
         &["tokio::net", "tokio::signal"],
     ),
-    rule("admin", &["bus", "config", "reload", "routing", "telemetry"], &["axum", "subtle", "tokio::net"]),
+    rule("admin", &["auth", "bus", "config", "reload", "routing", "telemetry"], &["axum", "subtle", "tokio::net"]),
     rule(
         "net",
-        &["config", "delivery", "file", "routing", "sync", "telemetry"],
-        &["httparse", "jsonwebtoken", "tokio::net", "tokio_rustls", "x509_cert"],
+        &["auth", "config", "delivery", "file", "routing", "sync", "telemetry"],
+        &["httparse", "tokio::net", "tokio_rustls", "x509_cert"],
     ),
+    rule("auth", &["config", "file", "reload", "telemetry"], &["hyper", "jsonwebtoken", "tokio::net", "tokio_rustls"]),
     rule("reload", &["config", "file", "memory", "plugin", "routing", "telemetry"], &["notify"]),
     rule("routing", &["bus", "delivery", "plugin", "sync", "telemetry"], &[]),
     rule("bus", &["config", "sync", "telemetry"], &["redis", "tokio::net", "tokio_rustls"]),

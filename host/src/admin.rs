@@ -105,6 +105,9 @@ async fn ready(
     if let Some(error) = known.directory_error {
         report["directory_error"] = error.into();
     }
+    if admin.auth.is_on() {
+        report["auth"] = json!({ "keys": admin.auth.sources() });
+    }
     (code, Json(report))
 }
 

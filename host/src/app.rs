@@ -12,10 +12,10 @@ mod supervisor;
 
 use crate::{
     admin::{self, Admin, Probes, Stopping},
+    auth::{self, Authenticator},
     bus,
     config::{Config, ConfigError},
     memory,
-    net::auth::Verifier,
     net::certificate::Invalid,
     net::{half_open, server},
     reload::{
@@ -109,6 +109,9 @@ impl Running {
             saved::save(path, &state)?;
             gateway.accounts.restore(state);
         }
+        let auth = Arc::new(Authenticator::new(Arc::clone(&metrics)));
+        auth.configure(config.auth.as_ref());
+        supervisor.start("the keys of tokens", &never, keys(Arc::clone(&auth)));
         let health = Arc::new(bus::Health::new(Arc::clone(&metrics)));
         let (redis, topics, handler) = (config.redis.clone(), gateway.topics(), Arc::clone(&gateway));
         let bus = bus::run(redis, queue, topics, handler, Arc::clone(&health), bus_stop.clone());
@@ -120,21 +123,30 @@ impl Running {
         let probing = Arc::clone(&probes).run(Arc::clone(&reports));
         supervisor.start("the probes of backends", &never, probing.map(Ok));
         let (files, token) = (Arc::clone(&reports), config.admin.token.clone());
-        let admin = Admin::new(Arc::clone(&gateway), health, files, Arc::clone(&probes), Arc::clone(&stopping), token);
+        let admin = Admin::new(
+            Arc::clone(&gateway),
+            Arc::clone(&auth),
+            health,
+            files,
+            Arc::clone(&probes),
+            Arc::clone(&stopping),
+            token,
+        );
         let serving = admin::serve(admin_listener, Arc::new(admin));
         supervisor.start("the admin listener", &never, async { Ok(serving.await?) });
 
-        let files = reloader::start(path, config.clone(), Arc::clone(&gateway), reports)?;
+        let reloaded = Arc::clone(&auth);
+        let apply = Box::new(move |config: &Config| reloaded.configure(config.auth.as_ref()));
+        let files = reloader::start(path, config.clone(), Arc::clone(&gateway), reports, apply)?;
         supervisor.start(RELOAD, stop, follow(files, Arc::clone(&gateway), stop.clone()));
 
         let drain_timeout = config.server.drain_timeout;
         let (state_file, running) = (config.state_file.clone(), Arc::clone(&gateway));
-        let verifier = config.auth.as_ref().map(|auth| Arc::new(Verifier::new(auth)));
         let tls = certificate.as_ref().map(Followed::tls);
         if let Some(certificate) = certificate {
             supervisor.start("the certificate", &never, certificate.run());
         }
-        let serving = server::serve(listener, gateway, Arc::new(config), verifier, tls, stop.clone());
+        let serving = server::serve(listener, gateway, Arc::new(config), auth, tls, stop.clone());
         supervisor.start(LISTENER, stop, serving.map(Ok));
         Ok(Self { supervisor, stopping, bus_stop, metrics, drain_timeout, state_file, gateway: running })
     }
@@ -212,6 +224,12 @@ async fn timers(gateway: Arc<Gateway>, stop: CancellationToken) -> anyhow::Resul
     }
 }
 
+/// Loads the keys that check tokens, and loads them again when they change.
+async fn keys(auth: Arc<Authenticator>) -> anyhow::Result<()> {
+    auth.follow_keys().await;
+    Ok(())
+}
+
 /// Raises the soft limit of open files to the hard limit. The soft limit is low only for programs that use `select`,
 /// which cannot handle more than 1024 file descriptors.
 fn raise_open_files() {
@@ -272,4 +290,12 @@ pub fn check(config: &Config) -> anyhow::Result<Vec<Report>> {
 /// Returns an [`Invalid`] that names the key, the file, what is wrong, and what would mend it.
 pub fn check_certificate(config: &Config) -> Result<Option<String>, Invalid> {
     config.server.tls.as_ref().map_or(Ok(None), certificate::check)
+}
+
+/// Reads the file of the keys that check tokens, if there is one.
+///
+/// # Errors
+/// Returns why the file has no keys.
+pub fn check_keys(config: &Config) -> Result<(), String> {
+    config.auth.as_ref().map_or(Ok(()), auth::check)
 }

@@ -7,6 +7,7 @@
 //! This folder may use `file` to read gateway.yaml. It may use `delivery` and `plugin` for the types of their
 //! settings.
 
+mod auth;
 mod duplicates;
 mod keys;
 mod origins;
@@ -17,9 +18,10 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
+pub use auth::Auth;
 pub use origins::Origins;
 pub use proxies::Proxies;
-pub use settings::{Admin, Auth, CompileLimits, Config, ConfigError, Game, Redis, RedisPlace, Server, Tls};
+pub use settings::{Admin, CompileLimits, Config, ConfigError, Game, Redis, RedisPlace, Server, Tls};
 
 use crate::file;
 use keys::MAX_ERRORS;

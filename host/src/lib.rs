@@ -14,7 +14,8 @@
 //! The crate `gateway_wire` parses and writes packets, WebSocket frames and the Redis protocol. This crate has these
 //! modules, in reading order:
 //!
-//! - `net` accepts connections, authenticates clients and runs a task for each session.
+//! - `net` accepts connections and runs a task for each session.
+//! - `auth` checks the tokens of clients and loads the keys for that.
 //! - `routing` finds the plugin for a packet or a bus message and carries out the plugin's actions.
 //! - `plugin` calls plugins, with limits on all that a call may take.
 //! - `delivery` holds the live sessions and their send queues.
@@ -26,6 +27,8 @@
 //! - `file`, `memory`, `telemetry` and `sync` are tools of the other modules.
 
 pub mod net;
+
+pub mod auth;
 
 pub mod routing;
 

@@ -1,15 +1,15 @@
-//! The network side: the listener, TLS, the HTTP upgrade, authentication, the WebSocket protocol, and the task of each
-//! session.
+//! The network side: the listener, TLS, the HTTP upgrade, the WebSocket protocol, and the task of each session.
 //!
 //! A session's task reads packets from its socket, passes them to `routing`, and writes the packets of its outbox.
-//! Modules of this folder may use `config`, `delivery`, `file`, `routing`, `sync` and `telemetry`. They do not know
-//! `plugin`, `bus` or `reload`. No module outside this folder knows the socket of a client.
+//! Modules of this folder may use `auth`, `config`, `delivery`, `file`, `routing`, `sync` and `telemetry`. They do not
+//! know `plugin`, `bus` or `reload`. No module outside this folder knows the socket of a client.
 
 pub mod admission;
-pub mod auth;
 pub mod budget;
 pub mod certificate;
 pub mod credentials;
+mod end;
+mod expiry;
 pub mod forwarded;
 pub mod half_open;
 pub mod handshake;

@@ -10,20 +10,24 @@ pub mod certificates;
 mod client;
 mod gateway;
 mod guests;
+mod key_server;
 mod ports;
 mod proxy;
 mod redis_server;
 mod sentinels;
+mod tokens;
 pub mod wire;
 
 pub use certificates::Certificates;
 pub use client::{Client, Packet, header};
 pub use gateway::{DEMO_CHAT, Gateway, Setup, dist, root};
 pub use guests::{chat_next, component, greeter, guest, probe, probe_as, put, variant, wat};
+pub use key_server::KeyServer;
 pub use ports::ReservedPort;
 pub use proxy::Proxy;
 pub use redis_server::{Redis, Subscription};
 pub use sentinels::{MASTER, Sentinels};
+pub use tokens::{Issuer, SECRET};
 
 use chat_proto::{chat::ChatRequest, common::MessageBase};
 use prost::Message;

@@ -75,7 +75,8 @@ async fn a_hello_that_is_no_hello_gets_an_alert() {
     let mut oversized_hello = [0x16, 3, 1, 0x40, 0x00, 1, 0xff, 0xff, 0xff].to_vec();
     oversized_hello.resize(5 + 0x4000, 0);
     let mut damaged = hello(&certificates);
-    damaged[9..40].fill(0xff);
+    let extensions = damaged.len() - 60;
+    damaged[extensions..].fill(0xff);
     let other_message = [0x16, 3, 1, 0, 4, 20, 0, 0, 0].to_vec();
     for bytes in [oversized_record, damaged, other_message] {
         let answer = answer(&gateway, &bytes).await;

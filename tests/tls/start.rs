@@ -79,7 +79,7 @@ async fn an_expired_certificate_is_a_warning_since_there_is_no_better_one() {
     let gateway = Gateway::start(Setup::server(&keys)).await;
     gateway.logged("the certificate expired at 20").await;
     let refused = certificates.connect(gateway.address).await.unwrap_err();
-    assert!(refused.to_string().contains("expired"), "{refused}");
+    assert!(refused.to_string().contains("Expired"), "{refused}");
 }
 
 #[tokio::test]

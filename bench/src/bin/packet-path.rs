@@ -23,7 +23,7 @@ use gateway::net::receiver::Receiver;
 use gateway::net::socket::put_packet;
 use gateway::plugin::offload::OffloadThread;
 use gateway::plugin::{Action, Compiler, Described, Keeper, Plugin};
-use gateway::routing::gateway::Gateway;
+use gateway::routing::gateway::{Gateway, Served};
 use gateway::telemetry::metrics::Metrics;
 use gateway_bench::chat_request;
 use gateway_wire::packet::{self, Header, ROUTE_CHAT, ROUTE_SYSTEM};
@@ -79,7 +79,7 @@ impl Stage {
             .map(|route| Bytes::from([&Header::request(0, route).encode()[..], &payload].concat()));
         // The first calls of a generation are offloaded. They are done before the steps are counted.
         for packet in [&packet, &heartbeat] {
-            while let Some(offloaded) = self.gateway.on_packet(&self.session, packet.clone()) {
+            while let Served::Offloaded(offloaded) = self.gateway.on_packet(&self.session, packet.clone()) {
                 offloaded.blocking_recv()?;
             }
         }
@@ -160,7 +160,7 @@ fn measured_request(gateway: &Arc<Gateway>, session: &Arc<Session>, packet: &Byt
 /// Takes a packet to the answer in the session's send queue, with a plugin that only echoes.
 #[inline(never)]
 fn measured_heartbeat(gateway: &Arc<Gateway>, session: &Arc<Session>, packet: &Bytes) -> usize {
-    (0..TIMES).filter(|_| gateway.on_packet(session, packet.clone()).is_none()).count()
+    (0..TIMES).filter(|_| matches!(gateway.on_packet(session, packet.clone()), Served::Done)).count()
 }
 
 /// Takes a message of the bus to the packet in the session's send queue: the plugin's call, the registry, the queue.

@@ -65,6 +65,10 @@ fn check(config: &Config) -> anyhow::Result<ExitCode> {
             code = ExitCode::from(BAD_CONFIG);
         }
     }
+    if let Err(error) = app::check_keys(config) {
+        writeln!(stdout(), "{error}")?;
+        code = ExitCode::from(BAD_CONFIG);
+    }
     let files = app::check(config)?;
     for name in &config.required {
         let serves = |serving: &String| serving.split(' ').next() == Some(name);

@@ -2,6 +2,7 @@
 
 use super::{access::Access, probes::Probes};
 use crate::{
+    auth::Authenticator,
     bus,
     reload::reports::{Known, Reports},
     routing::gateway::Gateway,
@@ -13,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 /// A request only reads this state. Other tasks do the slow work, such as the probes of the backends.
 pub(crate) struct Admin {
     pub(super) gateway: Arc<Gateway>,
+    pub(super) auth: Arc<Authenticator>,
     pub(super) bus: Arc<bus::Health>,
     pub(super) files: Arc<Reports>,
     pub(super) probes: Arc<Probes>,
@@ -37,13 +39,14 @@ impl Admin {
     #[must_use]
     pub(crate) fn new(
         gateway: Arc<Gateway>,
+        auth: Arc<Authenticator>,
         bus: Arc<bus::Health>,
         files: Arc<Reports>,
         probes: Arc<Probes>,
         stopping: Arc<Stopping>,
         token: Option<String>,
     ) -> Self {
-        Self { gateway, bus, files, probes, stopping, access: Access::new(token) }
+        Self { gateway, auth, bus, files, probes, stopping, access: Access::new(token) }
     }
 
     /// Returns why the gateway is not ready.
@@ -52,6 +55,7 @@ impl Admin {
         reasons.extend(self.stopping.0.get().cloned());
         reasons.extend(self.bus.error().map(|error| format!("the bus is not connected: {error}")));
         reasons.extend(known.reasons());
+        reasons.extend(self.auth.why_unavailable());
         let missing = self.gateway.missing();
         reasons.extend(missing.iter().map(|plugin| format!("the plugin {plugin} does not serve (plugins.required)")));
         reasons

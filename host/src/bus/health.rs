@@ -3,6 +3,9 @@
 use crate::telemetry::metrics::Metrics;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// The reason before the first attempt to connect has ended.
+const CONNECTING: &str = "connecting";
+
 /// The state of the connections of the bus: whether they work, and if not, why.
 #[derive(Debug)]
 pub struct Health {
@@ -31,14 +34,17 @@ impl Health {
     /// Returns the state of a bus that is not connected yet.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        let connecting = || Some("connecting".to_owned());
+        let connecting = || Some(CONNECTING.to_owned());
         Self { metrics, errors: Mutex::new([connecting(), connecting()]) }
     }
 
-    /// Returns why the bus is not connected, or `None` if it is connected.
+    /// Returns why the bus is not connected, or `None` if it is connected. One direction may only be waiting for the
+    /// other, so the error of a failed attempt comes first.
     #[must_use]
     pub fn error(&self) -> Option<String> {
-        self.errors.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().next().cloned()
+        let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = errors.iter().flatten().find(|error| *error != CONNECTING);
+        failed.or_else(|| errors.iter().flatten().next()).cloned()
     }
 
     pub(super) fn is_down(&self, direction: Direction) -> bool {

@@ -10,6 +10,7 @@
 
 mod confirmation;
 mod connection;
+mod error;
 mod link;
 mod place;
 mod publisher;

@@ -66,7 +66,15 @@ section! {
     }
 
     Auth {
-        jwt_secret: String = String::new(),
+        required: bool = true,
+        jwt_secret: Option<String> = None,
+        jwks_file: Option<String> = None,
+        jwks_url: Option<String> = None,
+        issuer: Option<String> = None,
+        audience: Audience = Audience::Many(Vec::new()),
+        leeway_s: u64 = 5,
+        user_claim: String = "sub".to_owned(),
+        on_expiry: OnExpiry = OnExpiry::Close,
     }
 
     Limits {
@@ -152,4 +160,20 @@ pub(super) enum OnFullQueue {
 pub(super) enum OnUserLimit {
     CloseOldest,
     Refuse,
+}
+
+/// The audiences of tokens: one text or a list.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(super) enum Audience {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// The action when the token of a session expires.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum OnExpiry {
+    Close,
+    Ignore,
 }

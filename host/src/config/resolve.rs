@@ -2,10 +2,11 @@
 //! ranges.
 
 use super::{
+    auth,
     origins::Origins,
     proxies::Proxies,
     raw,
-    settings::{Admin, Auth, CompileLimits, Config, Game, Redis, RedisPlace, Server, Tls},
+    settings::{Admin, CompileLimits, Config, Game, Redis, RedisPlace, Server, Tls},
 };
 use crate::delivery::{
     limits::{Limits, OnUserLimit, Rates},
@@ -43,12 +44,7 @@ pub(super) fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
     Config {
         server: server(&file.server, file.auth.is_some(), errors),
         admin: admin(file.admin, errors),
-        auth: file.auth.map(|auth| {
-            if auth.jwt_secret.len() < 32 {
-                errors.push("auth.jwt_secret: at least 32 bytes, as HS256 asks for (RFC 7518, 3.2)".to_owned());
-            }
-            Auth { jwt_secret: auth.jwt_secret }
-        }),
+        auth: file.auth.map(|written| auth::resolve(written, errors)),
         limits: limits(&file.limits, errors),
         redis: file.redis.map(|written| redis(written, file.server.max_message_bytes, errors)),
         games: games(file.games, errors),

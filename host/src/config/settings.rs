@@ -1,6 +1,6 @@
 //! The meaning of gateway.yaml, with types, units and defaults.
 
-use super::{origins::Origins, proxies::Proxies, raw};
+use super::{auth::Auth, origins::Origins, proxies::Proxies, raw};
 use crate::{
     delivery::{limits::Limits, outbox},
     plugin,
@@ -129,19 +129,6 @@ pub struct CompileLimits {
     pub memory: u64,
 }
 
-/// The authentication of clients.
-#[derive(Clone)]
-pub struct Auth {
-    /// The secret that tokens are signed with (JWT, HS256).
-    pub jwt_secret: String,
-}
-
-impl fmt::Debug for Auth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Auth")
-    }
-}
-
 /// The address and the limits of Redis.
 #[derive(Clone)]
 pub struct Redis {
@@ -236,13 +223,8 @@ impl Config {
     /// Returns this configuration with the values of `other` that may change without a restart.
     #[must_use]
     pub fn with_live_settings_of(&self, other: Self) -> Self {
-        Self {
-            limits: other.limits,
-            games: other.games,
-            required: other.required,
-            settings: other.settings,
-            ..self.clone()
-        }
+        let Self { auth, limits, games, required, settings, .. } = other;
+        Self { auth, limits, games, required, settings, ..self.clone() }
     }
 
     /// Returns the names of the plugins that have settings.
@@ -255,7 +237,7 @@ impl Config {
     pub fn restart_needed(&self, other: &Self) -> Vec<String> {
         let mut changed = Vec::new();
         differences("", &self.written, &other.written, &mut changed);
-        let live = ["games", "limits", "plugins.required", "plugins.settings"];
+        let live = ["auth", "games", "limits", "plugins.required", "plugins.settings"];
         changed.retain(|key| !live.iter().any(|live| key.starts_with(live)));
         changed
     }

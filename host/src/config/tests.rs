@@ -122,7 +122,8 @@ fn redis_is_a_server_or_the_master_of_sentinels() {
         parse("redis: { sentinel: { master: main, addrs: ['a:1', 'rediss://u:secret@b:2'], password: hidden } }\n");
     let shown = format!("{:?}", config.redis.unwrap());
     assert_eq!(shown, "main of the Sentinels redis://a:1, b:2");
-    let errors = |keys: &str| Config::parse(&format!("redis: {{ {keys} }}\n")).expect_err(keys);
+    let errors =
+        |keys: &str| Config::parse(&format!("plugins: {{ directory: . }}\nredis: {{ {keys} }}\n")).expect_err(keys);
     assert_eq!(
         errors("sentinel: {}"),
         [

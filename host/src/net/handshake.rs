@@ -4,9 +4,9 @@
 //! second step accepts or refuses it.
 
 use crate::{
+    auth::{self, Authenticator, Denied, Identity},
     config,
     delivery::limits::OverLimit,
-    net::auth::{self, Denied, Verifier},
     net::head::{self, Head},
     net::{credentials, forwarded, origin, subprotocol},
 };
@@ -36,8 +36,8 @@ const MAX_REASON_BYTES: usize = 1024;
 /// It is kept as the bytes that were received, so that a gateway copies nothing out of them if no plugin asks. It has
 /// no `Debug`, because it contains the client's token.
 pub struct Request {
-    /// The user that the client's token names, or `None` if no tokens are checked.
-    pub user: Option<i64>,
+    /// Whom the client's token names, or `None` if no token was checked.
+    pub identity: Option<Identity>,
     /// The request, and the bytes that the client sent right after it.
     received: Vec<u8>,
     /// The length of the request in bytes.
@@ -95,6 +95,7 @@ impl Refused {
             Self::BadUpgrade(_) | Self::Version => "bad_upgrade",
             Self::OverLimit(limit) => limit.reason(),
             Self::Origin(_) => "origin",
+            Self::Denied(Denied::Unavailable) => "auth_unavailable",
             Self::Denied(_) => "denied",
         }
     }
@@ -109,6 +110,7 @@ impl Refused {
             Self::OverLimit(OverLimit::Sessions) => Some("503 Service Unavailable\r\nRetry-After: 1"),
             Self::OverLimit(_) => Some("429 Too Many Requests\r\nRetry-After: 1"),
             Self::Origin(_) => Some("403 Forbidden"),
+            Self::Denied(Denied::Unavailable) => Some("503 Service Unavailable\r\nRetry-After: 1"),
             Self::Denied(_) => Some("401 Unauthorized\r\nWWW-Authenticate: Bearer"),
         }
     }
@@ -126,10 +128,13 @@ pub async fn request(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     remote: &mut SocketAddr,
     server: &config::Server,
-    verifier: Option<&Verifier>,
+    auth: &Authenticator,
     admit: impl FnOnce(IpAddr) -> Result<(), OverLimit>,
 ) -> Result<Request, Refused> {
-    let request = read(stream, remote, server, verifier, admit).await;
+    let request = match read(stream, remote, server, admit).await {
+        Ok(request) if auth.is_on() => request.identified(auth).await,
+        outcome => outcome,
+    };
     if let Err(refused) = &request
         && let Some(status) = refused.status()
     {
@@ -139,6 +144,13 @@ pub async fn request(
 }
 
 impl Request {
+    /// Checks the client's token.
+    async fn identified(self, auth: &Authenticator) -> Result<Self, Refused> {
+        // The token is copied, because a parsed request would make the task of each connection larger.
+        let token = self.read(|head| credentials::token(head).map(str::to_owned));
+        Ok(Self { identity: auth.identify(token.as_deref()).await?, ..self })
+    }
+
     /// Returns the query of the request's path, without the parameter `token`. It is empty if there is none.
     #[must_use]
     pub fn query(&self) -> String {
@@ -163,10 +175,10 @@ impl Request {
         self.read(|head| head.headers.iter().filter(is_listed).filter_map(owned).collect())
     }
 
-    /// Returns the claims of the client's token, a JSON object, or `None` if no tokens are checked.
+    /// Returns the claims of the client's token, a JSON object, or `None` if no token was checked.
     #[must_use]
     pub fn claims(&self) -> Option<String> {
-        self.user?;
+        self.identity?;
         self.read(|head| auth::claims(credentials::token(head)?))
     }
 
@@ -210,7 +222,6 @@ async fn read(
     stream: &mut (impl AsyncRead + Unpin),
     remote: &mut SocketAddr,
     server: &config::Server,
-    verifier: Option<&Verifier>,
     admit: impl FnOnce(IpAddr) -> Result<(), OverLimit>,
 ) -> Result<Request, Refused> {
     let mut received = Vec::with_capacity(1024);
@@ -231,9 +242,8 @@ async fn read(
                 admit(remote.ip())?;
                 let accept = derive_accept_key(check(&head)?.as_bytes());
                 server.allowed_origins.as_ref().map(|allowed| origin::check(&head, allowed)).transpose()?;
-                let user = verifier.map(|verifier| verifier.user(credentials::token(&head))).transpose()?;
                 let protocol = subprotocol::choose(&head, &server.subprotocols).map(str::to_owned);
-                return Ok(Request { user, received, len, accept, protocol });
+                return Ok(Request { identity: None, received, len, accept, protocol });
             }
             Err(httparse::Error::TooManyHeaders) => return Err(Refused::TooLarge),
             Err(_) if received.first() == Some(&TLS_HANDSHAKE) => return Err(Refused::Tls),
@@ -282,132 +292,4 @@ fn is_key(key: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config;
-    use jsonwebtoken::{EncodingKey, Header};
-    use tokio::io::DuplexStream;
-
-    const SECRET: &str = "a secret of at least 32 bytes, as HS256 needs it";
-
-    /// Returns a request for this path, with these lines after the headers that every upgrade has.
-    fn upgrade(path: &str, lines: &str) -> String {
-        format!(
-            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{lines}\r\n"
-        )
-    }
-
-    /// Sends bytes, and returns the request that the gateway reads, and both ends of the connection.
-    async fn sent(bytes: &[u8], verifier: Option<&Verifier>) -> (Result<Request, Refused>, DuplexStream, DuplexStream) {
-        let (mut client, mut server) = tokio::io::duplex(64 << 10);
-        client.write_all(bytes).await.unwrap();
-        let (mut remote, settings) = (SocketAddr::from(([127, 0, 0, 1], 1)), config::Config::default().server);
-        (request(&mut server, &mut remote, &settings, verifier, |_| Ok(())).await, client, server)
-    }
-
-    async fn valid(request: &str) -> Request {
-        sent(request.as_bytes(), None).await.0.unwrap_or_else(|refused| panic!("{request}: {refused}"))
-    }
-
-    /// Returns everything that the gateway has sent.
-    async fn received(mut client: DuplexStream, server: DuplexStream) -> String {
-        drop(server);
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).await.unwrap();
-        answer
-    }
-
-    #[tokio::test]
-    async fn an_accepted_request_gets_101_and_leaves_the_bytes_after_it() {
-        let (request, client, mut server) = sent(&[upgrade("/ws", "").as_bytes(), b"early"].concat(), None).await;
-        assert_eq!(request.unwrap_or_else(|_| panic!()).accept(&mut server).await.unwrap(), b"early");
-        let expected = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-        assert_eq!(received(client, server).await, expected);
-    }
-
-    #[tokio::test]
-    async fn a_valid_request_is_not_answered_before_it_is_accepted_or_refused() {
-        let (_, client, server) = sent(upgrade("/ws", "").as_bytes(), None).await;
-        assert_eq!(received(client, server).await, "");
-        let (refused, client, server) = sent(upgrade("/", "").as_bytes(), None).await;
-        assert_eq!(refused.err().unwrap().reason(), "not_found");
-        let answer = received(client, server).await;
-        assert!(answer.starts_with("HTTP/1.1 404 Not Found\r\n") && answer.ends_with("\r\n\r\nthe only path is /ws\n"));
-    }
-
-    #[tokio::test]
-    async fn a_refused_request_gets_the_status_and_a_bounded_reason() {
-        let long = format!("a{}", "ß".repeat(1024));
-        let cut = &long[..1023];
-        let answers = [
-            (403, "no", "403 Forbidden", "2\r\n\r\nno"),
-            (429, "", "429 Too Many Requests\r\nRetry-After: 1", "0\r\n\r\n"),
-            (503, "full", "503 Service Unavailable\r\nRetry-After: 1", "4\r\n\r\nfull"),
-            (499, &long, "499 ", &format!("1023\r\n\r\n{cut}")),
-        ];
-        for (status, reason, head, end) in answers {
-            let (request, client, mut server) = sent(upgrade("/ws", "").as_bytes(), None).await;
-            request.unwrap_or_else(|_| panic!()).refuse(&mut server, status, reason).await.unwrap();
-            let expected = format!(
-                "HTTP/1.1 {head}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
-                 Content-Length: {end}"
-            );
-            assert_eq!(received(client, server).await, expected);
-        }
-    }
-
-    #[tokio::test]
-    async fn the_query_has_every_parameter_except_the_token() {
-        let queries = [
-            ("", ""),
-            ("?", ""),
-            ("?a=1&b=%20&&c", "a=1&b=%20&&c"),
-            ("?token=x", ""),
-            ("?a=1&token=x&token&token=y=z&tokens=2", "a=1&tokens=2"),
-            ("?a=b?c", "a=b?c"),
-        ];
-        for (written, query) in queries {
-            assert_eq!(valid(&upgrade(&format!("/ws{written}"), "")).await.query(), query, "{written}");
-        }
-    }
-
-    #[tokio::test]
-    async fn only_the_listed_headers_are_returned_with_every_occurrence() {
-        let lines = b"X-Region: eu \r\nCookie: a\r\nx-region:us\r\nX-Bad: \xff\r\nX-Name: Zo\xc3\xab\r\n";
-        let written = upgrade("/ws", "LINES").into_bytes();
-        let (head, _) = written.split_at(written.len() - "LINES\r\n".len());
-        let request = sent(&[head, lines, b"\r\n"].concat(), None).await.0.unwrap_or_else(|_| panic!());
-        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let expected = [header("x-region", "eu"), header("x-region", "us"), header("x-name", "Zoë")];
-        assert_eq!(request.headers(&names(&["x-name", "X-REGION", "x-bad", "x-none"])), expected);
-        assert_eq!(request.headers(&[]), []);
-        let request = valid(&upgrade("/ws", "Sec-WebSocket-Protocol: a, bearer.secret,b\r\n")).await;
-        let name = "sec-websocket-protocol";
-        assert_eq!(request.headers(&names(&[name])), [header(name, "a, b")]);
-    }
-
-    #[tokio::test]
-    async fn the_claims_are_those_of_the_token_that_was_checked() {
-        let verifier = Verifier::new(&config::Auth { jwt_secret: SECRET.to_owned() });
-        let token = |sub: &str| {
-            let claims = serde_json::json!({ "sub": sub, "exp": 9_000_000_000_u64 });
-            jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
-        };
-        let in_header = upgrade("/ws?token=other", &format!("Authorization: Bearer {}\r\n", token("3000000000")));
-        let in_query = upgrade(&format!("/ws?token={}", token("3000000000")), "");
-        for written in [in_header, in_query] {
-            let request = sent(written.as_bytes(), Some(&verifier)).await.0.unwrap_or_else(|_| panic!());
-            assert_eq!(request.user, Some(3_000_000_000));
-            assert_eq!(request.claims().unwrap(), r#"{"exp":9000000000,"sub":"3000000000"}"#);
-            let unchecked = valid(&written).await;
-            assert_eq!((unchecked.user, unchecked.claims()), (None, None));
-        }
-        let (denied, client, server) = sent(upgrade("/ws?token=x", "").as_bytes(), Some(&verifier)).await;
-        assert_eq!(denied.err().unwrap().reason(), "denied");
-        let head = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer\r\nConnection: close\r\n";
-        assert!(received(client, server).await.starts_with(head));
-    }
-}
+mod tests;

@@ -1,14 +1,15 @@
 //! Accepts connections, runs a task for each, and drains them when the gateway stops.
 
 use crate::{
+    auth::Authenticator,
     config,
     delivery::limits::OverLimit,
     delivery::outbox::Closing,
     delivery::registry::{Ended, Registered},
     delivery::session::{BindError, Session},
     net::admission::{self, Admission},
-    net::auth::Verifier,
     net::budget::Budget,
+    net::expiry::Expiry,
     net::handshake::{self, Refused, Request},
     net::proxy_header,
     net::receiver::Receiver,
@@ -44,7 +45,7 @@ const MAX_UNSENT_BYTES: u32 = 128 << 10;
 struct Shared {
     gateway: Arc<Gateway>,
     config: Arc<config::Config>,
-    verifier: Option<Arc<Verifier>>,
+    auth: Arc<Authenticator>,
     /// The rules of TLS handshakes, or `None` if the listener speaks plain HTTP.
     tls: Option<Arc<Tls>>,
     budget: Arc<Budget>,
@@ -58,7 +59,7 @@ pub async fn serve(
     listener: TcpListener,
     gateway: Arc<Gateway>,
     config: Arc<config::Config>,
-    verifier: Option<Arc<Verifier>>,
+    auth: Arc<Authenticator>,
     tls: Option<Arc<Tls>>,
     stop: CancellationToken,
 ) {
@@ -70,7 +71,7 @@ pub async fn serve(
     let mut tasks = JoinSet::new();
     let budget = Arc::new(Budget::new(config.server.receive_budget_bytes, Arc::clone(&gateway.metrics)));
     let admission = Admission::default();
-    let shared = Arc::new(Shared { gateway, config, verifier, tls, budget, admission, stop });
+    let shared = Arc::new(Shared { gateway, config, auth, tls, budget, admission, stop });
     let gateway = &shared.gateway;
     loop {
         tokio::select! {
@@ -135,7 +136,7 @@ fn account(gateway: &Gateway, ended: Result<Option<&'static str>, JoinError>) {
 /// Serves a connection until it ends. Returns the label of `gateway_disconnections_total`, or `None` if there was never
 /// a session.
 async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Shared>) -> Option<&'static str> {
-    let Shared { gateway, config, budget, admission, stop, .. } = &*shared;
+    let Shared { gateway, config, auth, budget, admission, stop, .. } = &*shared;
     let server = &config.server;
     // Packets are sent without delay. An error means that the connection broke, and the next step handles that.
     let _ = stream.set_nodelay(true);
@@ -143,6 +144,7 @@ async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Share
         opened = open(Tcp::new(stream), &mut remote, &shared) => opened?,
         () = stop.cancelled() => return None,
     };
+    let expiry = request.identity.and_then(Expiry::of).map(Box::new);
     let session = match gateway.registry.admit(Session::new(remote, server.outbox)) {
         Ok(session) => session,
         Err(limit) => {
@@ -163,7 +165,7 @@ async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Share
     gateway.metrics.connections.inc();
     tracing::debug!(session = %session.id, %remote, user = session.user(), "session began");
     let id = session.id;
-    let cause = session::run(socket, session, gateway, server).await;
+    let cause = session::run(socket, session, gateway, server, auth, expiry).await;
     tracing::debug!(session = %id, cause, "session ended");
     Some(cause)
 }
@@ -198,10 +200,10 @@ async fn secure(tcp: Tcp, tls: &Tls, remote: SocketAddr, shared: &Shared, deadli
 
 /// Reads a client's request for a WebSocket. Returns `None` if it was refused, took too long, or had to make room.
 async fn request(stream: &mut Stream, remote: &mut SocketAddr, shared: &Shared, deadline: Instant) -> Option<Request> {
-    let Shared { gateway, config, verifier, admission, .. } = shared;
+    let Shared { gateway, config, auth, admission, .. } = shared;
     let (peer, server) = (*remote, &config.server);
     let admit = |client| admission.admit(gateway, client);
-    let request = handshake::request(stream, remote, server, verifier.as_deref(), admit);
+    let request = handshake::request(stream, remote, server, auth, admit);
     match in_time(request, peer, shared, deadline).await? {
         Ok(request) => Some(request),
         Err(refused) => {
@@ -253,8 +255,8 @@ async fn begin(
     admission: &Admission,
 ) -> Option<(Registered, Vec<u8>)> {
     // A new session is bound to no other user.
-    if let Some(user) = request.user
-        && gateway.registry.bind(&session, user) == Err(BindError::TooManySessions)
+    if let Some(identity) = request.identity
+        && gateway.registry.bind(&session, identity.user) == Err(BindError::TooManySessions)
     {
         let (limit, remote) = (OverLimit::SessionsPerUser, session.remote);
         drop(session);
@@ -262,7 +264,11 @@ async fn begin(
         return None;
     }
     if gateway.asks_at_connect() {
-        let (query, headers) = (request.query(), request.headers(&server.plugin_headers));
+        let (query, mut headers) = (request.query(), request.headers(&server.plugin_headers));
+        if request.identity.is_some() {
+            // A checked token is dropped. The section `auth` may be newer than the list of headers.
+            headers.retain(|(name, _)| name != "authorization");
+        }
         let asked = Asked { query, headers, claims: request.claims() };
         // The boxes keep the task of a connection small, which lives as long as its session.
         session = match Box::pin(gateway.on_connect(session, asked)).await {

@@ -1,20 +1,24 @@
 //! The actor of one connection. It owns the socket, reads messages, writes the packets of its outbox, and sends pings.
 
+mod control;
+
 use crate::{
+    auth::Authenticator,
     config,
     delivery::outbox::{Closing, Keep, Outgoing},
     delivery::registry::{Ended, Registered},
+    net::end::End,
+    net::expiry::Expiry,
     net::meter::{Meter, Verdict},
     net::receiver::Message,
     net::socket::{Error, Socket},
-    net::violation::Violation,
-    routing::gateway::{Gateway, Offloaded},
+    routing::gateway::{Gateway, Offloaded, Served},
     telemetry::metrics::Metrics,
 };
 use futures_util::FutureExt;
 use gateway_wire::{
     packet::{self, HEADER_LEN, Header, ROUTE_SYSTEM},
-    websocket::{self, Opcode},
+    websocket::Opcode,
 };
 use prost::Message as _;
 use std::{
@@ -22,13 +26,13 @@ use std::{
     future::poll_fn,
     io, iter,
     ops::ControlFlow,
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::{self, Instant},
+    time::{self, Instant, Sleep},
 };
 
 /// The number of messages that are read before their answers are written.
@@ -37,55 +41,28 @@ const MAX_READ_MESSAGES: usize = 64;
 /// The time limit for the last writes, the close frame and the client's answer to it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How a session ended: the label of `gateway_disconnections_total`, and the payload of the close frame. If the
-/// connection is broken, there is no close frame.
-struct End {
-    cause: &'static str,
-    close: Option<Vec<u8>>,
-}
-
-impl End {
-    fn silent(cause: &'static str) -> Self {
-        Self { cause, close: None }
-    }
-
-    fn with_code(cause: &'static str, code: u16, reason: &str) -> Self {
-        Self { cause, close: Some(websocket::close_payload(code, reason)) }
-    }
-}
-
-impl From<Closing> for End {
-    fn from(closing: Closing) -> Self {
-        Self::with_code(closing.cause, closing.code, &closing.reason)
-    }
-}
-
-impl From<Error> for End {
-    fn from(error: Error) -> Self {
-        let violation = match error {
-            Error::Gone(_) => return Self::silent("gone"),
-            Error::Violation(violation) => violation,
-        };
-        let (cause, code) = match violation {
-            Violation::Protocol(error) => ("protocol_error", error.close_code()),
-            Violation::TooLarge { .. } => ("too_large", 1009),
-            Violation::OverBudget => ("receive_budget", 1009),
-            Violation::Flood => ("frame_flood", 1008),
-        };
-        Self::with_code(cause, code, &violation.to_string())
-    }
-}
-
-/// Serves a connection until it ends. Returns the label of `gateway_disconnections_total`.
-pub async fn run(
+/// Serves a connection until it ends. `expiry` is that of the client's token. Returns the label of
+/// `gateway_disconnections_total`.
+pub(crate) async fn run(
     mut socket: Socket,
     session: Registered,
     gateway: &Arc<Gateway>,
     config: &config::Server,
+    auth: &Authenticator,
+    expiry: Option<Box<Expiry>>,
 ) -> &'static str {
-    let batch = VecDeque::new();
-    let mut actor =
-        Actor { socket: &mut socket, session: &session, gateway, config, batch, meter: None, offloaded: None };
+    let mut actor = Actor {
+        socket: &mut socket,
+        session: &session,
+        gateway,
+        config,
+        auth,
+        timer: pin!(time::sleep(config.ping_interval)),
+        expiry,
+        batch: VecDeque::new(),
+        meter: None,
+        offloaded: None,
+    };
     let End { cause, close } = match actor.welcome().await {
         ControlFlow::Continue(()) => actor.serve().await,
         ControlFlow::Break(end) => end,
@@ -125,6 +102,11 @@ struct Actor<'a> {
     session: &'a Registered,
     gateway: &'a Arc<Gateway>,
     config: &'a config::Server,
+    auth: &'a Authenticator,
+    /// The time of the next ping, or of the next step of the expiry.
+    timer: Pin<&'a mut Sleep>,
+    /// The expiry of the client's token. The box keeps sessions without one small.
+    expiry: Option<Box<Expiry>>,
     /// The packets that are being written. The batch is empty between two writes.
     batch: VecDeque<Outgoing>,
     /// The limits on the session's packets, if there are any.
@@ -148,21 +130,12 @@ impl Actor<'_> {
     }
 
     async fn serve(&mut self) -> End {
-        let mut timer = pin!(time::sleep(self.config.ping_interval));
+        self.expire_in_time();
         loop {
             let flow = tokio::select! {
                 biased;
                 // The timer comes before the socket, because a flood keeps the socket ready all the time.
-                () = &mut timer => {
-                    // The timer fires late if this task could not read: it was writing, waited for a plugin, or did not
-                    // run. The client was not silent in that time.
-                    self.socket.subtract_from_silence(timer.deadline().elapsed());
-                    let idle_in = self.config.idle_timeout.saturating_sub(self.socket.silence());
-                    let interval = self.config.ping_interval;
-                    let next = if idle_in.is_zero() { interval } else { interval.min(idle_in) };
-                    timer.as_mut().reset(Instant::now() + next);
-                    self.ping().await
-                }
+                () = self.timer.as_mut() => self.tick().await,
                 // Backpressure: while a client does not read its answers, nothing is read from the client.
                 message = self.socket.message(), if !self.session.outbox.is_congested() => self.read(message).await,
                 closing = poll_fn(|cx| self.session.outbox.poll_drain(cx, &mut self.batch)) => {
@@ -173,6 +146,21 @@ impl Actor<'_> {
                 return end;
             }
         }
+    }
+
+    /// Does what is due when the timer fires, and sets it again.
+    async fn tick(&mut self) -> ControlFlow<End> {
+        // The timer fires late if this task could not read: it was writing, waited for a plugin, or did not run. The
+        // client was not silent in that time.
+        self.socket.subtract_from_silence(self.timer.deadline().elapsed());
+        let idle_in = self.config.idle_timeout.saturating_sub(self.socket.silence());
+        let interval = self.config.ping_interval;
+        let next = if idle_in.is_zero() { interval } else { interval.min(idle_in) };
+        self.timer.as_mut().reset(Instant::now() + next);
+        if self.expiry.is_some() {
+            self.expire().await?;
+        }
+        self.ping().await
     }
 
     /// Serves a message and the messages that have arrived after it, and writes the answers. Stops serving when the
@@ -229,8 +217,10 @@ impl Actor<'_> {
         }
         let end = match message {
             Ok(Message::Packet(packet)) => match self.gateway.on_packet(self.session, packet) {
-                None => return ControlFlow::Continue(()),
-                Some(offloaded) => return self.wait_for_offloaded(offloaded).await,
+                Served::Done => return ControlFlow::Continue(()),
+                Served::Offloaded(offloaded) => return self.wait_for_offloaded(offloaded).await,
+                // The box keeps this rare case out of the task of each session.
+                Served::Control(packet) => return Box::pin(self.on_control(*packet)).await,
             },
             Ok(Message::TooLarge { header, bytes, max }) => {
                 self.gateway.on_oversized_packet(self.session, header, bytes, max);
@@ -251,18 +241,26 @@ impl Actor<'_> {
 
     /// Waits until the offload thread has served a packet. Meanwhile the session reads no packets, but still writes.
     async fn wait_for_offloaded(&mut self, mut offloaded: Offloaded) -> ControlFlow<End> {
+        match self.write_until(&mut offloaded).await {
+            ControlFlow::Continue(Ok(())) => ControlFlow::Continue(()),
+            ControlFlow::Continue(Err(_)) => {
+                ControlFlow::Break(End::with_code("panic", 1011, "a defect of the gateway"))
+            }
+            ControlFlow::Break(end) => {
+                self.offloaded = Some(offloaded);
+                ControlFlow::Break(end)
+            }
+        }
+    }
+
+    /// Waits for a future. Meanwhile the session reads nothing, but still writes.
+    async fn write_until<T>(&mut self, mut future: impl Future<Output = T> + Unpin) -> ControlFlow<End, T> {
         loop {
             tokio::select! {
                 biased;
-                served = &mut offloaded => return match served {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(_) => ControlFlow::Break(End::with_code("panic", 1011, "a defect of the gateway")),
-                },
+                output = &mut future => return ControlFlow::Continue(output),
                 closing = poll_fn(|cx| self.session.outbox.poll_drain(cx, &mut self.batch)) => {
-                    if let ControlFlow::Break(end) = self.write(closing).await {
-                        self.offloaded = Some(offloaded);
-                        return ControlFlow::Break(end);
-                    }
+                    self.write(closing).await?;
                 }
             }
         }

@@ -17,6 +17,7 @@ use super::{
     usage::Usage,
 };
 use crate::{sync::uptime::unix_ms, telemetry::metrics::Metrics};
+use gateway_wire::packet::ROUTE_CONTROL;
 use std::{
     collections::BTreeMap,
     sync::{
@@ -60,6 +61,10 @@ impl Plugin {
         let takes = starter.described.takes();
         if !takes.packets && !starter.settings.routes.is_empty() {
             let why = "it claims routes, but does not export `gateway:policy/policy`".to_owned();
+            return Err(LoadError::Manifest(why));
+        }
+        if starter.settings.routes.contains(&ROUTE_CONTROL) {
+            let why = "it claims the route 0, which is the gateway's own: choose another from 1 to 255".to_owned();
             return Err(LoadError::Manifest(why));
         }
         let mut topics = Vec::new();

@@ -86,16 +86,26 @@ struct Reloader {
     file: Watched,
     /// Why gateway.yaml cannot be read, if it cannot.
     unread: Option<String>,
+    apply: Apply,
     phase: Sender<Phase>,
 }
 
+/// Puts the live settings of a new configuration to use that are not about plugins. It must return quickly.
+pub type Apply = Box<dyn Fn(&Config) + Send>;
+
 /// Starts the reload thread, which loads the plugins and follows the plugins directory and the file `path`. `config`
-/// was read from that file. Returns at once.
+/// was read from that file. `apply` is called with each later configuration. Returns at once.
 ///
 /// # Errors
 /// Returns an error if no thread can be started, if no cache directory can be created, or if the machine cannot run
 /// WebAssembly.
-pub fn start(path: &Path, config: Config, gateway: Arc<Gateway>, reports: Arc<Reports>) -> anyhow::Result<Reloading> {
+pub fn start(
+    path: &Path,
+    config: Config,
+    gateway: Arc<Gateway>,
+    reports: Arc<Reports>,
+    apply: Apply,
+) -> anyhow::Result<Reloading> {
     let inbox = Arc::<Inbox<Done>>::default();
     let keeper = Arc::<Accounts>::clone(&gateway.accounts);
     let catalog = Catalog::new(&config, Arc::clone(&inbox), Arc::clone(&gateway.metrics), keeper)?;
@@ -114,6 +124,7 @@ pub fn start(path: &Path, config: Config, gateway: Arc<Gateway>, reports: Arc<Re
         path: path.to_owned(),
         file,
         unread: None,
+        apply,
         phase,
     };
     thread::Builder::new().name("reload".to_owned()).spawn(move || reloader.run())?;
@@ -222,6 +233,7 @@ impl Reloader {
         self.config = self.config.with_live_settings_of(config);
         self.gateway.require(self.config.required.clone());
         self.gateway.registry.limits.set(self.config.limits);
+        (self.apply)(&self.config);
         self.warn_of_unknown_plugins();
         tracing::info!("configuration read again");
     }

@@ -90,7 +90,7 @@ impl Notice {
         if json.is_empty() {
             return Written::default().try_into();
         }
-        let written: Written = serde_json::from_slice(json).map_err(|error| text::bounded(error))?;
+        let written: Written = serde_json::from_slice(json).map_err(text::bounded)?;
         written.try_into()
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use gateway_wire::packet::{self, Header, Status};
+use gateway_wire::packet::{self, Header, ROUTE_CONTROL, Status};
 use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize};
 use tokio::sync::oneshot;
 
@@ -75,6 +75,16 @@ impl bus::Handler for Arc<Gateway> {
 
 /// Resolves when the offload thread has served a packet. An error means that serving the packet panicked.
 pub type Offloaded = oneshot::Receiver<()>;
+
+/// What is left to do for a packet.
+pub enum Served {
+    /// Nothing.
+    Done,
+    /// The session's next packet has to wait for this.
+    Offloaded(Offloaded),
+    /// The packet is for the gateway itself, and its session has to answer it. The box keeps the other cases small.
+    Control(Box<(Header, Bytes)>),
+}
 
 impl Gateway {
     /// Returns a gateway that serves no route yet.
@@ -146,25 +156,41 @@ impl Gateway {
         self.executor.bus.len()
     }
 
-    /// Serves one packet, or answers it with the reason for a refusal. The session's next packet has to wait for the
-    /// returned future, if there is one.
-    pub fn on_packet(self: &Arc<Self>, session: &Arc<Session>, packet: Bytes) -> Option<Offloaded> {
+    /// Serves one packet, or answers it with the reason for a refusal.
+    pub fn on_packet(self: &Arc<Self>, session: &Arc<Session>, packet: Bytes) -> Served {
         match packet::parse(packet) {
-            Ok((header, payload)) => self.route(session, header, &payload).unwrap_or_else(|refusal| {
-                self.refuse(session, header, &refusal);
-                None
-            }),
+            Ok((header, payload)) => match self.route(session, header, &payload) {
+                Ok(None) => Served::Done,
+                Ok(Some(offloaded)) => Served::Offloaded(offloaded),
+                // No plugin serves this route, so the packets of plugins do not pay for the comparison.
+                Err(Refusal::NoRoute(ROUTE_CONTROL)) => Served::Control(Box::new((header, payload))),
+                Err(refusal) => {
+                    self.refuse(session, header, &refusal);
+                    Served::Done
+                }
+            },
             Err(error) => {
                 self.refuse(session, Header::default(), &Refusal::TooShort(error));
-                None
+                Served::Done
             }
+        }
+    }
+
+    /// Answers a packet for the gateway itself. `Err` is the status and the text of a refusal.
+    pub fn answer_control(&self, session: &Arc<Session>, header: Header, outcome: Result<(), (Status, String)>) {
+        match outcome {
+            Ok(()) => {
+                let header = header.reply(Status::Ok as u16);
+                count_if_dropped(&self.metrics, session, session.outbox.reply(header, Bytes::new()));
+            }
+            Err((status, why)) => self.refuse(session, header, &Refusal::Control(status, why)),
         }
     }
 
     /// Answers a packet after its payload was dropped, because its route takes only `max` bytes.
     pub fn on_oversized_packet(&self, session: &Arc<Session>, header: Header, bytes: usize, max: usize) {
         let refusal = match self.find(&self.snapshot.load(), header.route) {
-            Ok(_) => Refusal::PayloadTooLarge { bytes, max },
+            Ok(_) | Err(Refusal::NoRoute(ROUTE_CONTROL)) => Refusal::PayloadTooLarge { bytes, max },
             Err(refusal) => refusal,
         };
         self.refuse(session, header, &refusal);
@@ -180,7 +206,11 @@ impl Gateway {
     /// Finds the route of a received packet, and counts the packet.
     fn find<'a>(&self, snapshot: &'a Snapshot, route: u8) -> Result<&'a Arc<ServingPlugin>, Refusal> {
         let Some(found) = snapshot.route(route) else {
-            self.metrics.received_unrouted.inc();
+            if route == ROUTE_CONTROL {
+                self.metrics.received(route).inc();
+            } else {
+                self.metrics.received_unrouted.inc();
+            }
             return Err(Refusal::NoRoute(route));
         };
         found.received.inc();

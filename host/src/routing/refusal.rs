@@ -10,6 +10,8 @@ const MAX_REJECTION_BYTES: usize = 1024;
 pub(super) enum Refusal {
     TooShort(TooShort),
     NoRoute(u8),
+    /// The gateway itself refuses a packet on its own route.
+    Control(Status, String),
     PayloadTooLarge {
         bytes: usize,
         max: usize,
@@ -54,6 +56,7 @@ impl Refusal {
             }
             Self::TooShort(error) => (Status::MalformedPacket, error.to_string()),
             Self::NoRoute(route) => (Status::NoRoute, format!("no plugin serves route 0x{route:02x}")),
+            Self::Control(status, why) => (*status, why.clone()),
             Self::PayloadTooLarge { bytes, max } => {
                 let why = format!("the payload has {bytes} bytes, and this route takes {max} (`max_payload_bytes`)");
                 (Status::PayloadTooLarge, why)
@@ -116,6 +119,7 @@ impl Refusal {
             Self::Fault
             | Self::TooShort(_)
             | Self::NoRoute(_)
+            | Self::Control(..)
             | Self::PayloadTooLarge { .. }
             | Self::Paused
             | Self::BoundToAnother

@@ -11,7 +11,7 @@ pub use seconds::Seconds;
 
 use super::log_limit::LogLimits;
 use labels::{
-    CALLS, DISCONNECTIONS, DROPPED, HANDSHAKES_REFUSED, Kind, Name, NameOutcome, NameReason, Outcome,
+    CALLS, DISCONNECTIONS, DROPPED, HANDSHAKES_REFUSED, JWKS_FETCHES, Kind, Name, NameOutcome, NameReason, Outcome,
     PUBLISHES_REFUSED, RELOADS, ROUTING_ERRORS, Reason, Route,
 };
 use prometheus_client::{
@@ -31,6 +31,14 @@ fn known<const N: usize>(
     let family = register::<Family<Reason, Counter>>(r, name, help);
     for reason in reasons {
         drop(family.get_or_create(&Reason { reason }));
+    }
+    family
+}
+
+fn jwks_fetches(r: &mut Registry) -> Family<Outcome, Counter> {
+    let family: Family<Outcome, Counter> = register(r, "auth_jwks_fetches", "Fetches of auth.jwks_url, by outcome");
+    for outcome in JWKS_FETCHES {
+        drop(family.get_or_create(&Outcome { outcome }));
     }
     family
 }
@@ -84,6 +92,7 @@ pub struct Metrics {
     routing_errors: Family<Reason, Counter>,
     dropped: Family<Reason, Counter>,
     handshakes_refused: Family<Reason, Counter>,
+    jwks_fetches: Family<Outcome, Counter>,
     plugin_calls: Family<NameOutcome, Count>,
     plugin_pushes: Family<Name, Count>,
     plugin_publishes_refused: Family<NameReason, Counter>,
@@ -160,6 +169,7 @@ impl Metrics {
                 "Connections that became no session, by reason",
                 HANDSHAKES_REFUSED,
             ),
+            jwks_fetches: jwks_fetches(r),
             plugin_calls: register(r, "plugin_calls", "Calls of a plugin, by outcome"),
             plugin_pushes: register(r, "plugin_pushes", "Messages that a plugin's deliveries put into send queues"),
             plugin_publishes_refused: register(
@@ -211,6 +221,12 @@ impl Metrics {
     pub fn handshake_refused(&self, reason: &'static str) {
         debug_assert!(HANDSHAKES_REFUSED.contains(&reason), "a reason that is not listed: {reason}");
         self.handshakes_refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Counts a fetch of the keys that check tokens.
+    pub fn jwks_fetched(&self, outcome: &'static str) {
+        debug_assert!(JWKS_FETCHES.contains(&outcome), "an outcome that is not listed: {outcome}");
+        self.jwks_fetches.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// Counts an outcome of loading a plugin's file or settings.

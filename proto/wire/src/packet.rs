@@ -22,6 +22,9 @@ pub const FLAG_REPLY: u8 = 1;
 /// delivery number of the older push, so that a gap in the numbers always means a loss.
 pub const FLAG_REPLACES: u8 = 2;
 
+/// The route of the gateway itself, which no plugin may claim.
+pub const ROUTE_CONTROL: u8 = 0x00;
+
 /// The route of chat.
 pub const ROUTE_CHAT: u8 = 0x01;
 

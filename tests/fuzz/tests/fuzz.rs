@@ -9,6 +9,7 @@ use bolero::{check, generator::produce};
 use bytes::Bytes;
 use chat_proto::chat::ChatResponse;
 use gateway::{
+    auth::Authenticator,
     config::{Config, Server},
     delivery::session::Session,
     net::{
@@ -96,6 +97,7 @@ fn frames() {
 fn handshake() {
     static RUNTIME: LazyLock<Runtime> =
         LazyLock::new(|| runtime::Builder::new_current_thread().enable_all().build().unwrap());
+    static AUTH: LazyLock<Authenticator> = LazyLock::new(|| Authenticator::new(Arc::default()));
     static SERVER: LazyLock<Server> = LazyLock::new(|| {
         let keys = "allowed_origins: ['https://*.a'], subprotocols: [b], trusted_proxies: ['::/0', 0.0.0.0/0]";
         Config::parse(&format!("plugins: {{ directory: . }}\nserver: {{ {keys} }}")).unwrap().server
@@ -117,7 +119,7 @@ fn handshake() {
                 let mut remote = SocketAddr::from(([127, 0, 0, 1], 1));
                 let upgrade = async {
                     let is_upgraded =
-                        match handshake::request(&mut server, &mut remote, &SERVER, None, |_| Ok(())).await {
+                        match handshake::request(&mut server, &mut remote, &SERVER, &AUTH, |_| Ok(())).await {
                             Ok(request) => request.accept(&mut server).await.is_ok(),
                             Err(_) => false,
                         };

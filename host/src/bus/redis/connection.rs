@@ -1,16 +1,18 @@
 //! A connection to Redis. All queued commands are one write. The frames of a read are passed on directly, without a
 //! queue.
 
-use super::place::Switches;
-use crate::{config, telemetry::text};
+use super::{
+    error::{LinkError, for_log, within},
+    place::Switches,
+};
+use crate::config;
 use bytes::{Buf, BytesMut};
-use gateway_wire::resp::{self, Frame, Malformed, Parsed};
+use gateway_wire::resp::{self, Frame, Parsed};
 use redis::{ConnectionAddr, ConnectionInfo};
 use std::{io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
-    time,
 };
 use tokio_rustls::{
     TlsConnector,
@@ -23,32 +25,6 @@ const CHUNK: usize = 64 << 10;
 /// The maximum number of bytes that a frame has in addition to its message: the topic, and the bytes that the protocol
 /// adds.
 const FRAME_OVERHEAD: usize = 64 << 10;
-
-/// Why a connection ended, or could not be made.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum LinkError {
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("its address cannot be used: {0}")]
-    Address(String),
-    #[error("it does not answer within {0:?} (`redis.timeout_ms`)")]
-    Timeout(Duration),
-    #[error("it refused {command}: {why}")]
-    Refused { command: &'static str, why: String },
-    #[error("the Sentinels name no master that can be used: {0}")]
-    NoMaster(String),
-    #[error("the master is now {0}")]
-    Moved(String),
-    #[error(transparent)]
-    Malformed(#[from] Malformed),
-}
-
-impl LinkError {
-    /// Returns whether Redis did not answer in time. It is useless to wait even longer for such a Redis.
-    pub(super) fn is_timeout(&self) -> bool {
-        matches!(self, Self::Timeout(_))
-    }
-}
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -218,20 +194,6 @@ impl Connection {
         .await?;
         refused.map_or(Ok(()), |why| Err(LinkError::Refused { command, why }))
     }
-}
-
-/// Returns the text of an error from Redis in a form that is safe for a log line.
-pub(super) fn for_log(error: &[u8]) -> String {
-    text::bounded(String::from_utf8_lossy(error))
-}
-
-/// Waits for an outcome for at most `bound`. The error names the configured `timeout`, of which `bound` is a part.
-pub(super) async fn within<T>(
-    bound: Duration,
-    timeout: Duration,
-    outcome: impl Future<Output = Result<T, LinkError>>,
-) -> Result<T, LinkError> {
-    time::timeout(bound, outcome).await.unwrap_or(Err(LinkError::Timeout(timeout)))
 }
 
 async fn connect(address: &ConnectionAddr) -> Result<Box<dyn Stream>, LinkError> {

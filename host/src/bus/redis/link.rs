@@ -2,7 +2,8 @@
 //! connected.
 
 use super::{
-    connection::{Connection, LinkError},
+    connection::Connection,
+    error::LinkError,
     place::{Finder, Switches},
 };
 use crate::{

@@ -3,7 +3,7 @@
 //! A master that lost its place may keep its connections open and answer pings. So Sentinels are asked before each
 //! connection, and their message about a new master ends the connections to the old one.
 
-use super::connection::{LinkError, within};
+use super::error::{LinkError, within};
 use crate::{
     config::{self, RedisPlace},
     telemetry::text,
@@ -81,12 +81,6 @@ impl Finder {
                 Ok(client.get_connection_info().clone())
             }
         }
-    }
-}
-
-impl From<RedisError> for LinkError {
-    fn from(error: RedisError) -> Self {
-        Self::Address(text::bounded(error))
     }
 }
 

@@ -5,7 +5,8 @@
 
 use super::{
     confirmation::Asking,
-    connection::{Connection, LinkError, for_log},
+    connection::Connection,
+    error::{LinkError, for_log},
     link::Link,
 };
 use crate::bus::{

@@ -3,7 +3,8 @@
 
 use super::{
     confirmation::Confirming,
-    connection::{Connection, LinkError, for_log},
+    connection::Connection,
+    error::{LinkError, for_log},
     link::Link,
 };
 use crate::{

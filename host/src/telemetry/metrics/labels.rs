@@ -29,7 +29,7 @@ labels! {
 }
 
 /// The reasons why sessions end.
-pub(super) const DISCONNECTIONS: [&str; 18] = [
+pub(super) const DISCONNECTIONS: [&str; 19] = [
     "closed",
     "gone",
     "idle",
@@ -45,13 +45,14 @@ pub(super) const DISCONNECTIONS: [&str; 18] = [
     "send_timeout",
     "policy",
     "api",
+    "token_expired",
     "plugin_faults",
     "drain",
     "panic",
 ];
 
 /// The reasons why connections do not become sessions.
-pub(super) const HANDSHAKES_REFUSED: [&str; 19] = [
+pub(super) const HANDSHAKES_REFUSED: [&str; 20] = [
     "not_found",
     "bad_upgrade",
     "not_http",
@@ -59,6 +60,7 @@ pub(super) const HANDSHAKES_REFUSED: [&str; 19] = [
     "origin",
     "proxy_header",
     "denied",
+    "auth_unavailable",
     "denied_by_plugin",
     "plugin_unavailable",
     "sessions",
@@ -108,6 +110,9 @@ pub(super) const DROPPED: [&str; 16] = [
     "plugin_quarantined",
     "plugin_busy",
 ];
+
+/// The outcomes of fetches of keys.
+pub(super) const JWKS_FETCHES: [&str; 2] = ["ok", "failed"];
 
 /// The outcomes of a plugin's calls.
 pub(super) const CALLS: [&str; 6] = ["ok", "rejected", "trap", "deadline", "memory", "invalid"];

@@ -1,0 +1,53 @@
+//! Why a connection to Redis ended, or could not be made.
+
+use crate::telemetry::text;
+use gateway_wire::resp::Malformed;
+use redis::RedisError;
+use std::{io, time::Duration};
+use tokio::time;
+
+/// Why a connection ended, or could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LinkError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("its address cannot be used: {0}")]
+    Address(String),
+    #[error("it does not answer within {0:?} (`redis.timeout_ms`)")]
+    Timeout(Duration),
+    #[error("it refused {command}: {why}")]
+    Refused { command: &'static str, why: String },
+    #[error("the Sentinels name no master that can be used: {0}")]
+    NoMaster(String),
+    #[error("the master is now {0}")]
+    Moved(String),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+impl LinkError {
+    /// Returns whether Redis did not answer in time. It is useless to wait even longer for such a Redis.
+    pub(super) fn is_timeout(&self) -> bool {
+        matches!(self, Self::Timeout(_))
+    }
+}
+
+impl From<RedisError> for LinkError {
+    fn from(error: RedisError) -> Self {
+        Self::Address(text::bounded(error))
+    }
+}
+
+/// Returns the text of an error from Redis in a form that is safe for a log line.
+pub(super) fn for_log(error: &[u8]) -> String {
+    text::bounded(String::from_utf8_lossy(error))
+}
+
+/// Waits for an outcome for at most `bound`. The error names the configured `timeout`, of which `bound` is a part.
+pub(super) async fn within<T>(
+    bound: Duration,
+    timeout: Duration,
+    outcome: impl Future<Output = Result<T, LinkError>>,
+) -> Result<T, LinkError> {
+    time::timeout(bound, outcome).await.unwrap_or(Err(LinkError::Timeout(timeout)))
+}

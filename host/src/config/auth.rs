@@ -1,0 +1,134 @@
+//! The section `auth`: which tokens of clients are valid, and the keys that check them.
+
+use super::raw;
+use std::{fmt, path::PathBuf};
+use tungstenite::http::Uri;
+
+/// The minimum length of a secret in bytes, as HS256 asks for (RFC 7518, 3.2).
+const MIN_SECRET_BYTES: usize = 32;
+
+/// The largest leeway in seconds. A larger one would be a mistake, because clocks do not differ by more.
+const MAX_LEEWAY_S: u64 = 3600;
+
+/// The authentication of clients. At least one of the three sources of keys is set.
+#[derive(Clone)]
+pub struct Auth {
+    /// Whether a client without a token is refused. Otherwise it is anonymous.
+    pub required: bool,
+    /// The secret of tokens with HS256.
+    pub jwt_secret: Option<String>,
+    /// A file with a JSON Web Key Set (RFC 7517).
+    pub jwks_file: Option<PathBuf>,
+    /// The `http` or `https` URL of a JSON Web Key Set. It has a host and no credentials.
+    pub jwks_url: Option<Uri>,
+    /// The issuer that tokens have to name.
+    pub issuer: Option<String>,
+    /// The audiences of which tokens have to name one. If the list is empty, tokens may name none.
+    pub audience: Vec<String>,
+    /// The seconds by which the clocks of the issuer and the gateway may differ.
+    pub leeway_s: u64,
+    /// The claim that has the user id.
+    pub user_claim: String,
+    /// Whether a session ends when its token expires.
+    pub closes_on_expiry: bool,
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Auth")
+    }
+}
+
+/// Returns the settings of the section. Adds a line to `errors` for each value that is not valid.
+pub(super) fn resolve(raw: raw::Auth, errors: &mut Vec<String>) -> Auth {
+    if raw.jwt_secret.is_none() && raw.jwks_file.is_none() && raw.jwks_url.is_none() {
+        errors.push("auth: there is no key to check tokens with: set jwt_secret, jwks_file or jwks_url".to_owned());
+    }
+    if raw.jwt_secret.as_ref().is_some_and(|secret| secret.len() < MIN_SECRET_BYTES) {
+        let least = MIN_SECRET_BYTES;
+        errors.push(format!("auth.jwt_secret: at least {least} bytes, as HS256 asks for (RFC 7518, 3.2)"));
+    }
+    if let Some(file) = &raw.jwks_file
+        && !PathBuf::from(file).is_file()
+    {
+        errors.push(format!("auth.jwks_file: there is no file {file}"));
+    }
+    let audience = match raw.audience {
+        raw::Audience::One(audience) => vec![audience],
+        raw::Audience::Many(audiences) => audiences,
+    };
+    if raw.issuer.as_deref() == Some("") || audience.iter().any(String::is_empty) {
+        errors.push("auth: an issuer or audience is empty: leave the key out if any is accepted".to_owned());
+    }
+    if raw.user_claim.is_empty() {
+        errors.push("auth.user_claim: the name of a claim is required".to_owned());
+    }
+    if raw.leeway_s > MAX_LEEWAY_S {
+        errors.push(format!("auth.leeway_s: {} is not within 0 to {MAX_LEEWAY_S}", raw.leeway_s));
+    }
+    Auth {
+        required: raw.required,
+        jwt_secret: raw.jwt_secret,
+        jwks_file: raw.jwks_file.map(PathBuf::from),
+        jwks_url: raw.jwks_url.and_then(|written| url(&written, errors)),
+        issuer: raw.issuer,
+        audience,
+        leeway_s: raw.leeway_s,
+        user_claim: raw.user_claim,
+        closes_on_expiry: raw.on_expiry == raw::OnExpiry::Close,
+    }
+}
+
+/// Parses the URL. The error does not repeat it, because it may contain credentials.
+fn url(written: &str, errors: &mut Vec<String>) -> Option<Uri> {
+    let fits = |url: &Uri| {
+        let authority = url.authority().map_or("", |authority| authority.as_str());
+        matches!(url.scheme_str(), Some("http" | "https")) && !authority.is_empty() && !authority.contains('@')
+    };
+    let url = written.parse::<Uri>().ok().filter(fits);
+    if url.is_none() {
+        errors.push("auth.jwks_url: it is not an http:// or https:// URL without user and password".to_owned());
+    }
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    fn parsed(keys: &str) -> Result<Config, Vec<String>> {
+        Config::parse(&format!("plugins: {{ directory: . }}\nauth: {{ {keys} }}\n"))
+    }
+
+    #[track_caller]
+    fn check(keys: &str, expected: &[&str]) {
+        assert_eq!(parsed(keys).map(|_| ()).unwrap_err(), expected, "{keys}");
+    }
+
+    #[test]
+    fn each_wrong_value_has_its_own_error() {
+        check("required: true", &["auth: there is no key to check tokens with: set jwt_secret, jwks_file or jwks_url"]);
+        check("jwks_file: no/keys.json", &["auth.jwks_file: there is no file no/keys.json"]);
+        let secret = format!("jwt_secret: {SECRET}");
+        check(
+            &format!("{secret}, issuer: ''"),
+            &["auth: an issuer or audience is empty: leave the key out if any is accepted"],
+        );
+        check(&format!("{secret}, leeway_s: 3601"), &["auth.leeway_s: 3601 is not within 0 to 3600"]);
+        check(&format!("{secret}, user_claim: ''"), &["auth.user_claim: the name of a claim is required"]);
+        for url in ["keys.json", "ftp://a/keys", "file:///keys", "https://", "https://user:word@a/keys", "//a/keys"] {
+            let error = "auth.jwks_url: it is not an http:// or https:// URL without user and password";
+            check(&format!("jwks_url: \"{url}\""), &[error]);
+        }
+    }
+
+    #[test]
+    fn an_audience_is_one_text_or_a_list() {
+        let audience = |keys: &str| parsed(&format!("jwt_secret: {SECRET}{keys}")).unwrap().auth.unwrap().audience;
+        assert_eq!(audience(""), [""; 0]);
+        assert_eq!(audience(", audience: game"), ["game"]);
+        assert_eq!(audience(", audience: [game, chat]"), ["game", "chat"]);
+    }
+}

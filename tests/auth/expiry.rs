@@ -1,0 +1,178 @@
+//! What happens when the token of a session expires, and how a client goes on.
+
+use crate::{accepted, after, claims_with, connected, denied, setup, start};
+use gateway_proto::{ClientControl, Control, Refresh, TokenExpires, client_control::Request, control::Event};
+use gateway_tests::{
+    Gateway, Issuer, SECRET, Setup, greeter, header,
+    wire::{BINARY, CLOSE, UPGRADE, Wire, frame},
+};
+use prost::Message;
+use serde_json::{Value, json};
+
+const PING: u8 = 0x89;
+
+/// Returns the packet that refreshes the token.
+fn refresh(seq: u32, token: &str) -> Vec<u8> {
+    let request = Some(Request::Refresh(Refresh { token: token.to_owned() }));
+    [header(seq, 0), ClientControl { request }.encode_to_vec()].concat()
+}
+
+/// Returns the next frame that is no ping.
+async fn next(wire: &mut Wire) -> (u8, Vec<u8>) {
+    loop {
+        let (first, payload) = wire.frame().await.expect("a frame");
+        if first != PING {
+            return (first, payload.to_vec());
+        }
+    }
+}
+
+/// Waits for the warning that the token expires, and returns the milliseconds that are left.
+async fn warning(wire: &mut Wire) -> i64 {
+    let (first, packet) = next(wire).await;
+    assert_eq!((first, &packet[..8]), (BINARY, &[0; 8][..]), "{packet:?}");
+    match Control::decode(&packet[8..]).unwrap().event {
+        Some(Event::TokenExpires(TokenExpires { in_ms })) => in_ms,
+        None => panic!("no event: {packet:?}"),
+    }
+}
+
+/// Asserts that the session ends because its token has expired.
+async fn expired(wire: &mut Wire) {
+    let (first, payload) = next(wire).await;
+    assert_eq!((first, &payload[..]), (CLOSE, &[&4001_u16.to_be_bytes()[..], b"the token has expired"].concat()[..]));
+}
+
+/// Sends a packet on the control route, and returns the status and the text of the reply.
+async fn answer(wire: &mut Wire, packet: &[u8]) -> (u16, String) {
+    wire.send(&frame(BINARY, packet)).await;
+    let (_, reply) = next(wire).await;
+    assert_eq!((&reply[..4], reply[4], reply[5]), (&packet[..4], 0, 1), "{reply:?}");
+    (u16::from_be_bytes([reply[6], reply[7]]), String::from_utf8(reply[8..].to_vec()).unwrap())
+}
+
+fn invalid(why: &str) -> (u16, String) {
+    (6, format!("the token is not valid: {why}"))
+}
+
+#[tokio::test]
+async fn a_session_is_warned_and_ends_with_4001_when_its_token_expires() {
+    let mut issuer = Issuer::start().await;
+    let gateway = start(&format!("jwt_secret: {SECRET:?}, leeway_s: 0")).await;
+    let token = issuer.sign_with_secret("HS256", &claims_with(json!({ "exp": after(5) }))).await;
+    let mut wire = connected(&gateway, &token).await;
+    let left = warning(&mut wire).await;
+    assert!((1..=1250).contains(&left), "a quarter of the remaining life is left: {left} ms");
+    expired(&mut wire).await;
+    gateway.metric_is("gateway_disconnections_total{reason=\"token_expired\"}", 1.0).await;
+    // The gateway's clock is at the expiry, so a new session does not begin either.
+    denied(&gateway, &token, "it has expired").await;
+}
+
+#[tokio::test]
+async fn a_token_that_has_expired_within_the_leeway_is_warned_at_once() {
+    let mut issuer = Issuer::start().await;
+    let gateway = start(&format!("jwt_secret: {SECRET:?}, leeway_s: 3600")).await;
+    let token = issuer.sign_with_secret("HS256", &claims_with(json!({ "exp": after(-3595) }))).await;
+    let mut wire = connected(&gateway, &token).await;
+    assert_eq!(warning(&mut wire).await, 0);
+    expired(&mut wire).await;
+}
+
+#[tokio::test]
+async fn a_refreshed_session_goes_on_and_the_delivery_counter_does_not_count_the_warning() {
+    let mut issuer = Issuer::start().await;
+    let gateway = start(&format!("jwt_secret: {SECRET:?}, leeway_s: 0")).await;
+    let mut token = async |claims: Value| issuer.sign_with_secret("HS256", &claims_with(claims)).await;
+    let first = token(json!({ "exp": after(6) })).await;
+    let mut wire = connected(&gateway, &first).await;
+    warning(&mut wire).await;
+    let longer = token(json!({ "exp": after(3600) })).await;
+    assert_eq!(answer(&mut wire, &refresh(1, &longer)).await, (0, String::new()));
+    // The first token has expired by now, and the session lives.
+    while super::answer(&gateway, &first).await.0 != 401 {}
+    let push = [header(2, 1), gateway_tests::chat_request("mmo", 7, "hello")].concat();
+    wire.send(&frame(BINARY, &push)).await;
+    assert_eq!(next(&mut wire).await.1[..8], [0, 0, 0, 1, 1, 0, 0, 0]);
+    gateway.metric_is("gateway_disconnections_total{reason=\"token_expired\"}", 0.0).await;
+    gateway.metric_is("gateway_messages_received_total{route=\"0\"}", 1.0).await;
+    // A shorter life than before counts as well.
+    let shorter = token(json!({ "exp": after(4) })).await;
+    assert_eq!(answer(&mut wire, &refresh(3, &shorter)).await, (0, String::new()));
+    warning(&mut wire).await;
+    expired(&mut wire).await;
+}
+
+#[tokio::test]
+async fn a_bad_refresh_is_answered_with_its_reason_and_changes_nothing() {
+    let mut issuer = Issuer::start().await;
+    let gateway = start(&format!("jwt_secret: {SECRET:?}, required: false")).await;
+    let mut token = async |claims: Value| issuer.sign_with_secret("HS256", &claims_with(claims)).await;
+    let valid = token(json!({})).await;
+    let mut wire = connected(&gateway, &valid).await;
+    let other = (6, "the token does not name the user of the session".to_owned());
+    assert_eq!(answer(&mut wire, &refresh(1, &token(json!({ "sub": "8" })).await)).await, other);
+    assert_eq!(
+        answer(&mut wire, &refresh(2, &token(json!({ "exp": after(-60) })).await)).await,
+        invalid("it has expired")
+    );
+    let malformed = invalid("it is not a JSON Web Token with a supported algorithm");
+    assert_eq!(answer(&mut wire, &refresh(3, "")).await, malformed);
+    let request = "the payload is not a gateway.ClientControl with a request".to_owned();
+    for payload in [&b""[..], b"\xff\xff", b"\x12\x00"] {
+        assert_eq!(answer(&mut wire, &[&header(4, 0)[..], payload].concat()).await, (2, request.clone()));
+    }
+    let large = (9, "the payload has 16385 bytes, and this route takes 16384 (`max_payload_bytes`)".to_owned());
+    assert_eq!(answer(&mut wire, &[header(5, 0), vec![0; 16_385]].concat()).await, large);
+    assert_eq!(answer(&mut wire, &refresh(6, &valid)).await, (0, String::new()));
+    // An anonymous session has no user, so it cannot get a token.
+    let mut anonymous = Wire::connect(gateway.address).await;
+    anonymous.send(UPGRADE.as_bytes()).await;
+    assert_eq!(anonymous.response().await.status, 101);
+    anonymous.frame().await.unwrap();
+    assert_eq!(answer(&mut anonymous, &refresh(1, &valid)).await, other);
+}
+
+#[tokio::test]
+async fn an_expiry_that_is_ignored_neither_warns_nor_ends() {
+    let mut issuer = Issuer::start().await;
+    let gateway = start(&format!("jwt_secret: {SECRET:?}, leeway_s: 0, on_expiry: ignore")).await;
+    let token = issuer.sign_with_secret("HS256", &claims_with(json!({ "exp": after(3) }))).await;
+    let mut wire = connected(&gateway, &token).await;
+    while super::answer(&gateway, &token).await.0 != 401 {}
+    let heartbeat = [header(1, 3), b"alive".to_vec()].concat();
+    wire.send(&frame(BINARY, &heartbeat)).await;
+    assert_eq!(next(&mut wire).await, (BINARY, [&[0, 0, 0, 1, 3, 1, 0, 0], &b"alive"[..]].concat()));
+}
+
+#[tokio::test]
+async fn a_session_keeps_its_expiry_when_the_keys_change_and_refreshes_with_the_new_ones() {
+    let mut issuer = Issuer::start().await;
+    let gateway = start(&format!("jwt_secret: {SECRET:?}, leeway_s: 0")).await;
+    let token = issuer.sign_with_secret("HS256", &claims_with(json!({ "exp": after(3600) }))).await;
+    let mut wire = connected(&gateway, &token).await;
+    let other_secret = "x".repeat(32);
+    gateway.reconfigure(&setup(&format!("jwt_secret: {other_secret}")));
+    gateway.logged("configuration read again").await;
+    assert_eq!(answer(&mut wire, &refresh(1, &token)).await, invalid("its signature is wrong"));
+    gateway.reconfigure(&Setup { yaml: "games: [{ id: mmo }]".to_owned(), ..Setup::default() });
+    // Without the section no token is needed, so every refresh is fine.
+    gateway_tests::eventually("the section to disappear", || async {
+        let mut other = Wire::connect(gateway.address).await;
+        other.send(UPGRADE.as_bytes()).await;
+        (other.response().await.status == 101).then_some(())
+    })
+    .await;
+    assert_eq!(answer(&mut wire, &refresh(2, "x")).await, (0, String::new()));
+}
+
+#[tokio::test]
+async fn no_plugin_may_claim_the_control_route() {
+    let claims = greeter("greedy", "1.0.0", &[0]);
+    let gateway =
+        Gateway::start(Setup { files: vec![("greedy.wasm", claims)], ..setup(&format!("jwt_secret: {SECRET:?}")) })
+            .await;
+    gateway.logged("it claims the route 0, which is the gateway's own: choose another from 1 to 255").await;
+    let mut issuer = Issuer::start().await;
+    accepted(&gateway, &issuer.sign_with_secret("HS256", &claims_with(json!({}))).await).await;
+}
