@@ -39,6 +39,7 @@ fn keys() -> BTreeSet<String> {
         // The page describes this section as a whole: `{ host, port }`.
         "Backend" => None,
         "Tls" => Some("server.tls".to_owned()),
+        "Sentinel" => Some("redis.sentinel".to_owned()),
         section => Some(section.to_lowercase()),
     };
     let (mut keys, mut section) = (BTreeSet::new(), None);
@@ -46,8 +47,9 @@ fn keys() -> BTreeSet<String> {
         if let Some(name) = line.strip_suffix(" {") {
             section = path(name);
         } else if let (Some(section), Some((field, _))) = (&section, line.split_once(": ")) {
-            // The fields `settings` and `tls` are sections with keys of their own.
-            if field.chars().all(|c| c.is_ascii_lowercase() || c == '_') && !["settings", "tls"].contains(&field) {
+            // These fields are sections with keys of their own.
+            let is_section = ["sentinel", "settings", "tls"].contains(&field);
+            if field.chars().all(|c| c.is_ascii_lowercase() || c == '_') && !is_section {
                 let name = if field == "backends" { ".NAME" } else { "" };
                 keys.insert(format!("{section}.{field}{name}"));
             }

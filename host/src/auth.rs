@@ -7,6 +7,7 @@
 //! folder repeats a part of a token.
 
 mod fetch;
+mod identity;
 mod key_file;
 mod key_set;
 mod key_url;
@@ -15,6 +16,7 @@ mod policy;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use identity::{Denied, Identity};
 pub use loaded::Report;
 
 use crate::{config, telemetry::metrics::Metrics};
@@ -34,35 +36,6 @@ pub struct Authenticator {
     /// Tells the task that follows the keys about new rules.
     changed: watch::Sender<()>,
     metrics: Arc<Metrics>,
-}
-
-/// Whom a valid token names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The id of the user.
-    pub user: i64,
-    /// When the token expires, in milliseconds since 1970-01-01T00:00:00Z, or `None` if its expiry does not end
-    /// sessions.
-    pub expires_ms: Option<u64>,
-    /// How long after the expiry the session ends, in milliseconds.
-    pub leeway_ms: u64,
-}
-
-/// Why a token is not accepted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
-    /// There is no token.
-    #[error("a token is needed: `Authorization: Bearer TOKEN`, or `?token=TOKEN`")]
-    Missing,
-    /// The token is malformed, expired or forged, or it is not for this gateway.
-    #[error("the token is not valid: {0}")]
-    Invalid(&'static str),
-    /// The token is valid, but this claim is not a user id.
-    #[error("the token's claim `{0}` is no user id, which is a number from 1 to {max}", max = i64::MAX)]
-    NoUser(String),
-    /// The keys are not known yet, so nothing can be checked.
-    #[error("tokens cannot be checked, because their keys are not loaded yet: try again later")]
-    Unavailable,
 }
 
 impl Authenticator {

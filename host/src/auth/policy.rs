@@ -1,6 +1,11 @@
 //! The rules of the section `auth`: which token is valid, and whom it names.
 
-use super::{Denied, Identity, key_file::KeyFile, key_set::KeySet, key_url::KeyUrl};
+use super::{
+    identity::{Denied, Identity},
+    key_file::KeyFile,
+    key_set::KeySet,
+    key_url::KeyUrl,
+};
 use crate::config;
 use jsonwebtoken::{
     Algorithm, DecodingKey, Header, Validation,
