@@ -124,9 +124,19 @@ async fn a_token_with_another_algorithm_is_401() {
     refused(&gateway, &by_query(&token(none, CLAIMS, "")), "not valid").await;
     refused(&gateway, &by_query(&token(none, CLAIMS, SIGNATURE)), "not valid").await;
     let hs512 = "e-7jTURYziT8wthdaYefHSdE5QDP43mwIxEVQA45w9WDfjJWYL4WNU6wJj8yy3SpHjTHnrIYBdyA2SsJRj4b0g";
-    refused(&gateway, &by_query(&token(r#"{"alg":"HS512","typ":"JWT"}"#, CLAIMS, hs512)), "its algorithm is not accepted").await;
+    refused(
+        &gateway,
+        &by_query(&token(r#"{"alg":"HS512","typ":"JWT"}"#, CLAIMS, hs512)),
+        "its algorithm is not accepted",
+    )
+    .await;
     let hs384 = "gLkkX6bdGgLQvfGRltS3wbTHi1XpTtdlbK2jhQx7u3IZBrFBJnvUTDhgqMHC4GO0";
-    refused(&gateway, &by_query(&token(r#"{"alg":"HS384","typ":"JWT"}"#, CLAIMS, hs384)), "its algorithm is not accepted").await;
+    refused(
+        &gateway,
+        &by_query(&token(r#"{"alg":"HS384","typ":"JWT"}"#, CLAIMS, hs384)),
+        "its algorithm is not accepted",
+    )
+    .await;
 }
 
 #[tokio::test]
