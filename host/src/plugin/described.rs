@@ -97,8 +97,10 @@ impl Described {
         let fault = |step| move |fault| LoadError::Fault(step, fault);
         let mut instance =
             Instance::new(&linked, "(new)".into(), DESCRIBE_LIMITS, None, None).map_err(fault("start"))?;
-        let outcome = |described: &Result<_, Fault>| described.as_ref().map_or_else(Fault::outcome, |_| "ok");
-        let manifest = trace::within(trace::describe, || instance.describe(), outcome).map_err(fault("describe"))?;
+        let traced = trace::begin(trace::describe);
+        let manifest = instance.describe();
+        trace::end(traced, || manifest.as_ref().map_or_else(Fault::outcome, |_| "ok"));
+        let manifest = manifest.map_err(fault("describe"))?;
         check_manifest(&manifest).map_err(LoadError::Manifest)?;
         let Manifest { name, version, routes, metrics, state_format, gatekeeper } = manifest;
         Ok(Self { linked, name: name.into(), version, routes, metrics, state_format, gatekeeper })

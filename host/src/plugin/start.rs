@@ -32,8 +32,10 @@ impl Starter {
         let kept = Some((Arc::clone(kept), described.state_format));
         let mut instance =
             Instance::new(&described.linked, name, settings.limits, Some(metrics), kept).map_err(fault("start"))?;
-        let span = || trace::configure(&described.name, &described.version);
-        let topics = trace::within(span, || instance.configure(&settings.json), trace::outcome)
+        let traced = trace::begin(|| trace::configure(&described.name, &described.version));
+        let answer = instance.configure(&settings.json);
+        trace::end(traced, || trace::outcome(&answer));
+        let topics = answer
             .map_err(fault("configure"))?
             .map_err(|refusal| LoadError::Settings(Arc::clone(&described.name), text::bounded(refusal)))?;
         Ok((instance, topics))

@@ -10,6 +10,7 @@ use tracing::{
     Span,
     field::{Empty, debug},
     level_filters::LevelFilter,
+    span::EnteredSpan,
     trace, trace_span,
 };
 use uuid::Uuid;
@@ -54,21 +55,26 @@ pub fn on_wake(plugin: &str, version: &str, key: u64) -> Span {
     trace_span!("call", plugin, version, export = "on-wake", key, outcome = Empty, took = Empty)
 }
 
-/// Runs `call` within a span. If the log has traces, logs one line at the end with the fields of the span, the outcome
-/// and the duration. Otherwise the span is not even made.
-pub fn within<R>(span: impl FnOnce() -> Span, call: impl FnOnce() -> R, outcome: impl FnOnce(&R) -> &'static str) -> R {
-    if LevelFilter::current() >= LevelFilter::TRACE { traced(span(), call, outcome) } else { call() }
+/// A call that is traced. All lines of the log carry its span until it ends.
+pub struct Traced {
+    span: EnteredSpan,
+    began: Instant,
 }
 
-#[cold]
-fn traced<R>(span: Span, call: impl FnOnce() -> R, outcome: impl FnOnce(&R) -> &'static str) -> R {
-    let began = Instant::now();
-    let result = span.in_scope(call);
-    if !span.is_disabled() {
-        span.record("outcome", outcome(&result)).record("took", debug(began.elapsed()));
-        span.in_scope(|| trace!("plugin called"));
+/// Begins to trace a call, if the log has traces. Otherwise the span is not even made.
+#[must_use]
+pub fn begin(span: impl FnOnce() -> Span) -> Option<Traced> {
+    (LevelFilter::current() >= LevelFilter::TRACE).then(|| Traced { span: span().entered(), began: Instant::now() })
+}
+
+/// Ends a traced call: logs one line with the fields of the span, the outcome and the duration.
+pub fn end(traced: Option<Traced>, outcome: impl FnOnce() -> &'static str) {
+    if let Some(Traced { span, began }) = traced
+        && !span.is_disabled()
+    {
+        span.record("outcome", outcome()).record("took", debug(began.elapsed()));
+        trace!("plugin called");
     }
-    result
 }
 
 /// Returns the outcome of a call as a label of `gateway_plugin_calls_total`.

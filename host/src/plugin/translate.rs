@@ -25,6 +25,7 @@ pub(super) fn manifest(manifest: v0_1::Manifest) -> Manifest {
 pub(super) fn decision(decision: Result<Vec<v0_1::Action>, v0_1::Rejection>) -> Decision {
     match decision {
         Ok(actions) => {
+            // `map` and `collect` take 25 instructions more for a request.
             let mut translated = Vec::with_capacity(actions.len());
             for it in actions {
                 translated.push(action(it));

@@ -119,11 +119,9 @@ impl Gateway {
         let began = Moment::now();
         let now = call.time(began);
         let (mut usage, mut attributes) = (Usage::default(), None);
-        let verdict = trace::within(
-            || call.span(),
-            || ask(call, lease, &self.rules(call, snapshot), (began, now), &mut usage, &mut attributes),
-            trace::outcome,
-        );
+        let traced = trace::begin(|| call.span());
+        let verdict = ask(call, lease, &self.rules(call, snapshot), (began, now), &mut usage, &mut attributes);
+        trace::end(traced, || trace::outcome(&verdict));
         if usage.is_slow || verdict.is_err() {
             match call.occasion {
                 Occasion::Packet { session, .. } if usage.is_slow => session.conduct.record_slow(),
