@@ -80,7 +80,7 @@ impl Config {
             return Err(vec![error]);
         }
         let value: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| vec![error.to_string()])?;
-        let mut errors = keys::unknown(text, &value);
+        let mut errors = keys::wrong(text, &value);
         // An empty file is a file of defaults.
         let file = if value.is_null() { Ok(raw::File::default()) } else { serde_yaml::from_str(text) };
         match file {

@@ -13,7 +13,7 @@ const MAX_LEEWAY_S: u64 = 3600;
 /// The authentication of clients. At least one of the three sources of keys is set.
 #[derive(Clone)]
 pub struct Auth {
-    /// Whether a client without a token is refused. Otherwise it is anonymous.
+    /// Whether a client without a token is refused. Otherwise its session is anonymous: no packet of it binds a user.
     pub required: bool,
     /// The secret of tokens with HS256.
     pub jwt_secret: Option<String>,
@@ -23,7 +23,8 @@ pub struct Auth {
     pub jwks_url: Option<Uri>,
     /// The issuer that tokens have to name.
     pub issuer: Option<String>,
-    /// The audiences of which tokens have to name one. If the list is empty, tokens may name none.
+    /// The audiences of which tokens have to name one. If the list is empty, a token with an audience is
+    /// refused.
     pub audience: Vec<String>,
     /// The seconds by which the clocks of the issuer and the gateway may differ.
     pub leeway_s: u64,
@@ -46,7 +47,9 @@ pub(super) fn resolve(raw: raw::Auth, errors: &mut Vec<String>) -> Auth {
     }
     if raw.jwt_secret.as_ref().is_some_and(|secret| secret.len() < MIN_SECRET_BYTES) {
         let least = MIN_SECRET_BYTES;
-        errors.push(format!("auth.jwt_secret: at least {least} bytes, as HS256 asks for (RFC 7518, 3.2)"));
+        errors.push(format!(
+            "auth.jwt_secret: at least {least} bytes, as HS256 asks for (`openssl rand -hex 32` makes a secret)"
+        ));
     }
     if let Some(file) = &raw.jwks_file
         && !PathBuf::from(file).is_file()
@@ -57,8 +60,11 @@ pub(super) fn resolve(raw: raw::Auth, errors: &mut Vec<String>) -> Auth {
         raw::Audience::One(audience) => vec![audience],
         raw::Audience::Many(audiences) => audiences,
     };
-    if raw.issuer.as_deref() == Some("") || audience.iter().any(String::is_empty) {
-        errors.push("auth: an issuer or audience is empty: leave the key out if any is accepted".to_owned());
+    if raw.issuer.as_deref() == Some("") {
+        errors.push("auth.issuer: it is empty: leave the key out if any issuer is accepted".to_owned());
+    }
+    if audience.iter().any(String::is_empty) {
+        errors.push("auth.audience: one is empty: leave the key out if the tokens have no `aud`".to_owned());
     }
     if raw.user_claim.is_empty() {
         errors.push("auth.user_claim: the name of a claim is required".to_owned());
@@ -114,7 +120,11 @@ mod tests {
         let secret = format!("jwt_secret: {SECRET}");
         check(
             &format!("{secret}, issuer: ''"),
-            &["auth: an issuer or audience is empty: leave the key out if any is accepted"],
+            &["auth.issuer: it is empty: leave the key out if any issuer is accepted"],
+        );
+        check(
+            &format!("{secret}, audience: ['']"),
+            &["auth.audience: one is empty: leave the key out if the tokens have no `aud`"],
         );
         check(&format!("{secret}, leeway_s: 3601"), &["auth.leeway_s: 3601 is not within 0 to 3600"]);
         check(&format!("{secret}, user_claim: ''"), &["auth.user_claim: the name of a claim is required"]);

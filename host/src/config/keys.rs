@@ -1,4 +1,5 @@
-//! Finds the unknown keys of a file. Each error names the line and the known key that is most similar.
+//! Finds the unknown keys of a file, and the known ones without a value. Each error names the line, and the error of an
+//! unknown key also names the known key that is most similar.
 
 use super::raw;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -15,32 +16,33 @@ enum Step {
     Index(usize),
 }
 
-/// Returns one line for each unknown key of the file.
-pub(super) fn unknown(text: &str, file: &Value) -> Vec<String> {
-    let mut found = Unknown { text, path: Vec::new(), errors: Vec::new() };
+/// Returns one line for each unknown key of the file, and for each key without a value. YAML reads such a key as null,
+/// which would switch off what the key stands for, for example the section `auth`.
+pub(super) fn wrong(text: &str, file: &Value) -> Vec<String> {
+    let mut found = Wrong { text, path: Vec::new(), errors: Vec::new() };
     found.section::<raw::File>(file, |found, file| {
         found.key(file, "server", |found, server| {
             found.section::<raw::Server>(server, |found, server| {
-                found.key(server, "tls", Unknown::leaf::<raw::Tls>);
+                found.key(server, "tls", Wrong::leaf::<raw::Tls>);
             });
         });
-        found.key(file, "admin", Unknown::leaf::<raw::Admin>);
-        found.key(file, "auth", Unknown::leaf::<raw::Auth>);
+        found.key(file, "admin", Wrong::leaf::<raw::Admin>);
+        found.key(file, "auth", Wrong::leaf::<raw::Auth>);
         found.key(file, "redis", |found, redis| {
             found.section::<raw::Redis>(redis, |found, redis| {
-                found.key(redis, "sentinel", Unknown::leaf::<raw::Sentinel>);
+                found.key(redis, "sentinel", Wrong::leaf::<raw::Sentinel>);
             });
         });
-        found.key(file, "limits", Unknown::leaf::<raw::Limits>);
+        found.key(file, "limits", Wrong::leaf::<raw::Limits>);
         found.key(file, "games", |found, games| {
             for (i, game) in games.as_sequence().into_iter().flatten().enumerate() {
                 found.step(Step::Index(i), game, |found, game| {
                     found.section::<raw::Game>(game, |found, game| {
-                        found.key(game, "chat_backend", Unknown::leaf::<raw::Backend>);
+                        found.key(game, "chat_backend", Wrong::leaf::<raw::Backend>);
                         found.key(game, "backends", |found, backends| {
                             for (name, backend) in backends.as_mapping().into_iter().flatten() {
                                 let name = name.as_str().unwrap_or_default().to_owned();
-                                found.step(Step::Key(name), backend, Unknown::leaf::<raw::Backend>);
+                                found.step(Step::Key(name), backend, Wrong::leaf::<raw::Backend>);
                             }
                         });
                     });
@@ -52,7 +54,7 @@ pub(super) fn unknown(text: &str, file: &Value) -> Vec<String> {
                 found.key(plugins, "settings", |found, settings| {
                     for (name, plugin) in settings.as_mapping().into_iter().flatten() {
                         let name = name.as_str().unwrap_or_default().to_owned();
-                        found.step(Step::Key(name), plugin, Unknown::leaf::<raw::PluginSettings>);
+                        found.step(Step::Key(name), plugin, Wrong::leaf::<raw::PluginSettings>);
                     }
                 });
             });
@@ -61,13 +63,13 @@ pub(super) fn unknown(text: &str, file: &Value) -> Vec<String> {
     found.errors
 }
 
-struct Unknown<'a> {
+struct Wrong<'a> {
     text: &'a str,
     path: Vec<Step>,
     errors: Vec<String>,
 }
 
-impl Unknown<'_> {
+impl Wrong<'_> {
     fn step(&mut self, step: Step, value: &Value, inside: impl FnOnce(&mut Self, &Value)) {
         self.path.push(step);
         inside(self, value);
@@ -86,16 +88,23 @@ impl Unknown<'_> {
 
     fn section<T: for<'de> de::Deserialize<'de>>(&mut self, section: &Value, inside: impl FnOnce(&mut Self, &Value)) {
         let known = fields::<T>();
-        for key in section.as_mapping().into_iter().flat_map(|section| section.keys()) {
+        for (key, value) in section.as_mapping().into_iter().flatten() {
             let key = key.as_str().unwrap_or("(not a string)");
             if !known.contains(&key) {
-                self.report(key, known);
+                self.report(key, |path| {
+                    let near = |known: &str| strsim::jaro_winkler(known, key);
+                    let nearest = known.iter().max_by(|a, b| near(a).total_cmp(&near(b)));
+                    let hint = nearest.map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
+                    format!("unknown key `{path}`{hint} (known here: {})", known.join(", "))
+                });
+            } else if value.is_null() {
+                self.report(key, |path| format!("`{path}` is empty: write what belongs to it, or remove it"));
             }
         }
         inside(self, section);
     }
 
-    fn report(&mut self, key: &str, known: &[&str]) {
+    fn report(&mut self, key: &str, error: impl FnOnce(&str) -> String) {
         if self.errors.len() >= MAX_ERRORS {
             // The error is counted, but its line is not looked up, because each look-up parses the file again.
             self.errors.push(String::new());
@@ -105,12 +114,7 @@ impl Unknown<'_> {
         let line = line(self.text, &self.path).map_or_else(String::new, |line| format!("line {line}: "));
         let path = shown(&self.path);
         self.path.pop();
-        let nearest = known.iter().max_by(|a, b| {
-            let near = |known| strsim::jaro_winkler(known, key);
-            near(a).total_cmp(&near(b))
-        });
-        let hint = nearest.map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
-        self.errors.push(format!("{line}unknown key `{path}`{hint} (known here: {})", known.join(", ")));
+        self.errors.push(format!("{line}{}", error(&path)));
     }
 }
 

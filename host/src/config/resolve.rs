@@ -127,6 +127,7 @@ fn server(raw: &raw::Server, has_auth: bool, errors: &mut Vec<String>) -> Server
         }),
     }
 }
+
 /// Returns the path of a file. The file itself is read when the gateway starts and whenever it changes.
 fn pem_file(key: &str, path: &str, errors: &mut Vec<String>) -> PathBuf {
     if path.is_empty() {
@@ -244,6 +245,13 @@ fn redis(raw: raw::Redis, max_message_bytes: usize, errors: &mut Vec<String>) ->
             if sentinel.addrs.is_empty() {
                 errors.push("redis.sentinel.addrs: the address of at least one Sentinel is required".to_owned());
             }
+            if !sentinel.username.is_empty() && sentinel.password.is_empty() {
+                errors.push("redis.sentinel.username: it needs redis.sentinel.password".to_owned());
+            }
+            let is_tls = |addr: &String| addr.starts_with("rediss://");
+            if sentinel.addrs.iter().any(is_tls) && !sentinel.addrs.iter().all(is_tls) {
+                errors.push("redis.sentinel.addrs: either all or none are rediss://, as is the master".to_owned());
+            }
             let mut url = |(i, addr): (usize, &String)| redis_url(&format!("redis.sentinel.addrs[{i}]"), addr, errors);
             RedisPlace::Sentinel {
                 urls: sentinel.addrs.iter().enumerate().map(&mut url).collect(),
@@ -253,6 +261,9 @@ fn redis(raw: raw::Redis, max_message_bytes: usize, errors: &mut Vec<String>) ->
             }
         }
     };
+    if !raw.username.is_empty() && raw.password.is_empty() {
+        errors.push("redis.username: it needs redis.password".to_owned());
+    }
     if !(100..=60_000).contains(&raw.timeout_ms) {
         errors.push(format!("redis.timeout_ms: {} is not within 100 to 60000", raw.timeout_ms));
     }

@@ -27,8 +27,8 @@ pub struct ConfigError {
     pub errors: Vec<String>,
 }
 
-/// The configuration of a gateway.
-#[derive(Clone, Debug)]
+/// The configuration of a gateway. Its `Debug` shows nothing, because it contains secrets.
+#[derive(Clone)]
 pub struct Config {
     /// The settings of the WebSocket listener and its sessions.
     pub server: Server,
@@ -55,6 +55,12 @@ pub struct Config {
     pub(super) settings: BTreeMap<String, raw::PluginSettings>,
     /// The file with all defaults filled in. A reload compares it with the new file.
     pub(super) written: serde_json::Value,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Config")
+    }
 }
 
 /// The settings of the WebSocket listener and its sessions.

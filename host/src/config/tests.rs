@@ -114,12 +114,26 @@ fn secrets_are_not_shown() {
     let config = parse("redis: { addr: 'redis://:secret@db:1', password: hidden }\n");
     let shown = format!("{:?}", config.redis);
     assert!(shown.contains("db:1") && !shown.contains("secret") && !shown.contains("hidden"), "{shown}");
+    assert_eq!(format!("{config:?}"), "Config");
+}
+
+#[test]
+fn a_key_without_a_value_is_an_error_because_it_would_switch_something_off() {
+    refused(
+        "auth:\n  # jwt_secret: x\nserver:\n  tls:\n  allowed_origins:\nlimits: { sessions: }\n",
+        &[
+            "line 1: `auth` is empty: write what belongs to it, or remove it",
+            "line 4: `server.tls` is empty",
+            "line 5: `server.allowed_origins` is empty",
+            "line 6: `limits.sessions` is empty",
+        ],
+    );
 }
 
 #[test]
 fn redis_is_a_server_or_the_master_of_sentinels() {
     let config =
-        parse("redis: { sentinel: { master: main, addrs: ['a:1', 'rediss://u:secret@b:2'], password: hidden } }\n");
+        parse("redis: { sentinel: { master: main, addrs: ['a:1', 'redis://u:secret@b:2'], password: hidden } }\n");
     let shown = format!("{:?}", config.redis.unwrap());
     assert_eq!(shown, "main of the Sentinels redis://a:1, b:2");
     let errors =
