@@ -19,21 +19,33 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
-use tokio::net::TcpListener;
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, task::JoinSet, time};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The maximum number of connections. Further ones wait until one of these ends.
+const MAX_CONNECTIONS: usize = 256;
+
+/// The time that a client has for the head of a request, the wait for a further request included.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether a request comes from an operator. If not, the answer has no details.
 #[derive(Clone, Copy)]
 struct FromOperator(bool);
 
-/// Serves the admin listener until the future is dropped.
-///
-/// # Errors
-/// Returns the error of the server, if it fails.
-pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) -> std::io::Result<()> {
+/// Serves the admin listener. Never returns.
+pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
+    let gateway = Arc::clone(&admin.gateway);
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -47,7 +59,29 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) -> std::io::
         .layer(DefaultBodyLimit::max(api::MAX_BODY_BYTES))
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), guard))
         .with_state(admin);
-    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok((stream, remote)) => {
+                    let service = router.clone().layer(Extension(ConnectInfo(remote)));
+                    connections.spawn(async move {
+                        let mut http = http1::Builder::new();
+                        http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+                        // An error means that the client broke the connection or the protocol.
+                        let _ = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).await;
+                    });
+                }
+                Err(error) => {
+                    if gateway.metrics.log_limits.permit("admin connection not accepted", "") {
+                        tracing::error!(%error, "cannot accept admin connections, trying again");
+                    }
+                    time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
 }
 
 /// Serves a request if `access` allows it. Everybody may ask whether the process lives and whether it is ready, since

@@ -3,6 +3,8 @@
 use super::{Answer, JSON, get, post, send};
 use gateway_tests::{Gateway, Setup};
 use serde_json::json;
+use std::time::Duration;
+use tokio::{io::AsyncReadExt, net::TcpStream, time};
 
 const TOKEN: &str = "a-secret-of-the-operator";
 const WRONG: &str = "a-secret-of-somebody-else";
@@ -74,7 +76,10 @@ async fn requests_of_pages_are_refused() {
         }
         for origin in ["http://evil.example", "null", "http://localhost:1", "http://127.0.0.1"] {
             let headers = format!("{JSON}Host: localhost:{port}\r\nOrigin: {origin}\r\n");
-            send(&gateway, line, &headers, "").await.is_error(403, "the request comes from a page of another origin");
+            send(&gateway, line, &headers, "").await.is_error(
+                403,
+                "the request comes from a page of another origin: open the page at the address of this listener",
+            );
         }
         let own = format!("{JSON}Host: localhost:{port}\r\nOrigin: http://localhost:{port}\r\n");
         assert_eq!(send(&gateway, line, &own, "").await.status, 200);
@@ -100,7 +105,10 @@ async fn with_a_token_any_host_may_be_named_and_other_origins_are_refused() {
     assert_eq!(send(&gateway, "GET /api/plugins", &own, "").await.status, 200);
     let other = format!("{named}Origin: https://evil.example\r\n");
     let answer = send(&gateway, "GET /api/plugins", &other, "").await;
-    answer.is_error(403, "the request comes from a page of another origin");
+    answer.is_error(
+        403,
+        "the request comes from a page of another origin: open the page at the address of this listener",
+    );
 }
 
 #[tokio::test]
@@ -141,4 +149,26 @@ async fn a_post_needs_json_of_at_most_4_kb() {
     let body = |bytes: usize| format!("{{}}{}", " ".repeat(bytes - 2));
     assert_eq!(send(&gateway, line, JSON, &body(4096)).await.status, 200);
     send(&gateway, line, JSON, &body(4097)).await.is_error(413, "the body is larger than 4096 bytes");
+}
+
+#[tokio::test]
+async fn silent_connections_are_bounded_in_number_and_time() {
+    let gateway = Gateway::start(Setup::default()).await;
+    let before = descriptors(&gateway);
+    let mut silent = Vec::new();
+    for _ in 0..400 {
+        silent.push(TcpStream::connect(gateway.admin).await.unwrap());
+    }
+    // The system accepts the other connections for the gateway, and they wait there.
+    let open = descriptors(&gateway) - before;
+    assert!((1..=256).contains(&open), "{open} connections are open");
+    // Each has 10 seconds for its request, and then makes room.
+    let mut byte = [0];
+    assert_eq!(time::timeout(Duration::from_secs(60), silent[0].read(&mut byte)).await.unwrap().unwrap_or(0), 0);
+    drop(silent);
+    assert_eq!(gateway.get("/healthz").await, (200, "ok\n".to_owned()));
+}
+
+fn descriptors(gateway: &Gateway) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).unwrap().count()
 }

@@ -33,7 +33,10 @@ impl Denied {
                 "the Host of the request is neither localhost nor a loopback address: use one of these, or set \
                  admin.token",
             ),
-            Self::Origin => (StatusCode::FORBIDDEN, "the request comes from a page of another origin"),
+            Self::Origin => (
+                StatusCode::FORBIDDEN,
+                "the request comes from a page of another origin: open the page at the address of this listener",
+            ),
         }
     }
 }

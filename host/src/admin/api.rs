@@ -124,15 +124,15 @@ async fn close(admin: &Admin, target: Target, headers: &HeaderMap, body: Result<
     };
     let closings = &admin.gateway.closings;
     let closed = closings.close_here(target, &notice);
-    let told = match admin.bus.error() {
+    let published = match admin.bus.error() {
         Some(why) => Err(format!("the bus is not connected: {why}")),
-        None => closings.tell_others(target, &notice).await.map_err(|untold| untold.to_string()),
+        None => closings.publish(target, &notice).await.map_err(|error| error.to_string()),
     };
-    tracing::info!(?target, ?notice, closed, told = told.is_ok(), "an operator closes sessions");
-    match told {
-        Ok(()) => Json(json!({ "closed": closed, "told": true })).into_response(),
+    tracing::info!(?target, ?notice, closed, published = published.is_ok(), "an operator closes sessions");
+    match published {
+        Ok(()) => Json(json!({ "closed": closed, "published": true })).into_response(),
         Err(why) => {
-            let report = json!({ "closed": closed, "told": false, "error": why });
+            let report = json!({ "closed": closed, "published": false, "error": why });
             (StatusCode::SERVICE_UNAVAILABLE, Json(report)).into_response()
         }
     }

@@ -45,32 +45,40 @@ pub enum Target {
     User(i64),
 }
 
-/// What the clients are told: a close code that an application may use, and a reason of at most 123 bytes.
+/// What the clients get: a close code that an application may use, and a reason of at most 123 bytes.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(try_from = "Written")]
+#[serde(try_from = "AnyNotice")]
 pub struct Notice {
     code: u16,
     reason: String,
 }
 
-/// A [`Notice`] that has not been checked.
+/// A [`Notice`] that has not been checked. Keys that are not known are ignored.
 #[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Written {
+#[serde(default)]
+struct AnyNotice {
     code: u16,
     reason: String,
 }
 
-impl Default for Written {
+/// The keys that an operator may write.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Written {
+    code: Option<u16>,
+    reason: String,
+}
+
+impl Default for AnyNotice {
     fn default() -> Self {
         Self { code: DEFAULT_CODE, reason: String::new() }
     }
 }
 
-impl TryFrom<Written> for Notice {
+impl TryFrom<AnyNotice> for Notice {
     type Error = String;
 
-    fn try_from(Written { code, reason }: Written) -> Result<Self, String> {
+    fn try_from(AnyNotice { code, reason }: AnyNotice) -> Result<Self, String> {
         if !matches!(code, 1000 | 3000..=4999) {
             return Err(format!("code: {code} is neither 1000 nor within 3000 to 4999"));
         }
@@ -88,16 +96,16 @@ impl Notice {
     /// Returns what is wrong with the text.
     pub fn parse(json: &[u8]) -> Result<Self, String> {
         if json.is_empty() {
-            return Written::default().try_into();
+            return AnyNotice::default().try_into();
         }
-        let written: Written = serde_json::from_slice(json).map_err(text::bounded)?;
-        written.try_into()
+        let Written { code, reason } = serde_json::from_slice(json).map_err(text::bounded)?;
+        AnyNotice { code: code.unwrap_or(DEFAULT_CODE), reason }.try_into()
     }
 }
 
 /// Why the other gateways may not close their sessions.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Untold {
+pub enum Unpublished {
     /// Too many publishes or orders wait for the bus.
     #[error("too much waits for the bus, try again")]
     Full,
@@ -160,20 +168,20 @@ impl Closings {
         closed
     }
 
-    /// Tells the other gateways to do the same. Waits until the bus has passed the message on.
+    /// Publishes the order, so that the other gateways do the same. Waits until the bus has passed the message on.
     ///
     /// # Errors
-    /// Returns an [`Untold`] if the other gateways may not hear of it.
-    pub async fn tell_others(&self, target: Target, notice: &Notice) -> Result<(), Untold> {
-        let (number, confirmed) = self.next().ok_or(Untold::Full)?;
+    /// Returns an [`Unpublished`] if the other gateways may not have heard it.
+    pub async fn publish(&self, target: Target, notice: &Notice) -> Result<(), Unpublished> {
+        let (number, confirmed) = self.next().ok_or(Unpublished::Full)?;
         let message = Message { from: self.id, number, close: target, notice: notice.clone() };
         let body = Bytes::from(serde_json::to_vec(&message).unwrap_or_default());
         let load = Load { publishes: 1, bytes: HOST_TOPIC.len() + body.len() };
-        let permit = self.bus.reserve(&self.share, load).map_err(|_| Untold::Full)?;
+        let permit = self.bus.reserve(&self.share, load).map_err(|_| Unpublished::Full)?;
         permit.commit(iter::once((HOST_TOPIC, Cow::Owned(body), None)));
         match time::timeout(CONFIRMATION_TIMEOUT, confirmed).await {
             Ok(Ok(())) => Ok(()),
-            _ => Err(Untold::Unconfirmed),
+            _ => Err(Unpublished::Unconfirmed),
         }
     }
 
@@ -200,7 +208,7 @@ impl Closings {
                     tracing::warn!(
                         topic = HOST_TOPIC,
                         why,
-                        "bus message refused: only gateways may publish on this topic"
+                        "bus message refused: only gateways may publish on this topic, or a newer one has sent something new"
                     );
                 }
             }
