@@ -2,7 +2,7 @@
 
 use crate::{ask, ask_from, assert_over_limit, change, limits, refused};
 use gateway_tests::{
-    Gateway, Setup, eventually,
+    Certificates, Gateway, Setup, eventually,
     wire::{UPGRADE, Wire},
 };
 use std::net::Ipv4Addr;
@@ -74,6 +74,30 @@ async fn handshakes_over_the_rate_of_an_address_are_refused_with_429() {
     assert_eq!(neighbour.1.status, 101);
     gateway.metric_is(&refused("handshakes_per_ip"), f64::from(over)).await;
     gateway.logged("\"reason\":\"handshakes_per_ip\"").await;
+}
+
+/// Begins this many TLS handshakes, and returns how many succeed. No request is sent.
+async fn tls_handshakes(count: usize, more: &str) -> (usize, Gateway) {
+    let certificates = Certificates::generate().await;
+    let (cert, key) = (certificates.server(), certificates.server_key());
+    let server = format!("tls: {{ cert: {cert:?}, key: {key:?} }}{more}");
+    let gateway = Gateway::start(Setup { server, ..limits("handshakes_per_s_per_ip: 1") }).await;
+    let mut finished = Vec::new();
+    for _ in 0..count {
+        finished.extend(certificates.connect(gateway.address).await.ok());
+    }
+    (finished.len(), gateway)
+}
+
+#[tokio::test]
+async fn tls_handshakes_over_twice_the_rate_are_closed_without_an_answer() {
+    let (finished, gateway) = tls_handshakes(40, "").await;
+    // The burst is 4, and on a slow machine the rate permits some more.
+    assert!((4..20).contains(&finished), "{finished} of 40 TLS handshakes were finished");
+    gateway.metric_is(&refused("handshakes_per_ip"), (40 - finished) as f64).await;
+    gateway.logged("\"reason\":\"handshakes_per_ip\"").await;
+    let (finished, _gateway) = tls_handshakes(40, ", trusted_proxies: [127.0.0.1]").await;
+    assert_eq!(finished, 40, "the connections of a proxy are those of many clients");
 }
 
 #[tokio::test]

@@ -104,8 +104,9 @@ async fn the_log_of_a_refused_request_names_the_client() {
     wire.send(&[V1, b"GET / HTTP/1.1\r\n\r\n"].concat()).await;
     assert_eq!(wire.response().await.status, 404);
     assert_eq!(gateway.logged("handshake refused").await["fields"]["remote"], CLIENT);
+    let inner = b"PROXY TCP4 127.0.0.8 10.0.0.9 56324 8080\r\n";
     let mut wire = Wire::connect(gateway.address).await;
-    wire.send(b"PROXY UNKNOWN\r\nGET / HTTP/1.1\r\nX-Forwarded-For: 203.0.113.8:5\r\n\r\n").await;
+    wire.send(&[inner, &b"GET / HTTP/1.1\r\nX-Forwarded-For: 203.0.113.8:5\r\n\r\n"[..]].concat()).await;
     assert_eq!(wire.response().await.status, 404);
     assert_eq!(gateway.logged("203.0.113.8").await["fields"]["remote"], "203.0.113.8:5");
 }
@@ -122,7 +123,8 @@ async fn a_proxy_header_names_the_client() {
     let ipv6 = b"PROXY TCP6 2001:db8::7 ::1 56324 8080\r\n";
     assert_eq!(seen(&gateway, &[ipv6, &request("")[..]].concat()).await.0, "[2001:db8::7]:56324");
     for header in [b"PROXY UNKNOWN\r\n".to_vec(), v2(0x20, 0, &[]), v2(0x21, 0, &[])] {
-        let (client, own) = seen(&gateway, &[&header[..], &request("")].concat()).await;
+        // A proxy that names no client passes on what it does not read. So the client has written X-Forwarded-For.
+        let (client, own) = seen(&gateway, &[&header[..], &request("X-Forwarded-For: 1.2.3.4\r\n")].concat()).await;
         assert_eq!(client, own, "{header:?}");
     }
     // The client that a PROXY header names is no trusted proxy, so its own X-Forwarded-For is not believed.

@@ -112,7 +112,7 @@ impl Registry {
 
     /// Returns whether a further session may be bound to the user.
     #[must_use]
-    pub fn has_room_for(&self, user: i64) -> bool {
+    pub fn may_have_another(&self, user: i64) -> bool {
         self.refused_above()
             .is_none_or(|max| self.users.get(&user).is_none_or(|sessions| staying(&sessions).count() < max))
     }

@@ -33,6 +33,8 @@ pub struct Session {
     began_s: u32,
     /// The user. It is set under the lock of the holdings, so that no session is bound after its end.
     user: OnceLock<i64>,
+    /// Whether the client has no token although tokens are checked. Then no packet of it names a user.
+    is_anonymous: bool,
     /// Whether the session ever had a tag. Without one, reading the tag takes no lock.
     is_tagged: AtomicBool,
     /// What the session holds, or `None` after its end.
@@ -64,9 +66,22 @@ impl Session {
             conduct: Conduct::default(),
             began_s: u32::try_from(now_ms() / 1000).unwrap_or(u32::MAX),
             user: OnceLock::new(),
+            is_anonymous: false,
             is_tagged: AtomicBool::new(false),
             holdings: Mutex::new(Some(Holdings::default())),
         }
+    }
+
+    /// Returns the session as one of a client without a token, on a gateway that checks tokens.
+    #[must_use]
+    pub fn anonymous(self) -> Self {
+        Self { is_anonymous: true, ..self }
+    }
+
+    /// Returns whether the client has no token although tokens are checked.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        self.is_anonymous
     }
 
     /// Returns when the session began, in milliseconds since 1970, to the second.

@@ -28,6 +28,7 @@ pub struct Admission {
     /// The bound on unfinished handshakes if none is configured.
     default_half_open: u32,
     handshake_rate: HandshakeRate,
+    tls_rate: HandshakeRate,
 }
 
 impl Default for Admission {
@@ -36,6 +37,7 @@ impl Default for Admission {
             half_open: Arc::default(),
             default_half_open: half_open::default_max(),
             handshake_rate: HandshakeRate::default(),
+            tls_rate: HandshakeRate::default(),
         }
     }
 }
@@ -58,6 +60,17 @@ impl Admission {
     pub fn admit(&self, gateway: &Gateway, address: IpAddr) -> Result<(), OverLimit> {
         let limit = gateway.registry.limits.all().handshakes_per_s_per_ip;
         let is_admitted = limit.is_none_or(|per_s| self.handshake_rate.permit(address, per_s));
+        is_admitted.then_some(()).ok_or(OverLimit::HandshakesPerIp)
+    }
+
+    /// Checks and counts a TLS handshake against twice the limit of its address. Over the limit itself, a client still gets
+    /// an HTTP answer. A client that begins even more handshakes is not worth the signature that each one costs.
+    ///
+    /// # Errors
+    /// Returns the limit that would be exceeded.
+    pub fn admit_tls(&self, gateway: &Gateway, address: IpAddr) -> Result<(), OverLimit> {
+        let limit = gateway.registry.limits.all().handshakes_per_s_per_ip;
+        let is_admitted = limit.is_none_or(|per_s| self.tls_rate.permit(address, per_s.saturating_mul(2)));
         is_admitted.then_some(()).ok_or(OverLimit::HandshakesPerIp)
     }
 

@@ -103,8 +103,9 @@ impl Pem {
 /// A certificate with its key, ready for handshakes.
 #[derive(Debug)]
 pub struct Certificate {
-    rules: Arc<ServerConfig>,
+    server_config: Arc<ServerConfig>,
     file: PathBuf,
+    not_before: Time,
     not_after: Time,
 }
 
@@ -128,7 +129,7 @@ impl Certificate {
             .map_err(|error| unusable(error.to_string()))?;
         let Some(leaf) = chain.first() else { return Err(Invalid::NoCertificate(files.cert.clone())) };
         let leaf = x509_cert::Certificate::from_der(leaf).map_err(|error| unusable(error.to_string()))?;
-        let not_after = leaf.tbs_certificate().validity().not_after;
+        let x509_cert::time::Validity { not_before, not_after, .. } = *leaf.tbs_certificate().validity();
         let key = PrivateKeyDer::from_pem_slice(&pem.key).map_err(|_| Invalid::NoKey(files.key.clone()))?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let pair = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
@@ -138,14 +139,15 @@ impl Certificate {
             rustls::Error::InvalidCertificate(error) => unusable(error.to_string()),
             error => Invalid::Key { file: files.key.clone(), error },
         })?;
-        let rules = rules(provider, pair).map_err(|error| unusable(error.to_string()))?;
-        Ok(Self { rules: Arc::new(rules), file: files.cert.clone(), not_after })
+        let server_config = server_config(provider, pair).map_err(|error| unusable(error.to_string()))?;
+        let server_config = Arc::new(server_config);
+        Ok(Self { server_config, file: files.cert.clone(), not_before, not_after })
     }
 
-    /// Returns the rules of handshakes with this certificate.
+    /// Returns the settings of handshakes with this certificate.
     #[must_use]
-    pub fn rules(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.rules)
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.server_config)
     }
 
     /// Returns the end of the certificate's validity, as the time since 1970.
@@ -154,29 +156,40 @@ impl Certificate {
         self.not_after.to_unix_duration()
     }
 
-    /// Returns what is wrong with the certificate at this time, although it can be used: it has expired.
+    /// Returns what is wrong with the certificate at this time, although it can be used: it has expired, or it is not
+    /// valid yet.
     #[must_use]
     pub fn warning(&self, now: SystemTime) -> Option<String> {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let (file, end) = (self.file.display(), self.not_after);
-        (now >= self.expiry()).then(|| {
-            format!(
-                "server.tls.cert: {file}: the certificate expired at {end}, so clients refuse it: renew it (the \
-             files are read again when they change)"
-            )
-        })
+        let (file, begin, end) = (self.file.display(), self.not_before, self.not_after);
+        if now >= self.expiry() {
+            Some(format!(
+                "server.tls.cert: {file}: the certificate expired at {end}, so clients refuse it: renew it (the files \
+                 are read again when they change)"
+            ))
+        } else if now < begin.to_unix_duration() {
+            Some(format!(
+                "server.tls.cert: {file}: the certificate is not valid before {begin}, so clients refuse it: check the \
+                 clock, or use it later"
+            ))
+        } else {
+            None
+        }
     }
 }
 
-/// Returns the rules of handshakes: TLS 1.2 and 1.3, and HTTP/1.1 after that.
-fn rules(provider: Arc<rustls::crypto::CryptoProvider>, pair: CertifiedKey) -> Result<ServerConfig, rustls::Error> {
-    let mut rules = ServerConfig::builder_with_provider(provider)
+/// Returns the settings of handshakes: TLS 1.2 and 1.3, and HTTP/1.1 after that.
+fn server_config(
+    provider: Arc<rustls::crypto::CryptoProvider>,
+    pair: CertifiedKey,
+) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13, &TLS12])?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
-    rules.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // A client that comes back brings its encrypted session along, so the gateway remembers none.
-    rules.ticketer = aws_lc_rs::Ticketer::new()?;
-    rules.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(rules)
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(config)
 }

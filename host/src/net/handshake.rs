@@ -119,7 +119,7 @@ impl Refused {
 /// Reads and checks the client's request and its token. Answers it only if it is refused. The caller sets a timeout.
 ///
 /// `remote` is the address that the connection comes from. If that is a trusted proxy, the address becomes the client's
-/// as soon as the request names it, even if the request is then refused.
+/// as soon as the request names it, even if the request is then refused. Without `may_be_forwarded`, no request names it.
 ///
 /// # Errors
 /// Returns a [`Refused`] that says why there is no WebSocket. The client has received its answer by then, unless the
@@ -127,18 +127,20 @@ impl Refused {
 pub async fn request(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     remote: &mut SocketAddr,
+    may_be_forwarded: bool,
     server: &config::Server,
     auth: &Authenticator,
     admit: impl FnOnce(IpAddr) -> Result<(), OverLimit>,
 ) -> Result<Request, Refused> {
-    let request = match read(stream, remote, server, admit).await {
+    let request = match read(stream, remote, may_be_forwarded, server, admit).await {
         Ok(request) if auth.is_on() => request.identified(auth).await,
         outcome => outcome,
     };
     if let Err(refused) = &request
         && let Some(status) = refused.status()
     {
-        answer(stream, status, &format!("{refused}\n")).await?;
+        // A client that does not take its answer was refused all the same.
+        let _ = answer(stream, status, &format!("{refused}\n")).await;
     }
     request
 }
@@ -221,6 +223,7 @@ impl Request {
 async fn read(
     stream: &mut (impl AsyncRead + Unpin),
     remote: &mut SocketAddr,
+    may_be_forwarded: bool,
     server: &config::Server,
     admit: impl FnOnce(IpAddr) -> Result<(), OverLimit>,
 ) -> Result<Request, Refused> {
@@ -237,7 +240,9 @@ async fn read(
         match head.parse(&received) {
             Ok(httparse::Status::Partial) => {}
             Ok(httparse::Status::Complete(len)) => {
-                *remote = forwarded::client(&head, *remote, &server.proxies);
+                if may_be_forwarded {
+                    *remote = forwarded::client(&head, *remote, &server.proxies);
+                }
                 // The limit comes first, because checking a token is dear.
                 admit(remote.ip())?;
                 let accept = derive_accept_key(check(&head)?.as_bytes());

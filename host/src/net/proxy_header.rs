@@ -41,22 +41,31 @@ enum Invalid {
     Malformed(#[from] proxy_header::Error),
 }
 
-/// Returns the address of the client of a connection: the one in the PROXY header if `peer` is a proxy that sends one,
-/// and otherwise `peer`. Returns `None` if the header is not valid or did not arrive in time. The client then gets no
+/// The address of a client, as far as it is known before its request.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Client {
+    /// The address in the PROXY header if there is one, and otherwise that of the peer.
+    pub address: SocketAddr,
+    /// Whether `X-Forwarded-For` in the request may be believed. If a proxy that names clients in a PROXY header names
+    /// none, it passes bytes on that it does not read. So the header is the client's own.
+    pub may_be_forwarded: bool,
+}
+
+/// Returns the client of a connection: the one in the PROXY header if `peer` is a proxy that sends one. Returns `None` if the header is not valid or did not arrive in time. The client then gets no
 /// answer, because it is not known whether it speaks HTTP or TLS.
 pub async fn client(
     stream: &mut (impl AsyncRead + Unpin),
     peer: SocketAddr,
     server: &config::Server,
     metrics: &Metrics,
-) -> Option<SocketAddr> {
+) -> Option<Client> {
     // Clients of IPv4 have IPv6 addresses if the gateway listens on `::`.
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     if !server.proxies.send_header(peer.ip()) {
-        return Some(peer);
+        return Some(Client { address: peer, may_be_forwarded: true });
     }
     let (reason, error) = match time::timeout(server.handshake_timeout, read(stream)).await {
-        Ok(Ok(client)) => return Some(client.unwrap_or(peer)),
+        Ok(Ok(named)) => return Some(Client { address: named.unwrap_or(peer), may_be_forwarded: named.is_some() }),
         Ok(Err(error @ Invalid::Gone(_))) => ("gone", error.to_string()),
         Ok(Err(error)) => ("proxy_header", error.to_string()),
         Err(_) => ("timeout", "the PROXY header did not arrive in time".to_owned()),

@@ -145,7 +145,9 @@ async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Share
         () = stop.cancelled() => return None,
     };
     let expiry = request.identity.and_then(Expiry::of).map(Box::new);
-    let session = match gateway.registry.admit(Session::new(remote, server.outbox)) {
+    let session = Session::new(remote, server.outbox);
+    let session = if request.identity.is_none() && auth.is_on() { session.anonymous() } else { session };
+    let session = match gateway.registry.admit(session) {
         Ok(session) => session,
         Err(limit) => {
             Box::pin(admission.refuse_over_limit(&mut stream, request, limit, remote, gateway, server)).await;
@@ -175,35 +177,51 @@ async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Share
 /// it.
 async fn open(mut tcp: Tcp, remote: &mut SocketAddr, shared: &Shared) -> Option<(Stream, Request)> {
     let server = &shared.config.server;
-    *remote = proxy_header::client(&mut tcp, *remote, server, &shared.gateway.metrics).await?;
+    let client = proxy_header::client(&mut tcp, *remote, server, &shared.gateway.metrics).await?;
+    *remote = client.address;
     let deadline = Instant::now() + server.handshake_timeout;
     let mut stream = match &shared.tls {
         None => Stream::Plain(tcp),
         // The box keeps the task of a connection small, and a connection without TLS has none.
         Some(tls) => Box::pin(secure(tcp, tls, *remote, shared, deadline)).await?,
     };
-    let request = request(&mut stream, remote, shared, deadline).await?;
+    let request = request(&mut stream, remote, client.may_be_forwarded, shared, deadline).await?;
     Some((stream, request))
 }
 
 /// Performs the TLS handshake. Returns `None` if it failed, took too long, or had to make room.
 async fn secure(tcp: Tcp, tls: &Tls, remote: SocketAddr, shared: &Shared, deadline: Instant) -> Option<Stream> {
+    let Shared { gateway, config, admission, .. } = shared;
+    // The connections of a proxy are those of many clients.
+    if !config.server.proxies.trust(remote.ip())
+        && let Err(limit) = admission.admit_tls(gateway, remote.ip())
+    {
+        admission::log_over_limit(gateway, remote, limit);
+        gateway.metrics.handshake_refused(limit.reason());
+        return None;
+    }
     match in_time(tls.accept(tcp), remote, shared, deadline).await? {
         Ok(stream) => Some(stream),
         Err((refused, mut tcp)) => {
             tracing::debug!(%remote, %refused, "TLS handshake refused");
-            shared.admission.refuse(&mut tcp, &shared.gateway, &shared.config.server, refused.reason()).await;
+            admission.refuse(&mut tcp, gateway, &config.server, refused.reason()).await;
             None
         }
     }
 }
 
 /// Reads a client's request for a WebSocket. Returns `None` if it was refused, took too long, or had to make room.
-async fn request(stream: &mut Stream, remote: &mut SocketAddr, shared: &Shared, deadline: Instant) -> Option<Request> {
+async fn request(
+    stream: &mut Stream,
+    remote: &mut SocketAddr,
+    may_be_forwarded: bool,
+    shared: &Shared,
+    deadline: Instant,
+) -> Option<Request> {
     let Shared { gateway, config, auth, admission, .. } = shared;
     let (peer, server) = (*remote, &config.server);
     let admit = |client| admission.admit(gateway, client);
-    let request = handshake::request(stream, remote, server, auth, admit);
+    let request = handshake::request(stream, remote, may_be_forwarded, server, auth, admit);
     match in_time(request, peer, shared, deadline).await? {
         Ok(request) => Some(request),
         Err(refused) => {

@@ -1,6 +1,6 @@
 //! The TLS handshake of a connection, before its HTTP upgrade.
 //!
-//! The rules of TLS are a value that a connection takes once, when its handshake begins. So a new certificate is one
+//! The settings of TLS are a value that a connection takes once, when its handshake begins. So a new certificate is one
 //! swap of a pointer, and no connection notices it.
 
 use crate::net::{
@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use std::io;
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
-/// The rules of the next handshakes.
+/// The settings of the next handshakes.
 #[derive(Debug)]
 pub struct Tls(ArcSwap<ServerConfig>);
 
@@ -50,15 +50,15 @@ impl From<io::Error> for Refused {
 }
 
 impl Tls {
-    /// Returns rules with this certificate.
+    /// Returns settings with this certificate.
     #[must_use]
     pub fn new(certificate: &Certificate) -> Self {
-        Self(ArcSwap::new(certificate.rules()))
+        Self(ArcSwap::new(certificate.server_config()))
     }
 
     /// Uses this certificate for the handshakes that begin from now on.
     pub fn replace(&self, certificate: &Certificate) {
-        self.0.store(certificate.rules());
+        self.0.store(certificate.server_config());
     }
 
     /// Performs the TLS handshake. The caller sets a timeout.

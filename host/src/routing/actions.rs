@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     bus::{Full, Load, Permit, Queue},
-    delivery::{registry::Registry, session::Session},
+    delivery::registry::Registry,
     plugin::{
         Action, Plugin, Publication, Target,
         store::{Abort, Put, Reads},
@@ -110,7 +110,7 @@ impl Executor {
         let Decided { actions, attributes, reads, needs, now } = decided;
         let served = call.served;
         if needs.binds {
-            check_bindings(&self.registry, call.session(), actions)?;
+            self.check_bindings(call, actions)?;
         }
         if needs.deliveries > 1 {
             self.check_pushes(&served.plugin, needs.pushes)?;
@@ -139,6 +139,27 @@ impl Executor {
             self.publish(permit, call, actions);
         }
         Ok(())
+    }
+
+    /// Checks that the actions bind the session to no second user, and that the user may have the session. The first user
+    /// is the one that the session has already, or else the first one in the actions.
+    fn check_bindings(&self, call: &Call<'_>, actions: &[Action]) -> Result<(), Refusal> {
+        let Some(session) = call.session() else { return Ok(()) };
+        let bound = session.user();
+        let mut user = bound;
+        let mut fits = |action: &Action| match action {
+            Action::Bind(wanted) => *user.get_or_insert(*wanted) == *wanted,
+            _ => true,
+        };
+        if !actions.iter().all(&mut fits) {
+            return Err(Refusal::BoundToAnother);
+        }
+        let Some(user) = user.filter(|_| bound.is_none()) else { return Ok(()) };
+        // A plugin's `on-connect` may know the user without a token.
+        if session.is_anonymous() && call.header().is_some() {
+            return Err(Refusal::Anonymous);
+        }
+        if self.registry.may_have_another(user) { Ok(()) } else { Err(Refusal::TooManySessions) }
     }
 
     /// Reserves capacity of the bus for the publishes.
@@ -242,22 +263,4 @@ fn publication(action: &Action) -> Option<&Publication> {
 
 fn publication_mut(action: &mut Action) -> Option<&mut Publication> {
     if let Action::Publish(publication) = action { Some(publication) } else { None }
-}
-
-/// Checks that the actions bind the session to no second user, and that the user may have the session. The first user is
-/// the one that the session has already, or else the first one in the actions.
-fn check_bindings(registry: &Registry, session: Option<&Arc<Session>>, actions: &[Action]) -> Result<(), Refusal> {
-    let bound = session.and_then(|session| session.user());
-    let mut user = bound;
-    let mut fits = |action: &Action| match action {
-        Action::Bind(wanted) => *user.get_or_insert(*wanted) == *wanted,
-        _ => true,
-    };
-    if !actions.iter().all(&mut fits) {
-        return Err(Refusal::BoundToAnother);
-    }
-    match user {
-        Some(user) if bound.is_none() && !registry.has_room_for(user) => Err(Refusal::TooManySessions),
-        _ => Ok(()),
-    }
 }

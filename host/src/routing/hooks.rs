@@ -58,7 +58,10 @@ impl Gateway {
     /// Returns the required plugins that do not serve.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
-        let snapshot = self.snapshot.load();
+        self.missing_in(&self.snapshot.load())
+    }
+
+    fn missing_in(&self, snapshot: &Snapshot) -> Vec<String> {
         let serves = |name: &&String| snapshot.plugins().any(|plugin| **plugin.name() == ***name);
         self.required.load().iter().filter(|name| !serves(name)).cloned().collect()
     }
@@ -80,8 +83,9 @@ impl Gateway {
         session: Registered,
         asked: Asked,
     ) -> Result<Registered, (Denied, Departing)> {
+        // The same plugins have to be there and be asked, even if others are loaded at this moment.
         let snapshot = self.snapshot.load_full();
-        if let Some(name) = self.missing().first() {
+        if let Some(name) = self.missing_in(&snapshot).first() {
             let denied = Denied::missing(name);
             let (denied_session, plugins) = (Arc::clone(&session), Vec::new());
             let Ended { tags, .. } = session.end();

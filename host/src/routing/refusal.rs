@@ -22,6 +22,8 @@ pub(super) enum Refusal {
     Quarantined,
     Busy,
     BoundToAnother,
+    /// The client has no token, so none of its packets names a user.
+    Anonymous,
     /// The session's user may have no further session.
     TooManySessions,
     /// The session sends more than it may.
@@ -72,6 +74,10 @@ impl Refusal {
                 (Status::TooManyRequests, why)
             }
             Self::BoundToAnother => (Status::Forbidden, "the session is bound to another user".to_owned()),
+            Self::Anonymous => {
+                let why = "the session is anonymous, so it has no user: connect with a token".to_owned();
+                (Status::Forbidden, why)
+            }
             Self::TooManySessions => (Status::TooManyRequests, "too many sessions of this user".to_owned()),
             Self::TooManyPackets => (Status::TooManyRequests, "too many requests".to_owned()),
             Self::Quarantined => (Status::Unavailable, "the plugin is in quarantine: it keeps failing".to_owned()),
@@ -123,6 +129,7 @@ impl Refusal {
             | Self::PayloadTooLarge { .. }
             | Self::Paused
             | Self::BoundToAnother
+            | Self::Anonymous
             | Self::TooManySessions
             | Self::TooManyPackets => Err("message_fault"),
         }

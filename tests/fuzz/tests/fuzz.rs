@@ -119,7 +119,7 @@ fn handshake() {
                 let mut remote = SocketAddr::from(([127, 0, 0, 1], 1));
                 let upgrade = async {
                     let is_upgraded =
-                        match handshake::request(&mut server, &mut remote, &SERVER, &AUTH, |_| Ok(())).await {
+                        match handshake::request(&mut server, &mut remote, true, &SERVER, &AUTH, |_| Ok(())).await {
                             Ok(request) => request.accept(&mut server).await.is_ok(),
                             Err(_) => false,
                         };

@@ -321,9 +321,9 @@ fn sessions_that_begin_at_the_same_time_do_not_close_each_other() {
 fn a_session_too_many_of_a_user_is_refused_and_stays_unbound() {
     let registry = limited_by_user(1, OnUserLimit::Refuse);
     let [first, second] = [registered(&registry), registered(&registry)];
-    assert!(registry.has_room_for(7));
+    assert!(registry.may_have_another(7));
     assert_eq!(registry.bind(&first, 7), Ok(true));
-    assert!(!registry.has_room_for(7) && registry.has_room_for(8));
+    assert!(!registry.may_have_another(7) && registry.may_have_another(8));
     assert_eq!(registry.bind(&second, 7), Err(BindError::TooManySessions));
     assert_eq!((second.user(), sessions_of(&registry, 7)), (None, 1));
     // The first error is the one that a client can mend.

@@ -20,7 +20,7 @@ async fn sent(bytes: &[u8], auth: Option<&Authenticator>) -> Sent {
     let (mut remote, settings) = (SocketAddr::from(([127, 0, 0, 1], 1)), config::Config::default().server);
     let off = Authenticator::new(Arc::default());
     let auth = auth.unwrap_or(&off);
-    (request(&mut server, &mut remote, &settings, auth, |_| Ok(())).await, client, server)
+    (request(&mut server, &mut remote, true, &settings, auth, |_| Ok(())).await, client, server)
 }
 
 async fn valid(request: &str) -> Request {

@@ -152,7 +152,8 @@ async fn only_a_trusted_proxy_is_asked_for_a_header_and_only_if_it_is_configured
     for (keys, peer, expected, left) in cases {
         let mut bytes = &sent[..];
         let found = client(&mut bytes, peer.parse().unwrap(), &server(keys), &Metrics::new()).await;
-        assert_eq!((found, bytes.len()), (Some(expected.parse().unwrap()), left), "{keys} {peer}");
+        let expected = Client { address: expected.parse().unwrap(), may_be_forwarded: true };
+        assert_eq!((found, bytes.len()), (Some(expected), left), "{keys} {peer}");
     }
 }
 

@@ -33,6 +33,10 @@ impl Actor<'_> {
     /// Replaces the token of the session by a new one of the same user.
     async fn refresh(&mut self, token: &str) -> ControlFlow<End, Result<(), Refusal>> {
         let auth = self.auth;
+        if self.session.user().is_none() && auth.is_on() {
+            let why = "the session has no user whose token could be refreshed: connect with the token".to_owned();
+            return ControlFlow::Continue(Err((Status::Forbidden, why)));
+        }
         let identity = match self.write_until(Box::pin(auth.identify(Some(token)))).await? {
             Ok(identity) => identity,
             Err(Denied::Unavailable) => {
