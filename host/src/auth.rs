@@ -22,11 +22,12 @@ pub use loaded::Report;
 use crate::{config, telemetry::metrics::Metrics};
 use arc_swap::ArcSwapOption;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use futures_util::future::Either;
+use futures_util::future;
 use key_file::KeyFile;
 use key_url::KeyUrl;
+use loaded::Loaded;
 use policy::Policy;
-use std::{future, sync::Arc};
+use std::{pin::pin, sync::Arc};
 use tokio::sync::watch;
 
 /// Checks the tokens of clients. The rules can change at any time.
@@ -91,17 +92,11 @@ impl Authenticator {
         let current = || self.policy.load().as_deref().and_then(&source);
         loop {
             let followed = current();
-            let following = match followed.clone() {
-                Some(source) => Either::Left(follow(source)),
-                None => Either::Right(future::pending()),
-            };
-            let is_other = |(): &()| match (&followed, &current()) {
-                (Some(one), Some(other)) => !Arc::ptr_eq(one, other),
-                (one, other) => one.is_some() || other.is_some(),
-            };
-            tokio::select! {
-                () = following => {}
-                _ = changes.wait_for(is_other) => {}
+            let is_followed = |source: &Arc<S>| followed.as_ref().is_some_and(|followed| Arc::ptr_eq(followed, source));
+            let replaced = changes.wait_for(|()| !current().as_ref().map_or(followed.is_none(), is_followed));
+            match followed.clone() {
+                Some(source) => drop(future::select(pin!(follow(source)), pin!(replaced)).await),
+                None => drop(replaced.await),
             }
         }
     }
@@ -109,9 +104,7 @@ impl Authenticator {
     /// Returns the state of each source of keys, other than the secret.
     #[must_use]
     pub fn sources(&self) -> Vec<Report> {
-        let Some(policy) = self.policy.load_full() else { return Vec::new() };
-        let file = policy.file.as_ref().map(|file| file.loaded.report());
-        file.into_iter().chain(policy.url.as_ref().map(|url| url.loaded.report())).collect()
+        self.policy.load().as_ref().map_or_else(Vec::new, |policy| policy.sources().map(Loaded::report).collect())
     }
 
     /// Returns why no token can be checked, if none can.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::{fs, path::Path};
 
 const UNKNOWN_KEY: &str = "no key fits its `kid` and `alg`";
-const UNAVAILABLE: &str = "tokens cannot be checked, because their keys are not loaded yet: try again later\n";
+const UNAVAILABLE: &str = "the token cannot be checked, because its key is not loaded yet: try again later\n";
 
 /// Waits until a client with this token gets this status.
 async fn answers(gateway: &Gateway, token: &str, status: u16) {
@@ -141,10 +141,10 @@ async fn until_the_first_fetch_nothing_can_be_checked() {
         server.serve(&keys);
         answers(&gateway, &token, 101).await;
         assert_eq!(source(&gateway).await.0, 200);
-        // Then the server fails again, and the keys stay.
+        // Then the server fails again, and the keys stay. It may have a new key by now.
         server.answer(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n".to_vec());
         let unknown = issuer.sign_with("ES256", "a", json!({ "kid": "b" }), &claims()).await;
-        denied(&gateway, &unknown, UNKNOWN_KEY).await;
+        assert_eq!(answer(&gateway, &unknown).await, (503, UNAVAILABLE.to_owned()));
         accepted(&gateway, &token).await;
         let (status, report) = source(&gateway).await;
         assert_eq!((status, &report["error"]), (200, &json!("it answers with HTTP status 500")));
@@ -191,4 +191,29 @@ async fn gateway_check_reads_the_file_of_keys() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.starts_with("auth.jwks_file keys.json: it is not a JSON Web Key Set: EOF"), "{text}");
     assert_eq!(output.status.code(), Some(78));
+}
+
+#[tokio::test]
+async fn the_file_and_the_url_may_have_the_same_key_and_either_may_be_missing() {
+    let mut issuer = Issuer::start().await;
+    let first = issuer.key("a", "p256").await;
+    let server = KeyServer::start(&key_set(std::slice::from_ref(&first))).await;
+    let url = server.url();
+    let token = issuer.sign("ES256", "a", &claims()).await;
+    let start = async |file: &str| {
+        let mut setup = crate::setup(&format!("jwks_file: plugins/keys.json, jwks_url: \"{url}\""));
+        setup.files.push(("keys.json", file.as_bytes().to_vec()));
+        Gateway::start(setup).await
+    };
+    let both = start(&key_set(std::slice::from_ref(&first))).await;
+    both.metric_is("gateway_auth_jwks_fetches_total{outcome=\"ok\"}", 1.0).await;
+    accepted(&both, &token).await;
+
+    // A file without keys does not keep the gateway from the keys of the URL, and from new ones there.
+    let broken = start("{").await;
+    answers(&broken, &token, 101).await;
+    let second = issuer.key("b", "p256").await;
+    let new = issuer.sign("ES256", "b", &claims()).await;
+    server.serve(&key_set(&[first, second]));
+    accepted(&broken, &new).await;
 }

@@ -70,13 +70,26 @@ async fn a_public_key_is_never_the_secret_of_hs256() {
 }
 
 #[tokio::test]
-async fn a_token_without_a_key_id_is_checked_with_the_only_key_that_fits() {
+async fn a_token_without_a_key_id_is_checked_with_a_few_keys_that_fit() {
     let mut issuer = Issuer::start().await;
-    let keys = [issuer.key("a", "p256").await, issuer.key("b", "rsa").await, issuer.key("c", "rsa").await];
+    let mut keys = vec![issuer.key("a", "p256").await, issuer.key("b", "rsa").await];
+    for id in ["c", "d", "e"] {
+        keys.push(issuer.key(id, "p256").await);
+    }
     let gateway = with_keys(&key_set(&keys), "").await;
-    accepted(&gateway, &issuer.sign_with("ES256", "a", json!({}), &claims()).await).await;
-    let ambiguous = issuer.sign_with("RS256", "b", json!({}), &claims()).await;
-    denied(&gateway, &ambiguous, "several keys fit, so it needs a `kid` that only one of them has").await;
+    for id in ["a", "c", "d", "e"] {
+        accepted(&gateway, &issuer.sign_with("ES256", id, json!({}), &claims()).await).await;
+    }
+    keys.push(issuer.key("f", "p256").await);
+    let stranger = issuer.key("g", "p256").await;
+    let unsigned = issuer.sign_with("ES256", "g", json!({}), &claims()).await;
+    denied(&gateway, &unsigned, "its signature is wrong").await;
+    drop(stranger);
+    let more = with_keys(&key_set(&keys), "").await;
+    accepted(&more, &issuer.sign_with("ES256", "a", json!({}), &claims()).await).await;
+    let fifth = issuer.sign_with("ES256", "f", json!({}), &claims()).await;
+    denied(&more, &fifth, "more than 4 keys fit, so it needs a `kid` that names one").await;
+    accepted(&more, &issuer.sign_with("ES256", "f", json!({ "kid": "f" }), &claims()).await).await;
     denied(&gateway, &issuer.sign_with("RS256", "b", json!({ "kid": "d" }), &claims()).await, UNKNOWN_KEY).await;
     let extended = issuer.sign_with("ES256", "a", json!({ "kid": "a", "crit": ["exp"] }), &claims()).await;
     denied(&gateway, &extended, "its header has `crit`, and no extension is supported").await;
@@ -110,7 +123,7 @@ async fn the_issuer_and_the_audience_are_those_of_the_configuration() {
     denied(&strict, &token(json!({ "iss": "us" })).await, "its `aud` is missing or not a text").await;
     accepted(&open, &token(json!({ "iss": "them" })).await).await;
     // A token that is meant for others is not for a gateway without a name (RFC 7519, 4.1.3).
-    denied(&open, &token(json!({ "aud": "x" })).await, "it is for another audience (`aud`)").await;
+    denied(&open, &token(json!({ "aud": "x" })).await, "it is for an audience (`aud`), and none is configured").await;
 }
 
 #[tokio::test]
@@ -150,18 +163,15 @@ async fn without_required_a_client_is_anonymous_unless_its_token_is_bad() {
     let mut issuer = Issuer::start().await;
     let gateway = start(&format!("jwt_secret: {SECRET:?}, required: false")).await;
     let mut anonymous = Wire::upgraded(gateway.address).await;
-    // The session is not bound, so the first request binds it.
-    assert_user_is_free(&mut anonymous).await;
+    // No packet binds an anonymous session to a user.
+    let request = [&[0, 0, 0, 1, 1, 0, 0, 0], &chat_request("mmo", 7, "hello")[..]].concat();
+    anonymous.send(&frame(BINARY, &request)).await;
+    let (_, answer) = anonymous.frame().await.unwrap();
+    let why = "the session is anonymous, so it has no user: connect with a token";
+    assert_eq!(answer, [&[0, 0, 0, 1, 1, 1, 0, 6], why.as_bytes()].concat());
     assert_user(&mut connected(&gateway, &issuer.sign_with_secret("HS256", &claims()).await).await, 7).await;
     denied(&gateway, "x", "it is not a JSON Web Token with a supported algorithm").await;
     gateway.metric_is("gateway_handshakes_refused_total{reason=\"denied\"}", 1.0).await;
     let required = Gateway::start(Setup { ..crate::setup(&format!("jwt_secret: {SECRET:?}")) }).await;
     assert_eq!(ask(&required, UPGRADE).await.1.status, 401);
-}
-
-async fn assert_user_is_free(wire: &mut Wire) {
-    let request = chat_request("mmo", 9, "hello");
-    wire.send(&frame(BINARY, &[&[0, 0, 0, 1, 1, 0, 0, 0], &request[..]].concat())).await;
-    let (_, push) = wire.frame().await.unwrap();
-    assert_eq!(push[..8], [0, 0, 0, 1, 1, 0, 0, 0], "{push:?}");
 }

@@ -85,6 +85,9 @@ async fn tls() -> io::Result<TlsConnector> {
         roots
     });
     let roots = load.await.map_err(io::Error::other)?;
+    if roots.is_empty() {
+        return Err(io::Error::other("the system trusts no certificate authority: install ca-certificates"));
+    }
     let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
 }

@@ -24,7 +24,7 @@ pub enum Denied {
     /// The token is valid, but this claim is not a user id.
     #[error("the token's claim `{0}` is no user id, which is a number from 1 to {max}", max = i64::MAX)]
     NoUser(String),
-    /// The keys are not known yet, so nothing can be checked.
-    #[error("tokens cannot be checked, because their keys are not loaded yet: try again later")]
+    /// The token's key is not known, and a source of keys fails or is not loaded yet. So the token may be valid.
+    #[error("the token cannot be checked, because its key is not loaded yet: try again later")]
     Unavailable,
 }

@@ -83,6 +83,12 @@ impl KeySet {
         self.keys.len()
     }
 
+    /// Returns whether the other set has keys with other ids or other skipped keys.
+    pub(super) fn differs_from(&self, other: &Self) -> bool {
+        let ids = |set: &Self| set.keys.iter().map(|key| key.id.clone()).collect::<Vec<_>>();
+        ids(self) != ids(other) || self.skipped != other.skipped
+    }
+
     /// Returns the keys that fit a token with this algorithm and key id. A token without a key id fits every key of its
     /// algorithm.
     pub(super) fn fitting(&self, algorithm: Algorithm, id: Option<&str>) -> impl Iterator<Item = &DecodingKey> {

@@ -45,12 +45,13 @@ impl Loaded {
             Ok(keys) => {
                 let had_failed = self.error.lock().unwrap_or_else(PoisonError::into_inner).take().is_some();
                 let skipped = keys.skipped.first().map(text::bounded);
-                let count = (keys.len(), keys.skipped.len());
-                let before = self.keys.swap(Some(Arc::new(keys)));
-                if had_failed || before.is_none_or(|before| (before.len(), before.skipped.len()) != count) {
-                    tracing::info!(source, keys = count.0, "keys of tokens loaded");
+                let keys = Arc::new(keys);
+                let before = self.keys.swap(Some(Arc::clone(&keys)));
+                if had_failed || before.is_none_or(|before| before.differs_from(&keys)) {
+                    tracing::info!(source, keys = keys.len(), "keys of tokens loaded");
                     if let Some(first) = skipped {
-                        tracing::warn!(source, skipped = count.1, first, "keys skipped: they cannot check tokens");
+                        let skipped = keys.skipped.len();
+                        tracing::warn!(source, skipped, first, "keys skipped: they cannot check tokens");
                     }
                 }
             }
@@ -63,6 +64,11 @@ impl Loaded {
                 }
             }
         }
+    }
+
+    /// Returns whether the last attempt to load the keys failed.
+    pub(super) fn fails(&self) -> bool {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Returns the state of the source.

@@ -3,8 +3,8 @@
 use super::{
     identity::{Denied, Identity},
     key_file::KeyFile,
-    key_set::KeySet,
     key_url::KeyUrl,
+    loaded::Loaded,
 };
 use crate::config;
 use jsonwebtoken::{
@@ -25,6 +25,13 @@ const ALGORITHMS: [Algorithm; 7] = [
     Algorithm::EdDSA,
 ];
 
+/// The largest number of public keys that are tried for one token. Without this bound, a token that names no key could
+/// cost a thousand checks of a signature.
+const MAX_TRIED_KEYS: usize = 4;
+
+/// The outcome if a key does not belong to the signature of a token.
+const WRONG_SIGNATURE: Denied = Denied::Invalid("its signature is wrong");
+
 /// The rules of one version of the section, with the keys.
 pub(super) struct Policy {
     /// Whether a client without a token is refused.
@@ -37,16 +44,6 @@ pub(super) struct Policy {
     user_claim: String,
     leeway_s: u64,
     closes_on_expiry: bool,
-}
-
-/// Why there is no key for a token.
-enum NoKey {
-    /// No key fits.
-    Unknown,
-    /// Several keys fit, and the token does not say which.
-    Ambiguous,
-    /// A source of keys has none yet.
-    NotLoaded,
 }
 
 impl Policy {
@@ -74,66 +71,82 @@ impl Policy {
 
     /// Checks a token, and returns whom it names. If no key fits, waits for new keys of the URL.
     pub(super) async fn identify(&self, token: &str) -> Result<Identity, Denied> {
-        let header = jsonwebtoken::decode_header(token).map_err(|error| invalid(&error))?;
-        let supported = ALGORITHMS.iter().position(|algorithm| *algorithm == header.alg);
-        let validation = supported.map(|index| &self.validations[index]);
-        let validation = validation.filter(|_| self.has_source_for(header.alg));
-        let validation = validation.ok_or(Denied::Invalid("its algorithm is not accepted"))?;
+        let header = jsonwebtoken::decode_header(token).map_err(|error| self.invalid(&error))?;
         if header.crit.is_some() {
             return Err(Denied::Invalid("its header has `crit`, and no extension is supported"));
         }
-        if header.alg == Algorithm::HS256 {
-            let secret = self.secret.as_ref().ok_or(Denied::Invalid("its algorithm is not accepted"))?;
-            return self.check(token, secret, validation);
+        let supported = ALGORITHMS.iter().position(|algorithm| *algorithm == header.alg);
+        let validation = supported.map(|index| &self.validations[index]);
+        match (validation, header.alg, &self.secret) {
+            (Some(validation), Algorithm::HS256, Some(secret)) => self.check(token, secret, validation),
+            (Some(validation), algorithm, _) if algorithm != Algorithm::HS256 && self.has_public_keys() => {
+                self.identify_by_public_key(token, &header, validation).await
+            }
+            _ => Err(Denied::Invalid("its algorithm is not accepted")),
         }
-        let mut outcome = self.check_with_public_key(token, &header, validation);
-        if let (Err(NoKey::Unknown), Some(url)) = (&outcome, &self.url) {
-            // The box keeps the handshakes of all others small.
-            Box::pin(url.fetch_for_unknown_key()).await;
-            outcome = self.check_with_public_key(token, &header, validation);
-        }
-        outcome.unwrap_or_else(|why| {
-            Err(match why {
-                NoKey::Unknown => Denied::Invalid("no key fits its `kid` and `alg`"),
-                NoKey::Ambiguous => Denied::Invalid("several keys fit, so it needs a `kid` that only one of them has"),
-                NoKey::NotLoaded => Denied::Unavailable,
-            })
-        })
     }
 
-    /// Returns whether a key for this algorithm may exist.
-    fn has_source_for(&self, algorithm: Algorithm) -> bool {
-        if algorithm == Algorithm::HS256 { self.secret.is_some() } else { self.file.is_some() || self.url.is_some() }
+    fn has_public_keys(&self) -> bool {
+        self.file.is_some() || self.url.is_some()
     }
 
-    /// Checks a token with the only public key that fits.
-    fn check_with_public_key(
+    async fn identify_by_public_key(
         &self,
         token: &str,
         header: &Header,
         validation: &Validation,
-    ) -> Result<Result<Identity, Denied>, NoKey> {
-        let sources = [self.file.as_ref().map(|file| &file.loaded), self.url.as_ref().map(|url| &url.loaded)];
-        let mut is_loaded = true;
-        let mut sets: Vec<Arc<KeySet>> = Vec::with_capacity(2);
-        for source in sources.into_iter().flatten() {
-            match source.keys() {
-                Some(keys) => sets.push(keys),
-                None => is_loaded = false,
+    ) -> Result<Identity, Denied> {
+        if let Some(outcome) = self.check_with_public_keys(token, header, validation) {
+            return outcome;
+        }
+        if let Some(url) = self.url.as_ref().filter(|url| url.loaded.keys().is_some()) {
+            // The box keeps the handshakes of all others small.
+            Box::pin(url.fetch_for_unknown_key()).await;
+        }
+        let outcome = self.check_with_public_keys(token, header, validation);
+        outcome.unwrap_or_else(|| {
+            // A source that fails may have a new key by now.
+            let fails = |source: &Loaded| source.keys().is_none() || source.fails();
+            Err(match self.sources().any(fails) {
+                true => Denied::Unavailable,
+                false => Denied::Invalid("no key fits its `kid` and `alg`"),
+            })
+        })
+    }
+
+    /// Checks a token with the public keys that fit, one after the other, until one belongs to its signature. Several
+    /// fit if the token names no key, or if the file and the URL have the same one. Returns `None` if no key fits.
+    fn check_with_public_keys(
+        &self,
+        token: &str,
+        header: &Header,
+        validation: &Validation,
+    ) -> Option<Result<Identity, Denied>> {
+        let sets: Vec<_> = self.sources().filter_map(Loaded::keys).collect();
+        let mut fitting = sets.iter().flat_map(|set| set.fitting(header.alg, header.kid.as_deref()));
+        let mut outcome = None;
+        for key in fitting.by_ref().take(MAX_TRIED_KEYS) {
+            let checked = self.check(token, key, validation);
+            if checked != Err(WRONG_SIGNATURE) {
+                return Some(checked);
             }
+            outcome = Some(checked);
         }
-        let mut keys = sets.iter().flat_map(|set| set.fitting(header.alg, header.kid.as_deref()));
-        match (keys.next(), keys.next()) {
-            (Some(key), None) => Ok(self.check(token, key, validation)),
-            (Some(_), Some(_)) => Err(NoKey::Ambiguous),
-            (None, _) if is_loaded => Err(NoKey::Unknown),
-            (None, _) => Err(NoKey::NotLoaded),
+        if fitting.next().is_some() {
+            return Some(Err(Denied::Invalid("more than 4 keys fit, so it needs a `kid` that names one")));
         }
+        outcome
+    }
+
+    /// Returns the sources of public keys.
+    pub(super) fn sources(&self) -> impl Iterator<Item = &Loaded> {
+        let file = self.file.as_ref().map(|file| &file.loaded);
+        file.into_iter().chain(self.url.as_ref().map(|url| &url.loaded))
     }
 
     fn check(&self, token: &str, key: &DecodingKey, validation: &Validation) -> Result<Identity, Denied> {
         let decoded = jsonwebtoken::decode::<Map<String, Value>>(token, key, validation);
-        let claims = decoded.map_err(|error| invalid(&error))?.claims;
+        let claims = decoded.map_err(|error| self.invalid(&error))?.claims;
         let user = claims.get(&self.user_claim).and_then(user_id);
         let user = user.ok_or_else(|| Denied::NoUser(self.user_claim.clone()))?;
         let expires = self.closes_on_expiry.then(|| claims.get("exp").and_then(Value::as_f64)).flatten();
@@ -141,6 +154,31 @@ impl Policy {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
         let expires_ms = expires.map(|seconds| (seconds * 1000.0) as u64);
         Ok(Identity { user, expires_ms, leeway_ms: self.leeway_s * 1000 })
+    }
+
+    /// Returns the reason for a client and the log. The texts of the library may repeat parts of the token.
+    fn invalid(&self, error: &Error) -> Denied {
+        Denied::Invalid(match error.kind() {
+            ErrorKind::InvalidSignature => return WRONG_SIGNATURE,
+            ErrorKind::ExpiredSignature => "it has expired",
+            ErrorKind::ImmatureSignature => "it is not valid yet (`nbf`)",
+            ErrorKind::InvalidIssuer => "it has another issuer (`iss`)",
+            ErrorKind::InvalidAudience if self.validations[0].aud.is_none() => {
+                "it is for an audience (`aud`), and none is configured"
+            }
+            ErrorKind::InvalidAudience => "it is for another audience (`aud`)",
+            ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName | ErrorKind::UnsupportedAlgorithm => {
+                "its algorithm is not accepted"
+            }
+            ErrorKind::MissingRequiredClaim(claim) | ErrorKind::InvalidClaimFormat(claim) => match claim.as_str() {
+                "exp" => "its `exp` is missing or not a time",
+                "nbf" => "its `nbf` is not a time",
+                "iss" => "its `iss` is missing or not a text",
+                "aud" => "its `aud` is missing or not a text",
+                _ => "a claim is missing",
+            },
+            _ => "it is not a JSON Web Token with a supported algorithm",
+        })
     }
 }
 
@@ -170,28 +208,6 @@ fn user_id(claim: &Value) -> Option<i64> {
         number => number.as_i64(),
     };
     id.filter(|id| *id > 0)
-}
-
-/// Returns the reason for a client and the log. The texts of the library may repeat parts of the token.
-fn invalid(error: &Error) -> Denied {
-    Denied::Invalid(match error.kind() {
-        ErrorKind::InvalidSignature => "its signature is wrong",
-        ErrorKind::ExpiredSignature => "it has expired",
-        ErrorKind::ImmatureSignature => "it is not valid yet (`nbf`)",
-        ErrorKind::InvalidIssuer => "it has another issuer (`iss`)",
-        ErrorKind::InvalidAudience => "it is for another audience (`aud`)",
-        ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName | ErrorKind::UnsupportedAlgorithm => {
-            "its algorithm is not accepted"
-        }
-        ErrorKind::MissingRequiredClaim(claim) | ErrorKind::InvalidClaimFormat(claim) => match claim.as_str() {
-            "exp" => "its `exp` is missing or not a time",
-            "nbf" => "its `nbf` is not a time",
-            "iss" => "its `iss` is missing or not a text",
-            "aud" => "its `aud` is missing or not a text",
-            _ => "a claim is missing",
-        },
-        _ => "it is not a JSON Web Token with a supported algorithm",
-    })
 }
 
 #[cfg(test)]
