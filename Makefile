@@ -71,7 +71,7 @@ fuzz: plugins
 
 # cargo-deny is built below target/tools, which takes minutes once. The database of vulnerabilities is on GitHub.
 deny: setup
-	@test -x target/tools/bin/cargo-deny || $(CARGO) install -q --locked --root target/tools cargo-deny@$(CARGO_DENY)
+	@test -x target/tools/bin/cargo-deny || $(CARGO) install -q --debug --locked --root target/tools cargo-deny@$(CARGO_DENY)
 	target/tools/bin/cargo-deny check licenses bans sources
 	@if timeout 20 git ls-remote -q https://github.com/RustSec/advisory-db HEAD >/dev/null 2>&1; then \
 		target/tools/bin/cargo-deny check advisories; \

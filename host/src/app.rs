@@ -100,8 +100,6 @@ impl Running {
 
         let queue = Arc::<bus::Queue<_>>::default();
         let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), Arc::clone(&queue), config.server.max_message_bytes));
-        gateway.require(config.required.clone());
-        gateway.registry.limits.set(config.limits);
         warn_of_too_few_files(&config);
         if let Some(path) = &config.state_file {
             let state = saved::load(path)?;
@@ -110,7 +108,7 @@ impl Running {
             gateway.accounts.restore(state);
         }
         let auth = Arc::new(Authenticator::new(Arc::clone(&metrics)));
-        auth.configure(config.auth.as_ref());
+        apply(&config, &gateway, &auth);
         supervisor.start("the keys of tokens", &never, keys(Arc::clone(&auth)));
         let health = Arc::new(bus::Health::new(Arc::clone(&metrics)));
         let (redis, topics, handler) = (config.redis.clone(), gateway.topics(), Arc::clone(&gateway));
@@ -133,10 +131,10 @@ impl Running {
             token,
         );
         let serving = admin::serve(admin_listener, Arc::new(admin));
-        supervisor.start("the admin listener", &never, async { Ok(serving.await?) });
+        supervisor.start("the admin listener", &never, serving.map(Ok));
 
-        let reloaded = Arc::clone(&auth);
-        let apply = Box::new(move |config: &Config| reloaded.configure(config.auth.as_ref()));
+        let reloaded = (Arc::clone(&gateway), Arc::clone(&auth));
+        let apply = Box::new(move |config: &Config| apply(config, &reloaded.0, &reloaded.1));
         let files = reloader::start(path, config.clone(), Arc::clone(&gateway), reports, apply)?;
         supervisor.start(RELOAD, stop, follow(files, Arc::clone(&gateway), stop.clone()));
 
@@ -237,6 +235,16 @@ fn raise_open_files() {
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         tracing::warn!(%error, "cannot raise the limit of open files: each connection needs one (ulimit -n)");
     }
+}
+
+/// Applies the settings that a reload of gateway.yaml can change, except those of plugins.
+fn apply(config: &Config, gateway: &Gateway, auth: &Authenticator) {
+    gateway.require(config.required.clone());
+    gateway.registry.limits.set(config.limits);
+    if config.auth.is_none() && auth.is_on() {
+        tracing::warn!("tokens are not checked any more: gateway.yaml has no section `auth`");
+    }
+    auth.configure(config.auth.as_ref());
 }
 
 /// Warns if the limit of open files allows fewer sessions than the configuration.

@@ -1,7 +1,7 @@
 //! The arguments of the command line.
 
 use crate::author::{Language, Name};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum, value_parser};
 use gateway::reload::judge;
 use std::path::PathBuf;
 
@@ -39,8 +39,8 @@ pub(crate) enum PluginCommand {
         /// The language that the plugin is written in.
         #[arg(long, value_enum)]
         language: Language,
-        /// The route that the plugin serves.
-        #[arg(long, default_value_t = 16)]
+        /// The route that the plugin serves, from 1 to 255. Route 0 is the gateway's own.
+        #[arg(long, default_value_t = 16, value_parser = value_parser!(u8).range(1..))]
         route: u8,
         /// The folder of the Rust SDK. By default, it is looked for in the repository that this gateway lies in.
         #[arg(long, value_name = "PATH")]

@@ -65,7 +65,7 @@ impl Followed {
         Ok(followed)
     }
 
-    /// Returns the rules of TLS handshakes, which always have the newest good certificate.
+    /// Returns the settings of TLS handshakes, which always have the newest good certificate.
     pub(super) fn tls(&self) -> Arc<Tls> {
         Arc::clone(&self.tls)
     }

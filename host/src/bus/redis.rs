@@ -43,7 +43,7 @@ pub(super) async fn run<H: Handler>(
 ) {
     let mut directions = JoinSet::new();
     // Errors of addresses were found when the configuration was read.
-    let Ok(switches) = Switches::follow(&config.place, &mut directions) else { return };
+    let switches = Switches::follow(&config.place, &mut directions).expect("addresses that were checked before");
     let link = |direction| Link::new(config.clone(), Arc::clone(&health), direction, switches.clone());
     let (asking, confirming) = confirmation::pair(topics);
     directions.spawn(Publisher::new(link(Direction::Publish), Arc::clone(&intake), asking).run(stop));

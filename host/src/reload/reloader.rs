@@ -231,8 +231,6 @@ impl Reloader {
             tracing::warn!(keys = restart.join(", "), "these settings change with the next start only");
         }
         self.config = self.config.with_live_settings_of(config);
-        self.gateway.require(self.config.required.clone());
-        self.gateway.registry.limits.set(self.config.limits);
         (self.apply)(&self.config);
         self.warn_of_unknown_plugins();
         tracing::info!("configuration read again");

@@ -105,7 +105,7 @@ fn with_user(mut settings: RedisConnectionInfo, user: Option<&str>, password: Op
     settings
 }
 
-/// The new addresses of the master, as the Sentinels tell them.
+/// The addresses of the master, as the Sentinels publish them.
 #[derive(Clone)]
 pub(super) struct Switches(watch::Receiver<Option<Address>>);
 
@@ -115,15 +115,15 @@ impl Switches {
     /// # Errors
     /// Returns an error if an address cannot be used.
     pub(super) fn follow(place: &RedisPlace, tasks: &mut JoinSet<()>) -> Result<Self, LinkError> {
-        let (told, switches) = watch::channel(None);
-        let told = Arc::new(told);
+        let (addresses, switches) = watch::channel(None);
+        let addresses = Arc::new(addresses);
         if let RedisPlace::Sentinel { master, .. } = place {
             for sentinel in sentinels(place)? {
-                let (client, master, told) = (Client::open(sentinel)?, master.clone(), Arc::clone(&told));
+                let (client, master, addresses) = (Client::open(sentinel)?, master.clone(), Arc::clone(&addresses));
                 tasks.spawn(async move {
                     loop {
-                        // Without this Sentinel, the others tell, or the connection to the old master breaks.
-                        if let Err(error) = listen(&client, &master, &told).await {
+                        // Without this Sentinel, the others publish it, or the connection to the old master breaks.
+                        if let Err(error) = listen(&client, &master, &addresses).await {
                             tracing::debug!(error = text::bounded(error), "no subscription at a Sentinel");
                         }
                         time::sleep(PAUSE).await;
@@ -134,7 +134,7 @@ impl Switches {
         Ok(Self(switches))
     }
 
-    /// Forgets the addresses that were told so far.
+    /// Forgets the addresses that were published so far.
     pub(super) fn forget(&mut self) {
         self.0.mark_unchanged();
     }
@@ -146,8 +146,8 @@ impl Switches {
                 // There are no Sentinels.
                 return future::pending().await;
             }
-            let told = self.0.borrow_and_update();
-            if let Some((host, port)) = &*told
+            let address = self.0.borrow_and_update();
+            if let Some((host, port)) = &*address
                 && !matches!(current, ConnectionAddr::Tcp(h, p) | ConnectionAddr::TcpTls { host: h, port: p, .. } if (h, p) == (host, port))
             {
                 return text::bounded(format_args!("{host}:{port}"));
@@ -156,15 +156,22 @@ impl Switches {
     }
 }
 
-/// Subscribes at a Sentinel, and tells the new addresses of the master until the connection breaks.
-async fn listen(client: &Client, master: &str, told: &watch::Sender<Option<Address>>) -> Result<(), RedisError> {
+/// Subscribes at a Sentinel, and publishes the new addresses of the master in `addresses` until the connection breaks.
+async fn listen(client: &Client, master: &str, addresses: &watch::Sender<Option<Address>>) -> Result<(), RedisError> {
     let mut subscriber = client.get_async_pubsub().await?;
     subscriber.subscribe(SWITCH_MASTER).await?;
+    // The master may have changed while there was no subscription.
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    let ask = redis::cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(master).to_owned();
+    if let Some(address) = ask.query_async::<Option<Address>>(&mut connection).await? {
+        addresses.send_replace(Some(address));
+    }
+    drop(connection);
     let mut messages = subscriber.into_on_message();
     while let Some(message) = messages.next().await {
         let switch: String = message.get_payload()?;
         if let Some(address) = new_address(&switch, master) {
-            told.send_replace(Some(address));
+            addresses.send_replace(Some(address));
         }
     }
     Ok(())
@@ -193,12 +200,12 @@ mod tests {
 
     #[tokio::test]
     async fn only_another_address_is_a_switch() {
-        let (told, switches) = watch::channel(None);
+        let (addresses, switches) = watch::channel(None);
         let mut switches = Switches(switches);
         let current = ConnectionAddr::Tcp("a".to_owned(), 1);
-        told.send_replace(Some(("a".to_owned(), 1)));
+        addresses.send_replace(Some(("a".to_owned(), 1)));
         assert!(time::timeout(Duration::from_millis(20), switches.left(&current)).await.is_err());
-        told.send_replace(Some(("a".to_owned(), 2)));
+        addresses.send_replace(Some(("a".to_owned(), 2)));
         assert_eq!(switches.left(&current).await, "a:2");
     }
 }
