@@ -52,7 +52,7 @@ plugins: setup
 		echo "$(DIST)/$$plugin.wasm"; \
 	done
 
-test: build guests lobby redis openssl pyjwt
+test: build guests lobby redis openssl pyjwt tls-clients
 	$(CARGO) test --release --locked --workspace
 
 # Builds the plugins that only the tests use. The tests read them from the build directory.
@@ -104,6 +104,9 @@ pyjwt:
 
 # The targets that build the lobby, the example policy, in each language.
 include plugins/lobby/lobby.mk
+
+# The targets that build the clients in other languages that the tests of TLS run.
+include tests/tls/clients/clients.mk
 
 languages: build lobby
 	@plugins/lobby/measure

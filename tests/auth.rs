@@ -4,6 +4,8 @@
 
 #[path = "auth/expiry.rs"]
 mod expiry;
+#[path = "auth/https.rs"]
+mod https;
 #[path = "auth/keys.rs"]
 mod keys;
 #[path = "auth/secrecy.rs"]

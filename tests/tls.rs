@@ -1,7 +1,9 @@
-//! Tests of TLS on the listener: sessions, handshakes that fail, certificates that change, and bad certificates at the
-//! start.
+//! Tests of TLS on the listener: sessions, clients of other languages, handshakes that fail, certificates that change,
+//! and bad certificates at the start.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "tls/clients.rs"]
+mod clients;
 #[path = "tls/handshake.rs"]
 mod handshake;
 #[path = "tls/renewal.rs"]

@@ -70,6 +70,29 @@ async fn a_file_of_keys_is_read_again_and_a_bad_one_keeps_the_last_keys() {
 }
 
 #[tokio::test]
+async fn a_file_of_keys_that_is_moved_away_and_back_is_no_longer_an_error() {
+    let mut issuer = Issuer::start().await;
+    let key = issuer.key("a", "p256").await;
+    let token = issuer.sign("ES256", "a", &claims()).await;
+    let mut setup = setup("jwks_file: plugins/keys.json");
+    setup.files.push(("keys.json", key_set(&[key]).into_bytes()));
+    let gateway = Gateway::start(setup).await;
+    let file = gateway.plugins().join("keys.json");
+    let away = file.with_extension("away");
+    fs::rename(&file, &away).unwrap();
+    gateway.logged("it cannot be read: No such file").await;
+    let lines = gateway.log_lines().len();
+    let (status, report) = source(&gateway).await;
+    assert_eq!((status, &report["keys"]), (200, &json!(1)));
+    assert!(report["error"].as_str().unwrap().starts_with("it cannot be read: No such file"), "{report}");
+    // The file is the same as before, so there is nothing to read.
+    fs::rename(&away, &file).unwrap();
+    eventually("the end of the error", || async { source(&gateway).await.1["error"].is_null().then_some(()) }).await;
+    gateway.logged_after(lines, "keys of tokens loaded").await;
+    accepted(&gateway, &token).await;
+}
+
+#[tokio::test]
 async fn keys_of_a_url_are_fetched_and_a_failing_url_keeps_them() {
     let mut issuer = Issuer::start().await;
     let (old, new) = (issuer.key("old", "ed25519").await, issuer.key("new", "rsa").await);

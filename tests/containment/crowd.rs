@@ -3,10 +3,9 @@
 use crate::{ask, bystander::Bystander, probing};
 use futures_util::{StreamExt, stream};
 use gateway_tests::{
-    Gateway,
+    Gateway, raise_open_files,
     wire::{BINARY, UPGRADE, Wire},
 };
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The number of members of the group.
 const MEMBERS: usize = 10_000;
@@ -25,17 +24,9 @@ pub(crate) async fn connect(gateway: &Gateway, count: usize) -> Vec<Wire> {
     stream::iter(connecting).buffer_unordered(CONCURRENT).collect().await
 }
 
-/// Raises this process's limit of open files, of which each connection takes one.
-fn raise_open_files() {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
-    let enough = limit.maximum.is_none_or(|maximum| maximum > MEMBERS as u64 + 1000);
-    assert!(enough, "this test needs 11,000 open files, and the hard limit (ulimit -Hn) is {:?}", limit.maximum);
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_delivery_reaches_each_of_10_000_members_of_a_group_and_delays_nobody() {
-    raise_open_files();
+    raise_open_files(MEMBERS as u64 + 1000);
     let gateway = Gateway::start(probing("")).await;
     let mut members = connect(&gateway, MEMBERS).await;
     let mut client = gateway.client().await;

@@ -1,4 +1,4 @@
-//! An HTTP server for a key set.
+//! An HTTP server for one document, such as a key set.
 
 use std::{
     net::SocketAddr,
@@ -50,7 +50,13 @@ impl KeyServer {
     /// Returns the URL of the key set.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}/keys.json?a=b", self.address)
+        format!("{}/keys.json?a=b", self.origin())
+    }
+
+    /// Returns the origin of the server's URLs, such as `http://127.0.0.1:4000`.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// Answers with status 200 and this document from now on.

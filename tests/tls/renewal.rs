@@ -1,7 +1,8 @@
 //! Tests of certificates that change while clients are connected.
 
 use crate::keys;
-use gateway_tests::{Certificates, Client, Gateway, Setup};
+use futures_util::{StreamExt, stream};
+use gateway_tests::{Certificates, Client, Gateway, Setup, raise_open_files};
 use std::{fs, path::Path};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -10,7 +11,9 @@ use tokio_rustls::{
     rustls::pki_types::{CertificateDer, pem::PemObject},
 };
 
-const CLIENTS: usize = 200;
+const CLIENTS: usize = 1000;
+/// The number of clients that connect at the same time.
+const CONCURRENT: usize = 50;
 const EC: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -config openssl.cnf";
 const REPLACED: &str = "gateway_tls_reloads_total{outcome=\"ok\"}";
 const REJECTED: &str = "gateway_tls_reloads_total{outcome=\"rejected\"}";
@@ -33,10 +36,10 @@ impl Served {
         fs::copy(certificates.server_key(), &key).unwrap();
         let env = vec![("RUST_LOG", "gateway=debug")];
         let gateway = Gateway::start(Setup { env, ..Setup::server(&keys(&cert, &key)) }).await;
-        let mut clients = Vec::new();
-        for _ in 0..CLIENTS {
-            clients.push(certificates.client_of(&gateway).await);
-        }
+        // The tests of this file run at the same time, and others need some files as well.
+        raise_open_files(4 * CLIENTS as u64);
+        let connecting = (0..CLIENTS).map(|_| certificates.client_of(&gateway));
+        let clients = stream::iter(connecting).buffer_unordered(CONCURRENT).collect().await;
         Self { gateway, certificates, folder, clients }
     }
 

@@ -42,6 +42,11 @@ pub(super) struct Fetched {
 pub(super) enum FetchError {
     #[error("it cannot be reached: {0}")]
     Io(#[from] io::Error),
+    #[error(
+        "the TLS handshake failed: {0}: the server needs a certificate for its host from an authority that the system \
+         or the file in SSL_CERT_FILE has"
+    )]
+    Tls(io::Error),
     #[error("it did not answer within {TIMEOUT:?}")]
     Timeout,
     #[error("it answers with HTTP status {0}: redirects are not followed, so the URL has to be that of the key set")]
@@ -73,10 +78,12 @@ async fn connect(url: &Uri) -> Result<Fetched, FetchError> {
         return exchange(stream, url).await;
     }
     let name = ServerName::try_from(host.to_owned()).map_err(|error| FetchError::Url(error.to_string()))?;
-    exchange(tls().await?.connect(name, stream).await?, url).await
+    let stream = tls().await?.connect(name, stream).await.map_err(FetchError::Tls)?;
+    exchange(stream, url).await
 }
 
-/// Returns a connector that trusts the certificate authorities of the system, as they are now.
+/// Returns a connector that trusts the certificate authorities of the system, as they are now. If the environment
+/// variable `SSL_CERT_FILE` names a file, the connector trusts those in the file instead.
 async fn tls() -> io::Result<TlsConnector> {
     // The authorities are files.
     let load = task::spawn_blocking(|| {

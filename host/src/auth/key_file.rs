@@ -54,11 +54,12 @@ impl KeyFile {
     fn look(&self) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         match Stamp::of(&self.path) {
-            Ok(stamp) => {
-                if watched.look(stamp.clone()) == Look::Changed {
-                    self.load(&mut watched, stamp);
-                }
-            }
+            Ok(stamp) => match watched.look(stamp.clone()) {
+                Look::Changed => self.load(&mut watched, stamp),
+                // The file may have been away, or another one in its place, and now it is back.
+                Look::Same if watched.is_taken() => self.loaded.restored(),
+                Look::Same | Look::Unsettled => {}
+            },
             Err(error) => self.loaded.record(Err(error)),
         }
     }

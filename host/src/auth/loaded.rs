@@ -71,6 +71,14 @@ impl Loaded {
         self.error.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
+    /// Records that the source is again as it was when the last keys were loaded, and logs it if the source has failed
+    /// since.
+    pub(super) fn restored(&self) {
+        if self.error.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+            tracing::info!(source = self.source.as_str(), keys = self.count(), "keys of tokens loaded");
+        }
+    }
+
     /// Returns the state of the source.
     pub(super) fn report(&self) -> Report {
         let error = self.error.lock().unwrap_or_else(PoisonError::into_inner).clone();
