@@ -28,7 +28,7 @@ const fn rule(room: &'static str, rooms: &'static [&'static str], crates: &'stat
 }
 
 /// The rules of all top-level modules of the host, from the top to the bottom. A module uses only modules further down.
-const RULES: [Rule; 14] = [
+const RULES: [Rule; 15] = [
     rule(
         "app",
         &[
@@ -47,22 +47,31 @@ const RULES: [Rule; 14] = [
         ],
         &["tokio::net", "tokio::signal"],
     ),
-    rule("admin", &["auth", "bus", "config", "reload", "routing", "telemetry"], &["axum", "subtle", "tokio::net"]),
+    rule(
+        "admin",
+        &["auth", "bus", "config", "reload", "routing", "telemetry"],
+        &["axum", "hyper", "subtle", "tokio::net"],
+    ),
     rule(
         "net",
         &["auth", "config", "delivery", "file", "routing", "sync", "telemetry"],
         &["httparse", "tokio::net", "tokio_rustls", "x509_cert"],
     ),
-    rule("auth", &["config", "file", "reload", "telemetry"], &["hyper", "jsonwebtoken", "tokio::net", "tokio_rustls"]),
+    rule(
+        "auth",
+        &["config", "file", "reload", "telemetry", "tls_client"],
+        &["hyper", "jsonwebtoken", "tokio::net", "tokio_rustls"],
+    ),
     rule("reload", &["config", "file", "memory", "plugin", "routing", "telemetry"], &["notify"]),
     rule("routing", &["bus", "delivery", "plugin", "sync", "telemetry"], &[]),
-    rule("bus", &["config", "sync", "telemetry"], &["redis", "tokio::net", "tokio_rustls"]),
+    rule("bus", &["config", "sync", "telemetry", "tls_client"], &["redis", "tokio::net", "tokio_rustls"]),
     rule("config", &["delivery", "file", "plugin"], &["redis", "serde_yaml"]),
     rule("plugin", &["sync", "telemetry"], &["prometheus_client", "wasmtime", "wasmparser", "wit_component"]),
     rule("delivery", &["sync"], &[]),
     rule("telemetry", &["sync"], &["prometheus_client"]),
     rule("file", &[], &[]),
     rule("memory", &[], &[]),
+    rule("tls_client", &[], &["tokio_rustls"]),
     rule("sync", &[], &[]),
 ];
 

@@ -24,7 +24,7 @@
 //! - `admin` serves health and metrics over HTTP.
 //! - `config` reads and checks gateway.yaml.
 //! - `app` starts all parts of the process and drains them at its end.
-//! - `file`, `memory`, `telemetry` and `sync` are tools of the other modules.
+//! - `file`, `memory`, `telemetry`, `tls_client` and `sync` are tools of the other modules.
 
 pub mod net;
 
@@ -51,5 +51,7 @@ pub mod file;
 pub mod memory;
 
 pub mod telemetry;
+
+mod tls_client;
 
 pub mod sync;

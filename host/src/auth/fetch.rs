@@ -4,7 +4,7 @@
 //! every few minutes, and a redirect could lead from `https` to `http` or to a host of another owner.
 
 use super::key_set::MAX_BYTES;
-use crate::telemetry::text;
+use crate::{telemetry::text, tls_client};
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -15,16 +15,13 @@ use hyper::{
     header::{ACCEPT, CACHE_CONTROL, HOST, HeaderMap, USER_AGENT},
 };
 use hyper_util::rt::TokioIo;
-use std::{fmt::Display, io, pin::pin, sync::Arc, time::Duration};
+use std::{fmt::Display, io, pin::pin, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    task, time,
+    time,
 };
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{ClientConfig, RootCertStore, pki_types::ServerName},
-};
+use tokio_rustls::rustls::pki_types::ServerName;
 
 /// The time that a fetch may take.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
@@ -78,25 +75,8 @@ async fn connect(url: &Uri) -> Result<Fetched, FetchError> {
         return exchange(stream, url).await;
     }
     let name = ServerName::try_from(host.to_owned()).map_err(|error| FetchError::Url(error.to_string()))?;
-    let stream = tls().await?.connect(name, stream).await.map_err(FetchError::Tls)?;
+    let stream = tls_client::connector().await?.connect(name, stream).await.map_err(FetchError::Tls)?;
     exchange(stream, url).await
-}
-
-/// Returns a connector that trusts the certificate authorities of the system, as they are now. If the environment
-/// variable `SSL_CERT_FILE` names a file, the connector trusts those in the file instead.
-async fn tls() -> io::Result<TlsConnector> {
-    // The authorities are files.
-    let load = task::spawn_blocking(|| {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        roots
-    });
-    let roots = load.await.map_err(io::Error::other)?;
-    if roots.is_empty() {
-        return Err(io::Error::other("the system trusts no certificate authority: install ca-certificates"));
-    }
-    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 async fn exchange(

@@ -5,19 +5,16 @@ use super::{
     error::{LinkError, for_log, within},
     place::Switches,
 };
-use crate::config;
+use crate::{config, tls_client};
 use bytes::{Buf, BytesMut};
 use gateway_wire::resp::{self, Frame, Parsed};
 use redis::{ConnectionAddr, ConnectionInfo};
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
 };
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{ClientConfig, RootCertStore, pki_types::ServerName},
-};
+use tokio_rustls::rustls::pki_types::ServerName;
 
 /// The number of bytes that a read has space for, and the number of queued bytes that causes a write.
 const CHUNK: usize = 64 << 10;
@@ -201,7 +198,7 @@ async fn connect(address: &ConnectionAddr) -> Result<Box<dyn Stream>, LinkError>
         ConnectionAddr::Tcp(host, port) => Ok(Box::new(tcp(host, *port).await?)),
         ConnectionAddr::TcpTls { host, port, insecure: false, .. } => {
             let name = ServerName::try_from(host.clone()).map_err(|error| LinkError::Address(error.to_string()))?;
-            Ok(Box::new(tls()?.connect(name, tcp(host, *port).await?).await?))
+            Ok(Box::new(tls_client::connector().await?.connect(name, tcp(host, *port).await?).await?))
         }
         ConnectionAddr::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
         _ => Err(LinkError::Address("use redis://, unix://, or rediss:// without `#insecure`".to_owned())),
@@ -212,12 +209,4 @@ async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
-}
-
-/// Returns a connector that trusts the certificate authorities of the system.
-fn tls() -> Result<TlsConnector, LinkError> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }
