@@ -43,6 +43,27 @@ impl LastResult {
     }
 }
 
+/// Writes an export that is called for each packet or message: it frees the result of the call before, and calls the
+/// plugin. `$call` and `$free` are the functions of the generated bindings for that.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export_with_late_release {
+    (
+        $component:ident, $name:literal, $bindings:ident::$interface:ident,
+        $export:ident($($argument:ident: $type:ty,)*) = ($call:ident, $free:ident)
+    ) => {
+        #[unsafe(export_name = $name)]
+        unsafe extern "C" fn $export($($argument: $type),*) -> *mut u8 {
+            use $crate::bindings::$bindings::exports::gateway::policy::$interface as generated;
+            ::std::thread_local! {
+                static LAST: $crate::release::LastResult = const { $crate::release::LastResult::none() };
+            }
+            let call = || unsafe { generated::$call::<$component>($($argument),*) };
+            LAST.with(|last| unsafe { last.replace(generated::$free::<$component>, call) })
+        }
+    };
+}
+
 pub mod policy {
     pub mod exports {
         pub mod gateway {
@@ -52,33 +73,21 @@ pub mod policy {
                     #[macro_export]
                     macro_rules! __export_on_packet {
                         ($component:ident with_types_in $($path:tt)*) => {
-                            #[unsafe(export_name = "gateway:policy/policy@0.2.0#on-packet")]
-                            unsafe extern "C" fn on_packet(
-                                seq: i32,
-                                route: i32,
-                                flags: i32,
-                                session_high: i64,
-                                session_low: i64,
-                                has_user: i32,
-                                user: i64,
-                                tag: i64,
-                                now: i64,
-                                payload: *mut u8,
-                                payload_len: usize,
-                            ) -> *mut u8 {
-                                use $crate::bindings::policy::exports::gateway::policy::policy as generated;
-                                ::std::thread_local! {
-                                    static LAST: $crate::release::LastResult = const { $crate::release::LastResult::none() };
-                                }
-                                let call = || unsafe {
-                                    generated::_export_on_packet_cabi::<$component>(
-                                        seq, route, flags, session_high, session_low, has_user, user, tag, now, payload,
-                                        payload_len,
-                                    )
-                                };
-                                LAST.with(|last| unsafe {
-                                    last.replace(generated::__post_return_on_packet::<$component>, call)
-                                })
+                            $crate::__export_with_late_release! {
+                                $component, "gateway:policy/policy@0.2.0#on-packet", policy::policy,
+                                on_packet(
+                                    seq: i32,
+                                    route: i32,
+                                    flags: i32,
+                                    session_high: i64,
+                                    session_low: i64,
+                                    has_user: i32,
+                                    user: i64,
+                                    tag: i64,
+                                    now: i64,
+                                    payload: *mut u8,
+                                    payload_len: usize,
+                                ) = (_export_on_packet_cabi, __post_return_on_packet)
                             }
                         };
                     }
@@ -98,26 +107,15 @@ pub mod hearing {
                     #[macro_export]
                     macro_rules! __export_on_message {
                         ($component:ident with_types_in $($path:tt)*) => {
-                            #[unsafe(export_name = "gateway:policy/hearing@0.2.0#on-message")]
-                            unsafe extern "C" fn on_message(
-                                topic: *mut u8,
-                                topic_len: usize,
-                                payload: *mut u8,
-                                payload_len: usize,
-                                now: i64,
-                            ) -> *mut u8 {
-                                use $crate::bindings::hearing::exports::gateway::policy::hearing as generated;
-                                ::std::thread_local! {
-                                    static LAST: $crate::release::LastResult = const { $crate::release::LastResult::none() };
-                                }
-                                let call = || unsafe {
-                                    generated::_export_on_message_cabi::<$component>(
-                                        topic, topic_len, payload, payload_len, now,
-                                    )
-                                };
-                                LAST.with(|last| unsafe {
-                                    last.replace(generated::__post_return_on_message::<$component>, call)
-                                })
+                            $crate::__export_with_late_release! {
+                                $component, "gateway:policy/hearing@0.2.0#on-message", hearing::hearing,
+                                on_message(
+                                    topic: *mut u8,
+                                    topic_len: usize,
+                                    payload: *mut u8,
+                                    payload_len: usize,
+                                    now: i64,
+                                ) = (_export_on_message_cabi, __post_return_on_message)
                             }
                         };
                     }
