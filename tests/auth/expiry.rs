@@ -3,7 +3,7 @@
 use crate::{after, claims_with, connected, denied, setup, start};
 use gateway_proto::{ClientControl, Control, Refresh, TokenExpires, client_control::Request, control::Event};
 use gateway_tests::{
-    Gateway, Issuer, SECRET, Setup, chat_request, eventually, header,
+    Gateway, Issuer, SECRET, Setup, chat_request, eventually, header, in_time,
     wire::{BINARY, CLOSE, PING, UPGRADE, Wire, frame},
 };
 use prost::Message;
@@ -17,12 +17,16 @@ fn refresh(seq: u32, token: &str) -> Vec<u8> {
 
 /// Returns the next frame that is no ping.
 async fn next(wire: &mut Wire) -> (u8, Vec<u8>) {
-    loop {
-        let (first, payload) = wire.frame().await.expect("a frame");
-        if first != PING {
-            return (first, payload.to_vec());
+    let next = async {
+        loop {
+            let (first, payload) = wire.frame().await.expect("a frame");
+            if first != PING {
+                return (first, payload.to_vec());
+            }
         }
-    }
+    };
+    // Pings come for as long as the session lives.
+    in_time("a frame that is no ping", next).await
 }
 
 /// Waits for the warning that the token expires, and returns the milliseconds that are left.

@@ -3,7 +3,7 @@
 use crate::{ask, by_header, by_query, claims_with, connected, key_set, setup};
 use gateway_proto::{ClientControl, Refresh, client_control::Request};
 use gateway_tests::{
-    Gateway, Issuer, KeyServer, SECRET, Setup, header,
+    Gateway, Issuer, KeyServer, SECRET, Setup, header, in_time,
     wire::{BINARY, frame},
 };
 use prost::Message;
@@ -43,12 +43,15 @@ async fn no_part_of_a_token_reaches_the_log() {
         let request = Some(Request::Refresh(Refresh { token: token.clone() }));
         let packet = [header(seq, 0), ClientControl { request }.encode_to_vec()].concat();
         session.send(&frame(BINARY, &packet)).await;
-        let reply = loop {
-            let (first, reply) = session.frame().await.unwrap();
-            if first == BINARY && reply[4] == 0 && reply[5] == 1 {
-                break reply;
+        let reply = async {
+            loop {
+                let (first, reply) = session.frame().await.unwrap();
+                if first == BINARY && reply[4] == 0 && reply[5] == 1 {
+                    return reply;
+                }
             }
         };
+        let reply = in_time("the reply", reply).await;
         assert!(!String::from_utf8_lossy(&reply).contains("marked"), "{reply:?}");
     }
     let log = serde_json::to_string(&gateway.log_lines()).unwrap();

@@ -108,6 +108,8 @@ async fn the_times_of_a_token_are_checked_with_the_leeway() {
         denied(&gateway, &token(json!({ "exp": exp })).await, "its `exp` is missing or not a time").await;
     }
     accepted(&gateway, &token(json!({ "exp": u64::MAX })).await).await;
+    let endless = issuer.sign_with_secret("HS256", &json!({ "sub": "7" })).await;
+    denied(&gateway, &endless, "its `exp` is missing or not a time").await;
 }
 
 #[tokio::test]

@@ -56,6 +56,31 @@ async fn a_session_over_sessions_per_ip_is_refused_with_429_and_other_addresses_
 }
 
 #[tokio::test]
+async fn the_addresses_of_a_64_count_as_one_and_those_of_a_48_as_sixteen() {
+    let server = "trusted_proxies: [127.0.0.0/8]".to_owned();
+    let gateway = Gateway::start(Setup { server, ..limits("sessions_per_ip: 2") }).await;
+    let gateway = &gateway;
+    let from = async |address: &str| {
+        ask(gateway, &UPGRADE.replace("\r\nHost", &format!("\r\nX-Forwarded-For: {address}\r\nHost"))).await
+    };
+    let mut sessions = Vec::new();
+    // The limit of the /48 is 2 * 16.
+    for network in 1..=16 {
+        for host in [":1", "ffff:ffff:ffff:ffff"] {
+            let (wire, response) = from(&format!("2001:db8:0:{network}:{host}")).await;
+            assert_eq!(response.status, 101, "{network} {host}: {response:?}");
+            sessions.push(wire);
+        }
+        if network == 1 {
+            assert_over_limit(&from("2001:db8:0:1::2").await, 429, "too many sessions from this address");
+        }
+    }
+    assert_over_limit(&from("2001:db8:0:17::1").await, 429, "too many sessions from this address");
+    assert_eq!(from("2001:db8:1:1::1").await.1.status, 101);
+    gateway.metric_is(&refused("sessions_per_ip"), 2.0).await;
+}
+
+#[tokio::test]
 async fn handshakes_over_the_rate_of_an_address_are_refused_with_429() {
     let gateway = Gateway::start(limits("handshakes_per_s_per_ip: 1")).await;
     let (mut upgraded, mut over) = (Vec::new(), 0);

@@ -1,7 +1,7 @@
 //! Tests of the limits on the packets of one session.
 
 use crate::{change, limits};
-use gateway_tests::{Client, Gateway, Packet, Setup, header};
+use gateway_tests::{Client, Gateway, Packet, Setup, header, in_time};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -134,7 +134,7 @@ async fn flood(mut client: Client) -> (u32, Duration) {
 async fn a_session_that_goes_on_at_ten_times_the_limit_is_closed_while_others_are_served() {
     let gateway = Gateway::start(limits("packets_per_s: 10")).await;
     let mut other = gateway.client().await;
-    let flooding = tokio::spawn(flood(gateway.client().await));
+    let flooding = tokio::spawn(in_time("the end of the flood", flood(gateway.client().await)));
     let mut beats = 0;
     while !flooding.is_finished() {
         other.assert_alive().await;
