@@ -5,7 +5,8 @@ use futures_util::StreamExt;
 use gateway_tests::{
     Certificates, Client, Gateway, Setup, certificates::connect, chat_request, in_time, root, wire::UPGRADE,
 };
-use std::sync::Arc;
+use serde_json::Value;
+use std::{path::PathBuf, process::Output, sync::Arc};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::Command,
@@ -87,13 +88,17 @@ async fn a_refused_upgrade_is_answered_over_tls() {
     assert!(answer.starts_with("HTTP/1.1 404 Not Found\r\n"), "{answer}");
 }
 
+/// Returns the path of `gateway-client`, as cargo built it.
+fn gateway_client() -> PathBuf {
+    std::env::current_exe().unwrap().parent().unwrap().with_file_name("gateway-client")
+}
+
 #[tokio::test]
 async fn gateway_client_speaks_wss_with_the_authority_that_it_is_told_to_trust() {
     let (gateway, certificates) = start("").await;
-    let binary = std::env::current_exe().unwrap().parent().unwrap().with_file_name("gateway-client");
     let url = format!("wss://localhost:{}/ws", gateway.address.port());
     let ping = |authority: &[&str]| {
-        let mut command = Command::new(&binary);
+        let mut command = Command::new(gateway_client());
         command.args(["ping", "--count", "2", "--interval-ms", "1", "--url", &url]).args(authority);
         command.current_dir(root()).kill_on_drop(true);
         async move { in_time("the client", command.output()).await.unwrap() }
@@ -133,4 +138,33 @@ async fn an_idle_session_takes_at_most_10_kib_more_with_tls() {
     let plain = idle_bytes(&gateway, count, || gateway.client()).await;
     println!("an idle session takes {plain} bytes, and {secure} with TLS");
     assert!(secure <= plain + 10 * 1024, "an idle session takes {plain} bytes, and {secure} with TLS");
+}
+
+/// Runs `gateway-client load` with these arguments over TLS, and returns its output.
+async fn load(gateway: &Gateway, arguments: &str) -> Output {
+    let url = format!("wss://localhost:{}/ws", gateway.address.port());
+    let mut command = Command::new(gateway_client());
+    command.arg("load").args(arguments.split(' ')).args(["--url", &url, "--warmup-s", "0", "--format", "json"]);
+    command.kill_on_drop(true);
+    in_time("the load", command.output()).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_load_generator_follows_every_message_over_tls() {
+    let (gateway, certificates) = start("").await;
+    let authority = certificates.authority();
+    // Heartbeats of many to a record, and of many records each.
+    for (heartbeats, clients) in [("--pipeline 16 --payload 64", 20), ("--pipeline 4 --payload 100000", 3)] {
+        let arguments = format!("ping {heartbeats} --clients {clients} --duration-s 0.3 --ca {}", authority.display());
+        let output = load(&gateway, &arguments).await;
+        assert!(output.status.success(), "{heartbeats}: {output:?}");
+        let figures: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(figures["lost"], 0, "{heartbeats}");
+        assert!(figures["messages"].as_u64().unwrap() > 0, "{heartbeats}: {figures}");
+    }
+    gateway.metric_is("gateway_connections_total", 23.0).await;
+    let output = load(&gateway, "idle --clients 1").await;
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(why.contains("UnknownIssuer") && why.contains("--ca"), "{why}");
 }
