@@ -79,7 +79,7 @@ deny: setup
 		echo "SKIPPED: known vulnerabilities are not checked, because github.com/RustSec/advisory-db cannot be reached"; \
 	fi
 
-bench: build redis
+bench: build redis openssl
 	@target/release/gateway-bench --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) $(BENCH_FLAGS)
 
 lint: setup
@@ -94,7 +94,7 @@ setup:
 redis:
 	@tests/install redis-server redis-server redis redis redis
 
-# The tests make their certificates with openssl.
+# The tests and the benchmark make their certificates with openssl.
 openssl:
 	@tests/install openssl
 

@@ -1,10 +1,16 @@
 //! The gateways that are measured.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+use gateway_bench::budget;
+
+use crate::certificate;
+use crate::output::output;
 
 /// The oldest major version of Node that the libraries support.
 const NODE: u32 = 18;
@@ -14,6 +20,8 @@ const NODE: u32 = 18;
 pub(crate) enum Contender {
     /// The gateway of this repository, with its plugins.
     Gateway,
+    /// The same gateway, and its clients come over TLS.
+    Tls,
     /// The smallest gateway that is written by hand in Rust, with the usual libraries.
     Baseline,
     /// The usual gateway that is written by hand in Node.
@@ -25,8 +33,22 @@ impl Contender {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Gateway => "gateway",
+            Self::Tls => "gateway over TLS",
             Self::Baseline => "baseline",
             Self::Node => "node",
+        }
+    }
+
+    /// The arguments of `gateway-client load` for this gateway, which listens on `port`.
+    pub(crate) fn target(self, folders: &Folders, port: u16) -> Vec<OsString> {
+        match self {
+            Self::Tls => {
+                let url = format!("wss://127.0.0.1:{port}/ws");
+                vec!["--url".into(), url.into(), "--ca".into(), certificate::cert(&folders.bench).into()]
+            }
+            Self::Gateway | Self::Baseline | Self::Node => {
+                vec!["--url".into(), format!("ws://127.0.0.1:{port}/ws").into()]
+            }
         }
     }
 
@@ -34,9 +56,9 @@ impl Contender {
     pub(crate) fn command(self, folders: &Folders, port: u16, admin: u16, redis: u16) -> anyhow::Result<Command> {
         let mut command;
         match self {
-            Self::Gateway => {
-                let config = folders.bench.join("gateway.yaml");
-                fs::write(&config, folders.config(port, admin, redis))?;
+            Self::Gateway | Self::Tls => {
+                let config = folders.config_file();
+                fs::write(&config, folders.config(self, port, admin, redis))?;
                 command = Command::new(folders.binary("gateway"));
                 command.args(["run", "--config"]).arg(config).env("RUST_LOG", "warn");
             }
@@ -64,7 +86,8 @@ pub(crate) struct Folders {
 }
 
 impl Folders {
-    /// Finds the repository, and the programs beside this one. Makes the folder of the run, with the plugins in it.
+    /// Finds the repository, and the programs beside this one. Makes the folder of the run, with the plugins and a
+    /// certificate in it.
     pub(crate) fn new() -> anyhow::Result<Self> {
         let target = env::current_exe()?.parent().context("the program is in no folder")?.to_owned();
         let root = repository(&env::current_dir()?).or_else(|| repository(&target));
@@ -78,6 +101,7 @@ impl Folders {
             let file = folders.root.join("plugins/dist").join(plugin);
             fs::copy(&file, plugins.join(plugin)).with_context(|| format!("{}: `make plugins`", file.display()))?;
         }
+        certificate::make(&folders.bench)?;
         Ok(folders)
     }
 
@@ -91,10 +115,36 @@ impl Folders {
         self.bench.join("plugins")
     }
 
-    /// The gateway's configuration: the defaults, but for addresses, the game and the plugins.
-    pub(crate) fn config(&self, port: u16, admin: u16, redis: u16) -> String {
+    /// The file of the gateway's configuration.
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.bench.join("gateway.yaml")
+    }
+
+    /// The file of the gateway's log, if it is kept.
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.bench.join("gateway.log")
+    }
+
+    /// The budget of instructions for each step of a packet's way.
+    pub(crate) fn budget(&self) -> anyhow::Result<BTreeMap<String, u64>> {
+        let file = self.root.join("bench/budget.txt");
+        budget(&fs::read_to_string(&file).with_context(|| file.display().to_string())?)
+    }
+
+    /// The gateway's configuration: the defaults, but for addresses, the game, the plugins and TLS.
+    pub(crate) fn config(&self, contender: Contender, port: u16, admin: u16, redis: u16) -> String {
+        let tls = match contender {
+            Contender::Tls => {
+                format!(
+                    ", tls: {{ cert: {:?}, key: {:?} }}",
+                    certificate::cert(&self.bench),
+                    certificate::key(&self.bench)
+                )
+            }
+            Contender::Gateway | Contender::Baseline | Contender::Node => String::new(),
+        };
         format!(
-            "server: {{ host: \"127.0.0.1\", port: {port} }}\nadmin: {{ listen: \"127.0.0.1:{admin}\" }}\n\
+            "server: {{ host: \"127.0.0.1\", port: {port}{tls} }}\nadmin: {{ listen: \"127.0.0.1:{admin}\" }}\n\
              redis: {{ addr: \"127.0.0.1:{redis}\" }}\ngames: [{{ id: mmo }}]\nplugins: {{ directory: {:?} }}\n",
             self.plugins()
         )
@@ -133,13 +183,4 @@ impl Folders {
 /// compiled in was rejected, since the program may be built on another machine.
 fn repository(from: &Path) -> Option<PathBuf> {
     from.ancestors().find(|folder| folder.join("bench/node/server.js").is_file()).map(Path::to_owned)
-}
-
-/// The output of a command, which has to succeed.
-pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
-    let output = command.output()?;
-    if !output.status.success() {
-        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::thread::available_parallelism;
 
-use crate::contender::output;
+use crate::output::output;
 
 /// Describes the machine and the versions of Redis and Node, with one line for each fact.
 pub(crate) fn describe(node: &Result<String, String>) -> Vec<String> {

@@ -5,10 +5,13 @@
 //! work on the machine disturbs all of them alike. The load and the figures are those of `gateway-client load`.
 
 mod arguments;
+mod certificate;
 mod contender;
+mod limits;
 mod machine;
 mod measure;
 mod measured;
+mod output;
 mod plugin_call;
 mod report;
 mod server;

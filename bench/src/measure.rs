@@ -7,6 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::arguments::Arguments;
 use crate::contender::{Contender, Folders};
+use crate::limits::{self, Toggled};
 use crate::measured::{Measured, Run, faults};
 use crate::report::Report;
 use crate::server::Server;
@@ -15,6 +16,10 @@ use crate::{machine, plugin_call};
 
 /// The files that a process may have open besides its sessions.
 const OTHER_FILES: u64 = 500;
+
+/// The names of the tables with these rows, on the command line.
+const TLS: &str = "TLS";
+const LIMITS: &str = "limits";
 
 /// The largest number of sessions.
 const SESSIONS: u64 = 10_000;
@@ -55,23 +60,46 @@ impl<'a> Bench<'a> {
             seconds: self.arguments.seconds,
             contenders: self.contenders.clone(),
             plugin_call: plugin_call::measure(&self.folders)?,
+            budget: self.folders.budget()?,
             messages: self.measure_all(work::messages())?,
             loops: self.measure_all(work::loops())?,
             idle: self.measure_all(work::idle(self.sessions))?,
             crowds: self.measure_all(work::crowds(self.sessions))?,
+            limits: self.measure_limits()?,
         })
     }
 
     fn measure_all(&self, works: impl IntoIterator<Item = Work>) -> anyhow::Result<Vec<Measured>> {
-        let wanted = works.into_iter().filter(|work| work.name.contains(&self.arguments.only));
-        wanted.map(|work| self.measure(work)).collect()
+        let wanted = works.into_iter().map(|work| (self.contenders(&work), work));
+        let wanted = wanted.filter(|(contenders, _)| !contenders.is_empty());
+        wanted.map(|(contenders, work)| self.measure(work, &contenders)).collect()
     }
 
-    fn measure(&self, work: Work) -> anyhow::Result<Measured> {
+    /// The contenders that are measured under a load.
+    fn contenders(&self, work: &Work) -> Vec<Contender> {
+        let only = &self.arguments.only;
+        let tls = work.has_tls.then_some(Contender::Tls);
+        if work.name.contains(only) {
+            let (gateway, others) = self.contenders.split_at(1);
+            gateway.iter().copied().chain(tls).chain(others.iter().copied()).collect()
+        } else if only == TLS {
+            tls.map_or_else(Vec::new, |tls| vec![Contender::Gateway, tls])
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn measure_limits(&self) -> anyhow::Result<Vec<Toggled>> {
+        let only = &self.arguments.only;
+        let wanted = limits::works().into_iter().filter(|work| work.name.contains(only) || only == LIMITS);
+        wanted.map(|work| limits::measure(work, &self.folders, self.redis.port, self.arguments.rounds)).collect()
+    }
+
+    fn measure(&self, work: Work, contenders: &[Contender]) -> anyhow::Result<Measured> {
         let mut runs = Vec::new();
         let rounds = if work.once { 1 } else { self.arguments.rounds };
         for round in 1..=rounds {
-            for contender in &self.contenders {
+            for contender in contenders {
                 write!(stderr(), "{}, {} ({round} of {rounds}): ", work.name, contender.name())?;
                 let run = self.load(&work, *contender);
                 writeln!(stderr(), "{}", summary(&run))?;
@@ -83,11 +111,11 @@ impl<'a> Bench<'a> {
 
     fn load(&self, work: &Work, contender: Contender) -> Run {
         let server =
-            Server::gateway(contender, &self.folders, self.redis.port).map_err(|error| format!("{error:#}"))?;
+            Server::gateway(contender, &self.folders, self.redis.port, None).map_err(|error| format!("{error:#}"))?;
         let seconds = work.seconds.unwrap_or(self.arguments.seconds).to_string();
         let mut command = Command::new(self.folders.binary("gateway-client"));
         command.arg("load").args(work.load.split(' '));
-        command.args(["--url", &format!("ws://127.0.0.1:{}/ws", server.port), "--pid", &server.pid().to_string()]);
+        command.args(contender.target(&self.folders, server.port)).args(["--pid", &server.pid().to_string()]);
         command.args(["--duration-s", &seconds, "--warmup-s", "1", "--format", "json"]);
         if work.has_bus() {
             command.args(["--redis", &format!("127.0.0.1:{}", self.redis.port)]);

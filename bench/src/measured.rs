@@ -23,15 +23,22 @@ impl Measured {
         let of = self.runs.iter().filter(|(other, _)| *other == contender);
         let mut values: Vec<f64> = of.filter_map(|(_, run)| run.as_ref().ok()?.get(figure)?.as_f64()).collect();
         values.sort_by(f64::total_cmp);
-        match values.len() {
-            0 => None,
-            count => Some((values[(count - 1) / 2] + values[count / 2]) / 2.0),
-        }
+        quantile(&values, 0.5)
     }
 
     /// The gateway's median as a multiple of the baseline's.
     pub(crate) fn ratio(&self, figure: &str) -> Option<f64> {
         Some(self.median(Contender::Gateway, figure)? / self.median(Contender::Baseline, figure)?)
+    }
+
+    /// The gateway's median over TLS, as a multiple of its median without.
+    pub(crate) fn tls_ratio(&self, figure: &str) -> Option<f64> {
+        Some(self.median(Contender::Tls, figure)? / self.median(Contender::Gateway, figure)?)
+    }
+
+    /// Whether this contender was measured.
+    pub(crate) fn has(&self, contender: Contender) -> bool {
+        self.runs.iter().any(|(other, _)| *other == contender)
     }
 
     /// The first cell of the row, with a mark if anything went wrong.
@@ -50,6 +57,14 @@ impl Measured {
             Some(format!("{}, {}: {what}", self.work.name, contender.name()))
         })
     }
+}
+
+/// The value below which this part of the values lie, which are in ascending order. Between two values, it is in
+/// proportion. Returns `None` if there are no values.
+pub(crate) fn quantile(values: &[f64], part: f64) -> Option<f64> {
+    let place = values.len().checked_sub(1)? as f64 * part;
+    let [below, above] = [place.floor(), place.ceil()].map(|place| values[place as usize]);
+    Some(below + (above - below) * place.fract())
 }
 
 /// The faults among the figures of a measurement, or `None` if there are none.
@@ -83,6 +98,14 @@ mod tests {
         assert_eq!(measured.median(Contender::Node, "cpu"), None);
         assert_eq!(measured.median(Contender::Gateway, "rss"), None);
         assert_eq!(measured.name(), "10 sessions opened");
+    }
+
+    #[test]
+    fn quantiles_lie_between_values() {
+        let values = [1.0, 2.0, 4.0, 8.0, 9.0];
+        assert_eq!([0.0, 0.25, 0.5, 1.0].map(|part| quantile(&values, part)), [1.0, 2.0, 4.0, 9.0].map(Some));
+        assert_eq!(quantile(&values[1..3], 0.25), Some(2.5));
+        assert_eq!(quantile(&[], 0.5), None);
     }
 
     #[test]

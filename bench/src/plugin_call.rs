@@ -9,7 +9,7 @@ use gateway::plugin::trial::Trial;
 use gateway::plugin::{Compiler, Described, Keeper, Packet, SessionId, Standalone};
 use gateway_bench::chat_request;
 
-use crate::contender::Folders;
+use crate::contender::{Contender, Folders};
 
 /// The number of calls in a batch, which is timed as a whole.
 const CALLS: u32 = 1000;
@@ -29,7 +29,7 @@ pub(crate) fn measure(folders: &Folders) -> anyhow::Result<f64> {
 /// Starts the plugin with the settings that the gateway gives it.
 fn trial(folders: &Folders) -> anyhow::Result<Trial> {
     let file = folders.bench.join("plugin-call.yaml");
-    fs::write(&file, folders.config(1, 1, 1))?;
+    fs::write(&file, folders.config(Contender::Gateway, 1, 1, 1))?;
     let config = Config::read(&file)?;
     let compiler = Compiler::new().map_err(|error| anyhow!("this machine cannot run WebAssembly: {error:#}"))?;
     let described = Described::load(&compiler, &fs::read(folders.plugins().join("chat.wasm"))?)?;

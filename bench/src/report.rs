@@ -1,8 +1,10 @@
 //! The figures as tables in Markdown.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::contender::Contender;
+use crate::limits::{Checks, Limited, Toggled};
 use crate::measured::Measured;
 use crate::table::{Table, cell, judged};
 
@@ -24,6 +26,12 @@ const PLUGIN_CALL: f64 = 500.0;
 /// The KiB that an idle session may take.
 const SESSION: f64 = 5.0;
 
+/// The KiB that an idle session may take over TLS.
+const TLS_SESSION: f64 = 10.0;
+
+/// The largest allowed cost of a message with limits, as a multiple of its cost without.
+const LIMITS: f64 = 1.02;
+
 /// All figures of a run.
 pub(crate) struct Report {
     pub(crate) machine: Vec<String>,
@@ -32,10 +40,13 @@ pub(crate) struct Report {
     pub(crate) contenders: Vec<Contender>,
     /// The cost of a plugin's call in nanoseconds.
     pub(crate) plugin_call: f64,
+    /// The budget of instructions for each step of a packet's way.
+    pub(crate) budget: BTreeMap<String, u64>,
     pub(crate) messages: Vec<Measured>,
     pub(crate) loops: Vec<Measured>,
     pub(crate) idle: Vec<Measured>,
     pub(crate) crowds: Vec<Measured>,
+    pub(crate) limits: Vec<Toggled>,
 }
 
 impl fmt::Display for Report {
@@ -56,6 +67,8 @@ impl fmt::Display for Report {
             ("Sessions that do nothing", self.sessions()),
             ("One plugin call, ns", self.call()),
             ("Server CPU per message with ever more sessions, µs", self.costs(&self.crowds, "20000/s")),
+            ("TLS", self.tls()),
+            ("Limits: server CPU per message, µs", self.limits()),
         ];
         // A table is empty if none of its loads was measured.
         for (title, table) in sections.iter().filter(|(_, table)| !table.is_empty()) {
@@ -63,7 +76,8 @@ impl fmt::Display for Report {
         }
         writeln!(f, "### † Lost, doubled, reordered, miscounted or refused\n")?;
         let works = [&self.messages, &self.loops, &self.idle, &self.crowds].into_iter().flatten();
-        let faults: Vec<_> = works.flat_map(Measured::faults).collect();
+        let faults = works.flat_map(Measured::faults).chain(self.limits.iter().filter_map(Toggled::fault));
+        let faults: Vec<_> = faults.collect();
         if faults.is_empty() {
             return writeln!(f, "None, at any row.");
         }
@@ -84,7 +98,7 @@ impl Report {
     fn costs(&self, works: &[Measured], first: &str) -> Table {
         let ratio = ["gateway ÷ baseline", "target", ""].map(str::to_owned);
         let mut table = Table::new([first.to_owned()].into_iter().chain(self.names()).chain(ratio));
-        for measured in works {
+        for measured in compared(works) {
             let ratio = measured.ratio(CPU);
             let cells = [measured.name()].into_iter().chain(self.medians(measured, CPU, 2));
             table.row(cells.chain([cell(ratio, 2)]).chain(judged(ratio, measured.work.target)).collect());
@@ -95,7 +109,7 @@ impl Report {
     fn throughput(&self) -> Table {
         let heads = self.names().flat_map(|name| [format!("{name}: messages/s"), "p50, ms".into(), "p99, ms".into()]);
         let mut table = Table::new(["work".to_owned()].into_iter().chain(heads));
-        for measured in &self.messages {
+        for measured in compared(&self.messages) {
             let figures = [("messages_per_s", 0), ("latency_p50_ms", 2), (P99, 2)];
             let cells = self.contenders.iter().flat_map(|contender| {
                 figures.map(|(figure, decimals)| cell(measured.median(*contender, figure), decimals))
@@ -108,7 +122,7 @@ impl Report {
     fn latency(&self) -> Table {
         let head = ["rate", "", "p50", "p99", "p99.9", "server CPU, µs", "p99, gateway ÷ baseline", "target", ""];
         let mut table = Table::new(head);
-        for measured in &self.loops {
+        for measured in compared(&self.loops) {
             for contender in &self.contenders {
                 let figures = [("latency_p50_ms", 3), (P99, 3), ("latency_p999_ms", 3), (CPU, 1)];
                 let figures = figures.map(|(figure, decimals)| cell(measured.median(*contender, figure), decimals));
@@ -129,7 +143,8 @@ impl Report {
     fn sessions(&self) -> Table {
         let mut table =
             Table::new([String::new()].into_iter().chain(self.names()).chain(["target".to_owned(), String::new()]));
-        let [opened, held] = self.idle.as_slice() else { return table };
+        let idle: Vec<_> = compared(&self.idle).collect();
+        let [opened, held] = idle[..] else { return table };
         let kib = |contender| opened.median(contender, "server_bytes_per_session").map(|bytes| bytes / 1024.0);
         let memory = self.contenders.iter().map(|contender| cell(kib(*contender), 2));
         let name = format!("memory of a session, KiB ({})", opened.name());
@@ -144,12 +159,89 @@ impl Report {
         table
     }
 
+    /// The gateway over TLS, and without.
+    fn tls(&self) -> Table {
+        let mut table = Table::new(["", "plain", "TLS", "TLS ÷ plain", "target", ""]);
+        for measured in self.messages.iter().filter(|measured| measured.has(Contender::Tls)) {
+            let name = format!("{}, µs of server CPU", measured.name());
+            let ratio = measured.tls_ratio(CPU);
+            tls_row(&mut table, name, measured, CPU, (1.0, 2), judged(ratio, measured.work.tls_target));
+        }
+        let [opened, held] = self.idle.as_slice() else { return table };
+        let kib = (1.0 / 1024.0, 2);
+        for (measured, what, figure) in [
+            (opened, "memory of a session", "server_bytes_per_session"),
+            (held, "memory of an idle session", "server_bytes_per_idle_session"),
+        ] {
+            let verdict = measured.median(Contender::Tls, figure).map(|bytes| bytes * kib.0);
+            let name = format!("{what}, KiB ({})", measured.name());
+            tls_row(&mut table, name, measured, figure, kib, judged(verdict, Some(TLS_SESSION)));
+        }
+        let name = "a connect, µs of server CPU".to_owned();
+        tls_row(&mut table, name, opened, "server_cpu_us_per_open", (1.0, 1), judged(None, None));
+        table
+    }
+
+    /// The gateway with limits, and without.
+    fn limits(&self) -> Table {
+        let head = ["work", "off", "on", "on ÷ off", "middle half of the turns", "target", "", "instructions"];
+        let mut table = Table::new(head);
+        for toggled in &self.limits {
+            let [off, on] = toggled.medians().map(|figure| cell(figure, 2));
+            let [lower, ratio, upper] = toggled.ratios();
+            let [target, verdict] = judged(ratio, Some(LIMITS));
+            let range = format!("{} to {}", cell(lower, 3), cell(upper, 3));
+            table.row(vec![
+                toggled.name(),
+                off,
+                on,
+                cell(ratio, 3),
+                range,
+                target,
+                verdict,
+                self.instructions(&toggled.work),
+            ]);
+        }
+        table
+    }
+
+    /// The instructions for limits and those without limits, as the budget has them.
+    fn instructions(&self, work: &Limited) -> String {
+        let of = |step: &str| self.budget.get(step).copied().unwrap_or_default();
+        let (limits, others) = (of("limits"), work.steps.iter().map(|step| of(step)).sum::<u64>());
+        match work.checks {
+            Checks::Never => format!("0 + {others}"),
+            Checks::Shared => format!("< {limits} + {others}"),
+            Checks::Once => format!("{limits} + {others}"),
+        }
+    }
+
     fn call(&self) -> Table {
         let mut table = Table::new(["", "gateway", "target", ""]);
         let [target, verdict] = judged(Some(self.plugin_call), Some(PLUGIN_CALL));
         table.row(vec!["chat request, 64 B, warm".to_owned(), cell(Some(self.plugin_call), 0), target, verdict]);
         table
     }
+}
+
+/// The loads under which the gateway was compared with the others.
+fn compared(works: &[Measured]) -> impl Iterator<Item = &Measured> {
+    works.iter().filter(|measured| measured.has(Contender::Baseline))
+}
+
+/// Adds a row about one figure of the gateway, in the unit that is `factor` times the figure's, and with this number of
+/// decimals.
+fn tls_row(
+    table: &mut Table,
+    name: String,
+    measured: &Measured,
+    figure: &str,
+    (factor, decimals): (f64, usize),
+    verdict: [String; 2],
+) {
+    let median = |contender| cell(measured.median(contender, figure).map(|median| median * factor), decimals);
+    let cells = [name, median(Contender::Gateway), median(Contender::Tls), cell(measured.tls_ratio(figure), 2)];
+    table.row(cells.into_iter().chain(verdict).collect());
 }
 
 /// The text with the report between its two lines, or `None` if the text has no such lines.

@@ -1,6 +1,7 @@
 //! The servers that run during a measurement.
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -21,6 +22,8 @@ pub(crate) struct Server {
     child: Child,
     /// The port of 127.0.0.1 on which the server listens.
     pub(crate) port: u16,
+    /// The port of 127.0.0.1 on which the gateway has its admin side. The other servers have none.
+    pub(crate) admin: u16,
 }
 
 impl Server {
@@ -33,24 +36,33 @@ impl Server {
             .args(["--client-output-buffer-limit", "pubsub 0 0 0"])
             .current_dir(&folders.bench)
             .stdout(Stdio::null());
-        Self::start(command, port, || TcpStream::connect(("127.0.0.1", port)).is_ok())
+        Self::start(command, port, 0, || TcpStream::connect(("127.0.0.1", port)).is_ok())
     }
 
-    /// Starts a gateway that is connected to the Redis on the port `redis`.
-    pub(crate) fn gateway(contender: Contender, folders: &Folders, redis: u16) -> anyhow::Result<Self> {
+    /// Starts a gateway that is connected to the Redis on the port `redis`. Its log has only warnings, unless it goes to a
+    /// file.
+    pub(crate) fn gateway(
+        contender: Contender,
+        folders: &Folders,
+        redis: u16,
+        log: Option<File>,
+    ) -> anyhow::Result<Self> {
         let (port, admin) = (free_port()?, free_port()?);
         let mut command = contender.command(folders, port, admin, redis)?;
         command.stdout(Stdio::null());
-        Self::start(command, port, || match contender {
-            Contender::Gateway => is_ready(admin).unwrap_or(false),
+        if let Some(log) = log {
+            command.env("RUST_LOG", "info").stderr(log);
+        }
+        Self::start(command, port, admin, || match contender {
+            Contender::Gateway | Contender::Tls => is_ready(admin).unwrap_or(false),
             // These two listen once they are connected to Redis.
             Contender::Baseline | Contender::Node => TcpStream::connect(("127.0.0.1", port)).is_ok(),
         })
     }
 
-    fn start(mut command: Command, port: u16, ready: impl Fn() -> bool) -> anyhow::Result<Self> {
+    fn start(mut command: Command, port: u16, admin: u16, ready: impl Fn() -> bool) -> anyhow::Result<Self> {
         let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("{:?}", command.get_program()))?;
-        let mut server = Self { child, port };
+        let mut server = Self { child, port, admin };
         let deadline = Instant::now() + PATIENCE;
         while !ready() {
             if let Some(status) = server.child.try_wait()? {
@@ -83,10 +95,15 @@ fn free_port() -> anyhow::Result<u16> {
 }
 
 /// Whether the gateway is ready: its bus is connected and its plugins serve.
-fn is_ready(admin: u16) -> std::io::Result<bool> {
+fn is_ready(admin: u16) -> io::Result<bool> {
+    Ok(ask(admin, "/readyz")?.starts_with("HTTP/1.1 200"))
+}
+
+/// Asks the admin side of a gateway for a page, and returns the whole answer.
+pub(crate) fn ask(admin: u16, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", admin))?;
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
-    let mut response = Vec::new();
-    stream.read_to_end(&mut response)?;
-    Ok(response.starts_with(b"HTTP/1.1 200"))
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n").as_bytes())?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    Ok(response)
 }

@@ -8,6 +8,10 @@ pub(crate) struct Work {
     pub(crate) load: String,
     /// The largest allowed figure of the gateway, as a multiple of the baseline's.
     pub(crate) target: Option<f64>,
+    /// Whether the gateway is also measured over TLS.
+    pub(crate) has_tls: bool,
+    /// The largest allowed figure of the gateway over TLS, as a multiple of its figure without.
+    pub(crate) tls_target: Option<f64>,
     /// The measured seconds, if they differ from those on the command line.
     pub(crate) seconds: Option<u32>,
     /// Whether the load is measured once and not in every round.
@@ -16,11 +20,27 @@ pub(crate) struct Work {
 
 impl Work {
     fn new(name: impl Into<String>, load: impl Into<String>) -> Self {
-        Self { name: name.into(), load: load.into(), target: None, seconds: None, once: false }
+        Self {
+            name: name.into(),
+            load: load.into(),
+            target: None,
+            has_tls: false,
+            tls_target: None,
+            seconds: None,
+            once: false,
+        }
     }
 
     fn target(self, target: f64) -> Self {
         Self { target: Some(target), ..self }
+    }
+
+    fn tls(self) -> Self {
+        Self { has_tls: true, ..self }
+    }
+
+    fn tls_target(self, target: f64) -> Self {
+        Self { has_tls: true, tls_target: Some(target), ..self }
     }
 
     /// Whether the load involves Redis.
@@ -32,14 +52,14 @@ impl Work {
 /// Closed loops, for the cost of a message.
 pub(crate) fn messages() -> Vec<Work> {
     vec![
-        Work::new("client to Redis, 64 B, 16 pipelined", "request --pipeline 16").target(1.4),
+        Work::new("client to Redis, 64 B, 16 pipelined", "request --pipeline 16").target(1.4).tls(),
         Work::new("client to Redis, 64 B, one at a time", "request --pipeline 1").target(1.15),
         Work::new("client to Redis, 1 KiB, 16 pipelined", "request --pipeline 16 --payload 1024"),
         // With a longer pipeline, tens of megabytes are under way, and the figures are those of the queues.
         Work::new("client to Redis, 64 KiB, 4 pipelined", "request --pipeline 4 --payload 65536"),
-        Work::new("Redis to client, 64 B, 16 pipelined", "deliver --pipeline 16").target(1.3),
-        Work::new("heartbeat, 64 B, one at a time", "ping --pipeline 1").target(1.15),
-        Work::new("heartbeat, 64 B, 16 pipelined", "ping --pipeline 16"),
+        Work::new("Redis to client, 64 B, 16 pipelined", "deliver --pipeline 16").target(1.3).tls(),
+        Work::new("heartbeat, 64 B, one at a time", "ping --pipeline 1").target(1.15).tls_target(1.5),
+        Work::new("heartbeat, 64 B, 16 pipelined", "ping --pipeline 16").tls_target(1.5),
     ]
 }
 
@@ -61,7 +81,8 @@ const PING_INTERVAL_S: u32 = 25;
 /// Sessions that do nothing, for the cost of opening them and of keeping them.
 pub(crate) fn idle(most: u64) -> [Work; 2] {
     let load = format!("idle --clients {most}");
-    let opened = Work { seconds: Some(1), ..Work::new(format!("{most} sessions opened"), &load) };
-    let held = Work { seconds: Some(PING_INTERVAL_S), once: true, ..Work::new(format!("{most} sessions held"), &load) };
+    let opened = Work { seconds: Some(1), ..Work::new(format!("{most} sessions opened"), &load).tls() };
+    let held = Work::new(format!("{most} sessions held"), &load).tls();
+    let held = Work { seconds: Some(PING_INTERVAL_S), once: true, ..held };
     [opened, held]
 }

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
+use gateway_bench::budget;
+
 /// The factor by which a step may be over its budget. Compilers, and the processors that code is generated for, differ
 /// by less.
 const SLACK: f64 = 1.05;
@@ -24,7 +26,7 @@ fn no_step_of_a_packets_way_is_over_its_budget() {
         eprintln!("SKIPPED: the budget of a packet's way is counted by valgrind, on Linux and x86-64");
         return;
     }
-    let budget = budget(&fs::read_to_string(root.join("bench/budget.txt")).unwrap());
+    let budget = budget(&fs::read_to_string(root.join("bench/budget.txt")).unwrap()).unwrap();
     let counted = count(root);
     assert_eq!(
         counted.keys().collect::<Vec<_>>(),
@@ -44,13 +46,6 @@ fn no_step_of_a_packets_way_is_over_its_budget() {
         "{}: make it cheaper, or raise bench/budget.txt and say what it is worth",
         over.join("; ")
     );
-}
-
-/// Reads the budget. Each line has a step and its instructions, and `#` begins a comment.
-fn budget(text: &str) -> BTreeMap<String, u64> {
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    let entries = lines.filter_map(|line| line.split_once(' '));
-    entries.map(|(step, most)| (step.to_owned(), most.trim().parse().unwrap())).collect()
 }
 
 /// Counts the instructions of each step, for one packet.

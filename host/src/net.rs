@@ -24,6 +24,8 @@ pub mod session;
 pub mod socket;
 pub mod stream;
 pub mod subprotocol;
+pub mod tcp;
 pub mod tls;
+pub mod tls_stream;
 pub mod violation;
 pub mod wire;

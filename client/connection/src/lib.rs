@@ -11,9 +11,11 @@ mod interrupt;
 mod stream;
 mod target;
 pub mod text;
+mod tls;
 
 pub use connection::{Connection, MAX_PAYLOAD_BYTES, Received};
 pub use ended::Ended;
 pub use endpoint::Endpoint;
 pub use interrupt::interrupted;
 pub use target::Target;
+pub use tls::Tls;

@@ -50,7 +50,7 @@ pub(crate) async fn subscribe(address: &str, topic: &str) -> anyhow::Result<Subs
 pub(crate) async fn publisher(address: &str) -> anyhow::Result<Publisher> {
     let commands: [&[&[u8]]; 2] = [&[b"PING"], &[b"CLIENT", b"REPLY", b"OFF"]];
     let (reader, write) = ask(address, &commands, |frame| *frame == Frame::Text(b"PONG")).await?;
-    Ok(Publisher { outlet: Outlet::new(write), reader })
+    Ok(Publisher { outlet: Outlet::new(write, None), reader })
 }
 
 /// Connects, sends the commands and waits for the one answer that is expected.
@@ -77,7 +77,7 @@ async fn ask(
         let length = answer.await?;
         received.drain(..length);
         let (half, write) = tcp.into_split();
-        anyhow::Ok((Reader { half, received }, write))
+        anyhow::Ok((Reader { half, tls: None, received }, write))
     };
     match timeout(TIMEOUT, asking).await {
         Ok(outcome) => outcome.with_context(|| format!("--redis {address}: no use of it as Redis")),

@@ -86,9 +86,8 @@ async fn keep(reader: Reader, outlet: Arc<Outlet>) -> anyhow::Error {
 fn report(plan: &Plan, opening: &Times, [before, some, opened, settled, end]: &[Meters; 5]) -> Report {
     let clients = plan.clients as u64;
     let seconds = opened.seconds_since(before);
-    let grown = settled.resident_bytes.zip(some.resident_bytes);
     let counted = (plan.clients - uncounted(plan.clients)) as f64;
-    let bytes_each = grown.map(|(all, some)| (all as f64 - some as f64) / counted);
+    let bytes_each = |now: &Meters| Some((now.resident_bytes? as f64 - some.resident_bytes? as f64) / counted);
     let idle_seconds = end.seconds_since(settled);
     let idle_cpu = end.cpu_since(settled).map(|cpu| cpu.as_secs_f64() * 1e3 / idle_seconds);
     let mut report = Report::default();
@@ -103,12 +102,14 @@ fn report(plan: &Plan, opening: &Times, [before, some, opened, settled, end]: &[
     report.times("each", ["open_p50_ms", "open_p99_ms", "open_p999_ms", "open_max_ms"], opening);
     let cpu_each = micros_each(opened.cpu_since(before), clients);
     report.line("server CPU", [Figure::number("server_cpu_us_per_open", "", cpu_each, 1, "µs/session opened")]);
-    report.line("server RSS", [Figure::number("server_bytes_per_session", "", bytes_each, 0, "bytes/session")]);
+    report
+        .line("server RSS", [Figure::number("server_bytes_per_session", "", bytes_each(settled), 0, "bytes/session")]);
     report.line(
         "idle",
         [
             Figure::number("idle_seconds", "", Some(idle_seconds), 3, "s"),
             Figure::number("server_cpu_ms_per_idle_s", "server CPU", idle_cpu, 2, "ms/s"),
+            Figure::number("server_bytes_per_idle_session", "server RSS", bytes_each(end), 0, "bytes/session"),
         ],
     );
     report

@@ -27,6 +27,7 @@ mod tally;
 mod tasks;
 mod template;
 mod times;
+mod tls;
 mod traffic;
 mod verdict;
 
@@ -44,7 +45,7 @@ use self::plan::{Load, Mode, Plan};
 /// refused with a status, and pushes with a wrong delivery counter (miscounted). Messages that are not of this load are
 /// stray. Latencies are those of messages sent in the measured time. The other figures are those of messages that
 /// arrived in it. CPU times have a resolution of 10 ms. A token belongs to one user, so with --token and more than one
-/// client only ping and idle make sense.
+/// client only ping and idle make sense. With wss://, each session begins with a full TLS handshake.
 ///
 /// Exit status: 0 if every message arrived once and in order, 1 if not, or if the run failed.
 #[derive(clap::Args)]

@@ -2,13 +2,14 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use gateway_connection::{Ended, Target, text};
+use gateway_connection::{self as connection, Ended, Target, text};
 use gateway_wire::packet::{self, ROUTE_SYSTEM};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -16,8 +17,9 @@ use tokio::time::timeout;
 use crate::clock::Clock;
 use crate::frame::{self, Frame};
 use crate::socket::{Outlet, Reader, receive};
+use crate::tls::Tls;
 
-/// The time that TCP, the upgrade and the welcome may take together.
+/// The time that TCP, TLS, the upgrade and the welcome may take together.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The time that the gateway may take to answer the close frames.
@@ -36,27 +38,33 @@ pub(crate) struct Session {
     pub(crate) outlet: Outlet,
 }
 
-/// The address of the gateway and the upgrade request, made once for all sessions.
+impl Session {
+    fn new(tcp: TcpStream, tls: Option<Arc<Tls>>, received: Vec<u8>) -> Self {
+        let (half, write) = tcp.into_split();
+        Self { reader: Reader { half, tls: tls.clone(), received }, outlet: Outlet::new(write, tls) }
+    }
+}
+
+/// The address of the gateway, the rules of TLS and the upgrade request, made once for all sessions.
 pub(crate) struct Dialer {
     target: Target,
     address: SocketAddr,
+    tls: Option<connection::Tls>,
     upgrade: Vec<u8>,
 }
 
 impl Dialer {
-    /// Looks up the address.
+    /// Looks up the address, and reads the certificates to trust.
     pub(crate) async fn new(target: Target) -> anyhow::Result<Self> {
         let url = &target.url;
-        if url.is_tls() {
-            bail!("{url}: the load generator speaks ws:// only, since it measures the gateway and not its own TLS");
-        }
         let address = lookup_host(url.address())
             .await
             .with_context(|| format!("cannot look up {url}"))?
             .next()
             .with_context(|| format!("{url} has no address"))?;
         let upgrade = upgrade_request(&target)?;
-        Ok(Self { target, address, upgrade })
+        let tls = connection::Tls::new(&target)?;
+        Ok(Self { target, address, tls, upgrade })
     }
 
     /// Opens a session.
@@ -76,14 +84,28 @@ impl Dialer {
             _ => anyhow!("{error}; is the gateway running?"),
         })?;
         tcp.set_nodelay(true)?;
-        tcp.write_all(&self.upgrade).await?;
+        let Some(tls) = &self.tls else {
+            let received = self.begin(&mut tcp).await?;
+            return Ok(Session::new(tcp, None, received));
+        };
+        let mut stream = tls.connect(tcp).await?;
+        let mut received = self.begin(&mut stream).await?;
+        let (tcp, connection) = stream.into_inner();
+        let tls = Tls::new(connection);
+        received.extend(tls.open(&[])?);
+        Ok(Session::new(tcp, Some(Arc::new(tls)), received))
+    }
+
+    /// Asks for the upgrade, and waits for the welcome. Returns the bytes that have arrived behind it.
+    async fn begin(&self, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> anyhow::Result<Vec<u8>> {
+        stream.write_all(&self.upgrade).await?;
+        stream.flush().await?;
         let mut received = Vec::new();
-        let head = receive(&mut tcp, &mut received, upgraded).await?;
+        let head = receive(stream, &mut received, upgraded).await?;
         received.drain(..head);
-        let first = receive(&mut tcp, &mut received, welcome).await?;
+        let first = receive(stream, &mut received, welcome).await?;
         received.drain(..first);
-        let (half, write) = tcp.into_split();
-        Ok(Session { reader: Reader { half, received }, outlet: Outlet::new(write) })
+        Ok(received)
     }
 }
 

@@ -1,20 +1,22 @@
 //! The two directions of a socket. Bytes go out in bursts, and come in through a buffer that all sockets of a thread
 //! share.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::future::{pending, poll_fn};
 use std::io::ErrorKind;
 use std::mem;
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use anyhow::{bail, ensure};
 use gateway_connection::Ended;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
+
+use crate::tls::Tls;
 
 /// The most bytes that one read takes.
 const READ_BYTES: usize = 256 << 10;
@@ -31,12 +33,14 @@ thread_local! {
 /// The sending direction of a socket. Any thread may use it.
 pub(crate) struct Outlet {
     half: OwnedWriteHalf,
+    tls: Option<Arc<Tls>>,
     waiting: Mutex<Waiting>,
     wake: Notify,
 }
 
 #[derive(Default)]
 struct Waiting {
+    /// Under TLS, these are records.
     bytes: Vec<u8>,
     /// Whether [`Outlet::drain`] is writing bytes that have waited before `bytes`.
     draining: bool,
@@ -45,8 +49,9 @@ struct Waiting {
 }
 
 impl Outlet {
-    pub(crate) fn new(half: OwnedWriteHalf) -> Self {
-        Self { half, waiting: Mutex::default(), wake: Notify::new() }
+    /// Makes the outlet of a session, or of a connection to Redis, which has no TLS.
+    pub(crate) fn new(half: OwnedWriteHalf, tls: Option<Arc<Tls>>) -> Self {
+        Self { half, tls, waiting: Mutex::default(), wake: Notify::new() }
     }
 
     /// Writes as many bytes as the socket takes. The rest waits for [`Self::drain`].
@@ -55,10 +60,11 @@ impl Outlet {
         if waiting.finished {
             return Ok(());
         }
+        let bytes = self.sealed(bytes)?;
         let written = if waiting.draining || !waiting.bytes.is_empty() {
             0
         } else {
-            match self.half.try_write(bytes) {
+            match self.half.try_write(&bytes) {
                 Ok(written) => written,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
                 // The task that reads from the socket sees the failure as well, and its cause.
@@ -77,7 +83,18 @@ impl Outlet {
 
     /// Leaves the bytes to [`Self::drain`], which writes all queued bytes at once.
     pub(crate) fn queue(&self, bytes: &[u8]) -> anyhow::Result<()> {
-        self.wait(&mut self.waiting(), bytes)
+        let mut waiting = self.waiting();
+        let bytes = self.sealed(bytes)?;
+        self.wait(&mut waiting, &bytes)
+    }
+
+    /// The bytes as they go over the wire. The caller holds the lock of those that wait, so that records are written in
+    /// the order in which they are made.
+    fn sealed<'a>(&self, bytes: &'a [u8]) -> anyhow::Result<Cow<'a, [u8]>> {
+        Ok(match &self.tls {
+            None => Cow::Borrowed(bytes),
+            Some(tls) => Cow::Owned(tls.seal(bytes)?),
+        })
     }
 
     fn wait(&self, waiting: &mut Waiting, bytes: &[u8]) -> anyhow::Result<()> {
@@ -137,6 +154,7 @@ impl Outlet {
 /// The receiving direction of a socket.
 pub(crate) struct Reader {
     pub(crate) half: OwnedReadHalf,
+    pub(crate) tls: Option<Arc<Tls>>,
     /// Bytes that have arrived already.
     pub(crate) received: Vec<u8>,
 }
@@ -148,14 +166,22 @@ impl Reader {
     /// `poll_read`, which knows after a read that does not fill the buffer that there is nothing more, and saves a
     /// system call.
     pub(crate) async fn read(self, mut take: impl FnMut(&[u8]) -> anyhow::Result<()>) -> anyhow::Error {
-        let Self { mut half, received } = self;
+        let Self { mut half, tls, received } = self;
         if !received.is_empty()
             && let Err(error) = take(&received)
         {
             return error;
         }
         loop {
-            let outcome = poll_fn(|cx| SCRATCH.with_borrow_mut(|scratch| poll_take(&mut half, cx, scratch, &mut take)));
+            let outcome = poll_fn(|cx| {
+                SCRATCH.with_borrow_mut(|scratch| match &tls {
+                    None => poll_take(&mut half, cx, scratch, &mut take),
+                    Some(tls) => poll_take(&mut half, cx, scratch, &mut |piece| match tls.open(piece)? {
+                        bytes if bytes.is_empty() => Ok(()),
+                        bytes => take(&bytes),
+                    }),
+                })
+            });
             if let Err(error) = outcome.await {
                 return error;
             }
@@ -166,7 +192,7 @@ impl Reader {
 /// Reads until `length` finds a whole unit at the beginning of the received bytes, and returns the length of that unit.
 /// It is for the answers at the beginning of a connection. A [`Reader`] takes the bytes behind them.
 pub(crate) async fn receive(
-    tcp: &mut TcpStream,
+    stream: &mut (impl AsyncRead + Unpin),
     received: &mut Vec<u8>,
     length: impl Fn(&[u8]) -> anyhow::Result<Option<usize>>,
 ) -> anyhow::Result<usize> {
@@ -174,7 +200,7 @@ pub(crate) async fn receive(
         if let Some(length) = length(received)? {
             return Ok(length);
         }
-        ensure!(tcp.read_buf(received).await? > 0, "it ended the connection");
+        ensure!(stream.read_buf(received).await? > 0, "it ended the connection");
     }
 }
 

@@ -15,7 +15,8 @@ use crate::{
     net::receiver::Receiver,
     net::session,
     net::socket::Socket,
-    net::stream::{Stream, Tcp},
+    net::stream::Stream,
+    net::tcp::Tcp,
     net::tls::Tls,
     net::wire::Wire,
     routing::{gateway::Gateway, hooks::Asked, refusal::Denied},
@@ -140,8 +141,9 @@ async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Share
     let server = &config.server;
     // Packets are sent without delay. An error means that the connection broke, and the next step handles that.
     let _ = stream.set_nodelay(true);
+    // The box keeps the task of a connection small, which lives as long as its session.
     let (mut stream, request) = tokio::select! {
-        opened = open(Tcp::new(stream), &mut remote, &shared) => opened?,
+        opened = Box::pin(open(Tcp::new(stream), &mut remote, &shared)) => opened?,
         () = stop.cancelled() => return None,
     };
     let expiry = request.identity.and_then(Expiry::of).map(Box::new);
@@ -182,7 +184,7 @@ async fn open(mut tcp: Tcp, remote: &mut SocketAddr, shared: &Shared) -> Option<
     let deadline = Instant::now() + server.handshake_timeout;
     let mut stream = match &shared.tls {
         None => Stream::Plain(tcp),
-        // The box keeps the task of a connection small, and a connection without TLS has none.
+        // A connection without TLS has no room for its handshake.
         Some(tls) => Box::pin(secure(tcp, tls, *remote, shared, deadline)).await?,
     };
     let request = request(&mut stream, remote, client.may_be_forwarded, shared, deadline).await?;

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
     use crate::net::{
         receiver::tests::{packet_bytes_and_messages, receiver},
-        stream::Tcp,
+        tcp::Tcp,
     };
     use proptest::{collection::vec, prelude::*};
     use tokio::{

@@ -3,86 +3,13 @@
 //! An enum and not a trait object, so that a connection without TLS is polled as directly as before. The TLS state is
 //! in a box, so that such a connection has no room for it either.
 
-use crate::sync::uptime::now_ms;
+use crate::net::{tcp::Tcp, tls_stream::TlsStream};
 use std::{
-    io::{self, IoSlice},
+    io,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
-use tokio_rustls::server::TlsStream;
-
-/// A TCP connection that reports whether bytes move on it.
-#[derive(Debug)]
-pub struct Tcp {
-    stream: TcpStream,
-    /// The time at which bytes last arrived.
-    pub heard_ms: u64,
-    /// The number of bytes that the system has taken.
-    pub written: u64,
-}
-
-impl Tcp {
-    /// Returns a connection on which nothing has moved yet.
-    #[must_use]
-    pub fn new(stream: TcpStream) -> Self {
-        Self { stream, heard_ms: now_ms(), written: 0 }
-    }
-
-    /// Waits for the first byte, and leaves it to be read. Returns `None` if the connection has ended.
-    ///
-    /// # Errors
-    /// Returns the error of the system.
-    pub async fn peek(&self) -> io::Result<Option<u8>> {
-        let mut first = [0];
-        Ok((self.stream.peek(&mut first).await? > 0).then_some(first[0]))
-    }
-}
-
-impl AsyncRead for Tcp {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        if buffer.filled().len() > before {
-            self.heard_ms = now_ms();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Tcp {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.written += written as u64;
-        Poll::Ready(Ok(written))
-    }
-
-    // Several TLS records are written at once in this way.
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
-        self.written += written as u64;
-        Poll::Ready(Ok(written))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The stream of bytes of a client.
 #[derive(Debug)]
@@ -90,7 +17,7 @@ pub enum Stream {
     /// Without TLS.
     Plain(Tcp),
     /// With TLS, after its handshake.
-    Tls(Box<TlsStream<Tcp>>),
+    Tls(Box<TlsStream>),
 }
 
 impl Stream {
@@ -99,7 +26,7 @@ impl Stream {
     pub fn tcp(&self) -> &Tcp {
         match self {
             Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
+            Self::Tls(tls) => tls.tcp(),
         }
     }
 
@@ -107,7 +34,7 @@ impl Stream {
     pub fn tcp_mut(&mut self) -> &mut Tcp {
         match self {
             Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_mut().0,
+            Self::Tls(tls) => tls.tcp_mut(),
         }
     }
 }
@@ -116,14 +43,7 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buffer),
-            Self::Tls(tls) => {
-                let read = Pin::new(&mut *tls).poll_read(cx, buffer);
-                // What TLS itself has to answer, such as an alert, does not wait for the next packet.
-                if read.is_pending() && tls.get_ref().1.wants_write() {
-                    let _ = Pin::new(tls).poll_flush(cx)?;
-                }
-                read
-            }
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buffer),
         }
     }
 }

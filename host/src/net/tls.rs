@@ -6,11 +6,13 @@
 use crate::net::{
     certificate::Certificate,
     handshake::{self, TLS_HANDSHAKE},
-    stream::{Stream, Tcp},
+    stream::Stream,
+    tcp::Tcp,
+    tls_stream::TlsStream,
 };
 use arc_swap::ArcSwap;
 use std::io;
-use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+use tokio_rustls::rustls::ServerConfig;
 
 /// The settings of the next handshakes.
 #[derive(Debug)]
@@ -78,7 +80,7 @@ impl Tls {
             Ok(None) => return Err((Refused::Gone(io::ErrorKind::UnexpectedEof.into()), tcp)),
             Err(error) => return Err((Refused::Gone(error), tcp)),
         }
-        let accepted = TlsAcceptor::from(self.0.load_full()).accept(tcp).into_fallible().await;
-        accepted.map(|tls| Stream::Tls(Box::new(tls))).map_err(|(error, tcp)| (error.into(), tcp))
+        let accepted = TlsStream::accept(self.0.load_full(), tcp).await;
+        accepted.map(Stream::Tls).map_err(|(error, tcp)| (error.into(), tcp))
     }
 }
