@@ -3,7 +3,7 @@
 use crate::{answer, claims, key_set};
 use gateway_tests::{Certificates, Gateway, Issuer, Setup, eventually, in_time};
 use serde_json::{Value, json};
-use std::{fs, process::Stdio};
+use std::{fs, path::Path, process::Stdio};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -42,13 +42,13 @@ impl Server {
         Self { port, certificates, _child: child }
     }
 
-    /// Starts a gateway that fetches the keys from this server by the name `host`. The gateway's system trusts the
-    /// authority of the server if `trusted` is true.
-    async fn gateway(&self, host: &str, trusted: bool) -> Gateway {
-        let authority = fs::read(self.certificates.authority()).unwrap();
+    /// Starts a gateway that fetches the keys from this server by the name `host`. The gateway's system trusts this
+    /// authority alone.
+    async fn gateway(&self, host: &str, authority: &Path) -> Gateway {
         let mut setup = crate::setup(&format!("jwks_url: \"https://{host}:{}/keys.json\"", self.port));
-        setup.files.push(("authorities.pem", if trusted { authority } else { Vec::new() }));
-        Gateway::start(Setup { env: vec![("SSL_CERT_FILE", "plugins/authorities.pem")], ..setup }).await
+        setup.files.push(("authorities.pem", fs::read(authority).unwrap()));
+        let env = vec![("SSL_CERT_FILE", "plugins/authorities.pem"), ("SSL_CERT_DIR", "")];
+        Gateway::start(Setup { env, ..setup }).await
     }
 
     /// Asserts that the gateway has no keys, and that it says why in its log, in its readiness and to nobody else.
@@ -64,7 +64,7 @@ impl Server {
         let source = format!("auth.jwks_url {host}:{}", self.port);
         assert_eq!(status, 503, "{body}");
         assert_eq!(report["auth"]["keys"][0], json!({ "source": source, "keys": 0, "error": error }));
-        let text = "tokens cannot be checked, because their keys are not loaded yet: try again later\n";
+        let text = "the token cannot be checked, because its key is not loaded yet: try again later\n";
         let mut issuer = Issuer::start().await;
         issuer.key("other", "p256").await;
         let token = issuer.sign("ES256", "other", &claims()).await;
@@ -81,7 +81,7 @@ async fn accepts(gateway: &Gateway, token: &str) {
 async fn keys_are_fetched_over_https_if_the_system_trusts_the_authority() {
     let mut issuer = Issuer::start().await;
     let server = Server::start(&key_set(&[issuer.key("a", "p256").await])).await;
-    let gateway = server.gateway("localhost", true).await;
+    let gateway = server.gateway("localhost", &server.certificates.authority()).await;
     accepts(&gateway, &issuer.sign("ES256", "a", &claims()).await).await;
     gateway.metric_is("gateway_auth_jwks_fetches_total{outcome=\"ok\"}", 1.0).await;
     gateway.metric_is("gateway_auth_jwks_fetches_total{outcome=\"failed\"}", 0.0).await;
@@ -91,7 +91,8 @@ async fn keys_are_fetched_over_https_if_the_system_trusts_the_authority() {
 async fn keys_of_an_untrusted_server_are_not_loaded_until_the_system_trusts_its_authority() {
     let mut issuer = Issuer::start().await;
     let server = Server::start(&key_set(&[issuer.key("a", "p256").await])).await;
-    let gateway = server.gateway("localhost", false).await;
+    let stranger = Certificates::generate().await;
+    let gateway = server.gateway("localhost", &stranger.authority()).await;
     server.assert_refused(&gateway, "localhost", "UnknownIssuer").await;
     // The authorities are read for each fetch, so the gateway needs no restart.
     fs::copy(server.certificates.authority(), gateway.plugins().join("authorities.pem")).unwrap();
@@ -101,7 +102,14 @@ async fn keys_of_an_untrusted_server_are_not_loaded_until_the_system_trusts_its_
 #[tokio::test]
 async fn keys_of_a_server_with_a_certificate_for_another_host_are_not_loaded() {
     let server = Server::start("{}").await;
-    let gateway = server.gateway("127.0.0.1", true).await;
+    let gateway = server.gateway("127.0.0.1", &server.certificates.authority()).await;
     let why = "certificate not valid for name \"127.0.0.1\"; certificate is only valid for DnsName(\"localhost\")";
     server.assert_refused(&gateway, "127.0.0.1", why).await;
+}
+
+#[tokio::test]
+async fn a_system_that_trusts_nobody_is_told_what_is_missing() {
+    let server = Server::start("{}").await;
+    let gateway = server.gateway("localhost", Path::new("/dev/null")).await;
+    gateway.logged("no certificate authority is trusted: install ca-certificates, or set SSL_CERT_FILE").await;
 }

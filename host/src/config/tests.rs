@@ -120,9 +120,9 @@ fn secrets_are_not_shown() {
 #[test]
 fn a_key_without_a_value_is_an_error_because_it_would_switch_something_off() {
     refused(
-        "auth:\n  # jwt_secret: x\nserver:\n  tls:\n  allowed_origins:\nlimits: { sessions: }\n",
+        "auth: # jwt_secret: x\nserver:\n  tls:\n  allowed_origins:\nlimits: { sessions: }\n",
         &[
-            "line 1: `auth` is empty: write what belongs to it, or remove it",
+            "line 2: `auth` is empty: write what belongs to it, or remove it",
             "line 4: `server.tls` is empty",
             "line 5: `server.allowed_origins` is empty",
             "line 6: `limits.sessions` is empty",
