@@ -184,19 +184,23 @@ impl Report {
 
     /// The gateway with limits, and without.
     fn limits(&self) -> Table {
-        let head = ["work", "off", "on", "on ÷ off", "middle half of the turns", "target", "", "instructions"];
+        let head = ["work", "off", "on", "on ÷ off", "±", "target", "", "instructions"];
         let mut table = Table::new(head);
         for toggled in &self.limits {
             let [off, on] = toggled.medians().map(|figure| cell(figure, 2));
-            let [lower, ratio, upper] = toggled.ratios();
-            let [target, verdict] = judged(ratio, Some(LIMITS));
-            let range = format!("{} to {}", cell(lower, 3), cell(upper, 3));
+            let (ratio, margin) = toggled.ratio().unzip();
+            let [target, mut verdict] = judged(ratio, Some(LIMITS));
+            if let Some((ratio, margin)) = ratio.zip(margin)
+                && (ratio - LIMITS).abs() < margin
+            {
+                verdict += ", within ±";
+            }
             table.row(vec![
                 toggled.name(),
                 off,
                 on,
                 cell(ratio, 3),
-                range,
+                cell(margin, 3),
                 target,
                 verdict,
                 self.instructions(&toggled.work),
