@@ -52,9 +52,8 @@ plugins: setup
 		echo "$(DIST)/$$plugin.wasm"; \
 	done
 
-# The tests mostly wait for the gateways that they start, so twice as many run at once as there are processors.
 test: build guests lobby redis openssl pyjwt tls-clients
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(($$(nproc) * 2))} $(CARGO) test --release --locked --workspace
+	$(CARGO) test --release --locked --workspace
 
 # Builds the plugins that only the tests use. The tests read them from the build directory.
 guests: setup
