@@ -11,7 +11,6 @@ mod component;
 mod described;
 mod fault;
 mod generation;
-mod handover;
 mod health;
 mod imports;
 mod instance;

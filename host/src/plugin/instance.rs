@@ -5,7 +5,6 @@ use super::{
     clock::Clock,
     component::Linked,
     fault::{Fault, fault},
-    handover::hand_over,
     interface::Exports,
     kept::Kept,
     limits::{LOAD_TIMEOUT, Limits},
@@ -54,7 +53,6 @@ impl Instance {
             if store.data_mut().deadline().is_over() {
                 Err(Trap::Interrupt.into())
             } else {
-                hand_over();
                 Ok(UpdateDeadline::Continue(1))
             }
         });
