@@ -3,7 +3,7 @@
 //!
 //! A run ends with a ledger that accounts for each message. Either the message was delivered, or it was refused with a
 //! status, or it was dropped for a counted reason, or other evidence excuses its loss. `make chaos` runs the test for
-//! longer, and runs the storm test too.
+//! longer, and runs the other tests that take minutes too.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "chaos/attackers.rs"]
@@ -12,6 +12,8 @@ mod attackers;
 mod backend;
 #[path = "containment/bystander.rs"]
 mod bystander;
+#[path = "chaos/connects.rs"]
+mod connects;
 #[path = "chaos/counters.rs"]
 mod counters;
 #[path = "chaos/files.rs"]
@@ -22,6 +24,8 @@ mod journal;
 mod ledger;
 #[path = "chaos/ledger_tests.rs"]
 mod ledger_tests;
+#[path = "chaos/many_files.rs"]
+mod many_files;
 #[path = "chaos/messages.rs"]
 mod messages;
 #[path = "chaos/outages.rs"]

@@ -8,12 +8,16 @@ mod bystander;
 mod corpus;
 #[path = "containment/crowd.rs"]
 mod crowd;
+#[path = "containment/directions.rs"]
+mod directions;
 #[path = "containment/endurance.rs"]
 mod endurance;
 #[path = "containment/hooks.rs"]
 mod hooks;
 #[path = "containment/loading.rs"]
 mod loading;
+#[path = "containment/loops.rs"]
+mod loops;
 #[path = "containment/neighbours.rs"]
 mod neighbours;
 #[path = "containment/offload.rs"]

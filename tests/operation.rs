@@ -4,12 +4,16 @@
 
 #[path = "operation/command.rs"]
 mod command;
+#[path = "operation/counters.rs"]
+mod counters;
 #[path = "operation/drain.rs"]
 mod drain;
 #[path = "operation/instances.rs"]
 mod instances;
 #[path = "operation/limits.rs"]
 mod limits;
+#[path = "operation/stderr.rs"]
+mod stderr;
 #[path = "operation/trace.rs"]
 mod trace;
 
@@ -169,10 +173,15 @@ async fn many_chat_backends_that_do_not_answer_delay_readyz_no_longer_than_one()
     let yaml = format!("games: [{}]", games.join(", "));
     let gateway = Gateway::start(Setup { yaml, ..Setup::default() }).await;
     ready_is(&gateway, 200).await;
-    // If the gateway asked the backends one after the other, each backend would take a second.
-    let began = Instant::now();
-    readiness(&gateway).await;
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    // If the gateway asked the backends for the report, one of them would already take a second.
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let began = Instant::now();
+        readiness(&gateway).await;
+        times.push(began.elapsed());
+    }
+    times.sort();
+    assert!(times[2] < Duration::from_millis(500), "{times:?}");
     backends_are(&gateway, |games| {
         let dead = |game: &Value| game["chat_backend"]["error"] == "no answer within 1s";
         games.as_array().unwrap().iter().filter(|game| dead(game)).count() == BACKENDS
@@ -382,6 +391,21 @@ async fn with_log_format_json_every_line_is_an_object_with_time_level_and_messag
         let text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
         assert!(text(&line["timestamp"]) && text(&line["level"]) && text(&line["target"]), "{line}");
         assert!(line["fields"].is_object(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn the_gateway_takes_no_huge_pages() {
+    let gateway = Gateway::start(Setup { plugins: Vec::new(), ..Setup::default() }).await;
+    let status = fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+    match status.lines().find_map(|line| line.strip_prefix("THP_enabled:")) {
+        Some(enabled) => assert_eq!(enabled.trim(), "0"),
+        // The test does not use `eprintln!`, since the test harness hides that output if the test passes.
+        None => std::io::Write::write_all(
+            &mut std::io::stderr(),
+            b"SKIPPED: huge pages: /proc/PID/status has no line THP_enabled on this kernel\n",
+        )
+        .unwrap(),
     }
 }
 

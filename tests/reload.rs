@@ -325,6 +325,34 @@ async fn many_files_added_at_once_are_each_loaded_exactly_once() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_replaced_again_and_again_serves_its_last_version_in_the_end() {
+    let gateway = start(vec![("system.wasm", greeter("system", "0", &[3]))]).await;
+    let mut client = gateway.client().await;
+    let (file, began) = (gateway.plugin("system"), Instant::now());
+    let (mut written, mut served) = (0, 0);
+    while began.elapsed() < Duration::from_secs(5) {
+        written += 1;
+        put(&file, &greeter("system", &written.to_string(), &[3]));
+        let next = Instant::now() + Duration::from_millis(50);
+        while Instant::now() < next {
+            let reply = client.request(3, b"").await;
+            let version: u32 = reply.text().parse().unwrap();
+            assert_eq!(reply.status, 0);
+            assert!(
+                (served..=written).contains(&version),
+                "version {version} after {served}, and {written} are written"
+            );
+            served = version;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    println!("{written} versions were written, and {served} was the last that served meanwhile");
+    let answers = client.answers_until(3, 0, &written.to_string()).await;
+    assert!(answers.iter().all(|(status, _)| *status == 0), "{answers:?}");
+    connections_stayed(&gateway, 1.0).await;
+}
+
+#[tokio::test]
 async fn watching_files_uses_almost_no_processor_time() {
     let gateway = Gateway::start(Setup::default()).await;
     let before = cpu_ticks(&gateway);

@@ -307,3 +307,55 @@ pub fn check_certificate(config: &Config) -> Result<Option<String>, Invalid> {
 pub fn check_keys(config: &Config) -> Result<(), String> {
     config.auth.as_ref().map_or(Ok(()), auth::check)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns a gateway of which these parts run.
+    fn running(supervisor: Supervisor) -> Running {
+        let metrics = Arc::<Metrics>::default();
+        let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), Arc::default(), 1 << 20));
+        let (stopping, bus_stop, drain_timeout) = (Arc::default(), CancellationToken::new(), Duration::from_secs(10));
+        Running { supervisor, stopping, bus_stop, metrics, drain_timeout, state_file: None, gateway }
+    }
+
+    #[tokio::test]
+    async fn a_part_that_fails_turns_readiness_red_drains_the_others_and_is_the_error_of_the_process() {
+        let stop = CancellationToken::new();
+        let mut supervisor = Supervisor::default();
+        let (drained, told) = tokio::sync::oneshot::channel();
+        let listener = stop.clone().cancelled_owned().map(move |()| {
+            let _ = drained.send(());
+            Ok(())
+        });
+        supervisor.start(LISTENER, &stop, listener);
+        supervisor.start("the part", &CancellationToken::new(), async { anyhow::bail!("no more descriptors") });
+        let mut running = running(supervisor);
+        let (stopping, bus_stop) = (Arc::clone(&running.stopping), running.bus_stop.clone());
+        running.until_stop(&stop).await;
+        let because = "the part ended unexpectedly: no more descriptors";
+        assert_eq!(stopping.why(), Some(&format!("the gateway stops: {because}")));
+        assert!(stop.is_cancelled() && !bus_stop.is_cancelled());
+        assert_eq!(running.drain().await.map_err(|error| error.to_string()), Err(because.to_owned()));
+        assert_eq!(told.await, Ok(()), "the listener has drained");
+        assert!(bus_stop.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_signal_is_no_error() {
+        let stop = CancellationToken::new();
+        let mut running = running(Supervisor::default());
+        stop.cancel();
+        running.until_stop(&stop).await;
+        assert_eq!(running.stopping.why().map(String::as_str), Some("the gateway stops"));
+        assert!(running.drain().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_reload_thread_that_panics_is_a_part_that_fails() {
+        let gateway = running(Supervisor::default()).gateway;
+        let outcome = follow(Reloading::panicked(), gateway, CancellationToken::new()).await;
+        assert_eq!(outcome.map_err(|error| error.to_string()), Err("it panicked".to_owned()));
+    }
+}

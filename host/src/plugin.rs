@@ -11,6 +11,7 @@ mod component;
 mod described;
 mod fault;
 mod generation;
+mod handover;
 mod health;
 mod imports;
 mod instance;

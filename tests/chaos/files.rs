@@ -4,7 +4,9 @@
 use crate::{attackers::send_repeatedly, messages::GAME};
 use bytes::Bytes;
 use fastrand::Rng;
-use gateway_tests::{Gateway, Setup, chat_next, chat_request, component, dist, guest, header, put, variant, wat};
+use gateway_tests::{
+    Gateway, Setup, bombs, chat_next, chat_request, component, dist, guest, header, put, variant, wat,
+};
 use serde_json::json;
 use std::{fs, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
 use tokio::time;
@@ -18,9 +20,12 @@ const ENDLESS_ROUTE: u8 = 0x67;
 /// How long clients keep a hostile plugin busy.
 const BUSY: Duration = Duration::from_millis(500);
 
+/// The limits under which a call returns a million actions.
+const MILLION: &str = "call_timeout_ms: 1000, memory_mb: 1024, result_mb: 1024, actions: 1000000";
+
 /// The ways in which the hostile plugin misbehaves in `on_packet`, each with generous limits under which it does more
 /// harm. The plugin misbehaves in the same way in `on_message`, unless the entry names another way.
-const PACKET_MISBEHAVIOURS: [(&str, &str); 30] = [
+const PACKET_MISBEHAVIOURS: [(&str, &str); 38] = [
     ("loop", ""),
     ("slow", ""),
     ("sleep", ""),
@@ -38,11 +43,19 @@ const PACKET_MISBEHAVIOURS: [(&str, &str); 30] = [
     ("reply-over-message-limit", "call_timeout_ms: 1000, memory_mb: 1024"),
     ("invalid-utf8", ""),
     ("control-characters-in-topic", ""),
+    ("empty-topic", ""),
     ("unknown-route", ""),
+    ("reserved-status", ""),
     ("close-code", ""),
+    ("close-reason", ""),
     ("two-users", ""),
     ("reject-with-0", ""),
     ("long-rejection", ""),
+    ("ten-thousand-groups", "actions: 10000"),
+    ("million-timers", MILLION),
+    ("million-topics", MILLION),
+    ("two-mebibytes-of-state", ""),
+    ("megabyte-key", ""),
     ("log-a-million-lines", "call_timeout_ms: 1000"),
     ("log-a-long-line", ""),
     ("print-a-long-line", ""),
@@ -90,7 +103,18 @@ pub(crate) enum Bad {
     NestedTypes,
     /// Thirty components, each with two instances of the one before: 2^30 instances in all.
     Instances,
+    /// A core module whose embedded WIT is nested a hundred thousand times.
+    NestedWit,
+    /// A plugin with a million empty functions.
+    Functions,
+    /// A plugin with a million data segments.
+    Segments,
+    /// A plugin with a function that takes minutes to compile.
+    Loops,
 }
+
+/// The small files that take a compiler very much time, memory or stack.
+const BOMBS: [Bad; 6] = [Bad::NestedTypes, Bad::Instances, Bad::NestedWit, Bad::Functions, Bad::Segments, Bad::Loops];
 
 /// The replacements of gateway.yaml.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,12 +212,15 @@ pub(crate) fn draw_changes(rng: &mut Rng) -> Vec<Change> {
     changes
 }
 
-/// Returns all hostile guests, under the default limits. Under the generous limits, a call could occupy a thread that
+/// Returns all hostile guests and bombs, under the default limits. Under the generous limits, a call could occupy a thread that
 /// serves players for a second, until the plugin is known to be slow.
 pub(crate) fn hostile_guests() -> impl Iterator<Item = Change> {
     let calls = (0..PACKET_MISBEHAVIOURS.len()).map(|way| Change::Hostile { way, generous: false });
     let configure = (0..CONFIGURE_MISBEHAVIOURS.len()).map(|way| Change::HostileConfigure { way });
-    calls.chain(configure).chain((0..ENDLESS.len()).map(|way| Change::Endless { way }))
+    let endless = (0..ENDLESS.len()).map(|way| Change::Endless { way });
+    // Between two bombs, a hostile plugin takes its time, so that each bomb is compiled for a while.
+    let bombs = BOMBS.into_iter().flat_map(|bomb| [Change::BadFile(bomb), Change::Hostile { way: 0, generous: false }]);
+    calls.chain(configure).chain(endless).chain(bombs)
 }
 
 /// Returns the setup of the gateway in a run. `settings` are further entries of `plugins.settings`.
@@ -293,6 +320,10 @@ fn bad_file(gateway: &Gateway, bad: Bad) {
         Bad::KernelLog => symlink("/proc/kmsg", &file).unwrap(),
         Bad::NestedTypes => put(&file, &nested_types(1000)),
         Bad::Instances => put(&file, &instances(30)),
+        Bad::NestedWit => put(&file, &bombs::nested_wit(100_000)),
+        Bad::Functions => put(&file, &bombs::functions(&shipped("chat"), 999_000)),
+        Bad::Segments => put(&file, &bombs::segments(&shipped("chat"), 13)),
+        Bad::Loops => put(&file, &component(&bombs::loops(&wat("endless")))),
     }
 }
 

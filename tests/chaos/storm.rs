@@ -59,7 +59,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct StormReport {
     /// The 99th percentile of a heartbeat's latency without the storm and in the storm, for each attempt.
     latencies: Vec<(Duration, Duration)>,
-    /// The resident memory in bytes after the first storm, which warms up, and after the last storm.
+    /// The resident memory in bytes before the first storm, which warms up.
+    cold: u64,
+    /// The resident memory in bytes after the first storm, and after the last storm.
     memory: (u64, u64),
 }
 
@@ -76,7 +78,8 @@ impl StormReport {
     }
 }
 
-fn returned((before, after): (u64, u64)) -> bool {
+/// Returns whether the memory has returned to within 10 % of its earlier level.
+pub(crate) fn returned((before, after): (u64, u64)) -> bool {
     after <= before + before / 10
 }
 
@@ -86,7 +89,11 @@ impl fmt::Display for StormReport {
             writeln!(f, "a heartbeat's p99: {quiet:.1?} without the storm, {storm:.1?} in it")?;
         }
         let (before, after) = self.memory;
-        writeln!(f, "resident memory: {} MiB before the storms, {} MiB after them", before >> 20, after >> 20)
+        let [cold, before, after] = [self.cold, before, after].map(|bytes| bytes >> 20);
+        writeln!(
+            f,
+            "resident memory: {cold} MiB before the storm that warms up, {before} MiB after it, {after} MiB in the end"
+        )
     }
 }
 
@@ -99,9 +106,10 @@ pub(crate) async fn measure_storms() -> StormReport {
     );
     let redis = Redis::start().await;
     let gateway = Gateway::start(Setup { open_files: None, ..files::setup(redis.port, "") }).await;
+    let cold = gateway.resident_bytes();
     storm(&gateway, redis.port).await;
     let before = settled(&gateway, u64::MAX).await;
-    let mut weather = StormReport { latencies: Vec::new(), memory: (before, before) };
+    let mut weather = StormReport { latencies: Vec::new(), cold, memory: (before, before) };
     for _ in 0..ATTEMPTS {
         weather.latencies.push(measure(&gateway, redis.port).await);
         weather.memory.1 = settled(&gateway, before).await;

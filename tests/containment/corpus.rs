@@ -202,6 +202,14 @@ fn with_marker(limits: &str, generation: f64) -> String {
 }
 
 #[tokio::test]
+async fn the_deadline_of_a_call_grows_with_its_payload() {
+    let gateway = loaded(settings("on_packet", "loop", "max_payload_bytes: 2097152")).await;
+    assert_eq!(gateway.client().await.request(ROUTE, &[0; 1 << 20]).await.status, 8);
+    // 20 ms, and 9 µs for each of 1024 KiB.
+    gateway.logged("it ran for more than 29 ms (`call_timeout_ms`)").await;
+}
+
+#[tokio::test]
 async fn a_plugin_sees_no_file_no_network_and_no_environment() {
     let gateway = gateway(settings("on_packet", "look-around", "")).await;
     let mut client = gateway.client().await;

@@ -73,6 +73,9 @@ const REALLOC: &str = "(func (export \"realloc\") (param i32 i32 i32 i32) (resul
 /// The list of routes in the text of the hand-written guest `endless`.
 const ROUTES: &str = "\"\\a0\\00\\00\\00\\01\\00\\00\\00\"";
 
+/// The maximum length of a report on all files, in bytes. Without a bound, the text of a refusal may have megabytes.
+const MAX_REPORT_BYTES: usize = 16_384;
+
 const RAN_TOO_LONG: &str = "its `configure` failed: it ran for more than 5 s";
 
 fn faulty(fault: &str, call: &str) -> Vec<u8> {
@@ -122,6 +125,10 @@ async fn rejected(gateway: &Gateway, lines: usize, file: &str, because: &str) {
     let (_, why) = message.split_once(": ").unwrap();
     assert!(why.starts_with(because), "{message}");
     assert!(message.len() < 5000, "a log line of {} bytes", message.len());
+    let (status, report) = gateway.get("/readyz").await;
+    assert!(status == 200 && report.len() < MAX_REPORT_BYTES, "/readyz {status} of {} bytes", report.len());
+    let (status, plugins) = gateway.get("/api/plugins").await;
+    assert!(status == 200 && plugins.len() < MAX_REPORT_BYTES, "/api/plugins {status} of {} bytes", plugins.len());
     let reply = gateway.client().await.request(ROUTE, b"").await;
     assert_eq!((reply.status, reply.text()), (0, "well"));
 }

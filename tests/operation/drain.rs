@@ -3,7 +3,7 @@
 
 use chat_proto::chat::ChatResponse;
 use gateway_tests::{
-    Client, Gateway, PATIENCE, Packet, Redis, Setup, chat_request, component, eventually, header, wat,
+    Client, Gateway, PATIENCE, Packet, Redis, Setup, bombs, chat_request, component, eventually, header, wat,
 };
 use prost::Message;
 use std::{
@@ -155,22 +155,10 @@ async fn sigint_after_sigterm_ends_the_process_at_once() {
     ends_at_once("INT", 130).await;
 }
 
-/// Returns a plugin that takes minutes to compile. It has nested loops, and every loop changes locals that all loops
-/// use.
-fn takes_minutes_to_compile() -> Vec<u8> {
-    let (locals, depth) = (4000, 400);
-    let set = |i| format!("(local.set {i} (i64.add (local.get {i}) (local.get 1)))");
-    let sets: String = (0..locals).step_by(10).map(set).collect();
-    let (open, close) = ("(loop ".repeat(depth), format!("{sets} (br_if 0 (i64.eqz (local.get 0))))").repeat(depth));
-    let function = format!("(func (local {}) {open}{close})", "i64 ".repeat(locals));
-    let memory = "(memory (export \"memory\") 1)";
-    component(&wat("endless").replacen(memory, &format!("{memory} {function}"), 1))
-}
-
 #[tokio::test]
 async fn a_signal_ends_the_process_while_plugins_are_still_compiled() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("slow.wasm"), takes_minutes_to_compile()).unwrap();
+    fs::write(folder.path().join("slow.wasm"), component(&bombs::loops(&wat("endless")))).unwrap();
     let yaml = "server: { host: 127.0.0.1, port: 0 }\nadmin: { listen: \"127.0.0.1:0\" }\nplugins: { directory: . }\n";
     fs::write(folder.path().join("gateway.yaml"), yaml).unwrap();
     let mut command = Gateway::command(None);

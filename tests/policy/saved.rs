@@ -118,6 +118,40 @@ async fn a_gateway_with_a_broken_file_does_not_start_and_says_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_gateway_does_not_start_if_the_file_cannot_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    // The gateway writes a second file first. A directory in its place is in the way even of the superuser.
+    for directory in ["plugins", "state.json.tmp"] {
+        fs::create_dir(folder.path().join(directory)).unwrap();
+    }
+    let yaml = "server: { host: 127.0.0.1, port: 0 }\nadmin: { listen: \"127.0.0.1:0\" }\n\
+                plugins: { directory: plugins, state_file: state.json }\n";
+    fs::write(folder.path().join("gateway.yaml"), yaml).unwrap();
+    let mut command: Command = Gateway::command(None);
+    command.arg("run").current_dir(&folder).kill_on_drop(true);
+    let output = in_time("the end of a gateway that cannot start", command.output()).await.unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told = String::from_utf8_lossy(&output.stderr);
+    let what = "the state of the plugins cannot be written to state.json (plugins.state_file): the file's directory \
+                has to be writable and to have space for a second copy of the file: Is a directory";
+    assert!(told.contains(what), "{told}");
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_written_at_the_end_is_an_error_in_the_log_and_the_gateway_still_ends() {
+    let setup = with_file();
+    let setup = Setup { yaml: setup.yaml.replace("state.json", "plugins/state.json"), ..setup };
+    let mut gateway = Gateway::start(setup).await;
+    ask(&mut connect(&gateway, "").await, "put k v").await;
+    fs::rename(gateway.plugins(), gateway.plugins().with_file_name("elsewhere")).unwrap();
+    gateway.signal("TERM").await;
+    assert_eq!(gateway.exit().await.code(), Some(0));
+    let line = gateway.logged("plugin state not saved, and the next start finds the older state: ").await;
+    assert_eq!((&line["level"], &line["fields"]["file"]), (&"ERROR".into(), &"plugins/state.json".into()));
+    gateway.logged("\"message\":\"stopped\"").await;
+}
+
+#[tokio::test]
 async fn a_gateway_that_was_killed_starts_with_the_state_of_its_last_stop() {
     let gateway = Gateway::start(with_file()).await;
     ask(&mut connect(&gateway, "").await, "put k first").await;

@@ -1,7 +1,7 @@
 //! Tests of files and directories that are unreadable for a while, that change without pause, or that the gateway must
 //! not read.
 
-use crate::{ECHO, NO_ROUTE, answers, generation, reloads};
+use crate::{ECHO, NO_ROUTE, answers, cpu_ticks, generation, reloads};
 use gateway_tests::{
     Gateway, PATIENCE, Setup, eventually, greeter, put,
     wire::{UPGRADE, Wire},
@@ -85,7 +85,7 @@ async fn files_that_were_unreadable_for_lack_of_descriptors_are_read_later() {
         wire.send(UPGRADE.as_bytes()).await;
         hoard.push(wire);
         assert!(hoard.len() < 200, "the gateway never runs out of descriptors");
-        if hoard.len() > 40 && descriptors(&gateway) >= 64 {
+        if hoard.len() > 40 && gateway.descriptors() >= 64 {
             break;
         }
     }
@@ -101,10 +101,6 @@ async fn files_that_were_unreadable_for_lack_of_descriptors_are_read_later() {
 
     drop(hoard);
     client.answers_until(0x41, 0, "second").await;
-}
-
-fn descriptors(gateway: &Gateway) -> usize {
-    fs::read_dir(format!("/proc/{}/fd", gateway.pid())).unwrap().count()
 }
 
 #[tokio::test]
@@ -165,6 +161,28 @@ async fn files_that_change_without_pause_delay_neither_other_files_nor_the_stop(
     assert_eq!(gateway.exit().await.code(), Some(0));
     assert!(asked.elapsed() < PATIENCE / 3, "{:?}", asked.elapsed());
     drop(busy);
+}
+
+#[tokio::test]
+async fn files_that_change_without_pause_take_little_processor_time_and_memory() {
+    let gateway = Gateway::start(Setup::default()).await;
+    let mut client = gateway.client().await;
+    let before = gateway.resident_bytes();
+    let others = vec![gateway.plugins().join("notes.txt"), gateway.config().with_file_name("gateway.log")];
+    // The files that are not the gateway's own may take 15 % of a processor, and a plugin's file 25 %.
+    for (files, most) in [(others, 75), (vec![gateway.plugin("busy")], 125)] {
+        let busy = Busy::start(files);
+        let ticks = cpu_ticks(&gateway);
+        // The test measures the gateway over this time, so there is no condition to wait for.
+        time::sleep(Duration::from_secs(5)).await;
+        let spent = cpu_ticks(&gateway) - ticks;
+        drop(busy);
+        println!("{spent} ticks of 500, and {most} are the most");
+        assert!(spent <= most, "{spent} of 500 ticks of processor time, and {most} are the most");
+    }
+    let growth = gateway.resident_bytes().saturating_sub(before);
+    assert!(growth < 8 << 20, "the memory grew by {growth} bytes");
+    client.assert_alive().await;
 }
 
 #[tokio::test]

@@ -37,6 +37,20 @@ async fn a_child_works(gateway: &Gateway) -> u32 {
     eventually("a child that compiles", || async { children(gateway).first().copied() }).await
 }
 
+/// Returns the name and the nice value of each thread of a process.
+fn niceness(pid: u32) -> Vec<(String, i32)> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let stats = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("stat")).unwrap());
+    let nice = |stat: String| {
+        let (name, fields) = stat.rsplit_once(')').unwrap();
+        // The first of these fields is the third of the line, and the nice value is the nineteenth.
+        (name.to_owned(), fields.split_whitespace().nth(16).unwrap().parse().unwrap())
+    };
+    let threads: Vec<_> = stats.map(nice).collect();
+    assert!(!threads.is_empty());
+    threads
+}
+
 async fn is_gone(pid: u32) {
     let process = PathBuf::from(format!("/proc/{pid}"));
     eventually("the end of the child", || async { (!process.exists()).then_some(()) }).await;
@@ -69,6 +83,53 @@ async fn types_that_are_nested_too_deeply_are_rejected() {
 async fn a_core_module_whose_wit_is_nested_too_deeply_is_rejected() {
     let because = "it is nested too deeply: the compiler needs more than 4 MiB of stack";
     rejected("compile_cpu_s: 60", &bombs::nested_wit(100_000), because).await;
+}
+
+/// Asserts that a gateway whose only plugin has this file starts, twice. `/readyz` has the reason why it is not ready, or
+/// it is ready if there is no reason.
+async fn survives_alone(bomb: Vec<u8>, because: Option<&str>) {
+    let files = vec![("bomb.wasm", bomb)];
+    let setup = Setup { plugins: Vec::new(), files, ..setup("compile_cpu_s: 60") };
+    let mut gateway = Gateway::start_without_waiting(setup).await;
+    for again in [true, false] {
+        assert_eq!(gateway.get("/healthz").await.0, 200);
+        gateway.logged("\"message\":\"serving\"").await;
+        let (status, reasons) = reasons(&gateway).await;
+        match because {
+            Some(because) => {
+                assert_eq!((status, reasons.len()), (503, 1), "{reasons:?}");
+                assert!(reasons[0].contains(&format!("bomb.wasm: {because}")), "{reasons:?}");
+            }
+            None => assert_eq!((status, reasons), (200, Vec::new())),
+        }
+        gateway.signal("TERM").await;
+        assert_eq!(gateway.exit().await.code(), Some(0));
+        if again {
+            gateway = gateway.again().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bomb_that_is_the_only_plugin_ends_no_start() {
+    let because = Some("it is nested too deeply: the compiler needs more than 4 MiB of stack");
+    let greeter = greeter("bomb", "1", &[0x40]);
+    survives_alone(bombs::nested(&greeter, 1000), None).await;
+    survives_alone(bombs::nested(&greeter, 100_000), because).await;
+    survives_alone(bombs::nested_wit(100_000), because).await;
+}
+
+#[tokio::test]
+async fn a_function_that_takes_too_much_processor_time_is_rejected() {
+    let because = "to compile and start it takes more than 1 s of processor time (`plugins.compile_cpu_s`)";
+    rejected("compile_cpu_s: 1", &component(&bombs::loops(&wat("endless"))), because).await;
+}
+
+#[tokio::test]
+async fn many_data_segments_are_rejected() {
+    let because = "to compile and start it takes more than 256 MiB of memory (`plugins.compile_memory_mb`)";
+    let bomb = bombs::segments(&greeter("bomb", "1", &[0x40]), 10);
+    rejected("compile_cpu_s: 60, compile_memory_mb: 256", &bomb, because).await;
 }
 
 #[tokio::test]
@@ -105,8 +166,28 @@ async fn the_memories_of_all_instances_in_a_component_count_together() {
     let text = wat("endless");
     let text = text.trim_end().strip_suffix(')').unwrap();
     let one = "(core instance (instantiate $empty))";
-    let bomb = format!("{text} (core module $empty (memory 0)) {})", one.repeat(16));
-    rejected("compile_cpu_s: 60", &component(&bomb), "its `start` failed: ").await;
+    let bomb = component(&format!("{text} (core module $empty (memory 0)) {})", one.repeat(16)));
+    let because = "its `start` failed: resource limit exceeded: memory count too high at 17";
+    rejected("compile_cpu_s: 60", &bomb, because).await;
+}
+
+/// Returns a plugin with two inner components that have this many core instances each. One component may have at most
+/// 1000 instances.
+fn inner_instances(count: usize) -> Vec<u8> {
+    let text = wat("endless");
+    let text = text.trim_end().strip_suffix(')').unwrap();
+    let instances = "(core instance (instantiate $empty))".repeat(count);
+    let inner = format!("(component $inner (core module $empty) {instances})");
+    component(&format!("{text} {inner} {})", "(instance (instantiate $inner))".repeat(2)))
+}
+
+#[tokio::test]
+async fn more_than_1024_core_instances_are_rejected_and_1000_serve() {
+    let because = "its `start` failed: resource limit exceeded: instance count too high at 1025";
+    rejected("compile_cpu_s: 60", &inner_instances(515), because).await;
+    let gateway = Gateway::start(setup("compile_cpu_s: 60")).await;
+    put(&gateway.plugin("endless"), &inner_instances(500));
+    gateway.logged("plugin loaded\",\"plugin\":\"endless").await;
 }
 
 /// The gateway loads the code that the child process has compiled, and has a larger stack. So the gateway survives
@@ -142,6 +223,9 @@ async fn a_file_that_is_slow_to_compile_delays_nothing_else() {
     put(&gateway.plugin("bomb"), &endless_to_compile());
     gateway.logged("\"file\":\"bomb.wasm\",\"message\":\"compiling\"").await;
     let child = a_child_works(&gateway).await;
+    for (thread, nice) in niceness(child) {
+        assert!(nice > 0, "{thread} of the child has the nice value {nice}");
+    }
 
     put(&gateway.plugin("new"), &greeter("new", "1", &[0x41]));
     client.answers_until(0x41, 0, "1").await;
@@ -231,7 +315,7 @@ fn listed(directory: &std::path::Path) -> Vec<(PathBuf, std::time::SystemTime)> 
 #[tokio::test]
 async fn compiled_code_is_kept_from_one_start_to_the_next() {
     // The plugin is so large that compiling takes far longer than reading the compiled code.
-    let files = vec![("large.wasm", bombs::functions(&greeter("large", "1", &[0x43]), 3_000))];
+    let files = vec![("large.wasm", bombs::functions(&greeter("large", "1", &[0x43]), 10_000))];
     let mut gateway = Gateway::start(Setup { files, ..setup("compile_cpu_s: 600") }).await;
     let cache = gateway.config().with_file_name("cache");
     let took = |gateway: &Gateway| {
@@ -242,13 +326,19 @@ async fn compiled_code_is_kept_from_one_start_to_the_next() {
     };
     let (first, written) = (took(&gateway), listed(&cache));
     assert_eq!(written.len(), 3, "the cache has to hold one file for each plugin: {written:?}");
-    gateway.signal("TERM").await;
-    gateway.exit().await;
-    let gateway = gateway.again().await;
-    assert_eq!(gateway.client().await.request(0x43, b"").await.text(), "1");
-    let second = took(&gateway);
-    assert_eq!(listed(&cache), written, "a plugin was compiled again");
-    println!("compiled in {first} ms, read from the cache in {second} ms");
+    let mut later = Vec::new();
+    for _ in 0..3 {
+        gateway.signal("TERM").await;
+        gateway.exit().await;
+        gateway = gateway.again().await;
+        assert_eq!(gateway.client().await.request(0x43, b"").await.text(), "1");
+        later.push(took(&gateway));
+        assert_eq!(listed(&cache), written, "a plugin was compiled again");
+    }
+    println!("compiled in {first} ms, read from the cache in {later:?} ms");
+    // Other work on the machine may delay some of the starts.
+    let best = later.iter().min().unwrap();
+    assert!(best * 5 < first, "compiled in {first} ms, read from the cache in {later:?} ms");
 }
 
 #[tokio::test]

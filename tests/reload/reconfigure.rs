@@ -206,6 +206,23 @@ async fn every_error_of_the_file_is_reported_at_once() {
 }
 
 #[tokio::test]
+async fn a_gateway_yaml_of_30_megabytes_is_not_read() {
+    let gateway = Gateway::start(greeting("{ greeting: hello }")).await;
+    let mut client = gateway.client().await;
+    assert_eq!(client.request(3, b"").await.text(), "hello");
+    let before = gateway.resident_bytes();
+    let line = "games: [{ id: a }]\n";
+    fs::write(gateway.config(), line.repeat(30_000_000 / line.len())).unwrap();
+    gateway.logged("configuration rejected, the running one stays").await;
+    gateway.logged("bytes, and 1048576 are the most").await;
+    assert_eq!(client.request(3, b"").await.text(), "hello");
+    let growth = gateway.resident_bytes().saturating_sub(before);
+    assert!(growth < 8 << 20, "the memory grew by {growth} bytes");
+    gateway.reconfigure(&greeting("{ greeting: back }"));
+    client.answers_until(3, 0, "back").await;
+}
+
+#[tokio::test]
 async fn a_removed_gateway_yaml_changes_nothing() {
     let gateway = Gateway::start(greeting("{ greeting: hello }")).await;
     fs::remove_file(gateway.config()).unwrap();

@@ -28,11 +28,12 @@ async fn reported(gateway: &Gateway, file: &str, serving: Option<&str>, error: O
     eventually(&what, || async { (report(gateway, file).await == expected).then_some(()) }).await;
 }
 
-/// Returns the metric lines that count rejections, each with the name of its plugin.
+/// Returns the metric lines that have counted rejections, each with the name of its plugin.
 async fn rejections(gateway: &Gateway) -> Vec<String> {
     let (_, metrics) = gateway.get("/metrics").await;
     let lines = metrics.lines().filter(|line| line.starts_with("gateway_plugin_reloads_total"));
-    lines.filter(|line| line.contains("outcome=\"rejected\"")).map(str::to_owned).collect()
+    let rejected = |line: &&str| line.contains("outcome=\"rejected\"") && !line.ends_with(" 0");
+    lines.filter(rejected).map(str::to_owned).collect()
 }
 
 /// Replaces the file of a serving plugin by a bad version. Asserts that the bad version is rejected for this reason,
@@ -252,6 +253,21 @@ async fn a_file_that_is_not_a_regular_one_is_rejected() {
 async fn a_file_over_64_mib_is_rejected_without_being_read() {
     let sparse = |file: &Path| fs::File::create(file).unwrap().set_len((64 << 20) + 1).unwrap();
     newcomer_rejected(sparse, "it has 67108865 bytes, and 67108864 are the most").await;
+}
+
+#[tokio::test]
+async fn a_file_of_zeros_is_rejected() {
+    rejected_bytes(&vec![0; 1 << 20], "it is not a WebAssembly component: magic header not detected").await;
+}
+
+#[tokio::test]
+async fn a_sparse_file_is_rejected() {
+    let sparse = |file: &Path| {
+        let next = file.with_file_name("next");
+        fs::File::create(&next).unwrap().set_len(60 << 20).unwrap();
+        fs::rename(next, file).unwrap();
+    };
+    rejected(sparse, "it is not a WebAssembly component: magic header not detected").await;
 }
 
 #[tokio::test]

@@ -55,6 +55,33 @@ pub fn functions(plugin: &[u8], count: usize) -> Vec<u8> {
     [plugin, &section(1, &module)].concat()
 }
 
+/// The number of data segments of one core module, nearly as many as a module may have.
+const SEGMENTS: usize = 99_000;
+
+/// Returns the plugin with core modules of 99,000 data segments, at 600 KB for each module. Each segment is one byte at the
+/// begin of the memory.
+#[must_use]
+pub fn segments(plugin: &[u8], modules: usize) -> Vec<u8> {
+    let memory = section(5, &[1, 0, 0]);
+    let data = section(11, &[leb(SEGMENTS).as_slice(), &[0, 0x41, 0, 0x0b, 1, b'x'].repeat(SEGMENTS)].concat());
+    let module = section(1, &[b"\0asm\x01\0\0\0".as_slice(), &memory, &data].concat());
+    [plugin, &module.repeat(modules)].concat()
+}
+
+/// Returns the text of a component with one more function, which takes minutes to compile. It has nested loops, and every
+/// loop changes locals that all loops use.
+#[must_use]
+pub fn loops(text: &str) -> String {
+    let (locals, depth) = (4000, 400);
+    let set = |i| format!("(local.set {i} (i64.add (local.get {i}) (local.get 1)))");
+    let sets: String = (0..locals).step_by(10).map(set).collect();
+    let (open, close) = ("(loop ".repeat(depth), format!("{sets} (br_if 0 (i64.eqz (local.get 0))))").repeat(depth));
+    let function = format!("(func (local {}) {open}{close})", "i64 ".repeat(locals));
+    let memory = "(memory (export \"memory\") 1)";
+    assert!(text.contains(memory), "the text has no {memory}");
+    text.replacen(memory, &format!("{memory} {function}"), 1)
+}
+
 /// Returns the text of a component with a chain of `levels` inner components. Each component of the chain instantiates
 /// its predecessor twice, so the number of instances is 2 to the power of `levels`.
 #[must_use]

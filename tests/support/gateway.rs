@@ -277,7 +277,7 @@ impl Gateway {
     pub async fn get(&self, path: &str) -> (u16, String) {
         let asking = async {
             let mut stream = TcpStream::connect(self.admin).await.unwrap();
-            let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+            let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut response = String::new();
             stream.read_to_string(&mut response).await.unwrap();
@@ -316,6 +316,12 @@ impl Gateway {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         resident.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// Returns the number of open file descriptors of the process.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
     /// Sends a signal, such as `TERM`.

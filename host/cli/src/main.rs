@@ -122,6 +122,9 @@ fn start_log(format: LogFormat) {
         filter = filter.add_directive(quiet);
     }
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal());
+    // By default, a line that cannot be written, for example because the disk is full, is reported on stderr as well.
+    // That fails for the same reason, and a failure there is a panic.
+    let log = log.log_internal_errors(false);
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

@@ -32,6 +32,11 @@ impl Stopping {
         // `set` fails if a reason is already recorded.
         let _ = self.0.set(reason);
     }
+
+    /// Returns the reason, if the gateway is stopping.
+    pub(crate) fn why(&self) -> Option<&String> {
+        self.0.get()
+    }
 }
 
 impl Admin {
@@ -52,7 +57,7 @@ impl Admin {
     /// Returns why the gateway is not ready.
     pub(super) fn reasons(&self, known: &Known) -> Vec<String> {
         let mut reasons = Vec::new();
-        reasons.extend(self.stopping.0.get().cloned());
+        reasons.extend(self.stopping.why().cloned());
         reasons.extend(self.bus.error().map(|error| format!("the bus is not connected: {error}")));
         reasons.extend(known.reasons());
         reasons.extend(self.auth.why_unavailable());

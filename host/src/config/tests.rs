@@ -1,5 +1,8 @@
 use super::*;
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 #[track_caller]
 fn parse(text: &str) -> Config {
@@ -168,6 +171,23 @@ fn at_most_20_errors_are_listed() {
     assert!(error.errors[19].starts_with("line 20: unknown key `unknown19`"), "{:?}", error.errors[19]);
     // There are 10,001 errors: the directory plugins/dist does not exist here either.
     assert_eq!(error.errors[20], "and 9981 more");
+}
+
+/// Returns the shortest of three times that it takes to refuse this many unknown keys.
+fn time_of_unknown_keys(count: usize) -> Duration {
+    let text = (0..count).fold(String::new(), |text, key| text + &format!("unknown{key}: 1\n"));
+    let time = || {
+        let began = Instant::now();
+        Config::parse(&text).expect_err("a bad file");
+        began.elapsed()
+    };
+    (0..3).map(|_| time()).min().unwrap_or_default()
+}
+
+#[test]
+fn the_time_to_refuse_unknown_keys_grows_with_their_number_and_not_with_its_square() {
+    let (few, many) = (time_of_unknown_keys(1_000), time_of_unknown_keys(10_000));
+    assert!(many < few * 40, "{few:?} for 1,000 and {many:?} for 10,000");
 }
 
 #[test]

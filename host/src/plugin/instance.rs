@@ -5,6 +5,7 @@ use super::{
     clock::Clock,
     component::Linked,
     fault::{Fault, fault},
+    handover::hand_over,
     interface::Exports,
     kept::Kept,
     limits::{LOAD_TIMEOUT, Limits},
@@ -53,6 +54,7 @@ impl Instance {
             if store.data_mut().deadline().is_over() {
                 Err(Trap::Interrupt.into())
             } else {
+                hand_over();
                 Ok(UpdateDeadline::Continue(1))
             }
         });

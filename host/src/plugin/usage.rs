@@ -22,3 +22,18 @@ impl Usage {
         Self { is_slow: !busy.is_zero() && busy > SLOW + Instance::allowance(copied), reads }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_may_take_longer_if_the_host_copied_more_for_it() {
+        let is_slow = |ms, copied| Usage::new(Duration::from_millis(ms), copied, Reads::default()).is_slow;
+        assert!(!is_slow(1, 0) && is_slow(2, 0));
+        // 1 ms, and 9 µs for each of 1024 KiB.
+        assert!(is_slow(5, 0) && !is_slow(5, 1 << 20));
+        assert!(!is_slow(10, 1 << 20) && is_slow(11, 1 << 20));
+        assert!(!is_slow(0, 0), "a call that saw too few ticks");
+    }
+}

@@ -110,8 +110,9 @@ impl Loader {
             Some(child::Verdict::Good) => Ok(Cow::Borrowed(bytes)),
             Some(child::Verdict::Component(component)) => Ok(Cow::Owned(component)),
             Some(child::Verdict::Rejected(why)) => {
-                relay(&log);
-                Err(Failure::Rejected(why))
+                // Without memory, the compiler panics at some places and ends the process at others.
+                let log = relay(&log);
+                Err(if lacked_memory(&log) { Failure::Ended(self.too_much_memory()) } else { Failure::Rejected(why) })
             }
             None => Err(Failure::Ended(self.why_ended(status, &relay(&log)))),
         }
@@ -137,15 +138,22 @@ impl Loader {
         command.env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
         // The child ends soon and then gives back all its memory, so it need not purge memory earlier.
         command.env_remove(PURGE_DELAY);
+        // A backtrace takes memory and processor time, of which a child may have run out.
+        command.env("RUST_BACKTRACE", "0");
         // The child gets its own process group. So it does not receive the Ctrl-C that is meant for this process, and
         // the whole group can be killed.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
+    fn too_much_memory(&self) -> String {
+        let limit = self.limits.memory >> 20;
+        format!("to compile and start it takes more than {limit} MiB of memory (`plugins.compile_memory_mb`)")
+    }
+
     /// Returns why a child ended without a verdict: the limit that it reached, or its exit status and its log.
     fn why_ended(&self, status: ExitStatus, log: &str) -> String {
-        let CompileLimits { cpu, memory } = self.limits;
+        let CompileLimits { cpu, .. } = self.limits;
         if status.signal() == Some(Signal::XCPU.as_raw()) {
             return format!(
                 "to compile and start it takes more than {} s of processor time (`plugins.compile_cpu_s`)",
@@ -165,14 +173,16 @@ impl Loader {
                 child::STACK_BYTES >> 20
             );
         }
-        if log.contains("memory allocation of") {
-            return format!(
-                "to compile and start it takes more than {} MiB of memory (`plugins.compile_memory_mb`)",
-                memory >> 20
-            );
+        if lacked_memory(log) {
+            return self.too_much_memory();
         }
         text::bounded(format_args!("the process that compiled it ended without an answer ({status}): {}", log.trim()))
     }
+}
+
+/// Returns whether a child's log says that it got no more memory.
+fn lacked_memory(log: &str) -> bool {
+    log.contains("memory allocation of") || log.contains("unhandled out-of-memory error")
 }
 
 /// Sends the bytes to a child. Returns the child's verdict, if there is one, and its log.

@@ -265,3 +265,27 @@ impl Reloader {
         }
     }
 }
+
+#[cfg(test)]
+impl Reloading {
+    /// Returns the handle of a thread that has panicked.
+    pub(crate) fn panicked() -> Self {
+        Self { inbox: Arc::default(), phase: channel(Phase::Loading).1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_thread_that_ends_without_being_stopped_has_panicked() {
+        let panicked = Reloading::panicked();
+        panicked.loaded().await;
+        assert_eq!(panicked.ended().await, End::Panicked);
+        let (phase, phases) = channel(Phase::Loaded);
+        phase.send_replace(Phase::Stopped);
+        drop(phase);
+        assert_eq!(Reloading { inbox: Arc::default(), phase: phases }.ended().await, End::Stopped);
+    }
+}

@@ -135,6 +135,15 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_removed_after_two_checks_in_a_row_that_did_not_find_it() {
+        let mut file = Watched::default();
+        file.look(stamp(1));
+        file.take(stamp(1));
+        assert_eq!([file.look(Stamp::Absent), file.look(stamp(1))], [Look::Unsettled, Look::Same], "it was replaced");
+        assert_eq!([file.look(Stamp::Absent), file.look(Stamp::Absent)], [Look::Unsettled, Look::Changed]);
+    }
+
+    #[test]
     fn a_file_that_could_not_be_read_is_read_again_after_a_pause_or_a_change() {
         let mut file = Watched::default();
         assert_eq!([file.look(stamp(1)), file.look(stamp(1))], [Look::Unsettled, Look::Changed]);

@@ -56,9 +56,13 @@ impl Ours {
     }
 
     fn includes(&self, path: &Path) -> bool {
+        let (is_plugin, is_config) = (is_plugin_file(path), path.file_name() == self.config.as_deref());
+        // Resolving a directory takes system calls, and most events of a busy file are about another name.
+        if !is_plugin && !is_config {
+            return false;
+        }
         let directory = path.parent().map(absolute).unwrap_or_default();
-        directory == self.plugins && is_plugin_file(path)
-            || directory == self.parent && path.file_name() == self.config.as_deref()
+        directory == self.plugins && is_plugin || directory == self.parent && is_config
     }
 }
 

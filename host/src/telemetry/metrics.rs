@@ -231,6 +231,7 @@ impl Metrics {
 
     /// Counts an outcome of loading a plugin's file or settings.
     pub fn reloaded(&self, plugin: &str, outcome: &'static str) {
+        debug_assert!(RELOADS.contains(&outcome), "an outcome that is not listed: {outcome}");
         self.plugin_reloads.get_or_create(&NameOutcome { plugin: plugin.into(), outcome }).inc();
     }
 
@@ -261,11 +262,16 @@ impl Metrics {
         }
     }
 
-    /// Returns the metrics of one plugin.
+    /// Returns the metrics of one plugin. Its counters with known labels begin at 0, so that a rate can be computed from
+    /// the first event on.
     #[must_use]
     pub fn plugin(&self, name: &Arc<str>) -> PluginMetrics {
         let calls =
             |outcome| self.plugin_calls.get_or_create(&NameOutcome { plugin: Arc::clone(name), outcome }).clone();
+        CALLS.into_iter().for_each(|outcome| drop(calls(outcome)));
+        for outcome in RELOADS {
+            drop(self.plugin_reloads.get_or_create(&NameOutcome { plugin: Arc::clone(name), outcome }));
+        }
         let label = Name { plugin: Arc::clone(name) };
         PluginMetrics {
             name: Arc::clone(name),

@@ -78,6 +78,7 @@ impl Hearing for Hostile {
     fn on_message(&mut self, topic: &str, _: &[u8], _: u64) -> Result<Vec<Action>, Rejection> {
         self.calls += 1;
         match self.config.on_message.as_str() {
+            "publish-once-where-it-was-heard" => Ok(vec![Action::publish(topic)]),
             "publish-twice-where-it-was-heard" => Ok(vec![Action::publish(topic); 2]),
             way => answer(way, NOBODY, self.calls).map(|_| Vec::new()),
         }
