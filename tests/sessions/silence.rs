@@ -138,27 +138,21 @@ async fn a_session_is_not_silent_while_the_gateway_itself_does_not_run() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_waits_for_a_slow_plugin_is_not_silent_meanwhile() {
     let server = "ping_interval_s: 1, idle_timeout_s: 2".to_owned();
-    let yaml = "plugins: { directory: plugins, settings: { slow: { call_timeout_ms: 6000 } } }".to_owned();
+    let yaml = "plugins: { directory: plugins, settings: { slow: { call_timeout_ms: 4000 } } }".to_owned();
     let files = vec![("slow.wasm", greeter("slow", "1", &[0x41]))];
     let gateway = Gateway::start(Setup { server, yaml, files, ..Setup::default() }).await;
     let mut wire = Wire::upgraded(gateway.address).await;
     wire.send(&frame(BINARY, b"\0\0\0\x01\x41\0\0\0loop")).await;
-    // The gateway reads nothing from the session while it waits for the call, which takes three idle timeouts.
-    let ended = "gateway_plugin_calls_total{plugin=\"slow\",outcome=\"deadline\"}";
+    // The gateway neither reads nor pings while it waits for the call, which takes two idle timeouts.
     let began = Instant::now();
-    while gateway.metric(ended).await == 0.0 {
-        wire.send(&frame(PING, b"I wait")).await;
-        time::sleep(SECOND / 2).await;
-    }
-    assert!(began.elapsed() > SECOND * 5, "the call took only {:?}", began.elapsed());
     let reply = loop {
         match wire.frame().await.expect("the session lives") {
             (PING, payload) => wire.send(&frame(PONG, &payload)).await,
-            (PONG, payload) => assert_eq!(payload, "I wait"),
             (BINARY, reply) => break reply,
             other => panic!("{other:?}"),
         }
     };
+    assert!(began.elapsed() > SECOND * 3, "the call took only {:?}", began.elapsed());
     assert_eq!(reply[..8], [0, 0, 0, 1, 0x41, 1, 0, 8]);
     assert_serves(&mut wire, 2).await;
     gateway.metric_is("gateway_disconnections_total{reason=\"idle\"}", 0.0).await;
