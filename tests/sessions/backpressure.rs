@@ -88,6 +88,10 @@ async fn a_slow_reader_is_never_closed_while_it_keeps_reading() {
     let mut wire = narrow(&gateway).await;
     let request = chat_request("mmo", 1, "");
     wire.send(&frame(BINARY, &[&[0, 0, 0, 1, 1, 0, 0, 0], &request[..]].concat())).await;
+    // The answer is status 5, since no backend listens. The session is bound by then. A message before that would be lost,
+    // and the client would wait for it for ever.
+    let (_, answer) = wire.frame().await.expect("an answer");
+    assert_eq!(answer[..8], [0, 0, 0, 1, 1, 1, 0, 5], "{answer:?}");
     let mut backend = backend(&redis).await;
     let payload = delivery(1, &"x".repeat(CONTENT));
     let began = Instant::now();
