@@ -10,6 +10,8 @@ mod buses;
 mod encrypted;
 #[path = "backends/outages.rs"]
 mod outages;
+#[path = "backends/probes.rs"]
+mod probes;
 #[path = "backends/sentinels.rs"]
 mod sentinels;
 #[path = "backends/trouble.rs"]

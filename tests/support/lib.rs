@@ -26,7 +26,7 @@ pub use guests::{chat_next, component, greeter, guest, probe, probe_as, put, var
 pub use key_server::KeyServer;
 pub use open_files::raise_open_files;
 pub use ports::ReservedPort;
-pub use proxy::Proxy;
+pub use proxy::{Bound, Connections, Proxy};
 pub use redis_server::{Redis, Subscription};
 pub use sentinels::{MASTER, Sentinels};
 pub use tokens::{Issuer, SECRET};

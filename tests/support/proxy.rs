@@ -1,10 +1,13 @@
-//! A proxy between a gateway and its Redis. The proxy can delay SUBSCRIBE commands and cut the connections that have
-//! subscribed.
+//! A proxy between a gateway and its Redis. The proxy can delay SUBSCRIBE commands, cut the connections that have
+//! subscribed, and drop bytes without closing a connection.
 
 use crate::{Redis, Setup, eventually};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -27,6 +30,49 @@ struct State {
     waiting: usize,
     /// The number of calls of [`Proxy::cut_subscribers`].
     cuts: usize,
+    /// The number of accepted connections.
+    accepted: usize,
+    /// The bytes that are dropped, and the number of connections that had been accepted then. Later connections work.
+    dropped: Option<(Connections, Bound, usize)>,
+}
+
+/// The connections of a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connections {
+    /// Those that have subscribed.
+    Subscribing,
+    /// The others.
+    Publishing,
+}
+
+/// The direction of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// From the gateway to Redis.
+    ToRedis,
+    /// From Redis to the gateway.
+    ToGateway,
+}
+
+/// One connection.
+#[derive(Clone)]
+struct Line {
+    /// The number of connections that were accepted before.
+    number: usize,
+    has_subscribed: Arc<AtomicBool>,
+    state: Arc<watch::Sender<State>>,
+}
+
+impl Line {
+    /// Returns whether bytes in this direction are dropped.
+    fn drops(&self, bound: Bound) -> bool {
+        let own =
+            if self.has_subscribed.load(Ordering::SeqCst) { Connections::Subscribing } else { Connections::Publishing };
+        self.state
+            .borrow()
+            .dropped
+            .is_some_and(|(whose, which, before)| whose == own && which == bound && self.number < before)
+    }
 }
 
 impl Proxy {
@@ -37,7 +83,10 @@ impl Proxy {
         let (server, state) = (redis.port, Arc::clone(&proxy.state));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, server, Arc::clone(&state)));
+                let line =
+                    Line { number: state.borrow().accepted, has_subscribed: Arc::default(), state: Arc::clone(&state) };
+                state.send_modify(|state| state.accepted += 1);
+                tokio::spawn(carry(client, server, line));
             }
         });
         proxy
@@ -69,23 +118,38 @@ impl Proxy {
     pub fn cut_subscribers(&self) {
         self.state.send_modify(|state| state.cuts += 1);
     }
-}
 
-async fn carry(client: TcpStream, server: u16, state: Arc<watch::Sender<State>>) {
-    // If Redis is unreachable, the gateway's connection ends, as it does if there is no proxy.
-    let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
-    let ((client_read, mut client_write), (mut server_read, server_write)) = (client.into_split(), server.into_split());
-    tokio::select! {
-        _ = copy(&mut server_read, &mut client_write) => {}
-        _ = commands(client_read, server_write, &state) => {}
+    /// Drops all further bytes of these connections in this direction. The connections stay open, and new ones work.
+    pub fn drop_silently(&self, connections: Connections, bound: Bound) {
+        self.state.send_modify(|state| state.dropped = Some((connections, bound, state.accepted)));
     }
 }
 
-async fn commands(
-    mut client: OwnedReadHalf,
-    mut server: OwnedWriteHalf,
-    state: &watch::Sender<State>,
-) -> std::io::Result<()> {
+async fn carry(client: TcpStream, server: u16, line: Line) {
+    // If Redis is unreachable, the gateway's connection ends, as it does if there is no proxy.
+    let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
+    let ((client_read, client_write), (server_read, server_write)) = (client.into_split(), server.into_split());
+    tokio::select! {
+        _ = answers(server_read, client_write, &line) => {}
+        _ = commands(client_read, server_write, &line) => {}
+    }
+}
+
+async fn answers(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, line: &Line) -> std::io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let read = server.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        if !line.drops(Bound::ToGateway) {
+            client.write_all(&buffer[..read]).await?;
+        }
+    }
+}
+
+async fn commands(mut client: OwnedReadHalf, mut server: OwnedWriteHalf, line: &Line) -> std::io::Result<()> {
+    let state = &line.state;
     let mut changes = state.subscribe();
     let mut cuts = None;
     let mut buffer = vec![0; 64 << 10];
@@ -102,7 +166,10 @@ async fn commands(
             let _ = changes.wait_for(|state| !state.held).await;
             state.send_modify(|state| state.waiting -= 1);
             cuts = Some(state.borrow().cuts);
+            line.has_subscribed.store(true, Ordering::SeqCst);
         }
-        server.write_all(&buffer[..read]).await?;
+        if !line.drops(Bound::ToRedis) {
+            server.write_all(&buffer[..read]).await?;
+        }
     }
 }

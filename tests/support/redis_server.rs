@@ -3,7 +3,7 @@
 use crate::{PATIENCE, ReservedPort, eventually, in_time};
 use futures_util::{Stream, StreamExt};
 use redis::{AsyncCommands, AsyncConnectionConfig, Msg, aio::MultiplexedConnection, aio::PubSub};
-use std::{pin::Pin, process::Stdio};
+use std::{future::ready, pin::Pin, process::Stdio};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -70,11 +70,39 @@ impl Redis {
         Subscription(Box::pin(subscriber.into_on_message()))
     }
 
-    /// Subscribes to every topic. A test uses it to show that no message is published on another topic.
+    /// Subscribes to every topic except the channels of the gateways' probes. A test uses it to show that no message is
+    /// published on another topic.
     pub async fn observe(&self) -> Subscription {
         let mut subscriber = self.subscriber().await;
         in_time("redis to confirm a subscription", subscriber.psubscribe("*")).await.unwrap();
-        Subscription(Box::pin(subscriber.into_on_message()))
+        let is_probe = |message: &Msg| {
+            let topic = message.get_channel_name();
+            topic.len() == "gateway:".len() + 36 && topic.starts_with("gateway:")
+        };
+        Subscription(Box::pin(subscriber.into_on_message().filter(move |message| ready(!is_probe(message)))))
+    }
+
+    /// Makes the server a replica of `master`, or a master again. Connections of clients stay open.
+    pub async fn replicate(&self, master: Option<&Self>) {
+        let mut command = redis::cmd("REPLICAOF");
+        match master {
+            Some(master) => command.arg("127.0.0.1").arg(master.port),
+            None => command.arg("NO").arg("ONE"),
+        };
+        self.run(&command).await;
+    }
+
+    /// Runs a command whose answer does not matter.
+    pub async fn run(&self, command: &redis::Cmd) {
+        command.exec_async(&mut self.connection().await).await.unwrap();
+    }
+
+    /// Returns how often clients have called a command.
+    pub async fn calls(&self, command: &str) -> usize {
+        let mut connection = self.connection().await;
+        let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
+        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
     }
 
     async fn subscriber(&self) -> PubSub {

@@ -11,9 +11,12 @@
 mod confirmation;
 mod connection;
 mod error;
+mod incoming;
 mod link;
 mod place;
+mod probe;
 mod publisher;
+mod silence;
 mod subscriber;
 
 use super::{
@@ -46,8 +49,9 @@ pub(super) async fn run<H: Handler>(
     let switches = Switches::follow(&config.place, &mut directions).expect("addresses that were checked before");
     let link = |direction| Link::new(config.clone(), Arc::clone(&health), direction, switches.clone());
     let (asking, confirming) = confirmation::pair(topics);
-    directions.spawn(Publisher::new(link(Direction::Publish), Arc::clone(&intake), asking).run(stop));
-    directions.spawn(Subscriber::new(link(Direction::Subscribe), intake, confirming).run());
+    let (prober, probed) = probe::pair(config.probe_interval);
+    directions.spawn(Publisher::new(link(Direction::Publish), Arc::clone(&intake), asking, prober).run(stop));
+    directions.spawn(Subscriber::new(link(Direction::Subscribe), intake, confirming, probed).run());
     // The subscriber never ends by itself, so the first task to end is the publisher, or a task that panicked. Dropping
     // the set aborts the other task.
     if let Some(Err(error)) = directions.join_next().await

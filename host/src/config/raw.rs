@@ -96,6 +96,7 @@ section! {
         username: String = String::new(),
         password: String = String::new(),
         timeout_ms: u64 = 2000,
+        probe_interval_ms: u64 = 1000,
     }
 
     Sentinel {

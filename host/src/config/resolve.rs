@@ -267,11 +267,15 @@ fn redis(raw: raw::Redis, max_message_bytes: usize, errors: &mut Vec<String>) ->
     if !(100..=60_000).contains(&raw.timeout_ms) {
         errors.push(format!("redis.timeout_ms: {} is not within 100 to 60000", raw.timeout_ms));
     }
+    if !(100..=60_000).contains(&raw.probe_interval_ms) {
+        errors.push(format!("redis.probe_interval_ms: {} is not within 100 to 60000", raw.probe_interval_ms));
+    }
     Redis {
         place,
         username: given(raw.username),
         password: given(raw.password),
         timeout: Duration::from_millis(raw.timeout_ms),
+        probe_interval: Duration::from_millis(raw.probe_interval_ms),
         max_message_bytes,
     }
 }

@@ -146,6 +146,8 @@ pub struct Redis {
     pub password: Option<String>,
     /// The maximum time that Redis may take to accept a connection, to take the written commands, or to answer.
     pub timeout: Duration,
+    /// The time between two probes of the connections.
+    pub probe_interval: Duration,
     /// The maximum size of a message from the bus, in bytes.
     pub max_message_bytes: usize,
 }

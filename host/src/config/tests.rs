@@ -62,6 +62,10 @@ fn all_values_out_of_range_are_reported_at_once() {
     );
     refused("redis: { addr: 'http://x' }\n", &["redis.addr"]);
     refused("redis: { timeout_ms: 99 }\n", &["redis.timeout_ms: 99 is not within 100 to 60000"]);
+    for interval in [0, 99, 60_001] {
+        let why = format!("redis.probe_interval_ms: {interval} is not within 100 to 60000");
+        refused(&format!("redis: {{ probe_interval_ms: {interval} }}\n"), &[&why]);
+    }
     refused("admin: { listen: nonsense }\n", &["admin.listen"]);
     for token in ["''", "0123456789abcde", "'0123456789 abcdef'", "0123456789abcdéf"] {
         refused(&format!("admin: {{ token: {token} }}\n"), &["admin.token: at least 16 bytes of visible ASCII"]);

@@ -81,6 +81,8 @@ pub struct Metrics {
     pub bus_connected: Gauge,
     /// Publishes that wait for the bus.
     pub bus_queued: Gauge,
+    /// Connections to Redis that ended because a probe failed.
+    pub bus_probe_failures: Counter,
     /// The end of the certificate's validity in seconds since 1970, or 0 without TLS.
     pub tls_expiry: Gauge,
     /// Certificates that replaced the one before.
@@ -151,6 +153,11 @@ impl Metrics {
             unheard: register(r, "bus_unheard", "Messages that the bus took and that reached no subscriber"),
             bus_connected: register(r, "bus_connected", "1 while both directions of the bus are connected"),
             bus_queued: register(r, "bus_queued", "Messages that wait for the bus"),
+            bus_probe_failures: register(
+                r,
+                "bus_probe_failures",
+                "Connections to Redis that ended because a probe failed",
+            ),
             tls_expiry: register(r, "tls_certificate_expiry_seconds", "The end of the certificate, or 0 without TLS"),
             tls_replaced: reloads("ok"),
             tls_rejected: reloads("rejected"),

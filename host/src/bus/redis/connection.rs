@@ -13,6 +13,7 @@ use std::{io, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
+    time::Instant,
 };
 use tokio_rustls::rustls::pki_types::ServerName;
 
@@ -29,13 +30,15 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// A connection to Redis after a successful handshake.
 ///
-/// A Redis that hangs is noticed within the configured timeout, whether or not a command is under way. A connection
-/// that was silent for a quarter of the timeout is pinged, and the answer to the ping may take the rest of the timeout.
+/// A write may take the configured timeout, and so may the wait for an answer. A connection on which nothing is under way
+/// is checked by probes.
 pub(super) struct Connection {
     stream: Box<dyn Stream>,
     address: ConnectionAddr,
     switches: Switches,
     timeout: Duration,
+    /// When bytes last arrived.
+    last_read: Instant,
     /// The maximum size of a frame, in bytes. A larger frame is dropped as it arrives.
     max_frame_bytes: usize,
     input: BytesMut,
@@ -60,6 +63,7 @@ impl Connection {
             address: server.addr().clone(),
             switches,
             timeout: config.timeout,
+            last_read: Instant::now(),
             max_frame_bytes: config.max_message_bytes + FRAME_OVERHEAD,
             input: BytesMut::new(),
             to_skip: 0,
@@ -70,24 +74,38 @@ impl Connection {
             Some(password) => connection.command(&[b"HELLO", b"3", b"AUTH", user.as_bytes(), password.as_bytes()]),
             None => connection.command(&[b"HELLO", b"3"]),
         }
-        connection.ask("HELLO 3").await?;
-        connection.ping().await?;
+        if connection.ask("HELLO 3").await?.is_replica {
+            return Err(connection.is_replica());
+        }
+        // The user may have the right to say hello and no other right.
+        connection.command(&[b"PING"]);
+        connection.ask("PING").await?;
         Ok(connection)
     }
 
-    /// Returns how long the connection may be silent before it is pinged.
-    pub(super) fn max_silence(&self) -> Duration {
-        self.timeout / 4
+    /// Returns the maximum time of a write, and of the wait for an answer.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
-    /// Returns how long the answer to a ping may take.
-    pub(super) fn ping_timeout(&self) -> Duration {
-        self.timeout - self.max_silence()
+    /// Returns the address of the server.
+    pub(super) fn address(&self) -> &ConnectionAddr {
+        &self.address
+    }
+
+    /// Returns when bytes last arrived.
+    pub(super) fn last_read(&self) -> Instant {
+        self.last_read
     }
 
     /// Returns the error for an answer that did not arrive in time.
     pub(super) fn timed_out(&self) -> LinkError {
         LinkError::Timeout(self.timeout)
+    }
+
+    /// Returns the error for a server that is a replica.
+    pub(super) fn is_replica(&self) -> LinkError {
+        LinkError::Replica(self.address.to_string())
     }
 
     /// Queues a command.
@@ -133,6 +151,7 @@ impl Connection {
                 read = self.stream.read_buf(&mut self.input) => read?,
                 master = self.switches.left(&self.address) => return Err(LinkError::Moved(master)),
             };
+            self.last_read = Instant::now();
             if read == 0 {
                 return Err(io::Error::from(io::ErrorKind::ConnectionReset).into());
             }
@@ -166,31 +185,28 @@ impl Connection {
         Ok((read, 1))
     }
 
-    /// Waits for frames in the same way as [`frames`](Self::frames), but at most for the configured timeout.
-    pub(super) async fn answers(&mut self, each: impl FnMut(Frame<'_>)) -> Result<(), LinkError> {
-        let timeout = self.timeout;
-        within(timeout, timeout, self.frames(each)).await.map(drop)
-    }
-
-    /// Checks whether Redis still answers. No other command may be under way.
-    pub(super) async fn ping(&mut self) -> Result<(), LinkError> {
-        self.command(&[b"PING"]);
-        within(self.ping_timeout(), self.timeout, self.ask("PING")).await
-    }
-
     /// Writes the queued command and waits for its answer. If Redis refuses the command, the error contains the name
     /// `command`.
-    async fn ask(&mut self, command: &'static str) -> Result<(), LinkError> {
+    async fn ask(&mut self, command: &'static str) -> Result<Answer, LinkError> {
         self.flush().await?;
-        let mut refused = None;
-        self.answers(|frame| {
-            if let Frame::Error(why) = frame {
-                refused = Some(for_log(why));
+        let mut answer = Ok(Answer { is_replica: false });
+        let each = |frame: Frame<'_>| match frame {
+            Frame::Error(why) => answer = Err(LinkError::Refused { command, why: for_log(why) }),
+            Frame::List(fields) => {
+                let is_replica = |field: &[Frame<'_>]| matches!(field, [Frame::Text(b"role"), Frame::Text(b"replica")]);
+                answer = Ok(Answer { is_replica: fields.chunks(2).any(is_replica) });
             }
-        })
-        .await?;
-        refused.map_or(Ok(()), |why| Err(LinkError::Refused { command, why }))
+            _ => {}
+        };
+        self.frames(each).await?;
+        answer
     }
+}
+
+/// The answer to a command of the handshake.
+struct Answer {
+    /// Whether the server says that it is a replica, which only the answer to `HELLO` does.
+    is_replica: bool,
 }
 
 async fn connect(address: &ConnectionAddr) -> Result<Box<dyn Stream>, LinkError> {

@@ -21,6 +21,12 @@ pub(super) enum LinkError {
     NoMaster(String),
     #[error("the master is now {0}")]
     Moved(String),
+    #[error("{0} is a replica, not a master: what is published there does not reach the backends of the master")]
+    Replica(String),
+    #[error("a message of the gateway to itself had no subscriber: the subscription is lost, or is on another server")]
+    Unheard,
+    #[error("it answers, but a message of the gateway to itself did not arrive: the subscription is lost")]
+    Lost,
     #[error(transparent)]
     Malformed(#[from] Malformed),
 }
@@ -29,6 +35,11 @@ impl LinkError {
     /// Returns whether Redis did not answer in time. It is useless to wait even longer for such a Redis.
     pub(super) fn is_timeout(&self) -> bool {
         matches!(self, Self::Timeout(_))
+    }
+
+    /// Returns whether the connection looked good until a probe failed.
+    pub(super) fn is_found_by_probe(&self) -> bool {
+        matches!(self, Self::Timeout(_) | Self::Replica(_) | Self::Unheard | Self::Lost)
     }
 }
 

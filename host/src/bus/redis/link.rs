@@ -3,7 +3,7 @@
 
 use super::{
     connection::Connection,
-    error::LinkError,
+    error::{LinkError, within},
     place::{Finder, Switches},
 };
 use crate::{
@@ -12,7 +12,10 @@ use crate::{
         health::{Direction, Health},
     },
     config,
+    sync::uptime,
+    telemetry::metrics::Metrics,
 };
+use gateway_wire::resp::Frame;
 use std::sync::Arc;
 use tokio::time::{self, Instant};
 
@@ -68,15 +71,68 @@ impl Link {
         }
     }
 
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.health.metrics
+    }
+
+    /// Records that Redis is late with an answer or a message. [`Self::up`] or [`Self::down`] follows.
+    pub(super) fn late(&self, connection: &Connection) {
+        let (redis, server, silence) = (&self.config.place, connection.address(), connection.last_read().elapsed());
+        let since = time_of_day(uptime::unix_ms().saturating_sub(silence.as_millis() as u64));
+        if self.health.metrics.log_limits.permit("bus late", self.direction.name()) {
+            tracing::warn!(%redis, %server, direction = ?self.direction, since, "nothing has arrived from the bus");
+        }
+        let why = format!("redis {redis}: nothing has arrived from {server} since {since}, although an answer is due");
+        self.health.set(self.direction, Some(why));
+    }
+
+    /// Waits for answers in the same way as [`Connection::frames`], but at most for the timeout. In its second half, the
+    /// direction counts as not connected.
+    pub(super) async fn answers(
+        &self,
+        connection: &mut Connection,
+        mut each: impl FnMut(Frame<'_>),
+    ) -> Result<(), LinkError> {
+        let timeout = connection.timeout();
+        if let Ok(answered) = time::timeout(timeout / 2, connection.frames(&mut each)).await {
+            return answered.map(drop);
+        }
+        self.late(connection);
+        within(timeout / 2, timeout, connection.frames(each)).await?;
+        self.up();
+        Ok(())
+    }
+
     /// Records that the connection broke or could not be made.
     pub(super) fn down(&mut self, error: &LinkError) {
         if let Some(connected) = self.connected.take() {
             self.backoff.ended_after(connected.elapsed());
+            if error.is_found_by_probe() {
+                self.health.metrics.bus_probe_failures.inc();
+            }
         }
         let redis = &self.config.place;
         if self.health.metrics.log_limits.permit("bus not connected", self.direction.name()) {
             tracing::warn!(%redis, direction = ?self.direction, %error, "bus not connected, trying again");
         }
         self.health.set(self.direction, Some(format!("redis {redis}: {error}")));
+    }
+}
+
+/// Returns the time of day, such as `14:03:59 UTC`.
+fn time_of_day(unix_ms: u64) -> String {
+    let seconds = unix_ms / 1000 % 86_400;
+    format!("{:02}:{:02}:{:02} UTC", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_of_day_is_that_of_utc() {
+        assert_eq!(time_of_day(0), "00:00:00 UTC");
+        assert_eq!(time_of_day(1_000_000_000_999), "01:46:40 UTC");
+        assert_eq!(time_of_day(86_399_999), "23:59:59 UTC");
     }
 }

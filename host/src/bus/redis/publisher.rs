@@ -8,6 +8,7 @@ use super::{
     connection::Connection,
     error::{LinkError, for_log},
     link::Link,
+    probe::Prober,
 };
 use crate::bus::{
     batch::{Batch, Publication, Publications},
@@ -28,6 +29,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub(super) struct Publisher<H: Handler> {
     link: Link,
     subscriber: Asking,
+    prober: Prober,
     outgoing: Outgoing<H>,
 }
 
@@ -40,8 +42,8 @@ enum Pause {
 }
 
 impl<H: Handler> Publisher<H> {
-    pub(super) fn new(link: Link, intake: Arc<Intake<H>>, subscriber: Asking) -> Self {
-        Self { link, subscriber, outgoing: Outgoing { intake, batch: Batch::default(), is_unsettled: false } }
+    pub(super) fn new(link: Link, intake: Arc<Intake<H>>, subscriber: Asking, prober: Prober) -> Self {
+        Self { link, subscriber, prober, outgoing: Outgoing { intake, batch: Batch::default(), is_unsettled: false } }
     }
 
     /// Publishes until `stop`, and then publishes or refuses the remaining publishes.
@@ -56,7 +58,7 @@ impl<H: Handler> Publisher<H> {
     }
 
     async fn publish(&mut self, stop: &CancellationToken) {
-        let Self { link, subscriber, outgoing } = self;
+        let Self { link, subscriber, prober, outgoing } = self;
         let queue = Arc::clone(&outgoing.intake.queue);
         let mut connection = None;
         let mut grace = GRACE;
@@ -64,14 +66,14 @@ impl<H: Handler> Publisher<H> {
             queue.set_disconnected(true);
             let hangs = subscriber.hangs();
             let mut good = tokio::select! {
-                good = ready(link, subscriber, connection.take()) => good,
+                good = ready(link, subscriber, prober, connection.take()) => good,
                 () = outgoing.refuse_after(grace, hangs) => return,
                 () = close_at(stop, &queue) => continue,
             };
             queue.set_disconnected(false);
             link.up();
             grace = GRACE;
-            match outgoing.forward(&mut good, subscriber, stop).await {
+            match outgoing.forward(&mut good, (link, subscriber, prober), stop).await {
                 Ok(Pause::Done) => return,
                 Ok(Pause::Unconfirmed) => connection = Some(good),
                 Err(error) => {
@@ -104,11 +106,19 @@ async fn close_at<O>(stop: &CancellationToken, queue: &Queue<O>) {
 
 /// Waits until there is a connection and the subscriber has confirmed that answers can arrive. Reconnects as often as
 /// necessary.
-async fn ready(link: &mut Link, subscriber: &mut Asking, mut kept: Option<Connection>) -> Connection {
+async fn ready(
+    link: &mut Link,
+    subscriber: &mut Asking,
+    prober: &mut Prober,
+    mut kept: Option<Connection>,
+) -> Connection {
     loop {
         let mut connection = match kept.take() {
             Some(connection) => connection,
-            None => link.connect().await,
+            None => {
+                prober.connected();
+                link.connect().await
+            }
         };
         tokio::select! {
             () = subscriber.confirmed() => return connection,
@@ -173,15 +183,16 @@ impl<H: Handler> Outgoing<H> {
         }
     }
 
-    /// Publishes one batch after another, until there is a reason to pause or the connection breaks.
+    /// Publishes one batch after another, and probes at each time that is due, until there is a reason to pause or the
+    /// connection breaks.
     async fn forward(
         &mut self,
         connection: &mut Connection,
-        subscriber: &Asking,
+        (link, subscriber, prober): (&Link, &Asking, &mut Prober),
         stop: &CancellationToken,
     ) -> Result<Pause, LinkError> {
         let queue = Arc::clone(&self.intake.queue);
-        let max_silence = connection.max_silence();
+        let mut probes = prober.times();
         loop {
             if self.is_unsettled {
                 if !subscriber.holds() {
@@ -189,7 +200,7 @@ impl<H: Handler> Outgoing<H> {
                 }
                 self.is_unsettled = false;
                 self.intake.refuse_abandoned(&mut self.batch);
-                send(connection, &self.batch, &self.intake).await?;
+                send(connection, link, &self.batch, &self.intake).await?;
             }
             tokio::select! {
                 biased;
@@ -197,8 +208,14 @@ impl<H: Handler> Outgoing<H> {
                 // next connection.
                 heard = connection.frames(|_| {}) => drop(heard?),
                 () = close_at(stop, &queue) => {}
+                // The probe comes before the batches, because under load there is always a batch.
+                _ = probes.tick() => {
+                    if !subscriber.holds() {
+                        return Ok(Pause::Unconfirmed);
+                    }
+                    prober.probe(connection, link).await?;
+                }
                 taken = self.take() => if !taken { return Ok(Pause::Done) },
-                () = time::sleep(max_silence) => connection.ping().await?,
             }
         }
     }
@@ -208,6 +225,7 @@ impl<H: Handler> Outgoing<H> {
 /// the connection breaks or the future is dropped.
 async fn send<H: Handler>(
     connection: &mut Connection,
+    link: &Link,
     batch: &Batch<H::Origin>,
     intake: &Intake<H>,
 ) -> Result<(), LinkError> {
@@ -218,12 +236,11 @@ async fn send<H: Handler>(
     connection.flush().await?;
     let mut unsettled = batch.len();
     while unsettled > 0 {
-        connection
-            .answers(|frame| {
-                answers.settle(&frame);
-                unsettled = unsettled.saturating_sub(1);
-            })
-            .await?;
+        let each = |frame: Frame<'_>| {
+            answers.settle(&frame);
+            unsettled = unsettled.saturating_sub(1);
+        };
+        link.answers(connection, each).await?;
     }
     Ok(())
 }

@@ -1,11 +1,17 @@
 //! The subscribing connection. It subscribes to the topics that this gateway wants to hear, and passes messages to the
 //! plugins.
 
+#[cfg(test)]
+mod tests;
+
 use super::{
     confirmation::Confirming,
     connection::Connection,
-    error::{LinkError, for_log},
+    error::LinkError,
+    incoming::{Answers, Incoming, PONG},
     link::Link,
+    probe::{Probed, Report},
+    silence::{Silence, Step},
 };
 use crate::{
     bus::{
@@ -14,9 +20,7 @@ use crate::{
     },
     telemetry::text,
 };
-use bytes::Bytes;
-use gateway_wire::resp::Frame;
-use std::{collections::BTreeSet, convert::Infallible, iter, str, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, iter, sync::Arc, time::Duration};
 use tokio::time::{self, Instant};
 
 /// The maximum number of topics in one command. Redis carries out a command as a whole, and other clients wait meanwhile.
@@ -26,26 +30,24 @@ const MAX_TOPICS_PER_COMMAND: usize = 512;
 /// quick succession would cause one write and one wake-up of Redis each.
 const MIN_CHANGE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The beginning of the error for a command with a topic that the ACL of the gateway's user does not allow.
-const NOT_PERMITTED: &[u8] = b"NOPERM ";
-
 /// The owner of the subscribing connection.
 pub(super) struct Subscriber<H: Handler> {
     link: Link,
     intake: Arc<Intake<H>>,
     publisher: Confirming,
+    probed: Probed,
 }
 
 impl<H: Handler> Subscriber<H> {
-    pub(super) fn new(link: Link, intake: Arc<Intake<H>>, publisher: Confirming) -> Self {
-        Self { link, intake, publisher }
+    pub(super) fn new(link: Link, intake: Arc<Intake<H>>, publisher: Confirming, probed: Probed) -> Self {
+        Self { link, intake, publisher, probed }
     }
 
     /// Connects again and again, and keeps each connection's subscriptions up to date. Never returns.
     pub(super) async fn run(mut self) {
         loop {
             let connection = self.link.connect().await;
-            let Err(error) = Subscriptions::new(connection).follow(&mut self).await;
+            let Err(error) = Subscriptions::new(connection, self.probed.clone()).follow(&mut self).await;
             self.publisher.lose(error.is_timeout());
             self.link.down(&error);
         }
@@ -55,36 +57,51 @@ impl<H: Handler> Subscriber<H> {
 /// The subscriptions of one connection.
 struct Subscriptions {
     connection: Connection,
+    incoming: Incoming,
     /// The number of the request that Redis has not answered yet.
     unconfirmed: Option<u64>,
+    /// The last probe that was sent before the topics were confirmed for the first time, or `None` before that. A probe
+    /// after it shows whether this connection works.
+    first_probe_after: Option<u64>,
     /// All fixed topics, if they have changed and the change is not confirmed yet.
     news: Option<BTreeSet<String>>,
     /// The earliest time of the next change that the publisher does not wait for.
     next_change: Instant,
-    /// Whether nothing has arrived since the connection was pinged.
-    is_pinged: bool,
+    silence: Silence,
 }
 
 impl Subscriptions {
-    fn new(connection: Connection) -> Self {
-        Self { connection, unconfirmed: None, news: None, next_change: Instant::now(), is_pinged: false }
+    fn new(connection: Connection, probed: Probed) -> Self {
+        Self {
+            silence: Silence::new(probed.interval, connection.timeout(), connection.last_read()),
+            connection,
+            incoming: Incoming::new(probed),
+            unconfirmed: None,
+            first_probe_after: None,
+            news: None,
+            next_change: Instant::now(),
+        }
     }
 
     /// Subscribes to the wanted topics, and handles messages, until the connection breaks.
     async fn follow<H: Handler>(mut self, subscriber: &mut Subscriber<H>) -> Result<Infallible, LinkError> {
         loop {
-            let silence = if self.is_pinged { self.connection.ping_timeout() } else { self.connection.max_silence() };
+            let due = self.silence.due();
             tokio::select! {
+                // What can be read comes before the time that is due, so that a late task does not see a silence.
+                biased;
                 (changes, number) = subscriber.publisher.wanted(self.next_change), if self.unconfirmed.is_none() => {
                     self.change(changes, number).await?;
                 }
-                received = receive(&mut self.connection, &subscriber.intake, self.news.is_some()) => {
-                    self.is_pinged = false;
-                    if received?.is_some_and(|number| self.unconfirmed == Some(number)) {
-                        self.confirm(subscriber);
-                    }
+                Ok(()) = subscriber.probed.reports.changed() => {
+                    let report = subscriber.probed.reports.borrow_and_update().clone();
+                    self.on_report(&report)?;
                 }
-                () = time::sleep(silence) => self.ping().await?,
+                received = self.incoming.receive(&mut self.connection, &subscriber.intake, self.news.is_some()) => {
+                    let answers = received?;
+                    self.on_received(answers, subscriber).await?;
+                }
+                () = time::sleep_until(due) => self.on_silence(&subscriber.link).await?,
             }
         }
     }
@@ -95,6 +112,10 @@ impl Subscriptions {
     /// The topics that are listened to come after the ping, so that a confirmation does not depend on them. The answers
     /// to them are read before the next change is sent or shortly after, so they do not pile up in Redis.
     async fn change(&mut self, changes: Changes, number: u64) -> Result<(), LinkError> {
+        if let Some(channel) = self.incoming.channel_to_subscribe_to() {
+            // It has a command of its own, because an ACL that forbids one topic forbids the whole command.
+            self.connection.command(&[b"SUBSCRIBE", channel.as_bytes()]);
+        }
         self.command("SUBSCRIBE", &changes.fixed);
         self.command("UNSUBSCRIBE", &changes.removed);
         self.connection.command(&[b"PING", number.to_string().as_bytes()]);
@@ -102,6 +123,7 @@ impl Subscriptions {
         self.unconfirmed = Some(number);
         self.news = changes.news;
         self.next_change = Instant::now() + MIN_CHANGE_INTERVAL;
+        self.silence.confirming(Instant::now());
         self.connection.flush().await
     }
 
@@ -121,275 +143,69 @@ impl Subscriptions {
         }
     }
 
+    async fn on_received<H: Handler>(&mut self, answers: Answers, subscriber: &Subscriber<H>) -> Result<(), LinkError> {
+        let arrival = self.silence.arrived(self.connection.last_read(), self.incoming.last_probe());
+        if arrival.was_late && self.first_probe_after.is_some() {
+            subscriber.link.up();
+        }
+        if answers.number.is_some() && answers.number == self.unconfirmed {
+            self.confirm(subscriber);
+        }
+        if answers.is_pong && self.silence.answered(Instant::now()).is_err() {
+            return Err(LinkError::Lost);
+        }
+        if self.silence.is_unheard() {
+            return Err(self.connection.timed_out());
+        }
+        if arrival.is_ping_due { self.ping().await } else { Ok(()) }
+    }
+
     fn confirm<H: Handler>(&mut self, subscriber: &Subscriber<H>) {
         if let Some(number) = self.unconfirmed.take() {
             if let Some(topics) = self.news.take() {
                 tracing::info!(topics = text::bounded(format_args!("{topics:?}")), "subscribed");
             }
+            self.silence.confirmed();
+            let reports = &subscriber.probed.reports;
+            self.first_probe_after.get_or_insert_with(|| reports.borrow().sent);
             subscriber.link.up();
             subscriber.publisher.confirm(number);
         }
     }
 
-    /// Pings Redis after a silence. Returns an error if the last ping is still unanswered.
+    /// Handles what the publisher has learned from its probes.
+    fn on_report(&mut self, report: &Report) -> Result<(), LinkError> {
+        let is_newer = |number: u64| self.first_probe_after.is_some_and(|last| number > last);
+        if is_newer(report.by_replica) {
+            return Err(self.connection.is_replica());
+        }
+        if is_newer(report.unheard) {
+            return Err(LinkError::Unheard);
+        }
+        if is_newer(report.passed_on) {
+            self.silence.passed_on(report.passed_on, Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Does what is due when nothing has arrived for some time, or when a probe has not arrived.
+    async fn on_silence(&mut self, link: &Link) -> Result<(), LinkError> {
+        match self.silence.step(Instant::now()) {
+            Step::Read => Ok(()),
+            Step::Ping => self.ping().await,
+            Step::Late => {
+                // Before the first confirmation, the direction does not count as connected.
+                if self.first_probe_after.is_some() {
+                    link.late(&self.connection);
+                }
+                Ok(())
+            }
+            Step::GiveUp => Err(self.connection.timed_out()),
+        }
+    }
+
     async fn ping(&mut self) -> Result<(), LinkError> {
-        if self.is_pinged {
-            return Err(self.connection.timed_out());
-        }
-        self.is_pinged = true;
-        self.connection.command(&[b"PING"]);
+        self.connection.command(&[b"PING", PONG]);
         self.connection.flush().await
-    }
-}
-
-/// Waits for frames from Redis, and passes messages to the plugins. Returns the number in the answer to a ping, if
-/// there was one. Cancel-safe.
-///
-/// `is_fixed_due` is true if Redis may not have answered the commands for the fixed topics yet. A refusal of these ends
-/// the connection, because the plugins cannot work without them. A topic that is listened to may come from a client, so
-/// its refusal must not end the connection.
-async fn receive<H: Handler>(
-    connection: &mut Connection,
-    intake: &Intake<H>,
-    is_fixed_due: bool,
-) -> Result<Option<u64>, LinkError> {
-    let (mut confirmed, mut refused) = (None, None);
-    let each = |frame: Frame<'_>| match frame {
-        Frame::Push(push) => {
-            if let [Frame::Text(b"message"), Frame::Text(topic), Frame::Text(body)] = push[..]
-                && let Ok(topic) = str::from_utf8(topic)
-            {
-                // The body is copied, so that a session that reads slowly does not keep a read buffer alive.
-                if intake.handler.message(topic, &Bytes::copy_from_slice(body), None) == 0 {
-                    // The last plugin, session or group that wanted the topic has ended, and Redis has not carried out
-                    // the unsubscription yet.
-                    intake.metrics.dropped("no_subscriber", 1);
-                }
-            }
-        }
-        Frame::Text(answer) => {
-            let number = str::from_utf8(answer).ok().and_then(|number| number.parse().ok());
-            confirmed = number.or(confirmed);
-        }
-        Frame::Error(why) if why.starts_with(NOT_PERMITTED) && (!is_fixed_due || confirmed.is_some()) => {
-            listening_refused(why, intake)
-        }
-        Frame::Error(why) => refused = Some(for_log(why)),
-        _ => {}
-    };
-    let too_large = connection.frames(each).await?;
-    if too_large > 0 {
-        intake.metrics.dropped("bus_message_too_large", too_large);
-        if intake.metrics.log_limits.permit("bus message too large", "") {
-            tracing::warn!("bus message dropped: it is larger than `server.max_message_bytes`");
-        }
-    }
-    match refused {
-        Some(why) => Err(LinkError::Refused { command: "SUBSCRIBE", why }),
-        None => Ok(confirmed),
-    }
-}
-
-fn listening_refused<H: Handler>(why: &[u8], intake: &Intake<H>) {
-    if intake.metrics.log_limits.permit("listening refused by redis", "") {
-        tracing::warn!(
-            error = for_log(why),
-            "redis refused topics that plugins listen to, so they are not heard: allow them in the ACL of the gateway's \
-             user"
-        );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        bus::{
-            Topics,
-            health::{Direction, Health},
-            redis::{confirmation, place::Switches},
-        },
-        config::{self, RedisPlace},
-    };
-    use gateway_wire::resp::{self, Parsed};
-    use std::{collections::VecDeque, mem};
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::{TcpListener, TcpStream},
-        task::JoinSet,
-    };
-
-    struct Deaf;
-
-    impl Handler for Deaf {
-        type Origin = ();
-
-        fn message(&self, _: &str, _: &Bytes, _: Option<&()>) -> usize {
-            1
-        }
-
-        fn is_served(&self, (): &()) -> bool {
-            true
-        }
-
-        fn refused(&self, (): &(), _: &str) {}
-    }
-
-    /// The end of a connection at which Redis would be.
-    struct Redis {
-        stream: TcpStream,
-        input: Vec<u8>,
-        commands: VecDeque<Vec<String>>,
-        answers: String,
-    }
-
-    impl Redis {
-        /// Accepts a connection, and answers its handshake.
-        async fn accept(listener: &TcpListener) -> Self {
-            let (stream, _) = listener.accept().await.unwrap();
-            let mut redis =
-                Self { stream, input: Vec::with_capacity(64 << 10), commands: VecDeque::new(), answers: String::new() };
-            assert_eq!(redis.command().await, ["HELLO", "3"]);
-            assert_eq!(redis.command().await, ["PING"]);
-            redis
-        }
-
-        /// Waits for a command, and answers it together with the commands that arrived with it. Topics that begin with
-        /// `forbidden` are refused.
-        async fn command(&mut self) -> Vec<String> {
-            while self.commands.is_empty() {
-                assert_ne!(self.stream.read_buf(&mut self.input).await.unwrap(), 0, "the connection has ended");
-                while let Parsed::Whole(Frame::List(parts), len) = resp::parse(&self.input).unwrap() {
-                    let text = |part: &Frame<'_>| match part {
-                        Frame::Text(text) => str::from_utf8(text).unwrap().to_owned(),
-                        other => panic!("{other:?}"),
-                    };
-                    self.commands.push_back(parts.iter().map(text).collect());
-                    self.input.drain(..len);
-                }
-            }
-            let command = self.commands.pop_front().unwrap();
-            self.answers += &match (&*command[0], command.last().unwrap()) {
-                ("SUBSCRIBE", topic) if topic.starts_with("forbidden") => "-NOPERM no permissions\r\n".to_owned(),
-                ("SUBSCRIBE" | "UNSUBSCRIBE", _) => ">3\r\n+subscribe\r\n+t\r\n:1\r\n".repeat(command.len() - 1),
-                (_, last) => format!("+{last}\r\n"),
-            };
-            if self.commands.is_empty() {
-                self.stream.write_all(mem::take(&mut self.answers).as_bytes()).await.unwrap();
-            }
-            command
-        }
-    }
-
-    /// Starts a subscriber with the fixed topic `fixed`. Returns its Redis after the first change, and the topics.
-    async fn start(listener: &TcpListener) -> (Redis, Arc<Topics>) {
-        let topics = Arc::new(Topics::default());
-        topics.set_fixed(BTreeSet::from(["fixed".to_owned()]));
-        let config = config::Redis {
-            place: RedisPlace::Server(format!("redis://{}", listener.local_addr().unwrap())),
-            username: None,
-            password: None,
-            timeout: Duration::from_secs(60),
-            max_message_bytes: 1024,
-        };
-        let health = Arc::new(Health::new(Arc::default()));
-        let intake = Intake { queue: Arc::default(), handler: Deaf, metrics: Arc::clone(&health.metrics) };
-        let (_asking, confirming) = confirmation::pair(Arc::clone(&topics));
-        let switches = Switches::follow(&config.place, &mut JoinSet::new()).unwrap_or_else(|error| panic!("{error}"));
-        let link = Link::new(config, health, Direction::Subscribe, switches);
-        tokio::spawn(Subscriber::new(link, Arc::new(intake), confirming).run());
-        let mut redis = Redis::accept(listener).await;
-        assert_eq!(redis.command().await, ["SUBSCRIBE", "fixed"]);
-        assert_eq!(redis.command().await, ["PING", "0"]);
-        (redis, topics)
-    }
-
-    async fn listener() -> TcpListener {
-        TcpListener::bind(("127.0.0.1", 0)).await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn many_topics_are_few_commands_and_a_new_connection_subscribes_to_all_of_them() {
-        let listener = listener().await;
-        let (mut redis, topics) = start(&listener).await;
-        (0..10_000).for_each(|i| topics.add(&i.to_string()));
-        for commands in [&[513; 8][..], &[513; 8], &[513, 513, 513, 273]] {
-            assert_eq!(redis.command().await, ["PING", "0"]);
-            for len in commands {
-                let command = redis.command().await;
-                assert_eq!((&*command[0], command.len()), ("SUBSCRIBE", *len));
-            }
-        }
-        (1..10_000).for_each(|i| topics.remove(&i.to_string()));
-        assert_eq!(redis.command().await[0], "UNSUBSCRIBE");
-        drop(redis);
-        let mut redis = Redis::accept(&listener).await;
-        assert_eq!(redis.command().await, ["SUBSCRIBE", "fixed"]);
-        assert_eq!(redis.command().await, ["PING", "0"]);
-        assert_eq!(redis.command().await, ["SUBSCRIBE", "0"]);
-    }
-
-    #[tokio::test]
-    async fn topics_that_change_one_by_one_are_gathered() {
-        const COUNT: usize = 200;
-        let listener = listener().await;
-        let (mut redis, topics) = start(&listener).await;
-        let began = Instant::now();
-        let listen = async {
-            for i in 0..COUNT {
-                topics.add(&i.to_string());
-                time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        let count = async {
-            let (mut heard, mut writes) = (0, 0);
-            while heard < COUNT {
-                assert_eq!(redis.command().await, ["PING", "0"]);
-                heard += redis.command().await.len() - 1;
-                writes += 1;
-            }
-            writes
-        };
-        let ((), writes) = tokio::join!(listen, count);
-        let max = began.elapsed().as_millis() / MIN_CHANGE_INTERVAL.as_millis() + 2;
-        assert!(writes <= max, "{writes} writes in {:?}", began.elapsed());
-    }
-
-    #[tokio::test]
-    async fn a_change_waits_until_redis_has_carried_out_the_last_one() {
-        let listener = listener().await;
-        let (mut redis, topics) = start(&listener).await;
-        topics.add("a");
-        // The ping is not answered before the other command of its write is taken.
-        assert_eq!(redis.command().await, ["PING", "0"]);
-        topics.add("b");
-        let early = time::timeout(MIN_CHANGE_INTERVAL * 5, redis.stream.readable()).await;
-        assert!(early.is_err(), "a change was sent");
-        assert_eq!(redis.command().await, ["SUBSCRIBE", "a"]);
-        assert_eq!(redis.command().await, ["PING", "0"]);
-        assert_eq!(redis.command().await, ["SUBSCRIBE", "b"]);
-    }
-
-    #[tokio::test]
-    async fn a_forbidden_topic_ends_the_connection_only_if_it_is_fixed() {
-        let listener = listener().await;
-        let (mut redis, topics) = start(&listener).await;
-        topics.add("forbidden");
-        assert_eq!(redis.command().await, ["PING", "0"]);
-        assert_eq!(redis.command().await, ["SUBSCRIBE", "forbidden"]);
-        topics.add("allowed");
-        assert_eq!(redis.command().await, ["PING", "0"]);
-        assert_eq!(redis.command().await, ["SUBSCRIBE", "allowed"]);
-        drop(redis);
-        let mut redis = Redis::accept(&listener).await;
-        assert_eq!(redis.command().await, ["SUBSCRIBE", "fixed"]);
-        assert_eq!(redis.command().await, ["PING", "0"]);
-        assert_eq!(redis.command().await, ["SUBSCRIBE", "allowed", "forbidden"]);
-        topics.set_fixed(BTreeSet::from(["forbidden too".to_owned()]));
-        assert_eq!(redis.command().await, ["SUBSCRIBE", "forbidden too"]);
-        assert_eq!(redis.command().await, ["UNSUBSCRIBE", "fixed"]);
-        assert_eq!(redis.command().await, ["PING", "0"]);
-        let mut redis = Redis::accept(&listener).await;
-        assert_eq!(redis.command().await, ["SUBSCRIBE", "forbidden too"]);
     }
 }

@@ -1,0 +1,135 @@
+//! What arrives on the subscribing connection: messages, which go to the plugins, probes, and answers to commands.
+
+use super::{
+    connection::Connection,
+    error::{LinkError, for_log},
+    probe::{Probed, warn_of},
+};
+use crate::bus::intake::{Handler, Intake};
+use bytes::Bytes;
+use gateway_wire::resp::Frame;
+use std::str;
+
+/// The text of the `PING` that checks whether the connection still works, and of its answer. Other pings have a number.
+pub(super) const PONG: &[u8] = b"alive";
+
+/// The beginning of the error for a command with a topic that the ACL of the gateway's user does not allow.
+const NOT_PERMITTED: &[u8] = b"NOPERM ";
+
+/// The reader of one connection.
+pub(super) struct Incoming {
+    probed: Probed,
+    channel: Channel,
+    /// The number of the last probe that has arrived, or 0.
+    last_probe: u64,
+}
+
+/// The subscription to the channel of the probes. It is the first command of a connection, so its answer comes first.
+#[derive(PartialEq, Eq)]
+enum Channel {
+    Unasked,
+    Asked,
+    Answered,
+}
+
+/// What Redis has answered.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Answers {
+    /// The number in the answer to a ping.
+    pub(super) number: Option<u64>,
+    /// Whether the ping with the text [`PONG`] was answered.
+    pub(super) is_pong: bool,
+}
+
+impl Incoming {
+    pub(super) fn new(probed: Probed) -> Self {
+        Self { probed, channel: Channel::Unasked, last_probe: 0 }
+    }
+
+    /// Returns the channel of the probes at the first call, and `None` later.
+    pub(super) fn channel_to_subscribe_to(&mut self) -> Option<&str> {
+        if self.channel != Channel::Unasked {
+            return None;
+        }
+        self.channel = Channel::Asked;
+        Some(&self.probed.channel)
+    }
+
+    /// Returns the number of the last probe that has arrived, or 0.
+    pub(super) fn last_probe(&self) -> u64 {
+        self.last_probe
+    }
+
+    /// Waits for frames from Redis, and passes messages to the plugins. Cancel-safe.
+    ///
+    /// `is_fixed_due` is true if Redis may not have answered the commands for the fixed topics yet. A refusal of these
+    /// ends the connection, because the plugins cannot work without them. A topic that is listened to may come from a
+    /// client, so its refusal must not end the connection. Nor does the refusal of the channel of the probes.
+    pub(super) async fn receive<H: Handler>(
+        &mut self,
+        connection: &mut Connection,
+        intake: &Intake<H>,
+        is_fixed_due: bool,
+    ) -> Result<Answers, LinkError> {
+        let (mut answers, mut refused) = (Answers::default(), None);
+        let each = |frame: Frame<'_>| match frame {
+            Frame::Push(push) => {
+                if let [Frame::Text(b"message"), Frame::Text(topic), Frame::Text(body)] = push[..] {
+                    self.on_message(topic, body, intake);
+                } else {
+                    self.channel = Channel::Answered;
+                }
+            }
+            Frame::Text(PONG) => answers.is_pong = true,
+            Frame::Text(answer) => {
+                let number = str::from_utf8(answer).ok().and_then(|number| number.parse().ok());
+                answers.number = number.or(answers.number);
+            }
+            Frame::Error(why) if why.starts_with(NOT_PERMITTED) && self.channel == Channel::Asked => {
+                self.channel = Channel::Answered;
+                warn_of(&intake.metrics, "the subscription to its own channel", "&gateway:*", why);
+            }
+            Frame::Error(why) if why.starts_with(NOT_PERMITTED) && (!is_fixed_due || answers.number.is_some()) => {
+                listening_refused(why, intake)
+            }
+            Frame::Error(why) => refused = Some(for_log(why)),
+            _ => {}
+        };
+        let too_large = connection.frames(each).await?;
+        if too_large > 0 {
+            intake.metrics.dropped("bus_message_too_large", too_large);
+            if intake.metrics.log_limits.permit("bus message too large", "") {
+                tracing::warn!("bus message dropped: it is larger than `server.max_message_bytes`");
+            }
+        }
+        match refused {
+            Some(why) => Err(LinkError::Refused { command: "SUBSCRIBE", why }),
+            None => Ok(answers),
+        }
+    }
+
+    fn on_message<H: Handler>(&mut self, topic: &[u8], body: &[u8], intake: &Intake<H>) {
+        let Ok(topic) = str::from_utf8(topic) else { return };
+        // The body is copied, so that a session that reads slowly does not keep a read buffer alive.
+        if intake.handler.message(topic, &Bytes::copy_from_slice(body), None) > 0 {
+            return;
+        }
+        // No plugin can hear the channel of the probes, so messages for plugins do not pay for the comparison.
+        match self.probed.number(topic, body) {
+            Some(number) => self.last_probe = self.last_probe.max(number),
+            // The last plugin, session or group that wanted the topic has ended, and Redis has not carried out the
+            // unsubscription yet.
+            None => intake.metrics.dropped("no_subscriber", 1),
+        }
+    }
+}
+
+fn listening_refused<H: Handler>(why: &[u8], intake: &Intake<H>) {
+    if intake.metrics.log_limits.permit("listening refused by redis", "") {
+        tracing::warn!(
+            error = for_log(why),
+            "redis refused topics that plugins listen to, so they are not heard: allow them in the ACL of the gateway's \
+             user"
+        );
+    }
+}

@@ -1,0 +1,382 @@
+use super::*;
+use crate::{
+    bus::{
+        Topics,
+        health::{Direction, Health},
+        redis::{
+            confirmation,
+            place::Switches,
+            probe::{self, Prober},
+        },
+    },
+    config::{self, RedisPlace},
+};
+use bytes::Bytes;
+use gateway_wire::resp::{self, Frame, Parsed};
+use std::{collections::VecDeque, mem, str, thread};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+
+/// A handler that takes this long for each message on the topic `fixed`, and hears no other topic.
+struct Slow(Duration);
+
+impl Handler for Slow {
+    type Origin = ();
+
+    fn message(&self, topic: &str, _: &Bytes, _: Option<&()>) -> usize {
+        if topic != "fixed" {
+            return 0;
+        }
+        thread::sleep(self.0);
+        1
+    }
+
+    fn is_served(&self, (): &()) -> bool {
+        true
+    }
+
+    fn refused(&self, (): &(), _: &str) {}
+}
+
+/// The end of a connection at which Redis would be.
+struct Redis {
+    stream: TcpStream,
+    input: Vec<u8>,
+    commands: VecDeque<Vec<String>>,
+    answers: String,
+    /// The channel of the probes.
+    channel: String,
+    /// Whether the subscription to the channel of the probes is refused.
+    forbids_channel: bool,
+}
+
+impl Redis {
+    /// Accepts a connection, and answers its handshake and the subscription to the channel of the probes.
+    async fn accept(listener: &TcpListener) -> Self {
+        Self::accept_with(listener, false).await
+    }
+
+    async fn accept_with(listener: &TcpListener, forbids_channel: bool) -> Self {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut redis = Self {
+            stream,
+            input: Vec::with_capacity(64 << 10),
+            commands: VecDeque::new(),
+            answers: String::new(),
+            channel: String::new(),
+            forbids_channel,
+        };
+        assert_eq!(redis.command().await, ["HELLO", "3"]);
+        assert_eq!(redis.command().await, ["PING"]);
+        let first = redis.command().await;
+        assert!(first.len() == 2 && first[0] == "SUBSCRIBE" && first[1].starts_with("gateway:"), "{first:?}");
+        redis.channel = first[1].clone();
+        redis
+    }
+
+    /// Sends a message on a topic.
+    async fn message(&mut self, topic: &str, body: &str) {
+        let frame = format!(">3\r\n+message\r\n+{topic}\r\n+{body}\r\n");
+        self.stream.write_all(frame.as_bytes()).await.unwrap();
+    }
+
+    /// Waits for a command, and answers it together with the commands that arrived with it. Topics that begin with
+    /// `forbidden` are refused.
+    async fn command(&mut self) -> Vec<String> {
+        while self.commands.is_empty() {
+            assert_ne!(self.stream.read_buf(&mut self.input).await.unwrap(), 0, "the connection has ended");
+            while let Parsed::Whole(Frame::List(parts), len) = resp::parse(&self.input).unwrap() {
+                let text = |part: &Frame<'_>| match part {
+                    Frame::Text(text) => str::from_utf8(text).unwrap().to_owned(),
+                    other => panic!("{other:?}"),
+                };
+                self.commands.push_back(parts.iter().map(text).collect());
+                self.input.drain(..len);
+            }
+        }
+        let command = self.commands.pop_front().unwrap();
+        self.answers += &match (&*command[0], command.last().unwrap()) {
+            ("SUBSCRIBE", topic)
+                if topic.starts_with("forbidden") || self.forbids_channel && topic.starts_with("gateway:") =>
+            {
+                "-NOPERM no permissions\r\n".to_owned()
+            }
+            ("SUBSCRIBE" | "UNSUBSCRIBE", _) => ">3\r\n+subscribe\r\n+t\r\n:1\r\n".repeat(command.len() - 1),
+            (_, last) => format!("+{last}\r\n"),
+        };
+        if self.commands.is_empty() {
+            self.stream.write_all(mem::take(&mut self.answers).as_bytes()).await.unwrap();
+        }
+        command
+    }
+}
+
+/// A subscriber with the fixed topic `fixed`.
+struct Stage {
+    listener: TcpListener,
+    topics: Arc<Topics>,
+    prober: Prober,
+    health: Arc<Health>,
+}
+
+impl Stage {
+    /// Starts a subscriber, whose policies take this long for a message. Returns its Redis after the first change.
+    async fn start_with(timeout: Duration, slowness: Duration) -> (Redis, Self) {
+        let (listener, topics) = (listener().await, Arc::new(Topics::default()));
+        topics.set_fixed(BTreeSet::from(["fixed".to_owned()]));
+        let config = config::Redis {
+            place: RedisPlace::Server(format!("redis://{}", listener.local_addr().unwrap())),
+            username: None,
+            password: None,
+            timeout,
+            probe_interval: Duration::from_secs(60),
+            max_message_bytes: 1024,
+        };
+        let health = Arc::new(Health::new(Arc::default()));
+        health.set(Direction::Publish, None);
+        let intake = Intake { queue: Arc::default(), handler: Slow(slowness), metrics: Arc::clone(&health.metrics) };
+        let (_asking, confirming) = confirmation::pair(Arc::clone(&topics));
+        let (prober, probed) = probe::pair(config.probe_interval);
+        // These belong to a connection that broke before, and say nothing about the next one.
+        prober.report.send_replace(Report { sent: 3, passed_on: 1, unheard: 2, by_replica: 3 });
+        let switches = Switches::follow(&config.place, &mut JoinSet::new()).unwrap_or_else(|error| panic!("{error}"));
+        let link = Link::new(config, Arc::clone(&health), Direction::Subscribe, switches);
+        tokio::spawn(Subscriber::new(link, Arc::new(intake), confirming, probed).run());
+        let stage = Self { listener, topics, prober, health };
+        (stage.accept().await, stage)
+    }
+
+    async fn start() -> (Redis, Self) {
+        Self::start_with(Duration::from_secs(60), Duration::ZERO).await
+    }
+
+    /// Accepts the next connection of the subscriber, which subscribes to `fixed` and confirms it.
+    async fn accept(&self) -> Redis {
+        let mut redis = Redis::accept(&self.listener).await;
+        assert_eq!(redis.command().await, ["SUBSCRIBE", "fixed"]);
+        assert_eq!(redis.command().await, ["PING", "0"]);
+        redis
+    }
+
+    /// Waits until the topics are confirmed, and reports the next probe, number 4.
+    async fn report(&self, report: impl FnOnce(&mut Report)) {
+        while self.health.is_down(Direction::Subscribe) {
+            time::sleep(Duration::from_millis(1)).await;
+        }
+        self.prober.report.send_modify(|all| {
+            all.sent = 4;
+            report(all);
+        });
+    }
+
+    /// Asserts that the subscriber connects again, and that this counts as a failed probe. Returns why.
+    async fn is_replaced(&self) -> String {
+        let redis = Redis::accept(&self.listener).await;
+        let why = self.health.error().unwrap();
+        assert_eq!(self.health.metrics.bus_probe_failures.get(), 1, "{why}");
+        drop(redis);
+        why
+    }
+}
+
+async fn listener() -> TcpListener {
+    TcpListener::bind(("127.0.0.1", 0)).await.unwrap()
+}
+
+#[tokio::test]
+async fn many_topics_are_few_commands_and_a_new_connection_subscribes_to_all_of_them() {
+    let (mut redis, stage) = Stage::start().await;
+    let topics = &stage.topics;
+    (0..10_000).for_each(|i| topics.add(&i.to_string()));
+    for commands in [&[513; 8][..], &[513; 8], &[513, 513, 513, 273]] {
+        assert_eq!(redis.command().await, ["PING", "0"]);
+        for len in commands {
+            let command = redis.command().await;
+            assert_eq!((&*command[0], command.len()), ("SUBSCRIBE", *len));
+        }
+    }
+    (1..10_000).for_each(|i| topics.remove(&i.to_string()));
+    assert_eq!(redis.command().await[0], "UNSUBSCRIBE");
+    drop(redis);
+    let mut redis = stage.accept().await;
+    assert_eq!(redis.command().await, ["SUBSCRIBE", "0"]);
+}
+
+#[tokio::test]
+async fn topics_that_change_one_by_one_are_gathered() {
+    const COUNT: usize = 200;
+    let (mut redis, stage) = Stage::start().await;
+    let topics = &stage.topics;
+    let began = Instant::now();
+    let listen = async {
+        for i in 0..COUNT {
+            topics.add(&i.to_string());
+            time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let count = async {
+        let (mut heard, mut writes) = (0, 0);
+        while heard < COUNT {
+            assert_eq!(redis.command().await, ["PING", "0"]);
+            heard += redis.command().await.len() - 1;
+            writes += 1;
+        }
+        writes
+    };
+    let ((), writes) = tokio::join!(listen, count);
+    let max = began.elapsed().as_millis() / MIN_CHANGE_INTERVAL.as_millis() + 2;
+    assert!(writes <= max, "{writes} writes in {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_change_waits_until_redis_has_carried_out_the_last_one() {
+    let (mut redis, stage) = Stage::start().await;
+    let topics = &stage.topics;
+    topics.add("a");
+    // The ping is not answered before the other command of its write is taken.
+    assert_eq!(redis.command().await, ["PING", "0"]);
+    topics.add("b");
+    let early = time::timeout(MIN_CHANGE_INTERVAL * 5, redis.stream.readable()).await;
+    assert!(early.is_err(), "a change was sent");
+    assert_eq!(redis.command().await, ["SUBSCRIBE", "a"]);
+    assert_eq!(redis.command().await, ["PING", "0"]);
+    assert_eq!(redis.command().await, ["SUBSCRIBE", "b"]);
+}
+
+#[tokio::test]
+async fn a_forbidden_topic_ends_the_connection_only_if_it_is_fixed() {
+    let (mut redis, stage) = Stage::start().await;
+    let topics = &stage.topics;
+    topics.add("forbidden");
+    assert_eq!(redis.command().await, ["PING", "0"]);
+    assert_eq!(redis.command().await, ["SUBSCRIBE", "forbidden"]);
+    topics.add("allowed");
+    assert_eq!(redis.command().await, ["PING", "0"]);
+    assert_eq!(redis.command().await, ["SUBSCRIBE", "allowed"]);
+    drop(redis);
+    let mut redis = stage.accept().await;
+    assert_eq!(redis.command().await, ["SUBSCRIBE", "allowed", "forbidden"]);
+    topics.set_fixed(BTreeSet::from(["forbidden too".to_owned()]));
+    assert_eq!(redis.command().await, ["SUBSCRIBE", "forbidden too"]);
+    assert_eq!(redis.command().await, ["UNSUBSCRIBE", "fixed"]);
+    assert_eq!(redis.command().await, ["PING", "0"]);
+    let mut redis = Redis::accept(&stage.listener).await;
+    assert_eq!(redis.command().await, ["SUBSCRIBE", "forbidden too"]);
+}
+
+/// The timeout of the tests in which it passes. A quarter of it is long enough for a busy machine.
+const SHORT: Duration = Duration::from_secs(2);
+
+#[tokio::test]
+async fn a_subscription_that_is_lost_although_pings_are_answered_is_replaced() {
+    let (mut redis, stage) = Stage::start_with(SHORT, Duration::ZERO).await;
+    stage.report(|report| report.passed_on = 4).await;
+    // Messages on other topics prove nothing.
+    redis.message("fixed", "hi").await;
+    assert_eq!(redis.command().await, ["PING", "alive"]);
+    assert_eq!(
+        stage.is_replaced().await.split_once(": ").unwrap().1,
+        "it answers, but a message of the gateway to itself did not arrive: the subscription is lost"
+    );
+}
+
+#[tokio::test]
+async fn a_probe_that_arrives_keeps_the_connection() {
+    let (mut redis, stage) = Stage::start_with(SHORT, Duration::ZERO).await;
+    let channel = redis.channel.clone();
+    redis.message(&channel, "4").await;
+    stage.report(|report| report.passed_on = 4).await;
+    assert_eq!(redis.command().await, ["PING", "alive"]);
+    // A probe that has not arrived would cause a ping within a quarter of the timeout.
+    assert!(time::timeout(SHORT, redis.stream.readable()).await.is_err(), "something was sent");
+    assert_eq!(stage.health.metrics.bus_probe_failures.get(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_arrives_is_late_and_then_replaced() {
+    let (mut redis, stage) = Stage::start_with(SHORT, Duration::ZERO).await;
+    stage.report(|report| report.passed_on = 4).await;
+    let silence = async {
+        assert_ne!(redis.stream.read_buf(&mut redis.input).await.unwrap(), 0, "no ping");
+        assert_eq!(stage.health.error(), None, "the connection is late before the ping was unanswered");
+        while stage.health.error().is_none() {
+            time::sleep(Duration::from_millis(1)).await;
+        }
+        stage.health.error().unwrap()
+    };
+    let late = silence.await;
+    assert_eq!(stage.health.metrics.bus_probe_failures.get(), 0, "{late}");
+    let address = stage.listener.local_addr().unwrap();
+    let expected = format!("redis redis://{address}: nothing has arrived from {address} since ");
+    assert!(late.starts_with(&expected) && late.ends_with(" UTC, although an answer is due"), "{late}");
+    assert_eq!(
+        stage.is_replaced().await.split_once(": ").unwrap().1,
+        "it does not answer within 2s (`redis.timeout_ms`)"
+    );
+}
+
+#[tokio::test]
+async fn a_late_connection_that_answers_after_all_is_kept() {
+    let (mut redis, stage) = Stage::start_with(SHORT, Duration::ZERO).await;
+    stage.report(|report| report.passed_on = 4).await;
+    while stage.health.error().is_none() {
+        time::sleep(Duration::from_millis(1)).await;
+    }
+    let channel = redis.channel.clone();
+    redis.message(&channel, "4").await;
+    while stage.health.error().is_some() {
+        time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(redis.command().await, ["PING", "alive"]);
+    assert_eq!(stage.health.metrics.bus_probe_failures.get(), 0);
+}
+
+#[tokio::test]
+async fn a_subscription_on_another_server_or_on_a_replica_is_replaced_at_once() {
+    let (_redis, stage) = Stage::start().await;
+    stage.report(|report| report.unheard = 4).await;
+    let why = stage.is_replaced().await;
+    assert!(why.ends_with("had no subscriber: the subscription is lost, or is on another server"), "{why}");
+    let (_redis, stage) = Stage::start().await;
+    stage.report(|report| report.by_replica = 4).await;
+    let why = stage.is_replaced().await;
+    let address = stage.listener.local_addr().unwrap();
+    assert!(why.contains(&format!("{address} is a replica, not a master")), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscriber_that_is_behind_because_policies_are_slow_is_kept() {
+    let (mut redis, stage) = Stage::start_with(SHORT / 4, Duration::from_millis(20)).await;
+    let began = Instant::now();
+    stage.report(|report| report.passed_on = 4).await;
+    // One read is 64 messages, for which the policies take longer than the timeout.
+    for _ in 0..200 {
+        redis.message("fixed", &"x".repeat(1000)).await;
+    }
+    let channel = redis.channel.clone();
+    redis.message(&channel, "4").await;
+    stage.topics.add("after all of them");
+    // This change is sent by the same task between two reads, and confirmed by the answers that come after the backlog.
+    while redis.command().await != ["SUBSCRIBE", "after all of them"] {}
+    stage.topics.add("and after that");
+    while redis.command().await != ["SUBSCRIBE", "and after that"] {}
+    assert!(began.elapsed() > Duration::from_secs(4), "the policies were not slow: {:?}", began.elapsed());
+    assert_eq!((stage.health.error(), stage.health.metrics.bus_probe_failures.get()), (None, 0));
+}
+
+#[tokio::test]
+async fn a_channel_that_the_acl_forbids_costs_no_connection() {
+    let (redis, stage) = Stage::start().await;
+    drop(redis);
+    let mut redis = Redis::accept_with(&stage.listener, true).await;
+    assert_eq!(redis.command().await, ["SUBSCRIBE", "fixed"]);
+    assert_eq!(redis.command().await, ["PING", "0"]);
+    stage.report(|_| {}).await;
+    stage.topics.add("a");
+    assert_eq!(redis.command().await, ["PING", "0"]);
+    assert_eq!(redis.command().await, ["SUBSCRIBE", "a"]);
+    assert_eq!(stage.health.error(), None);
+}
