@@ -33,6 +33,8 @@ pub(super) struct Silence {
 #[derive(Debug)]
 struct Asked {
     at: Instant,
+    /// The beginning of the time in which something must arrive.
+    since: Instant,
     /// The number of the last probe that must arrive before the answer.
     passed_on: u64,
     /// Whether nothing has arrived for so long that the connection counts as late.
@@ -118,13 +120,16 @@ impl Silence {
         let was_late = self.asked.as_mut().is_some_and(|asked| mem::take(&mut asked.is_late));
         let is_ping_due = is_probe && self.asked.is_none();
         if is_ping_due {
-            self.ask(now);
+            self.ask(now, Duration::ZERO);
         }
         Arrival { was_late, is_ping_due }
     }
 
-    fn ask(&mut self, now: Instant) {
-        self.asked = Some(Asked { at: now, passed_on: self.passed_on, is_late: false, too_late: None });
+    /// Records that a `PING` is sent, after something was expected for the time `waited`.
+    fn ask(&mut self, now: Instant, waited: Duration) {
+        let since = now.checked_sub(waited).unwrap_or(now);
+        let passed_on = self.passed_on;
+        self.asked = Some(Asked { at: now, since, passed_on, is_late: false, too_late: None });
     }
 
     /// Records the answer to the `PING`.
@@ -149,8 +154,8 @@ impl Silence {
     /// Returns the time of the next step.
     pub(super) fn due(&self) -> Instant {
         let due = match &self.asked {
-            Some(asked) if asked.is_late => asked.at.max(self.arrived) + self.timeout - self.timeout / 4,
-            Some(asked) => asked.at.max(self.arrived) + self.timeout / 4,
+            Some(asked) if asked.is_late => asked.since.max(self.arrived) + self.timeout,
+            Some(asked) => asked.since.max(self.arrived) + self.timeout / 2,
             None => {
                 let expected = [self.confirming, self.awaited].into_iter().flatten().min();
                 expected.unwrap_or(self.arrived + self.interval) + self.timeout / 4
@@ -169,7 +174,7 @@ impl Silence {
         }
         match &mut self.asked {
             None => {
-                self.ask(now);
+                self.ask(now, self.timeout / 4);
                 Step::Ping
             }
             Some(asked) if !asked.is_late => {
@@ -257,6 +262,13 @@ mod tests {
             assert_eq!(line.arrived(number * 1000 + 1, number), (false, false));
             assert_eq!(line.silence.is_unheard(), is_unheard, "{number}");
         }
+        // The message may also arrive before the publisher has its answer.
+        let mut line = Line::new();
+        line.arrived(1001, 1);
+        line.arrived(4000, 4);
+        assert!(!line.silence.is_unheard());
+        line.passed_on(4, 4001);
+        assert!(line.silence.is_unheard());
     }
 
     #[test]
@@ -271,6 +283,14 @@ mod tests {
     }
 
     #[test]
+    fn silence_after_a_probe_is_given_up_one_timeout_after_the_last_bytes() {
+        let mut line = Line::new();
+        assert_eq!(line.arrived(1000, 1), (false, true));
+        line.steps(2000, Step::Late);
+        line.steps(3000, Step::GiveUp);
+    }
+
+    #[test]
     fn without_probes_silence_is_asked_after_the_interval() {
         let mut line = Line::new();
         line.arrived(100, 0);
@@ -280,8 +300,8 @@ mod tests {
         line.steps(3601, Step::Late);
         assert_eq!(line.arrived(3700, 0), (true, false), "it was late");
         assert_eq!(line.arrived(3701, 0), (false, false), "it is late only once");
-        line.steps(4201, Step::Late);
-        line.steps(5201, Step::GiveUp);
+        line.steps(4701, Step::Late);
+        line.steps(5701, Step::GiveUp);
     }
 
     #[test]

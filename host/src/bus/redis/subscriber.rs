@@ -185,7 +185,8 @@ impl Subscriptions {
         if is_newer(report.passed_on) {
             self.silence.passed_on(report.passed_on, Instant::now());
         }
-        Ok(())
+        // The probe may have arrived before this report.
+        if self.silence.is_unheard() { Err(self.connection.timed_out()) } else { Ok(()) }
     }
 
     /// Does what is due when nothing has arrived for some time, or when a probe has not arrived.
