@@ -8,6 +8,8 @@ mod answers;
 mod buses;
 #[path = "backends/encrypted.rs"]
 mod encrypted;
+#[path = "backends/gaps.rs"]
+mod gaps;
 #[path = "backends/outages.rs"]
 mod outages;
 #[path = "backends/probes.rs"]

@@ -6,8 +6,8 @@
 //! well succeed.
 
 use chat_proto::chat::{ChatResponse, MessageBroadcast};
-use gateway_proto::Welcome;
-use gateway_wire::packet::{Packet, ROUTE_CHAT, ROUTE_SYSTEM, Status};
+use gateway_proto::{Control, Gap, Welcome, control::Event};
+use gateway_wire::packet::{Packet, ROUTE_CHAT, ROUTE_CONTROL, ROUTE_SYSTEM, Status};
 use prost::Message;
 
 /// A push whose payload this client can decode.
@@ -15,6 +15,8 @@ use prost::Message;
 pub(crate) enum Push {
     /// The first packet of a session.
     Welcome(Welcome),
+    /// Messages for the session may have been lost.
+    Gap(Gap),
     /// The answer of a backend to the sender.
     Response(ChatResponse),
     /// A message of a user.
@@ -32,6 +34,10 @@ impl Push {
                 let welcome = Welcome::decode(packet.payload.clone()).ok()?;
                 (!welcome.session_id.is_empty()).then_some(Self::Welcome(welcome))
             }
+            (ROUTE_CONTROL, 0) => match Control::decode(packet.payload.clone()).ok()?.event? {
+                Event::Gap(gap) => Some(Self::Gap(gap)),
+                Event::TokenExpires(_) => None,
+            },
             (ROUTE_CHAT, _) => match Fit::of(&packet.payload)?.kind()? {
                 Kind::Response => ChatResponse::decode(packet.payload.clone()).ok().map(Self::Response),
                 Kind::Broadcast => MessageBroadcast::decode(packet.payload.clone()).ok().map(Self::Broadcast),

@@ -6,7 +6,8 @@ use chat_proto::chat::chat_request::MessageType;
 use chat_proto::chat::{ChatResponse, MessageBroadcast};
 use gateway_connection::Received;
 use gateway_connection::text::{clean, is_printable};
-use gateway_wire::packet::{Packet, ROUTE_CHAT, ROUTE_GAME, ROUTE_SYSTEM, Status};
+use gateway_proto::Gap;
+use gateway_wire::packet::{Packet, ROUTE_CHAT, ROUTE_CONTROL, ROUTE_GAME, ROUTE_SYSTEM, Status};
 
 use crate::push::Push;
 
@@ -39,6 +40,7 @@ pub(crate) fn status(packet: &Packet) -> String {
 
 fn route(route: u8) -> String {
     match route {
+        ROUTE_CONTROL => "control".into(),
         ROUTE_CHAT => "chat".into(),
         ROUTE_GAME => "game".into(),
         ROUTE_SYSTEM => "system".into(),
@@ -51,12 +53,18 @@ fn content(packet: &Packet) -> String {
         Some(Push::Welcome(welcome)) => {
             format!("welcome: session {}, server time {} ms", clean(&welcome.session_id), welcome.server_time_ms)
         }
+        Some(Push::Gap(gap)) => self::gap(&gap),
         Some(Push::Response(chat)) => response(&chat),
         Some(Push::Broadcast(chat)) => broadcast(&chat),
         None if packet.header.status != Status::Ok as u16 => status(packet),
         None if packet.header.is_reply() => format!("status 0 ok, {}", payload(&packet.payload)),
         None => payload(&packet.payload),
     }
+}
+
+/// What a gap means for the user.
+pub(crate) fn gap(gap: &Gap) -> String {
+    format!("messages of about {} ms may be lost", gap.blind_ms)
 }
 
 fn response(response: &ChatResponse) -> String {

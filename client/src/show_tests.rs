@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use gateway_proto::Welcome;
+use gateway_proto::{Control, Welcome, control::Event};
 use prost::Message;
 
 use super::*;
@@ -57,6 +57,16 @@ fn replies() {
     check(request.reply(99, &b"\xff"[..]), "< reply #4 chat  status 99 unknown: \u{fffd}");
     check(request.reply(0, ""), "< reply #4 chat  status 0 ok, empty");
     check(Packet::request(5, ROUTE_SYSTEM, "").reply(0, "ping"), "< reply #5 system  status 0 ok, 4 bytes \"ping\"");
+}
+
+#[test]
+fn gaps() {
+    let control = Control { event: Some(Event::Gap(Gap { blind_ms: 2100 })) };
+    check(
+        Packet::push(ROUTE_CONTROL, 0, control.encode_to_vec()),
+        "< push #0 control  messages of about 2100 ms may be lost",
+    );
+    check(Packet::push(ROUTE_CONTROL, 0, ""), "< push #0 control  empty");
 }
 
 #[test]

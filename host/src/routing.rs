@@ -19,6 +19,7 @@ mod calls;
 pub mod closings;
 mod decision;
 mod effects;
+mod gaps;
 pub mod gateway;
 pub mod hooks;
 mod interests;

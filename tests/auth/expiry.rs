@@ -35,7 +35,7 @@ async fn warning(wire: &mut Wire) -> i64 {
     assert_eq!((first, &packet[..8]), (BINARY, &[0; 8][..]), "{packet:?}");
     match Control::decode(&packet[8..]).unwrap().event {
         Some(Event::TokenExpires(TokenExpires { in_ms })) => in_ms,
-        None => panic!("no event: {packet:?}"),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -27,7 +27,7 @@ async fn uses(gateway: &Gateway, client: &mut Client, server: &Redis, number: i6
     }
     assert_eq!(server.publish(BROADCAST, &broadcast(7, number)).await, 1);
     loop {
-        let packet = client.receive_any().await;
+        let packet = client.receive().await;
         if packet.flags & 1 == 0 {
             assert_eq!(packet.payload, broadcast(7, number));
             break;

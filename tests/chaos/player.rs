@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use gateway_proto::Welcome;
 use gateway_tests::{Client, PATIENCE, header, wire};
-use gateway_wire::packet::{self, ROUTE_CHAT, ROUTE_SYSTEM};
+use gateway_wire::packet::{self, ROUTE_CHAT, ROUTE_CONTROL, ROUTE_SYSTEM};
 use prost::Message as _;
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 use tokio::{
@@ -153,6 +153,10 @@ impl PlayerSession<'_> {
 
     fn on_packet(&mut self, packet: &Bytes) {
         let (header, payload) = packet::split(packet).unwrap();
+        if header.route == ROUTE_CONTROL {
+            // A push of the gateway itself is no delivery.
+            return;
+        }
         if !header.is_reply() {
             return self.journal.delivered(read_delivery(payload), self.session, header.seq);
         }

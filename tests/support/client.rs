@@ -3,8 +3,8 @@
 use crate::{PATIENCE, in_time};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use gateway_proto::Welcome;
-use gateway_wire::packet::{self, Header};
+use gateway_proto::{Control, Welcome, control::Event};
+use gateway_wire::packet::{self, Header, ROUTE_CONTROL};
 use prost::Message as _;
 use std::net::SocketAddr;
 use tokio::{
@@ -44,6 +44,16 @@ impl Packet {
         Self { seq, route, flags, status, payload }
     }
 
+    /// Returns for how long the gateway says that messages may have been lost, if this is such a push.
+    #[must_use]
+    pub fn gap(&self) -> Option<i64> {
+        let is_control = (self.route, self.seq, self.flags, self.status) == (ROUTE_CONTROL, 0, 0, 0);
+        match Control::decode(self.payload.clone()).ok().filter(|_| is_control)?.event? {
+            Event::Gap(gap) => Some(gap.blind_ms),
+            Event::TokenExpires(_) => None,
+        }
+    }
+
     /// Returns the payload as text.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -59,6 +69,8 @@ pub struct Client<S = TcpStream> {
     pub welcome: Welcome,
     /// The number of "no backend listens" refusals that [`Self::receive`] has skipped.
     pub unheard: u32,
+    /// The gaps that [`Self::receive`] has skipped, in milliseconds.
+    pub gaps: Vec<i64>,
     seq: u32,
 }
 
@@ -97,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let packet = Packet::parse(&first);
         assert_eq!((packet.seq, packet.route, packet.flags, packet.status), (0, 3, 0, 0), "{packet:?}");
         let welcome = Welcome::decode(packet.payload).unwrap();
-        Self { socket, welcome, unheard: 0, seq: 0 }
+        Self { socket, welcome, unheard: 0, gaps: Vec::new(), seq: 0 }
     }
 
     /// Sends a packet with the client's next seq, and returns the seq.
@@ -135,10 +147,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// Returns the next packet, and fails if no packet arrives. Skips and counts "no backend listens" refusals, since
-    /// most tests have no backend.
+    /// most tests have no backend. Skips and records pushes about gaps of the bus, too.
     pub async fn receive(&mut self) -> Packet {
         loop {
             let packet = self.receive_any().await;
+            if let Some(blind_ms) = packet.gap() {
+                self.gaps.push(blind_ms);
+                continue;
+            }
             if packet.status != 5 || !packet.payload.starts_with(b"no backend listens on ") {
                 return packet;
             }

@@ -2,7 +2,7 @@ use bytes::Bytes;
 use chat_proto::chat::{ChatRequest, ChatResponse};
 use clap::Parser;
 use gateway_stand_in::{Peer, gateway};
-use gateway_wire::packet::{Packet, ROUTE_CHAT, ROUTE_SYSTEM};
+use gateway_wire::packet::{Packet, ROUTE_CHAT, ROUTE_CONTROL, ROUTE_SYSTEM};
 use prost::Message as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -208,6 +208,7 @@ async fn deliveries_begin_when_the_session_is_bound() {
         // The delivery counter leaves 3 out.
         for counter in [1, 2, 4, 5] {
             peer.send(&Packet::push(ROUTE_CHAT, counter, redis.delivery().await)).await;
+            peer.send(&Packet::push(ROUTE_CONTROL, 0, "outside of the counter")).await;
         }
         peer.closed().await
     })

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use gateway_connection::text;
-use gateway_wire::packet::{self, ROUTE_SYSTEM, Status};
+use gateway_wire::packet::{self, ROUTE_CONTROL, ROUTE_SYSTEM, Status};
 use gateway_wire::resp::Frame;
 use hdrhistogram::CreationError;
 
@@ -101,6 +101,10 @@ impl Traffic {
             tally.stray += 1;
             return;
         };
+        if !header.is_reply() && header.route == ROUTE_CONTROL {
+            // It is outside of the delivery counter.
+            return;
+        }
         if !header.is_reply() && !stream.counts_on(header.seq) {
             tally.miscounted += 1;
         }

@@ -7,7 +7,7 @@ use arena_proto::client_message::Message as Request;
 use arena_proto::server_message::Message as Response;
 use arena_proto::{Input, Move, RoomJoined, Rules};
 use gateway_connection::{Connection, Received, Target};
-use gateway_wire::packet::{FLAG_REPLACES, Packet, ROUTE_GAME, ROUTE_SYSTEM, Status};
+use gateway_wire::packet::{FLAG_REPLACES, Packet, ROUTE_CONTROL, ROUTE_GAME, ROUTE_SYSTEM, Status};
 use prost::Message;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -187,7 +187,8 @@ impl Bot {
             }
             return;
         }
-        if (header.route, header.seq) == (ROUTE_SYSTEM, 0) {
+        // The welcome and the pushes on the control route are outside of the delivery counter.
+        if header.seq == 0 && matches!(header.route, ROUTE_SYSTEM | ROUTE_CONTROL) {
             return;
         }
         tally.counts.lost += u64::from(header.seq.wrapping_sub(self.last_push).saturating_sub(1));

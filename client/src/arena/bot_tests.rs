@@ -37,6 +37,7 @@ fn a_bot_counts_what_it_sees() {
         snapshot(2, RULES),
         replaces(snapshot(5, faster)),
         snapshot(6, faster),
+        Packet::push(ROUTE_CONTROL, 0, "a gap of the bus"),
         push(7, Response::FieldPosition(position)),
         push(8, Response::Left(Left { reason: 1 })),
         Packet::push(ROUTE_SYSTEM, 9, "anything"),

@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::entry::{FIRST_SEQ, decode, join, packet};
 use super::view::View;
+use crate::push::Push;
 use crate::show;
 
 /// The time from one input to the next while the direction stays the same.
@@ -79,6 +80,9 @@ async fn play(connection: &mut Connection, mut view: View, terminal: &mut Defaul
 fn take(view: &mut View, packet: &Packet) -> anyhow::Result<()> {
     if packet.header.status != Status::Ok as u16 {
         bail!("the gateway refused an input: {}", show::status(packet));
+    }
+    if let Some(Push::Gap(gap)) = Push::of(packet) {
+        view.notice(show::gap(&gap));
     }
     if packet.header.route != ROUTE_GAME {
         return Ok(());

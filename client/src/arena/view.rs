@@ -32,6 +32,8 @@ pub(crate) struct View {
     /// The direction in which the player wants to go, each part -1, 0 or 1.
     direction: (i32, i32),
     place: Place,
+    /// What is shown instead of the help until the player turns.
+    notice: Option<String>,
 }
 
 enum Place {
@@ -59,7 +61,7 @@ impl View {
     pub(crate) fn room(joined: RoomJoined) -> Self {
         let RoomJoined { room, player, width, height, rules } = joined;
         let snapshot = Snapshot { room, rules, ..Snapshot::default() };
-        Self { you: player, direction: (0, 0), place: Place::Room { width, height, snapshot } }
+        Self { you: player, direction: (0, 0), place: Place::Room { width, height, snapshot }, notice: None }
     }
 
     /// Creates the view of the field that was entered at a position.
@@ -67,12 +69,18 @@ impl View {
         // A gateway's answer must not make this client divide by zero.
         let cell = entered.cell.clamp(1, FIELD_MAX);
         let place = Place::Field { cell, position, others: HashMap::new() };
-        Self { you: entered.player, direction: (0, 0), place }
+        Self { you: entered.player, direction: (0, 0), place, notice: None }
     }
 
     /// Changes the direction in which the player wants to go.
     pub(crate) fn turn(&mut self, direction: (i32, i32)) {
         self.direction = direction;
+        self.notice = None;
+    }
+
+    /// Shows a line instead of the help until the player turns.
+    pub(crate) fn notice(&mut self, notice: String) {
+        self.notice = Some(notice);
     }
 
     /// Returns the request that is due now: the direction, or the next position.
@@ -122,7 +130,7 @@ impl View {
         let (size, marks) = self.marks();
         marks.iter().for_each(|mark| put(frame.buffer_mut(), inside, size, mark));
         frame.render_widget(Paragraph::new(self.players()).block(Block::bordered().title(" players ")), list);
-        frame.render_widget(Line::from(HELP).dim(), help);
+        frame.render_widget(Line::from(self.notice.as_deref().unwrap_or(HELP)).dim(), help);
     }
 
     fn title(&self) -> String {

@@ -209,6 +209,8 @@ mod tests {
             true
         }
 
+        async fn missed(&self, _: Duration) {}
+
         fn refused(&self, (): &(), _: &str) {}
     }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::telemetry::{metrics::Metrics, text};
 use bytes::Bytes;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// The maximum number of bytes of a topic in the answer to the sender of a publish.
 const MAX_TOPIC_BYTES: usize = 256;
@@ -24,6 +24,10 @@ pub trait Handler: Send + Sync + 'static {
     /// Returns whether a plugin still serves the route of the packet that caused a publish. If none does, nothing in
     /// this gateway would receive an answer to the publish.
     fn is_served(&self, origin: &Self::Origin) -> bool;
+
+    /// Handles a gap: for the time `blind`, messages may have been lost. It is called when messages arrive again. The bus
+    /// reads nothing until the future has ended.
+    fn missed(&self, blind: Duration) -> impl Future<Output = ()> + Send;
 
     /// Handles a publish that the bus did not take, that has no subscriber, or that has an unknown outcome.
     fn refused(&self, origin: &Self::Origin, why: &str);

@@ -40,6 +40,8 @@ pub(super) struct Changes {
     pub(super) removed: Vec<Arc<str>>,
     /// All fixed topics, if they have changed or if there is a new connection.
     pub(super) news: Option<BTreeSet<String>>,
+    /// Whether there are more changes than these.
+    pub(super) has_more: bool,
 }
 
 /// What is wanted, what was sent, and the difference. The maps are trees because trees give their memory back when
@@ -165,6 +167,7 @@ impl Table {
         for topic in &changes.removed {
             topics.remove(topic);
         }
+        changes.has_more = !changed.is_empty();
         changes
     }
 
@@ -260,7 +263,7 @@ mod tests {
         assert_eq!(topics.changed().now_or_never(), Some(()));
         let changes = topics.take();
         let (fixed, added, news) = (vec!["a".into()], vec!["d".into()], Some(set(&["a"])));
-        assert_eq!(changes, Changes { fixed, added, removed: Vec::new(), news });
+        assert_eq!(changes, Changes { fixed, added, news, ..Changes::default() });
         assert_eq!(topics.take(), Changes::default());
     }
 
@@ -284,7 +287,7 @@ mod tests {
         }
         topics.set_fixed(set(&["z"]));
         let changes = topics.take();
-        assert_eq!((changes.fixed, changes.added.len()), (vec!["z".into()], MAX_CHANGES));
+        assert_eq!((changes.fixed, changes.added.len(), changes.has_more), (vec!["z".into()], MAX_CHANGES, true));
         takes(&topics, &["04096"], &[]);
     }
 

@@ -12,7 +12,7 @@ pub use queue::{Keep, Outgoing};
 
 use crate::sync::wakeup::Wakeup;
 use bytes::Bytes;
-use gateway_wire::packet::{HEADER_LEN, Header};
+use gateway_wire::packet::{HEADER_LEN, Header, ROUTE_CONTROL};
 use queue::{Queue, Size};
 use std::{
     collections::VecDeque,
@@ -126,6 +126,12 @@ impl Outbox {
     /// Queues a reply.
     pub fn reply(&self, header: Header, payload: Bytes) -> Outcome {
         self.queue(&mut self.state(), Outgoing { header, payload, keep: Keep::Always })
+    }
+
+    /// Queues a push of the gateway itself. It is outside of the delivery counter, and is dropped like any other message
+    /// if the queue is full.
+    pub fn control(&self, payload: Bytes) -> Outcome {
+        self.reply(Header::push(ROUTE_CONTROL, 0), payload)
     }
 
     /// Queues a push. It gets the session's next delivery number, which is used up even if the queue is full. If the

@@ -175,6 +175,14 @@ impl Registry {
         }
     }
 
+    /// Returns every live session. The sessions are copied part by part, so no lock is held for long.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        let mut sessions = Vec::with_capacity(self.len());
+        self.each(|session| sessions.push(Arc::clone(session)));
+        sessions
+    }
+
     /// Gives a session the number that [`Session::tag`] returns for the owner.
     pub fn set_tag(&self, owner: &Arc<Owner>, id: Uuid, tag: u64) {
         if let Some(session) = self.session(id) {

@@ -22,7 +22,10 @@ use crate::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use gateway_wire::packet::{self, Header, ROUTE_CONTROL, Status};
-use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize};
+use std::{
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
+    time::Duration,
+};
 use tokio::sync::oneshot;
 
 /// The state that all sessions and the bus share.
@@ -59,6 +62,10 @@ impl bus::Handler for Arc<Gateway> {
 
     fn is_served(&self, origin: &Origin) -> bool {
         self.snapshot.load().route(origin.header.route).is_some()
+    }
+
+    async fn missed(&self, blind: Duration) {
+        self.tell_gap(blind).await;
     }
 
     fn refused(&self, origin: &Origin, why: &str) {

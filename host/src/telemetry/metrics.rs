@@ -19,7 +19,11 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 /// Registers a counter for each known reason at 0, so that a rate can be computed from the first event on.
 fn known<const N: usize>(
@@ -83,6 +87,10 @@ pub struct Metrics {
     pub bus_queued: Gauge,
     /// Connections to Redis that ended because a probe failed.
     pub bus_probe_failures: Counter,
+    /// Times in which messages of the bus may have been lost.
+    pub bus_gaps: Counter,
+    /// How long these times were, in seconds.
+    pub bus_blind_seconds: Counter<f64, AtomicU64>,
     /// The end of the certificate's validity in seconds since 1970, or 0 without TLS.
     pub tls_expiry: Gauge,
     /// Certificates that replaced the one before.
@@ -152,6 +160,8 @@ impl Metrics {
             published: register(r, "bus_published", "Messages that the bus took"),
             unheard: register(r, "bus_unheard", "Messages that the bus took and that reached no subscriber"),
             bus_connected: register(r, "bus_connected", "1 while both directions of the bus are connected"),
+            bus_gaps: register(r, "bus_gaps", "Times in which messages of the bus may have been lost"),
+            bus_blind_seconds: register(r, "bus_blind_seconds", "How long messages of the bus may have been lost"),
             bus_queued: register(r, "bus_queued", "Messages that wait for the bus"),
             bus_probe_failures: register(
                 r,

@@ -13,6 +13,9 @@ use std::str;
 /// The text of the `PING` that checks whether the connection still works, and of its answer. Other pings have a number.
 pub(super) const PONG: &[u8] = b"alive";
 
+/// The text of the `PING` after the last of all topics, and of its answer.
+pub(super) const ALL: &[u8] = b"all";
+
 /// The beginning of the error for a command with a topic that the ACL of the gateway's user does not allow.
 const NOT_PERMITTED: &[u8] = b"NOPERM ";
 
@@ -39,6 +42,8 @@ pub(super) struct Answers {
     pub(super) number: Option<u64>,
     /// Whether the ping with the text [`PONG`] was answered.
     pub(super) is_pong: bool,
+    /// Whether the ping with the text [`ALL`] was answered.
+    pub(super) is_all: bool,
 }
 
 impl Incoming {
@@ -81,6 +86,7 @@ impl Incoming {
                 }
             }
             Frame::Text(PONG) => answers.is_pong = true,
+            Frame::Text(ALL) => answers.is_all = true,
             Frame::Text(answer) => {
                 let number = str::from_utf8(answer).ok().and_then(|number| number.parse().ok());
                 answers.number = number.or(answers.number);

@@ -8,7 +8,7 @@ use super::{
     confirmation::Confirming,
     connection::Connection,
     error::LinkError,
-    incoming::{Answers, Incoming, PONG},
+    incoming::{ALL, Answers, Incoming, PONG},
     link::Link,
     probe::{Probed, Report},
     silence::{Silence, Step},
@@ -36,18 +36,25 @@ pub(super) struct Subscriber<H: Handler> {
     intake: Arc<Intake<H>>,
     publisher: Confirming,
     probed: Probed,
+    /// Since when messages may have been lost, if the handler was not told yet.
+    blind_since: Option<Instant>,
 }
 
 impl<H: Handler> Subscriber<H> {
     pub(super) fn new(link: Link, intake: Arc<Intake<H>>, publisher: Confirming, probed: Probed) -> Self {
-        Self { link, intake, publisher, probed }
+        Self { link, intake, publisher, probed, blind_since: None }
     }
 
     /// Connects again and again, and keeps each connection's subscriptions up to date. Never returns.
     pub(super) async fn run(mut self) {
         loop {
             let connection = self.link.connect().await;
-            let Err(error) = Subscriptions::new(connection, self.probed.clone()).follow(&mut self).await;
+            let mut subscriptions = Subscriptions::new(connection, self.probed.clone());
+            let Err(error) = subscriptions.follow(&mut self).await;
+            if let Some(since) = subscriptions.worked_until() {
+                // If the connection after a break breaks before the handler was told, it is one long gap.
+                self.blind_since.get_or_insert(since);
+            }
             self.publisher.lose(error.is_timeout());
             self.link.down(&error);
         }
@@ -83,15 +90,20 @@ impl Subscriptions {
         }
     }
 
+    /// Returns when the last bytes arrived, or `None` if the fixed topics were never subscribed to.
+    fn worked_until(&self) -> Option<Instant> {
+        self.first_probe_after.map(|_| self.connection.last_read())
+    }
+
     /// Subscribes to the wanted topics, and handles messages, until the connection breaks.
-    async fn follow<H: Handler>(mut self, subscriber: &mut Subscriber<H>) -> Result<Infallible, LinkError> {
+    async fn follow<H: Handler>(&mut self, subscriber: &mut Subscriber<H>) -> Result<Infallible, LinkError> {
         loop {
             let due = self.silence.due();
             tokio::select! {
                 // What can be read comes before the time that is due, so that a late task does not see a silence.
                 biased;
                 (changes, number) = subscriber.publisher.wanted(self.next_change), if self.unconfirmed.is_none() => {
-                    self.change(changes, number).await?;
+                    self.change(changes, number, subscriber.blind_since.is_some()).await?;
                 }
                 Ok(()) = subscriber.probed.reports.changed() => {
                     let report = subscriber.probed.reports.borrow_and_update().clone();
@@ -111,7 +123,9 @@ impl Subscriptions {
     ///
     /// The topics that are listened to come after the ping, so that a confirmation does not depend on them. The answers
     /// to them are read before the next change is sent or shortly after, so they do not pile up in Redis.
-    async fn change(&mut self, changes: Changes, number: u64) -> Result<(), LinkError> {
+    ///
+    /// If messages may have been lost, another ping shows that no topic is missing any more.
+    async fn change(&mut self, changes: Changes, number: u64, is_blind: bool) -> Result<(), LinkError> {
         if let Some(channel) = self.incoming.channel_to_subscribe_to() {
             // It has a command of its own, because an ACL that forbids one topic forbids the whole command.
             self.connection.command(&[b"SUBSCRIBE", channel.as_bytes()]);
@@ -120,6 +134,9 @@ impl Subscriptions {
         self.command("UNSUBSCRIBE", &changes.removed);
         self.connection.command(&[b"PING", number.to_string().as_bytes()]);
         self.command("SUBSCRIBE", &changes.added);
+        if is_blind && !changes.has_more {
+            self.connection.command(&[b"PING", ALL]);
+        }
         self.unconfirmed = Some(number);
         self.news = changes.news;
         self.next_change = Instant::now() + MIN_CHANGE_INTERVAL;
@@ -143,7 +160,11 @@ impl Subscriptions {
         }
     }
 
-    async fn on_received<H: Handler>(&mut self, answers: Answers, subscriber: &Subscriber<H>) -> Result<(), LinkError> {
+    async fn on_received<H: Handler>(
+        &mut self,
+        answers: Answers,
+        subscriber: &mut Subscriber<H>,
+    ) -> Result<(), LinkError> {
         let arrival = self.silence.arrived(self.connection.last_read(), self.incoming.last_probe());
         if arrival.was_late && self.first_probe_after.is_some() {
             subscriber.link.up();
@@ -157,7 +178,15 @@ impl Subscriptions {
         if self.silence.is_unheard() {
             return Err(self.connection.timed_out());
         }
-        if arrival.is_ping_due { self.ping().await } else { Ok(()) }
+        if arrival.is_ping_due {
+            self.ping().await?;
+        }
+        if answers.is_all
+            && let Some(since) = subscriber.blind_since.take()
+        {
+            subscriber.intake.handler.missed(since.elapsed()).await;
+        }
+        Ok(())
     }
 
     fn confirm<H: Handler>(&mut self, subscriber: &Subscriber<H>) {

@@ -17,11 +17,15 @@ use std::{collections::VecDeque, mem, str, thread};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::mpsc,
     task::JoinSet,
 };
 
-/// A handler that takes this long for each message on the topic `fixed`, and hears no other topic.
-struct Slow(Duration);
+/// A handler that takes some time for each message on the topic `fixed`, and hears no other topic.
+struct Slow {
+    slowness: Duration,
+    gaps: mpsc::UnboundedSender<Duration>,
+}
 
 impl Handler for Slow {
     type Origin = ();
@@ -30,12 +34,16 @@ impl Handler for Slow {
         if topic != "fixed" {
             return 0;
         }
-        thread::sleep(self.0);
+        thread::sleep(self.slowness);
         1
     }
 
     fn is_served(&self, (): &()) -> bool {
         true
+    }
+
+    async fn missed(&self, blind: Duration) {
+        let _ = self.gaps.send(blind);
     }
 
     fn refused(&self, (): &(), _: &str) {}
@@ -120,6 +128,7 @@ struct Stage {
     topics: Arc<Topics>,
     prober: Prober,
     health: Arc<Health>,
+    gaps: mpsc::UnboundedReceiver<Duration>,
 }
 
 impl Stage {
@@ -137,7 +146,9 @@ impl Stage {
         };
         let health = Arc::new(Health::new(Arc::default()));
         health.set(Direction::Publish, None);
-        let intake = Intake { queue: Arc::default(), handler: Slow(slowness), metrics: Arc::clone(&health.metrics) };
+        let (sender, gaps) = mpsc::unbounded_channel();
+        let handler = Slow { slowness, gaps: sender };
+        let intake = Intake { queue: Arc::default(), handler, metrics: Arc::clone(&health.metrics) };
         let (_asking, confirming) = confirmation::pair(Arc::clone(&topics));
         let (prober, probed) = probe::pair(config.probe_interval);
         // These belong to a connection that broke before, and say nothing about the next one.
@@ -145,7 +156,7 @@ impl Stage {
         let switches = Switches::follow(&config.place, &mut JoinSet::new()).unwrap_or_else(|error| panic!("{error}"));
         let link = Link::new(config, Arc::clone(&health), Direction::Subscribe, switches);
         tokio::spawn(Subscriber::new(link, Arc::new(intake), confirming, probed).run());
-        let stage = Self { listener, topics, prober, health };
+        let stage = Self { listener, topics, prober, health, gaps };
         (stage.accept().await, stage)
     }
 
@@ -259,6 +270,7 @@ async fn a_forbidden_topic_ends_the_connection_only_if_it_is_fixed() {
     drop(redis);
     let mut redis = stage.accept().await;
     assert_eq!(redis.command().await, ["SUBSCRIBE", "allowed", "forbidden"]);
+    assert_eq!(redis.command().await, ["PING", "all"]);
     topics.set_fixed(BTreeSet::from(["forbidden too".to_owned()]));
     assert_eq!(redis.command().await, ["SUBSCRIBE", "forbidden too"]);
     assert_eq!(redis.command().await, ["UNSUBSCRIBE", "fixed"]);
@@ -370,13 +382,52 @@ async fn a_subscriber_that_is_behind_because_policies_are_slow_is_kept() {
 #[tokio::test]
 async fn a_channel_that_the_acl_forbids_costs_no_connection() {
     let (redis, stage) = Stage::start().await;
+    stage.report(|_| {}).await;
     drop(redis);
     let mut redis = Redis::accept_with(&stage.listener, true).await;
     assert_eq!(redis.command().await, ["SUBSCRIBE", "fixed"]);
     assert_eq!(redis.command().await, ["PING", "0"]);
+    assert_eq!(redis.command().await, ["PING", "all"]);
     stage.report(|_| {}).await;
     stage.topics.add("a");
     assert_eq!(redis.command().await, ["PING", "0"]);
     assert_eq!(redis.command().await, ["SUBSCRIBE", "a"]);
     assert_eq!(stage.health.error(), None);
+}
+
+#[tokio::test]
+async fn a_gap_lasts_from_the_last_bytes_until_every_topic_is_subscribed_to_again() {
+    const PAUSE: Duration = Duration::from_millis(300);
+    let (redis, mut stage) = Stage::start().await;
+    stage.report(|_| {}).await;
+    let topics: Vec<_> = (0..5000).map(|i| format!("{i:04}")).collect();
+    topics.iter().for_each(|topic| stage.topics.add(topic));
+    time::sleep(PAUSE).await;
+    drop(redis);
+    // This connection breaks after the fixed topics are confirmed, and before all topics are subscribed to.
+    let mut redis = stage.accept().await;
+    for len in [513; 8] {
+        assert_eq!(redis.command().await.len(), len);
+    }
+    stage.report(|_| {}).await;
+    drop(redis);
+    let mut redis = stage.accept().await;
+    for len in [513; 8] {
+        assert_eq!(redis.command().await.len(), len);
+    }
+    assert_eq!(redis.command().await, ["PING", "0"]);
+    for len in [513, 393] {
+        assert_eq!(redis.command().await.len(), len);
+    }
+    assert!(stage.gaps.try_recv().is_err(), "the gap has not ended");
+    assert_eq!(redis.command().await, ["PING", "all"]);
+    let blind = stage.gaps.recv().await.unwrap();
+    assert!(blind >= PAUSE && blind < Duration::from_secs(30), "{blind:?}");
+    // Later changes are no gap.
+    stage.topics.add("later");
+    assert_eq!(redis.command().await, ["PING", "0"]);
+    assert_eq!(redis.command().await, ["SUBSCRIBE", "later"]);
+    stage.topics.add("latest");
+    assert_eq!(redis.command().await, ["PING", "0"]);
+    assert!(stage.gaps.try_recv().is_err());
 }
