@@ -118,6 +118,35 @@ async fn publishes_of_a_new_plugin_wait_until_its_topics_are_subscribed() {
     all_are_answered(&gateway, &mut client).await;
 }
 
+#[tokio::test]
+async fn the_first_requests_of_a_session_wait_for_the_channel_of_its_user_and_nobody_else_waits() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::start(&redis).await;
+    let (gateway, mut client) = stage(&proxy).await;
+    redis.subscribers_are("broadcast:user:7", 1).await;
+    let mut heard = redis.subscribe(REQUESTS).await;
+    proxy.hold_subscriptions();
+    let mut second = gateway.client().await;
+    for number in [1, 2] {
+        second.send(CHAT, &chat_request("mmo", 8, &number.to_string())).await;
+    }
+    second.assert_alive().await;
+    proxy.holds_a_subscription().await;
+    for number in 1..=REQUESTS_MADE {
+        client.send(CHAT, &request(number)).await;
+        assert_eq!(heard.next().await, request(number), "a publish of another session waited");
+    }
+    time::sleep(HELD).await;
+    assert_eq!(gateway.metric("gateway_bus_published_total").await, f64::from(1 + REQUESTS_MADE));
+    proxy.release();
+    for number in [1, 2] {
+        assert_eq!(heard.next().await, chat_request("mmo", 8, &number.to_string()));
+        let answer = response(8, "", number.into());
+        assert_eq!(redis.publish("broadcast:user:8", &answer).await, 1, "the gateway does not hear the channel yet");
+        assert_pushed(&mut second, number, &answer).await;
+    }
+}
+
 /// Sends a request that no backend hears, and asserts that only this request is refused.
 async fn is_told_that_nobody_listens(gateway: &Gateway, client: &mut Client) {
     let seq = client.send(CHAT, &request(1)).await;

@@ -3,6 +3,9 @@
 //!
 //! A sender reserves capacity, carries out its other actions, and then commits its publishes. The bus sees no publish
 //! before the commit. The lock is not held between reserve and commit, nor while a large body is copied.
+//!
+//! The publishes of a session that begins to listen to a topic are held back until Redis has subscribed to it. Otherwise
+//! the answer to a publish could be published before this gateway hears the topic. Nobody else's publishes wait.
 
 use super::batch::Batch;
 use crate::sync::{
@@ -10,7 +13,7 @@ use crate::sync::{
     wakeup::Wakeup,
 };
 use bytes::Bytes;
-use std::{borrow::Cow, future::poll_fn, mem, task::Poll, time::Duration};
+use std::{borrow::Cow, collections::VecDeque, future::poll_fn, mem, task::Poll, time::Duration};
 
 /// How long the bus may take to publish the queued messages when the gateway stops. After that, the remaining publishes
 /// are refused.
@@ -21,6 +24,9 @@ const MAX_QUEUED_PUBLISHES: usize = 32 * 1024;
 
 /// The maximum size of all topics and bodies in the queue, in bytes. A single sender gets at most half of this size.
 const MAX_QUEUED_BYTES: usize = 128 << 20;
+
+/// The number of a change of the subscriptions. A later change has a higher number, and 0 is before all changes.
+pub type ChangeNumber = u64;
 
 /// A number of publishes and the size of their topics and bodies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,8 +89,23 @@ struct State<O> {
     /// The number of the batch that is being filled.
     batch: u64,
     reserved: Load,
+    /// The publishes that wait for a subscription, in the order of their commits.
+    held: VecDeque<Held<O>>,
+    /// The size of the topics and bodies of the held publishes, in bytes.
+    held_bytes: usize,
+    /// The last change of the subscriptions that Redis has carried out. A publish that waits for a later one is held.
+    carried_out: ChangeNumber,
     receiver: Wakeup,
     closed: bool,
+}
+
+/// A publish that waits for a change of the subscriptions.
+#[derive(Debug)]
+struct Held<O> {
+    after: ChangeNumber,
+    topic: Box<str>,
+    body: Bytes,
+    origin: Option<O>,
 }
 
 impl<O> Default for Queue<O> {
@@ -93,6 +114,9 @@ impl<O> Default for Queue<O> {
             waiting: Batch::default(),
             batch: 1,
             reserved: Load::default(),
+            held: VecDeque::new(),
+            held_bytes: 0,
+            carried_out: ChangeNumber::MAX,
             receiver: Wakeup::default(),
             closed: false,
         };
@@ -128,7 +152,8 @@ impl<O> Queue<O> {
     /// Returns the number of publishes that wait.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.state().waiting.len()
+        let state = self.state();
+        state.waiting.len() + state.held.len()
     }
 
     /// Returns whether no publish waits.
@@ -148,11 +173,18 @@ impl<O> Queue<O> {
         self.disconnected.store(disconnected, Ordering::Relaxed);
     }
 
+    /// Records which changes of the subscriptions Redis has carried out, and queues the publishes that waited for them.
+    /// While nothing is published without the subscriptions anyway, this is [`ChangeNumber::MAX`].
+    pub(super) fn set_carried_out(&self, change: ChangeNumber) {
+        self.state().set_carried_out(change);
+    }
+
     /// Closes the queue, which then refuses to reserve capacity. Capacity that was reserved earlier can still be
     /// committed.
     pub(super) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
+        state.set_carried_out(ChangeNumber::MAX);
         state.receiver.wake();
     }
 
@@ -189,11 +221,38 @@ impl<O> Queue<O> {
 impl<O> State<O> {
     /// Returns the free capacity, or `None` if the queue is closed.
     fn free(&self) -> Option<Load> {
-        let used = plus(self.reserved, Load { publishes: self.waiting.len(), bytes: self.waiting.bytes() });
+        let waiting = Load { publishes: self.waiting.len(), bytes: self.waiting.bytes() };
+        let held = Load { publishes: self.held.len(), bytes: self.held_bytes };
+        let used = plus(self.reserved, plus(waiting, held));
         (!self.closed).then_some(Load {
             publishes: MAX_QUEUED_PUBLISHES.saturating_sub(used.publishes),
             bytes: MAX_QUEUED_BYTES.saturating_sub(used.bytes),
         })
+    }
+
+    fn set_carried_out(&mut self, change: ChangeNumber) {
+        self.carried_out = change;
+        for publish in mem::take(&mut self.held) {
+            if publish.after <= change {
+                let Held { topic, body, origin, .. } = publish;
+                self.held_bytes -= topic.len() + body.len();
+                self.waiting.push(&topic, Cow::Owned(body), origin);
+            } else {
+                self.held.push_back(publish);
+            }
+        }
+        if !self.waiting.is_empty() {
+            self.receiver.wake();
+        }
+    }
+
+    fn push(&mut self, topic: &str, body: Cow<'_, Bytes>, origin: Option<O>, after: ChangeNumber) {
+        if after <= self.carried_out {
+            self.waiting.push(topic, body, origin);
+        } else {
+            self.held_bytes += topic.len() + body.len();
+            self.held.push_back(Held { after, topic: topic.into(), body: body.into_owned(), origin });
+        }
     }
 }
 
@@ -217,11 +276,16 @@ pub struct Permit<'a, O> {
 }
 
 impl<O> Permit<'_, O> {
-    /// Queues the publishes that the capacity was reserved for, in one step.
-    pub fn commit<'p>(self, publishes: impl Iterator<Item = (&'p str, Cow<'p, Bytes>, Option<O>)>) {
+    /// Queues the publishes that the capacity was reserved for, in one step. They wait until Redis has carried out the
+    /// change of the subscriptions with the number `after`.
+    pub fn commit<'p>(
+        self,
+        after: ChangeNumber,
+        publishes: impl Iterator<Item = (&'p str, Cow<'p, Bytes>, Option<O>)>,
+    ) {
         let mut state = self.queue.state();
         for (topic, body, origin) in publishes.take(self.wanted.publishes) {
-            state.waiting.push(topic, body, origin);
+            state.push(topic, body, origin, after);
         }
         let queued = self.share.queued_in(state.batch);
         self.share.queued.store(plus(queued, self.wanted));
@@ -265,7 +329,7 @@ mod tests {
     fn publish(queue: &Queue<u32>, share: &Share, publishes: usize, body: &Bytes) -> Result<(), Full> {
         let bytes = publishes * (1 + body.len());
         let permit = queue.reserve(share, Load { publishes, bytes })?;
-        permit.commit((0..publishes).map(|_| ("t", Cow::Borrowed(body), Some(1))));
+        permit.commit(0, (0..publishes).map(|_| ("t", Cow::Borrowed(body), Some(1))));
         Ok(())
     }
 
@@ -278,8 +342,8 @@ mod tests {
         let publishes = || topics.into_iter().zip(&bodies);
         let load = |publishes| Load { publishes, bytes: 1000 };
         let permit = queue.reserve(&share, load(topics.len())).unwrap();
-        permit.commit(publishes().map(|(topic, body)| (topic, Cow::Borrowed(body), Some(7))));
-        queue.reserve(&share, load(1)).unwrap().commit([(topics[0], Cow::Borrowed(&bodies[0]), None)].into_iter());
+        permit.commit(0, publishes().map(|(topic, body)| (topic, Cow::Borrowed(body), Some(7))));
+        queue.reserve(&share, load(1)).unwrap().commit(0, [(topics[0], Cow::Borrowed(&bodies[0]), None)].into_iter());
         let all: Vec<_> = publishes().map(|(topic, body)| (topic.to_owned(), body.to_vec(), Some(7))).collect();
         let last = (topics[0].to_owned(), Vec::new(), None);
         assert_eq!(taken(&queue), [all, vec![last]].concat());
@@ -314,7 +378,7 @@ mod tests {
         assert_eq!(publish(&queue, &other, 1, &Bytes::new()), Ok(()));
         assert_eq!(taken(&queue).len(), 1, "the bus sees nothing before the commit");
         let body = Bytes::new();
-        permit.commit((0..2).map(|_| ("t", Cow::Borrowed(&body), None)));
+        permit.commit(0, (0..2).map(|_| ("t", Cow::Borrowed(&body), None)));
         assert_eq!(taken(&queue).len(), 2);
     }
 
@@ -326,6 +390,48 @@ mod tests {
         drop(queue.reserve(&share, half).unwrap());
         assert_eq!(publish(&queue, &share, HALF, &Bytes::new()), Ok(()));
         assert_eq!(taken(&queue).len(), HALF);
+    }
+
+    /// Queues a publish with this body that waits for a change.
+    fn publish_after(queue: &Queue<u32>, share: &Share, after: ChangeNumber, body: &'static str) {
+        let permit = queue.reserve(share, Load { publishes: 1, bytes: 1 + body.len() }).unwrap();
+        permit.commit(after, [("t", Cow::Owned(Bytes::from(body)), None)].into_iter());
+    }
+
+    fn bodies(queue: &Queue<u32>) -> Vec<String> {
+        taken(queue).into_iter().map(|(_, body, _)| String::from_utf8(body).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_publish_waits_for_its_change_only_and_keeps_its_place_behind_others_of_the_change() {
+        let (queue, share) = (Queue::default(), Share::default());
+        publish_after(&queue, &share, 7, "before the connection");
+        queue.set_carried_out(3);
+        for (after, body) in [(4, "4 a"), (3, "3"), (5, "5"), (4, "4 b"), (0, "0")] {
+            publish_after(&queue, &share, after, body);
+        }
+        assert_eq!(bodies(&queue), ["before the connection", "3", "0"]);
+        assert_eq!(queue.len(), 3);
+        queue.set_carried_out(4);
+        publish_after(&queue, &share, 4, "4 c");
+        assert_eq!(bodies(&queue), ["4 a", "4 b", "4 c"]);
+        queue.close();
+        assert_eq!(bodies(&queue), ["5"], "a queue that is closed waits for nothing");
+        assert_eq!(queue.state().held_bytes, 0);
+    }
+
+    #[test]
+    fn held_publishes_use_capacity() {
+        let (queue, share) = (Queue::<u32>::default(), Share::default());
+        queue.set_carried_out(0);
+        let permit = queue.reserve(&share, Load { publishes: HALF, bytes: 2 * HALF }).unwrap();
+        let body = Bytes::from_static(b"b");
+        permit.commit(1, (0..HALF).map(|_| ("t", Cow::Borrowed(&body), None)));
+        let free = |queue: &Queue<u32>| queue.state().free().unwrap();
+        assert_eq!(free(&queue), Load { publishes: HALF, bytes: MAX_QUEUED_BYTES - 2 * HALF });
+        queue.set_carried_out(1);
+        taken(&queue);
+        assert_eq!(free(&queue), Load { publishes: 2 * HALF, bytes: MAX_QUEUED_BYTES });
     }
 
     #[test]
@@ -345,7 +451,7 @@ mod tests {
         queue.close();
         assert!(queue.take(&mut Batch::default()).now_or_never().is_none());
         let body = Bytes::new();
-        permit.commit([("t", Cow::Borrowed(&body), None)].into_iter());
+        permit.commit(0, [("t", Cow::Borrowed(&body), None)].into_iter());
         assert_eq!(taken(&queue).len(), 1);
         assert!(queue.take(&mut Batch::default()).now_or_never().is_some());
     }

@@ -225,16 +225,15 @@ impl Registry {
     }
 
     /// Records that the holder wants to hear a topic. A group without members wants nothing.
-    pub fn listen(&self, owner: &Arc<Owner>, holder: Holder, topic: &str) {
+    pub fn listen(&self, owner: &Arc<Owner>, holder: Holder, topic: &str) -> Option<u64> {
         match holder {
             Holder::Group(group) => self.groups.listen(owner, group, topic, &*self.interests),
-            Holder::Session(id) => {
-                self.with_holdings(id, |_, holdings| {
-                    if holdings.share(owner).topics.insert(topic.into()) {
-                        owner.begin(topic, &*self.interests);
-                    }
-                });
-            }
+            Holder::Session(id) => self.with_holdings(id, |session, holdings| {
+                let began = holdings.share(owner).topics.insert(topic.into());
+                let began = began.then(|| owner.begin(topic, &*self.interests))?;
+                session.set_listens_since(began);
+                Some(began)
+            })?,
         }
     }
 

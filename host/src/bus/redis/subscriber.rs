@@ -10,6 +10,7 @@ use super::{
 use crate::{
     bus::{
         intake::{Handler, Intake},
+        queue::ChangeNumber,
         topics::Changes,
     },
     telemetry::text,
@@ -29,6 +30,9 @@ const MIN_CHANGE_INTERVAL: Duration = Duration::from_millis(10);
 /// The beginning of the error for a command with a topic that the ACL of the gateway's user does not allow.
 const NOT_PERMITTED: &[u8] = b"NOPERM ";
 
+/// The beginning of the text of a ping that follows the commands for the topics that are listened to.
+const CHANGE: &str = "change ";
+
 /// The owner of the subscribing connection.
 pub(super) struct Subscriber<H: Handler> {
     link: Link,
@@ -47,6 +51,7 @@ impl<H: Handler> Subscriber<H> {
             let connection = self.link.connect().await;
             let Err(error) = Subscriptions::new(connection).follow(&mut self).await;
             self.publisher.lose(error.is_timeout());
+            self.intake.queue.set_carried_out(ChangeNumber::MAX);
             self.link.down(&error);
         }
     }
@@ -55,8 +60,14 @@ impl<H: Handler> Subscriber<H> {
 /// The subscriptions of one connection.
 struct Subscriptions {
     connection: Connection,
-    /// The number of the request that Redis has not answered yet.
-    unconfirmed: Option<u64>,
+    /// The number of the publisher's last request.
+    number: u64,
+    /// Whether Redis has not carried out the last change of the fixed topics yet.
+    is_unconfirmed: bool,
+    /// Whether Redis may not have answered the commands for the fixed topics yet.
+    is_fixed_due: bool,
+    /// Whether Redis has subscribed to everything that was wanted when the connection began. Nothing is published before.
+    is_complete: bool,
     /// All fixed topics, if they have changed and the change is not confirmed yet.
     news: Option<BTreeSet<String>>,
     /// The earliest time of the next change that the publisher does not wait for.
@@ -67,41 +78,59 @@ struct Subscriptions {
 
 impl Subscriptions {
     fn new(connection: Connection) -> Self {
-        Self { connection, unconfirmed: None, news: None, next_change: Instant::now(), is_pinged: false }
+        Self {
+            connection,
+            number: 0,
+            is_unconfirmed: false,
+            is_fixed_due: false,
+            is_complete: false,
+            news: None,
+            next_change: Instant::now(),
+            is_pinged: false,
+        }
     }
 
     /// Subscribes to the wanted topics, and handles messages, until the connection breaks.
     async fn follow<H: Handler>(mut self, subscriber: &mut Subscriber<H>) -> Result<Infallible, LinkError> {
+        // Publishes that wait for later changes are held back from here on.
+        subscriber.publisher.with_last_change(|last| subscriber.intake.queue.set_carried_out(last));
         loop {
             let silence = if self.is_pinged { self.connection.ping_timeout() } else { self.connection.max_silence() };
             tokio::select! {
-                (changes, number) = subscriber.publisher.wanted(self.next_change), if self.unconfirmed.is_none() => {
+                (changes, number) = subscriber.publisher.wanted(self.next_change), if !self.is_unconfirmed => {
                     self.change(changes, number).await?;
                 }
-                received = receive(&mut self.connection, &subscriber.intake, self.news.is_some()) => {
+                received = receive(&mut self.connection, &subscriber.intake, self.is_fixed_due) => {
                     self.is_pinged = false;
-                    if received?.is_some_and(|number| self.unconfirmed == Some(number)) {
-                        self.confirm(subscriber);
-                    }
+                    self.answered(received?, subscriber);
                 }
                 () = time::sleep(silence) => self.ping().await?,
             }
         }
     }
 
-    /// Subscribes and unsubscribes, and sends a ping with the number. Redis answers the ping after it has carried out
-    /// the commands before it.
+    /// Subscribes and unsubscribes. A ping with the publisher's number follows the fixed topics, and a ping with the number
+    /// of the last change follows the topics that are listened to. Redis answers a ping after it has carried out the
+    /// commands before it.
     ///
-    /// The topics that are listened to come after the ping, so that a confirmation does not depend on them. The answers
-    /// to them are read before the next change is sent or shortly after, so they do not pile up in Redis.
+    /// On a new connection, the publisher waits for all topics. Later it waits for changes of the fixed topics only. The
+    /// answers to the other topics are read before the next change is sent or shortly after, so they do not pile up in
+    /// Redis.
     async fn change(&mut self, changes: Changes, number: u64) -> Result<(), LinkError> {
         self.command("SUBSCRIBE", &changes.fixed);
         self.command("UNSUBSCRIBE", &changes.removed);
         self.connection.command(&[b"PING", number.to_string().as_bytes()]);
         self.command("SUBSCRIBE", &changes.added);
-        self.unconfirmed = Some(number);
-        self.news = changes.news;
-        self.next_change = Instant::now() + MIN_CHANGE_INTERVAL;
+        if let Some(last) = changes.last.filter(|_| !changes.added.is_empty() || !self.is_complete) {
+            self.connection.command(&[b"PING", format!("{CHANGE}{last}").as_bytes()]);
+        }
+        (self.number, self.is_unconfirmed) = (number, true);
+        if changes.news.is_some() {
+            (self.news, self.is_fixed_due) = (changes.news, true);
+        }
+        if self.is_complete {
+            self.next_change = Instant::now() + MIN_CHANGE_INTERVAL;
+        }
         self.connection.flush().await
     }
 
@@ -121,14 +150,28 @@ impl Subscriptions {
         }
     }
 
-    fn confirm<H: Handler>(&mut self, subscriber: &Subscriber<H>) {
-        if let Some(number) = self.unconfirmed.take() {
-            if let Some(topics) = self.news.take() {
-                tracing::info!(topics = text::bounded(format_args!("{topics:?}")), "subscribed");
+    fn answered<H: Handler>(&mut self, answers: Answers, subscriber: &Subscriber<H>) {
+        if answers.number == Some(self.number) {
+            (self.is_unconfirmed, self.is_fixed_due) = (false, false);
+            if self.is_complete {
+                self.confirm(subscriber);
             }
-            subscriber.link.up();
-            subscriber.publisher.confirm(number);
         }
+        if let Some(last) = answers.change {
+            subscriber.intake.queue.set_carried_out(last);
+            if !self.is_complete {
+                self.is_complete = true;
+                self.confirm(subscriber);
+            }
+        }
+    }
+
+    fn confirm<H: Handler>(&mut self, subscriber: &Subscriber<H>) {
+        if let Some(topics) = self.news.take() {
+            tracing::info!(topics = text::bounded(format_args!("{topics:?}")), "subscribed");
+        }
+        subscriber.link.up();
+        subscriber.publisher.confirm(self.number);
     }
 
     /// Pings Redis after a silence. Returns an error if the last ping is still unanswered.
@@ -142,8 +185,16 @@ impl Subscriptions {
     }
 }
 
-/// Waits for frames from Redis, and passes messages to the plugins. Returns the number in the answer to a ping, if
-/// there was one. Cancel-safe.
+/// The answers to pings.
+#[derive(Default)]
+struct Answers {
+    /// The number of the publisher's request.
+    number: Option<u64>,
+    /// The number of a change.
+    change: Option<ChangeNumber>,
+}
+
+/// Waits for frames from Redis, and passes messages to the plugins. Returns the answers to pings. Cancel-safe.
 ///
 /// `is_fixed_due` is true if Redis may not have answered the commands for the fixed topics yet. A refusal of these ends
 /// the connection, because the plugins cannot work without them. A topic that is listened to may come from a client, so
@@ -152,8 +203,8 @@ async fn receive<H: Handler>(
     connection: &mut Connection,
     intake: &Intake<H>,
     is_fixed_due: bool,
-) -> Result<Option<u64>, LinkError> {
-    let (mut confirmed, mut refused) = (None, None);
+) -> Result<Answers, LinkError> {
+    let (mut answers, mut refused) = (Answers::default(), None);
     let each = |frame: Frame<'_>| match frame {
         Frame::Push(push) => {
             if let [Frame::Text(b"message"), Frame::Text(topic), Frame::Text(body)] = push[..]
@@ -168,10 +219,13 @@ async fn receive<H: Handler>(
             }
         }
         Frame::Text(answer) => {
-            let number = str::from_utf8(answer).ok().and_then(|number| number.parse().ok());
-            confirmed = number.or(confirmed);
+            let answer = str::from_utf8(answer).unwrap_or_default();
+            match answer.strip_prefix(CHANGE) {
+                Some(change) => answers.change = change.parse().ok().or(answers.change),
+                None => answers.number = answer.parse().ok().or(answers.number),
+            }
         }
-        Frame::Error(why) if why.starts_with(NOT_PERMITTED) && (!is_fixed_due || confirmed.is_some()) => {
+        Frame::Error(why) if why.starts_with(NOT_PERMITTED) && (!is_fixed_due || answers.number.is_some()) => {
             listening_refused(why, intake)
         }
         Frame::Error(why) => refused = Some(for_log(why)),
@@ -186,7 +240,7 @@ async fn receive<H: Handler>(
     }
     match refused {
         Some(why) => Err(LinkError::Refused { command: "SUBSCRIBE", why }),
-        None => Ok(confirmed),
+        None => Ok(answers),
     }
 }
 
@@ -207,10 +261,14 @@ mod tests {
         bus::{
             Topics,
             health::{Direction, Health},
-            redis::{confirmation, place::Switches},
+            redis::{
+                confirmation::{self, Asking},
+                place::Switches,
+            },
         },
         config::{self, RedisPlace},
     };
+    use futures_util::FutureExt;
     use gateway_wire::resp::{self, Parsed};
     use std::{collections::VecDeque, mem};
     use tokio::{
@@ -283,6 +341,12 @@ mod tests {
 
     /// Starts a subscriber with the fixed topic `fixed`. Returns its Redis after the first change, and the topics.
     async fn start(listener: &TcpListener) -> (Redis, Arc<Topics>) {
+        let (redis, topics, _) = start_asked(listener).await;
+        (redis, topics)
+    }
+
+    /// Does the same as [`start`], and returns the publisher's side as well.
+    async fn start_asked(listener: &TcpListener) -> (Redis, Arc<Topics>, Asking) {
         let topics = Arc::new(Topics::default());
         topics.set_fixed(BTreeSet::from(["fixed".to_owned()]));
         let config = config::Redis {
@@ -294,14 +358,21 @@ mod tests {
         };
         let health = Arc::new(Health::new(Arc::default()));
         let intake = Intake { queue: Arc::default(), handler: Deaf, metrics: Arc::clone(&health.metrics) };
-        let (_asking, confirming) = confirmation::pair(Arc::clone(&topics));
+        let (asking, confirming) = confirmation::pair(Arc::clone(&topics));
         let switches = Switches::follow(&config.place, &mut JoinSet::new()).unwrap_or_else(|error| panic!("{error}"));
         let link = Link::new(config, health, Direction::Subscribe, switches);
         tokio::spawn(Subscriber::new(link, Arc::new(intake), confirming).run());
         let mut redis = Redis::accept(listener).await;
         assert_eq!(redis.command().await, ["SUBSCRIBE", "fixed"]);
         assert_eq!(redis.command().await, ["PING", "0"]);
-        (redis, topics)
+        assert_eq!(redis.command().await, ["PING", "change 1"]);
+        (redis, topics, asking)
+    }
+
+    fn add_many(topics: &Topics, count: usize) {
+        for i in 0..count {
+            topics.add(&i.to_string());
+        }
     }
 
     async fn listener() -> TcpListener {
@@ -312,7 +383,7 @@ mod tests {
     async fn many_topics_are_few_commands_and_a_new_connection_subscribes_to_all_of_them() {
         let listener = listener().await;
         let (mut redis, topics) = start(&listener).await;
-        (0..10_000).for_each(|i| topics.add(&i.to_string()));
+        add_many(&topics, 10_000);
         for commands in [&[513; 8][..], &[513; 8], &[513, 513, 513, 273]] {
             assert_eq!(redis.command().await, ["PING", "0"]);
             for len in commands {
@@ -320,6 +391,7 @@ mod tests {
                 assert_eq!((&*command[0], command.len()), ("SUBSCRIBE", *len));
             }
         }
+        assert_eq!(redis.command().await, ["PING", "change 10001"]);
         (1..10_000).for_each(|i| topics.remove(&i.to_string()));
         assert_eq!(redis.command().await[0], "UNSUBSCRIBE");
         drop(redis);
@@ -327,6 +399,32 @@ mod tests {
         assert_eq!(redis.command().await, ["SUBSCRIBE", "fixed"]);
         assert_eq!(redis.command().await, ["PING", "0"]);
         assert_eq!(redis.command().await, ["SUBSCRIBE", "0"]);
+        assert_eq!(redis.command().await, ["PING", "change 10001"]);
+    }
+
+    #[tokio::test]
+    async fn a_new_connection_is_confirmed_when_redis_has_subscribed_to_all_topics() {
+        let listener = listener().await;
+        let (mut redis, topics, mut asking) = start_asked(&listener).await;
+        add_many(&topics, 5000);
+        while redis.command().await != ["PING", "change 5001"] {}
+        drop(redis);
+        let mut redis = Redis::accept(&listener).await;
+        let mut confirmed = Box::pin(asking.confirmed());
+        assert_eq!((&mut confirmed).now_or_never(), None);
+        assert_eq!(redis.command().await, ["SUBSCRIBE", "fixed"]);
+        let mut topics = 0;
+        loop {
+            let command = redis.command().await;
+            match &*command[0] {
+                "SUBSCRIBE" => topics += command.len() - 1,
+                _ if command[1].starts_with("change ") => break,
+                _ => {}
+            }
+            assert_eq!((&mut confirmed).now_or_never(), None, "after {topics} topics");
+        }
+        assert_eq!(topics, 5000);
+        confirmed.await;
     }
 
     #[tokio::test]
@@ -346,6 +444,7 @@ mod tests {
             while heard < COUNT {
                 assert_eq!(redis.command().await, ["PING", "0"]);
                 heard += redis.command().await.len() - 1;
+                assert_eq!(redis.command().await, ["PING".to_owned(), format!("change {}", heard + 1)]);
                 writes += 1;
             }
             writes
@@ -366,6 +465,7 @@ mod tests {
         let early = time::timeout(MIN_CHANGE_INTERVAL * 5, redis.stream.readable()).await;
         assert!(early.is_err(), "a change was sent");
         assert_eq!(redis.command().await, ["SUBSCRIBE", "a"]);
+        assert_eq!(redis.command().await, ["PING", "change 2"]);
         assert_eq!(redis.command().await, ["PING", "0"]);
         assert_eq!(redis.command().await, ["SUBSCRIBE", "b"]);
     }
@@ -377,6 +477,7 @@ mod tests {
         topics.add("forbidden");
         assert_eq!(redis.command().await, ["PING", "0"]);
         assert_eq!(redis.command().await, ["SUBSCRIBE", "forbidden"]);
+        assert_eq!(redis.command().await, ["PING", "change 2"]);
         topics.add("allowed");
         assert_eq!(redis.command().await, ["PING", "0"]);
         assert_eq!(redis.command().await, ["SUBSCRIBE", "allowed"]);
@@ -385,6 +486,7 @@ mod tests {
         assert_eq!(redis.command().await, ["SUBSCRIBE", "fixed"]);
         assert_eq!(redis.command().await, ["PING", "0"]);
         assert_eq!(redis.command().await, ["SUBSCRIBE", "allowed", "forbidden"]);
+        assert_eq!(redis.command().await, ["PING", "change 3"]);
         topics.set_fixed(BTreeSet::from(["forbidden too".to_owned()]));
         assert_eq!(redis.command().await, ["SUBSCRIBE", "forbidden too"]);
         assert_eq!(redis.command().await, ["UNSUBSCRIBE", "fixed"]);
