@@ -43,7 +43,7 @@ async fn chat(gateway: &Gateway, certificates: &Certificates, version: &'static 
         }
     }
     let mut rest = Vec::new();
-    client.socket.get_mut().read_to_end(&mut rest).await.expect("a close_notify");
+    in_time("a close_notify", client.socket.get_mut().read_to_end(&mut rest)).await.expect("a close_notify");
 }
 
 #[tokio::test]

@@ -265,7 +265,6 @@ impl Registry {
 
     fn end(&self, session: &Arc<Session>) -> Ended {
         let Some(holdings) = session.end() else { return Ended::default() };
-        self.sessions.remove(&session.id);
         self.occupancy.leave(session.remote.ip());
         let tags = holdings.tags();
         for share in holdings {
@@ -285,7 +284,10 @@ impl Registry {
             }
         }
         // A sender that already holds the session may still push. From here on, the outbox refuses its messages.
-        Ended { lost: session.outbox.end(), tags }
+        let lost = session.outbox.end();
+        // The session is counted until it holds nothing, so that the number of sessions falls last.
+        self.sessions.remove(&session.id);
+        Ended { lost, tags }
     }
 }
 
