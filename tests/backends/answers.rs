@@ -82,7 +82,7 @@ async fn redis_restarts_and_confirms_late() -> bool {
     redis.kill().await;
     gateway.metric_is("gateway_bus_connected", 0.0).await;
     makes_requests(&mut client).await;
-    let (seq, reply) = (client.send(3, b"alive?").await, client.receive_any().await);
+    let (seq, reply) = (client.send(3, b"alive?").await, client.receive().await);
 
     proxy.hold_subscriptions();
     gateway.signal("STOP").await;
