@@ -170,8 +170,9 @@ async fn a_client_that_has_not_read_while_the_gateway_did_not_run_has_time_to_re
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_waits_for_a_slow_plugin_is_not_silent_meanwhile() {
-    let server = "ping_interval_s: 1, idle_timeout_s: 3".to_owned();
-    let yaml = "plugins: { directory: plugins, settings: { slow: { call_timeout_ms: 4000 } } }".to_owned();
+    let server = "ping_interval_s: 1, idle_timeout_s: 2".to_owned();
+    // This is processor time, of which a new plugin gets little on a busy machine.
+    let yaml = "plugins: { directory: plugins, settings: { slow: { call_timeout_ms: 2500 } } }".to_owned();
     let files = vec![("slow.wasm", greeter("slow", "1", &[0x41]))];
     let gateway = Gateway::start(Setup { server, yaml, files, ..Setup::default() }).await;
     let mut wire = Wire::upgraded(gateway.address).await;
@@ -185,7 +186,7 @@ async fn a_session_that_waits_for_a_slow_plugin_is_not_silent_meanwhile() {
             other => panic!("{other:?}"),
         }
     };
-    assert!(began.elapsed() > SECOND * 3, "the call took only {:?}", began.elapsed());
+    assert!(began.elapsed() > SECOND * 2, "the call took only {:?}", began.elapsed());
     assert_eq!(reply[..8], [0, 0, 0, 1, 0x41, 1, 0, 8]);
     assert_serves(&mut wire, 2).await;
     gateway.metric_is("gateway_disconnections_total{reason=\"idle\"}", 0.0).await;
