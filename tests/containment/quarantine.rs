@@ -3,8 +3,10 @@
 
 use crate::{
     GAME, ROUTE,
-    bystander::{Bystander, assert_stays_quick, percentile},
-    loaded, settings,
+    bystander::{Bystander, percentile},
+    loaded,
+    quickness::assert_stays_quick,
+    settings,
 };
 use gateway_tests::{Gateway, PATIENCE, chat_request, eventually};
 use std::{mem, time::Duration};

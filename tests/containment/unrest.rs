@@ -3,8 +3,9 @@
 
 use crate::{
     ask,
-    bystander::{Bystander, assert_stays_quick, percentile},
+    bystander::{Bystander, percentile},
     probing,
+    quickness::assert_stays_quick,
 };
 use futures_util::future::join_all;
 use gateway_tests::{Client, Gateway, PATIENCE, Setup, chat_request, eventually, probe_as};
