@@ -24,8 +24,8 @@ mod neighbours;
 mod offload;
 #[path = "containment/quarantine.rs"]
 mod quarantine;
-#[path = "containment/quick.rs"]
-mod quick;
+#[path = "containment/quickness.rs"]
+mod quickness;
 #[path = "containment/unrest.rs"]
 mod unrest;
 

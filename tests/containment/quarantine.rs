@@ -5,7 +5,7 @@ use crate::{
     GAME, ROUTE,
     bystander::{Bystander, percentile},
     loaded,
-    quick::assert_stays_quick,
+    quickness::assert_stays_quick,
     settings,
 };
 use gateway_tests::{Gateway, PATIENCE, chat_request, eventually};

@@ -5,7 +5,7 @@ use crate::{
     ask,
     bystander::{Bystander, percentile},
     probing,
-    quick::assert_stays_quick,
+    quickness::assert_stays_quick,
 };
 use futures_util::future::join_all;
 use gateway_tests::{Client, Gateway, PATIENCE, Setup, chat_request, eventually, probe_as};

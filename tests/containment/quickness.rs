@@ -1,6 +1,6 @@
-//! The bound on the latency of a healthy route while plugins of other routes are bad.
+//! The comparison of the latency of a healthy route without and with bad plugins.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 /// The number of runs in a set of measurements.
 const RUNS: usize = 5;
