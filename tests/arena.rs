@@ -7,10 +7,7 @@ use arena_proto::{
 };
 use gateway_tests::{Client, Gateway, PATIENCE, Setup};
 use prost::Message;
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 use tokio::{sync::watch, time::timeout};
 
 const ROUTE: u8 = 2;
@@ -26,12 +23,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// The largest delay of a tick during the swaps.
 const MAX_DELAY: Duration = Duration::from_millis(100);
 
-/// The share of the swaps, in percent, that may delay no tick by more. Other work on the machine delays single ticks.
-const PERCENT: usize = 90;
-
-/// The largest number of measurements. One has to be within the bound, since other work on the machine disturbs whole
-/// measurements, too.
-const ATTEMPTS: usize = 5;
+/// The largest number of measurements. One has to be within the bound, since other work on the machine disturbs single
+/// measurements.
+const ATTEMPTS: usize = 6;
 
 fn setup(speed: u32) -> Setup {
     let settings =
@@ -90,20 +84,19 @@ impl InRoom {
         snapshot.players.iter().find(|player| player.player == self.joined.player)
     }
 
-    /// Plays until the speed is `last`. Returns the speeds that it has seen, without consecutive duplicates, and for
-    /// each speed the longest time between a snapshot with this speed and the snapshot before.
-    async fn play_until(mut self, last: u32, mut stop: watch::Receiver<()>) -> (Vec<u32>, BTreeMap<u32, Duration>) {
-        let (mut speeds, mut longest, mut before) = (Vec::new(), BTreeMap::new(), Instant::now());
+    /// Plays until the speed is `last`. Returns the speeds that it has seen, without consecutive duplicates, and the
+    /// longest time between two snapshots.
+    async fn play_until(mut self, last: u32, mut stop: watch::Receiver<()>) -> (Vec<u32>, Duration) {
+        let (mut speeds, mut longest, mut before) = (Vec::new(), Duration::ZERO, Instant::now());
         let mut turns = 0;
         loop {
             let snapshot = self.snapshot().await;
-            let interval = before.elapsed();
+            longest = longest.max(before.elapsed());
             before = Instant::now();
             assert!(self.seen_in(&snapshot).is_some(), "the player is not in its room any more");
             let speed = snapshot.rules.unwrap().speed;
             speeds.push(speed);
             speeds.dedup();
-            raise(&mut longest, speed, interval);
             turns += 1;
             if turns % 10 == 0 {
                 let dx = if turns % 20 == 0 { -100 } else { 100 };
@@ -116,12 +109,6 @@ impl InRoom {
             }
         }
     }
-}
-
-/// Raises the longest time of a speed to this time.
-fn raise(longest: &mut BTreeMap<u32, Duration>, speed: u32, time: Duration) {
-    let longest = longest.entry(speed).or_default();
-    *longest = time.max(*longest);
 }
 
 async fn send(client: &mut Client, message: client_message::Message) {
@@ -155,21 +142,18 @@ async fn two_players_see_each_other_move() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_swaps_change_the_rule_and_nobody_leaves_a_room_or_loses_a_push_or_waits_for_a_tick() {
-    let mut attempts = Vec::new();
+    let mut longest = Vec::new();
     for _ in 0..ATTEMPTS {
-        let longest = fifty_swaps().await;
-        let in_time = longest.iter().filter(|time| **time <= TICK + MAX_DELAY).count();
-        if in_time * 100 >= longest.len() * PERCENT {
+        longest.push(fifty_swaps().await);
+        if longest.iter().any(|interval| *interval <= TICK + MAX_DELAY) {
             return;
         }
-        attempts.push(longest);
     }
-    panic!("the longest time between two snapshots of a player, for each swap of each attempt: {attempts:?}");
+    panic!("the longest time between two snapshots of a player was {longest:?} in the attempts");
 }
 
-/// Swaps the plugin 50 times while people play. Returns for each swap the longest time between two snapshots of a player,
-/// from the swap until the next one.
-async fn fifty_swaps() -> Vec<Duration> {
+/// Swaps the plugin 50 times while people play. Returns the longest time between two snapshots of a player.
+async fn fifty_swaps() -> Duration {
     let gateway = Gateway::start(setup(SPEED)).await;
     let (end, stop) = watch::channel(());
     let mut playing = Vec::new();
@@ -183,12 +167,12 @@ async fn fifty_swaps() -> Vec<Duration> {
     }
     gateway.metric_is("gateway_custom_arena_rooms", 1.0).await;
     end.send_replace(());
-    let (mut longest, all) = (BTreeMap::new(), (SPEED..=SPEED + SWAPS).collect::<Vec<_>>());
+    let (mut longest, all) = (Duration::ZERO, (SPEED..=SPEED + SWAPS).collect::<Vec<_>>());
     for player in playing {
-        let (speeds, longest_of_player) = timeout(PATIENCE, player).await.expect("the last rule").unwrap();
+        let (speeds, interval) = timeout(PATIENCE, player).await.expect("the last rule").unwrap();
         assert_eq!(speeds.last(), all.last());
         assert!(speeds.iter().all(|speed| all.contains(speed)) && speeds.is_sorted(), "{speeds:?}");
-        longest_of_player.into_iter().for_each(|(speed, time)| raise(&mut longest, speed, time));
+        longest = longest.max(interval);
     }
-    longest.into_values().collect()
+    longest
 }

@@ -10,7 +10,7 @@ use gateway_tests::{
     Gateway, Setup, raise_open_files,
     wire::{BINARY, UPGRADE, Wire},
 };
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The number of members of the group.
 const MEMBERS: usize = 10_000;
@@ -49,24 +49,20 @@ async fn one_delivery_reaches_each_of_10_000_members_of_a_group_and_delays_nobod
     client.assert_alive().await;
 
     // Six such deliveries in one call are nearly as many as a call may make. The members do not read them meanwhile.
-    let mut runs = Vec::new();
+    let mut worst = Vec::new();
     for round in 2..=6 {
         let bystander = Bystander::start(&gateway).await;
-        let began = Instant::now();
         ask(&mut client, "repeat 6 deliver group:5 always x").await;
         gateway
             .metric_is("gateway_plugin_pushes_total{plugin=\"probe\"}", 10_000.0 + 60_000.0 * f64::from(round - 1))
             .await;
-        let took = began.elapsed();
         let latencies = bystander.finish().await;
         println!("p99 {:?}, worst {:?} of {}", percentile(&latencies, 99), latencies.last(), latencies.len());
-        runs.push((*latencies.last().unwrap(), took));
+        worst.push(*latencies.last().unwrap());
     }
-    // The deliveries take several times this limit, and on a slow machine both take longer. Other work on the machine
-    // delays single runs, so most of the five have to be within the limit.
-    let in_time = |(worst, took): &&(Duration, Duration)| *worst < Duration::from_millis(200).max(*took / 3);
-    let count = runs.iter().filter(in_time).count();
-    assert!(count >= 3, "the longest latency, and the time of the deliveries, of each run: {runs:?}");
+    // Other work on the machine delays single runs. The delivery alone takes several times this limit.
+    worst.sort();
+    assert!(worst[2] < Duration::from_millis(200), "the longest latency of each run: {worst:?}");
 
     // Seven such deliveries in one call are too many for `pushes`, and none is carried out.
     let reply = client.request(crate::PROBE, b"repeat 7 deliver group:5 always x").await;
