@@ -15,6 +15,8 @@ CARGO   ?= cargo
 BENCH_ROUNDS  ?= 3
 BENCH_SECONDS ?= 3
 CHAOS_SECONDS ?= 180
+# Most tests wait for timers and other processes, so two of them share a processor.
+TEST_THREADS  ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 CARGO_DENY    := 0.20.2
 FUZZ_SECONDS  ?= 60
 CHAOS_SEED    ?= $(shell date +%s)
@@ -53,7 +55,7 @@ plugins: setup
 	done
 
 test: build guests lobby redis openssl pyjwt tls-clients
-	$(CARGO) test --release --locked --workspace
+	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --release --locked --workspace
 
 # Builds the plugins that only the tests use. The tests read them from the build directory.
 guests: setup

@@ -25,7 +25,7 @@ const MAX_DELAY: Duration = Duration::from_millis(100);
 
 /// The largest number of measurements. One has to be within the bound, since other work on the machine disturbs single
 /// measurements.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 6;
 
 fn setup(speed: u32) -> Setup {
     let settings =
@@ -149,7 +149,7 @@ async fn fifty_swaps_change_the_rule_and_nobody_leaves_a_room_or_loses_a_push_or
             return;
         }
     }
-    panic!("the longest time between two snapshots of a player was {longest:?}, in three attempts");
+    panic!("the longest time between two snapshots of a player was {longest:?} in the attempts");
 }
 
 /// Swaps the plugin 50 times while people play. Returns the longest time between two snapshots of a player.

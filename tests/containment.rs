@@ -24,6 +24,8 @@ mod neighbours;
 mod offload;
 #[path = "containment/quarantine.rs"]
 mod quarantine;
+#[path = "containment/quickness.rs"]
+mod quickness;
 #[path = "containment/unrest.rs"]
 mod unrest;
 

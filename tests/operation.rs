@@ -12,6 +12,8 @@ mod drain;
 mod instances;
 #[path = "operation/limits.rs"]
 mod limits;
+#[path = "operation/memory.rs"]
+mod memory;
 #[path = "operation/stderr.rs"]
 mod stderr;
 #[path = "operation/trace.rs"]

@@ -47,9 +47,10 @@ async fn start() -> Gateway {
     Gateway::start(setup("")).await
 }
 
-/// Starts a gateway with the plugins `probe` and `zebra`.
+/// Starts a gateway with the plugins `probe` and `zebra`. Their calls may take long, because some return a lot.
 async fn start_both() -> Gateway {
-    let yaml = format!("plugins: {{ directory: plugins, settings: {{ zebra: {{ routes: [{ZEBRA}] }} }} }}");
+    let settings = format!("probe: {{ call_timeout_ms: 5000 }}, zebra: {{ routes: [{ZEBRA}], call_timeout_ms: 5000 }}");
+    let yaml = format!("plugins: {{ directory: plugins, settings: {{ {settings} }} }}");
     let files = vec![("probe.wasm", probe()), ("zebra.wasm", probe_as("zebra", 0, true))];
     Gateway::start(Setup { yaml, files, ..Setup::default() }).await
 }

@@ -37,7 +37,7 @@ impl Stage {
         let redis = Redis::start().await;
         let heard = redis.observe().await;
         let plugins = "plugins: { directory: plugins, settings: { chat: { max_payload_bytes: 16777216 } } }";
-        let yaml = format!("{yaml}\n{plugins}\nredis: {{ addr: \"127.0.0.1:{}\" }}", redis.port);
+        let yaml = format!("{yaml}\n{plugins}\nredis: {{ addr: \"127.0.0.1:{}\", timeout_ms: 30000 }}", redis.port);
         let gateway = Gateway::start(Setup { yaml, ..Setup::default() }).await;
         gateway.metric_is("gateway_bus_connected", 1.0).await;
         let client = gateway.client().await;

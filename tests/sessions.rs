@@ -42,11 +42,13 @@ async fn publish(backend: &mut MultiplexedConnection, payload: &[u8], count: usi
     batch.exec_async(backend).await.unwrap();
 }
 
-/// Opens a session that is bound to the user.
+/// Opens a session that is bound to the user. No backend may listen.
 async fn session_of(gateway: &Gateway, user: i32) -> Client {
     let mut client = gateway.client().await;
-    client.send(1, &chat_request("mmo", user, "")).await;
-    // Packets are served in order: once the heartbeat is answered, the session is bound.
+    let seq = client.send(1, &chat_request("mmo", user, "")).await;
+    // No backend hears the request. Once it is refused, the session is bound, and no reply can meet a full send queue.
+    let refusal = client.receive_any().await;
+    assert_eq!((refusal.seq, refusal.status), (seq, 5), "{refusal:?}");
     client.assert_alive().await;
     client
 }

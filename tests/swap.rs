@@ -6,7 +6,8 @@ mod moved_route;
 
 use chat_proto::chat::{ChatRequest, ChatResponse};
 use gateway_tests::{
-    Client, Gateway, PATIENCE, Packet, Redis, Setup, Subscription, chat_next, chat_request, dist, header, put,
+    Client, Gateway, PATIENCE, Packet, Redis, Setup, Subscription, chat_next, chat_request, dist, eventually, header,
+    put,
 };
 use prost::Message;
 use std::{
@@ -96,9 +97,14 @@ async fn swap(gateway: &Gateway, times: usize) {
         gateway.metric_is("gateway_plugin_generation{plugin=\"chat\"}", (1 + swap) as f64).await;
     }
     println!("{times} swaps in {:?}; warnings and losses: {:#?}", began.elapsed(), complaints(gateway).await);
-    let lines = gateway.log_lines();
-    let swapped = lines.iter().filter(|line| line["fields"]["message"] == "plugin swapped");
-    let swapped: Vec<_> = swapped.map(|line| line["fields"]["version"].as_str().unwrap()).collect();
+    // The last lines may still be on their way.
+    let swapped: Vec<_> = eventually("a log line for each swap", || async {
+        let lines = gateway.log_lines().into_iter();
+        let swapped: Vec<_> = lines.filter(|line| line["fields"]["message"] == "plugin swapped").collect();
+        (swapped.len() >= times).then_some(swapped)
+    })
+    .await;
+    let swapped: Vec<_> = swapped.iter().map(|line| line["fields"]["version"].as_str().unwrap()).collect();
     let expected: Vec<_> = (1..=times).map(|swap| versions[swap % 2].0).collect();
     assert_eq!(swapped, expected, "each swap loads the other version");
 }

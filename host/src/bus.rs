@@ -16,7 +16,7 @@ mod topics;
 
 pub use health::Health;
 pub use intake::Handler;
-pub use queue::{DRAIN, Full, Load, Permit, Queue, Share};
+pub use queue::{ChangeNumber, DRAIN, Full, Load, Permit, Queue, Share};
 pub use topics::Topics;
 
 use crate::config;

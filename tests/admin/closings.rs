@@ -1,7 +1,7 @@
 //! Tests of operators and backends that end sessions, on one gateway and on two.
 
 use super::{is_closed, post};
-use gateway_tests::{Gateway, Redis, Setup, root};
+use gateway_tests::{Gateway, Redis, Setup, connect_to_redis, root};
 use redis::AsyncCommands;
 use serde_json::json;
 use std::fs;
@@ -197,7 +197,7 @@ async fn the_acl_in_the_documentation_lets_only_gateways_use_the_topic_of_the_ho
     let client = gateway.client_of(7).await;
     redis.subscribers_are("broadcast:user:7", 1).await;
     let backend = redis::Client::open(address("backend:SECRET2")).unwrap();
-    let mut backend = backend.get_multiplexed_async_connection().await.unwrap();
+    let mut backend = connect_to_redis(&backend).await.unwrap();
     let received: usize = backend.publish("broadcast:user:7", b"").await.unwrap();
     assert_eq!(received, 1);
     let error = backend.publish::<_, _, usize>(TOPIC, b"").await.unwrap_err();

@@ -58,18 +58,25 @@ async fn until(time: i64) {
     eventually("the expiry", || async { (after(0) > time).then_some(()) }).await;
 }
 
+/// Starts an issuer that has signed a token, so that the next one is there at once.
+async fn ready_issuer() -> Issuer {
+    let mut issuer = Issuer::start().await;
+    issuer.sign_with_secret("HS256", &claims_with(json!({}))).await;
+    issuer
+}
+
 fn invalid(why: &str) -> (u16, String) {
     (6, format!("the token is not valid: {why}"))
 }
 
 #[tokio::test]
 async fn a_session_is_warned_and_ends_with_4001_when_its_token_expires() {
-    let mut issuer = Issuer::start().await;
+    let mut issuer = ready_issuer().await;
     let gateway = start(&format!("jwt_secret: {SECRET:?}, leeway_s: 0")).await;
-    let token = issuer.sign_with_secret("HS256", &claims_with(json!({ "exp": after(5) }))).await;
+    let token = issuer.sign_with_secret("HS256", &claims_with(json!({ "exp": after(10) }))).await;
     let mut wire = connected(&gateway, &token).await;
     let left = warning(&mut wire).await;
-    assert!((1..=1250).contains(&left), "a quarter of the remaining life is left: {left} ms");
+    assert!((1..=2500).contains(&left), "a quarter of the remaining life is left: {left} ms");
     expired(&mut wire).await;
     gateway.metric_is("gateway_disconnections_total{reason=\"token_expired\"}", 1.0).await;
     // The gateway's clock is at the expiry, so a new session does not begin either.
@@ -78,9 +85,9 @@ async fn a_session_is_warned_and_ends_with_4001_when_its_token_expires() {
 
 #[tokio::test]
 async fn a_token_that_has_expired_within_the_leeway_is_warned_at_once() {
-    let mut issuer = Issuer::start().await;
+    let mut issuer = ready_issuer().await;
     let gateway = start(&format!("jwt_secret: {SECRET:?}, leeway_s: 3600")).await;
-    let token = issuer.sign_with_secret("HS256", &claims_with(json!({ "exp": after(-3595) }))).await;
+    let token = issuer.sign_with_secret("HS256", &claims_with(json!({ "exp": after(-3590) }))).await;
     let mut wire = connected(&gateway, &token).await;
     assert_eq!(warning(&mut wire).await, 0);
     expired(&mut wire).await;
@@ -88,14 +95,15 @@ async fn a_token_that_has_expired_within_the_leeway_is_warned_at_once() {
 
 #[tokio::test]
 async fn a_refreshed_session_goes_on_and_the_delivery_counter_does_not_count_the_warning() {
-    let mut issuer = Issuer::start().await;
+    let mut issuer = ready_issuer().await;
     let gateway = start(&format!("jwt_secret: {SECRET:?}, leeway_s: 0")).await;
     let mut token = async |claims: Value| issuer.sign_with_secret("HS256", &claims_with(claims)).await;
-    let expires = after(6);
+    let longer = token(json!({ "exp": after(3600) })).await;
+    // The client has a quarter of this time to refresh the token.
+    let expires = after(12);
     let first = token(json!({ "exp": expires })).await;
     let mut wire = connected(&gateway, &first).await;
     warning(&mut wire).await;
-    let longer = token(json!({ "exp": after(3600) })).await;
     assert_eq!(answer(&mut wire, &refresh(1, &longer)).await, (0, String::new()));
     // The session lives on after the expiry of the first token.
     until(expires).await;
@@ -105,7 +113,7 @@ async fn a_refreshed_session_goes_on_and_the_delivery_counter_does_not_count_the
     gateway.metric_is("gateway_disconnections_total{reason=\"token_expired\"}", 0.0).await;
     gateway.metric_is("gateway_messages_received_total{route=\"0\"}", 1.0).await;
     // A shorter life than before counts as well.
-    let shorter = token(json!({ "exp": after(4) })).await;
+    let shorter = token(json!({ "exp": after(8) })).await;
     assert_eq!(answer(&mut wire, &refresh(3, &shorter)).await, (0, String::new()));
     warning(&mut wire).await;
     expired(&mut wire).await;
@@ -144,9 +152,9 @@ async fn a_bad_refresh_is_answered_with_its_reason_and_changes_nothing() {
 
 #[tokio::test]
 async fn an_expiry_that_is_ignored_neither_warns_nor_ends() {
-    let mut issuer = Issuer::start().await;
+    let mut issuer = ready_issuer().await;
     let gateway = start(&format!("jwt_secret: {SECRET:?}, leeway_s: 0, on_expiry: ignore")).await;
-    let expires = after(3);
+    let expires = after(6);
     let token = issuer.sign_with_secret("HS256", &claims_with(json!({ "exp": expires }))).await;
     let mut wire = connected(&gateway, &token).await;
     until(expires).await;

@@ -1,7 +1,7 @@
 //! Where keys come from: a file, a server, and a new configuration.
 
 use crate::{accepted, answer, claims, denied, key_set, setup, start};
-use gateway_tests::{Gateway, Issuer, KeyServer, SECRET, eventually};
+use gateway_tests::{Gateway, Issuer, KeyServer, SECRET, eventually, in_time};
 use serde_json::{Value, json};
 use std::{fs, path::Path};
 
@@ -215,7 +215,9 @@ async fn gateway_check_reads_the_file_of_keys() {
     fs::write(folder.path().join("keys.json"), "{").unwrap();
     let yaml = "plugins: { directory: . }\nauth: { jwks_file: keys.json }\n";
     fs::write(folder.path().join("gateway.yaml"), yaml).unwrap();
-    let output = Gateway::command(None).arg("check").current_dir(&folder).output().await.unwrap();
+    let mut command = Gateway::command(None);
+    command.arg("check").current_dir(&folder).kill_on_drop(true);
+    let output = in_time("the end of the check", command.output()).await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.starts_with("auth.jwks_file keys.json: it is not a JSON Web Key Set: EOF"), "{text}");
     assert_eq!(output.status.code(), Some(78));

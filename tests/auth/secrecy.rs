@@ -54,9 +54,11 @@ async fn no_part_of_a_token_reaches_the_log() {
         let reply = in_time("the reply", reply).await;
         assert!(!String::from_utf8_lossy(&reply).contains("marked"), "{reply:?}");
     }
+    // The log has the refusals, and everything else.
+    for text in ["handshake refused", "packet refused", "\"TRACE\""] {
+        gateway.logged(text).await;
+    }
     let log = serde_json::to_string(&gateway.log_lines()).unwrap();
-    assert!(log.contains("handshake refused") && log.contains("packet refused"), "the log has the refusals");
-    assert!(log.contains("\"TRACE\""), "the log has everything");
     for token in &tokens {
         // Header and claims are the same in many tokens, so a part of any length would be found.
         for part in token.split('.').filter(|part| part.len() > 6) {

@@ -1,7 +1,7 @@
 //! Tests of a faulty Redis: it hangs, closes connections again and again, refuses commands, or sends too large
 //! messages. The tests check how soon the gateway notices, and what each fault costs.
 
-use super::{BROADCAST, CHAT, REQUESTS, assert_pushed, broadcast, connected, stage};
+use super::{BROADCAST, CHAT, REQUESTS, assert_pushed, broadcast, connected};
 use gateway_tests::{Gateway, Redis, Setup, chat_request, eventually};
 use std::{
     sync::{
@@ -21,6 +21,11 @@ use tokio::{
 /// grace period of 5 s, so a gateway that waits for the grace period as well fails the test.
 const SOON: Duration = Duration::from_millis(2000 + 1000 + 4500);
 
+/// Returns the setup of a gateway with this Redis and the default timeout.
+fn by_default(redis: &Redis) -> Setup {
+    Setup::redis_with(redis, "")
+}
+
 /// Returns the setup of a gateway that uses the server on this port as its Redis.
 fn on(port: u16) -> Setup {
     Setup { yaml: format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{port}\" }}"), ..Setup::default() }
@@ -28,7 +33,8 @@ fn on(port: u16) -> Setup {
 
 #[tokio::test]
 async fn requests_to_a_redis_that_hangs_are_answered_within_the_timeout() {
-    let (redis, gateway) = stage().await;
+    let redis = Redis::start().await;
+    let gateway = connected(by_default(&redis)).await;
     let _backend = redis.subscribe(REQUESTS).await;
     let mut client = gateway.client().await;
     redis.signal("STOP").await;
@@ -64,16 +70,13 @@ async fn is_red(setup: impl FnOnce(&Redis) -> Setup, because: &str) {
 
 #[tokio::test]
 async fn readyz_is_503_within_the_timeout_when_redis_hangs() {
-    is_red(Setup::redis, "it does not answer within 2s (`redis.timeout_ms`)").await;
+    is_red(by_default, "it does not answer within 2s (`redis.timeout_ms`)").await;
 }
 
 #[tokio::test]
 async fn the_timeout_is_configurable() {
-    let setup = |redis: &Redis| {
-        let yaml = format!("redis: {{ addr: \"127.0.0.1:{}\", timeout_ms: 700 }}", redis.port);
-        Setup { yaml, ..Setup::default() }
-    };
-    is_red(setup, "it does not answer within 700ms (`redis.timeout_ms`)").await;
+    is_red(|redis| Setup::redis_with(redis, "timeout_ms: 700"), "it does not answer within 700ms (`redis.timeout_ms`)")
+        .await;
 }
 
 /// Runs a server that accepts every connection, answers the greeting, and then closes the connection.
@@ -135,8 +138,11 @@ async fn a_gateway_that_redis_forbids_to_subscribe_retries_with_pauses_and_few_w
     let warnings = lines.iter().filter(|line| line.to_string().contains("bus not connected")).count();
     let most = began.elapsed().as_secs() as usize + 2;
     assert!((1..=most).contains(&warnings), "{warnings} warnings, at most {most} are allowed: {lines:#?}");
-    let (status, report) = gateway.get("/readyz").await;
-    assert!(status == 503 && report.contains("it refused SUBSCRIBE: NOPERM"), "{status} {report}");
+    eventually("/readyz 503 with the refusal", || async {
+        let (status, report) = gateway.get("/readyz").await;
+        (status == 503 && report.contains("it refused SUBSCRIBE: NOPERM")).then_some(())
+    })
+    .await;
     // The gateway cannot receive answers. Therefore it refuses requests instead of publishing them.
     let mut client = gateway.client().await;
     assert_eq!(client.request(CHAT, &chat_request("mmo", 7, "hi")).await.text(), "the bus is not connected");

@@ -45,7 +45,7 @@ const CASES: [Case; 40] = [
     // Time.
     case("loop", "", 8, "deadline", "it ran for more than 20 ms (`call_timeout_ms`)"),
     case("loop", "call_timeout_ms: 5", 8, "deadline", "it ran for more than 5 ms (`call_timeout_ms`)"),
-    case("slow", "", 0, "ok", "plugin swapped"),
+    case("slow", "call_timeout_ms: 200", 0, "ok", "plugin swapped"),
     case("sleep", "", 0, "ok", "plugin swapped"),
     // Traps.
     case("panic", "", 8, "trap", "on purpose"),

@@ -7,7 +7,7 @@ use crate::{
 };
 use futures_util::{StreamExt, stream};
 use gateway_tests::{
-    Gateway, raise_open_files,
+    Gateway, Setup, raise_open_files,
     wire::{BINARY, UPGRADE, Wire},
 };
 use std::time::Duration;
@@ -32,7 +32,9 @@ pub(crate) async fn connect(gateway: &Gateway, count: usize) -> Vec<Wire> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_delivery_reaches_each_of_10_000_members_of_a_group_and_delays_nobody() {
     raise_open_files(MEMBERS as u64 + 1000);
-    let gateway = Gateway::start(probing("")).await;
+    // The members answer no pings while they are not read.
+    let server = "ping_interval_s: 500, idle_timeout_s: 1000".to_owned();
+    let gateway = Gateway::start(Setup { server, ..probing("") }).await;
     let mut members = connect(&gateway, MEMBERS).await;
     let mut client = gateway.client().await;
     let bystander = Bystander::start(&gateway).await;

@@ -11,7 +11,7 @@ const ENDED: &str = "gateway_plugin_calls_total{plugin=\"hostile\",outcome=\"dea
 async fn a_plugin_that_loops_on_a_bus_message_delays_neither_requests_to_redis_nor_heartbeats() {
     let redis = Redis::start().await;
     let setup = settings("on_message", "loop", "call_timeout_ms: 5000");
-    let yaml = format!("{}\nredis: {{ addr: \"127.0.0.1:{}\" }}", setup.yaml, redis.port);
+    let yaml = format!("{}\nredis: {{ addr: \"127.0.0.1:{}\", timeout_ms: 30000 }}", setup.yaml, redis.port);
     let gateway = loaded(Setup { yaml, ..setup }).await;
     let topic = format!("game:request:{GAME}");
     redis.subscribers_are(&topic, 1).await;

@@ -25,7 +25,7 @@ fn echoing(way: &str) -> Setup {
 /// Starts a gateway with this Redis and a plugin that publishes in this way for each message that it receives.
 async fn echoing_on(redis: &Redis, way: &str) -> Gateway {
     let setup = echoing(way);
-    let yaml = format!("{}\nredis: {{ addr: \"127.0.0.1:{}\" }}", setup.yaml, redis.port);
+    let yaml = format!("{}\nredis: {{ addr: \"127.0.0.1:{}\", timeout_ms: 30000 }}", setup.yaml, redis.port);
     loaded(Setup { yaml, ..setup }).await
 }
 

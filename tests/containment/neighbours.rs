@@ -6,6 +6,14 @@ use std::time::Duration;
 use tokio::time::{self, Instant};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+/// A time in which no failed call of a session is forgiven. The gateway forgives one each second.
+const UNFORGIVEN: Duration = Duration::from_millis(900);
+
+/// The packets of the attempts. A busy machine may be too slow in single attempts, and then failures are forgiven. A
+/// call that loops takes its whole deadline, and one that panics takes no time. So the last attempts need little of the
+/// machine.
+const ATTEMPTS: [&[u8]; 5] = [b"loop", b"loop", b"loop", b"panic", b"panic"];
+
 /// Starts a gateway whose hostile plugin misbehaves as each packet says.
 async fn obedient() -> Gateway {
     loaded(settings("on_packet", "as-the-packet-says", "")).await
@@ -13,41 +21,84 @@ async fn obedient() -> Gateway {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_whose_packets_make_a_plugin_fail_is_throttled_and_others_are_not() {
+    let mut times = Vec::new();
+    // Each attempt has its own gateway, since failures of several sessions bring the plugin into quarantine.
+    for packet in ATTEMPTS {
+        let attack = attack(packet).await;
+        if attack.to_sixth < UNFORGIVEN && attack.slowest < UNFORGIVEN {
+            assert_eq!((attack.first, attack.failed), (vec![8, 8, 8, 8, 8, 7], 10));
+            return;
+        }
+        times.push((attack.to_sixth, attack.slowest));
+    }
+    panic!("six packets, and the slowest packet, took so long in each attempt: {times:?}");
+}
+
+/// What happened to a session whose packets make a plugin fail, until the session was ended.
+struct Attack {
+    /// The statuses of the first six replies.
+    first: Vec<u16>,
+    /// The number of failed calls.
+    failed: usize,
+    /// The time until the sixth reply.
+    to_sixth: Duration,
+    /// The longest time of one packet.
+    slowest: Duration,
+}
+
+/// Sends this packet, which makes a plugin fail, until the session is ended. Asserts that another client is served
+/// meanwhile.
+async fn attack(packet: &[u8]) -> Attack {
     let gateway = obedient().await;
     let (mut attacker, mut player) = (gateway.client().await, gateway.client().await);
-    let (mut first, mut failed) = (Vec::new(), 0);
-    let deadline = Instant::now() + PATIENCE;
+    // The first calls of a new plugin run on a thread of low priority, which is slow on a busy machine.
+    for _ in 0..20 {
+        assert_eq!(player.request(ROUTE, b"well").await.text(), "well");
+    }
+    let mut attack = Attack { first: Vec::new(), failed: 0, to_sixth: Duration::MAX, slowest: Duration::ZERO };
+    let began = Instant::now();
     let reason = loop {
-        assert!(Instant::now() < deadline, "the session is not ended after {failed} failed calls");
-        let reply = attacker.try_request(ROUTE, b"loop").await;
+        let asked = Instant::now();
+        assert!(began.elapsed() < PATIENCE, "the session is not ended after {} failed calls", attack.failed);
+        let reply = attacker.try_request(ROUTE, packet).await;
         let answer = player.request(ROUTE, b"well").await;
-        assert_eq!((answer.status, answer.text()), (0, "well"), "after {first:?}");
+        assert_eq!((answer.status, answer.text()), (0, "well"), "after {:?}", attack.first);
         match reply {
             Ok(Packet { status: status @ (7 | 8), .. }) => {
-                failed += usize::from(status == 8);
-                if first.len() < 6 {
-                    first.push(status);
+                attack.failed += usize::from(status == 8);
+                if attack.first.len() < 6 {
+                    attack.first.push(status);
+                    attack.to_sixth = began.elapsed();
                 }
             }
             Ok(other) => panic!("{other:?}"),
             Err(close) => break close,
         }
+        attack.slowest = attack.slowest.max(asked.elapsed());
     };
     assert_eq!(reason.unwrap().code, CloseCode::Policy);
-    assert_eq!((first, failed), (vec![8, 8, 8, 8, 8, 7], 10));
     gateway.metric_is("gateway_disconnections_total{reason=\"plugin_faults\"}", 1.0).await;
     gateway.metric_is("gateway_plugin_quarantined{plugin=\"hostile\"}", 0.0).await;
+    attack
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_is_paused_is_served_again_after_the_pause() {
     let gateway = obedient().await;
     let mut client = gateway.client().await;
-    for _ in 0..5 {
-        assert_eq!(client.request(ROUTE, b"panic").await.status, 8);
-    }
-    let reply = client.request(ROUTE, b"well").await;
-    assert_eq!(reply.status, 7);
+    // Five failures bring the pause. On a busy machine some of them are forgiven, and it takes more.
+    let (mut failed, began) = (0, Instant::now());
+    let reply = loop {
+        let reply = client.request(ROUTE, b"panic").await;
+        if reply.status == 7 {
+            break reply;
+        }
+        assert_eq!(reply.status, 8, "after {failed} failed calls");
+        failed += 1;
+        assert!(failed <= 10, "{failed} calls failed without a pause");
+    };
+    let is_as_expected = if began.elapsed() < UNFORGIVEN { failed == 5 } else { failed >= 5 };
+    assert!(is_as_expected, "the pause began after {failed} failed calls");
     assert_eq!(reply.text(), "the session's packets make a plugin fail: one packet a second is served");
     let deadline = Instant::now() + PATIENCE;
     while client.request(ROUTE, b"well").await.status != 0 {

@@ -19,8 +19,8 @@ const BUSY: &str = "gateway_messages_dropped_total{reason=\"plugin_busy\"}";
 /// Starts a gateway with this Redis and the hostile plugin. Each packet tells the plugin how to misbehave. Waits until
 /// the plugin is loaded.
 async fn obedient(redis: &Redis) -> Gateway {
-    let setup = settings("on_packet", "as-the-packet-says", "call_timeout_ms: 5000");
-    let yaml = format!("{}\nredis: {{ addr: \"127.0.0.1:{}\" }}", setup.yaml, redis.port);
+    let setup = settings("on_packet", "as-the-packet-says", "call_timeout_ms: 2000");
+    let yaml = format!("{}\nredis: {{ addr: \"127.0.0.1:{}\", timeout_ms: 30000 }}", setup.yaml, redis.port);
     let gateway = Gateway::start(Setup { yaml, ..setup }).await;
     put(&gateway.plugin("hostile"), &fs::read(crate::hostile()).unwrap());
     gateway.logged("plugin loaded\",\"plugin\":\"hostile").await;
@@ -44,7 +44,7 @@ async fn bus_messages_beyond_1024_waiting_calls_are_dropped_and_counted_as_plugi
     redis.subscribers_are(&topic, 1).await;
     be_slow(&gateway).await;
     let served = gateway.metric(OK).await;
-    // This call keeps the offload thread busy for 5 s of processor time.
+    // This call keeps the offload thread busy for 2 s of processor time.
     let (mut looping, mut other) = (gateway.client().await, gateway.client().await);
     looping.send(ROUTE, b"loop").await;
     looping_call_runs(&gateway).await;

@@ -4,7 +4,9 @@
 use crate::{
     GAME, ROUTE,
     bystander::{Bystander, percentile},
-    loaded, settings,
+    loaded,
+    quickness::assert_stays_quick,
+    settings,
 };
 use gateway_tests::{Gateway, PATIENCE, chat_request, eventually};
 use std::{mem, time::Duration};
@@ -121,29 +123,11 @@ async fn a_session_whose_packet_waits_for_a_slow_plugin_still_receives_pushes() 
     assert_eq!((reply.route, reply.status), (ROUTE, 8));
 }
 
-/// The number of runs for each way to misbehave.
-const RUNS: usize = 5;
-
-/// Returns the bound of docs/plugins.md for the latency of a healthy route. Without containment, the calls of four
-/// clients, 20 ms each, would keep the two threads busy without pause.
-fn bound(quiet: Duration) -> Duration {
-    2 * quiet + Duration::from_millis(5)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_healthy_route_stays_quick_next_to_a_plugin_that_is_slow_or_loops_or_starts_slowly() {
     // The last of these plugins fails on every third call and then takes long to start again.
     for way in ["slow", "loop", "every-third-call, configure: slow-start"] {
-        // The test compares medians, because other work on the machine disturbs single runs.
-        let mut runs = Vec::new();
-        for _ in 0..RUNS {
-            runs.push(run(way).await);
-        }
-        let (mut quiet, mut beside): (Vec<_>, Vec<_>) = runs.iter().copied().unzip();
-        quiet.sort();
-        beside.sort();
-        let (quiet, beside) = (quiet[RUNS / 2], beside[RUNS / 2]);
-        assert!(beside <= bound(quiet), "{way}: p99 without and with the bad plugin, for each run: {runs:?}");
+        assert_stays_quick(way, || run(way)).await;
     }
 }
 

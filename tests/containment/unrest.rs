@@ -5,6 +5,7 @@ use crate::{
     ask,
     bystander::{Bystander, percentile},
     probing,
+    quickness::assert_stays_quick,
 };
 use futures_util::future::join_all;
 use gateway_tests::{Client, Gateway, PATIENCE, Setup, chat_request, eventually, probe_as};
@@ -13,13 +14,10 @@ use tokio::time::{self, Instant};
 
 /// The number of timers that are due all the time.
 const TIMERS: usize = 50;
-/// The number of measurements.
-const RUNS: usize = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn timers_that_are_due_all_the_time_delay_no_other_route() {
-    let mut runs = Vec::new();
-    for _ in 0..RUNS {
+    assert_stays_quick("timers", || async {
         let gateway = Gateway::start(probing("")).await;
         let quiet = latency(&gateway).await;
         let mut client = gateway.client().await;
@@ -31,14 +29,9 @@ async fn timers_that_are_due_all_the_time_delay_no_other_route() {
         let made = gateway.metric(calls).await - before;
         assert!(made > 1000.0, "only {made} calls were made");
         assert_eq!(ask(&mut client, "count tick/").await, TIMERS.to_string());
-        runs.push((quiet, busy));
-    }
-    // The test compares medians, because other work on the machine disturbs single runs.
-    let (mut quiet, mut busy): (Vec<_>, Vec<_>) = runs.iter().copied().unzip();
-    quiet.sort();
-    busy.sort();
-    let bound = 2 * quiet[RUNS / 2] + Duration::from_millis(5);
-    assert!(busy[RUNS / 2] <= bound, "p99 without and with the timers, for each run: {runs:?}");
+        (quiet, busy)
+    })
+    .await;
 }
 
 /// Returns the 99th percentile of the latency of a heartbeat.

@@ -1,6 +1,7 @@
 //! Tests of SIGTERM and SIGINT: the gateway accepts no more connections, queued messages still arrive, sessions close
 //! with 1001, and the exit code is 0.
 
+use crate::ready_is;
 use chat_proto::chat::ChatResponse;
 use gateway_tests::{
     Client, Gateway, PATIENCE, Packet, Redis, Setup, bombs, chat_request, component, eventually, header, wat,
@@ -185,9 +186,7 @@ async fn a_gateway_that_drains_is_alive_but_not_ready_and_accepts_no_connection(
     gateway.signal("TERM").await;
     gateway.logged("draining").await;
     assert_eq!(gateway.get("/healthz").await.0, 200);
-    let (status, body) = gateway.get("/readyz").await;
-    let report: serde_json::Value = serde_json::from_str(&body).unwrap();
-    assert_eq!((status, &report["ready"]), (503, &false.into()));
+    let report = ready_is(&gateway, 503).await;
     assert_eq!(report["reasons"], serde_json::json!(["the gateway stops"]));
     let refused = TcpStream::connect(gateway.address).await.map(drop).map_err(|error| error.kind());
     assert_eq!(refused, Err(std::io::ErrorKind::ConnectionRefused));

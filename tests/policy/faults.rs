@@ -95,6 +95,8 @@ async fn no_session_begins_while_a_required_plugin_does_not_serve() {
     // Sessions that have begun go on after the file is gone.
     fs::remove_file(gateway.plugin("probe")).unwrap();
     gateway.logged("\"message\":\"plugin removed\",\"plugin\":\"probe\"").await;
+    // The log line comes just before the plugin is taken from its route.
+    client.answers_until(ROUTE, 3, "no plugin serves route 0x70").await;
     answers_503().await;
     client.assert_alive().await;
     gateway.metric_is(REFUSED, 2.0).await;

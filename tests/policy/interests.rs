@@ -92,7 +92,10 @@ async fn on_redis_a_topic_is_subscribed_to_while_a_session_wants_it() {
     let redis = Redis::start().await;
     let setup = || {
         let setup = setup("");
-        Setup { yaml: format!("{}\nredis: {{ addr: \"127.0.0.1:{}\" }}", setup.yaml, redis.port), ..setup }
+        Setup {
+            yaml: format!("{}\nredis: {{ addr: \"127.0.0.1:{}\", timeout_ms: 30000 }}", setup.yaml, redis.port),
+            ..setup
+        }
     };
     let (gateway, other) = (Gateway::start(setup()).await, Gateway::start(setup()).await);
     redis.subscribers_are("broadcast", 2).await;
@@ -120,7 +123,7 @@ async fn on_redis_a_topic_is_subscribed_to_while_a_session_wants_it() {
 async fn on_redis_a_topic_is_subscribed_to_while_a_group_has_members_and_again_after_an_outage() {
     let mut redis = Redis::start().await;
     let setup = setup("");
-    let yaml = format!("{}\nredis: {{ addr: \"127.0.0.1:{}\" }}", setup.yaml, redis.port);
+    let yaml = format!("{}\nredis: {{ addr: \"127.0.0.1:{}\", timeout_ms: 30000 }}", setup.yaml, redis.port);
     let gateway = Gateway::start(Setup { yaml, ..setup }).await;
     let mut client = connect(&gateway, "user=7&do=join+5;listen-group+5+news").await;
     redis.subscribers_are("news", 1).await;

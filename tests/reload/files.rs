@@ -79,16 +79,13 @@ async fn files_that_were_unreadable_for_lack_of_descriptors_are_read_later() {
     let gateway = Gateway::start(setup("first")).await;
     let mut client = gateway.client().await;
     let mut hoard = Vec::new();
-    while gateway.metric("gateway_handshakes_refused_total{reason=\"accept_failed\"}").await == 0.0 {
-        // Handshakes that are not finished would make room.
+    // The kernel accepts these connections for the gateway. Handshakes that are not finished would make room.
+    for _ in 0..80 {
         let mut wire = Wire::connect(gateway.address).await;
         wire.send(UPGRADE.as_bytes()).await;
         hoard.push(wire);
-        assert!(hoard.len() < 200, "the gateway never runs out of descriptors");
-        if hoard.len() > 40 && gateway.descriptors() >= 64 {
-            break;
-        }
     }
+    gateway.logged("cannot accept connections").await;
     put(&gateway.plugin("new"), &greeter("new", "1", &[0x41]));
     gateway.reconfigure(&setup("second"));
     let in_vain = |line: &Value| {

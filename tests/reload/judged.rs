@@ -40,7 +40,8 @@ async fn a_child_works(gateway: &Gateway) -> u32 {
 /// Returns the name and the nice value of each thread of a process.
 fn niceness(pid: u32) -> Vec<(String, i32)> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let stats = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("stat")).unwrap());
+    // A thread may end before its file is read.
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("stat")).ok());
     let nice = |stat: String| {
         let (name, fields) = stat.rsplit_once(')').unwrap();
         // The first of these fields is the third of the line, and the nice value is the nineteenth.

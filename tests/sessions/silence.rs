@@ -12,13 +12,14 @@ use tokio::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-async fn start() -> Gateway {
-    Gateway::start(Setup::server("ping_interval_s: 1, idle_timeout_s: 2")).await
+/// Starts a gateway with this `idle_timeout_s`. The client of a test whose session has to live on may be late by as much.
+async fn start(idle_timeout_s: u32) -> Gateway {
+    Gateway::start(Setup::server(&format!("ping_interval_s: 1, idle_timeout_s: {idle_timeout_s}"))).await
 }
 
 #[tokio::test]
 async fn a_session_that_is_silent_ends_after_idle_timeout_s() {
-    let gateway = start().await;
+    let gateway = start(2).await;
     let began = Instant::now();
     let mut silent = Wire::upgraded(gateway.address).await;
     let mut pings = 0;
@@ -43,10 +44,10 @@ async fn a_session_that_is_silent_ends_after_idle_timeout_s() {
 
 #[tokio::test]
 async fn the_gateway_pings_at_ping_interval_s_and_a_session_that_answers_lives_on() {
-    let gateway = start().await;
+    let gateway = start(6).await;
     let began = Instant::now();
     let mut wire = Wire::upgraded(gateway.address).await;
-    for i in 1..=5 {
+    for i in 1..=8 {
         let (first, payload) = wire.frame().await.expect("a ping");
         assert_eq!(first, PING);
         let due = SECOND * i;
@@ -55,18 +56,17 @@ async fn the_gateway_pings_at_ping_interval_s_and_a_session_that_answers_lives_o
         assert!(came >= due && came < due + SECOND * 15, "ping {i} came after {came:?}");
         wire.send(&frame(PONG, &payload)).await;
     }
-    // The session has lived for more than two idle timeouts.
-    assert!(began.elapsed() > SECOND * 4);
+    assert!(began.elapsed() > SECOND * 6, "the session has not lived for an idle timeout yet");
     gateway.metric_is("gateway_sessions", 1.0).await;
 }
 
 #[tokio::test]
 async fn any_message_of_the_client_is_a_sign_of_life() {
-    let gateway = start().await;
+    let gateway = start(6).await;
     let mut pings_only = Wire::upgraded(gateway.address).await;
     let mut last = Instant::now();
     let began = last;
-    while began.elapsed() < SECOND * 4 {
+    while began.elapsed() < SECOND * 8 {
         // The client sends its own pings, but never a pong.
         match pings_only.frame().await.expect("the session lives") {
             (PING, _) => pings_only.send(&frame(PING, b"I live")).await,
@@ -77,7 +77,7 @@ async fn any_message_of_the_client_is_a_sign_of_life() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(last.duration_since(began) > SECOND * 2, "the last sign of life was answered after {:?}", last - began);
+    assert!(last.duration_since(began) > SECOND * 6, "the last sign of life was answered after {:?}", last - began);
     gateway.metric_is("gateway_sessions", 1.0).await;
 }
 
@@ -96,7 +96,7 @@ async fn assert_serves(wire: &mut Wire, seq: u8) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_takes_a_large_answer_slowly_is_not_silent_meanwhile() {
-    let server = "ping_interval_s: 1, idle_timeout_s: 2".to_owned();
+    let server = "ping_interval_s: 1, idle_timeout_s: 4".to_owned();
     let gateway = Gateway::start(Setup { server, ..Setup::default().patient() }).await;
     let mut wire = Wire::upgraded(gateway.address).await;
     let payload = vec![0x42; 14 << 20];
@@ -110,20 +110,20 @@ async fn a_client_that_takes_a_large_answer_slowly_is_not_silent_meanwhile() {
         in_time("more of the answer", wire.stream.read_exact(&mut vec![0; part])).await.unwrap();
         left -= part;
         wire.send(&frame(PING, b"I read")).await;
-        time::sleep(SECOND / 2).await;
+        time::sleep(SECOND * 7 / 10).await;
     }
-    assert!(began.elapsed() > SECOND * 6);
+    assert!(began.elapsed() > SECOND * 9);
     assert_serves(&mut wire, 2).await;
     gateway.metric_is("gateway_disconnections_total{reason=\"idle\"}", 0.0).await;
 }
 
 #[tokio::test]
 async fn a_session_is_not_silent_while_the_gateway_itself_does_not_run() {
-    let gateway = start().await;
+    let gateway = start(4).await;
     let mut wire = Wire::upgraded(gateway.address).await;
     assert_serves(&mut wire, 1).await;
     gateway.signal("STOP").await;
-    time::sleep(SECOND * 4).await;
+    time::sleep(SECOND * 5).await;
     gateway.signal("CONT").await;
     assert_serves(&mut wire, 2).await;
     // The session answers the next pings, and goes on.
@@ -135,15 +135,49 @@ async fn a_session_is_not_silent_while_the_gateway_itself_does_not_run() {
     gateway.metric_is("gateway_disconnections_total{reason=\"idle\"}", 0.0).await;
 }
 
+/// Waits until no more bytes arrive at the client, which reads none.
+async fn is_full(wire: &Wire) {
+    let mut buffer = vec![0; 16 << 20];
+    let (mut arrived, mut looks) = (0, 0);
+    while looks < 50 {
+        let now = in_time("bytes of the answer", wire.stream.peek(&mut buffer)).await.unwrap();
+        looks = if now > arrived { 0 } else { looks + 1 };
+        arrived = now;
+        time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_has_not_read_while_the_gateway_did_not_run_has_time_to_read() {
+    let server = "ping_interval_s: 1, idle_timeout_s: 4".to_owned();
+    let gateway = Gateway::start(Setup { server, ..Setup::default().patient() }).await;
+    let mut wire = Wire::upgraded(gateway.address).await;
+    let payload = vec![0x42; 14 << 20];
+    wire.send(&frame(BINARY, &[&[0, 0, 0, 1, 3, 0, 0, 0][..], &payload].concat())).await;
+    // The answer is larger than the buffers of the system, so the gateway waits for the client.
+    is_full(&wire).await;
+    gateway.signal("STOP").await;
+    time::sleep(SECOND * 5).await;
+    gateway.signal("CONT").await;
+    // The gateway runs again, and its timer has fired.
+    gateway.metric_is("gateway_disconnections_total{reason=\"write_timeout\"}", 0.0).await;
+    let (first, reply) = wire.frame().await.expect("the reply");
+    assert_eq!((first, &reply[..8]), (BINARY, &[0, 0, 0, 1, 3, 1, 0, 0][..]));
+    assert!(reply[8..] == payload);
+    assert_serves(&mut wire, 2).await;
+    gateway.metric_is("gateway_disconnections_total{reason=\"write_timeout\"}", 0.0).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_waits_for_a_slow_plugin_is_not_silent_meanwhile() {
     let server = "ping_interval_s: 1, idle_timeout_s: 2".to_owned();
-    let yaml = "plugins: { directory: plugins, settings: { slow: { call_timeout_ms: 4000 } } }".to_owned();
+    // This is processor time, of which a new plugin gets little on a busy machine.
+    let yaml = "plugins: { directory: plugins, settings: { slow: { call_timeout_ms: 2500 } } }".to_owned();
     let files = vec![("slow.wasm", greeter("slow", "1", &[0x41]))];
     let gateway = Gateway::start(Setup { server, yaml, files, ..Setup::default() }).await;
     let mut wire = Wire::upgraded(gateway.address).await;
     wire.send(&frame(BINARY, b"\0\0\0\x01\x41\0\0\0loop")).await;
-    // The gateway neither reads nor pings while it waits for the call, which takes two idle timeouts.
+    // The gateway neither reads nor pings while it waits for the call, which takes longer than the idle timeout.
     let began = Instant::now();
     let reply = loop {
         match wire.frame().await.expect("the session lives") {
@@ -152,7 +186,7 @@ async fn a_session_that_waits_for_a_slow_plugin_is_not_silent_meanwhile() {
             other => panic!("{other:?}"),
         }
     };
-    assert!(began.elapsed() > SECOND * 3, "the call took only {:?}", began.elapsed());
+    assert!(began.elapsed() > SECOND * 2, "the call took only {:?}", began.elapsed());
     assert_eq!(reply[..8], [0, 0, 0, 1, 0x41, 1, 0, 8]);
     assert_serves(&mut wire, 2).await;
     gateway.metric_is("gateway_disconnections_total{reason=\"idle\"}", 0.0).await;

@@ -66,7 +66,7 @@ async fn a_session_is_bound_once() {
     let (redis, gateway) = start("").await;
     let backend = &mut backend(&redis).await;
     let mut requests = redis.subscribe("game:request:mmo").await;
-    let mut client = session_of(&gateway, 1).await;
+    let mut client = gateway.client_of(1).await;
     for user in [2, 3] {
         let refusal = client.request(1, &chat_request("mmo", user, "as another")).await;
         assert_eq!(refusal.status, 6);
@@ -78,7 +78,7 @@ async fn a_session_is_bound_once() {
     // The session still works for its own user. The requests under other user ids were not published.
     let request = chat_request("mmo", 1, "as myself");
     client.send(1, &request).await;
-    assert_eq!(requests.next().await, chat_request("mmo", 1, ""));
+    assert_eq!(requests.next().await, chat_request("mmo", 1, "bind"));
     assert_eq!(requests.next().await, request);
 }
 

@@ -1,6 +1,6 @@
 //! Starts the real gateway binary, in a folder of its own and on free ports.
 
-use crate::{Client, PATIENCE, eventually, in_time};
+use crate::{Client, PATIENCE, eventually, in_time, put};
 use serde_json::Value;
 use std::{
     fs,
@@ -69,14 +69,14 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// Returns a setup with chat, system and the game `mmo`, and with this Redis as the bus.
+    /// Returns a setup with chat, system and the game `mmo`, and with this Redis as the bus. The timeout is so long that
+    /// no delay on a busy machine counts as a Redis that hangs.
     #[must_use]
     pub fn redis(redis: &crate::Redis) -> Self {
-        let yaml = format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{}\" }}", redis.port);
-        Self { yaml, ..Self::default() }
+        Self::redis_with(redis, "timeout_ms: 30000")
     }
 
-    /// Returns the setup of [`Self::redis`] with more keys in the section `redis`.
+    /// Returns the setup of [`Self::redis`] with these keys in the section `redis` instead of the timeout.
     #[must_use]
     pub fn redis_with(redis: &crate::Redis, keys: &str) -> Self {
         let yaml = format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{}\", {keys} }}", redis.port);
@@ -234,7 +234,7 @@ impl Gateway {
 
     /// Replaces gateway.yaml by the configuration of this setup.
     pub fn reconfigure(&self, setup: &Setup) {
-        fs::write(self.config(), yaml(setup)).unwrap();
+        put(&self.config(), yaml(setup).as_bytes());
     }
 
     /// Waits for a log line that contains the text, and returns the first such line. The text may be in the message or

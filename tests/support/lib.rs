@@ -27,7 +27,7 @@ pub use key_server::KeyServer;
 pub use open_files::raise_open_files;
 pub use ports::ReservedPort;
 pub use proxy::{Bound, Connections, Proxy};
-pub use redis_server::{Redis, Subscription};
+pub use redis_server::{Redis, Subscription, connect as connect_to_redis};
 pub use sentinels::{MASTER, Sentinels};
 pub use tokens::{Issuer, SECRET};
 

@@ -95,7 +95,7 @@ impl Proxy {
     /// Returns a setup with chat, system and the game `mmo`. The bus is the Redis behind this proxy.
     #[must_use]
     pub fn setup(&self) -> Setup {
-        let yaml = format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{}\" }}", self.port);
+        let yaml = format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{}\", timeout_ms: 60000 }}", self.port);
         Setup { yaml, ..Setup::default() }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{PATIENCE, ReservedPort, eventually, in_time};
 use futures_util::{Stream, StreamExt};
-use redis::{AsyncCommands, AsyncConnectionConfig, Msg, aio::MultiplexedConnection, aio::PubSub};
+use redis::{AsyncCommands, AsyncConnectionConfig, Msg, RedisResult, aio::MultiplexedConnection, aio::PubSub};
 use std::{future::ready, pin::Pin, process::Stdio};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -50,12 +50,7 @@ impl Redis {
     /// Waits until the server answers, and returns a connection. The connection has long timeouts, since answers are
     /// slow on a busy machine or if a backend sends many messages.
     pub async fn connection(&self) -> MultiplexedConnection {
-        let patient =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
-        eventually("an answer of redis", || async {
-            self.client().get_multiplexed_async_connection_with_config(&patient).await.ok()
-        })
-        .await
+        eventually("an answer of redis", || async { connect(&self.client()).await.ok() }).await
     }
 
     /// Publishes as a backend does, and returns how many subscribers received the message.
@@ -149,6 +144,16 @@ impl Redis {
         let password = self.password.map(|password| format!(":{password}@")).unwrap_or_default();
         redis::Client::open(format!("redis://{password}127.0.0.1:{}", self.port)).unwrap()
     }
+}
+
+/// Opens a connection with long timeouts. The defaults of the library are too short for a busy machine.
+///
+/// # Errors
+/// Returns an error if the server cannot be reached or refuses the login.
+pub async fn connect(client: &redis::Client) -> RedisResult<MultiplexedConnection> {
+    let patient =
+        AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
+    client.get_multiplexed_async_connection_with_config(&patient).await
 }
 
 fn spawn(arguments: &[String], folder: &TempDir) -> Child {

@@ -1,6 +1,6 @@
 //! A Redis master with a replica, and three Sentinels that watch over them.
 
-use crate::{Redis, ReservedPort, eventually};
+use crate::{Redis, ReservedPort, connect_to_redis, eventually};
 use std::{fs, process::Stdio};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -53,7 +53,7 @@ impl Sentinels {
 
     async fn ask(&self, sentinel: usize, command: &[&str]) -> Option<String> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.sentinels[sentinel].0.number())).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+        let mut connection = connect_to_redis(&client).await.ok()?;
         let mut asked = redis::cmd(command[0]);
         asked.arg(&command[1..]);
         asked.query_async(&mut connection).await.ok()

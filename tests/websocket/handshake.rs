@@ -120,7 +120,7 @@ async fn a_request_head_over_16_kib_is_431() {
     largest.send(head(16 * 1024).as_bytes()).await;
     assert_eq!(largest.response().await.status, 101);
     refused(&gateway, head(16 * 1024 + 1).as_bytes(), 431).await;
-    refused(&gateway, head(1024 * 1024).as_bytes(), 431).await;
+    refused(&gateway, head(64 * 1024).as_bytes(), 431).await;
     refused(&gateway, format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(17 * 1024)).as_bytes(), 431).await;
     refused(&gateway, with("\r\nHost", &format!("\r\n{}Host", "A: b\r\n".repeat(1000))).as_bytes(), 431).await;
     gateway.metric_is("gateway_handshakes_refused_total{reason=\"too_large\"}", 4.0).await;
@@ -128,7 +128,7 @@ async fn a_request_head_over_16_kib_is_431() {
 
 #[tokio::test]
 async fn incomplete_handshakes_are_dropped_after_handshake_timeout_s_while_others_are_served() {
-    let gateway = Gateway::start(Setup::server("handshake_timeout_s: 2")).await;
+    let gateway = Gateway::start(Setup::server("handshake_timeout_s: 5")).await;
     let began = Instant::now();
     let mut silent = Wire::connect(gateway.address).await;
     let mut half = Wire::connect(gateway.address).await;
@@ -145,7 +145,7 @@ async fn incomplete_handshakes_are_dropped_after_handshake_timeout_s_while_other
         served_meanwhile += u32::from(gateway.metric(timeouts).await < 1.0);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(began.elapsed() >= Duration::from_secs(2), "dropped after {:?}", began.elapsed());
+    assert!(began.elapsed() >= Duration::from_secs(5), "dropped after {:?}", began.elapsed());
     assert!(served_meanwhile > 0, "no client was served while the handshakes were incomplete");
     assert_eq!((silent.frame().await, half.frame().await), (None, None));
     gateway.metric_is(timeouts, 3.0).await;

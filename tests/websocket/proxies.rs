@@ -199,7 +199,7 @@ async fn assert_ended(wire: &mut Wire) {
 
 #[tokio::test]
 async fn a_proxy_header_that_does_not_arrive_is_dropped_after_handshake_timeout_s() {
-    let gateway = start(&format!("{PROXY_PROTOCOL}, handshake_timeout_s: 1")).await;
+    let gateway = start(&format!("{PROXY_PROTOCOL}, handshake_timeout_s: 5")).await;
     let mut silent = Wire::connect(gateway.address).await;
     let mut half = Wire::connect(gateway.address).await;
     half.send(&v2(0x21, 0x11, &IPV4)[..20]).await;

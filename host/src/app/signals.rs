@@ -11,8 +11,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// The time that the last log line may take. The log itself may be stuck.
-const LAST_LINE_TIMEOUT: Duration = Duration::from_millis(100);
+/// The longest time that the last log line may take. The log itself may be stuck.
+const LAST_LINE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The exit code of a process that did not stop in time.
 const TOO_LATE: i32 = 1;
@@ -76,7 +76,12 @@ impl Signals {
 }
 
 fn exit(code: i32, why: String) -> ! {
-    thread::spawn(move || tracing::error!("{why}"));
-    thread::sleep(LAST_LINE_TIMEOUT);
+    let (logged, outcome) = mpsc::channel();
+    thread::spawn(move || {
+        tracing::error!("{why}");
+        let _ = logged.send(());
+    });
+    // An error means that the log is stuck, or that it panicked.
+    let _ = outcome.recv_timeout(LAST_LINE_TIMEOUT);
     process::exit(code)
 }

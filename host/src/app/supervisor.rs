@@ -224,7 +224,7 @@ mod tests {
         supervisor.start("the bus", &stop, bus.map(Ok));
         let share = bus::Share::default();
         let permit = queue.reserve(&share, bus::Load { publishes: 1, bytes: 1 }).unwrap();
-        permit.commit([("t", Cow::Owned(Bytes::new()), None)].into_iter());
+        permit.commit(0, [("t", Cow::Owned(Bytes::new()), None)].into_iter());
         assert_eq!(supervisor.failure().await.to_string(), "the bus ended unexpectedly: it panicked: a message on t");
     }
 }

@@ -3,6 +3,9 @@
 //!
 //! A sender reserves capacity, carries out its other actions, and then commits its publishes. The bus sees no publish
 //! before the commit. The lock is not held between reserve and commit, nor while a large body is copied.
+//!
+//! The publishes of a session that begins to listen to a topic are held back until Redis has subscribed to it. Otherwise
+//! the answer to a publish could be published before this gateway hears the topic. Nobody else's publishes wait.
 
 use super::batch::Batch;
 use crate::sync::{
@@ -10,7 +13,7 @@ use crate::sync::{
     wakeup::Wakeup,
 };
 use bytes::Bytes;
-use std::{borrow::Cow, future::poll_fn, mem, task::Poll, time::Duration};
+use std::{borrow::Cow, collections::VecDeque, future::poll_fn, mem, task::Poll, time::Duration};
 
 /// How long the bus may take to publish the queued messages when the gateway stops. After that, the remaining publishes
 /// are refused.
@@ -21,6 +24,9 @@ const MAX_QUEUED_PUBLISHES: usize = 32 * 1024;
 
 /// The maximum size of all topics and bodies in the queue, in bytes. A single sender gets at most half of this size.
 const MAX_QUEUED_BYTES: usize = 128 << 20;
+
+/// The number of a change of the subscriptions. A later change has a higher number, and 0 is before all changes.
+pub type ChangeNumber = u64;
 
 /// A number of publishes and the size of their topics and bodies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,8 +89,23 @@ struct State<O> {
     /// The number of the batch that is being filled.
     batch: u64,
     reserved: Load,
+    /// The publishes that wait for a subscription, in the order of their commits.
+    held: VecDeque<Held<O>>,
+    /// The size of the topics and bodies of the held publishes, in bytes.
+    held_bytes: usize,
+    /// The last change of the subscriptions that Redis has carried out. A publish that waits for a later one is held.
+    carried_out: ChangeNumber,
     receiver: Wakeup,
     closed: bool,
+}
+
+/// A publish that waits for a change of the subscriptions.
+#[derive(Debug)]
+struct Held<O> {
+    after: ChangeNumber,
+    topic: Box<str>,
+    body: Bytes,
+    origin: Option<O>,
 }
 
 impl<O> Default for Queue<O> {
@@ -93,6 +114,9 @@ impl<O> Default for Queue<O> {
             waiting: Batch::default(),
             batch: 1,
             reserved: Load::default(),
+            held: VecDeque::new(),
+            held_bytes: 0,
+            carried_out: ChangeNumber::MAX,
             receiver: Wakeup::default(),
             closed: false,
         };
@@ -128,7 +152,8 @@ impl<O> Queue<O> {
     /// Returns the number of publishes that wait.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.state().waiting.len()
+        let state = self.state();
+        state.waiting.len() + state.held.len()
     }
 
     /// Returns whether no publish waits.
@@ -148,11 +173,18 @@ impl<O> Queue<O> {
         self.disconnected.store(disconnected, Ordering::Relaxed);
     }
 
+    /// Records which changes of the subscriptions Redis has carried out, and queues the publishes that waited for them.
+    /// While nothing is published without the subscriptions anyway, this is [`ChangeNumber::MAX`].
+    pub(super) fn set_carried_out(&self, change: ChangeNumber) {
+        self.state().set_carried_out(change);
+    }
+
     /// Closes the queue, which then refuses to reserve capacity. Capacity that was reserved earlier can still be
     /// committed.
     pub(super) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
+        state.set_carried_out(ChangeNumber::MAX);
         state.receiver.wake();
     }
 
@@ -189,11 +221,38 @@ impl<O> Queue<O> {
 impl<O> State<O> {
     /// Returns the free capacity, or `None` if the queue is closed.
     fn free(&self) -> Option<Load> {
-        let used = plus(self.reserved, Load { publishes: self.waiting.len(), bytes: self.waiting.bytes() });
+        let waiting = Load { publishes: self.waiting.len(), bytes: self.waiting.bytes() };
+        let held = Load { publishes: self.held.len(), bytes: self.held_bytes };
+        let used = plus(self.reserved, plus(waiting, held));
         (!self.closed).then_some(Load {
             publishes: MAX_QUEUED_PUBLISHES.saturating_sub(used.publishes),
             bytes: MAX_QUEUED_BYTES.saturating_sub(used.bytes),
         })
+    }
+
+    fn set_carried_out(&mut self, change: ChangeNumber) {
+        self.carried_out = change;
+        for publish in mem::take(&mut self.held) {
+            if publish.after <= change {
+                let Held { topic, body, origin, .. } = publish;
+                self.held_bytes -= topic.len() + body.len();
+                self.waiting.push(&topic, Cow::Owned(body), origin);
+            } else {
+                self.held.push_back(publish);
+            }
+        }
+        if !self.waiting.is_empty() {
+            self.receiver.wake();
+        }
+    }
+
+    fn push(&mut self, topic: &str, body: Cow<'_, Bytes>, origin: Option<O>, after: ChangeNumber) {
+        if after <= self.carried_out {
+            self.waiting.push(topic, body, origin);
+        } else {
+            self.held_bytes += topic.len() + body.len();
+            self.held.push_back(Held { after, topic: topic.into(), body: body.into_owned(), origin });
+        }
     }
 }
 
@@ -217,11 +276,16 @@ pub struct Permit<'a, O> {
 }
 
 impl<O> Permit<'_, O> {
-    /// Queues the publishes that the capacity was reserved for, in one step.
-    pub fn commit<'p>(self, publishes: impl Iterator<Item = (&'p str, Cow<'p, Bytes>, Option<O>)>) {
+    /// Queues the publishes that the capacity was reserved for, in one step. They wait until Redis has carried out the
+    /// change of the subscriptions with the number `after`.
+    pub fn commit<'p>(
+        self,
+        after: ChangeNumber,
+        publishes: impl Iterator<Item = (&'p str, Cow<'p, Bytes>, Option<O>)>,
+    ) {
         let mut state = self.queue.state();
         for (topic, body, origin) in publishes.take(self.wanted.publishes) {
-            state.waiting.push(topic, body, origin);
+            state.push(topic, body, origin, after);
         }
         let queued = self.share.queued_in(state.batch);
         self.share.queued.store(plus(queued, self.wanted));
@@ -249,104 +313,7 @@ impl<O> Drop for Permit<'_, O> {
     }
 }
 
+// The path is given, because the tests with loom include this file from another folder.
 #[cfg(test)]
-mod tests {
-    use super::{super::batch::MIN_SHARED_BYTES, *};
-    use futures_util::FutureExt;
-
-    const HALF: usize = MAX_QUEUED_PUBLISHES / 2;
-
-    fn taken(queue: &Queue<u32>) -> Vec<(String, Vec<u8>, Option<u32>)> {
-        let mut batch = Batch::default();
-        queue.take(&mut batch).now_or_never();
-        batch.iter().map(|it| (it.topic.to_owned(), it.body.to_owned(), it.origin.copied())).collect()
-    }
-
-    fn publish(queue: &Queue<u32>, share: &Share, publishes: usize, body: &Bytes) -> Result<(), Full> {
-        let bytes = publishes * (1 + body.len());
-        let permit = queue.reserve(share, Load { publishes, bytes })?;
-        permit.commit((0..publishes).map(|_| ("t", Cow::Borrowed(body), Some(1))));
-        Ok(())
-    }
-
-    #[test]
-    fn publishes_keep_their_order_and_content_whatever_their_size() {
-        let (queue, share) = (Queue::default(), Share::default());
-        let sizes = [0, 1, MIN_SHARED_BYTES - 1, MIN_SHARED_BYTES, 3, 3 * MIN_SHARED_BYTES, 5];
-        let bodies = sizes.map(|len| Bytes::from(vec![b'x'; len]));
-        let topics = ["a", "bcd", "", "ü", "e", "f", "g"];
-        let publishes = || topics.into_iter().zip(&bodies);
-        let load = |publishes| Load { publishes, bytes: 1000 };
-        let permit = queue.reserve(&share, load(topics.len())).unwrap();
-        permit.commit(publishes().map(|(topic, body)| (topic, Cow::Borrowed(body), Some(7))));
-        queue.reserve(&share, load(1)).unwrap().commit([(topics[0], Cow::Borrowed(&bodies[0]), None)].into_iter());
-        let all: Vec<_> = publishes().map(|(topic, body)| (topic.to_owned(), body.to_vec(), Some(7))).collect();
-        let last = (topics[0].to_owned(), Vec::new(), None);
-        assert_eq!(taken(&queue), [all, vec![last]].concat());
-        assert_eq!(taken(&queue), []);
-    }
-
-    #[test]
-    fn a_sender_gets_half_of_the_queue_and_another_one_half_of_the_rest() {
-        let (queue, greedy, modest) = (Queue::default(), Share::default(), Share::default());
-        assert_eq!(publish(&queue, &greedy, HALF, &Bytes::new()), Ok(()));
-        assert_eq!(publish(&queue, &greedy, 1, &Bytes::new()), Err(Full::Share));
-        assert_eq!(publish(&queue, &modest, HALF / 2, &Bytes::new()), Ok(()));
-        assert_eq!(publish(&queue, &modest, 1, &Bytes::new()), Err(Full::Share));
-        assert_eq!(taken(&queue).len(), HALF + HALF / 2);
-        assert_eq!(publish(&queue, &greedy, HALF, &Bytes::new()), Ok(()), "the bus has taken the earlier publishes");
-    }
-
-    #[test]
-    fn bytes_are_bounded_before_they_are_queued() {
-        let (queue, share) = (Queue::default(), Share::default());
-        let large = Bytes::from(vec![0; MAX_QUEUED_BYTES / 8]);
-        assert_eq!(publish(&queue, &share, 1024, &large), Err(Full::Queue));
-        assert_eq!(publish(&queue, &share, 3, &large), Ok(()));
-        assert_eq!(publish(&queue, &share, 1, &large), Err(Full::Share), "the topic counts as well");
-        assert_eq!(taken(&queue).len(), 3);
-    }
-
-    #[test]
-    fn an_uncommitted_permit_delays_no_other_sender() {
-        let (queue, slow, other) = (Queue::default(), Share::default(), Share::default());
-        let permit = queue.reserve(&slow, Load { publishes: 2, bytes: 2 }).unwrap();
-        assert_eq!(publish(&queue, &other, 1, &Bytes::new()), Ok(()));
-        assert_eq!(taken(&queue).len(), 1, "the bus sees nothing before the commit");
-        let body = Bytes::new();
-        permit.commit((0..2).map(|_| ("t", Cow::Borrowed(&body), None)));
-        assert_eq!(taken(&queue).len(), 2);
-    }
-
-    #[test]
-    fn capacity_that_is_not_used_is_free_again() {
-        let (queue, share) = (Queue::<u32>::default(), Share::default());
-        let half = Load { publishes: HALF, bytes: 0 };
-        drop(queue.reserve(&share, half).unwrap());
-        drop(queue.reserve(&share, half).unwrap());
-        assert_eq!(publish(&queue, &share, HALF, &Bytes::new()), Ok(()));
-        assert_eq!(taken(&queue).len(), HALF);
-    }
-
-    #[test]
-    fn publishes_from_before_the_close_are_taken() {
-        let (queue, share) = (Queue::default(), Share::default());
-        assert_eq!(publish(&queue, &share, 1, &Bytes::new()), Ok(()));
-        queue.close();
-        assert_eq!(publish(&queue, &share, 1, &Bytes::new()), Err(Full::Queue));
-        assert_eq!(taken(&queue).len(), 1);
-        assert!(queue.take(&mut Batch::default()).now_or_never().is_some());
-    }
-
-    #[test]
-    fn take_waits_for_permits_from_before_the_close() {
-        let (queue, share) = (Queue::default(), Share::default());
-        let permit = queue.reserve(&share, Load { publishes: 1, bytes: 1 }).unwrap();
-        queue.close();
-        assert!(queue.take(&mut Batch::default()).now_or_never().is_none());
-        let body = Bytes::new();
-        permit.commit([("t", Cow::Borrowed(&body), None)].into_iter());
-        assert_eq!(taken(&queue).len(), 1);
-        assert!(queue.take(&mut Batch::default()).now_or_never().is_some());
-    }
-}
+#[path = "queue/tests.rs"]
+mod tests;

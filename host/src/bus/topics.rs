@@ -1,27 +1,39 @@
 //! The topics that this gateway wants to hear, and the changes that the subscriber has not sent to Redis yet.
 //!
-//! There are two kinds. The fixed topics are those that plugins subscribe to. They are few, and publishes wait until
-//! they are subscribed to. The topics that are listened to come and go with sessions. There may be a hundred thousand
-//! of them, and no publish waits for them.
+//! There are two kinds. The fixed topics are those that plugins subscribe to. They are few, and all publishes wait until
+//! they are subscribed to. The topics that are listened to come and go with sessions. There may be a hundred thousand of
+//! them. Only the publishes of the sessions that listen to a new one wait for it: see [`Queue`](super::Queue).
+//!
+//! A topic that is no longer wanted stays subscribed to for a short time. A client that connects again, or another
+//! session of the same user, then costs Redis nothing and misses nothing.
 //!
 //! A queue of commands was rejected, because it would grow while Redis is away. Only the difference between what is
 //! wanted and what was sent is kept, so a topic that comes and goes in the meantime costs nothing.
 
+use super::queue::ChangeNumber;
 use std::{
     collections::{BTreeMap, BTreeSet},
     iter, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::{self, Instant},
+};
 
 /// The maximum number of topics, apart from the fixed ones, in one set of changes. It bounds the answers that Redis has
 /// to hold for this connection, because Redis closes a connection that leaves 8 MB of answers unread.
 const MAX_CHANGES: usize = 4096;
 
+/// How long a topic stays subscribed to after the last session or group that wanted it has ended.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// The topics that this gateway wants to hear. [`add`](Self::add) and [`remove`](Self::remove) take about a microsecond
 /// and never wait for Redis, so they may be called under a lock.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Topics {
+    linger: Duration,
     table: Mutex<Table>,
     /// Notified when the subscriber has something to send.
     due: Notify,
@@ -40,8 +52,8 @@ pub(super) struct Changes {
     pub(super) removed: Vec<Arc<str>>,
     /// All fixed topics, if they have changed or if there is a new connection.
     pub(super) news: Option<BTreeSet<String>>,
-    /// Whether there are more changes than these.
-    pub(super) has_more: bool,
+    /// The number of the last change, if these changes and the earlier ones are all that there are.
+    pub(super) last: Option<ChangeNumber>,
 }
 
 /// What is wanted, what was sent, and the difference. The maps are trees because trees give their memory back when
@@ -51,8 +63,12 @@ struct Table {
     fixed: BTreeSet<String>,
     /// Every topic that is listened to or subscribed to.
     topics: BTreeMap<Arc<str>, Topic>,
-    /// The topics that are either wanted or subscribed to, but not both.
+    /// The topics to send a command for: those that are either wanted or subscribed to, but not both, and do not linger.
     changed: BTreeSet<Arc<str>>,
+    /// The topics that are subscribed to and no longer wanted, with the time until which they linger.
+    lingering: BTreeSet<(Instant, Arc<str>)>,
+    /// The number of the last change.
+    last: ChangeNumber,
     /// Whether the fixed topics were the same at the last [`Topics::take`] on this connection.
     is_fixed_known: bool,
 }
@@ -63,9 +79,23 @@ struct Topic {
     is_listened_to: bool,
     /// Whether the last command for the topic on this connection was to subscribe to it.
     is_subscribed: bool,
+    /// The number of the last change that began the topic.
+    began: ChangeNumber,
+    /// The time until which the topic lingers.
+    lingers_until: Option<Instant>,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self::new(LINGER)
+    }
 }
 
 impl Topics {
+    fn new(linger: Duration) -> Self {
+        Self { linger, table: Mutex::default(), due: Notify::default(), fixed_changed: watch::Sender::default() }
+    }
+
     /// Replaces the topics that plugins subscribe to. Publishes wait until Redis has carried out the change.
     pub fn set_fixed(&self, topics: BTreeSet<String>) {
         if self.table().set_fixed(topics) {
@@ -74,16 +104,23 @@ impl Topics {
         }
     }
 
-    /// Begins to listen to a topic. It is called when the first session or group of this gateway wants the topic.
-    pub fn add(&self, topic: &str) {
-        self.table().update(topic, |state| state.is_listened_to = true);
+    /// Begins to listen to a topic. It is called when the first session or group of this gateway wants the topic. Returns
+    /// the number of the change that subscribes to it.
+    pub fn add(&self, topic: &str) -> ChangeNumber {
+        let began = self.table().update(topic, None, |state| state.is_listened_to = true);
         self.due.notify_one();
+        began
     }
 
     /// Ends what [`add`](Self::add) began. It is called when the last session or group that wanted the topic has ended.
     pub fn remove(&self, topic: &str) {
-        self.table().update(topic, |state| state.is_listened_to = false);
+        self.table().update(topic, Some(Instant::now() + self.linger), |state| state.is_listened_to = false);
         self.due.notify_one();
+    }
+
+    /// Calls `visit` with the number of the last change. No change is made meanwhile.
+    pub(super) fn with_last(&self, visit: impl FnOnce(ChangeNumber)) {
+        visit(self.table().last);
     }
 
     /// Returns a receiver that is notified of changes of the fixed topics.
@@ -94,15 +131,23 @@ impl Topics {
     /// Waits until there is something to [`take`](Self::take): at once if the connection is new. Only one task may wait.
     /// Cancel-safe.
     pub(super) async fn changed(&self) {
-        while !self.table().is_change_due() {
-            self.due.notified().await;
+        loop {
+            let due = self.table().due(Instant::now());
+            match due {
+                Due::Now => return,
+                Due::At(at) => {
+                    // The outcome does not matter, because the table says what is due.
+                    let _ = time::timeout_at(at, self.due.notified()).await;
+                }
+                Due::Later => self.due.notified().await,
+            }
         }
     }
 
     /// Returns changes to send to Redis, and counts them as sent. The fixed topics come first. If there are too many
     /// changes for one set, the rest stays for the next call.
     pub(super) fn take(&self) -> Changes {
-        self.table().take()
+        self.table().take(Instant::now())
     }
 
     /// Records that the connection to Redis is lost, and with it all subscriptions. The next connection subscribes to
@@ -117,40 +162,81 @@ impl Topics {
     }
 }
 
+/// When there is something to send.
+#[derive(Debug, PartialEq, Eq)]
+enum Due {
+    Now,
+    /// When a topic ceases to linger.
+    At(Instant),
+    /// After the next change.
+    Later,
+}
+
 impl Table {
     /// Replaces the fixed topics. Returns whether they have changed.
     fn set_fixed(&mut self, topics: BTreeSet<String>) -> bool {
         let previous = mem::replace(&mut self.fixed, topics);
         let differing: Vec<_> = previous.symmetric_difference(&self.fixed).cloned().collect();
         for topic in &differing {
-            self.update(topic, |_| {});
+            self.update(topic, None, |_| {});
         }
         self.is_fixed_known &= differing.is_empty();
         !differing.is_empty()
     }
 
-    /// Changes the state of a topic, and records whether Redis has to be sent a command for it.
-    fn update(&mut self, topic: &str, change: impl FnOnce(&mut Topic)) {
+    /// Changes the state of a topic, and records whether Redis has to be sent a command for it. A topic that is no longer
+    /// wanted lingers until `lingers_until`, if that is given. Returns the number of the change that began the topic.
+    fn update(&mut self, topic: &str, lingers_until: Option<Instant>, change: impl FnOnce(&mut Topic)) -> ChangeNumber {
         let name: Arc<str> = topic.into();
         let state = self.topics.entry(Arc::clone(&name)).or_default();
         change(state);
         let is_wanted = state.is_listened_to || self.fixed.contains(topic);
-        if is_wanted == state.is_subscribed {
-            self.changed.remove(topic);
-        } else {
-            self.changed.insert(name);
+        if let Some(until) = state.lingers_until.take() {
+            self.lingering.remove(&(until, Arc::clone(&name)));
         }
-        if *state == Topic::default() {
+        match (is_wanted, state.is_subscribed) {
+            (true, false) => {
+                if self.changed.insert(name) {
+                    self.last += 1;
+                    state.began = self.last;
+                }
+            }
+            (false, true) => match lingers_until {
+                Some(until) => {
+                    state.lingers_until = Some(until);
+                    self.lingering.insert((until, name));
+                }
+                None => {
+                    self.changed.insert(name);
+                }
+            },
+            _ => {
+                self.changed.remove(topic);
+            }
+        }
+        let Topic { is_listened_to, is_subscribed, began, .. } = *state;
+        if !is_listened_to && !is_subscribed {
             self.topics.remove(topic);
         }
+        began
     }
 
-    fn is_change_due(&self) -> bool {
-        !self.changed.is_empty() || !self.is_fixed_known
+    fn due(&self, now: Instant) -> Due {
+        if !self.changed.is_empty() || !self.is_fixed_known {
+            return Due::Now;
+        }
+        match self.lingering.first() {
+            Some((until, _)) if *until <= now => Due::Now,
+            Some((until, _)) => Due::At(*until),
+            None => Due::Later,
+        }
     }
 
-    fn take(&mut self) -> Changes {
-        let Self { fixed, topics, changed, is_fixed_known } = self;
+    fn take(&mut self, now: Instant) -> Changes {
+        let Self { fixed, topics, changed, lingering, last, is_fixed_known } = self;
+        while lingering.first().is_some_and(|(until, _)| *until <= now) {
+            changed.extend(lingering.pop_first().map(|(_, topic)| topic));
+        }
         let mut changes = Changes {
             fixed: fixed.iter().filter_map(|topic| changed.take(topic.as_str())).collect(),
             news: (!*is_fixed_known).then(|| fixed.clone()),
@@ -167,170 +253,22 @@ impl Table {
         for topic in &changes.removed {
             topics.remove(topic);
         }
-        changes.has_more = !changed.is_empty();
+        changes.last = changed.is_empty().then_some(*last);
         changes
     }
 
     fn lost(&mut self) {
         self.topics.retain(|_, state| {
             state.is_subscribed = false;
+            state.lingers_until = None;
             state.is_listened_to
         });
         let fixed = self.fixed.iter().map(|topic| Arc::from(topic.as_str()));
         self.changed = self.topics.keys().cloned().chain(fixed).collect();
+        self.lingering.clear();
         self.is_fixed_known = false;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use futures_util::FutureExt;
-
-    /// Returns topics that have these fixed topics, on a connection that has subscribed to them.
-    fn connected(fixed: &[&str]) -> Topics {
-        let topics = Topics::default();
-        topics.set_fixed(set(fixed));
-        topics.take();
-        topics
-    }
-
-    fn set(topics: &[&str]) -> BTreeSet<String> {
-        topics.iter().map(|&topic| topic.to_owned()).collect()
-    }
-
-    /// Asserts that the next changes are to subscribe to `added` and to unsubscribe from `removed`.
-    #[track_caller]
-    fn takes(topics: &Topics, added: &[&str], removed: &[&str]) {
-        let changes = topics.take();
-        let of = |changes: &[Arc<str>]| changes.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!((of(&[changes.fixed, changes.added].concat()), of(&changes.removed)), (list(added), list(removed)));
-    }
-
-    fn list(topics: &[&str]) -> Vec<String> {
-        topics.iter().map(|&topic| topic.to_owned()).collect()
-    }
-
-    #[test]
-    fn only_the_difference_to_what_was_sent_is_taken() {
-        let topics = connected(&[]);
-        topics.add("a");
-        topics.add("b");
-        topics.remove("a");
-        takes(&topics, &["b"], &[]);
-        topics.remove("b");
-        topics.add("c");
-        topics.add("b");
-        takes(&topics, &["c"], &[]);
-        topics.remove("b");
-        takes(&topics, &[], &["b"]);
-        takes(&topics, &[], &[]);
-    }
-
-    #[test]
-    fn a_topic_of_both_kinds_stays_subscribed_until_both_end() {
-        let topics = connected(&["a", "b"]);
-        topics.add("a");
-        topics.add("b");
-        takes(&topics, &[], &[]);
-        topics.remove("a");
-        topics.set_fixed(set(&["a"]));
-        takes(&topics, &[], &[]);
-        topics.remove("b");
-        topics.set_fixed(set(&[]));
-        takes(&topics, &[], &["a", "b"]);
-        topics.add("c");
-        topics.set_fixed(set(&["c"]));
-        topics.remove("c");
-        takes(&topics, &["c"], &[]);
-        topics.add("c");
-        topics.set_fixed(set(&[]));
-        topics.remove("c");
-        takes(&topics, &[], &["c"]);
-    }
-
-    #[test]
-    fn a_new_connection_subscribes_to_all_that_is_wanted_then() {
-        let topics = connected(&["a"]);
-        topics.add("b");
-        topics.add("c");
-        takes(&topics, &["b", "c"], &[]);
-        topics.remove("b");
-        topics.lost();
-        topics.remove("c");
-        topics.add("d");
-        topics.add("a");
-        assert_eq!(topics.changed().now_or_never(), Some(()));
-        let changes = topics.take();
-        let (fixed, added, news) = (vec!["a".into()], vec!["d".into()], Some(set(&["a"])));
-        assert_eq!(changes, Changes { fixed, added, news, ..Changes::default() });
-        assert_eq!(topics.take(), Changes::default());
-    }
-
-    #[test]
-    fn only_changes_of_the_fixed_topics_are_marked_and_are_news() {
-        let topics = connected(&["a"]);
-        let marked = topics.fixed_changes();
-        topics.add("b");
-        assert_eq!((topics.take().news, marked.has_changed().unwrap()), (None, false));
-        topics.set_fixed(set(&["a"]));
-        assert_eq!((topics.take().news, marked.has_changed().unwrap()), (None, false));
-        topics.set_fixed(set(&["a", "b"]));
-        assert_eq!((topics.take().news, marked.has_changed().unwrap()), (Some(set(&["a", "b"])), true));
-    }
-
-    #[test]
-    fn the_fixed_topics_come_before_a_bounded_number_of_others() {
-        let topics = Topics::default();
-        for i in 0..=MAX_CHANGES {
-            topics.add(&format!("{i:05}"));
-        }
-        topics.set_fixed(set(&["z"]));
-        let changes = topics.take();
-        assert_eq!((changes.fixed, changes.added.len(), changes.has_more), (vec!["z".into()], MAX_CHANGES, true));
-        takes(&topics, &["04096"], &[]);
-    }
-
-    #[test]
-    fn ended_topics_leave_nothing_behind() {
-        let is_empty = |topics: &Topics| topics.table().topics.is_empty() && topics.table().changed.is_empty();
-        let topics = Topics::default();
-        topics.add("a");
-        assert!(!is_empty(&topics));
-        topics.remove("a");
-        topics.remove("never added");
-        assert!(is_empty(&topics), "without a connection");
-        topics.add("a");
-        topics.take();
-        topics.remove("a");
-        topics.take();
-        assert!(is_empty(&topics), "with a connection");
-        topics.add("a");
-        topics.take();
-        topics.remove("a");
-        topics.lost();
-        assert!(is_empty(&topics), "with a connection that was lost");
-    }
-
-    #[tokio::test]
-    async fn changed_waits_for_a_change() {
-        let topics = connected(&[]);
-        let mut waiting = Box::pin(topics.changed());
-        assert_eq!((&mut waiting).now_or_never(), None);
-        topics.add("a");
-        topics.remove("a");
-        assert_eq!((&mut waiting).now_or_never(), None, "the topic is not wanted any more");
-        topics.add("b");
-        assert_eq!((&mut waiting).now_or_never(), Some(()));
-        topics.take();
-        let mut waiting = Box::pin(topics.changed());
-        assert_eq!((&mut waiting).now_or_never(), None);
-        topics.set_fixed(set(&["b"]));
-        assert_eq!((&mut waiting).now_or_never(), Some(()), "the fixed topics have changed");
-        topics.take();
-        let mut waiting = Box::pin(topics.changed());
-        assert_eq!((&mut waiting).now_or_never(), None);
-        topics.lost();
-        assert_eq!((&mut waiting).now_or_never(), Some(()), "the next connection has no subscriptions");
-    }
-}
+mod tests;

@@ -46,12 +46,9 @@ impl Groups {
     }
 
     /// Adds a topic to those that are heard for the group, if the group exists.
-    pub(super) fn listen(&self, owner: &Arc<Owner>, group: u64, topic: &str, interests: &dyn Interests) {
-        if let Some(mut group) = self.0.get_mut(&(owner.id, group))
-            && group.topics.insert(topic.into())
-        {
-            owner.begin(topic, interests);
-        }
+    pub(super) fn listen(&self, owner: &Arc<Owner>, group: u64, topic: &str, interests: &dyn Interests) -> Option<u64> {
+        let mut group = self.0.get_mut(&(owner.id, group))?;
+        group.topics.insert(topic.into()).then(|| owner.begin(topic, interests))
     }
 
     /// Removes a topic from those that are heard for the group.

@@ -42,10 +42,10 @@ impl Owner {
         self.memberships.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts and reports that one more holder wants a topic.
-    pub(super) fn begin(self: &Arc<Self>, topic: &str, interests: &dyn Interests) {
+    /// Counts and reports that one more holder wants a topic. Returns the number of the change that hears it.
+    pub(super) fn begin(self: &Arc<Self>, topic: &str, interests: &dyn Interests) -> u64 {
         self.interests.fetch_add(1, Ordering::Relaxed);
-        interests.begin(self, topic);
+        interests.begin(self, topic)
     }
 
     /// Counts and reports that one holder less wants a topic.
@@ -59,8 +59,9 @@ impl Owner {
 ///
 /// Its functions are called under locks of this folder. They must not call the registry.
 pub trait Interests: Send + Sync {
-    /// Is called when a holder begins to want a topic, once for each holder and topic.
-    fn begin(&self, owner: &Arc<Owner>, topic: &str);
+    /// Is called when a holder begins to want a topic, once for each holder and topic. Returns the number of the change
+    /// that hears the topic. Later changes have higher numbers.
+    fn begin(&self, owner: &Arc<Owner>, topic: &str) -> u64;
 
     /// Is called when that holder ceases to want the topic.
     fn end(&self, owner: &Owner, topic: &str);
@@ -68,7 +69,9 @@ pub trait Interests: Send + Sync {
 
 /// Hears nothing.
 impl Interests for () {
-    fn begin(&self, _: &Arc<Owner>, _: &str) {}
+    fn begin(&self, _: &Arc<Owner>, _: &str) -> u64 {
+        0
+    }
 
     fn end(&self, _: &Owner, _: &str) {}
 }

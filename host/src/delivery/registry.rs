@@ -233,16 +233,15 @@ impl Registry {
     }
 
     /// Records that the holder wants to hear a topic. A group without members wants nothing.
-    pub fn listen(&self, owner: &Arc<Owner>, holder: Holder, topic: &str) {
+    pub fn listen(&self, owner: &Arc<Owner>, holder: Holder, topic: &str) -> Option<u64> {
         match holder {
             Holder::Group(group) => self.groups.listen(owner, group, topic, &*self.interests),
-            Holder::Session(id) => {
-                self.with_holdings(id, |_, holdings| {
-                    if holdings.share(owner).topics.insert(topic.into()) {
-                        owner.begin(topic, &*self.interests);
-                    }
-                });
-            }
+            Holder::Session(id) => self.with_holdings(id, |session, holdings| {
+                let began = holdings.share(owner).topics.insert(topic.into());
+                let began = began.then(|| owner.begin(topic, &*self.interests))?;
+                session.set_listens_since(began);
+                Some(began)
+            })?,
         }
     }
 
@@ -274,7 +273,6 @@ impl Registry {
 
     fn end(&self, session: &Arc<Session>) -> Ended {
         let Some(holdings) = session.end() else { return Ended::default() };
-        self.sessions.remove(&session.id);
         self.occupancy.leave(session.remote.ip());
         let tags = holdings.tags();
         for share in holdings {
@@ -294,7 +292,10 @@ impl Registry {
             }
         }
         // A sender that already holds the session may still push. From here on, the outbox refuses its messages.
-        Ended { lost: session.outbox.end(), tags }
+        let lost = session.outbox.end();
+        // The session is counted until it holds nothing, so that the number of sessions falls last.
+        self.sessions.remove(&session.id);
+        Ended { lost, tags }
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 use uuid::Uuid;
@@ -37,6 +37,8 @@ pub struct Session {
     is_anonymous: bool,
     /// Whether the session ever had a tag. Without one, reading the tag takes no lock.
     is_tagged: AtomicBool,
+    /// The number of the last change of the bus's subscriptions that the session needs, or 0.
+    listens_since: AtomicU64,
     /// What the session holds, or `None` after its end.
     holdings: Mutex<Option<Holdings>>,
 }
@@ -68,6 +70,7 @@ impl Session {
             user: OnceLock::new(),
             is_anonymous: false,
             is_tagged: AtomicBool::new(false),
+            listens_since: AtomicU64::new(0),
             holdings: Mutex::new(Some(Holdings::default())),
         }
     }
@@ -103,6 +106,18 @@ impl Session {
             return 0;
         }
         self.holdings().as_ref().and_then(|holdings| holdings.of(owner)).map_or(0, |share| share.tag)
+    }
+
+    /// Returns the number of the last change of the bus's subscriptions that the session needs. It is 0 if the session
+    /// listens to nothing.
+    #[must_use]
+    pub fn listens_since(&self) -> u64 {
+        self.listens_since.load(Ordering::Relaxed)
+    }
+
+    /// Records that the session needs this change of the bus's subscriptions.
+    pub fn set_listens_since(&self, change: u64) {
+        self.listens_since.fetch_max(change, Ordering::Relaxed);
     }
 
     /// Gives the session the attributes that the owner can read. Does nothing after the session's end.

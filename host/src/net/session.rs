@@ -41,6 +41,9 @@ const MAX_READ_MESSAGES: usize = 64;
 /// The time limit for the last writes, the close frame and the client's answer to it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The delay of a timer from which on the gateway itself did not run for a while.
+const MIN_STALL: Duration = Duration::from_millis(100);
+
 /// Serves a connection until it ends. `expiry` is that of the client's token. Returns the label of
 /// `gateway_disconnections_total`.
 pub(crate) async fn run(
@@ -309,7 +312,7 @@ impl Actor<'_> {
     }
 
     /// Writes the batch, until it is written or one of three limits ends the session:
-    /// - The client takes no bytes for `idle_timeout`, and counts as unreachable.
+    /// - The client takes no bytes for `idle_timeout` while the gateway runs, and counts as unreachable.
     /// - The client does not take the batch within `send_timeout`, or until `deadline` if there is one, and counts as
     ///   too slow.
     /// - The session is aborted.
@@ -332,7 +335,9 @@ impl Actor<'_> {
                     if Instant::now() >= deadline {
                         return ControlFlow::Break(Closing::send_timeout().into());
                     }
-                    if socket.written() == before {
+                    // A client that had no time to read while the gateway did not run either has `idle_timeout` again.
+                    let has_stalled = patience.elapsed() >= MIN_STALL;
+                    if socket.written() == before && !has_stalled {
                         return ControlFlow::Break(End::silent("write_timeout"));
                     }
                 }

@@ -205,10 +205,14 @@ impl Executor {
             None => &Bytes::new(),
         };
         let origin = call.origin();
-        permit.commit(actions.iter_mut().filter_map(publication_mut).map(|Publication { topic, body }| {
-            let body = body.take().map_or(Cow::Borrowed(payload), |body| Cow::Owned(body.into()));
-            (topic.as_str(), body, origin)
-        }));
+        let after = call.session().map_or(0, |session| session.listens_since());
+        permit.commit(
+            after,
+            actions.iter_mut().filter_map(publication_mut).map(|Publication { topic, body }| {
+                let body = body.take().map_or(Cow::Borrowed(payload), |body| Cow::Owned(body.into()));
+                (topic.as_str(), body, origin)
+            }),
+        );
     }
 
     fn publishes_refused(&self, plugin: &Plugin, topic: &str, reason: &'static str, publishes: usize) {

@@ -178,7 +178,7 @@ impl Closings {
         let body = Bytes::from(serde_json::to_vec(&message).unwrap_or_default());
         let load = Load { publishes: 1, bytes: HOST_TOPIC.len() + body.len() };
         let permit = self.bus.reserve(&self.share, load).map_err(|_| Unpublished::Full)?;
-        permit.commit(iter::once((HOST_TOPIC, Cow::Owned(body), None)));
+        permit.commit(0, iter::once((HOST_TOPIC, Cow::Owned(body), None)));
         match time::timeout(CONFIRMATION_TIMEOUT, confirmed).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(Unpublished::Unconfirmed),

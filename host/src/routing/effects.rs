@@ -43,7 +43,12 @@ impl Effects<'_> {
             Action::End(ending) => self.end(ending),
             Action::Join(Membership { session, group }) => registry.join(owner, uuid(*session), *group),
             Action::Leave(Membership { session, group }) => registry.leave(owner, uuid(*session), *group),
-            Action::Listen(Interest { holder, topic }) => registry.listen(owner, held_by(holder), topic),
+            Action::Listen(Interest { holder, topic }) => {
+                let began = registry.listen(owner, held_by(holder), topic);
+                if let (Some(began), Some(session)) = (began, call.session()) {
+                    session.set_listens_since(began);
+                }
+            }
             Action::Unlisten(Interest { holder, topic }) => registry.unlisten(owner, held_by(holder), topic),
             Action::SetTag(Tagging { session, tag }) => registry.set_tag(owner, uuid(*session), *tag),
             Action::Wake(Alarm { key, after_ms: Some(after_ms) }) => account.timers.set_timer(*key, *after_ms),

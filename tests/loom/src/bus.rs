@@ -12,6 +12,11 @@ pub fn close(queue: &Queue<usize>) {
     queue.close();
 }
 
+/// Records that Redis has carried out this change of the subscriptions.
+pub fn set_carried_out(queue: &Queue<usize>, change: u64) {
+    queue.set_carried_out(change);
+}
+
 /// Takes a batch, and returns the origins of its publishes. The result is empty only after the queue was closed.
 pub async fn take(queue: &Queue<usize>) -> Vec<usize> {
     let mut batch = batch::Batch::default();

@@ -2,15 +2,20 @@
 //! or reordered.
 
 use bytes::Bytes;
-use gateway_loom::bus::{Load, Queue, Share, close, take};
+use gateway_loom::bus::{Load, Queue, Share, close, set_carried_out, take};
 use loom::{future::block_on, model, sync::Arc, thread};
 use std::borrow::Cow;
 
 /// Publishes once, with the number as the origin. Returns whether the queue accepted the publish.
 fn publish(queue: &Queue<usize>, number: usize) -> bool {
+    publish_after(queue, 0, number)
+}
+
+/// Does the same as [`publish`], for a publish that waits for a change of the subscriptions.
+fn publish_after(queue: &Queue<usize>, change: u64, number: usize) -> bool {
     let share = Share::default();
     let Ok(permit) = queue.reserve(&share, Load { publishes: 1, bytes: 1 }) else { return false };
-    permit.commit(std::iter::once(("t", Cow::Owned(Bytes::new()), Some(number))));
+    permit.commit(change, std::iter::once(("t", Cow::Owned(Bytes::new()), Some(number))));
     true
 }
 
@@ -48,6 +53,24 @@ fn the_publishes_of_one_sender_keep_their_order() {
         }
         assert_eq!(taken, [1, 2, 3]);
         assert!(sender.join().is_ok());
+    });
+}
+
+#[test]
+fn a_publish_that_waits_for_a_subscription_is_queued_when_it_is_carried_out() {
+    model(|| {
+        let queue = Arc::new(Queue::default());
+        set_carried_out(&queue, 0);
+        let sender = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || assert!(publish_after(&queue, 1, 1)))
+        };
+        let subscriber = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || set_carried_out(&queue, 1))
+        };
+        assert_eq!(block_on(take(&queue)), [1]);
+        assert!(sender.join().is_ok() && subscriber.join().is_ok());
     });
 }
 

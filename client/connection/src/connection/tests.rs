@@ -1,6 +1,6 @@
 use gateway_stand_in::{Peer, gateway, http_server};
 use gateway_wire::packet::ROUTE_SYSTEM;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 
 use super::*;
 
@@ -17,7 +17,10 @@ async fn refusal(target: &Target) -> String {
 
 #[tokio::test]
 async fn nobody_listens() {
-    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // The socket is bound but does not listen, so no other process gets the port.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
     let refusal = refusal(&target(&format!("ws://{address}/ws"))).await;
     assert!(refusal.starts_with("cannot connect to URL: "), "{refusal}");
     assert!(refusal.ends_with("; is the gateway running? `make run` starts one"), "{refusal}");

@@ -9,10 +9,14 @@
 //! that number. The subscriber confirms when Redis has answered the ping. If the subscriber's connection is dead, the
 //! ping gets no answer, even if the subscriber has not noticed the failure.
 //!
-//! No confirmation covers the topics that are listened to. They change all the time, so publishes would wait all the
-//! time.
+//! On a new connection of the subscriber, the confirmation also covers the topics that are listened to. Later ones do
+//! not: these topics change all the time, so all publishes would wait all the time. Only the publishes of the sessions
+//! that begin to listen wait for them, in the queue.
 
-use crate::bus::topics::{Changes, Topics};
+use crate::bus::{
+    queue::ChangeNumber,
+    topics::{Changes, Topics},
+};
 use std::{future, sync::Arc};
 use tokio::{
     sync::watch,
@@ -97,6 +101,11 @@ impl Confirming {
         }
         let number = *asked_for.borrow_and_update();
         (topics.take(), number)
+    }
+
+    /// Calls `visit` with the number of the last change of the topics. No change is made meanwhile.
+    pub(super) fn with_last_change(&self, visit: impl FnOnce(ChangeNumber)) {
+        self.topics.with_last(visit);
     }
 
     /// Reports that all fixed topics are subscribed to.

@@ -5,7 +5,10 @@ use super::{
     error::{LinkError, for_log},
     probe::{Probed, warn_of},
 };
-use crate::bus::intake::{Handler, Intake};
+use crate::bus::{
+    intake::{Handler, Intake},
+    queue::ChangeNumber,
+};
 use bytes::Bytes;
 use gateway_wire::resp::Frame;
 use std::str;
@@ -13,8 +16,9 @@ use std::str;
 /// The text of the `PING` that checks whether the connection still works, and of its answer. Other pings have a number.
 pub(super) const PONG: &[u8] = b"alive";
 
-/// The text of the `PING` after the last of all topics, and of its answer.
-pub(super) const ALL: &[u8] = b"all";
+/// The beginning of the text of a `PING` that follows the commands for the topics that are listened to. The number of the
+/// last change follows.
+pub(super) const CHANGE: &str = "change ";
 
 /// The beginning of the error for a command with a topic that the ACL of the gateway's user does not allow.
 const NOT_PERMITTED: &[u8] = b"NOPERM ";
@@ -38,12 +42,12 @@ enum Channel {
 /// What Redis has answered.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Answers {
-    /// The number in the answer to a ping.
+    /// The number of the publisher's request.
     pub(super) number: Option<u64>,
     /// Whether the ping with the text [`PONG`] was answered.
     pub(super) is_pong: bool,
-    /// Whether the ping with the text [`ALL`] was answered.
-    pub(super) is_all: bool,
+    /// The number of a change of the topics that are listened to.
+    pub(super) change: Option<ChangeNumber>,
 }
 
 impl Incoming {
@@ -86,10 +90,12 @@ impl Incoming {
                 }
             }
             Frame::Text(PONG) => answers.is_pong = true,
-            Frame::Text(ALL) => answers.is_all = true,
             Frame::Text(answer) => {
-                let number = str::from_utf8(answer).ok().and_then(|number| number.parse().ok());
-                answers.number = number.or(answers.number);
+                let answer = str::from_utf8(answer).unwrap_or_default();
+                match answer.strip_prefix(CHANGE) {
+                    Some(change) => answers.change = change.parse().ok().or(answers.change),
+                    None => answers.number = answer.parse().ok().or(answers.number),
+                }
             }
             Frame::Error(why) if why.starts_with(NOT_PERMITTED) && self.channel == Channel::Asked => {
                 self.channel = Channel::Answered;

@@ -112,10 +112,11 @@ impl Link {
             }
         }
         let redis = &self.config.place;
+        // The health comes first, so that a probe that follows the log line finds the reason.
+        self.health.set(self.direction, Some(format!("redis {redis}: {error}")));
         if self.health.metrics.log_limits.permit("bus not connected", self.direction.name()) {
             tracing::warn!(%redis, direction = ?self.direction, %error, "bus not connected, trying again");
         }
-        self.health.set(self.direction, Some(format!("redis {redis}: {error}")));
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     confirmation::Confirming,
     connection::Connection,
     error::LinkError,
-    incoming::{ALL, Answers, Incoming, PONG},
+    incoming::{Answers, CHANGE, Incoming, PONG},
     link::Link,
     probe::{Probed, Report},
     silence::{Silence, Step},
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     bus::{
         intake::{Handler, Intake},
+        queue::ChangeNumber,
         topics::Changes,
     },
     telemetry::text,
@@ -56,6 +57,7 @@ impl<H: Handler> Subscriber<H> {
                 self.blind_since.get_or_insert(since);
             }
             self.publisher.lose(error.is_timeout());
+            self.intake.queue.set_carried_out(ChangeNumber::MAX);
             self.link.down(&error);
         }
     }
@@ -65,10 +67,14 @@ impl<H: Handler> Subscriber<H> {
 struct Subscriptions {
     connection: Connection,
     incoming: Incoming,
-    /// The number of the request that Redis has not answered yet.
-    unconfirmed: Option<u64>,
-    /// The last probe that was sent before the topics were confirmed for the first time, or `None` before that. A probe
-    /// after it shows whether this connection works.
+    /// The number of the publisher's last request.
+    number: u64,
+    /// Whether Redis has not carried out the last change of the fixed topics yet.
+    is_unconfirmed: bool,
+    /// Whether Redis may not have answered the commands for the fixed topics yet.
+    is_fixed_due: bool,
+    /// The last probe that was sent before Redis had subscribed to everything that was wanted when the connection began,
+    /// or `None` before that. Nothing is published before. A probe after it shows whether this connection works.
     first_probe_after: Option<u64>,
     /// All fixed topics, if they have changed and the change is not confirmed yet.
     news: Option<BTreeSet<String>>,
@@ -83,33 +89,37 @@ impl Subscriptions {
             silence: Silence::new(probed.interval, connection.timeout(), connection.last_read()),
             connection,
             incoming: Incoming::new(probed),
-            unconfirmed: None,
+            number: 0,
+            is_unconfirmed: false,
+            is_fixed_due: false,
             first_probe_after: None,
             news: None,
             next_change: Instant::now(),
         }
     }
 
-    /// Returns when the last bytes arrived, or `None` if the fixed topics were never subscribed to.
+    /// Returns when the last bytes arrived, or `None` if the connection ended before everything was subscribed to.
     fn worked_until(&self) -> Option<Instant> {
         self.first_probe_after.map(|_| self.connection.last_read())
     }
 
     /// Subscribes to the wanted topics, and handles messages, until the connection breaks.
     async fn follow<H: Handler>(&mut self, subscriber: &mut Subscriber<H>) -> Result<Infallible, LinkError> {
+        // Publishes that wait for later changes are held back from here on.
+        subscriber.publisher.with_last_change(|last| subscriber.intake.queue.set_carried_out(last));
         loop {
             let due = self.silence.due();
             tokio::select! {
                 // What can be read comes before the time that is due, so that a late task does not see a silence.
                 biased;
-                (changes, number) = subscriber.publisher.wanted(self.next_change), if self.unconfirmed.is_none() => {
-                    self.change(changes, number, subscriber.blind_since.is_some()).await?;
+                (changes, number) = subscriber.publisher.wanted(self.next_change), if !self.is_unconfirmed => {
+                    self.change(changes, number).await?;
                 }
                 Ok(()) = subscriber.probed.reports.changed() => {
                     let report = subscriber.probed.reports.borrow_and_update().clone();
                     self.on_report(&report)?;
                 }
-                received = self.incoming.receive(&mut self.connection, &subscriber.intake, self.news.is_some()) => {
+                received = self.incoming.receive(&mut self.connection, &subscriber.intake, self.is_fixed_due) => {
                     let answers = received?;
                     self.on_received(answers, subscriber).await?;
                 }
@@ -118,14 +128,19 @@ impl Subscriptions {
         }
     }
 
-    /// Subscribes and unsubscribes, and sends a ping with the number. Redis answers the ping after it has carried out
-    /// the commands before it.
+    /// Returns whether Redis has subscribed to everything that was wanted when the connection began.
+    fn is_complete(&self) -> bool {
+        self.first_probe_after.is_some()
+    }
+
+    /// Subscribes and unsubscribes. A ping with the publisher's number follows the fixed topics, and a ping with the number
+    /// of the last change follows the topics that are listened to. Redis answers a ping after it has carried out the
+    /// commands before it.
     ///
-    /// The topics that are listened to come after the ping, so that a confirmation does not depend on them. The answers
-    /// to them are read before the next change is sent or shortly after, so they do not pile up in Redis.
-    ///
-    /// If messages may have been lost, another ping shows that no topic is missing any more.
-    async fn change(&mut self, changes: Changes, number: u64, is_blind: bool) -> Result<(), LinkError> {
+    /// On a new connection, the publisher waits for all topics. Later it waits for changes of the fixed topics only. The
+    /// answers to the other topics are read before the next change is sent or shortly after, so they do not pile up in
+    /// Redis.
+    async fn change(&mut self, changes: Changes, number: u64) -> Result<(), LinkError> {
         if let Some(channel) = self.incoming.channel_to_subscribe_to() {
             // It has a command of its own, because an ACL that forbids one topic forbids the whole command.
             self.connection.command(&[b"SUBSCRIBE", channel.as_bytes()]);
@@ -134,12 +149,16 @@ impl Subscriptions {
         self.command("UNSUBSCRIBE", &changes.removed);
         self.connection.command(&[b"PING", number.to_string().as_bytes()]);
         self.command("SUBSCRIBE", &changes.added);
-        if is_blind && !changes.has_more {
-            self.connection.command(&[b"PING", ALL]);
+        if let Some(last) = changes.last.filter(|_| !changes.added.is_empty() || !self.is_complete()) {
+            self.connection.command(&[b"PING", format!("{CHANGE}{last}").as_bytes()]);
         }
-        self.unconfirmed = Some(number);
-        self.news = changes.news;
-        self.next_change = Instant::now() + MIN_CHANGE_INTERVAL;
+        (self.number, self.is_unconfirmed) = (number, true);
+        if changes.news.is_some() {
+            (self.news, self.is_fixed_due) = (changes.news, true);
+        }
+        if self.is_complete() {
+            self.next_change = Instant::now() + MIN_CHANGE_INTERVAL;
+        }
         self.silence.confirming(Instant::now());
         self.connection.flush().await
     }
@@ -166,12 +185,10 @@ impl Subscriptions {
         subscriber: &mut Subscriber<H>,
     ) -> Result<(), LinkError> {
         let arrival = self.silence.arrived(self.connection.last_read(), self.incoming.last_probe());
-        if arrival.was_late && self.first_probe_after.is_some() {
+        if arrival.was_late && self.is_complete() {
             subscriber.link.up();
         }
-        if answers.number.is_some() && answers.number == self.unconfirmed {
-            self.confirm(subscriber);
-        }
+        self.on_answers(&answers, subscriber);
         if answers.is_pong && self.silence.answered(Instant::now()).is_err() {
             return Err(LinkError::Lost);
         }
@@ -181,7 +198,7 @@ impl Subscriptions {
         if arrival.is_ping_due {
             self.ping().await?;
         }
-        if answers.is_all
+        if self.is_complete()
             && let Some(since) = subscriber.blind_since.take()
         {
             subscriber.intake.handler.missed(since.elapsed()).await;
@@ -189,17 +206,29 @@ impl Subscriptions {
         Ok(())
     }
 
-    fn confirm<H: Handler>(&mut self, subscriber: &Subscriber<H>) {
-        if let Some(number) = self.unconfirmed.take() {
-            if let Some(topics) = self.news.take() {
-                tracing::info!(topics = text::bounded(format_args!("{topics:?}")), "subscribed");
+    fn on_answers<H: Handler>(&mut self, answers: &Answers, subscriber: &Subscriber<H>) {
+        if answers.number == Some(self.number) {
+            (self.is_unconfirmed, self.is_fixed_due) = (false, false);
+            if self.is_complete() {
+                self.confirm(subscriber);
             }
-            self.silence.confirmed();
-            let reports = &subscriber.probed.reports;
-            self.first_probe_after.get_or_insert_with(|| reports.borrow().sent);
-            subscriber.link.up();
-            subscriber.publisher.confirm(number);
         }
+        if let Some(last) = answers.change {
+            subscriber.intake.queue.set_carried_out(last);
+            if !self.is_complete() {
+                self.first_probe_after = Some(subscriber.probed.reports.borrow().sent);
+                self.confirm(subscriber);
+            }
+        }
+    }
+
+    fn confirm<H: Handler>(&mut self, subscriber: &Subscriber<H>) {
+        if let Some(topics) = self.news.take() {
+            tracing::info!(topics = text::bounded(format_args!("{topics:?}")), "subscribed");
+        }
+        self.silence.confirmed();
+        subscriber.link.up();
+        subscriber.publisher.confirm(self.number);
     }
 
     /// Handles what the publisher has learned from its probes.
@@ -225,7 +254,7 @@ impl Subscriptions {
             Step::Ping => self.ping().await,
             Step::Late => {
                 // Before the first confirmation, the direction does not count as connected.
-                if self.first_probe_after.is_some() {
+                if self.is_complete() {
                     link.late(&self.connection);
                 }
                 Ok(())

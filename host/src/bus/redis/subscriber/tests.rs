@@ -4,7 +4,7 @@ use crate::{
         Topics,
         health::{Direction, Health},
         redis::{
-            confirmation,
+            confirmation::{self, Asking},
             place::Switches,
             probe::{self, Prober},
         },
@@ -12,6 +12,7 @@ use crate::{
     config::{self, RedisPlace},
 };
 use bytes::Bytes;
+use futures_util::FutureExt;
 use gateway_wire::resp::{self, Frame, Parsed};
 use std::{collections::VecDeque, mem, str, thread};
 use tokio::{
@@ -126,6 +127,7 @@ impl Redis {
 struct Stage {
     listener: TcpListener,
     topics: Arc<Topics>,
+    asking: Asking,
     prober: Prober,
     health: Arc<Health>,
     gaps: mpsc::UnboundedReceiver<Duration>,
@@ -149,22 +151,24 @@ impl Stage {
         let (sender, gaps) = mpsc::unbounded_channel();
         let handler = Slow { slowness, gaps: sender };
         let intake = Intake { queue: Arc::default(), handler, metrics: Arc::clone(&health.metrics) };
-        let (_asking, confirming) = confirmation::pair(Arc::clone(&topics));
+        let (asking, confirming) = confirmation::pair(Arc::clone(&topics));
         let (prober, probed) = probe::pair(config.probe_interval);
         // These belong to a connection that broke before, and say nothing about the next one.
         prober.report.send_replace(Report { sent: 3, passed_on: 1, unheard: 2, by_replica: 3 });
         let switches = Switches::follow(&config.place, &mut JoinSet::new()).unwrap_or_else(|error| panic!("{error}"));
         let link = Link::new(config, Arc::clone(&health), Direction::Subscribe, switches);
         tokio::spawn(Subscriber::new(link, Arc::new(intake), confirming, probed).run());
-        let stage = Self { listener, topics, prober, health, gaps };
-        (stage.accept().await, stage)
+        let stage = Self { listener, topics, asking, prober, health, gaps };
+        let mut redis = stage.accept().await;
+        assert_eq!(redis.command().await, ["PING", "change 1"]);
+        (redis, stage)
     }
 
     async fn start() -> (Redis, Self) {
         Self::start_with(Duration::from_secs(60), Duration::ZERO).await
     }
 
-    /// Accepts the next connection of the subscriber, which subscribes to `fixed` and confirms it.
+    /// Accepts the next connection of the subscriber, which subscribes to `fixed`.
     async fn accept(&self) -> Redis {
         let mut redis = Redis::accept(&self.listener).await;
         assert_eq!(redis.command().await, ["SUBSCRIBE", "fixed"]);
@@ -193,6 +197,12 @@ impl Stage {
     }
 }
 
+fn add_many(topics: &Topics, count: usize) {
+    for i in 0..count {
+        topics.add(&format!("{i:04}"));
+    }
+}
+
 async fn listener() -> TcpListener {
     TcpListener::bind(("127.0.0.1", 0)).await.unwrap()
 }
@@ -201,7 +211,7 @@ async fn listener() -> TcpListener {
 async fn many_topics_are_few_commands_and_a_new_connection_subscribes_to_all_of_them() {
     let (mut redis, stage) = Stage::start().await;
     let topics = &stage.topics;
-    (0..10_000).for_each(|i| topics.add(&i.to_string()));
+    add_many(topics, 10_000);
     for commands in [&[513; 8][..], &[513; 8], &[513, 513, 513, 273]] {
         assert_eq!(redis.command().await, ["PING", "0"]);
         for len in commands {
@@ -209,11 +219,36 @@ async fn many_topics_are_few_commands_and_a_new_connection_subscribes_to_all_of_
             assert_eq!((&*command[0], command.len()), ("SUBSCRIBE", *len));
         }
     }
-    (1..10_000).for_each(|i| topics.remove(&i.to_string()));
+    assert_eq!(redis.command().await, ["PING", "change 10001"]);
+    (1..10_000).for_each(|i| topics.remove(&format!("{i:04}")));
     assert_eq!(redis.command().await[0], "UNSUBSCRIBE");
     drop(redis);
     let mut redis = stage.accept().await;
-    assert_eq!(redis.command().await, ["SUBSCRIBE", "0"]);
+    assert_eq!(redis.command().await, ["SUBSCRIBE", "0000"]);
+    assert_eq!(redis.command().await, ["PING", "change 10001"]);
+}
+
+#[tokio::test]
+async fn a_new_connection_is_confirmed_when_redis_has_subscribed_to_all_topics() {
+    let (mut redis, mut stage) = Stage::start().await;
+    add_many(&stage.topics, 5000);
+    while redis.command().await != ["PING", "change 5001"] {}
+    drop(redis);
+    let mut redis = Redis::accept(&stage.listener).await;
+    let mut confirmed = Box::pin(stage.asking.confirmed());
+    assert_eq!((&mut confirmed).now_or_never(), None);
+    let mut topics = 0;
+    loop {
+        let command = redis.command().await;
+        match &*command[0] {
+            "SUBSCRIBE" => topics += command.len() - 1,
+            _ if command[1].starts_with("change ") => break,
+            _ => {}
+        }
+        assert_eq!((&mut confirmed).now_or_never(), None, "after {topics} topics");
+    }
+    assert_eq!(topics, 5001);
+    confirmed.await;
 }
 
 #[tokio::test]
@@ -233,6 +268,7 @@ async fn topics_that_change_one_by_one_are_gathered() {
         while heard < COUNT {
             assert_eq!(redis.command().await, ["PING", "0"]);
             heard += redis.command().await.len() - 1;
+            assert_eq!(redis.command().await, ["PING".to_owned(), format!("change {}", heard + 1)]);
             writes += 1;
         }
         writes
@@ -253,6 +289,7 @@ async fn a_change_waits_until_redis_has_carried_out_the_last_one() {
     let early = time::timeout(MIN_CHANGE_INTERVAL * 5, redis.stream.readable()).await;
     assert!(early.is_err(), "a change was sent");
     assert_eq!(redis.command().await, ["SUBSCRIBE", "a"]);
+    assert_eq!(redis.command().await, ["PING", "change 2"]);
     assert_eq!(redis.command().await, ["PING", "0"]);
     assert_eq!(redis.command().await, ["SUBSCRIBE", "b"]);
 }
@@ -264,13 +301,14 @@ async fn a_forbidden_topic_ends_the_connection_only_if_it_is_fixed() {
     topics.add("forbidden");
     assert_eq!(redis.command().await, ["PING", "0"]);
     assert_eq!(redis.command().await, ["SUBSCRIBE", "forbidden"]);
+    assert_eq!(redis.command().await, ["PING", "change 2"]);
     topics.add("allowed");
     assert_eq!(redis.command().await, ["PING", "0"]);
     assert_eq!(redis.command().await, ["SUBSCRIBE", "allowed"]);
     drop(redis);
     let mut redis = stage.accept().await;
     assert_eq!(redis.command().await, ["SUBSCRIBE", "allowed", "forbidden"]);
-    assert_eq!(redis.command().await, ["PING", "all"]);
+    assert_eq!(redis.command().await, ["PING", "change 3"]);
     topics.set_fixed(BTreeSet::from(["forbidden too".to_owned()]));
     assert_eq!(redis.command().await, ["SUBSCRIBE", "forbidden too"]);
     assert_eq!(redis.command().await, ["UNSUBSCRIBE", "fixed"]);
@@ -387,11 +425,12 @@ async fn a_channel_that_the_acl_forbids_costs_no_connection() {
     let mut redis = Redis::accept_with(&stage.listener, true).await;
     assert_eq!(redis.command().await, ["SUBSCRIBE", "fixed"]);
     assert_eq!(redis.command().await, ["PING", "0"]);
-    assert_eq!(redis.command().await, ["PING", "all"]);
+    assert_eq!(redis.command().await, ["PING", "change 1"]);
     stage.report(|_| {}).await;
     stage.topics.add("a");
     assert_eq!(redis.command().await, ["PING", "0"]);
     assert_eq!(redis.command().await, ["SUBSCRIBE", "a"]);
+    assert_eq!(redis.command().await, ["PING", "change 2"]);
     assert_eq!(stage.health.error(), None);
 }
 
@@ -400,16 +439,16 @@ async fn a_gap_lasts_from_the_last_bytes_until_every_topic_is_subscribed_to_agai
     const PAUSE: Duration = Duration::from_millis(300);
     let (redis, mut stage) = Stage::start().await;
     stage.report(|_| {}).await;
-    let topics: Vec<_> = (0..5000).map(|i| format!("{i:04}")).collect();
-    topics.iter().for_each(|topic| stage.topics.add(topic));
+    add_many(&stage.topics, 5000);
     time::sleep(PAUSE).await;
     drop(redis);
-    // This connection breaks after the fixed topics are confirmed, and before all topics are subscribed to.
+    // This connection breaks after Redis has subscribed to the fixed topics, and before all topics are subscribed to.
     let mut redis = stage.accept().await;
     for len in [513; 8] {
         assert_eq!(redis.command().await.len(), len);
     }
-    stage.report(|_| {}).await;
+    assert_eq!(redis.command().await, ["PING", "0"]);
+    assert!(stage.health.is_down(Direction::Subscribe), "not all topics are subscribed to");
     drop(redis);
     let mut redis = stage.accept().await;
     for len in [513; 8] {
@@ -420,13 +459,14 @@ async fn a_gap_lasts_from_the_last_bytes_until_every_topic_is_subscribed_to_agai
         assert_eq!(redis.command().await.len(), len);
     }
     assert!(stage.gaps.try_recv().is_err(), "the gap has not ended");
-    assert_eq!(redis.command().await, ["PING", "all"]);
+    assert_eq!(redis.command().await, ["PING", "change 5001"]);
     let blind = stage.gaps.recv().await.unwrap();
     assert!(blind >= PAUSE && blind < Duration::from_secs(30), "{blind:?}");
     // Later changes are no gap.
     stage.topics.add("later");
     assert_eq!(redis.command().await, ["PING", "0"]);
     assert_eq!(redis.command().await, ["SUBSCRIBE", "later"]);
+    assert_eq!(redis.command().await, ["PING", "change 5002"]);
     stage.topics.add("latest");
     assert_eq!(redis.command().await, ["PING", "0"]);
     assert!(stage.gaps.try_recv().is_err());
