@@ -45,7 +45,7 @@ pub use health::{CallPermit, Sender};
 pub use imports::{ATTRIBUTES, LOG, STATE};
 pub use interface::Takes;
 pub use kept::{Attributes, Keeper, Kept, Standalone};
-pub use lease::Lease;
+pub use lease::{Called, Lease};
 pub use limits::Limits;
 pub use settings::Settings;
 pub use topics::{HOST_TOPIC, TOPIC_RULE, is_topic};

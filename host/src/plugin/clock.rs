@@ -1,5 +1,6 @@
 //! The clock of deadlines. It ends calls that run for too long, and it ticks slowly while there are no calls.
 
+use super::limits::allowance;
 use rustix::time::{ClockId, clock_gettime};
 use std::{
     panic::{self, AssertUnwindSafe},
@@ -37,14 +38,18 @@ const MIN_TICKS_SEEN: u32 = 3;
 #[derive(Debug, Default)]
 pub(super) struct Deadline {
     timeout: Duration,
+    /// The number of bytes that the host copied into the plugin.
+    copied: usize,
     ticks: u32,
+    /// The processor time of the thread at the first tick. It means nothing before that tick.
     first_tick_at: Duration,
 }
 
 impl Deadline {
-    /// Starts the deadline of a new call.
-    pub(super) fn set(&mut self, timeout: Duration) {
-        *self = Self { timeout, ticks: 0, first_tick_at: Duration::ZERO };
+    /// Starts the deadline of a new call, for which the host copies some bytes into the plugin. The call gets additional
+    /// time for them.
+    pub(super) fn set(&mut self, timeout: Duration, copied: usize) {
+        (self.timeout, self.copied, self.ticks) = (timeout, copied, 0);
     }
 
     /// Counts a tick, and returns whether the call has to end. It must be called at each tick that the guest sees.
@@ -53,13 +58,18 @@ impl Deadline {
         if self.ticks == 1 {
             self.first_tick_at = processor_time();
         }
-        self.busy() >= self.timeout
+        self.busy() >= self.timeout + allowance(self.copied)
     }
 
     /// Returns the processor time of the call since its first tick, or 0 if the call saw fewer than [`MIN_TICKS_SEEN`]
     /// ticks.
     pub(super) fn busy(&self) -> Duration {
-        if self.ticks < MIN_TICKS_SEEN { Duration::ZERO } else { processor_time().saturating_sub(self.first_tick_at) }
+        if self.ticks < MIN_TICKS_SEEN { Duration::ZERO } else { self.since_first_tick() }
+    }
+
+    #[cold]
+    fn since_first_tick(&self) -> Duration {
+        processor_time().saturating_sub(self.first_tick_at)
     }
 }
 
@@ -151,6 +161,19 @@ mod tests {
     /// A module that exports `f`, a function that never ends.
     const ENDLESS: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x05\x01\x01f\0\0\
         \x0a\x09\x01\x07\0\x03\x40\x0c\0\x0b\x0b";
+
+    #[test]
+    fn a_call_may_run_longer_if_the_host_copied_more_for_it() {
+        // 1 ms, and 9 µs for each KiB.
+        for (copied, is_over) in [(0, true), (1 << 30, false)] {
+            let mut deadline = Deadline::default();
+            deadline.set(Duration::from_millis(1), copied);
+            let seen = (1..MIN_TICKS_SEEN).filter(|_| deadline.is_over()).count();
+            assert_eq!(seen, 0, "a call that saw too few ticks");
+            while deadline.since_first_tick() < Duration::from_millis(2) {}
+            assert_eq!(deadline.is_over(), is_over, "{copied} bytes");
+        }
+    }
 
     #[test]
     fn a_call_whose_thread_was_suspended_after_it_began_still_sees_ticks() {

@@ -254,16 +254,17 @@ impl Plugin {
         &self.offload_thread
     }
 
-    /// Records the outcome of a call. An answer that cannot be carried out must be passed as a fault.
+    /// Records the outcome of a call. An answer that cannot be carried out must be passed as a fault. `sender` returns
+    /// the sender that caused the call.
     pub fn settle<T>(
         self: &Arc<Self>,
-        sender: Sender,
+        sender: impl Fn() -> Sender,
         permit: &CallPermit,
         usage: &Usage,
         result: Result<&Result<T, Rejection>, &Fault>,
     ) {
         if usage.is_slow {
-            self.health.record_slow(sender);
+            self.health.record_slow(sender());
         }
         let change = match result {
             Ok(answer) => {
@@ -276,7 +277,7 @@ impl Plugin {
             Err(fault) => {
                 self.starter.metrics.calls(fault.outcome()).inc();
                 self.refill();
-                self.health.record_failure(permit, sender)
+                self.health.record_failure(permit, sender())
             }
         };
         if change != Change::Nothing {

@@ -177,9 +177,11 @@ impl Health {
     /// calls.
     pub(super) fn admit(&self) -> Option<CallPermit> {
         let at = self.trial_at_ms.load(Ordering::Relaxed);
-        if at == 0 {
-            return Some(CallPermit { trial: false });
-        }
+        if at == 0 { Some(CallPermit { trial: false }) } else { self.admit_trial(at) }
+    }
+
+    #[cold]
+    fn admit_trial(&self, at: u64) -> Option<CallPermit> {
         let now = now_ms();
         if now < at {
             return None;
@@ -219,9 +221,11 @@ impl Health {
 
     /// Records a call that returned an answer.
     pub(super) fn record_answer(&self) -> Change {
-        if !self.has_failed.load(Ordering::Relaxed) {
-            return Change::Nothing;
-        }
+        if self.has_failed.load(Ordering::Relaxed) { self.record_recovery() } else { Change::Nothing }
+    }
+
+    #[cold]
+    fn record_recovery(&self) -> Change {
         let mut record = self.record();
         self.has_failed.store(false, Ordering::Relaxed);
         record.failed = Senders::default();

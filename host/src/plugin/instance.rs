@@ -8,7 +8,7 @@ use super::{
     handover::hand_over,
     interface::Exports,
     kept::Kept,
-    limits::{LOAD_TIMEOUT, Limits},
+    limits::{LOAD_TIMEOUT, Limits, allowance},
     state::{Simulated, State},
     store::Reads,
 };
@@ -16,10 +16,6 @@ use crate::telemetry::metrics::PluginMetrics;
 use prometheus_client::metrics::gauge::Gauge;
 use std::{sync::Arc, time::Duration};
 use wasmtime::{Store, Trap, UpdateDeadline};
-
-/// The additional processor time of a call for each KiB that the host copied into the plugin. A payload of protobuf
-/// fields of 2 bytes takes the shipped policies 4.3 ms to read for each MiB. This constant allows twice that time.
-const TIME_PER_COPIED_KIB: Duration = Duration::from_micros(9);
 
 /// A closure that calls one export of a plugin.
 trait Call<R>: FnOnce(&Exports, &mut Store<State>) -> wasmtime::Result<R> {}
@@ -60,7 +56,7 @@ impl Instance {
         });
         store.set_hostcall_fuel(limits.result);
         store.set_max_component_handles(limits.handles);
-        start_deadline(&mut store, linked.clock(), LOAD_TIMEOUT);
+        start_deadline(&mut store, linked.clock(), LOAD_TIMEOUT, 0);
         match linked.interface().instantiate(&mut store) {
             Ok(exports) => {
                 gauge.inc();
@@ -81,11 +77,6 @@ impl Instance {
     /// Makes the clocks and random numbers of WASI reproducible.
     pub(super) fn simulate(&mut self, now_ms: u64, seed: u64) {
         self.store.data_mut().simulate(Simulated { now_ms, seed });
-    }
-
-    /// Returns the additional processor time of a call for the bytes that the host copied into the plugin.
-    pub(super) fn allowance(copied: usize) -> Duration {
-        TIME_PER_COPIED_KIB * u32::try_from(copied >> 10).unwrap_or(u32::MAX)
     }
 
     pub(super) fn on_packet(&mut self, packet: Packet, payload: &[u8]) -> Result<Decision, Fault> {
@@ -120,18 +111,19 @@ impl Instance {
     }
 
     fn load<R>(&mut self, call: impl Call<R>) -> Result<R, Fault> {
-        start_deadline(&mut self.store, &self.clock, LOAD_TIMEOUT);
+        start_deadline(&mut self.store, &self.clock, LOAD_TIMEOUT, 0);
         call(&self.exports, &mut self.store).map_err(|error| fault(&error, &self.store, self.limits, Fault::Loading))
     }
 
     fn call<R>(&mut self, copied: usize, now: u64, call: impl Call<R>) -> Result<R, Fault> {
-        let timeout = self.limits.call_timeout + Self::allowance(copied);
-        start_deadline(&mut self.store, &self.clock, timeout);
+        start_deadline(&mut self.store, &self.clock, self.limits.call_timeout, copied);
         if let Some(reading) = self.store.data_mut().reading() {
             (reading.count, reading.now, reading.is_open) = (0, now, true);
         }
-        let too_late = Fault::Deadline(timeout);
-        call(&self.exports, &mut self.store).map_err(|error| fault(&error, &self.store, self.limits, too_late))
+        call(&self.exports, &mut self.store).map_err(|error| {
+            let too_late = Fault::Deadline(self.limits.call_timeout + allowance(copied));
+            fault(&error, &self.store, self.limits, too_late)
+        })
     }
 }
 
@@ -141,8 +133,8 @@ impl Drop for Instance {
     }
 }
 
-fn start_deadline(store: &mut Store<State>, clock: &Clock, timeout: Duration) {
-    store.data_mut().deadline().set(timeout);
+fn start_deadline(store: &mut Store<State>, clock: &Clock, timeout: Duration, copied: usize) {
+    store.data_mut().deadline().set(timeout, copied);
     store.set_epoch_deadline(1);
     // The next tick has to find the deadline set.
     clock.call_begins();

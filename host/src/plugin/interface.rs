@@ -39,6 +39,7 @@ pub struct Takes {
 pub(super) struct Interface {
     pre: InstancePre<State>,
     exports: Indices,
+    takes: Takes,
 }
 
 enum Indices {
@@ -77,12 +78,7 @@ impl Interface {
         } else {
             Indices::V0_1(v0_1::PluginIndices::new(&pre)?)
         };
-        Ok(Self { pre, exports })
-    }
-
-    /// Returns the calls that the plugin takes.
-    pub(super) fn takes(&self) -> Takes {
-        match &self.exports {
+        let takes = match &exports {
             Indices::V0_1(_) => Takes { packets: true, messages: true, ..Takes::default() },
             Indices::V0_2(indices) => Takes {
                 packets: indices.policy.is_some(),
@@ -90,7 +86,13 @@ impl Interface {
                 sessions: indices.sessions.is_some(),
                 timers: indices.timers.is_some(),
             },
-        }
+        };
+        Ok(Self { pre, exports, takes })
+    }
+
+    /// Returns the calls that the plugin takes.
+    pub(super) fn takes(&self) -> Takes {
+        self.takes
     }
 
     /// Returns a new store for one instance.

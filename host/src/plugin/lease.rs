@@ -10,6 +10,14 @@ use super::{
 };
 use crate::sync::moment::Moment;
 
+/// A call that was made.
+pub struct Called<R> {
+    /// The plugin's answer, or why there is none.
+    pub answer: Result<R, Fault>,
+    /// What the call used.
+    pub usage: Usage,
+}
+
 /// An instance that is leased for one call.
 pub struct Lease<'a> {
     starter: &'a Starter,
@@ -22,67 +30,50 @@ impl<'a> Lease<'a> {
     }
 
     /// Asks the plugin for a decision on a packet. The call is measured from `began`.
-    pub fn on_packet(
-        self,
-        began: Moment,
-        packet: Packet,
-        payload: &[u8],
-        usage: &mut Usage,
-    ) -> Result<Decision, Fault> {
-        self.call(began, payload.len(), usage, |instance| instance.on_packet(packet, payload))
+    pub fn on_packet(self, began: Moment, packet: Packet, payload: &[u8]) -> Called<Decision> {
+        self.call(began, payload.len(), |instance| instance.on_packet(packet, payload))
     }
 
     /// Asks the plugin for a decision on a bus message. The time is in milliseconds since 1970.
-    pub fn on_message(
-        self,
-        began: Moment,
-        topic: &str,
-        payload: &[u8],
-        now: u64,
-        usage: &mut Usage,
-    ) -> Result<Decision, Fault> {
-        self.call(began, payload.len(), usage, |instance| instance.on_message(topic, payload, now))
+    pub fn on_message(self, began: Moment, topic: &str, payload: &[u8], now: u64) -> Called<Decision> {
+        self.call(began, payload.len(), |instance| instance.on_message(topic, payload, now))
     }
 
     /// Asks the plugin whether a session may begin.
-    pub fn on_connect(
-        self,
-        began: Moment,
-        connection: &Connection,
-        usage: &mut Usage,
-    ) -> Result<Result<Admission, Denial>, Fault> {
-        self.call(began, 0, usage, |instance| instance.on_connect(connection))
+    pub fn on_connect(self, began: Moment, connection: &Connection) -> Called<Result<Admission, Denial>> {
+        self.call(began, 0, |instance| instance.on_connect(connection))
     }
 
     /// Tells the plugin that a session has ended.
-    pub fn on_disconnect(self, began: Moment, departure: &Departure, usage: &mut Usage) -> Result<Decision, Fault> {
-        self.call(began, 0, usage, |instance| instance.on_disconnect(departure))
+    pub fn on_disconnect(self, began: Moment, departure: &Departure) -> Called<Decision> {
+        self.call(began, 0, |instance| instance.on_disconnect(departure))
     }
 
     /// Tells the plugin that a timer is due. The time is in milliseconds since 1970.
-    pub fn on_wake(self, began: Moment, key: u64, now: u64, usage: &mut Usage) -> Result<Decision, Fault> {
-        self.call(began, 0, usage, |instance| instance.on_wake(key, now))
+    pub fn on_wake(self, began: Moment, key: u64, now: u64) -> Called<Decision> {
+        self.call(began, 0, |instance| instance.on_wake(key, now))
     }
 
-    /// Makes a call, and returns the instance to its slot only if the instance answered. What the call used is put into
-    /// `usage`.
+    /// Makes a call, and returns the instance to its slot only if the instance answered.
     fn call<R>(
         mut self,
         began: Moment,
         copied: usize,
-        usage: &mut Usage,
         call: impl FnOnce(&mut Instance) -> Result<R, Fault>,
-    ) -> Result<R, Fault> {
+    ) -> Called<R> {
         let mut instance = match self.slot.take() {
             Some(instance) => instance,
-            None => Box::new(self.starter.instance()?),
+            None => match self.starter.instance() {
+                Ok(instance) => Box::new(instance),
+                Err(fault) => return Called { answer: Err(fault), usage: Usage::default() },
+            },
         };
         let answer = call(&mut instance);
-        *usage = Usage::new(instance.busy(), copied, instance.take_reads());
+        let usage = Usage::new(instance.busy(), copied, instance.take_reads());
         if answer.is_ok() {
             *self.slot = Some(instance);
         }
         self.starter.metrics.seconds.observe(began.elapsed_ns());
-        answer
+        Called { answer, usage }
     }
 }

@@ -1,6 +1,6 @@
 //! What one call of a plugin used.
 
-use super::{instance::Instance, store::Reads};
+use super::{limits::allowance, store::Reads};
 use std::time::Duration;
 
 /// What one call used.
@@ -19,7 +19,7 @@ impl Usage {
     /// Returns the use of a call. `busy` is its processor time as measured by the clock's ticks, which is 0 for a call
     /// that saw fewer than three ticks. `copied` is the number of bytes that the host copied into the plugin.
     pub(super) fn new(busy: Duration, copied: usize, reads: Reads) -> Self {
-        Self { is_slow: !busy.is_zero() && busy > SLOW + Instance::allowance(copied), reads }
+        Self { is_slow: !busy.is_zero() && busy > SLOW + allowance(copied), reads }
     }
 }
 

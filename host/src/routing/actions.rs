@@ -99,16 +99,15 @@ impl Executor {
         needs
     }
 
-    /// Carries out the actions of a decision, all or none. Takes the contents out of the decision. If the caller holds the
-    /// lock on the plugin's transactions, it is passed in `alone`.
+    /// Carries out the actions of a decision, all or none. If the caller holds the lock on the plugin's transactions, it is
+    /// passed in `alone`.
     pub(super) fn carry_out(
         &self,
         call: &Call<'_>,
-        decided: &mut Decided,
+        mut decided: Decided,
         alone: Option<MutexGuard<'_, ()>>,
     ) -> Result<(), Refusal> {
-        let Decided { actions, attributes, reads, needs, now } = decided;
-        let served = call.served;
+        let (served, needs, actions) = (call.served, &decided.needs, &mut decided.actions);
         if needs.binds {
             self.check_bindings(call, actions)?;
         }
@@ -121,14 +120,16 @@ impl Executor {
         let permit = if needs.publishes > 0 { Some(self.reserve(call, actions, needs.publishes)?) } else { None };
         // The lock is held until all other actions are carried out. So if one call reads what another has written, the
         // other's actions come first.
-        let _transaction = if needs.writes || needs.keeps || !reads.is_empty() {
+        let _transaction = if needs.writes || needs.keeps || !decided.reads.is_empty() {
             let transaction = alone.unwrap_or_else(|| served.account.kept.store.transaction());
-            commit_state(served, reads, actions, *now)?;
+            commit_state(served, &decided.reads, actions, decided.now)?;
             Some(transaction)
         } else {
             alone
         };
-        if let (Some(attributes), Some(session)) = (attributes.take(), call.session()) {
+        if let Some(attributes) = decided.attributes
+            && let Some(session) = call.session()
+        {
             session.set_attributes(&served.account.owner, *attributes);
         }
         let effects = Effects { registry: &self.registry, metrics: &self.metrics, call };

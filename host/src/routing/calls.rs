@@ -34,6 +34,26 @@ pub(super) enum Occasion<'a> {
     Wake { key: u64 },
 }
 
+impl<'a> Occasion<'a> {
+    /// Returns the session that the call is about.
+    pub(super) fn session(&self) -> Option<&'a Arc<Session>> {
+        match *self {
+            Self::Packet { session, .. } | Self::Connect { session, .. } | Self::Disconnect { session, .. } => {
+                Some(session)
+            }
+            Self::Message { .. } | Self::Wake { .. } => None,
+        }
+    }
+
+    /// Returns the payload that an action without a body sends.
+    pub(super) fn payload(&self) -> Option<&'a Bytes> {
+        match *self {
+            Self::Packet { payload, .. } | Self::Message { payload, .. } => Some(payload),
+            _ => None,
+        }
+    }
+}
+
 /// A call that waits for the offload thread.
 pub(super) struct OwnedCall {
     served: Arc<ServingPlugin>,
@@ -51,12 +71,7 @@ enum OwnedOccasion {
 impl<'a> Call<'a> {
     /// Returns the session that the call is about.
     pub(super) fn session(&self) -> Option<&'a Arc<Session>> {
-        match self.occasion {
-            Occasion::Packet { session, .. }
-            | Occasion::Connect { session, .. }
-            | Occasion::Disconnect { session, .. } => Some(session),
-            Occasion::Message { .. } | Occasion::Wake { .. } => None,
-        }
+        self.occasion.session()
     }
 
     /// Returns the header of the packet, if the call is about a packet.
@@ -66,10 +81,7 @@ impl<'a> Call<'a> {
 
     /// Returns the payload that an action without a body sends.
     pub(super) fn payload(&self) -> Option<&'a Bytes> {
-        match self.occasion {
-            Occasion::Packet { payload, .. } | Occasion::Message { payload, .. } => Some(payload),
-            _ => None,
-        }
+        self.occasion.payload()
     }
 
     /// Returns the packet that the call's publishes come from.

@@ -1,6 +1,9 @@
 //! Checks a plugin's answer as a whole, before any of its actions is carried out.
 
-use super::{calls::session_id, snapshot::Snapshot};
+use super::{
+    calls::{Occasion, session_id},
+    snapshot::Snapshot,
+};
 use crate::{
     plugin::{
         self, Action, Admission, Closing, Decision, Delivery, Denial, Ending, Entry, Interest, Measurement, Metric,
@@ -9,7 +12,6 @@ use crate::{
     telemetry::text,
 };
 use gateway_wire::packet::HEADER_LEN;
-use uuid::Uuid;
 
 /// The largest number of bytes of a topic or a key that an error shows.
 const MAX_SHOWN_BYTES: usize = 128;
@@ -35,12 +37,8 @@ pub(super) struct Rules<'a> {
     pub(super) takes: Takes,
     /// The metrics in the plugin's manifest.
     pub(super) metrics: &'a [Metric],
-    /// The session that the call is about, if it is about one.
-    pub(super) session: Option<Uuid>,
-    /// Whether the call is about a packet, which can be answered.
-    pub(super) is_packet: bool,
-    /// Whether the call has a payload, which an action without a body sends.
-    pub(super) has_payload: bool,
+    /// What the call is about.
+    pub(super) occasion: &'a Occasion<'a>,
 }
 
 /// The attributes of a session, with their names. The box keeps a decision small that gives none.
@@ -81,8 +79,8 @@ impl Rules<'_> {
         }
         let mut actions = Vec::with_capacity(wanted.len() + 2);
         actions.extend(user.map(Action::Bind));
-        if let (1.., Some(session)) = (tag, self.session) {
-            actions.push(Action::SetTag(Tagging { session: session_id(session), tag }));
+        if let (1.., Some(session)) = (tag, self.occasion.session()) {
+            actions.push(Action::SetTag(Tagging { session: session_id(session.id), tag }));
         }
         actions.extend(wanted);
         Ok(Ok(actions))
@@ -141,20 +139,20 @@ impl Rules<'_> {
 
     fn check_packet(&self) -> Result<(), String> {
         let no_packet = || "only a packet can be answered with that action".to_owned();
-        self.is_packet.then_some(()).ok_or_else(no_packet)
+        matches!(self.occasion, Occasion::Packet { .. }).then_some(()).ok_or_else(no_packet)
     }
 
     fn check_target(&self, target: &Target) -> Result<(), String> {
-        match (target, self.session) {
-            (Target::Sender, None) => Err("this call has no sender that an action could mean".to_owned()),
-            _ => Ok(()),
+        if matches!(target, Target::Sender) && self.occasion.session().is_none() {
+            return Err("this call has no sender that an action could mean".to_owned());
         }
+        Ok(())
     }
 
     fn check_body(&self, body: Option<&[u8]>) -> Result<(), String> {
         let Some(body) = body else {
             let no_payload = || "it sends the payload of the call, but this call has no payload".to_owned();
-            return self.has_payload.then_some(()).ok_or_else(no_payload);
+            return self.occasion.payload().map(|_| ()).ok_or_else(no_payload);
         };
         let (bytes, max) = (body.len(), self.max_message_bytes - HEADER_LEN);
         if bytes <= max {
@@ -227,34 +225,35 @@ fn check_denial(Denial { status, message }: Denial) -> Result<Rejection, String>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::{Alarm, Holder, Keep, SessionId};
+    use crate::{
+        delivery::{outbox::Limits, session::Session},
+        plugin::{Alarm, Connection, Holder, Keep, SessionId},
+    };
+    use bytes::Bytes;
+    use gateway_wire::packet::Header;
+    use std::{net::SocketAddr, sync::Arc, time::Duration};
 
     const ALL: Takes = Takes { packets: true, messages: true, sessions: true, timers: true };
 
-    fn rules(snapshot: &Snapshot) -> Rules<'_> {
-        let session = Some(Uuid::from_u128(1));
-        let (is_packet, has_payload) = (true, true);
-        Rules {
-            snapshot,
-            max_message_bytes: 100,
-            max_actions: 2,
-            takes: ALL,
-            metrics: &[],
-            session,
-            is_packet,
-            has_payload,
-        }
+    const WAKE: Occasion<'_> = Occasion::Wake { key: 1 };
+
+    fn rules<'a>(snapshot: &'a Snapshot, occasion: &'a Occasion<'a>) -> Rules<'a> {
+        Rules { snapshot, max_message_bytes: 100, max_actions: 2, takes: ALL, metrics: &[], occasion }
+    }
+
+    fn session() -> Arc<Session> {
+        let limits = Limits { messages: 1, bytes: 1, close_when_full: false, batch_bytes: 1, max_delay: Duration::MAX };
+        Arc::new(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits))
     }
 
     /// Checks the actions as an answer to a packet, to a bus message, and to a timer.
     #[track_caller]
     fn check(actions: &[Action], expected: [Result<(), &str>; 3]) {
-        let snapshot = Snapshot::default();
-        let packet = rules(&snapshot);
-        let message = Rules { session: None, is_packet: false, ..rules(&snapshot) };
-        let wake = Rules { session: None, is_packet: false, has_payload: false, ..rules(&snapshot) };
-        for (rules, expected) in [packet, message, wake].into_iter().zip(expected) {
-            let found = rules.check(&Ok(actions.to_vec()));
+        let (snapshot, session, payload) = (Snapshot::default(), session(), &Bytes::new());
+        let packet = Occasion::Packet { session: &session, header: Header::default(), payload };
+        let message = Occasion::Message { topic: "t", payload, cause: None };
+        for (occasion, expected) in [packet, message, WAKE].into_iter().zip(expected) {
+            let found = rules(&snapshot, &occasion).check(&Ok(actions.to_vec()));
             match (&found, expected) {
                 (Ok(()), Ok(())) => {}
                 (Err(error), Err(part)) if error.contains(part) => {}
@@ -311,7 +310,7 @@ mod tests {
     #[test]
     fn an_action_that_causes_calls_needs_the_export_for_them() {
         let snapshot = Snapshot::default();
-        let rules = Rules { takes: Takes { packets: true, ..Takes::default() }, ..rules(&snapshot) };
+        let rules = Rules { takes: Takes { packets: true, ..Takes::default() }, ..rules(&snapshot, &WAKE) };
         let holder = Holder::Session(SessionId { high: 0, low: 1 });
         let listen = Action::Listen(Interest { holder, topic: "t".to_owned() });
         let wake = Action::Wake(Alarm { key: 1, after_ms: Some(1) });
@@ -324,7 +323,11 @@ mod tests {
     #[test]
     fn an_admission_becomes_actions_and_a_denial_a_rejection() {
         let snapshot = Snapshot::default();
-        let rules = Rules { is_packet: false, has_payload: false, ..rules(&snapshot) };
+        let (session, id) = (session(), SessionId { high: 0, low: 1 });
+        let (remote, query, headers) = (String::new(), String::new(), Vec::new());
+        let connection = Connection { session: id, remote, query, headers, user: None, claims: None, now: 0 };
+        let occasion = Occasion::Connect { session: &session, connection: &Arc::new(connection) };
+        let rules = rules(&snapshot, &occasion);
         let attributes = vec![("name".to_owned(), "Ann".to_owned())];
         let admission = Admission { user: Some(7), tag: 3, attributes: attributes.clone(), actions: vec![put("k")] };
         let mut given = None;
@@ -344,7 +347,7 @@ mod tests {
     fn a_metric_has_to_be_in_the_manifest_and_a_counter_only_grows() {
         let snapshot = Snapshot::default();
         let metrics = [Metric { name: "kills".to_owned(), help: String::new(), kind: MetricKind::Counter }];
-        let rules = Rules { metrics: &metrics, ..rules(&snapshot) };
+        let rules = Rules { metrics: &metrics, ..rules(&snapshot, &WAKE) };
         let measure = |metric, value| rules.check(&Ok(vec![Action::Measure(Measurement { metric, value })]));
         assert_eq!(measure(0, 1.5), Ok(()));
         assert!(measure(1, 1.0).is_err_and(|error| error == "it changes metric 1, and its manifest has 1"));
@@ -354,7 +357,7 @@ mod tests {
     #[test]
     fn the_text_of_an_error_is_bounded() {
         let snapshot = Snapshot::default();
-        let error = rules(&snapshot).check(&Ok(vec![publish(&"\u{7}".repeat(1 << 20))]));
+        let error = rules(&snapshot, &WAKE).check(&Ok(vec![publish(&"\u{7}".repeat(1 << 20))]));
         assert!(error.is_err_and(|error| error.len() < 300));
     }
 }

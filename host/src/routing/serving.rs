@@ -9,7 +9,7 @@ use super::{
     snapshot::Snapshot,
 };
 use crate::{
-    plugin::{Decision, Fault, Lease, Sender, Usage, trace},
+    plugin::{CallPermit, Called, Decision, Fault, Lease, Sender, trace},
     sync::moment::Moment,
     telemetry::text,
 };
@@ -75,11 +75,28 @@ impl Gateway {
     ) -> Result<Option<Rest>, Refusal> {
         let Some(lease) = lease(thread, call) else { return Ok(Some(Rest::Call)) };
         let alone = alone.then(|| call.served.account.kept.store.transaction());
-        let mut decided = self.decide(call, lease, snapshot)?;
-        if decided.needs.pushes > MAX_INLINE_PUSHES && thread == Thread::Worker && alone.is_none() {
+        let permit = call.served.plugin.admit().ok_or(Refusal::Quarantined)?;
+        let began = Moment::now();
+        let now = call.time(began);
+        let mut attributes = None;
+        let traced = trace::begin(|| call.span());
+        let called = ask(call, lease, &self.rules(call, snapshot), (began, now), &mut attributes);
+        trace::end(traced, || trace::outcome(&called.answer));
+        settle(call, &permit, &called, now)?;
+        let actions = match called.answer {
+            Ok(Ok(actions)) => actions,
+            Ok(Err(rejection)) => return Err(Refusal::Rejected(rejection)),
+            Err(fault) => {
+                self.log_fault(call, &fault);
+                return Err(Refusal::Fault);
+            }
+        };
+        let needs = self.executor.needs(call, &actions);
+        let decided = Decided { actions, attributes, reads: called.usage.reads, needs, now };
+        if needs.pushes > MAX_INLINE_PUSHES && thread == Thread::Worker && alone.is_none() {
             return Ok(Some(Rest::CarryOut(Box::new(decided))));
         }
-        self.executor.carry_out(call, &mut decided, alone).map(|()| None)
+        self.executor.carry_out(call, decided, alone).map(|()| None)
     }
 
     /// Hands the rest of a call to the offload thread. `done` gets the call and its outcome there.
@@ -98,7 +115,7 @@ impl Gateway {
         let job = Box::new(move || {
             let call = call.borrow();
             let outcome = match rest {
-                Rest::CarryOut(mut decided) => gateway.executor.carry_out(&call, &mut decided, None),
+                Rest::CarryOut(decided) => gateway.executor.carry_out(&call, *decided, None),
                 Rest::Call => Err(Refusal::Conflict),
             };
             let outcome = match outcome {
@@ -110,43 +127,6 @@ impl Gateway {
         let thread = plugin.offload_thread();
         let submitted = if keeps_order { thread.submit_message(bytes, job) } else { thread.submit(bytes, job) };
         submitted.map_err(|_| Refusal::Busy)
-    }
-
-    /// Asks the plugin for its decision.
-    fn decide(&self, call: &Call<'_>, lease: Lease<'_>, snapshot: &Snapshot) -> Result<Decided, Refusal> {
-        let plugin = &call.served.plugin;
-        let permit = plugin.admit().ok_or(Refusal::Quarantined)?;
-        let began = Moment::now();
-        let now = call.time(began);
-        let (mut usage, mut attributes) = (Usage::default(), None);
-        let traced = trace::begin(|| call.span());
-        let verdict = ask(call, lease, &self.rules(call, snapshot), (began, now), &mut usage, &mut attributes);
-        trace::end(traced, || trace::outcome(&verdict));
-        if usage.is_slow || verdict.is_err() {
-            match call.occasion {
-                Occasion::Packet { session, .. } if usage.is_slow => session.conduct.record_slow(),
-                // These are counted against the session elsewhere, or have no sender.
-                Occasion::Packet { .. } | Occasion::Message { .. } => {}
-                _ => plugin.offload_hooks(),
-            }
-        }
-        if verdict.is_err() && !plugin.kept().store.is_current(&usage.reads, now) {
-            // Two reads of the call may not fit together. So the failure says nothing about the plugin.
-            plugin.refill();
-            return Err(Refusal::Conflict);
-        }
-        plugin.settle(call.sender(), &permit, &usage, verdict.as_ref());
-        match verdict {
-            Ok(Ok(actions)) => {
-                let needs = self.executor.needs(call, &actions);
-                Ok(Decided { actions, attributes, reads: usage.reads, needs, now })
-            }
-            Ok(Err(rejection)) => Err(Refusal::Rejected(rejection)),
-            Err(fault) => {
-                self.log_fault(call, &fault);
-                Err(Refusal::Fault)
-            }
-        }
     }
 
     fn log_fault(&self, call: &Call<'_>, fault: &Fault) {
@@ -164,7 +144,7 @@ impl Gateway {
         }
     }
 
-    fn rules<'a>(&self, call: &Call<'a>, snapshot: &'a Snapshot) -> Rules<'a> {
+    fn rules<'a>(&self, call: &'a Call<'a>, snapshot: &'a Snapshot) -> Rules<'a> {
         let plugin = &call.served.plugin;
         Rules {
             snapshot,
@@ -172,9 +152,7 @@ impl Gateway {
             max_actions: plugin.settings().limits.actions,
             takes: plugin.takes(),
             metrics: plugin.metrics(),
-            session: call.session().map(|session| session.id),
-            is_packet: call.header().is_some(),
-            has_payload: call.payload().is_some(),
+            occasion: &call.occasion,
         }
     }
 
@@ -208,30 +186,56 @@ impl Gateway {
 }
 
 /// Makes a call and checks the answer. `began` is the moment from which the call is measured, and `now` the time that the
-/// plugin sees. What the call used is put into `usage`, and the attributes for a session that may begin into
-/// `attributes`.
+/// plugin sees. The attributes for a session that may begin are put into `attributes`.
 fn ask(
     call: &Call<'_>,
     lease: Lease<'_>,
     rules: &Rules<'_>,
     (began, now): (Moment, u64),
-    usage: &mut Usage,
     attributes: &mut Option<Attributes>,
-) -> Result<Decision, Fault> {
-    let decision = match call.occasion {
+) -> Called<Decision> {
+    let mut called = match call.occasion {
         Occasion::Packet { session, header, payload } => {
-            lease.on_packet(began, call.packet(session, header, now), payload, usage)
+            lease.on_packet(began, call.packet(session, header, now), payload)
         }
-        Occasion::Message { topic, payload, .. } => lease.on_message(began, topic, payload, now, usage),
+        Occasion::Message { topic, payload, .. } => lease.on_message(began, topic, payload, now),
         Occasion::Connect { connection, .. } => {
-            let answer = lease.on_connect(began, connection, usage)?;
-            return rules.check_connect(answer, attributes).map_err(Fault::Answer);
+            let Called { answer, usage } = lease.on_connect(began, connection);
+            let check = |answer| rules.check_connect(answer, attributes).map_err(Fault::Answer);
+            return Called { answer: answer.and_then(check), usage };
         }
-        Occasion::Disconnect { departure, .. } => lease.on_disconnect(began, departure, usage),
-        Occasion::Wake { key } => lease.on_wake(began, key, now, usage),
-    }?;
-    rules.check(&decision).map_err(Fault::Answer)?;
-    Ok(decision)
+        Occasion::Disconnect { departure, .. } => lease.on_disconnect(began, departure),
+        Occasion::Wake { key } => lease.on_wake(began, key, now),
+    };
+    if let Ok(decision) = &called.answer
+        && let Err(broken) = rules.check(decision)
+    {
+        called.answer = Err(Fault::Answer(broken));
+    }
+    called
+}
+
+/// Records what the outcome of a call says about the plugin and about the sender.
+///
+/// # Errors
+/// Returns [`Refusal::Conflict`] if the call has failed and what it had read has changed.
+fn settle(call: &Call<'_>, permit: &CallPermit, called: &Called<Decision>, now: u64) -> Result<(), Refusal> {
+    let (plugin, Called { answer, usage }) = (&call.served.plugin, called);
+    if usage.is_slow || answer.is_err() {
+        match call.occasion {
+            Occasion::Packet { session, .. } if usage.is_slow => session.conduct.record_slow(),
+            // These are counted against the session elsewhere, or have no sender.
+            Occasion::Packet { .. } | Occasion::Message { .. } => {}
+            _ => plugin.offload_hooks(),
+        }
+    }
+    if answer.is_err() && !plugin.kept().store.is_current(&usage.reads, now) {
+        // Two reads of the call may not fit together. So the failure says nothing about the plugin.
+        plugin.refill();
+        return Err(Refusal::Conflict);
+    }
+    plugin.settle(|| call.sender(), permit, usage, answer.as_ref());
+    Ok(())
 }
 
 /// Leases an instance for a call. Returns `None` if the call has to be made on the offload thread.

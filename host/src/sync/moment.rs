@@ -19,7 +19,8 @@ impl Moment {
     #[must_use]
     pub fn now() -> Self {
         let now = clock_gettime(ClockId::Monotonic);
-        Self(now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs())
+        // The monotonic clock has no times before zero.
+        Self(now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned())
     }
 
     /// Returns the nanoseconds between a moment before the start of the process and this moment.
