@@ -42,7 +42,7 @@ async fn all_are_told(gateway: &Gateway, redis: &Redis, clients: &mut [Client], 
 async fn a_subscription_that_was_dead_for_a_while_is_a_gap_of_that_length() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
-    let gateway = connected(proxy.setup()).await;
+    let gateway = connected(proxy.setup_with_defaults()).await;
     let mut clients = [gateway.client_of(7).await, gateway.client_of(7).await, gateway.client_of(7).await];
     redis.subscribers_are("broadcast:user:7", 1).await;
     for client in &mut clients {

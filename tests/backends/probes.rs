@@ -52,7 +52,7 @@ fn directions(gateway: &Gateway, message: &str) -> Vec<String> {
 async fn is_found(connections: Connections, bound: Bound) {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
-    let gateway = connected(proxy.setup()).await;
+    let gateway = connected(proxy.setup_with_defaults()).await;
     let mut client = gateway.client().await;
     carries_both_ways(&redis, &mut client, 1).await;
     assert_eq!(gateway.metric(FAILURES).await, 0.0);
@@ -88,7 +88,7 @@ async fn dropped_publishes_are_found() {
 async fn dropped_commands_of_the_subscription_are_found_although_messages_arrive() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
-    let gateway = connected(proxy.setup()).await;
+    let gateway = connected(proxy.setup_with_defaults()).await;
     let mut client = gateway.client().await;
     carries_both_ways(&redis, &mut client, 1).await;
     let began = Instant::now();

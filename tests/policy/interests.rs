@@ -130,6 +130,8 @@ async fn on_redis_a_topic_is_subscribed_to_while_a_group_has_members_and_again_a
     redis.kill().await;
     redis.restart().await;
     redis.subscribers_are("news", 1).await;
+    let gap = client.receive_any().await;
+    assert!(gap.gap().is_some(), "{gap:?}");
     assert_eq!(redis.publish("news", b"deliver user:7 always hello").await, 1);
     assert_push(&mut client, 1, "hello").await;
     ask(&mut client, "leave 5").await;

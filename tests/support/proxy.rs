@@ -92,10 +92,21 @@ impl Proxy {
         proxy
     }
 
-    /// Returns a setup with chat, system and the game `mmo`. The bus is the Redis behind this proxy.
+    /// Returns a setup with chat, system and the game `mmo`. The bus is the Redis behind this proxy, and the gateway waits
+    /// for its answers for as long as a test does.
     #[must_use]
     pub fn setup(&self) -> Setup {
-        let yaml = format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{}\", timeout_ms: 60000 }}", self.port);
+        self.setup_with(", timeout_ms: 60000")
+    }
+
+    /// Does the same as [`Self::setup`] with the default time that the gateway waits.
+    #[must_use]
+    pub fn setup_with_defaults(&self) -> Setup {
+        self.setup_with("")
+    }
+
+    fn setup_with(&self, settings: &str) -> Setup {
+        let yaml = format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{}\"{settings} }}", self.port);
         Setup { yaml, ..Setup::default() }
     }
 
