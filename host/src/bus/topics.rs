@@ -238,7 +238,9 @@ impl Table {
     /// wanted lingers until `lingers_until`, if that is given. Returns the number of the change that began the topic.
     fn update(&mut self, topic: &str, lingers_until: Option<Instant>, change: impl FnOnce(&mut Topic)) -> ChangeNumber {
         if self.streams.contains(topic) {
-            self.streams.update(topic, self.fixed.contains(topic), change);
+            let mut state = Topic { is_listened_to: self.streams.is_listened_to(topic), ..Topic::default() };
+            change(&mut state);
+            self.streams.update(topic, self.fixed.contains(topic), state.is_listened_to);
             // The publisher waits for streams in another way.
             return 0;
         }

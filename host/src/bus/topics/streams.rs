@@ -1,6 +1,5 @@
 //! The topics that are streams, and whether the reader has a position in them.
 
-use super::Topic;
 use crate::config;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -29,15 +28,19 @@ impl Streams {
         self.config.contains(topic)
     }
 
-    /// Changes the state of a stream. `is_fixed` says whether it is one of the fixed topics.
-    pub(super) fn update(&mut self, topic: &str, is_fixed: bool, change: impl FnOnce(&mut Topic)) {
-        let stream = self.wanted.entry(topic.into()).or_default();
-        let mut state = Topic { is_listened_to: stream.is_listened_to, ..Topic::default() };
-        change(&mut state);
-        stream.is_listened_to = state.is_listened_to;
-        if !is_fixed && !state.is_listened_to {
+    /// Changes the state of a stream. `is_fixed` says whether it is one of the fixed topics, and `is_listened_to` whether
+    /// a session or a group wants it.
+    pub(super) fn update(&mut self, topic: &str, is_fixed: bool, is_listened_to: bool) {
+        if is_fixed || is_listened_to {
+            self.wanted.entry(topic.into()).or_default().is_listened_to = is_listened_to;
+        } else {
             self.wanted.remove(topic);
         }
+    }
+
+    /// Returns whether a session or a group wants the stream.
+    pub(super) fn is_listened_to(&self, topic: &str) -> bool {
+        self.wanted.get(topic).is_some_and(|stream| stream.is_listened_to)
     }
 
     pub(super) fn wanted(&self) -> Vec<Arc<str>> {

@@ -34,7 +34,7 @@ const PASSING: [&[u8]; 8] =
     [b"LOADING", b"READONLY", b"MASTERDOWN", b"NOREPLICAS", b"CLUSTERDOWN", b"TRYAGAIN", b"BUSY", b"UNBLOCKED"];
 
 /// The publishes to streams that Redis has not accepted yet. `O` is the type of a publish's origin.
-pub(in crate::bus::redis) struct Appends<O> {
+pub(in super::super) struct Appends<O> {
     streams: config::Streams,
     /// The name of this process as a writer.
     writer: String,
@@ -82,7 +82,7 @@ impl<O> Append<O> {
 }
 
 impl<O: Copy> Appends<O> {
-    pub(in crate::bus::redis) fn new(streams: config::Streams) -> Self {
+    pub(in super::super) fn new(streams: config::Streams) -> Self {
         Self {
             streams,
             writer: Uuid::new_v4().to_string(),
@@ -95,17 +95,17 @@ impl<O: Copy> Appends<O> {
         }
     }
 
-    pub(in crate::bus::redis) fn is_empty(&self) -> bool {
+    pub(in super::super) fn is_empty(&self) -> bool {
         self.unaccepted.is_empty()
     }
 
     /// Returns whether a topic is a stream.
-    pub(in crate::bus::redis) fn takes(&self, topic: &str) -> bool {
+    pub(in super::super) fn takes(&self, topic: &str) -> bool {
         self.streams.contains(topic)
     }
 
     /// Adds a publish, and gives it its number. All earlier ones are settled or in the same attempt.
-    pub(in crate::bus::redis) fn push(&mut self, publication: &Publication<'_, O>) {
+    pub(in super::super) fn push(&mut self, publication: &Publication<'_, O>) {
         self.last += 1;
         self.unaccepted.push_back(Append {
             id: format!("{}-{}", self.writer, self.last),
@@ -117,11 +117,7 @@ impl<O: Copy> Appends<O> {
     }
 
     /// Queues the command for one of the publishes on the connection.
-    pub(in crate::bus::redis) async fn write(
-        &self,
-        index: usize,
-        connection: &mut Connection,
-    ) -> Result<(), LinkError> {
+    pub(in super::super) async fn write(&self, index: usize, connection: &mut Connection) -> Result<(), LinkError> {
         let Some(Append { id, topic, body, .. }) = self.unaccepted.get(index) else { return Ok(()) };
         let max_len = self.streams.max_len.to_string();
         let [topic, max_len, id] = [topic, max_len.as_str(), id].map(str::as_bytes);
@@ -132,7 +128,7 @@ impl<O: Copy> Appends<O> {
     }
 
     /// Handles the answer of Redis to the next command.
-    pub(in crate::bus::redis) fn answered<H: Handler<Origin = O>>(&mut self, answer: &Frame<'_>, intake: &Intake<H>) {
+    pub(in super::super) fn answered<H: Handler<Origin = O>>(&mut self, answer: &Frame<'_>, intake: &Intake<H>) {
         let Some(append) = self.unaccepted.get_mut(self.answered) else { return };
         self.answered += 1;
         append.outcome = match answer {
@@ -164,7 +160,7 @@ impl<O: Copy> Appends<O> {
     }
 
     /// Ends an attempt, whether Redis has answered everything or not. What stays is sent again.
-    pub(in crate::bus::redis) fn end_attempt<H: Handler<Origin = O>>(&mut self, intake: &Intake<H>) {
+    pub(in super::super) fn end_attempt<H: Handler<Origin = O>>(&mut self, intake: &Intake<H>) {
         let may_be_written = |append: &Append<O>| !matches!(append.outcome, Outcome::Passing | Outcome::Refused);
         // If a later entry may be in the stream, readers would drop an earlier one as a duplicate.
         let last_written = self.unaccepted.iter().rposition(may_be_written);
@@ -191,7 +187,7 @@ impl<O: Copy> Appends<O> {
     ///
     /// # Errors
     /// Returns an error if the connection breaks, or if the server does not take entries at present.
-    pub(in crate::bus::redis) async fn resend<H: Handler<Origin = O>>(
+    pub(in super::super) async fn resend<H: Handler<Origin = O>>(
         &mut self,
         connection: &mut Connection,
         link: &Link,
@@ -225,7 +221,7 @@ impl<O: Copy> Appends<O> {
     ///
     /// # Errors
     /// Returns an error if the connection breaks, or if the server does not take entries at present.
-    pub(in crate::bus::redis) async fn settle<H: Handler<Origin = O>>(
+    pub(in super::super) async fn settle<H: Handler<Origin = O>>(
         &mut self,
         connection: &mut Connection,
         link: &Link,
@@ -254,11 +250,7 @@ impl<O: Copy> Appends<O> {
     }
 
     /// Asks again for the replicas if there were too few. Then the publishing connection works again.
-    pub(in crate::bus::redis) async fn probe(
-        &mut self,
-        connection: &mut Connection,
-        link: &Link,
-    ) -> Result<(), LinkError> {
+    pub(in super::super) async fn probe(&mut self, connection: &mut Connection, link: &Link) -> Result<(), LinkError> {
         if self.is_short {
             self.have_replicas(connection, link).await?;
         }
@@ -287,7 +279,7 @@ impl<O: Copy> Appends<O> {
     }
 
     /// Waits until the grace period is over, and refuses the publishes. Never returns. Cancel-safe.
-    pub(in crate::bus::redis) async fn refuse_in_time<H: Handler<Origin = O>>(&mut self, intake: &Intake<H>) {
+    pub(in super::super) async fn refuse_in_time<H: Handler<Origin = O>>(&mut self, intake: &Intake<H>) {
         if let Some(at) = self.refused_at {
             time::sleep_until(at).await;
             self.refuse_all(intake);
@@ -296,7 +288,7 @@ impl<O: Copy> Appends<O> {
     }
 
     /// Refuses all publishes, also those of an attempt that was broken off.
-    pub(in crate::bus::redis) fn refuse_all<H: Handler<Origin = O>>(&mut self, intake: &Intake<H>) {
+    pub(in super::super) fn refuse_all<H: Handler<Origin = O>>(&mut self, intake: &Intake<H>) {
         self.end_attempt(intake);
         self.refuse(intake, &NotTaken::Unknown);
         self.begin_grace();

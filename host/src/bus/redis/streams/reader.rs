@@ -29,7 +29,7 @@ const ANSWER_BYTES: usize = 4 << 20;
 const ENTRIES_PER_TURN: usize = 32;
 
 /// The owner of the reading connections.
-pub(in crate::bus::redis) struct Reader<H: Handler> {
+pub(in super::super) struct Reader<H: Handler> {
     link: Link,
     intake: Arc<Intake<H>>,
     topics: Arc<Topics>,
@@ -45,14 +45,14 @@ pub(in crate::bus::redis) struct Reader<H: Handler> {
 }
 
 impl<H: Handler> Reader<H> {
-    pub(in crate::bus::redis) fn new(link: Link, intake: Arc<Intake<H>>, topics: Arc<Topics>) -> Self {
+    pub(in super::super) fn new(link: Link, intake: Arc<Intake<H>>, topics: Arc<Topics>) -> Self {
         let (changes, now) = (topics.stream_changes(), Instant::now());
         let positions = BTreeMap::new();
         Self { link, intake, topics, changes, positions, count: MAX_ENTRIES, at_end: now, next_sample: now }
     }
 
     /// Connects again and again, and passes on the entries of the wanted streams. Never returns.
-    pub(in crate::bus::redis) async fn run(mut self) {
+    pub(in super::super) async fn run(mut self) {
         loop {
             let mut server = self.connect().await;
             let Err(error) = self.follow(&mut server).await;
@@ -129,13 +129,12 @@ impl<H: Handler> Reader<H> {
             }
             is_wanted
         });
-        for stream in wanted {
-            if !self.positions.contains_key(&stream) {
-                let position = history::begin(server, &stream).await?;
-                tracing::info!(stream = &*stream, after = position.id(), "reading a stream");
-                metrics.set_stream_lag(&stream, 0);
-                self.positions.insert(stream, position);
-            }
+        let new: Vec<_> = wanted.into_iter().filter(|stream| !self.positions.contains_key(stream)).collect();
+        for stream in new {
+            let position = history::begin(server, &stream).await?;
+            tracing::info!(stream = &*stream, after = position.id(), "reading a stream");
+            metrics.set_stream_lag(&stream, 0);
+            self.positions.insert(stream, position);
         }
         if !self.topics.are_streams_read() {
             self.topics.begin_reading(self.positions.keys());
@@ -196,8 +195,8 @@ impl<H: Handler> Reader<H> {
         if is_end {
             self.at_end = Instant::now();
         }
-        if entries > 0 {
-            self.count = (ANSWER_BYTES / (bytes / entries).max(1)).clamp(1, MAX_ENTRIES);
+        if let Some(mean) = bytes.checked_div(entries) {
+            self.count = (ANSWER_BYTES / mean.max(1)).clamp(1, MAX_ENTRIES);
         }
         task::yield_now().await;
     }
