@@ -18,6 +18,8 @@ mod outages;
 mod probes;
 #[path = "backends/sentinels.rs"]
 mod sentinels;
+#[path = "backends/streams.rs"]
+mod streams;
 #[path = "backends/trouble.rs"]
 mod trouble;
 

@@ -2,7 +2,7 @@
 //! not name keys, metrics and statuses that do not exist.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use gateway_tests::{Gateway, Setup, root};
+use gateway_tests::{Gateway, Redis, Setup, root};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -97,7 +97,10 @@ fn the_protocol_page_names_every_status() {
 
 #[tokio::test]
 async fn the_operation_page_names_every_metric_and_every_reason() {
-    let gateway = Gateway::start(Setup::default()).await;
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(Setup::redis_with(&redis, "streams: [broadcast]")).await;
+    // The lag of a stream exists when it is being read.
+    gateway.metric_is("gateway_bus_connected", 1.0).await;
     // The histogram and the counters of plugin calls exist only after the first call.
     gateway.client().await.assert_alive().await;
     let (_, metrics) = gateway.get("/metrics").await;

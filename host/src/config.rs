@@ -15,6 +15,7 @@ mod proxies;
 mod raw;
 mod resolve;
 mod settings;
+mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ pub use auth::Auth;
 pub use origins::Origins;
 pub use proxies::Proxies;
 pub use settings::{Admin, CompileLimits, Config, ConfigError, Game, Redis, RedisPlace, Server, Tls};
+pub use streams::Streams;
 
 use crate::file;
 use keys::MAX_ERRORS;

@@ -1,4 +1,4 @@
-//! Whether the bus is connected, in both directions.
+//! Whether the bus is connected, in all directions.
 
 use crate::telemetry::metrics::Metrics;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,14 +11,16 @@ const CONNECTING: &str = "connecting";
 pub struct Health {
     pub(super) metrics: Arc<Metrics>,
     /// Why each direction is not connected, indexed by [`Direction`].
-    errors: Mutex<[Option<String>; 2]>,
+    errors: Mutex<[Option<String>; 3]>,
 }
 
-/// The two directions of a bus.
+/// The directions of a bus.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Direction {
     Publish = 0,
     Subscribe = 1,
+    /// Reads streams. It counts as connected if there are none.
+    Read = 2,
 }
 
 impl Direction {
@@ -26,6 +28,7 @@ impl Direction {
         match self {
             Self::Publish => "publish",
             Self::Subscribe => "subscribe",
+            Self::Read => "read",
         }
     }
 }
@@ -35,7 +38,7 @@ impl Health {
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
         let connecting = || Some(CONNECTING.to_owned());
-        Self { metrics, errors: Mutex::new([connecting(), connecting()]) }
+        Self { metrics, errors: Mutex::new([connecting(), connecting(), None]) }
     }
 
     /// Returns why the bus is not connected, or `None` if it is connected. One direction may only be waiting for the
@@ -45,6 +48,11 @@ impl Health {
         let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = errors.iter().flatten().find(|error| *error != CONNECTING);
         failed.or_else(|| errors.iter().flatten().next()).cloned()
+    }
+
+    /// Records that a direction is needed and not connected yet.
+    pub(super) fn begin(&self, direction: Direction) {
+        self.set(direction, Some(CONNECTING.to_owned()));
     }
 
     pub(super) fn is_down(&self, direction: Direction) -> bool {

@@ -42,6 +42,14 @@ pub(super) enum NotTaken<'a> {
     Unknown,
     #[error("the bus refused the message")]
     Refused,
+    #[error("the bus refused the message: its topic is no stream, but another kind of key")]
+    NotAStream,
+    #[error("the bus refused the message: the gateway may not write to its topic")]
+    Forbidden,
+    #[error("the bus refused the message: the memory of the bus is full")]
+    Full,
+    #[error("too few replicas of the bus confirmed the message: it may or may not have been taken")]
+    FewReplicas,
     #[error("the bus gave an answer that the gateway does not understand")]
     Unintelligible,
     #[error("the plugin of the route was taken away before the message was sent")]
@@ -57,6 +65,10 @@ impl NotTaken<'_> {
             Self::NotConnected => "not connected",
             Self::Unknown => "broken off",
             Self::Refused => "refused",
+            Self::NotAStream => "not a stream",
+            Self::Forbidden => "forbidden",
+            Self::Full => "full",
+            Self::FewReplicas => "few replicas",
             Self::Unintelligible => "unintelligible",
             Self::Abandoned => "abandoned",
             Self::Unheard(_) => "unheard",

@@ -10,13 +10,17 @@
 //! A queue of commands was rejected, because it would grow while Redis is away. Only the difference between what is
 //! wanted and what was sent is kept, so a topic that comes and goes in the meantime costs nothing.
 
+mod streams;
+
 use super::queue::ChangeNumber;
+use crate::config;
 use std::{
     collections::{BTreeMap, BTreeSet},
     iter, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use streams::Streams;
 use tokio::{
     sync::{Notify, watch},
     time::{self, Instant},
@@ -39,6 +43,8 @@ pub struct Topics {
     due: Notify,
     /// Marks the changes of the fixed topics.
     fixed_changed: watch::Sender<()>,
+    /// Marks the changes of the streams that are wanted, and of those that have a position.
+    streams_changed: watch::Sender<()>,
 }
 
 /// Topics to subscribe to and to unsubscribe from.
@@ -61,6 +67,8 @@ pub(super) struct Changes {
 #[derive(Debug, Default)]
 struct Table {
     fixed: BTreeSet<String>,
+    /// The topics that are read instead of subscribed to. None of them is in the other fields, except in `fixed`.
+    streams: Streams,
     /// Every topic that is listened to or subscribed to.
     topics: BTreeMap<Arc<str>, Topic>,
     /// The topics to send a command for: those that are either wanted or subscribed to, but not both, and do not linger.
@@ -93,7 +101,40 @@ impl Default for Topics {
 
 impl Topics {
     fn new(linger: Duration) -> Self {
-        Self { linger, table: Mutex::default(), due: Notify::default(), fixed_changed: watch::Sender::default() }
+        Self {
+            linger,
+            table: Mutex::default(),
+            due: Notify::default(),
+            fixed_changed: watch::Sender::default(),
+            streams_changed: watch::Sender::default(),
+        }
+    }
+
+    /// Makes topics streams. It is called once, before the first [`take`](Self::take).
+    pub(super) fn set_streams(&self, streams: config::Streams) {
+        self.table().set_streams(streams);
+        self.streams_changed.send_replace(());
+    }
+
+    /// Returns a receiver that is notified when other streams are wanted, and when one has a position.
+    pub(super) fn stream_changes(&self) -> watch::Receiver<()> {
+        self.streams_changed.subscribe()
+    }
+
+    /// Returns the streams that are wanted.
+    pub(super) fn streams(&self) -> Vec<Arc<str>> {
+        self.table().streams.wanted()
+    }
+
+    /// Records that the reader has a position in these streams, so that it misses no later entry.
+    pub(super) fn begin_reading<'a>(&self, streams: impl Iterator<Item = &'a Arc<str>>) {
+        self.table().streams.begin(streams);
+        self.streams_changed.send_replace(());
+    }
+
+    /// Returns whether the reader has a position in every stream that is wanted.
+    pub(super) fn are_streams_read(&self) -> bool {
+        self.table().streams.have_positions()
     }
 
     /// Replaces the topics that plugins subscribe to. Publishes wait until Redis has carried out the change.
@@ -101,6 +142,7 @@ impl Topics {
         if self.table().set_fixed(topics) {
             self.due.notify_one();
             self.fixed_changed.send_replace(());
+            self.streams_changed.send_replace(());
         }
     }
 
@@ -108,14 +150,22 @@ impl Topics {
     /// the number of the change that subscribes to it.
     pub fn add(&self, topic: &str) -> ChangeNumber {
         let began = self.table().update(topic, None, |state| state.is_listened_to = true);
-        self.due.notify_one();
+        self.notify(topic);
         began
     }
 
     /// Ends what [`add`](Self::add) began. It is called when the last session or group that wanted the topic has ended.
     pub fn remove(&self, topic: &str) {
         self.table().update(topic, Some(Instant::now() + self.linger), |state| state.is_listened_to = false);
-        self.due.notify_one();
+        self.notify(topic);
+    }
+
+    fn notify(&self, topic: &str) {
+        if self.table().streams.contains(topic) {
+            self.streams_changed.send_replace(());
+        } else {
+            self.due.notify_one();
+        }
     }
 
     /// Calls `visit` with the number of the last change. No change is made meanwhile.
@@ -187,6 +237,13 @@ impl Table {
     /// Changes the state of a topic, and records whether Redis has to be sent a command for it. A topic that is no longer
     /// wanted lingers until `lingers_until`, if that is given. Returns the number of the change that began the topic.
     fn update(&mut self, topic: &str, lingers_until: Option<Instant>, change: impl FnOnce(&mut Topic)) -> ChangeNumber {
+        if self.streams.contains(topic) {
+            let mut state = Topic { is_listened_to: self.streams.is_listened_to(topic), ..Topic::default() };
+            change(&mut state);
+            self.streams.update(topic, self.fixed.contains(topic), state.is_listened_to);
+            // The publisher waits for streams in another way.
+            return 0;
+        }
         let name: Arc<str> = topic.into();
         let state = self.topics.entry(Arc::clone(&name)).or_default();
         change(state);
@@ -221,6 +278,19 @@ impl Table {
         began
     }
 
+    fn set_streams(&mut self, streams: config::Streams) {
+        self.streams = Streams::new(streams);
+        let known = self.topics.extract_if(.., |topic, _| self.streams.contains(topic));
+        let listened: Vec<_> = known.filter(|(_, state)| state.is_listened_to).map(|(topic, _)| topic).collect();
+        self.changed.retain(|topic| !self.streams.contains(topic));
+        for topic in self.fixed.iter().filter(|topic| self.streams.contains(topic)).cloned().collect::<Vec<_>>() {
+            self.update(&topic, None, |_| {});
+        }
+        for topic in listened {
+            self.update(&topic, None, |state| state.is_listened_to = true);
+        }
+    }
+
     fn due(&self, now: Instant) -> Due {
         if !self.changed.is_empty() || !self.is_fixed_known {
             return Due::Now;
@@ -233,7 +303,7 @@ impl Table {
     }
 
     fn take(&mut self, now: Instant) -> Changes {
-        let Self { fixed, topics, changed, lingering, last, is_fixed_known } = self;
+        let Self { fixed, topics, changed, lingering, last, is_fixed_known, .. } = self;
         while lingering.first().is_some_and(|(until, _)| *until <= now) {
             changed.extend(lingering.pop_first().map(|(_, topic)| topic));
         }
@@ -263,7 +333,7 @@ impl Table {
             state.lingers_until = None;
             state.is_listened_to
         });
-        let fixed = self.fixed.iter().map(|topic| Arc::from(topic.as_str()));
+        let fixed = self.fixed.iter().filter(|topic| !self.streams.contains(topic)).map(|topic| topic.as_str().into());
         self.changed = self.topics.keys().cloned().chain(fixed).collect();
         self.lingering.clear();
         self.is_fixed_known = false;

@@ -97,6 +97,9 @@ section! {
         password: String = String::new(),
         timeout_ms: u64 = 2000,
         probe_interval_ms: u64 = 1000,
+        streams: Vec<String> = Vec::new(),
+        stream_max_len: u64 = 100_000,
+        stream_replicas: u64 = 0,
     }
 
     Sentinel {

@@ -7,6 +7,7 @@ use super::{
     proxies::Proxies,
     raw,
     settings::{Admin, CompileLimits, Config, Game, Redis, RedisPlace, Server, Tls},
+    streams::Streams,
 };
 use crate::delivery::{
     limits::{Limits, OnUserLimit, Rates},
@@ -270,6 +271,9 @@ fn redis(raw: raw::Redis, max_message_bytes: usize, errors: &mut Vec<String>) ->
     if !(100..=60_000).contains(&raw.probe_interval_ms) {
         errors.push(format!("redis.probe_interval_ms: {} is not within 100 to 60000", raw.probe_interval_ms));
     }
+    let streams = Streams::resolve(&raw.streams, raw.stream_max_len, raw.stream_replicas, errors);
+    range("redis.stream_max_len", raw.stream_max_len, 100, 100_000_000, errors);
+    range("redis.stream_replicas", raw.stream_replicas, 0, 16, errors);
     Redis {
         place,
         username: given(raw.username),
@@ -277,6 +281,7 @@ fn redis(raw: raw::Redis, max_message_bytes: usize, errors: &mut Vec<String>) ->
         timeout: Duration::from_millis(raw.timeout_ms),
         probe_interval: Duration::from_millis(raw.probe_interval_ms),
         max_message_bytes,
+        streams,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The meaning of gateway.yaml, with types, units and defaults.
 
-use super::{auth::Auth, origins::Origins, proxies::Proxies, raw};
+use super::{auth::Auth, origins::Origins, proxies::Proxies, raw, streams::Streams};
 use crate::{
     delivery::{limits::Limits, outbox},
     plugin,
@@ -150,6 +150,8 @@ pub struct Redis {
     pub probe_interval: Duration,
     /// The maximum size of a message from the bus, in bytes.
     pub max_message_bytes: usize,
+    /// The topics that are streams.
+    pub streams: Streams,
 }
 
 /// Where Redis is.

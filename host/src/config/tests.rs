@@ -351,3 +351,27 @@ fn limits_change_without_a_restart() {
     assert_eq!(before.restart_needed(&after), ["admin.listen"]);
     assert_eq!(before.with_live_settings_of(after).limits.sessions, Some(7));
 }
+
+#[test]
+fn streams_are_topics_or_their_beginnings() {
+    let streams = parse("redis: { streams: ['game:request:*', news], stream_max_len: 500 }\n").redis.unwrap().streams;
+    let of = |topic: &str| streams.contains(topic);
+    assert_eq!(["news", "game:request:mmo", "game:request:"].map(of), [true; 3]);
+    assert_eq!(["newsletter", "new", "game:request", "game:*"].map(of), [false; 4]);
+    assert_eq!((streams.is_empty(), streams.max_len, streams.replicas), (false, 500, 0));
+    let none = parse("redis: {}\n").redis.unwrap().streams;
+    assert!(none.is_empty() && !none.contains("") && none.max_len == 100_000, "{none:?}");
+    refused(
+        "redis: { streams: [a, '', 'a*b', a, '**'], stream_max_len: 99, stream_replicas: 17 }\n",
+        &[
+            "redis.streams: \"\" is not a topic: write its name, or its beginning and one `*`",
+            "redis.streams: \"a*b\" is not a topic",
+            "redis.streams: \"a\" is a duplicate",
+            "redis.streams: \"**\" is not a topic",
+            "redis.stream_max_len: 99 is not within 100 to 100000000",
+            "redis.stream_replicas: 17 is not within 0 to 16",
+        ],
+    );
+    refused("redis: { stream_replicas: 1 }\n", &["redis.stream_replicas: it does nothing without streams"]);
+    refused("redis: { streams: broadcast }\n", &["redis.streams"]);
+}

@@ -12,7 +12,7 @@ pub use seconds::Seconds;
 use super::log_limit::LogLimits;
 use labels::{
     CALLS, DISCONNECTIONS, DROPPED, HANDSHAKES_REFUSED, JWKS_FETCHES, Kind, Name, NameOutcome, NameReason, Outcome,
-    PUBLISHES_REFUSED, RELOADS, ROUTING_ERRORS, Reason, Route,
+    PUBLISHES_REFUSED, RELOADS, ROUTING_ERRORS, Reason, Route, Topic,
 };
 use prometheus_client::{
     encoding::text,
@@ -81,12 +81,19 @@ pub struct Metrics {
     pub published: Count,
     /// Publishes that the bus took and that reached no subscriber.
     pub unheard: Count,
-    /// 1 while both directions of the bus are connected, and otherwise 0.
+    /// 1 while all directions of the bus are connected, and otherwise 0.
     pub bus_connected: Gauge,
     /// Publishes that wait for the bus.
     pub bus_queued: Gauge,
     /// Connections to Redis that ended because a probe failed.
     pub bus_probe_failures: Counter,
+    /// Entries of streams that were read.
+    pub stream_entries: Count,
+    /// Entries of streams that were dropped because they were written twice.
+    pub stream_duplicates: Counter,
+    /// Entries of streams that were removed before they were read.
+    pub stream_lost: Counter,
+    stream_lag: Family<Topic, Gauge>,
     /// Times in which messages of the bus may have been lost.
     pub bus_gaps: Counter,
     /// How long these times were, in seconds.
@@ -159,7 +166,7 @@ impl Metrics {
             undelivered: delivery("not_here"),
             published: register(r, "bus_published", "Messages that the bus took"),
             unheard: register(r, "bus_unheard", "Messages that the bus took and that reached no subscriber"),
-            bus_connected: register(r, "bus_connected", "1 while both directions of the bus are connected"),
+            bus_connected: register(r, "bus_connected", "1 while all directions of the bus are connected"),
             bus_gaps: register(r, "bus_gaps", "Times in which messages of the bus may have been lost"),
             bus_blind_seconds: register(r, "bus_blind_seconds", "How long messages of the bus may have been lost"),
             bus_queued: register(r, "bus_queued", "Messages that wait for the bus"),
@@ -168,6 +175,10 @@ impl Metrics {
                 "bus_probe_failures",
                 "Connections to Redis that ended because a probe failed",
             ),
+            stream_entries: register(r, "bus_stream_entries", "Entries of streams that were read"),
+            stream_duplicates: register(r, "bus_stream_duplicates", "Entries of streams that were written twice"),
+            stream_lost: register(r, "bus_stream_lost", "Entries of streams that were removed before they were read"),
+            stream_lag: register(r, "bus_stream_lag_entries", "Entries of a stream that were not read yet"),
             tls_expiry: register(r, "tls_certificate_expiry_seconds", "The end of the certificate, or 0 without TLS"),
             tls_replaced: reloads("ok"),
             tls_rejected: reloads("rejected"),
@@ -232,6 +243,17 @@ impl Metrics {
     pub fn dropped(&self, reason: &'static str, messages: usize) {
         debug_assert!(DROPPED.contains(&reason), "a reason that is not listed: {reason}");
         self.dropped.get_or_create(&Reason { reason }).inc_by(messages as u64);
+    }
+
+    /// Records how many entries of a stream were not read yet.
+    pub fn set_stream_lag(&self, topic: &Arc<str>, entries: u64) {
+        let lag = self.stream_lag.get_or_create(&Topic { topic: Arc::clone(topic) });
+        lag.set(i64::try_from(entries).unwrap_or(i64::MAX));
+    }
+
+    /// Removes a stream from the report.
+    pub fn forget_stream(&self, topic: &Arc<str>) {
+        self.stream_lag.remove(&Topic { topic: Arc::clone(topic) });
     }
 
     /// Counts a connection that became no session.

@@ -12,6 +12,9 @@
 //! On a new connection of the subscriber, the confirmation also covers the topics that are listened to. Later ones do
 //! not: these topics change all the time, so all publishes would wait all the time. Only the publishes of the sessions
 //! that begin to listen wait for them, in the queue.
+//!
+//! Streams need no confirmation, because nothing in them is missed after the reader has a position. All publishes wait
+//! until it has a position in each stream that is wanted. Streams are few, and this takes one answer of Redis.
 
 use crate::bus::{
     queue::ChangeNumber,
@@ -36,7 +39,8 @@ pub(super) enum Subscription {
 pub(super) fn pair(topics: Arc<Topics>) -> (Asking, Confirming) {
     let (asked, asked_for) = watch::channel(0);
     let (subscription, state) = watch::channel(Subscription::Lost { hangs: false });
-    let asking = Asking { asked, state, fixed: topics.fixed_changes(), number: 0 };
+    let (fixed, streams) = (topics.fixed_changes(), topics.stream_changes());
+    let asking = Asking { asked, state, fixed, streams, topics: Arc::clone(&topics), number: 0 };
     (asking, Confirming { asked_for, subscription, topics })
 }
 
@@ -45,11 +49,13 @@ pub(super) struct Asking {
     asked: watch::Sender<u64>,
     state: watch::Receiver<Subscription>,
     fixed: watch::Receiver<()>,
+    streams: watch::Receiver<()>,
+    topics: Arc<Topics>,
     number: u64,
 }
 
 impl Asking {
-    /// Requests a new confirmation and waits for it.
+    /// Requests a new confirmation and waits for it, and for a position in every stream that is wanted.
     pub(super) async fn confirmed(&mut self) {
         // The fixed topics are marked as seen before the request, so that the subscriber sees the same topics or newer ones.
         self.fixed.mark_unchanged();
@@ -60,12 +66,19 @@ impl Asking {
             // The subscriber has ended. That ends this task as well, so this task only has to wait.
             future::pending().await
         }
+        while !self.topics.are_streams_read() {
+            if self.streams.changed().await.is_err() {
+                future::pending().await
+            }
+        }
     }
 
     /// Returns whether the last confirmation is still valid. The check is cheap enough for each batch of publishes.
     pub(super) fn holds(&self) -> bool {
         // An error means that the fixed topics cannot change any more.
-        *self.state.borrow() == Subscription::Confirmed(self.number) && !self.fixed.has_changed().unwrap_or(false)
+        *self.state.borrow() == Subscription::Confirmed(self.number)
+            && !self.fixed.has_changed().unwrap_or(false)
+            && self.topics.are_streams_read()
     }
 
     /// Waits until there is no subscription because Redis hangs.

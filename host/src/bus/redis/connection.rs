@@ -116,6 +116,16 @@ impl Connection {
     /// Queues a publish. Writes all queued commands if they have reached [`CHUNK`] bytes.
     pub(super) async fn publish(&mut self, topic: &str, body: &[u8]) -> Result<(), LinkError> {
         resp::publish(&mut self.output, topic.as_bytes(), body);
+        self.flush_if_large().await
+    }
+
+    /// Queues a command that may be large. Writes all queued commands if they have reached [`CHUNK`] bytes.
+    pub(super) async fn large_command(&mut self, parts: &[&[u8]]) -> Result<(), LinkError> {
+        self.command(parts);
+        self.flush_if_large().await
+    }
+
+    async fn flush_if_large(&mut self) -> Result<(), LinkError> {
         if self.output.len() >= CHUNK { self.flush().await } else { Ok(()) }
     }
 

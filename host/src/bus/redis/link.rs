@@ -16,6 +16,7 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 use gateway_wire::resp::Frame;
+use redis::ConnectionInfo;
 use std::sync::Arc;
 use tokio::time::{self, Instant};
 
@@ -40,10 +41,10 @@ impl Link {
     /// Tries to connect until an attempt succeeds. Each attempt except the first is preceded by a pause.
     pub(super) async fn connect(&mut self) -> Connection {
         loop {
-            time::sleep(self.backoff.pause()).await;
+            self.pause().await;
             match self.open().await {
                 Ok(connection) => {
-                    self.connected = Some(Instant::now());
+                    self.begun();
                     return connection;
                 }
                 Err(error) => self.down(&error),
@@ -51,7 +52,23 @@ impl Link {
         }
     }
 
+    /// Waits before an attempt to connect.
+    pub(super) async fn pause(&mut self) {
+        time::sleep(self.backoff.pause()).await;
+    }
+
+    /// Records that an attempt has succeeded.
+    pub(super) fn begun(&mut self) {
+        self.connected = Some(Instant::now());
+    }
+
     async fn open(&mut self) -> Result<Connection, LinkError> {
+        let (server, switches) = self.find().await?;
+        Connection::open(&self.config, server, switches).await
+    }
+
+    /// Finds the server, with its user and password, and the switches that end connections to it.
+    pub(super) async fn find(&mut self) -> Result<(ConnectionInfo, Switches), LinkError> {
         // A switch during the attempt ends the connection.
         self.switches.forget();
         let switches = self.switches.clone();
@@ -59,8 +76,7 @@ impl Link {
             Some(finder) => finder,
             none => none.insert(Finder::new(&self.config)?),
         };
-        let server = finder.find(self.config.timeout).await?;
-        Connection::open(&self.config, server, switches).await
+        Ok((finder.find(self.config.timeout).await?, switches))
     }
 
     /// Records that the connection is ready to publish, or that the topics are subscribed.
@@ -69,6 +85,20 @@ impl Link {
             tracing::info!(redis = %self.config.place, direction = ?self.direction, "bus connected");
             self.health.set(self.direction, None);
         }
+    }
+
+    pub(super) fn config(&self) -> &config::Redis {
+        &self.config
+    }
+
+    /// Records that fewer replicas than this have what was published. [`Self::up`] or [`Self::down`] follows.
+    pub(super) fn short(&self, replicas: u64) {
+        let redis = &self.config.place;
+        let why = format!("redis {redis}: fewer than {replicas} replicas confirm entries (`redis.stream_replicas`)");
+        if self.health.metrics.log_limits.permit("too few replicas", self.direction.name()) {
+            tracing::warn!(why, "entries of streams are refused");
+        }
+        self.health.set(self.direction, Some(why));
     }
 
     pub(super) fn metrics(&self) -> &Metrics {

@@ -1,7 +1,8 @@
 //! The publishing connection. It sends the queued publishes to Redis, and settles each publish with the answer.
 //!
 //! If the connection breaks, a publish that was under way may or may not have reached Redis. Such a publish is not sent
-//! again, because a duplicate message is worse than a refusal that its sender sees.
+//! again, because a duplicate message is worse than a refusal that its sender sees. A publish to a stream is sent again,
+//! because readers recognize duplicates.
 
 use super::{
     confirmation::Asking,
@@ -9,6 +10,7 @@ use super::{
     error::{LinkError, for_log},
     link::Link,
     probe::Prober,
+    streams::appends::Appends,
 };
 use crate::bus::{
     batch::{Batch, Publication, Publications},
@@ -31,6 +33,7 @@ pub(super) struct Publisher<H: Handler> {
     subscriber: Asking,
     prober: Prober,
     outgoing: Outgoing<H>,
+    appends: Appends<H::Origin>,
 }
 
 /// Why publishing pauses although the connection works.
@@ -43,7 +46,9 @@ enum Pause {
 
 impl<H: Handler> Publisher<H> {
     pub(super) fn new(link: Link, intake: Arc<Intake<H>>, subscriber: Asking, prober: Prober) -> Self {
-        Self { link, subscriber, prober, outgoing: Outgoing { intake, batch: Batch::default(), is_unsettled: false } }
+        let appends = Appends::new(link.config().streams.clone());
+        let outgoing = Outgoing { intake, batch: Batch::default(), is_unsettled: false };
+        Self { link, subscriber, prober, outgoing, appends }
     }
 
     /// Publishes until `stop`, and then publishes or refuses the remaining publishes.
@@ -54,26 +59,28 @@ impl<H: Handler> Publisher<H> {
                 "the bus did not take all queued publishes within {DRAIN:?}: the rest is refused"
             ),
         }
+        self.appends.refuse_all(&self.outgoing.intake);
         self.outgoing.refuse_all().await;
     }
 
     async fn publish(&mut self, stop: &CancellationToken) {
-        let Self { link, subscriber, prober, outgoing } = self;
-        let queue = Arc::clone(&outgoing.intake.queue);
+        let Self { link, subscriber, prober, outgoing, appends } = self;
+        let (intake, queue) = (Arc::clone(&outgoing.intake), Arc::clone(&outgoing.intake.queue));
         let mut connection = None;
         let mut grace = GRACE;
-        while !outgoing.is_done() {
+        while !outgoing.is_done() || !appends.is_empty() {
             queue.set_disconnected(true);
             let hangs = subscriber.hangs();
             let mut good = tokio::select! {
                 good = ready(link, subscriber, prober, connection.take()) => good,
                 () = outgoing.refuse_after(grace, hangs) => return,
+                () = appends.refuse_in_time(&intake) => continue,
                 () = close_at(stop, &queue) => continue,
             };
             queue.set_disconnected(false);
             link.up();
             grace = GRACE;
-            match outgoing.forward(&mut good, (link, subscriber, prober), stop).await {
+            match outgoing.forward(&mut good, (link, subscriber, prober), appends, stop).await {
                 Ok(Pause::Done) => return,
                 Ok(Pause::Unconfirmed) => connection = Some(good),
                 Err(error) => {
@@ -189,10 +196,14 @@ impl<H: Handler> Outgoing<H> {
         &mut self,
         connection: &mut Connection,
         (link, subscriber, prober): (&Link, &Asking, &mut Prober),
+        appends: &mut Appends<H::Origin>,
         stop: &CancellationToken,
     ) -> Result<Pause, LinkError> {
         let queue = Arc::clone(&self.intake.queue);
         let mut probes = prober.times();
+        if !appends.is_empty() {
+            appends.resend(connection, link, &self.intake).await?;
+        }
         loop {
             if self.is_unsettled {
                 if !subscriber.holds() {
@@ -200,7 +211,10 @@ impl<H: Handler> Outgoing<H> {
                 }
                 self.is_unsettled = false;
                 self.intake.refuse_abandoned(&mut self.batch);
-                send(connection, link, &self.batch, &self.intake).await?;
+                let sent = send(connection, link, &self.batch, &self.intake, appends).await;
+                appends.end_attempt(&self.intake);
+                sent?;
+                appends.settle(connection, link, &self.intake).await?;
             }
             tokio::select! {
                 biased;
@@ -214,6 +228,7 @@ impl<H: Handler> Outgoing<H> {
                         return Ok(Pause::Unconfirmed);
                     }
                     prober.probe(connection, link).await?;
+                    appends.probe(connection, link).await?;
                 }
                 taken = self.take() => if !taken { return Ok(Pause::Done) },
             }
@@ -221,17 +236,29 @@ impl<H: Handler> Outgoing<H> {
     }
 }
 
-/// Publishes a batch, and settles each publish with the answer of Redis. Refuses the publishes that have no answer when
-/// the connection breaks or the future is dropped.
+/// Publishes a batch, and settles each publish with the answer of Redis. When the connection breaks or the future is
+/// dropped, refuses the publishes that have no answer, and leaves those to streams in `appends`.
 async fn send<H: Handler>(
     connection: &mut Connection,
     link: &Link,
     batch: &Batch<H::Origin>,
     intake: &Intake<H>,
+    appends: &mut Appends<H::Origin>,
 ) -> Result<(), LinkError> {
-    let mut answers = Answers { intake, waiting: batch.iter(), taken: 0 };
+    for publication in batch.iter() {
+        if appends.takes(publication.topic) {
+            appends.push(&publication);
+        }
+    }
+    let mut answers = Answers { intake, appends, waiting: batch.iter(), taken: 0 };
+    let mut appended = 0;
     for Publication { topic, body, .. } in batch.iter() {
-        connection.publish(topic, body).await?;
+        if answers.appends.takes(topic) {
+            answers.appends.write(appended, connection).await?;
+            appended += 1;
+        } else {
+            connection.publish(topic, body).await?;
+        }
     }
     connection.flush().await?;
     let mut unsettled = batch.len();
@@ -248,6 +275,7 @@ async fn send<H: Handler>(
 /// The answers of Redis to a batch.
 struct Answers<'a, H: Handler> {
     intake: &'a Intake<H>,
+    appends: &'a mut Appends<H::Origin>,
     /// The publishes that Redis has not answered yet.
     waiting: Publications<'a, H::Origin>,
     taken: usize,
@@ -258,6 +286,10 @@ impl<H: Handler> Answers<'_, H> {
     /// it.
     fn settle(&mut self, answer: &Frame<'_>) {
         let Some(publication) = self.waiting.next() else { return };
+        if self.appends.takes(publication.topic) {
+            self.appends.answered(answer, self.intake);
+            return;
+        }
         match answer {
             Frame::Integer(receivers) => {
                 self.taken += 1;
@@ -281,7 +313,7 @@ impl<H: Handler> Answers<'_, H> {
 impl<H: Handler> Drop for Answers<'_, H> {
     fn drop(&mut self) {
         self.intake.taken(self.taken);
-        for publication in self.waiting.by_ref() {
+        for publication in self.waiting.by_ref().filter(|publication| !self.appends.takes(publication.topic)) {
             self.intake.refuse(&publication, &NotTaken::Unknown);
         }
     }

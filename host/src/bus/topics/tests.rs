@@ -184,3 +184,33 @@ async fn changed_waits_for_a_change() {
     topics.lost();
     assert_eq!((&mut waiting).now_or_never(), Some(()), "the next connection has no subscriptions");
 }
+
+#[test]
+fn streams_are_read_and_not_subscribed_to() {
+    let topics = Topics::new(Duration::ZERO);
+    topics.set_fixed(set(&["a", "s"]));
+    topics.add("t");
+    topics.add("b");
+    topics.set_streams(config::Streams::of(&["s", "t", "u"]));
+    let names = |topics: &Topics| topics.streams().iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!((names(&topics), topics.are_streams_read()), (list(&["s", "t"]), false));
+    takes(&topics, &["a", "b"], &[]);
+    topics.begin_reading(topics.streams().iter());
+    assert!(topics.are_streams_read());
+
+    assert_eq!(topics.add("u"), 0, "a publish must not wait for a subscription to a stream");
+    assert!(!topics.are_streams_read());
+    topics.begin_reading([&"u".into(), &"s".into()].into_iter());
+    assert!(topics.are_streams_read());
+    topics.remove("t");
+    topics.remove("u");
+    assert_eq!(names(&topics), list(&["s"]));
+    topics.add("s");
+    topics.set_fixed(set(&[]));
+    assert_eq!((names(&topics), topics.are_streams_read()), (list(&["s"]), true));
+    topics.lost();
+    takes(&topics, &["b"], &[]);
+    topics.remove("s");
+    topics.add("s");
+    assert!(!topics.are_streams_read(), "the position of a stream that was not wanted meanwhile");
+}

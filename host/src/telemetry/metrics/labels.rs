@@ -18,6 +18,8 @@ labels! {
     Route { route: String }
     /// The name of a plugin.
     Name { plugin: Arc<str> }
+    /// A topic that is a stream.
+    Topic { topic: Arc<str> }
     /// A plugin and the outcome of its call or load.
     NameOutcome { plugin: Arc<str>, outcome: &'static str }
     /// The kind of a frame that is no packet by itself.
@@ -92,13 +94,14 @@ pub(super) const ROUTING_ERRORS: [&str; 12] = [
 ];
 
 /// The reasons why messages are lost.
-pub(super) const DROPPED: [&str; 16] = [
+pub(super) const DROPPED: [&str; 17] = [
     "send_queue_full",
     "session_closing",
     "session_ended",
     "after_close",
     "bus_unavailable",
     "bus_message_too_large",
+    "bus_entry_malformed",
     "no_subscriber",
     "bus_share",
     "publish_loop",

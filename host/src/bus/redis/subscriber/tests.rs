@@ -145,6 +145,7 @@ impl Stage {
             timeout,
             probe_interval: Duration::from_secs(60),
             max_message_bytes: 1024,
+            streams: config::Streams::default(),
         };
         let health = Arc::new(Health::new(Arc::default()));
         health.set(Direction::Publish, None);

@@ -1,0 +1,243 @@
+//! The task that reads streams. It asks for entries after its position, so it takes no more than the plugins can decide
+//! on, and goes on after a break where it stopped.
+
+use super::{
+    ID, PAYLOAD,
+    history::{self, Loss},
+    position::Position,
+    server::{Entries, Entry, Server},
+};
+use crate::{
+    bus::{
+        intake::{Handler, Intake},
+        redis::{error::LinkError, link::Link},
+        topics::Topics,
+    },
+    telemetry::metrics::Metrics,
+};
+use bytes::Bytes;
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+use tokio::{sync::watch, task, time::Instant};
+
+/// The maximum number of entries of one stream in one answer.
+const MAX_ENTRIES: usize = 128;
+
+/// The size of the payloads that one answer should have at most, in bytes. It is a guess from the last answer.
+const ANSWER_BYTES: usize = 4 << 20;
+
+/// The number of entries after which the task yields to other tasks.
+const ENTRIES_PER_TURN: usize = 32;
+
+/// The owner of the reading connections.
+pub(in super::super) struct Reader<H: Handler> {
+    link: Link,
+    intake: Arc<Intake<H>>,
+    topics: Arc<Topics>,
+    /// Notified when other streams are wanted.
+    changes: watch::Receiver<()>,
+    positions: BTreeMap<Arc<str>, Position>,
+    /// The maximum number of entries of one stream in the next answer.
+    count: usize,
+    /// When the end of all streams was last reached.
+    at_end: Instant,
+    /// When the lag is measured next.
+    next_sample: Instant,
+}
+
+impl<H: Handler> Reader<H> {
+    pub(in super::super) fn new(link: Link, intake: Arc<Intake<H>>, topics: Arc<Topics>) -> Self {
+        let (changes, now) = (topics.stream_changes(), Instant::now());
+        let positions = BTreeMap::new();
+        Self { link, intake, topics, changes, positions, count: MAX_ENTRIES, at_end: now, next_sample: now }
+    }
+
+    /// Connects again and again, and passes on the entries of the wanted streams. Never returns.
+    pub(in super::super) async fn run(mut self) {
+        loop {
+            let mut server = self.connect().await;
+            let Err(error) = self.follow(&mut server).await;
+            self.link.down(&error);
+        }
+    }
+
+    async fn connect(&mut self) -> Server {
+        loop {
+            self.link.pause().await;
+            match self.open().await {
+                Ok(server) => {
+                    self.link.begun();
+                    return server;
+                }
+                Err(error) => self.link.down(&error),
+            }
+        }
+    }
+
+    async fn open(&mut self) -> Result<Server, LinkError> {
+        let (info, switches) = self.link.find().await?;
+        Server::open(info, switches, self.link.config().timeout).await
+    }
+
+    /// Reads until the connection breaks.
+    async fn follow(&mut self, server: &mut Server) -> Result<Infallible, LinkError> {
+        self.find_positions(server).await?;
+        self.next_sample = Instant::now();
+        loop {
+            self.begin(server).await?;
+            if Instant::now() >= self.next_sample {
+                self.sample(server).await?;
+            }
+            self.link.up();
+            let positions = self.positions.iter().map(|(stream, position)| (&**stream, position.id()));
+            let interval = self.link.config().probe_interval;
+            let changes = &mut self.changes;
+            let interrupted = async {
+                if changes.changed().await.is_err() {
+                    std::future::pending().await
+                }
+            };
+            let entries = server.read(positions, self.count, interval, interrupted).await?;
+            self.pass_on(entries).await;
+        }
+    }
+
+    /// Finds the positions again on a new connection.
+    async fn find_positions(&mut self, server: &mut Server) -> Result<(), LinkError> {
+        let (mut lost, mut is_gap) = (0, false);
+        for (stream, position) in &mut self.positions {
+            match history::find(server, stream, position).await? {
+                Loss::None => continue,
+                Loss::Entries(entries) => lost += entries,
+                Loss::Perhaps => {}
+            }
+            is_gap = true;
+            tracing::warn!(stream = &**stream, "the end of the stream is lost, so entries of it may be missing");
+        }
+        self.record(lost, is_gap).await;
+        Ok(())
+    }
+
+    /// Gets a position in each stream that is new, and forgets the streams that are not wanted any more.
+    async fn begin(&mut self, server: &mut Server) -> Result<(), LinkError> {
+        self.changes.mark_unchanged();
+        let wanted = self.topics.streams();
+        let metrics = &self.intake.metrics;
+        self.positions.retain(|stream, _| {
+            let is_wanted = wanted.binary_search(stream).is_ok();
+            if !is_wanted {
+                metrics.forget_stream(stream);
+            }
+            is_wanted
+        });
+        let new: Vec<_> = wanted.into_iter().filter(|stream| !self.positions.contains_key(stream)).collect();
+        for stream in new {
+            let position = history::begin(server, &stream).await?;
+            tracing::info!(stream = &*stream, after = position.id(), "reading a stream");
+            metrics.set_stream_lag(&stream, 0);
+            self.positions.insert(stream, position);
+        }
+        if !self.topics.are_streams_read() {
+            self.topics.begin_reading(self.positions.keys());
+        }
+        Ok(())
+    }
+
+    /// Measures how far the reader is behind, and whether entries were removed before it has read them.
+    async fn sample(&mut self, server: &mut Server) -> Result<(), LinkError> {
+        server.check_role().await?;
+        let mut lost = 0;
+        for (stream, position) in &mut self.positions {
+            let Some(info) = server.info(stream).await? else {
+                self.intake.metrics.set_stream_lag(stream, 0);
+                continue;
+            };
+            lost += position.lost(&info);
+            if let Some(lag) = position.lag(&info) {
+                self.intake.metrics.set_stream_lag(stream, lag);
+            }
+        }
+        self.record(lost, lost > 0).await;
+        self.next_sample = Instant::now() + self.link.config().probe_interval;
+        Ok(())
+    }
+
+    /// Counts lost entries, and tells the sessions about a gap.
+    async fn record(&mut self, lost: u64, is_gap: bool) {
+        self.intake.metrics.stream_lost.inc_by(lost);
+        if lost > 0 {
+            tracing::warn!(
+                entries = lost,
+                "entries of streams were removed before they were read: raise `redis.stream_max_len`"
+            );
+        }
+        if is_gap {
+            self.intake.handler.missed(self.at_end.elapsed()).await;
+        }
+    }
+
+    async fn pass_on(&mut self, read: Entries) {
+        let (mut entries, mut bytes, mut is_end) = (0, 0, true);
+        for (stream, of_stream) in read {
+            is_end &= of_stream.len() < self.count;
+            let Some(position) = self.positions.get_mut(&*stream) else { continue };
+            for (id, fields) in of_stream {
+                position.advance(&id);
+                bytes += fields.iter().map(|(_, value)| value.len()).sum::<usize>();
+                self.intake.metrics.stream_entries.inc();
+                entries += 1;
+                let max_bytes = self.link.config().max_message_bytes;
+                handle(&stream, (id, fields), position, max_bytes, &self.intake);
+                if entries % ENTRIES_PER_TURN == 0 {
+                    task::yield_now().await;
+                }
+            }
+        }
+        if is_end {
+            self.at_end = Instant::now();
+        }
+        if let Some(mean) = bytes.checked_div(entries) {
+            self.count = (ANSWER_BYTES / mean.max(1)).clamp(1, MAX_ENTRIES);
+        }
+        task::yield_now().await;
+    }
+}
+
+/// Passes one entry to the plugins, unless it is a duplicate or cannot be read.
+fn handle<H: Handler>(
+    stream: &str,
+    (id, fields): Entry,
+    position: &mut Position,
+    max_bytes: usize,
+    intake: &Intake<H>,
+) {
+    let metrics: &Metrics = &intake.metrics;
+    let (mut payload, mut own_id) = (None, None);
+    for (name, value) in fields {
+        match &*name {
+            name if name == PAYLOAD.as_bytes() => payload = Some(value),
+            name if name == ID.as_bytes() => own_id = Some(value),
+            _ => {}
+        }
+    }
+    if own_id.is_some_and(|own| position.seen.is_duplicate(&own)) {
+        metrics.stream_duplicates.inc();
+        return;
+    }
+    let Some(payload) = payload else {
+        metrics.dropped("bus_entry_malformed", 1);
+        if metrics.log_limits.permit("entry of a stream without a payload", stream) {
+            tracing::warn!(stream, id, "entry of a stream dropped: it has no field `{PAYLOAD}`");
+        }
+        return;
+    };
+    if payload.len() > max_bytes {
+        metrics.dropped("bus_message_too_large", 1);
+        if metrics.log_limits.permit("bus message too large", "") {
+            tracing::warn!("bus message dropped: it is larger than `server.max_message_bytes`");
+        }
+        return;
+    }
+    if intake.handler.message(stream, &Bytes::from(payload), None) == 0 {
+        metrics.dropped("no_subscriber", 1);
+    }
+}
