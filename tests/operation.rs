@@ -219,7 +219,11 @@ fn documented_metrics() -> Vec<(String, BTreeSet<String>)> {
 /// This test does not look for metrics that the page omits. `documentation.rs` does.
 #[tokio::test]
 async fn every_metric_of_the_operation_page_has_samples_with_exactly_the_labels_that_the_page_names() {
-    let gateway = Gateway::start(Setup::server("send_queue: 4")).await;
+    let redis = Redis::start().await;
+    // The lag of a stream exists while the stream is read.
+    let setup = Setup::redis_with(&redis, "timeout_ms: 30000, streams: [broadcast]");
+    let gateway = Gateway::start(Setup { yaml: setup.yaml, ..Setup::server("send_queue: 4") }).await;
+    gateway.metric_is("gateway_bus_connected", 1.0).await;
     let (mut first, mut second) = (gateway.client().await, gateway.client().await);
     first.assert_alive().await;
     assert_eq!(first.request(9, b"").await.status, 3);

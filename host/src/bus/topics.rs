@@ -79,6 +79,8 @@ struct Table {
     last: ChangeNumber,
     /// Whether the fixed topics were the same at the last [`Topics::take`] on this connection.
     is_fixed_known: bool,
+    /// Whether there was more at the last [`Topics::take`] than one set of changes holds.
+    has_more: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -292,7 +294,8 @@ impl Table {
     }
 
     fn due(&self, now: Instant) -> Due {
-        if !self.changed.is_empty() || !self.is_fixed_known {
+        // If the rest is not wanted any more, its number is still waited for.
+        if !self.changed.is_empty() || !self.is_fixed_known || self.has_more {
             return Due::Now;
         }
         match self.lingering.first() {
@@ -303,7 +306,7 @@ impl Table {
     }
 
     fn take(&mut self, now: Instant) -> Changes {
-        let Self { fixed, topics, changed, lingering, last, is_fixed_known, .. } = self;
+        let Self { fixed, topics, changed, lingering, last, is_fixed_known, has_more, .. } = self;
         while lingering.first().is_some_and(|(until, _)| *until <= now) {
             changed.extend(lingering.pop_first().map(|(_, topic)| topic));
         }
@@ -323,7 +326,8 @@ impl Table {
         for topic in &changes.removed {
             topics.remove(topic);
         }
-        changes.last = changed.is_empty().then_some(*last);
+        *has_more = !changed.is_empty();
+        changes.last = (!*has_more).then_some(*last);
         changes
     }
 
@@ -337,6 +341,7 @@ impl Table {
         self.changed = self.topics.keys().cloned().chain(fixed).collect();
         self.lingering.clear();
         self.is_fixed_known = false;
+        self.has_more = false;
     }
 }
 

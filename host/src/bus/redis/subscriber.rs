@@ -21,7 +21,7 @@ use crate::{
     },
     telemetry::text,
 };
-use std::{collections::BTreeSet, convert::Infallible, iter, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, iter, mem, sync::Arc, time::Duration};
 use tokio::time::{self, Instant};
 
 /// The maximum number of topics in one command. Redis carries out a command as a whole, and other clients wait meanwhile.
@@ -76,6 +76,8 @@ struct Subscriptions {
     /// The last probe that was sent before Redis had subscribed to everything that was wanted when the connection began,
     /// or `None` before that. Nothing is published before. A probe after it shows whether this connection works.
     first_probe_after: Option<u64>,
+    /// Whether topics were subscribed to whose change was not followed by a ping with its number yet.
+    is_change_due: bool,
     /// All fixed topics, if they have changed and the change is not confirmed yet.
     news: Option<BTreeSet<String>>,
     /// The earliest time of the next change that the publisher does not wait for.
@@ -93,6 +95,7 @@ impl Subscriptions {
             is_unconfirmed: false,
             is_fixed_due: false,
             first_probe_after: None,
+            is_change_due: true,
             news: None,
             next_change: Instant::now(),
         }
@@ -149,7 +152,10 @@ impl Subscriptions {
         self.command("UNSUBSCRIBE", &changes.removed);
         self.connection.command(&[b"PING", number.to_string().as_bytes()]);
         self.command("SUBSCRIBE", &changes.added);
-        if let Some(last) = changes.last.filter(|_| !changes.added.is_empty() || !self.is_complete()) {
+        self.is_change_due |= !changes.added.is_empty();
+        if let Some(last) = changes.last
+            && mem::take(&mut self.is_change_due)
+        {
             self.connection.command(&[b"PING", format!("{CHANGE}{last}").as_bytes()]);
         }
         (self.number, self.is_unconfirmed) = (number, true);

@@ -106,6 +106,19 @@ fn the_fixed_topics_come_before_a_bounded_number_of_others() {
 }
 
 #[test]
+fn the_number_of_the_last_change_comes_even_if_the_rest_of_the_changes_is_not_wanted_any_more() {
+    let topics = connected(&[]);
+    for i in 0..=MAX_CHANGES {
+        topics.add(&format!("{i:05}"));
+    }
+    assert_eq!(topics.take().last, None);
+    topics.remove("04096");
+    assert_eq!(topics.changed().now_or_never(), Some(()));
+    assert_eq!(topics.take(), Changes { last: Some(MAX_CHANGES as u64 + 1), ..Changes::default() });
+    assert_eq!(topics.changed().now_or_never(), None);
+}
+
+#[test]
 fn ended_topics_leave_nothing_behind() {
     let is_empty = |topics: &Topics| {
         let Table { topics, changed, lingering, .. } = &*topics.table();

@@ -253,6 +253,20 @@ async fn a_new_connection_is_confirmed_when_redis_has_subscribed_to_all_topics()
 }
 
 #[tokio::test]
+async fn what_was_subscribed_to_is_confirmed_even_if_the_rest_is_not_wanted_any_more() {
+    let (mut redis, stage) = Stage::start().await;
+    add_many(&stage.topics, 5000);
+    assert_eq!(redis.command().await, ["PING", "0"]);
+    (0..5000).filter(|i| *i >= 4096).for_each(|i| stage.topics.remove(&format!("{i:04}")));
+    // The last of these lets the ping be answered, after which the subscriber looks for more changes.
+    for len in [513; 8] {
+        assert_eq!(redis.command().await.len(), len);
+    }
+    assert_eq!(redis.command().await, ["PING", "0"]);
+    assert_eq!(redis.command().await, ["PING", "change 5001"]);
+}
+
+#[tokio::test]
 async fn topics_that_change_one_by_one_are_gathered() {
     const COUNT: usize = 200;
     let (mut redis, stage) = Stage::start().await;
