@@ -12,6 +12,8 @@ mod encrypted;
 mod gaps;
 #[path = "backends/grace.rs"]
 mod grace;
+#[path = "backends/interest.rs"]
+mod interest;
 #[path = "backends/outages.rs"]
 mod outages;
 #[path = "backends/probes.rs"]

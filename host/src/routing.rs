@@ -5,7 +5,8 @@
 //! `accounts` what is kept for each plugin over all its generations. `decision` checks what a plugin decided, `bounds`
 //! what it may keep, and `actions` carries out the decision as a whole, with `effects` for single actions. `refusal`
 //! lists the reasons why a call is not served. `loops` limits publishes that lead back to the message that caused them.
-//! `origin` names the packet that caused a publish. `interests` holds the topics that sessions and groups want to hear.
+//! `origin` names the packet that caused a publish. `progress` says what is left of a call for another thread. `reach`
+//! counts the messages of the bus. `interests` holds the topics that sessions and groups want to hear.
 //! `closings` closes sessions for operators, on this gateway and on the others.
 //! `timers` holds the timers of a plugin. `payload_limits` holds the largest payload of each route.
 //!
@@ -26,6 +27,8 @@ mod interests;
 mod loops;
 pub mod origin;
 pub mod payload_limits;
+mod progress;
+mod reach;
 pub mod refusal;
 mod serving;
 pub mod snapshot;

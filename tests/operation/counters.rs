@@ -5,10 +5,11 @@ use gateway_tests::{Gateway, Setup, root};
 use std::fs;
 
 /// The values of labels that docs/operation.md names within the list of metrics, and not in the table of labels.
-const OTHERS: [(&str, &[&str]); 5] = [
+const OTHERS: [(&str, &[&str]); 6] = [
     ("gateway_auth_jwks_fetches_total", &["ok", "failed"]),
     ("gateway_frames_received_total", &["ping", "pong", "fragment"]),
     ("gateway_deliveries_total", &["delivered", "not_here"]),
+    ("gateway_bus_received_total", &["here", "not_here"]),
     ("gateway_tls_reloads_total", &["ok", "rejected"]),
     ("gateway_plugin_reloads_total", &["loaded", "swapped", "removed", "rejected"]),
 ];

@@ -84,6 +84,12 @@ pub(super) struct Intake<H: Handler> {
 }
 
 impl<H: Handler> Intake<H> {
+    /// Counts a message from the bus that no plugin hears any more.
+    pub(super) fn no_subscriber(&self) {
+        self.metrics.heard_not_here.inc();
+        self.metrics.dropped("no_subscriber", 1);
+    }
+
     /// Counts publishes that the bus has taken, including those without a subscriber.
     pub(super) fn taken(&self, count: usize) {
         self.metrics.published.inc_by(count as u64);

@@ -12,6 +12,7 @@ use super::{
     effects::Effects,
     loops::Causes,
     origin::Origin,
+    reach::Reach,
     refusal::Refusal,
     snapshot::ServingPlugin,
 };
@@ -99,14 +100,14 @@ impl Executor {
         needs
     }
 
-    /// Carries out the actions of a decision, all or none. If the caller holds the lock on the plugin's transactions, it is
+    /// Carries out the actions of a decision, all or none, and returns what they led to. If the caller holds the lock on the plugin's transactions, it is
     /// passed in `alone`.
     pub(super) fn carry_out(
         &self,
         call: &Call<'_>,
         mut decided: Decided,
         alone: Option<MutexGuard<'_, ()>>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Reach, Refusal> {
         let (served, needs, actions) = (call.served, &decided.needs, &mut decided.actions);
         if needs.binds {
             self.check_bindings(call, actions)?;
@@ -133,13 +134,14 @@ impl Executor {
             session.set_attributes(&served.account.owner, *attributes);
         }
         let effects = Effects { registry: &self.registry, metrics: &self.metrics, call };
+        let mut reach = Reach::NotHere;
         for action in &mut *actions {
-            effects.carry_out(action);
+            reach = reach.or(effects.carry_out(action));
         }
         if let Some(permit) = permit {
             self.publish(permit, call, actions);
         }
-        Ok(())
+        Ok(reach)
     }
 
     /// Checks that the actions bind the session to no second user, and that the user may have the session. The first user

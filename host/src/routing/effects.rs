@@ -1,6 +1,9 @@
 //! Carries out single actions on sessions, groups and timers.
 
-use super::calls::{Call, uuid};
+use super::{
+    calls::{Call, uuid},
+    reach::Reach,
+};
 use crate::{
     delivery::{
         self,
@@ -25,8 +28,9 @@ pub(super) struct Effects<'a> {
 }
 
 impl Effects<'_> {
-    /// Carries out one action. Publishes and writes to the state are carried out for the whole call.
-    pub(super) fn carry_out(&self, action: &mut Action) {
+    /// Carries out one action, and returns what it led to. Publishes and writes to the state are carried out for the
+    /// whole call.
+    pub(super) fn carry_out(&self, action: &mut Action) -> Reach {
         let Self { registry, call, .. } = self;
         let account = &call.served.account;
         let owner = &account.owner;
@@ -39,8 +43,8 @@ impl Effects<'_> {
             }
             Action::Reply(Answer { status, body }) => self.reply(*status, mem::take(body).into()),
             Action::Echo => self.reply(0, call.payload().cloned().unwrap_or_default()),
-            Action::Deliver(delivery) => self.deliver(delivery),
-            Action::End(ending) => self.end(ending),
+            Action::Deliver(delivery) => return self.deliver(delivery),
+            Action::End(ending) => return self.end(ending),
             Action::Join(Membership { session, group }) => registry.join(owner, uuid(*session), *group),
             Action::Leave(Membership { session, group }) => registry.leave(owner, uuid(*session), *group),
             Action::Listen(Interest { holder, topic }) => {
@@ -57,8 +61,10 @@ impl Effects<'_> {
                 if let Some(metrics) = &call.served.metrics {
                     metrics.measure(*metric, *value);
                 }
+                return Reach::NotHere;
             }
         }
+        Reach::Here
     }
 
     fn bind(&self, session: &Arc<Session>, user: i64) {
@@ -79,7 +85,7 @@ impl Effects<'_> {
         }
     }
 
-    fn deliver(&self, delivery: &mut Delivery) {
+    fn deliver(&self, delivery: &mut Delivery) -> Reach {
         let call = self.call;
         let body = delivery.body.take().map(Bytes::from).or_else(|| call.payload().cloned()).unwrap_or_default();
         let keep = match delivery.keep {
@@ -98,16 +104,19 @@ impl Effects<'_> {
         call.served.plugin.pushed(pushes);
         if is_on_this_gateway {
             self.metrics.delivered.inc();
+            Reach::Here
         } else {
             self.metrics.undelivered.inc();
             log_undelivered(&call.served.plugin, delivery);
+            Reach::NotHere
         }
     }
 
-    fn end(&self, Ending { whom, closing: Closing { code, reason } }: &Ending) {
-        self.each(whom, |session| {
+    fn end(&self, Ending { whom, closing: Closing { code, reason } }: &Ending) -> Reach {
+        let is_on_this_gateway = self.each(whom, |session| {
             session.outbox.close(outbox::Closing { code: *code, reason: reason.clone(), cause: "policy" });
         });
+        if is_on_this_gateway { Reach::Here } else { Reach::NotHere }
     }
 
     /// Calls `visit` for each session of the target. Returns whether there is any on this gateway.

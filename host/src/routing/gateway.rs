@@ -10,6 +10,8 @@ use super::{
     loops::Causes,
     origin::Origin,
     payload_limits::PayloadLimits,
+    progress::Progress,
+    reach::{Reach, Tally},
     refusal::{self, Refusal},
     snapshot::{ServingPlugin, Snapshot},
 };
@@ -240,7 +242,7 @@ impl Gateway {
             return Err(Refusal::Paused);
         }
         let call = Call { served, occasion: Occasion::Packet { session, header, payload } };
-        let Some(rest) = self.serve(&call, &snapshot)? else { return Ok(None) };
+        let Progress::Left(rest) = self.serve(&call, &snapshot)? else { return Ok(None) };
         if served.plugin.admits_nothing() {
             return Err(Refusal::Quarantined);
         }
@@ -267,24 +269,42 @@ impl Gateway {
                 && !subscribers.iter().any(|other| Arc::ptr_eq(other, served))
                 && self.heard.is_heard_by(owner, topic)
         });
+        let mut tally = Tally::new(&self.metrics);
         let mut count = 0;
         for served in subscribers.iter().chain(listeners) {
             count += 1;
             let call = Call { served, occasion: Occasion::Message { topic, payload, cause: cause.copied() } };
-            let served = self.serve(&call, &snapshot).and_then(|rest| match rest {
-                None => Ok(()),
-                Some(rest) => self.offload(call.owned(), Arc::clone(&snapshot), rest, |gateway, call, outcome| {
-                    outcome.unwrap_or_else(|refusal| gateway.record_loss(call, &refusal));
-                }),
+            let reach = self.serve(&call, &snapshot).and_then(|progress| match progress {
+                Progress::Done(reach) => Ok(reach),
+                Progress::Left(rest) => {
+                    let tally = tally.shared();
+                    self.offload(call.owned(), Arc::clone(&snapshot), rest, move |gateway, call, outcome| {
+                        tally.add(gateway.reach_of(call, outcome));
+                    })
+                    .map(|()| Reach::NotHere)
+                }
             });
-            served.unwrap_or_else(|refusal| self.record_loss(&call, &refusal));
+            tally.add(self.reach_of(&call, reach));
+        }
+        if count > 0 {
+            tally.count();
         }
         // No plugin can hear the host's topic, so messages for plugins do not pay for the comparison.
         if count == 0 && topic == plugin::HOST_TOPIC {
             self.closings.on_message(payload);
+            self.metrics.heard_here.inc();
             return 1;
         }
         count
+    }
+
+    /// Returns what a call for a message has led to. A call that was not served says nothing about whom the message is
+    /// for, so the message does not count as one for nobody.
+    fn reach_of(&self, call: &Call<'_>, outcome: Result<Reach, Refusal>) -> Reach {
+        outcome.unwrap_or_else(|refusal| {
+            self.record_loss(call, &refusal);
+            Reach::Here
+        })
     }
 
     /// Counts a failed call against the session that caused it, and closes the session after too many failed calls.

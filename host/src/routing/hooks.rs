@@ -3,6 +3,7 @@
 use super::{
     calls::{Call, Occasion, session_id},
     gateway::Gateway,
+    progress::Progress,
     refusal::{Denied, Refusal},
     snapshot::Snapshot,
 };
@@ -183,14 +184,14 @@ impl Gateway {
 
     /// Makes a call, on the offload thread if necessary, and waits for its outcome.
     async fn serve_and_wait(self: &Arc<Self>, call: &Call<'_>, snapshot: &Arc<Snapshot>) -> Result<(), Refusal> {
-        let Some(rest) = self.serve(call, snapshot)? else { return Ok(()) };
+        let Progress::Left(rest) = self.serve(call, snapshot)? else { return Ok(()) };
         if call.served.plugin.admits_nothing() {
             return Err(Refusal::Quarantined);
         }
         let (done, outcome) = oneshot::channel();
         self.offload(call.owned(), Arc::clone(snapshot), rest, move |_, _, outcome| {
             // An error means that the connection's task was aborted, at the end of the process.
-            let _ = done.send(outcome);
+            let _ = done.send(outcome.map(|_| ()));
         })?;
         // An error means that the call panicked.
         outcome.await.unwrap_or(Err(Refusal::Fault))

@@ -5,6 +5,8 @@ use super::{
     calls::{Call, Occasion, OwnedCall},
     decision::{Attributes, Rules},
     gateway::Gateway,
+    progress::{Progress, Rest},
+    reach::Reach,
     refusal::Refusal,
     snapshot::Snapshot,
 };
@@ -32,22 +34,13 @@ enum Thread {
     Offload,
 }
 
-/// The part of a call that is left for the offload thread.
-pub(super) enum Rest {
-    /// The plugin has to be called.
-    Call,
-    /// The decision has to be carried out, because it reaches many sessions.
-    CarryOut(Box<Decided>),
-}
-
 impl Gateway {
-    /// Makes a call on the current thread, and carries out the plugin's decision. Returns what is left for the offload
-    /// thread, if anything is.
-    pub(super) fn serve(&self, call: &Call<'_>, snapshot: &Snapshot) -> Result<Option<Rest>, Refusal> {
+    /// Makes a call on the current thread, and carries out the plugin's decision, or leaves it to the offload thread.
+    pub(super) fn serve(&self, call: &Call<'_>, snapshot: &Snapshot) -> Result<Progress, Refusal> {
         self.serve_on(Thread::Worker, call, snapshot)
     }
 
-    fn serve_on(&self, thread: Thread, call: &Call<'_>, snapshot: &Snapshot) -> Result<Option<Rest>, Refusal> {
+    fn serve_on(&self, thread: Thread, call: &Call<'_>, snapshot: &Snapshot) -> Result<Progress, Refusal> {
         match self.attempt(thread, call, snapshot, false) {
             Err(Refusal::Conflict) => self.serve_again(thread, call, snapshot),
             outcome => outcome,
@@ -56,7 +49,7 @@ impl Gateway {
 
     /// Makes a call again that had a conflict.
     #[cold]
-    fn serve_again(&self, thread: Thread, call: &Call<'_>, snapshot: &Snapshot) -> Result<Option<Rest>, Refusal> {
+    fn serve_again(&self, thread: Thread, call: &Call<'_>, snapshot: &Snapshot) -> Result<Progress, Refusal> {
         for _ in 1..MAX_CONFLICTS {
             match self.attempt(thread, call, snapshot, false) {
                 Err(Refusal::Conflict) => {}
@@ -66,14 +59,8 @@ impl Gateway {
         self.attempt(thread, call, snapshot, true)
     }
 
-    fn attempt(
-        &self,
-        thread: Thread,
-        call: &Call<'_>,
-        snapshot: &Snapshot,
-        alone: bool,
-    ) -> Result<Option<Rest>, Refusal> {
-        let Some(lease) = lease(thread, call) else { return Ok(Some(Rest::Call)) };
+    fn attempt(&self, thread: Thread, call: &Call<'_>, snapshot: &Snapshot, alone: bool) -> Result<Progress, Refusal> {
+        let Some(lease) = lease(thread, call) else { return Ok(Progress::Left(Rest::Call)) };
         let alone = alone.then(|| call.served.account.kept.store.transaction());
         let permit = call.served.plugin.admit().ok_or(Refusal::Quarantined)?;
         let began = Moment::now();
@@ -94,9 +81,9 @@ impl Gateway {
         let needs = self.executor.needs(call, &actions);
         let decided = Decided { actions, attributes, reads: called.usage.reads, needs, now };
         if needs.pushes > MAX_INLINE_PUSHES && thread == Thread::Worker && alone.is_none() {
-            return Ok(Some(Rest::CarryOut(Box::new(decided))));
+            return Ok(Progress::Left(Rest::CarryOut(Box::new(decided))));
         }
-        self.executor.carry_out(call, decided, alone).map(|()| None)
+        self.executor.carry_out(call, decided, alone).map(Progress::Done)
     }
 
     /// Hands the rest of a call to the offload thread. `done` gets the call and its outcome there.
@@ -105,7 +92,7 @@ impl Gateway {
         call: OwnedCall,
         snapshot: Arc<Snapshot>,
         rest: Rest,
-        done: impl FnOnce(&Arc<Self>, &Call<'_>, Result<(), Refusal>) + Send + 'static,
+        done: impl FnOnce(&Arc<Self>, &Call<'_>, Result<Reach, Refusal>) + Send + 'static,
     ) -> Result<(), Refusal> {
         let plugin = Arc::clone(&call.borrow().served.plugin);
         // No later message or timer overtakes these.
@@ -119,7 +106,12 @@ impl Gateway {
                 Rest::Call => Err(Refusal::Conflict),
             };
             let outcome = match outcome {
-                Err(Refusal::Conflict) => gateway.serve_on(Thread::Offload, &call, &snapshot).map(|_| ()),
+                Err(Refusal::Conflict) => match gateway.serve_on(Thread::Offload, &call, &snapshot) {
+                    Ok(Progress::Done(reach)) => Ok(reach),
+                    // The offload thread leaves nothing to itself.
+                    Ok(Progress::Left(_)) => Ok(Reach::NotHere),
+                    Err(refusal) => Err(refusal),
+                },
                 outcome => outcome,
             };
             done(&gateway, &call, outcome);

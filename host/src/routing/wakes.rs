@@ -3,6 +3,8 @@
 use super::{
     calls::{Call, Occasion},
     gateway::Gateway,
+    progress::Progress,
+    reach::Reach,
     refusal::Refusal,
     snapshot::{ServingPlugin, Snapshot},
     timers::Due,
@@ -69,9 +71,11 @@ impl Gateway {
         }
         let call = Call { served, occasion: Occasion::Wake { key: due.key } };
         let served = self.serve(&call, snapshot).and_then(|rest| match rest {
-            None => Ok(true),
-            Some(rest) => {
-                let done = move |gateway: &Arc<Self>, call: &Call<'_>, outcome| gateway.woken(call, due, outcome);
+            Progress::Done(_) => Ok(true),
+            Progress::Left(rest) => {
+                let done = move |gateway: &Arc<Self>, call: &Call<'_>, outcome: Result<Reach, Refusal>| {
+                    gateway.woken(call, due, outcome.map(|_| ()));
+                };
                 self.offload(call.owned(), Arc::clone(snapshot), rest, done).map(|()| false)
             }
         });

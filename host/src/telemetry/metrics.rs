@@ -39,6 +39,12 @@ fn known<const N: usize>(
     family
 }
 
+/// Registers a counter for each outcome at 0.
+fn outcomes<const N: usize>(r: &mut Registry, name: &str, help: &str, outcomes: [&'static str; N]) -> [Count; N] {
+    let family = register::<Family<Outcome, Count>>(r, name, help);
+    outcomes.map(|outcome| family.get_or_create(&Outcome { outcome }).clone())
+}
+
 fn jwks_fetches(r: &mut Registry) -> Family<Outcome, Counter> {
     let family: Family<Outcome, Counter> = register(r, "auth_jwks_fetches", "Fetches of auth.jwks_url, by outcome");
     for outcome in JWKS_FETCHES {
@@ -77,6 +83,10 @@ pub struct Metrics {
     pub delivered: Count,
     /// Deliveries to a target that has no session on this gateway.
     pub undelivered: Count,
+    /// Messages from the bus that led to anything on this gateway.
+    pub heard_here: Count,
+    /// Messages from the bus that were for nobody on this gateway.
+    pub heard_not_here: Count,
     /// Publishes that the bus took.
     pub published: Count,
     /// Publishes that the bus took and that reached no subscriber.
@@ -133,13 +143,10 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let mut r = Registry::with_prefix("gateway");
-        let deliveries = Family::<Outcome, Count>::default();
-        r.register(
-            "deliveries",
-            "Deliveries, by whether their target has a session on this gateway",
-            deliveries.clone(),
-        );
-        let delivery = |outcome| deliveries.get_or_create(&Outcome { outcome }).clone();
+        let deliveries = "Deliveries, by whether their target has a session on this gateway";
+        let [delivered, undelivered] = outcomes(&mut r, "deliveries", deliveries, ["delivered", "not_here"]);
+        let heard = "Messages from the bus, by whether they led to anything on this gateway";
+        let [heard_here, heard_not_here] = outcomes(&mut r, "bus_received", heard, ["here", "not_here"]);
         let frames = Family::<Kind, Count>::default();
         r.register("frames_received", "Frames from clients that are no packet by themselves, by kind", frames.clone());
         let frames = |kind| frames.get_or_create(&Kind { kind }).clone();
@@ -162,19 +169,17 @@ impl Metrics {
             fragments_received: frames("fragment"),
             receiving_bytes: register(r, "receiving_bytes", "Bytes that are buffered for incomplete messages"),
             received_unrouted: unrouted,
-            delivered: delivery("delivered"),
-            undelivered: delivery("not_here"),
+            delivered,
+            undelivered,
+            heard_here,
+            heard_not_here,
             published: register(r, "bus_published", "Messages that the bus took"),
             unheard: register(r, "bus_unheard", "Messages that the bus took and that reached no subscriber"),
             bus_connected: register(r, "bus_connected", "1 while all directions of the bus are connected"),
             bus_gaps: register(r, "bus_gaps", "Times in which messages of the bus may have been lost"),
             bus_blind_seconds: register(r, "bus_blind_seconds", "How long messages of the bus may have been lost"),
             bus_queued: register(r, "bus_queued", "Messages that wait for the bus"),
-            bus_probe_failures: register(
-                r,
-                "bus_probe_failures",
-                "Connections to Redis that ended because a probe failed",
-            ),
+            bus_probe_failures: register(r, "bus_probe_failures", "Connections to Redis that a probe has ended"),
             stream_entries: register(r, "bus_stream_entries", "Entries of streams that were read"),
             stream_duplicates: register(r, "bus_stream_duplicates", "Entries of streams that were written twice"),
             stream_lost: register(r, "bus_stream_lost", "Entries of streams that were removed before they were read"),
@@ -200,11 +205,7 @@ impl Metrics {
             jwks_fetches: jwks_fetches(r),
             plugin_calls: register(r, "plugin_calls", "Calls of a plugin, by outcome"),
             plugin_pushes: register(r, "plugin_pushes", "Messages that a plugin's deliveries put into send queues"),
-            plugin_publishes_refused: register(
-                r,
-                "plugin_publishes_refused",
-                "Publishes of the plugin that were refused, by reason",
-            ),
+            plugin_publishes_refused: register(r, "plugin_publishes_refused", "Publishes that were refused, by reason"),
             plugin_seconds: register(r, "plugin_call_seconds", "How long calls of a plugin took"),
             plugin_reloads: register(r, "plugin_reloads", "Loads, swaps and removals of a plugin, by outcome"),
             plugin_generation: register(r, "plugin_generation", "How often a plugin was put to use"),

@@ -131,7 +131,7 @@ impl Incoming {
             Some(number) => self.last_probe = self.last_probe.max(number),
             // The last plugin, session or group that wanted the topic has ended, and Redis has not carried out the
             // unsubscription yet.
-            None => intake.metrics.dropped("no_subscriber", 1),
+            None => intake.no_subscriber(),
         }
     }
 }

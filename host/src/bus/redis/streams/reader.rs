@@ -238,6 +238,6 @@ fn handle<H: Handler>(
         return;
     }
     if intake.handler.message(stream, &Bytes::from(payload), None) == 0 {
-        metrics.dropped("no_subscriber", 1);
+        intake.no_subscriber();
     }
 }
