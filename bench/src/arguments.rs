@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+use gateway_bench::scale::Scale;
 
 /// Measure the gateway beside gateways that are written by hand.
 #[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
     /// The measurements of each server under each load, whose medians are reported
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub(crate) rounds: u32,
@@ -19,4 +23,11 @@ pub(crate) struct Arguments {
     /// A file in which the report replaces the text between the lines with `bench:begin` and `bench:end`
     #[arg(long, value_name = "FILE")]
     pub(crate) into: Option<PathBuf>,
+}
+
+/// What is done instead of measurements.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Calculate what deliveries to single users cost Redis and the gateways
+    Scale(Scale),
 }

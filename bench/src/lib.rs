@@ -1,6 +1,8 @@
 //! The code that the programs and tests of the benchmark share.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod scale;
+
 use std::collections::BTreeMap;
 
 use anyhow::Context;

@@ -24,11 +24,15 @@ use std::io::{Write, stdout};
 use anyhow::Context;
 use clap::Parser;
 
-use self::arguments::Arguments;
+use self::arguments::{Arguments, Command};
 use self::measure::Bench;
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if let Some(Command::Scale(scale)) = &arguments.command {
+        write!(stdout(), "{scale}")?;
+        return Ok(());
+    }
     let report = Bench::new(&arguments)?.run()?.to_string();
     write!(stdout(), "{report}")?;
     if let Some(file) = &arguments.into {
