@@ -81,7 +81,7 @@ deny: setup
 		echo "SKIPPED: known vulnerabilities are not checked, because github.com/RustSec/advisory-db cannot be reached"; \
 	fi
 
-bench: build redis openssl
+bench: build guests redis openssl
 	@target/release/gateway-bench --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) $(BENCH_FLAGS)
 
 lint: setup

@@ -143,11 +143,24 @@ impl Folders {
             }
             Contender::Gateway | Contender::Baseline | Contender::Node => String::new(),
         };
+        self.config_with(&self.plugins(), &tls, [port, admin, redis])
+    }
+
+    /// The gateway's configuration with these plugins, these further keys of `server`, and these ports.
+    pub(crate) fn config_with(&self, plugins: &Path, server: &str, [port, admin, redis]: [u16; 3]) -> String {
         format!(
-            "server: {{ host: \"127.0.0.1\", port: {port}{tls} }}\nadmin: {{ listen: \"127.0.0.1:{admin}\" }}\n\
-             redis: {{ addr: \"127.0.0.1:{redis}\" }}\ngames: [{{ id: mmo }}]\nplugins: {{ directory: {:?} }}\n",
-            self.plugins()
+            "server: {{ host: \"127.0.0.1\", port: {port}{server} }}\nadmin: {{ listen: \"127.0.0.1:{admin}\" }}\n\
+             redis: {{ addr: \"127.0.0.1:{redis}\" }}\ngames: [{{ id: mmo }}]\nplugins: {{ directory: {plugins:?} }}\n"
         )
+    }
+
+    /// A folder with the plugin `probe` of the tests.
+    pub(crate) fn probe(&self) -> anyhow::Result<PathBuf> {
+        let folder = self.bench.join("probe");
+        fs::create_dir_all(&folder)?;
+        let file = self.root.join("target/wasm32-wasip2/plugin/guest_probe.wasm");
+        fs::copy(&file, folder.join("probe.wasm")).with_context(|| format!("{}: `make guests`", file.display()))?;
+        Ok(folder)
     }
 
     fn node(&self) -> PathBuf {

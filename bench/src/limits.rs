@@ -7,7 +7,6 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write, stderr};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -189,9 +188,9 @@ impl<'a> Stage<'a> {
         let mut figures = [0.0; 2];
         for on in [on_first, !on_first] {
             self.switch(on)?;
-            let (cpu, messages) = (self.cpu()?, self.messages()?);
+            let (cpu, messages) = (self.server.cpu()?, self.messages()?);
             sleep(WINDOW);
-            let (cpu, messages) = (self.cpu()? - cpu, self.messages()? - messages);
+            let (cpu, messages) = (self.server.cpu()? - cpu, self.messages()? - messages);
             ensure!(messages > 0.0 && self.load.try_wait()?.is_none(), "the load ended before its time");
             figures[usize::from(on)] = cpu.as_secs_f64() * 1e6 / messages;
         }
@@ -224,18 +223,6 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// The processor time of the gateway's threads so far. The scheduler counts it in nanoseconds, while the times of the
-    /// process are in steps of 10 ms.
-    fn cpu(&self) -> anyhow::Result<Duration> {
-        let mut nanoseconds = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.server.pid()))? {
-            let file: PathBuf = task?.path().join("schedstat");
-            let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-            nanoseconds += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
-        }
-        Ok(Duration::from_nanos(nanoseconds))
-    }
-
     /// The messages so far.
     fn messages(&self) -> anyhow::Result<f64> {
         Ok(sum(&ask(self.server.admin, "/metrics")?, self.work.messages))
@@ -263,7 +250,7 @@ impl Drop for Stage<'_> {
 }
 
 /// The sum of a metric over all its labels.
-fn sum(metrics: &str, name: &str) -> f64 {
+pub(crate) fn sum(metrics: &str, name: &str) -> f64 {
     let values =
         metrics.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
     values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()

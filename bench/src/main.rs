@@ -7,11 +7,13 @@
 mod arguments;
 mod certificate;
 mod contender;
+mod fleet;
 mod limits;
 mod machine;
 mod measure;
 mod measured;
 mod output;
+mod player;
 mod plugin_call;
 mod report;
 mod server;

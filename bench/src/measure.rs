@@ -7,6 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::arguments::Arguments;
 use crate::contender::{Contender, Folders};
+use crate::fleet::Fleet;
 use crate::limits::{self, Toggled};
 use crate::measured::{Measured, Run, faults};
 use crate::report::Report;
@@ -20,6 +21,7 @@ const OTHER_FILES: u64 = 500;
 /// The names of the tables with these rows, on the command line.
 const TLS: &str = "TLS";
 const LIMITS: &str = "limits";
+const GATEWAYS: &str = "gateways";
 
 /// The largest number of sessions.
 const SESSIONS: u64 = 10_000;
@@ -34,6 +36,8 @@ pub(crate) struct Bench<'a> {
     node: Result<String, String>,
     /// The largest number of sessions that the limit of open files allows.
     sessions: u64,
+    /// The limit of open files.
+    files: u64,
 }
 
 impl<'a> Bench<'a> {
@@ -48,8 +52,9 @@ impl<'a> Bench<'a> {
             Err(why) => writeln!(stderr(), "NODE IS LEFT OUT: {why}")?,
         }
         let redis = Server::redis(&folders)?;
-        let sessions = files.map_or(SESSIONS, |files| files.saturating_sub(OTHER_FILES).clamp(1, SESSIONS));
-        Ok(Self { arguments, folders, redis, contenders, node, sessions })
+        let files = files.unwrap_or(u64::MAX);
+        let sessions = files.saturating_sub(OTHER_FILES).clamp(1, SESSIONS);
+        Ok(Self { arguments, folders, redis, contenders, node, sessions, files })
     }
 
     /// Measures everything.
@@ -66,6 +71,7 @@ impl<'a> Bench<'a> {
             idle: self.measure_all(work::idle(self.sessions))?,
             crowds: self.measure_all(work::crowds(self.sessions))?,
             limits: self.measure_limits()?,
+            fleet: self.measure_fleet()?,
         })
     }
 
@@ -93,6 +99,17 @@ impl<'a> Bench<'a> {
         let only = &self.arguments.only;
         let wanted = limits::works().into_iter().filter(|work| work.name.contains(only) || only == LIMITS);
         wanted.map(|work| limits::measure(work, &self.folders, self.redis.port, self.arguments.rounds)).collect()
+    }
+
+    fn measure_fleet(&self) -> anyhow::Result<Option<Fleet>> {
+        let Arguments { only, rounds, .. } = self.arguments;
+        if !GATEWAYS.contains(only.as_str()) {
+            return Ok(None);
+        }
+        // The players of both gateways are in this process.
+        let users = u32::try_from(self.sessions.min(self.files.saturating_sub(OTHER_FILES) / 2))?;
+        let sessions = u32::try_from(self.sessions)?;
+        Fleet::measure(&self.folders, self.redis.port, (sessions, users), *rounds).map(Some)
     }
 
     fn measure(&self, work: Work, contenders: &[Contender]) -> anyhow::Result<Measured> {

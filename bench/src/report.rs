@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::contender::Contender;
+use crate::fleet::{self, Fleet};
 use crate::limits::{Checks, Limited, Toggled};
 use crate::measured::Measured;
 use crate::table::{Table, cell, judged};
@@ -32,6 +33,9 @@ const TLS_SESSION: f64 = 10.0;
 /// The largest allowed cost of a message with limits, as a multiple of its cost without.
 const LIMITS: f64 = 1.02;
 
+/// The largest allowed cost of a delivery with two gateways, as a multiple of its cost with one.
+const SECOND_GATEWAY: f64 = 1.05;
+
 /// All figures of a run.
 pub(crate) struct Report {
     pub(crate) machine: Vec<String>,
@@ -47,6 +51,7 @@ pub(crate) struct Report {
     pub(crate) idle: Vec<Measured>,
     pub(crate) crowds: Vec<Measured>,
     pub(crate) limits: Vec<Toggled>,
+    pub(crate) fleet: Option<Fleet>,
 }
 
 impl fmt::Display for Report {
@@ -69,6 +74,8 @@ impl fmt::Display for Report {
             ("Server CPU per message with ever more sessions, µs", self.costs(&self.crowds, "20000/s")),
             ("TLS", self.tls()),
             ("Limits: server CPU per message, µs", self.limits()),
+            ("Many gateways", self.gateways()),
+            ("Subscribe to all topics again after a break", self.resubscribe()),
         ];
         // A table is empty if none of its loads was measured.
         for (title, table) in sections.iter().filter(|(_, table)| !table.is_empty()) {
@@ -218,6 +225,33 @@ impl Report {
             Checks::Shared => format!("< {limits} + {others}"),
             Checks::Once => format!("{limits} + {others}"),
         }
+    }
+
+    /// What topics of users and a second gateway cost.
+    fn gateways(&self) -> Table {
+        let mut table = Table::new(["server CPU, µs", "without", "with", "with ÷ without", "target", ""]);
+        let Some(fleet) = &self.fleet else { return table };
+        let rows = [
+            ("a connect and a bind, with a topic of the user on Redis", fleet.sessions, &fleet.bind, None),
+            ("a delivery to a user's topic, with a second gateway", fleet.users, &fleet.delivery, Some(SECOND_GATEWAY)),
+        ];
+        for (name, users, rounds, target) in rows {
+            let [without, with] = fleet::medians(rounds);
+            let ratio = fleet::ratio(rounds);
+            let name = format!("{name} ({users} users on a gateway)");
+            let cells = [name, cell(without, 2), cell(with, 2), cell(ratio, 2)];
+            table.row(cells.into_iter().chain(judged(ratio, target)).collect());
+        }
+        table
+    }
+
+    fn resubscribe(&self) -> Table {
+        let mut table = Table::new(["", "until all are confirmed, ms", "processor time of Redis, ms"]);
+        if let Some(fleet) = &self.fleet {
+            let figures = fleet::medians(&fleet.resubscribe).map(|figure| cell(figure, 0));
+            table.row([format!("{} topics", fleet.topics())].into_iter().chain(figures).collect());
+        }
+        table
     }
 
     fn call(&self) -> Table {

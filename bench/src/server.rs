@@ -1,8 +1,9 @@
 //! The servers that run during a measurement.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -74,6 +75,38 @@ impl Server {
             sleep(POLL);
         }
         Ok(server)
+    }
+
+    /// Starts a gateway with the plugin `chat`, beside others, with a configuration of this name.
+    pub(crate) fn with_chat(folders: &Folders, redis: u16, name: &str) -> anyhow::Result<Self> {
+        Self::quiet(folders, redis, name, &folders.plugins())
+    }
+
+    /// Starts a gateway with the plugin `probe` of the tests, which does what its clients ask for.
+    pub(crate) fn with_probe(folders: &Folders, redis: u16) -> anyhow::Result<Self> {
+        Self::quiet(folders, redis, "gateway-probe", &folders.probe()?)
+    }
+
+    /// Starts a gateway without a log.
+    fn quiet(folders: &Folders, redis: u16, name: &str, plugins: &Path) -> anyhow::Result<Self> {
+        let (port, admin) = (free_port()?, free_port()?);
+        let config = folders.bench.join(name).with_extension("yaml");
+        fs::write(&config, folders.config_with(plugins, "", [port, admin, redis]))?;
+        let mut command = Command::new(folders.binary("gateway"));
+        command.args(["run", "--config"]).arg(config).stdout(Stdio::null()).stderr(Stdio::null());
+        Self::start(command, port, admin, || is_ready(admin).unwrap_or(false))
+    }
+
+    /// The processor time of the server's threads so far. The scheduler counts it in nanoseconds, while the times of the
+    /// process are in steps of 10 ms.
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
+        let mut nanoseconds = 0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            let file = task?.path().join("schedstat");
+            let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+            nanoseconds += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(nanoseconds))
     }
 
     /// The process id.
