@@ -266,7 +266,9 @@ async fn a_server_that_comes_back_empty_is_read_from_its_start() {
         assert_pushed(&mut client, number as u32, &broadcast(7, number)).await;
     }
     client.assert_alive().await;
-    assert_eq!((client.gaps.len(), gateway.metric(READ).await), (1, 20.0));
+    assert_eq!(gateway.metric(READ).await, 20.0);
+    // The subscription has a gap, and the stream has one if its reader comes back before the first entry.
+    assert!((1..=2).contains(&client.gaps.len()), "{:?}", client.gaps);
     gateway.metric_is(LAG, 0.0).await;
 }
 
