@@ -6,6 +6,8 @@
 mod answers;
 #[path = "backends/buses.rs"]
 mod buses;
+#[path = "backends/cluster.rs"]
+mod cluster;
 #[path = "backends/encrypted.rs"]
 mod encrypted;
 #[path = "backends/gaps.rs"]

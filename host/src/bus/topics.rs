@@ -102,7 +102,7 @@ impl Default for Topics {
 }
 
 impl Topics {
-    fn new(linger: Duration) -> Self {
+    pub(super) fn new(linger: Duration) -> Self {
         Self {
             linger,
             table: Mutex::default(),
@@ -168,6 +168,11 @@ impl Topics {
         } else {
             self.due.notify_one();
         }
+    }
+
+    /// Returns whether the last command for a topic was to subscribe to it.
+    pub(super) fn subscribes_to(&self, topic: &str) -> bool {
+        self.table().topics.get(topic).is_some_and(|state| state.is_subscribed)
     }
 
     /// Calls `visit` with the number of the last change. No change is made meanwhile.

@@ -1,0 +1,356 @@
+//! The bus over a Redis Cluster of version 7 or later, with sharded publish and subscribe.
+//!
+//! Each topic belongs to a slot, and each slot to a master. For each master there is the same pair of connections as for
+//! a single server, with a queue and topics of its own. So a master that fails holds up only what belongs to it. This
+//! module finds the masters, and passes publishes and topics on to the right ones.
+//!
+//! When slots move, their topics are subscribed to at the new master, and then the sessions are told of a gap, because
+//! messages may have been lost in between. Publishes that the old master refuses come back and are passed on again. The
+//! order of the publishes to a topic may change then, and only then.
+
+mod node;
+mod slots;
+
+use super::error::LinkError;
+use crate::{
+    bus::{
+        batch::{Batch, Publication},
+        health::{Direction, Health, Part},
+        intake::{Handler, Intake, NotTaken},
+        queue::ChangeNumber,
+        topics::Topics,
+    },
+    config,
+};
+use node::{Node, Number, Reports, Returned};
+use slots::{Directory, Slots};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem, panic,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::{self, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+/// How often the masters are asked for while everything works.
+const REFRESH: Duration = Duration::from_secs(10);
+
+/// How often the masters are asked for after something has failed, until everything works again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// How long publishes wait for the first answer about the masters. After that they are refused.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs the bus until `stop`, and then until every queued publish is published or refused.
+///
+/// # Panics
+/// Panics if the task of a node has panicked.
+pub(super) async fn run<H: Handler>(
+    config: config::Redis,
+    intake: Arc<Intake<H>>,
+    topics: Arc<Topics>,
+    health: Arc<Health>,
+    stop: CancellationToken,
+) {
+    let cluster = Cluster {
+        directory: Directory::new(config),
+        intake,
+        topics,
+        health,
+        reports: Arc::default(),
+        slots: Slots::default(),
+        is_known: false,
+        nodes: BTreeMap::new(),
+        last: 0,
+        fixed: BTreeMap::new(),
+        listened: BTreeMap::new(),
+        waiting: VecDeque::new(),
+        tasks: JoinSet::new(),
+    };
+    cluster.run(stop).await;
+}
+
+struct Cluster<H: Handler> {
+    directory: Directory,
+    intake: Arc<Intake<H>>,
+    topics: Arc<Topics>,
+    health: Arc<Health>,
+    reports: Arc<Reports<H::Origin>>,
+    /// Which master each slot belongs to.
+    slots: Slots,
+    /// Whether a node has answered which master each slot belongs to.
+    is_known: bool,
+    /// The nodes by their addresses.
+    nodes: BTreeMap<Arc<str>, Node<H::Origin>>,
+    /// The number of the node that began last.
+    last: Number,
+    /// The fixed topics, each with the node at which it is subscribed to, if its slot has one.
+    fixed: BTreeMap<Arc<str>, Option<Number>>,
+    /// The topics that are listened to, in the same way.
+    listened: BTreeMap<Arc<str>, Option<Number>>,
+    /// The changes that not all nodes have carried out, in their order.
+    waiting: VecDeque<Change>,
+    /// The tasks of the nodes, and those that tell of gaps.
+    tasks: JoinSet<()>,
+}
+
+/// A change of the topics that nodes have to carry out.
+#[derive(Default)]
+struct Change {
+    /// The number of the change for the queue of this gateway, if it is not a move.
+    last: Option<ChangeNumber>,
+    /// The number of the change at each node.
+    at: BTreeMap<Number, ChangeNumber>,
+    /// Since when messages may have been lost, if this is a move.
+    blind_since: Option<Instant>,
+}
+
+impl<H: Handler> Cluster<H> {
+    async fn run(mut self, stop: CancellationToken) {
+        let front = Arc::clone(&self.intake.queue);
+        front.set_disconnected(true);
+        // Publishes that wait for later changes are held back from here on.
+        self.topics.with_last(|last| front.set_carried_out(last));
+        let (reports, mut batch, mut asking) = (Arc::clone(&self.reports), Batch::default(), JoinSet::new());
+        let mut next_ask = Instant::now();
+        let refuse_from = next_ask + GRACE;
+        loop {
+            let is_known = self.is_known;
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if !front.is_closed() => front.close(),
+                Some(ended) = self.tasks.join_next() => resume(ended),
+                Some(found) = asking.join_next() => {
+                    self.found(resume(found));
+                    let is_good = self.health.error().is_none() && !self.is_in_trouble();
+                    next_ask = Instant::now() + if is_good { REFRESH } else { RETRY };
+                }
+                () = reports.changed() => {
+                    self.settle_changes();
+                    if self.is_in_trouble() {
+                        next_ask = next_ask.min(Instant::now() + RETRY);
+                    }
+                }
+                () = time::sleep_until(next_ask), if asking.is_empty() => {
+                    asking.spawn(self.directory.clone().ask(self.to_ask()));
+                }
+                () = self.topics.changed(), if is_known => self.change_topics(),
+                () = front.take(&mut batch), if is_known || front.is_closed() || Instant::now() >= refuse_from => {
+                    if batch.is_empty() {
+                        break;
+                    }
+                    self.intake.refuse_abandoned(&mut batch);
+                    batch.iter().for_each(|publication| self.pass_on(&publication));
+                }
+            }
+        }
+        self.nodes.values().for_each(Node::stop);
+        while let Some(ended) = self.tasks.join_next().await {
+            resume(ended);
+        }
+        let unsettled = self.reports.take_returned();
+        unsettled.iter().for_each(|returned| self.intake.refuse(&returned.publication(), &NotTaken::NotConnected));
+    }
+
+    /// Passes a publish on to the node of its topic.
+    fn pass_on(&self, publication: &Publication<'_, H::Origin>) {
+        let is_queued = self.node_of(publication.topic).is_some_and(|node| node.queue(publication));
+        if !is_queued {
+            self.intake.refuse(publication, &NotTaken::NotConnected);
+        }
+    }
+
+    fn node_of(&self, topic: &str) -> Option<&Node<H::Origin>> {
+        self.nodes.get(self.slots.master_of(slots::of(topic))?)
+    }
+
+    fn node(&self, number: Number) -> Option<&Node<H::Origin>> {
+        self.nodes.values().find(|node| node.number == number)
+    }
+
+    fn is_in_trouble(&self) -> bool {
+        self.nodes.values().any(|node| node.in_trouble_since().is_some())
+    }
+
+    /// Returns the addresses of the nodes to ask for the masters, the best ones first. A node whose slots have moved knows
+    /// it before the others, and a node that is lost may not answer.
+    fn to_ask(&self) -> Vec<Arc<str>> {
+        let mut nodes: Vec<_> = self.nodes.values().collect();
+        nodes.sort_by_key(|node| (node.is_lost(), !node.is_misplaced()));
+        nodes.into_iter().map(|node| Arc::clone(&node.address)).collect()
+    }
+
+    /// Passes changes of the wanted topics on to the nodes.
+    fn change_topics(&mut self) {
+        let changes = self.topics.take();
+        let mut change = Change { last: changes.last, ..Change::default() };
+        if let Some(fixed) = changes.news {
+            self.fixed = fixed.into_iter().map(|topic| (topic.into(), None)).collect();
+            self.place_fixed(&mut change);
+        }
+        for topic in changes.removed {
+            if let Some(Some(number)) = self.listened.remove(&topic)
+                && let Some(node) = self.node(number)
+            {
+                node.topics.remove(&topic);
+            }
+        }
+        for topic in changes.added {
+            let number = self.node_of(&topic).map(|node| {
+                change.at.insert(node.number, node.topics.add(&topic));
+                node.number
+            });
+            self.listened.insert(topic, number);
+        }
+        self.waiting.push_back(change);
+        self.settle_changes();
+    }
+
+    /// Gives each node the fixed topics that belong to it. Returns whether one of them has moved to another node.
+    fn place_fixed(&mut self, change: &mut Change) -> bool {
+        let owners: Vec<_> = self.fixed.keys().map(|topic| self.node_of(topic).map(|node| node.number)).collect();
+        let mut has_moved = false;
+        for (at, owner) in self.fixed.values_mut().zip(owners) {
+            has_moved |= *at != owner;
+            *at = owner;
+        }
+        for node in self.nodes.values() {
+            let of_node = self.fixed.iter().filter(|(_, at)| **at == Some(node.number));
+            node.topics.set_fixed(of_node.map(|(topic, _)| topic.to_string()).collect());
+            node.topics.with_last(|last| {
+                change.at.insert(node.number, last);
+            });
+        }
+        has_moved
+    }
+
+    /// Moves each topic that is listened to and does not belong to its node any more. Returns whether there was one.
+    fn move_listened(&mut self, change: &mut Change) -> bool {
+        let mut listened = mem::take(&mut self.listened);
+        let mut has_moved = false;
+        for (topic, at) in &mut listened {
+            let owner = self.node_of(topic);
+            let number = owner.map(|node| node.number);
+            if *at == number {
+                continue;
+            }
+            if let Some(node) = at.and_then(|number| self.node(number)) {
+                node.topics.remove(topic);
+            }
+            if let Some(node) = owner {
+                change.at.insert(node.number, node.topics.add(topic));
+            }
+            (*at, has_moved) = (number, true);
+        }
+        self.listened = listened;
+        has_moved
+    }
+
+    /// Finishes the changes that all nodes have carried out.
+    fn settle_changes(&mut self) {
+        while let Some(change) = self.waiting.front() {
+            let is_done = |(number, wanted): (&Number, &ChangeNumber)| {
+                self.node(*number).is_none_or(|node| node.has_carried_out(*wanted))
+            };
+            if !change.at.iter().all(is_done) {
+                return;
+            }
+            if let Some(last) = change.last {
+                self.intake.queue.set_carried_out(last);
+            }
+            if let Some(since) = change.blind_since {
+                let intake = Arc::clone(&self.intake);
+                self.tasks.spawn(async move { intake.handler.missed(since.elapsed()).await });
+            }
+            self.waiting.pop_front();
+        }
+    }
+
+    /// Handles the answer to the question for the masters.
+    fn found(&mut self, found: Result<(Arc<str>, Slots), LinkError>) {
+        let connecting = [Direction::Publish, Direction::Subscribe].map(Part::from);
+        match found {
+            Ok((asked, view)) => {
+                self.apply(&asked, &view);
+                if !mem::replace(&mut self.is_known, true) {
+                    self.intake.queue.set_disconnected(false);
+                    connecting.iter().for_each(|part| self.health.set(part, None));
+                }
+            }
+            Err(error) => {
+                let redis = self.directory.place();
+                if self.intake.metrics.log_limits.permit("cluster unknown", "") {
+                    tracing::warn!(%redis, %error, "no node of the Cluster says which masters there are, trying again");
+                }
+                // The masters that are known are used on, and each of them reports whether it is connected.
+                if !self.is_known {
+                    self.health.set(&connecting[0], Some(format!("redis {redis}: {error}")));
+                }
+            }
+        }
+    }
+
+    /// Makes the nodes, the topics and the publishes follow what the node at the address `asked` says.
+    fn apply(&mut self, asked: &str, view: &Slots) {
+        let blind_since = self.nodes.values().filter_map(Node::in_trouble_since).min().unwrap_or_else(Instant::now);
+        let mut returned = self.reports.take_returned();
+        let before = self.slots.clone();
+        self.slots.learn(view, asked, |address| self.nodes.get(address).is_none_or(Node::is_lost));
+        let slots = self.slots.clone();
+        if let Some(node) = self.nodes.get(asked)
+            && node.take_misplaced()
+            && slots == before
+        {
+            // It has ended subscriptions although it has the same slots as before.
+            returned.extend(self.leave(asked));
+        }
+        let gone =
+            self.nodes.values().filter(|node| !node.has_own_channel(&slots)).map(|node| Arc::clone(&node.address));
+        for address in gone.collect::<Vec<_>>() {
+            returned.extend(self.leave(&address));
+        }
+        for address in slots.masters() {
+            if !self.nodes.contains_key(address) {
+                self.last += 1;
+                let (config, bus) = (self.directory.config_of(address), (&self.intake, &self.health));
+                let node = Node::start(self.last, (address, &slots), config, bus, &self.reports, &mut self.tasks);
+                tracing::info!(node = &**address, "connecting to a master of the Cluster");
+                self.nodes.insert(Arc::clone(address), node);
+            }
+        }
+        let mut change = Change { blind_since: Some(blind_since), ..Change::default() };
+        let have_moved = self.place_fixed(&mut change) | self.move_listened(&mut change);
+        if have_moved {
+            self.waiting.push_back(change);
+        }
+        for publish in returned {
+            let publication = publish.publication();
+            // A node that refuses a publish and is the only one for it would refuse it again and again.
+            if publish.by.is_some() && publish.by == self.node_of(publication.topic).map(|node| node.number) {
+                self.intake.refuse(&publication, &NotTaken::Refused);
+            } else {
+                self.pass_on(&publication);
+            }
+        }
+        self.settle_changes();
+    }
+
+    /// Ends the connections to a node. Returns the publishes that it has not sent.
+    fn leave(&mut self, address: &str) -> Vec<Returned<H::Origin>> {
+        let Some(node) = self.nodes.remove(address) else { return Vec::new() };
+        tracing::info!(node = address, "the connections to a master of the Cluster end");
+        node.leave()
+    }
+}
+
+/// Returns what a task has returned.
+///
+/// # Panics
+/// Panics if the task has panicked.
+fn resume<T>(ended: Result<T, JoinError>) -> T {
+    ended.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
+}
