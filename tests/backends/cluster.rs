@@ -110,9 +110,19 @@ async fn the_masters_that_are_left_go_on_when_one_is_lost() {
     carries_both_ways(&cluster, &mut client, 1).await;
     let used: Vec<_> = [cluster.slot(BROADCAST).await, cluster.slot(REQUESTS).await].map(Cluster::first_owner).into();
     let unused = (0..3).find(|server| !used.contains(server)).unwrap();
+    let mut user = 100;
+    while Cluster::first_owner(cluster.slot(&format!("broadcast:user:{user}")).await) != unused {
+        user += 1;
+    }
     cluster.servers[unused].kill().await;
     gateway.metric_is(CONNECTED, 0.0).await;
     carries_both_ways(&cluster, &mut client, 2).await;
+    // The topic of this user cannot be subscribed to now. Its requests, and those of later sessions, do not wait for it.
+    let mut deaf = gateway.client_of(user).await;
+    let mut requests = cluster.subscribe(REQUESTS).await;
+    let request = chat_request("mmo", user, "hi");
+    deaf.send(CHAT, &request).await;
+    while requests.next().await != request {}
     cluster.servers[unused].restart().await;
     eventually("the lost master is used again", || async { (gateway.metric(CONNECTED).await == 1.0).then_some(()) })
         .await;

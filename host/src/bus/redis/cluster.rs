@@ -69,6 +69,7 @@ pub(super) async fn run<H: Handler>(
         fixed: BTreeMap::new(),
         listened: BTreeMap::new(),
         waiting: VecDeque::new(),
+        moves: Vec::new(),
         tasks: JoinSet::new(),
     };
     cluster.run(stop).await;
@@ -92,21 +93,29 @@ struct Cluster<H: Handler> {
     fixed: BTreeMap<Arc<str>, Option<Number>>,
     /// The topics that are listened to, in the same way.
     listened: BTreeMap<Arc<str>, Option<Number>>,
-    /// The changes that not all nodes have carried out, in their order.
+    /// The changes of the wanted topics that not all nodes have carried out, in their order.
     waiting: VecDeque<Change>,
+    /// The moves of topics that not all nodes have carried out.
+    moves: Vec<Move>,
     /// The tasks of the nodes, and those that tell of gaps.
     tasks: JoinSet<()>,
 }
 
-/// A change of the topics that nodes have to carry out.
-#[derive(Default)]
+/// The number of a change at each node that has to carry it out.
+type Places = BTreeMap<Number, ChangeNumber>;
+
+/// A change of the wanted topics.
 struct Change {
-    /// The number of the change for the queue of this gateway, if it is not a move.
+    /// The number of the change for the queue of this gateway, if there are no more changes.
     last: Option<ChangeNumber>,
-    /// The number of the change at each node.
-    at: BTreeMap<Number, ChangeNumber>,
-    /// Since when messages may have been lost, if this is a move.
-    blind_since: Option<Instant>,
+    at: Places,
+}
+
+/// A move of topics from one node to another.
+struct Move {
+    /// Since when messages may have been lost.
+    blind_since: Instant,
+    at: Places,
 }
 
 impl<H: Handler> Cluster<H> {
@@ -187,10 +196,10 @@ impl<H: Handler> Cluster<H> {
     /// Passes changes of the wanted topics on to the nodes.
     fn change_topics(&mut self) {
         let changes = self.topics.take();
-        let mut change = Change { last: changes.last, ..Change::default() };
+        let mut at = Places::new();
         if let Some(fixed) = changes.news {
             self.fixed = fixed.into_iter().map(|topic| (topic.into(), None)).collect();
-            self.place_fixed(&mut change);
+            self.place_fixed(&mut at);
         }
         for topic in changes.removed {
             if let Some(Some(number)) = self.listened.remove(&topic)
@@ -201,17 +210,17 @@ impl<H: Handler> Cluster<H> {
         }
         for topic in changes.added {
             let number = self.node_of(&topic).map(|node| {
-                change.at.insert(node.number, node.topics.add(&topic));
+                at.insert(node.number, node.topics.add(&topic));
                 node.number
             });
             self.listened.insert(topic, number);
         }
-        self.waiting.push_back(change);
+        self.waiting.push_back(Change { last: changes.last, at });
         self.settle_changes();
     }
 
     /// Gives each node the fixed topics that belong to it. Returns whether one of them has moved to another node.
-    fn place_fixed(&mut self, change: &mut Change) -> bool {
+    fn place_fixed(&mut self, places: &mut Places) -> bool {
         let owners: Vec<_> = self.fixed.keys().map(|topic| self.node_of(topic).map(|node| node.number)).collect();
         let mut has_moved = false;
         for (at, owner) in self.fixed.values_mut().zip(owners) {
@@ -222,14 +231,14 @@ impl<H: Handler> Cluster<H> {
             let of_node = self.fixed.iter().filter(|(_, at)| **at == Some(node.number));
             node.topics.set_fixed(of_node.map(|(topic, _)| topic.to_string()).collect());
             node.topics.with_last(|last| {
-                change.at.insert(node.number, last);
+                places.insert(node.number, last);
             });
         }
         has_moved
     }
 
     /// Moves each topic that is listened to and does not belong to its node any more. Returns whether there was one.
-    fn move_listened(&mut self, change: &mut Change) -> bool {
+    fn move_listened(&mut self, places: &mut Places) -> bool {
         let mut listened = mem::take(&mut self.listened);
         let mut has_moved = false;
         for (topic, at) in &mut listened {
@@ -242,7 +251,7 @@ impl<H: Handler> Cluster<H> {
                 node.topics.remove(topic);
             }
             if let Some(node) = owner {
-                change.at.insert(node.number, node.topics.add(topic));
+                places.insert(node.number, node.topics.add(topic));
             }
             (*at, has_moved) = (number, true);
         }
@@ -250,23 +259,27 @@ impl<H: Handler> Cluster<H> {
         has_moved
     }
 
-    /// Finishes the changes that all nodes have carried out.
+    /// Finishes the changes that all nodes have carried out. Publishes do not wait for a node that is lost, as it may be
+    /// away for long, and the clients are told of the gap.
     fn settle_changes(&mut self) {
-        while let Some(change) = self.waiting.front() {
-            let is_done = |(number, wanted): (&Number, &ChangeNumber)| {
-                self.node(*number).is_none_or(|node| node.has_carried_out(*wanted))
-            };
-            if !change.at.iter().all(is_done) {
-                return;
-            }
+        let nodes = &self.nodes;
+        let is_done = |at: &Places, is_excused: fn(&Node<H::Origin>) -> bool| {
+            // A node that is not there any more has nothing to carry out.
+            nodes.values().all(|node| match at.get(&node.number) {
+                Some(change) => node.has_carried_out(*change) || is_excused(node),
+                None => true,
+            })
+        };
+        let done = self.waiting.iter().take_while(|change| is_done(&change.at, Node::is_away)).count();
+        let moved: Vec<_> = self.moves.extract_if(.., |moved| is_done(&moved.at, |_| false)).collect();
+        for change in self.waiting.drain(..done) {
             if let Some(last) = change.last {
                 self.intake.queue.set_carried_out(last);
             }
-            if let Some(since) = change.blind_since {
-                let intake = Arc::clone(&self.intake);
-                self.tasks.spawn(async move { intake.handler.missed(since.elapsed()).await });
-            }
-            self.waiting.pop_front();
+        }
+        for Move { blind_since, .. } in moved {
+            let intake = Arc::clone(&self.intake);
+            self.tasks.spawn(async move { intake.handler.missed(blind_since.elapsed()).await });
         }
     }
 
@@ -322,10 +335,9 @@ impl<H: Handler> Cluster<H> {
                 self.nodes.insert(Arc::clone(address), node);
             }
         }
-        let mut change = Change { blind_since: Some(blind_since), ..Change::default() };
-        let have_moved = self.place_fixed(&mut change) | self.move_listened(&mut change);
-        if have_moved {
-            self.waiting.push_back(change);
+        let mut at = Places::new();
+        if self.place_fixed(&mut at) | self.move_listened(&mut at) {
+            self.moves.push(Move { blind_since, at });
         }
         for publish in returned {
             let publication = publish.publication();

@@ -25,6 +25,9 @@ use uuid::Uuid;
 /// The maximum number of publishes that came back and wait for the answer about the masters.
 const MAX_RETURNED: usize = 32 * 1024;
 
+/// How long publishes wait for a node that was not reached yet.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// The number of a node. A node that is replaced gets another number, even if its address stays the same.
 pub(super) type Number = u64;
 
@@ -40,6 +43,7 @@ pub(super) struct Node<O> {
     /// The channel of the probes, which has to belong to the node.
     channel: Arc<str>,
     part: Arc<str>,
+    began: Instant,
     stop: CancellationToken,
 }
 
@@ -121,6 +125,7 @@ impl<O: Copy + Send + Sync + 'static> Node<O> {
             state: Arc::new(state),
             channel,
             part: format!("{address}#{number}").into(),
+            began: Instant::now(),
             stop: CancellationToken::new(),
         };
         for direction in [Direction::Publish, Direction::Subscribe] {
@@ -181,6 +186,12 @@ impl<O: Copy + Send + Sync + 'static> Node<O> {
     pub(super) fn in_trouble_since(&self) -> Option<Instant> {
         let known = self.state.known();
         known.lost_since.into_iter().chain(known.misplaced_since).min()
+    }
+
+    /// Returns whether the node is lost, or was not reached for so long that it may be.
+    pub(super) fn is_away(&self) -> bool {
+        let known = self.state.known();
+        known.lost_since.is_some() || known.carried_out == 0 && self.began.elapsed() > GRACE
     }
 
     /// Returns whether the subscriptions at the node are lost.
