@@ -10,6 +10,8 @@
 
 mod node;
 mod slots;
+#[cfg(test)]
+mod tests;
 
 use super::error::LinkError;
 use crate::{
@@ -56,23 +58,7 @@ pub(super) async fn run<H: Handler>(
     health: Arc<Health>,
     stop: CancellationToken,
 ) {
-    let cluster = Cluster {
-        directory: Directory::new(config),
-        intake,
-        topics,
-        health,
-        reports: Arc::default(),
-        slots: Slots::default(),
-        is_known: false,
-        nodes: BTreeMap::new(),
-        last: 0,
-        fixed: BTreeMap::new(),
-        listened: BTreeMap::new(),
-        waiting: VecDeque::new(),
-        moves: Vec::new(),
-        tasks: JoinSet::new(),
-    };
-    cluster.run(stop).await;
+    Cluster::new(config, intake, topics, health).run(stop).await;
 }
 
 struct Cluster<H: Handler> {
@@ -119,13 +105,32 @@ struct Move {
 }
 
 impl<H: Handler> Cluster<H> {
+    fn new(config: config::Redis, intake: Arc<Intake<H>>, topics: Arc<Topics>, health: Arc<Health>) -> Self {
+        Self {
+            directory: Directory::new(config),
+            intake,
+            topics,
+            health,
+            reports: Arc::default(),
+            slots: Slots::default(),
+            is_known: false,
+            nodes: BTreeMap::new(),
+            last: 0,
+            fixed: BTreeMap::new(),
+            listened: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            moves: Vec::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
     async fn run(mut self, stop: CancellationToken) {
         let front = Arc::clone(&self.intake.queue);
         front.set_disconnected(true);
         // Publishes that wait for later changes are held back from here on.
         self.topics.with_last(|last| front.set_carried_out(last));
         let (reports, mut batch, mut asking) = (Arc::clone(&self.reports), Batch::default(), JoinSet::new());
-        let mut next_ask = Instant::now();
+        let (mut next_ask, mut asked_at) = (Instant::now(), Instant::now());
         let refuse_from = next_ask + GRACE;
         loop {
             let is_known = self.is_known;
@@ -134,7 +139,7 @@ impl<H: Handler> Cluster<H> {
                 () = stop.cancelled(), if !front.is_closed() => front.close(),
                 Some(ended) = self.tasks.join_next() => resume(ended),
                 Some(found) = asking.join_next() => {
-                    self.found(resume(found));
+                    self.found(resume(found), asked_at);
                     let is_good = self.health.error().is_none() && !self.is_in_trouble();
                     next_ask = Instant::now() + if is_good { REFRESH } else { RETRY };
                 }
@@ -145,6 +150,7 @@ impl<H: Handler> Cluster<H> {
                     }
                 }
                 () = time::sleep_until(next_ask), if asking.is_empty() => {
+                    asked_at = Instant::now();
                     asking.spawn(self.directory.clone().ask(self.to_ask()));
                 }
                 () = self.topics.changed(), if is_known => self.change_topics(),
@@ -283,12 +289,12 @@ impl<H: Handler> Cluster<H> {
         }
     }
 
-    /// Handles the answer to the question for the masters.
-    fn found(&mut self, found: Result<(Arc<str>, Slots), LinkError>) {
+    /// Handles the answer to the question for the masters, which was asked at the time `asked_at`.
+    fn found(&mut self, found: Result<(Arc<str>, Slots), LinkError>, asked_at: Instant) {
         let connecting = [Direction::Publish, Direction::Subscribe].map(Part::from);
         match found {
             Ok((asked, view)) => {
-                self.apply(&asked, &view);
+                self.apply(&asked, &view, asked_at);
                 if !mem::replace(&mut self.is_known, true) {
                     self.intake.queue.set_disconnected(false);
                     connecting.iter().for_each(|part| self.health.set(part, None));
@@ -307,15 +313,16 @@ impl<H: Handler> Cluster<H> {
         }
     }
 
-    /// Makes the nodes, the topics and the publishes follow what the node at the address `asked` says.
-    fn apply(&mut self, asked: &str, view: &Slots) {
+    /// Makes the nodes, the topics and the publishes follow what the node at the address `asked` has said since the time
+    /// `asked_at`.
+    fn apply(&mut self, asked: &str, view: &Slots, asked_at: Instant) {
         let blind_since = self.nodes.values().filter_map(Node::in_trouble_since).min().unwrap_or_else(Instant::now);
         let mut returned = self.reports.take_returned();
         let before = self.slots.clone();
         self.slots.learn(view, asked, |address| self.nodes.get(address).is_none_or(Node::is_lost));
         let slots = self.slots.clone();
         if let Some(node) = self.nodes.get(asked)
-            && node.take_misplaced()
+            && node.take_misplaced(asked_at)
             && slots == before
         {
             // It has ended subscriptions although it has the same slots as before.
@@ -339,15 +346,18 @@ impl<H: Handler> Cluster<H> {
         if self.place_fixed(&mut at) | self.move_listened(&mut at) {
             self.moves.push(Move { blind_since, at });
         }
+        let mut unanswered = Vec::new();
         for publish in returned {
             let publication = publish.publication();
-            // A node that refuses a publish and is the only one for it would refuse it again and again.
-            if publish.by.is_some() && publish.by == self.node_of(publication.topic).map(|node| node.number) {
-                self.intake.refuse(&publication, &NotTaken::Refused);
-            } else {
-                self.pass_on(&publication);
+            match self.node_of(publication.topic).filter(|node| publish.by == Some(node.number)) {
+                // The node has refused it, and was not asked since who is responsible.
+                Some(node) if publish.waits_for_answer(&node.address, asked, asked_at) => unanswered.push(publish),
+                // It would refuse it again and again.
+                Some(_) => self.intake.refuse(&publication, &NotTaken::Refused),
+                None => self.pass_on(&publication),
             }
         }
+        self.reports.put_back(unanswered);
         self.settle_changes();
     }
 

@@ -25,7 +25,7 @@ use uuid::Uuid;
 /// The maximum number of publishes that came back and wait for the answer about the masters.
 const MAX_RETURNED: usize = 32 * 1024;
 
-/// How long publishes wait for a node that was not reached yet.
+/// How long publishes wait for a node that was not reached yet, or for the answer of a node that has refused them.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The number of a node. A node that is replaced gets another number, even if its address stays the same.
@@ -74,6 +74,7 @@ pub(super) struct Reports<O> {
 pub(super) struct Returned<O> {
     /// The node, or `None` if it has not seen the publish.
     pub(super) by: Option<Number>,
+    at: Instant,
     topic: Box<str>,
     body: Bytes,
     origin: Option<O>,
@@ -93,13 +94,28 @@ impl<O> Reports<O> {
 
     /// Takes the publishes that came back, in the order in which they did.
     pub(super) fn take_returned(&self) -> Vec<Returned<O>> {
-        mem::take(&mut self.returned.lock().unwrap_or_else(PoisonError::into_inner))
+        mem::take(&mut self.returned())
+    }
+
+    /// Puts publishes back that [`take_returned`](Self::take_returned) has returned.
+    pub(super) fn put_back(&self, publishes: Vec<Returned<O>>) {
+        self.returned().splice(..0, publishes);
+    }
+
+    fn returned(&self) -> MutexGuard<'_, Vec<Returned<O>>> {
+        self.returned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<O> Returned<O> {
     pub(super) fn publication(&self) -> Publication<'_, O> {
         Publication { topic: &self.topic, body: &self.body, origin: self.origin.as_ref() }
+    }
+
+    /// Returns whether the node at the address `by`, which has refused the publish, may still say who is responsible, if
+    /// the last answer is that of the node `asked` to a question at the time `asked_at`.
+    pub(super) fn waits_for_answer(&self, by: &str, asked: &str, asked_at: Instant) -> bool {
+        (by != asked || asked_at < self.at) && self.at.elapsed() < GRACE
     }
 }
 
@@ -178,6 +194,18 @@ impl<O: Copy + Send + Sync + 'static> Node<O> {
         slots.master_of(slots::of(&self.channel)) == Some(&self.address)
     }
 
+    /// Returns what the connections of the node report to.
+    #[cfg(test)]
+    pub(super) fn observer(&self) -> &impl Observer<O> {
+        &*self.state
+    }
+
+    /// Returns the number of queued publishes.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
     pub(super) fn has_carried_out(&self, change: ChangeNumber) -> bool {
         self.state.known().carried_out >= change
     }
@@ -204,9 +232,10 @@ impl<O: Copy + Send + Sync + 'static> Node<O> {
         self.state.known().misplaced_since.is_some()
     }
 
-    /// Returns whether the node has said since the last call that another one is responsible for a topic.
-    pub(super) fn take_misplaced(&self) -> bool {
-        self.state.known().misplaced_since.take().is_some()
+    /// Returns whether the node has said, since the last call and before this time, that another one is responsible for a
+    /// topic.
+    pub(super) fn take_misplaced(&self, before: Instant) -> bool {
+        self.state.known().misplaced_since.take_if(|since| *since <= before).is_some()
     }
 }
 
@@ -214,6 +243,7 @@ impl<O: Copy> Returned<O> {
     fn new(by: Option<Number>, publication: &Publication<'_, O>) -> Self {
         Self {
             by,
+            at: Instant::now(),
             topic: publication.topic.into(),
             body: Bytes::copy_from_slice(publication.body),
             origin: publication.origin.copied(),
@@ -252,7 +282,7 @@ impl<O: Copy + Send> Observer<O> for State<O> {
     }
 
     fn take_back(&self, publication: &Publication<'_, O>) -> bool {
-        let mut returned = self.reports.returned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut returned = self.reports.returned();
         if returned.len() >= MAX_RETURNED {
             return false;
         }

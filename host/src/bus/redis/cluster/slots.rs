@@ -64,6 +64,17 @@ impl Slots {
         Some(slots)
     }
 
+    #[cfg(test)]
+    pub(super) fn from_ranges<'m>(
+        ranges: impl IntoIterator<Item = (std::ops::RangeInclusive<usize>, &'m str)>,
+    ) -> Self {
+        let mut slots = Self::default();
+        for (range, master) in ranges {
+            slots.masters[range].fill(Some(master.into()));
+        }
+        slots
+    }
+
     /// Takes over what the master `asked` says about its own slots, and about those that have no master or a lost one. What
     /// it says about the slots of others may be out of date, and they know it when a slot of theirs has moved.
     pub(super) fn learn(&mut self, view: &Self, asked: &str, is_lost: impl Fn(&str) -> bool) {
