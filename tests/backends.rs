@@ -10,6 +10,8 @@ mod buses;
 mod cluster;
 #[path = "backends/encrypted.rs"]
 mod encrypted;
+#[path = "backends/failovers.rs"]
+mod failovers;
 #[path = "backends/gaps.rs"]
 mod gaps;
 #[path = "backends/grace.rs"]
