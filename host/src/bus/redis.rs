@@ -20,6 +20,7 @@ mod probe;
 mod publisher;
 mod server;
 mod silence;
+mod slot;
 mod streams;
 mod subscriber;
 mod words;

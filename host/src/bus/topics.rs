@@ -170,6 +170,11 @@ impl Topics {
         }
     }
 
+    /// Ends what [`add`](Self::add) began, for a topic that the server has already unsubscribed from.
+    pub(super) fn forget(&self, topic: &str) {
+        self.table().forget(topic);
+    }
+
     /// Returns whether the last command for a topic was to subscribe to it.
     pub(super) fn subscribes_to(&self, topic: &str) -> bool {
         self.table().topics.get(topic).is_some_and(|state| state.is_subscribed)
@@ -283,6 +288,15 @@ impl Table {
             self.topics.remove(topic);
         }
         began
+    }
+
+    fn forget(&mut self, topic: &str) {
+        if let Some((name, state)) = self.topics.remove_entry(topic) {
+            self.changed.remove(topic);
+            if let Some(until) = state.lingers_until {
+                self.lingering.remove(&(until, name));
+            }
+        }
     }
 
     fn set_streams(&mut self, streams: config::Streams) {

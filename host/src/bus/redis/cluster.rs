@@ -13,7 +13,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-use super::error::LinkError;
+use super::{error::LinkError, slot};
 use crate::{
     bus::{
         batch::{Batch, Publication},
@@ -180,7 +180,7 @@ impl<H: Handler> Cluster<H> {
     }
 
     fn node_of(&self, topic: &str) -> Option<&Node<H::Origin>> {
-        self.nodes.get(self.slots.master_of(slots::of(topic))?)
+        self.nodes.get(self.slots.master_of(slot::of(topic))?)
     }
 
     fn node(&self, number: Number) -> Option<&Node<H::Origin>> {
@@ -229,9 +229,12 @@ impl<H: Handler> Cluster<H> {
     fn place_fixed(&mut self, places: &mut Places) -> bool {
         let owners: Vec<_> = self.fixed.keys().map(|topic| self.node_of(topic).map(|node| node.number)).collect();
         let mut has_moved = false;
-        for (at, owner) in self.fixed.values_mut().zip(owners) {
-            has_moved |= *at != owner;
-            *at = owner;
+        for ((topic, at), owner) in self.fixed.iter_mut().zip(owners) {
+            let previous = mem::replace(at, owner);
+            if previous != owner {
+                forget(&self.nodes, previous, topic);
+                has_moved = true;
+            }
         }
         for node in self.nodes.values() {
             let of_node = self.fixed.iter().filter(|(_, at)| **at == Some(node.number));
@@ -253,9 +256,7 @@ impl<H: Handler> Cluster<H> {
             if *at == number {
                 continue;
             }
-            if let Some(node) = at.and_then(|number| self.node(number)) {
-                node.topics.remove(topic);
-            }
+            forget(&self.nodes, *at, topic);
             if let Some(node) = owner {
                 places.insert(node.number, node.topics.add(topic));
             }
@@ -318,18 +319,13 @@ impl<H: Handler> Cluster<H> {
     fn apply(&mut self, asked: &str, view: &Slots, asked_at: Instant) {
         let blind_since = self.nodes.values().filter_map(Node::in_trouble_since).min().unwrap_or_else(Instant::now);
         let mut returned = self.reports.take_returned();
-        let before = self.slots.clone();
         self.slots.learn(view, asked, |address| self.nodes.get(address).is_none_or(Node::is_lost));
         let slots = self.slots.clone();
-        if let Some(node) = self.nodes.get(asked)
-            && node.take_misplaced(asked_at)
-            && slots == before
-        {
-            // It has ended subscriptions although it has the same slots as before.
-            returned.extend(self.leave(asked));
-        }
-        let gone =
-            self.nodes.values().filter(|node| !node.has_own_channel(&slots)).map(|node| Arc::clone(&node.address));
+        let has_to_go = |node: &&Node<H::Origin>| {
+            let answered = (*node.address == *asked).then_some(asked_at);
+            node.contradicts(&slots, answered) || !node.has_own_channel(&slots)
+        };
+        let gone = self.nodes.values().filter(has_to_go).map(|node| Arc::clone(&node.address));
         for address in gone.collect::<Vec<_>>() {
             returned.extend(self.leave(&address));
         }
@@ -366,6 +362,14 @@ impl<H: Handler> Cluster<H> {
         let Some(node) = self.nodes.remove(address) else { return Vec::new() };
         tracing::info!(node = address, "the connections to a master of the Cluster end");
         node.leave()
+    }
+}
+
+/// Ends a topic at its previous node, which has unsubscribed from it when the slot moved. A command would be refused with
+/// the same error as that for a slot that has moved just now.
+fn forget<O>(nodes: &BTreeMap<Arc<str>, Node<O>>, previous: Option<Number>, topic: &str) {
+    if let Some(node) = nodes.values().find(|node| previous == Some(node.number)) {
+        node.topics.forget(topic);
     }
 }
 

@@ -4,6 +4,7 @@ use super::{
     connection::Connection,
     error::{LinkError, MOVED, NOT_PERMITTED, for_log},
     probe::{Probed, warn_of},
+    slot,
     words::Words,
 };
 use crate::bus::{
@@ -47,8 +48,8 @@ pub(super) struct Answers {
     pub(super) is_pong: bool,
     /// The number of a change of the topics that are listened to.
     pub(super) change: Option<ChangeNumber>,
-    /// Whether another node of the Cluster is responsible for a topic.
-    pub(super) is_misplaced: bool,
+    /// The slots for whose topics another node of the Cluster is responsible.
+    pub(super) misplaced: Vec<Option<u16>>,
     /// The topics that the server has ended the subscriptions to, asked or unasked.
     pub(super) ended: Vec<String>,
 }
@@ -111,7 +112,7 @@ impl Incoming {
             Frame::Error(why) if why.starts_with(NOT_PERMITTED) && (!is_fixed_due || answers.number.is_some()) => {
                 listening_refused(why, intake)
             }
-            Frame::Error(why) if why.starts_with(MOVED) => answers.is_misplaced = true,
+            Frame::Error(why) if why.starts_with(MOVED) => answers.misplaced.push(slot::in_error(why)),
             Frame::Error(why) => refused = Some(for_log(why)),
             _ => {}
         };

@@ -18,8 +18,8 @@ pub(super) trait Observer<O>: Send + Sync {
     /// The subscribing connection broke. If all topics were subscribed to, `worked_until` is when the last bytes arrived.
     fn lost(&self, worked_until: Option<Instant>);
 
-    /// The server says that another one is responsible for a topic.
-    fn misplaced(&self);
+    /// The server says that another one is responsible for the topics of a slot, or that it does not know who is.
+    fn misplaced(&self, slot: Option<u16>);
 
     /// Takes a publish back, because the server says that another one is responsible for its topic. Returns false if
     /// there is no other server.
@@ -44,7 +44,7 @@ impl<O: Send> Observer<O> for Alone<O> {
         self.0.set_carried_out(ChangeNumber::MAX);
     }
 
-    fn misplaced(&self) {}
+    fn misplaced(&self, _: Option<u16>) {}
 
     fn take_back(&self, _: &Publication<'_, O>) -> bool {
         false

@@ -313,7 +313,7 @@ impl<H: Handler> Answers<'_, H> {
             Frame::Error(error) if error.starts_with(MOVED) && self.observer.take_back(&publication) => {}
             Frame::Error(error) => {
                 if error.starts_with(b"CLUSTERDOWN ") {
-                    self.observer.misplaced();
+                    self.observer.misplaced(None);
                 }
                 if self.intake.metrics.log_limits.permit("publish refused by redis", "") {
                     tracing::warn!(topic = publication.topic, error = for_log(error), "redis refused a publish");

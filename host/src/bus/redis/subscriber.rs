@@ -13,6 +13,7 @@ use super::{
     observer::Observer,
     probe::{Probed, Report},
     silence::{Silence, Step},
+    slot,
     words::Words,
 };
 use crate::{
@@ -225,8 +226,9 @@ impl Subscriptions {
     }
 
     fn on_answers<H: Handler>(&mut self, answers: &Answers, subscriber: &Subscriber<H>) {
-        if answers.is_misplaced || answers.ended.iter().any(|topic| subscriber.publisher.subscribes_to(topic)) {
-            subscriber.observer.misplaced();
+        let ended = answers.ended.iter().filter(|topic| subscriber.publisher.subscribes_to(topic));
+        for slot in answers.misplaced.iter().copied().chain(ended.map(|topic| Some(slot::of(topic)))) {
+            subscriber.observer.misplaced(slot);
         }
         if answers.number == Some(self.number) {
             (self.is_unconfirmed, self.is_fixed_due) = (false, false);

@@ -1,19 +1,20 @@
 //! One master of the Cluster: its connections, its queue, its topics, and what it reports.
 
-use super::slots::{self, Slots};
+use super::slots::Slots;
 use crate::{
     bus::{
         batch::{Batch, Publication},
         health::{Direction, Health, Part},
         intake::{Handler, Intake},
         queue::{ChangeNumber, Queue},
-        redis::{observer::Observer, server::Server, words::SHARDED},
+        redis::{observer::Observer, server::Server, slot, words::SHARDED},
         topics::Topics,
     },
     config,
 };
 use bytes::Bytes;
 use std::{
+    collections::BTreeMap,
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -60,8 +61,9 @@ struct Known {
     carried_out: ChangeNumber,
     /// Since when the node may not hear messages, if its subscriptions are lost.
     lost_since: Option<Instant>,
-    /// When the node first said that another one is responsible for a topic.
-    misplaced_since: Option<Instant>,
+    /// The slots for which the node has said that another one is responsible, with the time at which it first said so. The
+    /// slot is `None` if the node has said that it does not know who is.
+    misplaced: BTreeMap<Option<u16>, Instant>,
 }
 
 /// What all nodes report.
@@ -130,7 +132,7 @@ impl<O: Copy + Send + Sync + 'static> Node<O> {
         tasks: &mut JoinSet<()>,
     ) -> Self {
         let id = Uuid::new_v4();
-        let is_own = |channel: &String| slots.master_of(slots::of(channel)) == Some(address);
+        let is_own = |channel: &String| slots.master_of(slot::of(channel)) == Some(address);
         let channel = (0..).map(|i| format!("gateway:{id}:{i}")).find(is_own).expect("a master has a slot").into();
         let state = State { number, known: Mutex::default(), reports: Arc::clone(reports) };
         let node = Self {
@@ -191,7 +193,7 @@ impl<O: Copy + Send + Sync + 'static> Node<O> {
 
     /// Returns whether the master still has the slot of the node's own channel.
     pub(super) fn has_own_channel(&self, slots: &Slots) -> bool {
-        slots.master_of(slots::of(&self.channel)) == Some(&self.address)
+        slots.master_of(slot::of(&self.channel)) == Some(&self.address)
     }
 
     /// Returns what the connections of the node report to.
@@ -213,7 +215,7 @@ impl<O: Copy + Send + Sync + 'static> Node<O> {
     /// Returns since when the node may not hear all messages, if it may not.
     pub(super) fn in_trouble_since(&self) -> Option<Instant> {
         let known = self.state.known();
-        known.lost_since.into_iter().chain(known.misplaced_since).min()
+        known.lost_since.into_iter().chain(known.misplaced.values().copied()).min()
     }
 
     /// Returns whether the node is lost, or was not reached for so long that it may be.
@@ -229,13 +231,20 @@ impl<O: Copy + Send + Sync + 'static> Node<O> {
 
     /// Returns whether the node has said that another one is responsible for a topic.
     pub(super) fn is_misplaced(&self) -> bool {
-        self.state.known().misplaced_since.is_some()
+        !self.state.known().misplaced.is_empty()
     }
 
-    /// Returns whether the node has said, since the last call and before this time, that another one is responsible for a
-    /// topic.
-    pub(super) fn take_misplaced(&self, before: Instant) -> bool {
-        self.state.known().misplaced_since.take_if(|since| *since <= before).is_some()
+    /// Forgets what the node has said about slots that have moved since. `answered` is when the node was asked for its slots,
+    /// if it was. Returns whether it has claimed a slot then although it had said before that another one is responsible.
+    pub(super) fn contradicts(&self, slots: &Slots, answered: Option<Instant>) -> bool {
+        let mut contradicts = false;
+        self.state.known().misplaced.retain(|slot, since| {
+            let is_own = slot.is_none_or(|slot| slots.master_of(slot) == Some(&self.address));
+            let is_answered = answered.is_some_and(|answered| *since <= answered);
+            contradicts |= is_own && is_answered && slot.is_some();
+            is_own && !is_answered
+        });
+        contradicts
     }
 }
 
@@ -277,8 +286,10 @@ impl<O: Copy + Send> Observer<O> for State<O> {
         self.report(|known| known.lost_since = known.lost_since.or(Some(since)));
     }
 
-    fn misplaced(&self) {
-        self.report(|known| known.misplaced_since = known.misplaced_since.or_else(|| Some(Instant::now())));
+    fn misplaced(&self, slot: Option<u16>) {
+        self.report(|known| {
+            known.misplaced.entry(slot).or_insert_with(Instant::now);
+        });
     }
 
     fn take_back(&self, publication: &Publication<'_, O>) -> bool {
@@ -288,7 +299,7 @@ impl<O: Copy + Send> Observer<O> for State<O> {
         }
         returned.push(Returned::new(Some(self.number), publication));
         drop(returned);
-        self.misplaced();
+        self.misplaced(Some(slot::of(publication.topic)));
         true
     }
 }

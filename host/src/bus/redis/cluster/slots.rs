@@ -4,23 +4,13 @@ use crate::{
     bus::redis::{
         error::{LinkError, for_log, within},
         place::with_user,
+        slot,
     },
     config::{self, RedisPlace},
     telemetry::text,
 };
 use redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo, Value};
 use std::{collections::BTreeSet, sync::Arc};
-
-/// The number of slots of every Cluster.
-const COUNT: u16 = 16384;
-
-/// Returns the slot of a topic. If the topic has a part in braces that is not empty, only the first such part counts.
-/// (Redis Cluster specification: "Hash tags".)
-pub(super) fn of(topic: &str) -> u16 {
-    let tag = topic.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
-    let key = tag.filter(|tag| !tag.is_empty()).unwrap_or(topic);
-    crc16::State::<crc16::XMODEM>::calculate(key.as_bytes()) % COUNT
-}
 
 /// Which master each slot belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +21,7 @@ pub(super) struct Slots {
 
 impl Default for Slots {
     fn default() -> Self {
-        Self { masters: vec![None; COUNT.into()] }
+        Self { masters: vec![None; slot::COUNT.into()] }
     }
 }
 
@@ -187,15 +177,6 @@ mod tests {
     fn shard(first: i64, last: i64, host: &str, port: i64) -> Value {
         let node = |host: &str, port| Value::Array(vec![Value::BulkString(host.into()), Value::Int(port)]);
         Value::Array(vec![Value::Int(first), Value::Int(last), node(host, port), node("replica", 1)])
-    }
-
-    #[test]
-    fn slots_are_those_of_redis() {
-        // The answers of redis 7.0.15 to CLUSTER KEYSLOT.
-        let all = [("broadcast", 16181), ("a", 15495), ("{a}b", 15495), ("foo{}bar", 14292), ("{{a}b", 10276)];
-        for (topic, slot) in all {
-            assert_eq!(of(topic), slot, "{topic}");
-        }
     }
 
     #[test]

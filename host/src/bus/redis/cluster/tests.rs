@@ -1,6 +1,7 @@
 use super::*;
 use crate::{bus::redis::observer::Observer, config::RedisPlace, telemetry::metrics::Metrics};
 use bytes::Bytes;
+use std::iter;
 
 /// A handler that hears nothing.
 struct Deaf;
@@ -85,4 +86,39 @@ async fn a_master_that_refuses_its_own_topics_is_connected_to_anew() {
     cluster.apply(MASTERS[0], &view(MASTERS[0], MASTERS[1]), Instant::now());
     assert_ne!(cluster.nodes[MASTERS[0]].number, number);
     assert_eq!((refused(&cluster), cluster.nodes[MASTERS[0]].queued()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_topic_whose_slot_moves_is_not_unsubscribed_from_at_its_previous_master() {
+    const SLOT: usize = 4435;
+    let [first, second] = MASTERS;
+    let moved = Slots::from_ranges([(0..=8191, first), (SLOT..=SLOT, second), (8192..=16383, second)]);
+    // The own channel of the first master stays where it is.
+    let mut cluster = iter::repeat_with(cluster).find(|cluster| cluster.nodes[first].has_own_channel(&moved)).unwrap();
+    cluster.topics.set_fixed(["game:request:mmo".to_owned()].into());
+    cluster.topics.add("{game:request:mmo}:7");
+    cluster.change_topics();
+    let taken = |cluster: &Cluster<Deaf>, master: &str| {
+        let changes = cluster.nodes[master].topics.take();
+        (changes.fixed.len(), changes.added.len(), changes.removed.len())
+    };
+    assert_eq!((taken(&cluster, first), taken(&cluster, second)), ((1, 1, 0), (0, 0, 0)));
+    cluster.apply(first, &moved, Instant::now());
+    assert_eq!((taken(&cluster, first), taken(&cluster, second)), ((0, 0, 0), (1, 1, 0)));
+    assert_eq!(cluster.moves.len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_master_says_about_a_slot_that_has_moved_in_the_meantime_is_old_news() {
+    let [first, second] = MASTERS;
+    let moved = Slots::from_ranges([(0..=8191, first), (4435..=4435, second), (8192..=16383, second)]);
+    let mut cluster = iter::repeat_with(cluster).find(|cluster| cluster.nodes[first].has_own_channel(&moved)).unwrap();
+    let number = cluster.nodes[first].number;
+    let asked_at = Instant::now();
+    // These come back while the master is being asked.
+    is_refused_by_the_first(&cluster);
+    cluster.apply(first, &moved, asked_at);
+    assert_eq!((cluster.nodes[second].queued(), cluster.is_in_trouble()), (1, false));
+    cluster.apply(first, &moved, Instant::now());
+    assert_eq!((cluster.nodes[first].number, refused(&cluster)), (number, 0));
 }
