@@ -6,8 +6,12 @@
 mod answers;
 #[path = "backends/buses.rs"]
 mod buses;
+#[path = "backends/cluster.rs"]
+mod cluster;
 #[path = "backends/encrypted.rs"]
 mod encrypted;
+#[path = "backends/failovers.rs"]
+mod failovers;
 #[path = "backends/gaps.rs"]
 mod gaps;
 #[path = "backends/grace.rs"]

@@ -40,6 +40,7 @@ fn keys() -> BTreeSet<String> {
         "Backend" => None,
         "Tls" => Some("server.tls".to_owned()),
         "Sentinel" => Some("redis.sentinel".to_owned()),
+        "Cluster" => Some("redis.cluster".to_owned()),
         section => Some(section.to_lowercase()),
     };
     let (mut keys, mut section) = (BTreeSet::new(), None);
@@ -48,7 +49,7 @@ fn keys() -> BTreeSet<String> {
             section = path(name);
         } else if let (Some(section), Some((field, _))) = (&section, line.split_once(": ")) {
             // These fields are sections with keys of their own.
-            let is_section = ["sentinel", "settings", "tls"].contains(&field);
+            let is_section = ["cluster", "sentinel", "settings", "tls"].contains(&field);
             if field.chars().all(|c| c.is_ascii_lowercase() || c == '_') && !is_section {
                 let name = if field == "backends" { ".NAME" } else { "" };
                 keys.insert(format!("{section}.{field}{name}"));

@@ -8,6 +8,7 @@
 pub mod bombs;
 pub mod certificates;
 mod client;
+mod cluster;
 mod gateway;
 mod guests;
 mod key_server;
@@ -21,6 +22,7 @@ pub mod wire;
 
 pub use certificates::Certificates;
 pub use client::{Client, Packet, header};
+pub use cluster::{Cluster, ShardSubscription};
 pub use gateway::{DEMO_CHAT, Gateway, Setup, dist, root};
 pub use guests::{chat_next, component, greeter, guest, probe, probe_as, put, variant, wat};
 pub use key_server::KeyServer;

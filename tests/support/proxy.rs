@@ -96,7 +96,7 @@ impl Proxy {
     /// for its answers for as long as a test does.
     #[must_use]
     pub fn setup(&self) -> Setup {
-        self.setup_with(", timeout_ms: 60000")
+        self.setup_with("timeout_ms: 60000")
     }
 
     /// Does the same as [`Self::setup`] with the default time that the gateway waits.
@@ -105,8 +105,10 @@ impl Proxy {
         self.setup_with("")
     }
 
-    fn setup_with(&self, settings: &str) -> Setup {
-        let yaml = format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{}\"{settings} }}", self.port);
+    /// Returns the setup of [`Self::setup`] with these keys in the section `redis` instead of the timeout.
+    #[must_use]
+    pub fn setup_with(&self, keys: &str) -> Setup {
+        let yaml = format!("games: [{{ id: mmo }}]\nredis: {{ addr: \"127.0.0.1:{}\", {keys} }}", self.port);
         Setup { yaml, ..Setup::default() }
     }
 

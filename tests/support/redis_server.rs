@@ -53,6 +53,11 @@ impl Redis {
         eventually("an answer of redis", || async { connect(&self.client()).await.ok() }).await
     }
 
+    /// Returns a connection, or `None` if the server does not answer.
+    pub async fn connection_now(&self) -> Option<MultiplexedConnection> {
+        connect(&self.client()).await.ok()
+    }
+
     /// Publishes as a backend does, and returns how many subscribers received the message.
     pub async fn publish(&self, topic: &str, message: &[u8]) -> usize {
         self.connection().await.publish(topic, message).await.unwrap()

@@ -15,8 +15,8 @@ const MAX_MESSAGES_PER_TURN: usize = 256;
 
 /// Passes each publish to the plugins that subscribe to its topic, in the order of the queue.
 pub(super) async fn run<H: Handler>(intake: &Intake<H>, health: Arc<Health>, stop: CancellationToken) {
-    health.set(Direction::Publish, None);
-    health.set(Direction::Subscribe, None);
+    health.set(&Direction::Publish.into(), None);
+    health.set(&Direction::Subscribe.into(), None);
     let mut batch = Batch::default();
     loop {
         tokio::select! {

@@ -1,7 +1,10 @@
 //! Whether the bus is connected, in all directions.
 
 use crate::telemetry::metrics::Metrics;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// The reason before the first attempt to connect has ended.
 const CONNECTING: &str = "connecting";
@@ -10,17 +13,31 @@ const CONNECTING: &str = "connecting";
 #[derive(Debug)]
 pub struct Health {
     pub(super) metrics: Arc<Metrics>,
-    /// Why each direction is not connected, indexed by [`Direction`].
-    errors: Mutex<[Option<String>; 3]>,
+    /// Why each part that is not connected is not.
+    errors: Mutex<BTreeMap<Part, String>>,
+}
+
+/// A part of a bus that connects by itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Part {
+    pub(super) direction: Direction,
+    /// The address of the node of a Cluster, or nothing if there is only one server.
+    pub(super) node: Arc<str>,
+}
+
+impl From<Direction> for Part {
+    fn from(direction: Direction) -> Self {
+        Self { direction, node: Arc::from("") }
+    }
 }
 
 /// The directions of a bus.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Direction {
-    Publish = 0,
-    Subscribe = 1,
+    Publish,
+    Subscribe,
     /// Reads streams. It counts as connected if there are none.
-    Read = 2,
+    Read,
 }
 
 impl Direction {
@@ -37,31 +54,48 @@ impl Health {
     /// Returns the state of a bus that is not connected yet.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        let connecting = || Some(CONNECTING.to_owned());
-        Self { metrics, errors: Mutex::new([connecting(), connecting(), None]) }
+        let connecting = [Direction::Publish, Direction::Subscribe].map(|part| (part.into(), CONNECTING.to_owned()));
+        Self { metrics, errors: Mutex::new(connecting.into()) }
     }
 
     /// Returns why the bus is not connected, or `None` if it is connected. One direction may only be waiting for the
     /// other, so the error of a failed attempt comes first.
     #[must_use]
     pub fn error(&self) -> Option<String> {
-        let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = errors.iter().flatten().find(|error| *error != CONNECTING);
-        failed.or_else(|| errors.iter().flatten().next()).cloned()
+        let errors = self.errors();
+        let failed = errors.values().find(|error| *error != CONNECTING);
+        failed.or_else(|| errors.values().next()).cloned()
     }
 
-    /// Records that a direction is needed and not connected yet.
-    pub(super) fn begin(&self, direction: Direction) {
-        self.set(direction, Some(CONNECTING.to_owned()));
+    pub(super) fn is_down(&self, part: &Part) -> bool {
+        self.errors().contains_key(part)
     }
 
-    pub(super) fn is_down(&self, direction: Direction) -> bool {
-        self.errors.lock().unwrap_or_else(PoisonError::into_inner)[direction as usize].is_some()
+    /// Records why a part is not connected, or that it is connected.
+    pub(super) fn set(&self, part: &Part, error: Option<String>) {
+        self.update(|errors| match error {
+            Some(error) => drop(errors.insert(part.clone(), error)),
+            None => drop(errors.remove(part)),
+        });
     }
 
-    pub(super) fn set(&self, direction: Direction, error: Option<String>) {
-        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        errors[direction as usize] = error;
-        self.metrics.bus_connected.set(i64::from(errors.iter().all(Option::is_none)));
+    /// Records that a part is needed and not connected yet.
+    pub(super) fn begin(&self, part: &Part) {
+        self.set(part, Some(CONNECTING.to_owned()));
+    }
+
+    /// Forgets a node of the Cluster.
+    pub(super) fn remove_node(&self, node: &str) {
+        self.update(|errors| errors.retain(|part, _| &*part.node != node));
+    }
+
+    fn update(&self, change: impl FnOnce(&mut BTreeMap<Part, String>)) {
+        let mut errors = self.errors();
+        change(&mut errors);
+        self.metrics.bus_connected.set(i64::from(errors.is_empty()));
+    }
+
+    fn errors(&self) -> MutexGuard<'_, BTreeMap<Part, String>> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -149,6 +149,17 @@ impl<O> Queue<O> {
         Ok(Permit { queue: self, share, wanted })
     }
 
+    /// Queues a publish that another queue has already taken. Returns false if this queue is full or closed.
+    pub(super) fn pass_on(&self, topic: &str, body: &[u8], origin: Option<O>) -> bool {
+        let mut state = self.state();
+        if !state.free().is_some_and(|free| free.publishes > 0 && free.bytes >= topic.len() + body.len()) {
+            return false;
+        }
+        state.push(topic, Cow::Owned(Bytes::copy_from_slice(body)), origin, 0);
+        state.receiver.wake();
+        true
+    }
+
     /// Returns the number of publishes that wait.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -210,6 +221,14 @@ impl<O> Queue<O> {
             Poll::Ready(())
         })
         .await;
+    }
+
+    /// Moves the publishes that wait now into the batch, which is empty afterwards if there are none.
+    pub(super) fn take_now(&self, batch: &mut Batch<O>) {
+        let mut state = self.state();
+        batch.clear();
+        mem::swap(&mut state.waiting, batch);
+        state.batch += 1;
     }
 
     fn state(&self) -> MutexGuard<'_, State<O>> {

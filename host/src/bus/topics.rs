@@ -102,7 +102,7 @@ impl Default for Topics {
 }
 
 impl Topics {
-    fn new(linger: Duration) -> Self {
+    pub(super) fn new(linger: Duration) -> Self {
         Self {
             linger,
             table: Mutex::default(),
@@ -168,6 +168,16 @@ impl Topics {
         } else {
             self.due.notify_one();
         }
+    }
+
+    /// Ends what [`add`](Self::add) began, for a topic that the server has already unsubscribed from.
+    pub(super) fn forget(&self, topic: &str) {
+        self.table().forget(topic);
+    }
+
+    /// Returns whether the last command for a topic was to subscribe to it.
+    pub(super) fn subscribes_to(&self, topic: &str) -> bool {
+        self.table().topics.get(topic).is_some_and(|state| state.is_subscribed)
     }
 
     /// Calls `visit` with the number of the last change. No change is made meanwhile.
@@ -278,6 +288,15 @@ impl Table {
             self.topics.remove(topic);
         }
         began
+    }
+
+    fn forget(&mut self, topic: &str) {
+        if let Some((name, state)) = self.topics.remove_entry(topic) {
+            self.changed.remove(topic);
+            if let Some(until) = state.lingers_until {
+                self.lingering.remove(&(until, name));
+            }
+        }
     }
 
     fn set_streams(&mut self, streams: config::Streams) {

@@ -31,6 +31,7 @@ pub(super) fn wrong(text: &str, file: &Value) -> Vec<String> {
         found.key(file, "redis", |found, redis| {
             found.section::<raw::Redis>(redis, |found, redis| {
                 found.key(redis, "sentinel", Wrong::leaf::<raw::Sentinel>);
+                found.key(redis, "cluster", Wrong::leaf::<raw::Cluster>);
             });
         });
         found.key(file, "limits", Wrong::leaf::<raw::Limits>);

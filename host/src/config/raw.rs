@@ -93,6 +93,8 @@ section! {
         addr: Option<String> = None,
         #[serde(skip_serializing_if = "Option::is_none")]
         sentinel: Option<Sentinel> = None,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cluster: Option<Cluster> = None,
         username: String = String::new(),
         password: String = String::new(),
         timeout_ms: u64 = 2000,
@@ -107,6 +109,10 @@ section! {
         addrs: Vec<String> = Vec::new(),
         username: String = String::new(),
         password: String = String::new(),
+    }
+
+    Cluster {
+        addrs: Vec<String> = Vec::new(),
     }
 
     Game {

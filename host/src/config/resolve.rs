@@ -230,36 +230,17 @@ fn admin(raw: raw::Admin, errors: &mut Vec<String>) -> Admin {
 }
 
 fn redis(raw: raw::Redis, max_message_bytes: usize, errors: &mut Vec<String>) -> Redis {
-    let given = |text: String| Some(text).filter(|text| !text.is_empty());
-    let place = match (raw.addr, raw.sentinel) {
-        (Some(_), Some(_)) => {
-            errors.push("redis: `addr` and `sentinel` are both set, remove one of the two".to_owned());
-            RedisPlace::Server(String::new())
+    let place = match (raw.addr, raw.sentinel, raw.cluster) {
+        (None, Some(sentinel), None) => sentinels(sentinel, errors),
+        (None, None, Some(cluster)) => {
+            RedisPlace::Cluster { urls: redis_urls("redis.cluster", &cluster.addrs, errors) }
         }
-        (addr, None) => {
+        (addr, None, None) => {
             RedisPlace::Server(redis_url("redis.addr", &addr.unwrap_or_else(|| "localhost:6379".to_owned()), errors))
         }
-        (None, Some(sentinel)) => {
-            if sentinel.master.is_empty() {
-                errors.push("redis.sentinel.master: the name of the master is required".to_owned());
-            }
-            if sentinel.addrs.is_empty() {
-                errors.push("redis.sentinel.addrs: the address of at least one Sentinel is required".to_owned());
-            }
-            if !sentinel.username.is_empty() && sentinel.password.is_empty() {
-                errors.push("redis.sentinel.username: it needs redis.sentinel.password".to_owned());
-            }
-            let is_tls = |addr: &String| addr.starts_with("rediss://");
-            if sentinel.addrs.iter().any(is_tls) && !sentinel.addrs.iter().all(is_tls) {
-                errors.push("redis.sentinel.addrs: either all or none are rediss://, as is the master".to_owned());
-            }
-            let mut url = |(i, addr): (usize, &String)| redis_url(&format!("redis.sentinel.addrs[{i}]"), addr, errors);
-            RedisPlace::Sentinel {
-                urls: sentinel.addrs.iter().enumerate().map(&mut url).collect(),
-                master: sentinel.master,
-                username: given(sentinel.username),
-                password: given(sentinel.password),
-            }
+        _ => {
+            errors.push("redis: more than one of `addr`, `sentinel` and `cluster` is set, keep one".to_owned());
+            RedisPlace::Server(String::new())
         }
     };
     if !raw.username.is_empty() && raw.password.is_empty() {
@@ -270,6 +251,9 @@ fn redis(raw: raw::Redis, max_message_bytes: usize, errors: &mut Vec<String>) ->
     }
     if !(100..=60_000).contains(&raw.probe_interval_ms) {
         errors.push(format!("redis.probe_interval_ms: {} is not within 100 to 60000", raw.probe_interval_ms));
+    }
+    if matches!(place, RedisPlace::Cluster { .. }) && !raw.streams.is_empty() {
+        errors.push("redis.streams: topics of a Cluster cannot be streams, use `addr` or `sentinel`".to_owned());
     }
     let streams = Streams::resolve(&raw.streams, raw.stream_max_len, raw.stream_replicas, errors);
     range("redis.stream_max_len", raw.stream_max_len, 100, 100_000_000, errors);
@@ -283,6 +267,37 @@ fn redis(raw: raw::Redis, max_message_bytes: usize, errors: &mut Vec<String>) ->
         max_message_bytes,
         streams,
     }
+}
+
+fn sentinels(raw: raw::Sentinel, errors: &mut Vec<String>) -> RedisPlace {
+    if raw.master.is_empty() {
+        errors.push("redis.sentinel.master: the name of the master is required".to_owned());
+    }
+    if !raw.username.is_empty() && raw.password.is_empty() {
+        errors.push("redis.sentinel.username: it needs redis.sentinel.password".to_owned());
+    }
+    RedisPlace::Sentinel {
+        urls: redis_urls("redis.sentinel", &raw.addrs, errors),
+        master: raw.master,
+        username: given(raw.username),
+        password: given(raw.password),
+    }
+}
+
+/// Returns the URLs in the list `addrs` of a section.
+fn redis_urls(section: &str, addrs: &[String], errors: &mut Vec<String>) -> Vec<String> {
+    if addrs.is_empty() {
+        errors.push(format!("{section}.addrs: at least one address is required"));
+    }
+    let is_tls = |addr: &String| addr.starts_with("rediss://");
+    if addrs.iter().any(is_tls) && !addrs.iter().all(is_tls) {
+        errors.push(format!("{section}.addrs: either all or none are rediss://, as is the server that they name"));
+    }
+    addrs.iter().enumerate().map(|(i, addr)| redis_url(&format!("{section}.addrs[{i}]"), addr, errors)).collect()
+}
+
+fn given(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 /// Returns the URL of a Redis server or a Sentinel.

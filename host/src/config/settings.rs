@@ -170,6 +170,11 @@ pub enum RedisPlace {
         /// The password at the Sentinels.
         password: Option<String>,
     },
+    /// A Cluster. Its masters are found through nodes at these `redis://` or `rediss://` URLs.
+    Cluster {
+        /// The URLs of some nodes. With `rediss://`, all nodes are reached over TLS.
+        urls: Vec<String>,
+    },
 }
 
 impl fmt::Display for RedisPlace {
@@ -180,6 +185,10 @@ impl fmt::Display for RedisPlace {
             Self::Sentinel { master, urls, .. } => {
                 let urls: Vec<_> = urls.iter().map(|url| without_user(url)).collect();
                 write!(f, "{master} of the Sentinels {}", urls.join(", "))
+            }
+            Self::Cluster { urls } => {
+                let urls: Vec<_> = urls.iter().map(|url| without_user(url)).collect();
+                write!(f, "the Cluster of {}", urls.join(", "))
             }
         }
     }

@@ -138,7 +138,7 @@ fn a_key_without_a_value_is_an_error_because_it_would_switch_something_off() {
 }
 
 #[test]
-fn redis_is_a_server_or_the_master_of_sentinels() {
+fn redis_is_a_server_or_the_master_of_sentinels_or_a_cluster() {
     let config =
         parse("redis: { sentinel: { master: main, addrs: ['a:1', 'redis://u:secret@b:2'], password: hidden } }\n");
     let shown = format!("{:?}", config.redis.unwrap());
@@ -149,11 +149,21 @@ fn redis_is_a_server_or_the_master_of_sentinels() {
         errors("sentinel: {}"),
         [
             "redis.sentinel.master: the name of the master is required",
-            "redis.sentinel.addrs: the address of at least one Sentinel is required"
+            "redis.sentinel.addrs: at least one address is required"
         ]
     );
     let both = "addr: 'a:1', sentinel: { master: main, addrs: ['a:1'] }";
-    assert_eq!(errors(both), ["redis: `addr` and `sentinel` are both set, remove one of the two"]);
+    let twice = "redis: more than one of `addr`, `sentinel` and `cluster` is set, keep one";
+    assert_eq!(errors(both), [twice]);
+    assert_eq!(errors("sentinel: { master: main, addrs: ['a:1'] }, cluster: { addrs: ['a:1'] }"), [twice]);
+    assert_eq!(errors("cluster: {}"), ["redis.cluster.addrs: at least one address is required"]);
+    assert_eq!(
+        errors("cluster: { addrs: ['a:1'] }, streams: [a]"),
+        ["redis.streams: topics of a Cluster cannot be streams, use `addr` or `sentinel`"]
+    );
+    let shown =
+        format!("{:?}", parse("redis: { cluster: { addrs: ['a:1', 'redis://u:secret@b:2'] } }\n").redis.unwrap());
+    assert_eq!(shown, "the Cluster of redis://a:1, b:2");
     let wrong = errors("sentinel: { master: main, addrs: ['a:1', 'http://b'] }");
     assert!(wrong[0].starts_with("redis.sentinel.addrs[1]: neither host:port nor"), "{wrong:?}");
 }

@@ -116,6 +116,11 @@ impl Confirming {
         (topics.take(), number)
     }
 
+    /// Returns whether the topic is one that was subscribed to and is still wanted.
+    pub(super) fn subscribes_to(&self, topic: &str) -> bool {
+        self.topics.subscribes_to(topic)
+    }
+
     /// Calls `visit` with the number of the last change of the topics. No change is made meanwhile.
     pub(super) fn with_last_change(&self, visit: impl FnOnce(ChangeNumber)) {
         self.topics.with_last(visit);

@@ -6,6 +6,12 @@ use redis::RedisError;
 use std::{io, time::Duration};
 use tokio::time;
 
+/// The beginning of the error for a command that the ACL of the gateway's user does not allow.
+pub(super) const NOT_PERMITTED: &[u8] = b"NOPERM ";
+
+/// The beginning of the error for a topic for which another node of the Cluster is responsible.
+pub(super) const MOVED: &[u8] = b"MOVED ";
+
 /// Why a connection ended, or could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkError {

@@ -2,8 +2,10 @@
 
 use super::{
     connection::Connection,
-    error::{LinkError, for_log},
+    error::{LinkError, MOVED, NOT_PERMITTED, for_log},
     probe::{Probed, warn_of},
+    slot,
+    words::Words,
 };
 use crate::bus::{
     intake::{Handler, Intake},
@@ -20,11 +22,9 @@ pub(super) const PONG: &[u8] = b"alive";
 /// last change follows.
 pub(super) const CHANGE: &str = "change ";
 
-/// The beginning of the error for a command with a topic that the ACL of the gateway's user does not allow.
-const NOT_PERMITTED: &[u8] = b"NOPERM ";
-
 /// The reader of one connection.
 pub(super) struct Incoming {
+    words: &'static Words,
     probed: Probed,
     channel: Channel,
     /// The number of the last probe that has arrived, or 0.
@@ -48,11 +48,15 @@ pub(super) struct Answers {
     pub(super) is_pong: bool,
     /// The number of a change of the topics that are listened to.
     pub(super) change: Option<ChangeNumber>,
+    /// The slots for whose topics another node of the Cluster is responsible.
+    pub(super) misplaced: Vec<Option<u16>>,
+    /// The topics that the server has ended the subscriptions to, asked or unasked.
+    pub(super) ended: Vec<String>,
 }
 
 impl Incoming {
-    pub(super) fn new(probed: Probed) -> Self {
-        Self { probed, channel: Channel::Unasked, last_probe: 0 }
+    pub(super) fn new(words: &'static Words, probed: Probed) -> Self {
+        Self { words, probed, channel: Channel::Unasked, last_probe: 0 }
     }
 
     /// Returns the channel of the probes at the first call, and `None` later.
@@ -82,13 +86,17 @@ impl Incoming {
     ) -> Result<Answers, LinkError> {
         let (mut answers, mut refused) = (Answers::default(), None);
         let each = |frame: Frame<'_>| match frame {
-            Frame::Push(push) => {
-                if let [Frame::Text(b"message"), Frame::Text(topic), Frame::Text(body)] = push[..] {
+            Frame::Push(push) => match push[..] {
+                [Frame::Text(kind), Frame::Text(topic), Frame::Text(body)] if kind == self.words.message => {
                     self.on_message(topic, body, intake);
-                } else {
-                    self.channel = Channel::Answered;
                 }
-            }
+                [Frame::Text(kind), Frame::Text(topic), ..]
+                    if self.words.is_sharded && kind.eq_ignore_ascii_case(self.words.unsubscribe.as_bytes()) =>
+                {
+                    answers.ended.push(String::from_utf8_lossy(topic).into_owned());
+                }
+                _ => self.channel = Channel::Answered,
+            },
             Frame::Text(PONG) => answers.is_pong = true,
             Frame::Text(answer) => {
                 let answer = str::from_utf8(answer).unwrap_or_default();
@@ -104,6 +112,7 @@ impl Incoming {
             Frame::Error(why) if why.starts_with(NOT_PERMITTED) && (!is_fixed_due || answers.number.is_some()) => {
                 listening_refused(why, intake)
             }
+            Frame::Error(why) if why.starts_with(MOVED) => answers.misplaced.push(slot::in_error(why)),
             Frame::Error(why) => refused = Some(for_log(why)),
             _ => {}
         };

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     bus::{
         backoff::Backoff,
-        health::{Direction, Health},
+        health::{Health, Part},
     },
     config,
     sync::uptime,
@@ -24,7 +24,7 @@ use tokio::time::{self, Instant};
 pub(super) struct Link {
     config: config::Redis,
     health: Arc<Health>,
-    direction: Direction,
+    part: Part,
     /// Finds the server. It is `None` until the first attempt.
     finder: Option<Finder>,
     switches: Switches,
@@ -34,8 +34,8 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(config: config::Redis, health: Arc<Health>, direction: Direction, switches: Switches) -> Self {
-        Self { config, health, direction, finder: None, switches, backoff: Backoff::default(), connected: None }
+    pub(super) fn new(config: config::Redis, health: Arc<Health>, part: Part, switches: Switches) -> Self {
+        Self { config, health, part, finder: None, switches, backoff: Backoff::default(), connected: None }
     }
 
     /// Tries to connect until an attempt succeeds. Each attempt except the first is preceded by a pause.
@@ -81,9 +81,9 @@ impl Link {
 
     /// Records that the connection is ready to publish, or that the topics are subscribed.
     pub(super) fn up(&self) {
-        if self.health.is_down(self.direction) {
-            tracing::info!(redis = %self.config.place, direction = ?self.direction, "bus connected");
-            self.health.set(self.direction, None);
+        if self.health.is_down(&self.part) {
+            tracing::info!(redis = %self.config.place, direction = ?self.part.direction, "bus connected");
+            self.health.set(&self.part, None);
         }
     }
 
@@ -95,10 +95,10 @@ impl Link {
     pub(super) fn short(&self, replicas: u64) {
         let redis = &self.config.place;
         let why = format!("redis {redis}: fewer than {replicas} replicas confirm entries (`redis.stream_replicas`)");
-        if self.health.metrics.log_limits.permit("too few replicas", self.direction.name()) {
+        if self.health.metrics.log_limits.permit("too few replicas", self.part.direction.name()) {
             tracing::warn!(why, "entries of streams are refused");
         }
-        self.health.set(self.direction, Some(why));
+        self.health.set(&self.part, Some(why));
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
@@ -109,11 +109,11 @@ impl Link {
     pub(super) fn late(&self, connection: &Connection) {
         let (redis, server, silence) = (&self.config.place, connection.address(), connection.last_read().elapsed());
         let since = time_of_day(uptime::unix_ms().saturating_sub(silence.as_millis() as u64));
-        if self.health.metrics.log_limits.permit("bus late", self.direction.name()) {
-            tracing::warn!(%redis, %server, direction = ?self.direction, since, "nothing has arrived from the bus");
+        if self.health.metrics.log_limits.permit("bus late", self.part.direction.name()) {
+            tracing::warn!(%redis, %server, direction = ?self.part.direction, since, "nothing has arrived from the bus");
         }
         let why = format!("redis {redis}: nothing has arrived from {server} since {since}, although an answer is due");
-        self.health.set(self.direction, Some(why));
+        self.health.set(&self.part, Some(why));
     }
 
     /// Waits for answers in the same way as [`Connection::frames`], but at most for the timeout. In its second half, the
@@ -143,9 +143,9 @@ impl Link {
         }
         let redis = &self.config.place;
         // The health comes first, so that a probe that follows the log line finds the reason.
-        self.health.set(self.direction, Some(format!("redis {redis}: {error}")));
-        if self.health.metrics.log_limits.permit("bus not connected", self.direction.name()) {
-            tracing::warn!(%redis, direction = ?self.direction, %error, "bus not connected, trying again");
+        self.health.set(&self.part, Some(format!("redis {redis}: {error}")));
+        if self.health.metrics.log_limits.permit("bus not connected", self.part.direction.name()) {
+            tracing::warn!(%redis, direction = ?self.part.direction, %error, "bus not connected, trying again");
         }
     }
 }

@@ -53,6 +53,9 @@ impl Finder {
                 let settings = own(info.redis_settings());
                 Self::Server(info.set_redis_settings(settings))
             }
+            RedisPlace::Cluster { .. } => {
+                return Err(LinkError::Address("a Cluster has no single server".to_owned()));
+            }
             RedisPlace::Sentinel { master, .. } => {
                 let sentinels = sentinels(&config.place)?;
                 let is_tls =
@@ -95,7 +98,11 @@ fn sentinels(place: &RedisPlace) -> Result<Vec<ConnectionInfo>, LinkError> {
     urls.iter().map(info).collect()
 }
 
-fn with_user(mut settings: RedisConnectionInfo, user: Option<&str>, password: Option<&str>) -> RedisConnectionInfo {
+pub(super) fn with_user(
+    mut settings: RedisConnectionInfo,
+    user: Option<&str>,
+    password: Option<&str>,
+) -> RedisConnectionInfo {
     if let Some(user) = user {
         settings = settings.set_username(user);
     }

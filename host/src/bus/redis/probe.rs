@@ -10,8 +10,9 @@
 
 use super::{
     connection::Connection,
-    error::{LinkError, for_log},
+    error::{LinkError, NOT_PERMITTED, for_log},
     link::Link,
+    words::Words,
 };
 use crate::telemetry::metrics::Metrics;
 use gateway_wire::resp::Frame;
@@ -20,10 +21,6 @@ use tokio::{
     sync::watch,
     time::{self, Interval, MissedTickBehavior},
 };
-use uuid::Uuid;
-
-/// The beginning of the gateway's own channel. The id of the process follows.
-const CHANNEL_PREFIX: &str = "gateway:";
 
 /// What the publisher knows about its probes. Numbers count from 1, and 0 stands for no probe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,10 +36,9 @@ pub(super) struct Report {
 }
 
 /// Returns the publisher's side and the subscriber's side, connected to each other.
-pub(super) fn pair(interval: Duration) -> (Prober, Probed) {
-    let channel: Arc<str> = format!("{CHANNEL_PREFIX}{}", Uuid::new_v4()).into();
+pub(super) fn pair(words: &'static Words, channel: Arc<str>, interval: Duration) -> (Prober, Probed) {
     let (report, reports) = watch::channel(Report::default());
-    let prober = Prober { channel: Arc::clone(&channel), interval, report, refused: Refused::default() };
+    let prober = Prober { words, channel: Arc::clone(&channel), interval, report, refused: Refused::default() };
     (prober, Probed { channel, interval, reports })
 }
 
@@ -59,6 +55,7 @@ pub(super) struct Probed {
 
 /// The publisher's side.
 pub(super) struct Prober {
+    words: &'static Words,
     channel: Arc<str>,
     interval: Duration,
     pub(super) report: watch::Sender<Report>,
@@ -122,10 +119,10 @@ impl Prober {
     }
 
     async fn ask(&mut self, number: u64, connection: &mut Connection, link: &Link) -> Result<Answers, LinkError> {
-        let Self { channel, refused, .. } = self;
+        let Self { words, channel, refused, .. } = self;
         let (publishes, asks_role) = (!refused.publish, !refused.role);
         if publishes {
-            connection.command(&[b"PUBLISH", channel.as_bytes(), number.to_string().as_bytes()]);
+            connection.command(&[words.publish.as_bytes(), channel.as_bytes(), number.to_string().as_bytes()]);
         }
         if asks_role {
             connection.command(&[b"ROLE"]);
@@ -137,6 +134,7 @@ impl Prober {
         connection.flush().await?;
         let mut answers = Answers::default();
         let mut to_come = usize::from(publishes) + usize::from(asks_role) + usize::from(is_plain);
+        let mut failed = None;
         // Redis answers in the order of the commands.
         let (mut of_publish, mut of_role) = (publishes, asks_role);
         while to_come > 0 {
@@ -145,10 +143,11 @@ impl Prober {
                 if mem::take(&mut of_publish) {
                     match frame {
                         Frame::Integer(receivers) => answers.receivers = Some(receivers),
-                        Frame::Error(why) => {
+                        Frame::Error(why) if why.starts_with(NOT_PERMITTED) => {
                             refused.publish = true;
                             warn_of(link.metrics(), "PUBLISH on its own channel", "&gateway:*", why);
                         }
+                        Frame::Error(why) => failed = Some(for_log(why)),
                         _ => {}
                     }
                 } else if mem::take(&mut of_role) {
@@ -164,7 +163,10 @@ impl Prober {
             };
             link.answers(connection, each).await?;
         }
-        Ok(answers)
+        match failed {
+            Some(why) => Err(LinkError::Refused { command: words.publish, why }),
+            None => Ok(answers),
+        }
     }
 }
 

@@ -7,10 +7,12 @@
 use super::{
     confirmation::Asking,
     connection::Connection,
-    error::{LinkError, for_log},
+    error::{LinkError, MOVED, for_log},
     link::Link,
+    observer::Observer,
     probe::Prober,
     streams::appends::Appends,
+    words::Words,
 };
 use crate::bus::{
     batch::{Batch, Publication, Publications},
@@ -45,9 +47,15 @@ enum Pause {
 }
 
 impl<H: Handler> Publisher<H> {
-    pub(super) fn new(link: Link, intake: Arc<Intake<H>>, subscriber: Asking, prober: Prober) -> Self {
+    pub(super) fn new(
+        link: Link,
+        words: &'static Words,
+        (intake, observer): (Arc<Intake<H>>, Arc<dyn Observer<H::Origin>>),
+        subscriber: Asking,
+        prober: Prober,
+    ) -> Self {
         let appends = Appends::new(link.config().streams.clone());
-        let outgoing = Outgoing { intake, batch: Batch::default(), is_unsettled: false };
+        let outgoing = Outgoing { words, intake, observer, batch: Batch::default(), is_unsettled: false };
         Self { link, subscriber, prober, outgoing, appends }
     }
 
@@ -145,7 +153,9 @@ async fn broken(connection: &mut Connection) -> LinkError {
 
 /// The publishes that have to be sent or refused.
 struct Outgoing<H: Handler> {
+    words: &'static Words,
     intake: Arc<Intake<H>>,
+    observer: Arc<dyn Observer<H::Origin>>,
     /// The batch that was last taken from the queue.
     batch: Batch<H::Origin>,
     /// Whether the batch still has to be sent or refused.
@@ -211,7 +221,7 @@ impl<H: Handler> Outgoing<H> {
                 }
                 self.is_unsettled = false;
                 self.intake.refuse_abandoned(&mut self.batch);
-                let sent = send(connection, link, &self.batch, &self.intake, appends).await;
+                let sent = self.send(connection, link, appends).await;
                 appends.end_attempt(&self.intake);
                 sent?;
                 appends.settle(connection, link, &self.intake).await?;
@@ -234,47 +244,50 @@ impl<H: Handler> Outgoing<H> {
             }
         }
     }
-}
 
-/// Publishes a batch, and settles each publish with the answer of Redis. When the connection breaks or the future is
-/// dropped, refuses the publishes that have no answer, and leaves those to streams in `appends`.
-async fn send<H: Handler>(
-    connection: &mut Connection,
-    link: &Link,
-    batch: &Batch<H::Origin>,
-    intake: &Intake<H>,
-    appends: &mut Appends<H::Origin>,
-) -> Result<(), LinkError> {
-    for publication in batch.iter() {
-        if appends.takes(publication.topic) {
-            appends.push(&publication);
+    /// Publishes the batch, and settles each publish with the answer of Redis. When the connection breaks or the future
+    /// is dropped, refuses the publishes that have no answer, and leaves those to streams in `appends`.
+    async fn send(
+        &self,
+        connection: &mut Connection,
+        link: &Link,
+        appends: &mut Appends<H::Origin>,
+    ) -> Result<(), LinkError> {
+        let Self { words, intake, observer, batch, .. } = self;
+        for publication in batch.iter() {
+            if appends.takes(publication.topic) {
+                appends.push(&publication);
+            }
         }
-    }
-    let mut answers = Answers { intake, appends, waiting: batch.iter(), taken: 0 };
-    let mut appended = 0;
-    for Publication { topic, body, .. } in batch.iter() {
-        if answers.appends.takes(topic) {
-            answers.appends.write(appended, connection).await?;
-            appended += 1;
-        } else {
-            connection.publish(topic, body).await?;
+        let mut answers = Answers { intake, observer: &**observer, appends, waiting: batch.iter(), taken: 0 };
+        let mut appended = 0;
+        for Publication { topic, body, .. } in batch.iter() {
+            if answers.appends.takes(topic) {
+                answers.appends.write(appended, connection).await?;
+                appended += 1;
+            } else if words.is_sharded {
+                connection.large_command(&[words.publish.as_bytes(), topic.as_bytes(), body]).await?;
+            } else {
+                connection.publish(topic, body).await?;
+            }
         }
+        connection.flush().await?;
+        let mut unsettled = batch.len();
+        while unsettled > 0 {
+            let each = |frame: Frame<'_>| {
+                answers.settle(&frame);
+                unsettled = unsettled.saturating_sub(1);
+            };
+            link.answers(connection, each).await?;
+        }
+        Ok(())
     }
-    connection.flush().await?;
-    let mut unsettled = batch.len();
-    while unsettled > 0 {
-        let each = |frame: Frame<'_>| {
-            answers.settle(&frame);
-            unsettled = unsettled.saturating_sub(1);
-        };
-        link.answers(connection, each).await?;
-    }
-    Ok(())
 }
 
 /// The answers of Redis to a batch.
 struct Answers<'a, H: Handler> {
     intake: &'a Intake<H>,
+    observer: &'a dyn Observer<H::Origin>,
     appends: &'a mut Appends<H::Origin>,
     /// The publishes that Redis has not answered yet.
     waiting: Publications<'a, H::Origin>,
@@ -297,7 +310,11 @@ impl<H: Handler> Answers<'_, H> {
                     self.intake.unheard(&publication);
                 }
             }
+            Frame::Error(error) if error.starts_with(MOVED) && self.observer.take_back(&publication) => {}
             Frame::Error(error) => {
+                if error.starts_with(b"CLUSTERDOWN ") {
+                    self.observer.misplaced(None);
+                }
                 if self.intake.metrics.log_limits.permit("publish refused by redis", "") {
                     tracing::warn!(topic = publication.topic, error = for_log(error), "redis refused a publish");
                 }

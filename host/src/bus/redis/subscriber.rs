@@ -10,13 +10,15 @@ use super::{
     error::LinkError,
     incoming::{Answers, CHANGE, Incoming, PONG},
     link::Link,
+    observer::Observer,
     probe::{Probed, Report},
     silence::{Silence, Step},
+    slot,
+    words::Words,
 };
 use crate::{
     bus::{
         intake::{Handler, Intake},
-        queue::ChangeNumber,
         topics::Changes,
     },
     telemetry::text,
@@ -34,7 +36,9 @@ const MIN_CHANGE_INTERVAL: Duration = Duration::from_millis(10);
 /// The owner of the subscribing connection.
 pub(super) struct Subscriber<H: Handler> {
     link: Link,
+    words: &'static Words,
     intake: Arc<Intake<H>>,
+    observer: Arc<dyn Observer<H::Origin>>,
     publisher: Confirming,
     probed: Probed,
     /// Since when messages may have been lost, if the handler was not told yet.
@@ -42,22 +46,29 @@ pub(super) struct Subscriber<H: Handler> {
 }
 
 impl<H: Handler> Subscriber<H> {
-    pub(super) fn new(link: Link, intake: Arc<Intake<H>>, publisher: Confirming, probed: Probed) -> Self {
-        Self { link, intake, publisher, probed, blind_since: None }
+    pub(super) fn new(
+        link: Link,
+        words: &'static Words,
+        (intake, observer): (Arc<Intake<H>>, Arc<dyn Observer<H::Origin>>),
+        publisher: Confirming,
+        probed: Probed,
+    ) -> Self {
+        Self { link, words, intake, observer, publisher, probed, blind_since: None }
     }
 
     /// Connects again and again, and keeps each connection's subscriptions up to date. Never returns.
     pub(super) async fn run(mut self) {
         loop {
             let connection = self.link.connect().await;
-            let mut subscriptions = Subscriptions::new(connection, self.probed.clone());
+            let mut subscriptions = Subscriptions::new(connection, self.words, self.probed.clone());
             let Err(error) = subscriptions.follow(&mut self).await;
-            if let Some(since) = subscriptions.worked_until() {
+            let worked_until = subscriptions.worked_until();
+            if let Some(since) = worked_until {
                 // If the connection after a break breaks before the handler was told, it is one long gap.
                 self.blind_since.get_or_insert(since);
             }
             self.publisher.lose(error.is_timeout());
-            self.intake.queue.set_carried_out(ChangeNumber::MAX);
+            self.observer.lost(worked_until);
             self.link.down(&error);
         }
     }
@@ -66,6 +77,7 @@ impl<H: Handler> Subscriber<H> {
 /// The subscriptions of one connection.
 struct Subscriptions {
     connection: Connection,
+    words: &'static Words,
     incoming: Incoming,
     /// The number of the publisher's last request.
     number: u64,
@@ -76,7 +88,7 @@ struct Subscriptions {
     /// The last probe that was sent before Redis had subscribed to everything that was wanted when the connection began,
     /// or `None` before that. Nothing is published before. A probe after it shows whether this connection works.
     first_probe_after: Option<u64>,
-    /// Whether topics were subscribed to whose change was not followed by a ping with its number yet.
+    /// Whether topics were subscribed to, and no ping with the number of the last change has followed yet.
     is_change_due: bool,
     /// All fixed topics, if they have changed and the change is not confirmed yet.
     news: Option<BTreeSet<String>>,
@@ -86,11 +98,12 @@ struct Subscriptions {
 }
 
 impl Subscriptions {
-    fn new(connection: Connection, probed: Probed) -> Self {
+    fn new(connection: Connection, words: &'static Words, probed: Probed) -> Self {
         Self {
             silence: Silence::new(probed.interval, connection.timeout(), connection.last_read()),
             connection,
-            incoming: Incoming::new(probed),
+            words,
+            incoming: Incoming::new(words, probed),
             number: 0,
             is_unconfirmed: false,
             is_fixed_due: false,
@@ -108,8 +121,7 @@ impl Subscriptions {
 
     /// Subscribes to the wanted topics, and handles messages, until the connection breaks.
     async fn follow<H: Handler>(&mut self, subscriber: &mut Subscriber<H>) -> Result<Infallible, LinkError> {
-        // Publishes that wait for later changes are held back from here on.
-        subscriber.publisher.with_last_change(|last| subscriber.intake.queue.set_carried_out(last));
+        subscriber.publisher.with_last_change(|last| subscriber.observer.began(last));
         loop {
             let due = self.silence.due();
             tokio::select! {
@@ -146,13 +158,13 @@ impl Subscriptions {
     async fn change(&mut self, changes: Changes, number: u64) -> Result<(), LinkError> {
         if let Some(channel) = self.incoming.channel_to_subscribe_to() {
             // It has a command of its own, because an ACL that forbids one topic forbids the whole command.
-            self.connection.command(&[b"SUBSCRIBE", channel.as_bytes()]);
+            self.connection.command(&[self.words.subscribe.as_bytes(), channel.as_bytes()]);
         }
-        self.command("SUBSCRIBE", &changes.fixed);
-        self.command("UNSUBSCRIBE", &changes.removed);
+        self.command(self.words.subscribe, &changes.fixed);
+        self.command(self.words.unsubscribe, &changes.removed);
         self.connection.command(&[b"PING", number.to_string().as_bytes()]);
-        self.command("SUBSCRIBE", &changes.added);
-        self.is_change_due |= !changes.added.is_empty();
+        self.command(self.words.subscribe, &changes.added);
+        self.is_change_due |= !changes.added.is_empty() || changes.news.is_some();
         if let Some(last) = changes.last
             && mem::take(&mut self.is_change_due)
         {
@@ -171,7 +183,8 @@ impl Subscriptions {
 
     /// Queues a command for all of the topics.
     fn command(&mut self, command: &str, topics: &[Arc<str>]) {
-        for topics in topics.chunks(MAX_TOPICS_PER_COMMAND) {
+        let max = if self.words.is_sharded { 1 } else { MAX_TOPICS_PER_COMMAND };
+        for topics in topics.chunks(max) {
             let parts: Vec<_> =
                 iter::once(command).chain(topics.iter().map(|topic| &**topic)).map(str::as_bytes).collect();
             self.connection.command(&parts);
@@ -213,6 +226,10 @@ impl Subscriptions {
     }
 
     fn on_answers<H: Handler>(&mut self, answers: &Answers, subscriber: &Subscriber<H>) {
+        let ended = answers.ended.iter().filter(|topic| subscriber.publisher.subscribes_to(topic));
+        for slot in answers.misplaced.iter().copied().chain(ended.map(|topic| Some(slot::of(topic)))) {
+            subscriber.observer.misplaced(slot);
+        }
         if answers.number == Some(self.number) {
             (self.is_unconfirmed, self.is_fixed_due) = (false, false);
             if self.is_complete() {
@@ -220,7 +237,7 @@ impl Subscriptions {
             }
         }
         if let Some(last) = answers.change {
-            subscriber.intake.queue.set_carried_out(last);
+            subscriber.observer.carried_out(last);
             if !self.is_complete() {
                 self.first_probe_after = Some(subscriber.probed.reports.borrow().sent);
                 self.confirm(subscriber);

@@ -5,8 +5,10 @@ use crate::{
         health::{Direction, Health},
         redis::{
             confirmation::{self, Asking},
+            observer::{Alone, Observer},
             place::Switches,
             probe::{self, Prober},
+            words::PLAIN,
         },
     },
     config::{self, RedisPlace},
@@ -148,17 +150,18 @@ impl Stage {
             streams: config::Streams::default(),
         };
         let health = Arc::new(Health::new(Arc::default()));
-        health.set(Direction::Publish, None);
+        health.set(&Direction::Publish.into(), None);
         let (sender, gaps) = mpsc::unbounded_channel();
         let handler = Slow { slowness, gaps: sender };
         let intake = Intake { queue: Arc::default(), handler, metrics: Arc::clone(&health.metrics) };
         let (asking, confirming) = confirmation::pair(Arc::clone(&topics));
-        let (prober, probed) = probe::pair(config.probe_interval);
+        let (prober, probed) = probe::pair(&PLAIN, "gateway:1".into(), config.probe_interval);
         // These belong to a connection that broke before, and say nothing about the next one.
         prober.report.send_replace(Report { sent: 3, passed_on: 1, unheard: 2, by_replica: 3 });
         let switches = Switches::follow(&config.place, &mut JoinSet::new()).unwrap_or_else(|error| panic!("{error}"));
-        let link = Link::new(config, Arc::clone(&health), Direction::Subscribe, switches);
-        tokio::spawn(Subscriber::new(link, Arc::new(intake), confirming, probed).run());
+        let link = Link::new(config, Arc::clone(&health), Direction::Subscribe.into(), switches);
+        let bus = (Arc::new(intake), Arc::new(Alone(Arc::default())) as Arc<dyn Observer<()>>);
+        tokio::spawn(Subscriber::new(link, &PLAIN, bus, confirming, probed).run());
         let stage = Self { listener, topics, asking, prober, health, gaps };
         let mut redis = stage.accept().await;
         assert_eq!(redis.command().await, ["PING", "change 1"]);
@@ -179,7 +182,7 @@ impl Stage {
 
     /// Waits until the topics are confirmed, and reports the next probe, number 4.
     async fn report(&self, report: impl FnOnce(&mut Report)) {
-        while self.health.is_down(Direction::Subscribe) {
+        while self.health.is_down(&Direction::Subscribe.into()) {
             time::sleep(Duration::from_millis(1)).await;
         }
         self.prober.report.send_modify(|all| {
@@ -463,7 +466,7 @@ async fn a_gap_lasts_from_the_last_bytes_until_every_topic_is_subscribed_to_agai
         assert_eq!(redis.command().await.len(), len);
     }
     assert_eq!(redis.command().await, ["PING", "0"]);
-    assert!(stage.health.is_down(Direction::Subscribe), "not all topics are subscribed to");
+    assert!(stage.health.is_down(&Direction::Subscribe.into()), "not all topics are subscribed to");
     drop(redis);
     let mut redis = stage.accept().await;
     for len in [513; 8] {

@@ -1,0 +1,382 @@
+//! The bus over a Redis Cluster of version 7 or later, with sharded publish and subscribe.
+//!
+//! Each topic belongs to a slot, and each slot to a master. For each master there is the same pair of connections as for
+//! a single server, with a queue and topics of its own. So a master that fails holds up only what belongs to it. This
+//! module finds the masters, and passes publishes and topics on to the right ones.
+//!
+//! When slots move, their topics are subscribed to at the new master, and then the sessions are told of a gap, because
+//! messages may have been lost in between. Publishes that the old master refuses come back and are passed on again. The
+//! order of the publishes to a topic may change then, and only then.
+
+mod node;
+mod slots;
+#[cfg(test)]
+mod tests;
+
+use super::{error::LinkError, slot};
+use crate::{
+    bus::{
+        batch::{Batch, Publication},
+        health::{Direction, Health, Part},
+        intake::{Handler, Intake, NotTaken},
+        queue::ChangeNumber,
+        topics::Topics,
+    },
+    config,
+};
+use node::{Node, Number, Reports, Returned};
+use slots::{Directory, Slots};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem, panic,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::{self, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+/// How often the masters are asked for while everything works.
+const REFRESH: Duration = Duration::from_secs(10);
+
+/// How often the masters are asked for after something has failed, until everything works again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// How long publishes wait for the first answer about the masters. After that they are refused.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs the bus until `stop`, and then until every queued publish is published or refused.
+///
+/// # Panics
+/// Panics if the task of a node has panicked.
+pub(super) async fn run<H: Handler>(
+    config: config::Redis,
+    intake: Arc<Intake<H>>,
+    topics: Arc<Topics>,
+    health: Arc<Health>,
+    stop: CancellationToken,
+) {
+    Cluster::new(config, intake, topics, health).run(stop).await;
+}
+
+struct Cluster<H: Handler> {
+    directory: Directory,
+    intake: Arc<Intake<H>>,
+    topics: Arc<Topics>,
+    health: Arc<Health>,
+    reports: Arc<Reports<H::Origin>>,
+    /// Which master each slot belongs to.
+    slots: Slots,
+    /// Whether a node has answered which master each slot belongs to.
+    is_known: bool,
+    /// The nodes by their addresses.
+    nodes: BTreeMap<Arc<str>, Node<H::Origin>>,
+    /// The number of the node that began last.
+    last: Number,
+    /// The fixed topics, each with the node at which it is subscribed to, if its slot has one.
+    fixed: BTreeMap<Arc<str>, Option<Number>>,
+    /// The topics that are listened to, in the same way.
+    listened: BTreeMap<Arc<str>, Option<Number>>,
+    /// The changes of the wanted topics that not all nodes have carried out, in their order.
+    waiting: VecDeque<Change>,
+    /// The moves of topics that not all nodes have carried out.
+    moves: Vec<Move>,
+    /// The tasks of the nodes, and those that tell of gaps.
+    tasks: JoinSet<()>,
+}
+
+/// The number of a change at each node that has to carry it out.
+type Places = BTreeMap<Number, ChangeNumber>;
+
+/// A change of the wanted topics.
+struct Change {
+    /// The number of the change for the queue of this gateway, if there are no more changes.
+    last: Option<ChangeNumber>,
+    at: Places,
+}
+
+/// A move of topics from one node to another.
+struct Move {
+    /// Since when messages may have been lost.
+    blind_since: Instant,
+    at: Places,
+}
+
+impl<H: Handler> Cluster<H> {
+    fn new(config: config::Redis, intake: Arc<Intake<H>>, topics: Arc<Topics>, health: Arc<Health>) -> Self {
+        Self {
+            directory: Directory::new(config),
+            intake,
+            topics,
+            health,
+            reports: Arc::default(),
+            slots: Slots::default(),
+            is_known: false,
+            nodes: BTreeMap::new(),
+            last: 0,
+            fixed: BTreeMap::new(),
+            listened: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            moves: Vec::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    async fn run(mut self, stop: CancellationToken) {
+        let front = Arc::clone(&self.intake.queue);
+        front.set_disconnected(true);
+        // Publishes that wait for later changes are held back from here on.
+        self.topics.with_last(|last| front.set_carried_out(last));
+        let (reports, mut batch, mut asking) = (Arc::clone(&self.reports), Batch::default(), JoinSet::new());
+        let (mut next_ask, mut asked_at) = (Instant::now(), Instant::now());
+        let refuse_from = next_ask + GRACE;
+        loop {
+            let is_known = self.is_known;
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if !front.is_closed() => front.close(),
+                Some(ended) = self.tasks.join_next() => resume(ended),
+                Some(found) = asking.join_next() => {
+                    self.found(resume(found), asked_at);
+                    let is_good = self.health.error().is_none() && !self.is_in_trouble();
+                    next_ask = Instant::now() + if is_good { REFRESH } else { RETRY };
+                }
+                () = reports.changed() => {
+                    self.settle_changes();
+                    if self.is_in_trouble() {
+                        next_ask = next_ask.min(Instant::now() + RETRY);
+                    }
+                }
+                () = time::sleep_until(next_ask), if asking.is_empty() => {
+                    asked_at = Instant::now();
+                    asking.spawn(self.directory.clone().ask(self.to_ask()));
+                }
+                () = self.topics.changed(), if is_known => self.change_topics(),
+                () = front.take(&mut batch), if is_known || front.is_closed() || Instant::now() >= refuse_from => {
+                    if batch.is_empty() {
+                        break;
+                    }
+                    self.intake.refuse_abandoned(&mut batch);
+                    batch.iter().for_each(|publication| self.pass_on(&publication));
+                }
+            }
+        }
+        self.nodes.values().for_each(Node::stop);
+        while let Some(ended) = self.tasks.join_next().await {
+            resume(ended);
+        }
+        let unsettled = self.reports.take_returned();
+        unsettled.iter().for_each(|returned| self.intake.refuse(&returned.publication(), &NotTaken::NotConnected));
+    }
+
+    /// Passes a publish on to the node of its topic.
+    fn pass_on(&self, publication: &Publication<'_, H::Origin>) {
+        let is_queued = self.node_of(publication.topic).is_some_and(|node| node.queue(publication));
+        if !is_queued {
+            self.intake.refuse(publication, &NotTaken::NotConnected);
+        }
+    }
+
+    fn node_of(&self, topic: &str) -> Option<&Node<H::Origin>> {
+        self.nodes.get(self.slots.master_of(slot::of(topic))?)
+    }
+
+    fn node(&self, number: Number) -> Option<&Node<H::Origin>> {
+        self.nodes.values().find(|node| node.number == number)
+    }
+
+    fn is_in_trouble(&self) -> bool {
+        self.nodes.values().any(|node| node.in_trouble_since().is_some())
+    }
+
+    /// Returns the addresses of the nodes to ask for the masters, the best ones first. A node whose slots have moved knows
+    /// it before the others, and a node that is lost may not answer.
+    fn to_ask(&self) -> Vec<Arc<str>> {
+        let mut nodes: Vec<_> = self.nodes.values().collect();
+        nodes.sort_by_key(|node| (node.is_lost(), !node.is_misplaced()));
+        nodes.into_iter().map(|node| Arc::clone(&node.address)).collect()
+    }
+
+    /// Passes changes of the wanted topics on to the nodes.
+    fn change_topics(&mut self) {
+        let changes = self.topics.take();
+        let mut at = Places::new();
+        if let Some(fixed) = changes.news {
+            self.fixed = fixed.into_iter().map(|topic| (topic.into(), None)).collect();
+            self.place_fixed(&mut at);
+        }
+        for topic in changes.removed {
+            if let Some(Some(number)) = self.listened.remove(&topic)
+                && let Some(node) = self.node(number)
+            {
+                node.topics.remove(&topic);
+            }
+        }
+        for topic in changes.added {
+            let number = self.node_of(&topic).map(|node| {
+                at.insert(node.number, node.topics.add(&topic));
+                node.number
+            });
+            self.listened.insert(topic, number);
+        }
+        self.waiting.push_back(Change { last: changes.last, at });
+        self.settle_changes();
+    }
+
+    /// Gives each node the fixed topics that belong to it. Returns whether one of them has moved to another node.
+    fn place_fixed(&mut self, places: &mut Places) -> bool {
+        let owners: Vec<_> = self.fixed.keys().map(|topic| self.node_of(topic).map(|node| node.number)).collect();
+        let mut has_moved = false;
+        for ((topic, at), owner) in self.fixed.iter_mut().zip(owners) {
+            let previous = mem::replace(at, owner);
+            if previous != owner {
+                forget(&self.nodes, previous, topic);
+                has_moved = true;
+            }
+        }
+        for node in self.nodes.values() {
+            let of_node = self.fixed.iter().filter(|(_, at)| **at == Some(node.number));
+            node.topics.set_fixed(of_node.map(|(topic, _)| topic.to_string()).collect());
+            node.topics.with_last(|last| {
+                places.insert(node.number, last);
+            });
+        }
+        has_moved
+    }
+
+    /// Moves each topic that is listened to and does not belong to its node any more. Returns whether there was one.
+    fn move_listened(&mut self, places: &mut Places) -> bool {
+        let mut listened = mem::take(&mut self.listened);
+        let mut has_moved = false;
+        for (topic, at) in &mut listened {
+            let owner = self.node_of(topic);
+            let number = owner.map(|node| node.number);
+            if *at == number {
+                continue;
+            }
+            forget(&self.nodes, *at, topic);
+            if let Some(node) = owner {
+                places.insert(node.number, node.topics.add(topic));
+            }
+            (*at, has_moved) = (number, true);
+        }
+        self.listened = listened;
+        has_moved
+    }
+
+    /// Finishes the changes that all nodes have carried out. Publishes do not wait for a node that is lost, as it may be
+    /// away for long, and the clients are told of the gap.
+    fn settle_changes(&mut self) {
+        let nodes = &self.nodes;
+        let is_done = |at: &Places, is_excused: fn(&Node<H::Origin>) -> bool| {
+            // A node that is not there any more has nothing to carry out.
+            nodes.values().all(|node| match at.get(&node.number) {
+                Some(change) => node.has_carried_out(*change) || is_excused(node),
+                None => true,
+            })
+        };
+        let done = self.waiting.iter().take_while(|change| is_done(&change.at, Node::is_away)).count();
+        let moved: Vec<_> = self.moves.extract_if(.., |moved| is_done(&moved.at, |_| false)).collect();
+        for change in self.waiting.drain(..done) {
+            if let Some(last) = change.last {
+                self.intake.queue.set_carried_out(last);
+            }
+        }
+        for Move { blind_since, .. } in moved {
+            let intake = Arc::clone(&self.intake);
+            self.tasks.spawn(async move { intake.handler.missed(blind_since.elapsed()).await });
+        }
+    }
+
+    /// Handles the answer to the question for the masters, which was asked at the time `asked_at`.
+    fn found(&mut self, found: Result<(Arc<str>, Slots), LinkError>, asked_at: Instant) {
+        let connecting = [Direction::Publish, Direction::Subscribe].map(Part::from);
+        match found {
+            Ok((asked, view)) => {
+                self.apply(&asked, &view, asked_at);
+                if !mem::replace(&mut self.is_known, true) {
+                    self.intake.queue.set_disconnected(false);
+                    connecting.iter().for_each(|part| self.health.set(part, None));
+                }
+            }
+            Err(error) => {
+                let redis = self.directory.place();
+                if self.intake.metrics.log_limits.permit("cluster unknown", "") {
+                    tracing::warn!(%redis, %error, "no node of the Cluster says which masters there are, trying again");
+                }
+                // The masters that are known are used on, and each of them reports whether it is connected.
+                if !self.is_known {
+                    self.health.set(&connecting[0], Some(format!("redis {redis}: {error}")));
+                }
+            }
+        }
+    }
+
+    /// Makes the nodes, the topics and the publishes follow what the node at the address `asked` has said since the time
+    /// `asked_at`.
+    fn apply(&mut self, asked: &str, view: &Slots, asked_at: Instant) {
+        let blind_since = self.nodes.values().filter_map(Node::in_trouble_since).min().unwrap_or_else(Instant::now);
+        let mut returned = self.reports.take_returned();
+        self.slots.learn(view, asked, |address| self.nodes.get(address).is_none_or(Node::is_lost));
+        let slots = self.slots.clone();
+        let has_to_go = |node: &&Node<H::Origin>| {
+            let answered = (*node.address == *asked).then_some(asked_at);
+            node.contradicts(&slots, answered) || !node.has_own_channel(&slots)
+        };
+        let gone = self.nodes.values().filter(has_to_go).map(|node| Arc::clone(&node.address));
+        for address in gone.collect::<Vec<_>>() {
+            returned.extend(self.leave(&address));
+        }
+        for address in slots.masters() {
+            if !self.nodes.contains_key(address) {
+                self.last += 1;
+                let (config, bus) = (self.directory.config_of(address), (&self.intake, &self.health));
+                let node = Node::start(self.last, (address, &slots), config, bus, &self.reports, &mut self.tasks);
+                tracing::info!(node = &**address, "connecting to a master of the Cluster");
+                self.nodes.insert(Arc::clone(address), node);
+            }
+        }
+        let mut at = Places::new();
+        if self.place_fixed(&mut at) | self.move_listened(&mut at) {
+            self.moves.push(Move { blind_since, at });
+        }
+        let mut unanswered = Vec::new();
+        for publish in returned {
+            let publication = publish.publication();
+            match self.node_of(publication.topic).filter(|node| publish.by == Some(node.number)) {
+                // The node has refused it, and was not asked since who is responsible.
+                Some(node) if publish.waits_for_answer(&node.address, asked, asked_at) => unanswered.push(publish),
+                // It would refuse it again and again.
+                Some(_) => self.intake.refuse(&publication, &NotTaken::Refused),
+                None => self.pass_on(&publication),
+            }
+        }
+        self.reports.put_back(unanswered);
+        self.settle_changes();
+    }
+
+    /// Ends the connections to a node. Returns the publishes that it has not sent.
+    fn leave(&mut self, address: &str) -> Vec<Returned<H::Origin>> {
+        let Some(node) = self.nodes.remove(address) else { return Vec::new() };
+        tracing::info!(node = address, "the connections to a master of the Cluster end");
+        node.leave()
+    }
+}
+
+/// Ends a topic at its previous node, which has unsubscribed from it when the slot moved. A command would be refused with
+/// the same error as that for a slot that has moved just now.
+fn forget<O>(nodes: &BTreeMap<Arc<str>, Node<O>>, previous: Option<Number>, topic: &str) {
+    if let Some(node) = nodes.values().find(|node| previous == Some(node.number)) {
+        node.topics.forget(topic);
+    }
+}
+
+/// Returns what a task has returned.
+///
+/// # Panics
+/// Panics if the task has panicked.
+fn resume<T>(ended: Result<T, JoinError>) -> T {
+    ended.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
+}

@@ -1,0 +1,124 @@
+use super::*;
+use crate::{bus::redis::observer::Observer, config::RedisPlace, telemetry::metrics::Metrics};
+use bytes::Bytes;
+use std::iter;
+
+/// A handler that hears nothing.
+struct Deaf;
+
+impl Handler for Deaf {
+    type Origin = ();
+
+    fn message(&self, _: &str, _: &Bytes, _: Option<&()>) -> usize {
+        0
+    }
+
+    fn is_served(&self, (): &()) -> bool {
+        true
+    }
+
+    async fn missed(&self, _: Duration) {}
+
+    fn refused(&self, (): &(), _: &str) {}
+}
+
+/// Two addresses at which nothing listens.
+const MASTERS: [&str; 2] = ["127.0.0.1:1", "127.0.0.1:2"];
+
+/// Returns slots that all belong to one master, except the first half, which belongs to another one.
+fn view(first: &str, second: &str) -> Slots {
+    Slots::from_ranges([(0..=8191, first), (8192..=16383, second)])
+}
+
+fn cluster() -> Cluster<Deaf> {
+    let metrics = Arc::new(Metrics::new());
+    let intake = Intake { queue: Arc::default(), handler: Deaf, metrics: Arc::clone(&metrics) };
+    let config = config::Redis {
+        place: RedisPlace::Cluster { urls: vec![format!("redis://{}", MASTERS[0])] },
+        username: None,
+        password: None,
+        timeout: Duration::from_secs(60),
+        probe_interval: Duration::from_secs(60),
+        max_message_bytes: 1024,
+        streams: config::Streams::default(),
+    };
+    let mut cluster = Cluster::new(config, Arc::new(intake), Arc::default(), Arc::new(Health::new(metrics)));
+    cluster.apply(MASTERS[0], &view(MASTERS[0], MASTERS[1]), Instant::now());
+    cluster
+}
+
+/// Returns how many publishes were refused.
+fn refused(cluster: &Cluster<Deaf>) -> usize {
+    let metrics = cluster.intake.metrics.encode().unwrap();
+    let line = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("gateway_messages_dropped_total{reason=\"bus_unavailable\"} "));
+    line.map_or(0, |count| count.parse().unwrap())
+}
+
+/// The first master refuses a publish, because another one is responsible.
+fn is_refused_by_the_first(cluster: &Cluster<Deaf>) {
+    // The slot of this topic is 4435.
+    let publication = Publication { topic: "game:request:mmo", body: b"hi", origin: None };
+    assert!(cluster.nodes[MASTERS[0]].observer().take_back(&publication));
+}
+
+#[tokio::test]
+async fn a_publish_that_a_master_refuses_waits_until_that_master_says_who_is_responsible() {
+    let mut cluster = cluster();
+    let earlier = Instant::now();
+    is_refused_by_the_first(&cluster);
+    // The other master does not know yet, and the first one was asked too early.
+    cluster.apply(MASTERS[1], &view(MASTERS[0], MASTERS[1]), Instant::now());
+    cluster.apply(MASTERS[0], &view(MASTERS[0], MASTERS[1]), earlier);
+    assert_eq!((refused(&cluster), cluster.is_in_trouble()), (0, true));
+    assert_eq!(cluster.nodes[MASTERS[1]].queued(), 0);
+    cluster.apply(MASTERS[0], &view(MASTERS[1], MASTERS[1]), Instant::now());
+    assert_eq!((refused(&cluster), cluster.nodes.len()), (0, 1), "the first master has no slot any more");
+    assert_eq!(cluster.nodes[MASTERS[1]].queued(), 1);
+}
+
+#[tokio::test]
+async fn a_master_that_refuses_its_own_topics_is_connected_to_anew() {
+    let mut cluster = cluster();
+    let number = cluster.nodes[MASTERS[0]].number;
+    is_refused_by_the_first(&cluster);
+    cluster.apply(MASTERS[0], &view(MASTERS[0], MASTERS[1]), Instant::now());
+    assert_ne!(cluster.nodes[MASTERS[0]].number, number);
+    assert_eq!((refused(&cluster), cluster.nodes[MASTERS[0]].queued()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_topic_whose_slot_moves_is_not_unsubscribed_from_at_its_previous_master() {
+    const SLOT: usize = 4435;
+    let [first, second] = MASTERS;
+    let moved = Slots::from_ranges([(0..=8191, first), (SLOT..=SLOT, second), (8192..=16383, second)]);
+    // The own channel of the first master stays where it is.
+    let mut cluster = iter::repeat_with(cluster).find(|cluster| cluster.nodes[first].has_own_channel(&moved)).unwrap();
+    cluster.topics.set_fixed(["game:request:mmo".to_owned()].into());
+    cluster.topics.add("{game:request:mmo}:7");
+    cluster.change_topics();
+    let taken = |cluster: &Cluster<Deaf>, master: &str| {
+        let changes = cluster.nodes[master].topics.take();
+        (changes.fixed.len(), changes.added.len(), changes.removed.len())
+    };
+    assert_eq!((taken(&cluster, first), taken(&cluster, second)), ((1, 1, 0), (0, 0, 0)));
+    cluster.apply(first, &moved, Instant::now());
+    assert_eq!((taken(&cluster, first), taken(&cluster, second)), ((0, 0, 0), (1, 1, 0)));
+    assert_eq!(cluster.moves.len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_master_says_about_a_slot_that_has_moved_in_the_meantime_is_old_news() {
+    let [first, second] = MASTERS;
+    let moved = Slots::from_ranges([(0..=8191, first), (4435..=4435, second), (8192..=16383, second)]);
+    let mut cluster = iter::repeat_with(cluster).find(|cluster| cluster.nodes[first].has_own_channel(&moved)).unwrap();
+    let number = cluster.nodes[first].number;
+    let asked_at = Instant::now();
+    // These come back while the master is being asked.
+    is_refused_by_the_first(&cluster);
+    cluster.apply(first, &moved, asked_at);
+    assert_eq!((cluster.nodes[second].queued(), cluster.is_in_trouble()), (1, false));
+    cluster.apply(first, &moved, Instant::now());
+    assert_eq!((cluster.nodes[first].number, refused(&cluster)), (number, 0));
+}
