@@ -6,6 +6,8 @@
 mod answers;
 #[path = "backends/buses.rs"]
 mod buses;
+#[path = "backends/busy.rs"]
+mod busy;
 #[path = "backends/cluster.rs"]
 mod cluster;
 #[path = "backends/encrypted.rs"]

@@ -1,6 +1,7 @@
 //! The code that the programs and tests of the benchmark share.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod in_process;
 pub mod scale;
 
 use std::collections::BTreeMap;

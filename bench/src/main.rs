@@ -5,6 +5,7 @@
 //! work on the machine disturbs all of them alike. The load and the figures are those of `gateway-client load`.
 
 mod arguments;
+mod bursts;
 mod certificate;
 mod contender;
 mod fleet;
@@ -28,6 +29,10 @@ use clap::Parser;
 
 use self::arguments::{Arguments, Command};
 use self::measure::Bench;
+
+/// The allocator of the gateway, for what is measured in this process.
+#[global_allocator]
+static ALLOCATOR: gateway::memory::Allocator = gateway::memory::Allocator;
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();

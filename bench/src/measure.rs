@@ -13,7 +13,7 @@ use crate::measured::{Measured, Run, faults};
 use crate::report::Report;
 use crate::server::Server;
 use crate::work::{self, Work};
-use crate::{machine, plugin_call};
+use crate::{bursts, machine, plugin_call};
 
 /// The files that a process may have open besides its sessions.
 const OTHER_FILES: u64 = 500;
@@ -65,6 +65,7 @@ impl<'a> Bench<'a> {
             seconds: self.arguments.seconds,
             contenders: self.contenders.clone(),
             plugin_call: plugin_call::measure(&self.folders)?,
+            bursts: bursts::measure(&self.folders)?,
             budget: self.folders.budget()?,
             messages: self.measure_all(work::messages())?,
             loops: self.measure_all(work::loops())?,

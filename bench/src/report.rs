@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::bursts::Burst;
 use crate::contender::Contender;
 use crate::fleet::{self, Fleet};
 use crate::limits::{Checks, Limited, Toggled};
@@ -44,6 +45,8 @@ pub(crate) struct Report {
     pub(crate) contenders: Vec<Contender>,
     /// The cost of a plugin's call in nanoseconds.
     pub(crate) plugin_call: f64,
+    /// The number of all threads, and the cost of the messages of a burst.
+    pub(crate) bursts: (usize, Vec<Burst>),
     /// The budget of instructions for each step of a packet's way.
     pub(crate) budget: BTreeMap<String, u64>,
     pub(crate) messages: Vec<Measured>,
@@ -71,6 +74,7 @@ impl fmt::Display for Report {
             ("The whole loop, ms", self.latency()),
             ("Sessions that do nothing", self.sessions()),
             ("One plugin call, ns", self.call()),
+            ("A burst of bus messages, µs of time per message", self.bursts()),
             ("Server CPU per message with ever more sessions, µs", self.costs(&self.crowds, "20000/s")),
             ("TLS", self.tls()),
             ("Limits: server CPU per message, µs", self.limits()),
@@ -250,6 +254,17 @@ impl Report {
         if let Some(fleet) = &self.fleet {
             let figures = fleet::medians(&fleet.resubscribe).map(|figure| cell(figure, 0));
             table.row([format!("{} topics", fleet.topics())].into_iter().chain(figures).collect());
+        }
+        table
+    }
+
+    fn bursts(&self) -> Table {
+        let (threads, bursts) = &self.bursts;
+        let mut table =
+            Table::new(["plugin".to_owned(), "1 thread".into(), format!("{threads} threads"), "quotient".into()]);
+        for Burst { plugin, micros: [alone, together] } in bursts {
+            let cells = [cell(Some(*alone), 2), cell(Some(*together), 2), cell(Some(together / alone), 2)];
+            table.row([(*plugin).to_owned()].into_iter().chain(cells).collect());
         }
         table
     }

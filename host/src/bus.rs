@@ -15,7 +15,7 @@ mod redis;
 mod topics;
 
 pub use health::Health;
-pub use intake::Handler;
+pub use intake::{Handler, Message};
 pub use queue::{ChangeNumber, DRAIN, Full, Load, Permit, Queue, Share};
 pub use topics::Topics;
 

@@ -1,18 +1,14 @@
 //! `packet-path CHAT_WASM SYSTEM_WASM`: does each step of a packet's way a thousand times, so that callgrind can count the
 //! instructions. `bench/tests/budget.rs` runs this program, and compares the counts with `bench/budget.txt`.
 
-use std::collections::VecDeque;
+use std::env;
 use std::hint::black_box;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Waker};
-use std::{env, fs};
 
-use anyhow::{anyhow, ensure};
+use anyhow::ensure;
 use bytes::Bytes;
 use chat_proto::chat::ChatResponse;
-use gateway::bus::Queue;
-use gateway::config::Config;
+use gateway::bus::Message as BusMessage;
 use gateway::delivery::limits::{Limits, LiveLimits, Rates};
 use gateway::delivery::outbox::Outgoing;
 use gateway::delivery::registry::Registered;
@@ -21,11 +17,10 @@ use gateway::net::budget::Budget;
 use gateway::net::meter::{Meter, Verdict};
 use gateway::net::receiver::Receiver;
 use gateway::net::socket::put_packet;
-use gateway::plugin::offload::OffloadThread;
-use gateway::plugin::{Action, Compiler, Described, Keeper, Plugin};
+use gateway::plugin::Action;
 use gateway::routing::gateway::{Gateway, Served};
-use gateway::telemetry::metrics::Metrics;
 use gateway_bench::chat_request;
+use gateway_bench::in_process::{config, drained, gateway, session};
 use gateway_wire::packet::{self, Header, ROUTE_CHAT, ROUTE_SYSTEM};
 use gateway_wire::websocket::{self, Opcode};
 use prost::Message as _;
@@ -42,7 +37,7 @@ fn main() -> anyhow::Result<()> {
     Stage::new(&files)?.run()
 }
 
-/// A gateway with the plugins `chat` and `system` and a session, without sockets.
+/// A gateway and a session, and what reads the session's frames.
 struct Stage {
     gateway: Arc<Gateway>,
     session: Registered,
@@ -51,24 +46,11 @@ struct Stage {
 
 impl Stage {
     fn new(files: &[String]) -> anyhow::Result<Self> {
-        let config = Config::parse("games: [{ id: mmo }]").map_err(|errors| anyhow!(errors.join("; ")))?;
-        let metrics = Arc::new(Metrics::new());
-        // No bus takes publishes out of the queue, which has room for all of them.
-        let queue = Arc::<Queue<_>>::default();
-        let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), queue, config.server.max_message_bytes));
-        let compiler = Compiler::new().map_err(|error| anyhow!("{error:#}"))?;
-        let start = |file| {
-            let described = Arc::new(Described::load(&compiler, &fs::read(file)?)?);
-            let settings = config.plugin(&described.name, &described.routes);
-            let kept = gateway.accounts.kept(&described.name);
-            let offload_thread = Arc::new(OffloadThread::new(Arc::clone(&described.name)));
-            anyhow::Ok(Arc::new(Plugin::start(described, settings, kept, offload_thread, &metrics)?))
-        };
-        gateway.install(files.iter().map(start).collect::<Result<_, _>>()?);
-        let session = Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), config.server.outbox);
-        let session = gateway.registry.admit(session)?;
-        let budget = Arc::new(Budget::new(config.server.receive_budget_bytes, Arc::clone(&metrics)));
-        let limits = Arc::clone(&gateway.payload_limits);
+        let config = config()?;
+        let gateway = gateway(&config, files)?;
+        let session = session(&gateway, &config)?;
+        let budget = Arc::new(Budget::new(config.server.receive_budget_bytes, Arc::clone(&gateway.metrics)));
+        let (limits, metrics) = (Arc::clone(&gateway.payload_limits), Arc::clone(&gateway.metrics));
         let receiver = Receiver::new(&config.server, budget.lease(Arc::clone(&session)), limits, metrics);
         Ok(Self { gateway, session, receiver })
     }
@@ -83,7 +65,7 @@ impl Stage {
                 offloaded.blocking_recv()?;
             }
         }
-        self.drained();
+        let _ = drained(&self.session);
         measured_header(&packet);
         let frames = frames(&packet);
         fill_free_lists(packet.len());
@@ -94,24 +76,16 @@ impl Stage {
         limits.set(Limits { rates: Rates { packets_per_s: 1_000_000, bytes_per_s: 1 << 30 }, ..Limits::default() });
         ensure!(measured_limits(&limits, packet.len()) == TIMES, "packets are over the limit");
         measured_request(&self.gateway, &self.session, &packet);
-        ensure!(self.session.user() == Some(1) && self.drained().is_empty(), "the request is not served");
+        ensure!(self.session.user() == Some(1) && drained(&self.session).is_empty(), "the request is not served");
         let response = ChatResponse { target_user_id: 1, error_message: "x".repeat(60), ..ChatResponse::default() };
         measured_delivery(&self.gateway, &Bytes::from(response.encode_to_vec()));
-        let deliveries = self.drained();
+        let deliveries = drained(&self.session);
         ensure!(deliveries.len() == TIMES, "{} deliveries", deliveries.len());
         let served = measured_heartbeat(&self.gateway, &self.session, &heartbeat);
-        let answers = self.drained().len();
+        let answers = drained(&self.session).len();
         ensure!((served, answers) == (TIMES, TIMES), "{served} heartbeats are served, and {answers} answered");
         measured_frame_out(&deliveries);
         Ok(())
-    }
-
-    fn drained(&self) -> Vec<Outgoing> {
-        let (mut all, mut batch) = (Vec::new(), VecDeque::new());
-        while self.session.outbox.poll_drain(&Context::from_waker(Waker::noop()), &mut batch).is_ready() {
-            all.extend(batch.drain(..));
-        }
-        all
     }
 }
 
@@ -167,7 +141,8 @@ fn measured_heartbeat(gateway: &Arc<Gateway>, session: &Arc<Session>, packet: &B
 #[inline(never)]
 fn measured_delivery(gateway: &Arc<Gateway>, message: &Bytes) {
     for _ in 0..TIMES {
-        black_box(gateway.on_message("broadcast", message, None));
+        let message = BusMessage { topic: "broadcast".to_owned(), body: message.clone(), cause: None, is_entry: false };
+        black_box(gateway.on_message(&message));
     }
 }
 

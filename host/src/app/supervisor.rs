@@ -201,9 +201,11 @@ mod tests {
     impl bus::Handler for Panics {
         type Origin = ();
 
-        fn message(&self, topic: &str, _: &Bytes, _: Option<&()>) -> usize {
-            panic!("a message on {topic}")
+        async fn messages(&self, messages: Vec<bus::Message<()>>) -> Vec<bus::Message<()>> {
+            panic!("a message on {}", messages[0].topic)
         }
+
+        async fn ready(&self) {}
 
         fn is_served(&self, (): &()) -> bool {
             true

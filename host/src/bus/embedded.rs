@@ -4,14 +4,14 @@
 use super::{
     batch::{Batch, Publication},
     health::{Direction, Health},
-    intake::{Handler, Intake},
+    intake::{Handler, Intake, Message},
 };
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// The number of messages after which the task yields to other tasks.
-const MAX_MESSAGES_PER_TURN: usize = 256;
+/// The number of messages that are handled together. After them the task yields to other tasks.
+const MESSAGES_PER_TURN: usize = 256;
 
 /// Passes each publish to the plugins that subscribe to its topic, in the order of the queue.
 pub(super) async fn run<H: Handler>(intake: &Intake<H>, health: Arc<Health>, stop: CancellationToken) {
@@ -30,18 +30,24 @@ pub(super) async fn run<H: Handler>(intake: &Intake<H>, health: Arc<Health>, sto
         if batch.is_empty() {
             return;
         }
-        for (i, publication) in batch.iter().enumerate() {
-            let Publication { topic, body, origin } = publication;
-            // The body is copied, so that a session that reads slowly does not keep the buffer of the publish alive.
-            let subscribers = intake.handler.message(topic, &Bytes::copy_from_slice(body), origin);
-            intake.taken(1);
-            if subscribers == 0 {
-                intake.unheard(&publication);
+        let mut waiting = batch.iter().map(message);
+        loop {
+            let messages: Vec<_> = waiting.by_ref().take(MESSAGES_PER_TURN).collect();
+            if messages.is_empty() {
+                break;
             }
-            if i % MAX_MESSAGES_PER_TURN == MAX_MESSAGES_PER_TURN - 1 {
-                tokio::task::yield_now().await;
+            let taken = messages.len();
+            let unheard = intake.handler.messages(messages).await;
+            intake.taken(taken);
+            for Message { topic, body, cause, .. } in &unheard {
+                intake.unheard(&Publication { topic, body, origin: cause.as_ref() });
             }
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
     }
+}
+
+fn message<O: Copy>(Publication { topic, body, origin }: Publication<'_, O>) -> Message<O> {
+    // The body is copied, so that a session that reads slowly does not keep the buffer of the publish alive.
+    Message { topic: topic.to_owned(), body: Bytes::copy_from_slice(body), cause: origin.copied(), is_entry: false }
 }

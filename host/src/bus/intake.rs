@@ -12,14 +12,31 @@ use std::{sync::Arc, time::Duration};
 /// The maximum number of bytes of a topic in the answer to the sender of a publish.
 const MAX_TOPIC_BYTES: usize = 256;
 
+/// A message of the bus.
+#[derive(Clone, Debug)]
+pub struct Message<O> {
+    /// The topic.
+    pub topic: String,
+    /// The payload.
+    pub body: Bytes,
+    /// The packet that caused the message. Only the embedded bus knows it.
+    pub cause: Option<O>,
+    /// Whether the message is an entry of a stream, which no plugin may miss because it is busy.
+    pub is_entry: bool,
+}
+
 /// The part of the gateway that receives messages and refused publishes from the bus.
 pub trait Handler: Send + Sync + 'static {
     /// The type that identifies the packet that caused a publish.
     type Origin: Copy + Send + Sync + 'static;
 
-    /// Handles a message on a topic. Returns the number of plugins that subscribe to the topic. `cause` is the packet
-    /// that caused the message. Only the embedded bus knows the cause.
-    fn message(&self, topic: &str, body: &Bytes, cause: Option<&Self::Origin>) -> usize;
+    /// Handles messages in their order. Returns those that no plugin hears. The bus reads nothing until the future has
+    /// ended.
+    fn messages(&self, messages: Vec<Message<Self::Origin>>)
+    -> impl Future<Output = Vec<Message<Self::Origin>>> + Send;
+
+    /// Waits until no plugin has so much to do that a further entry of a stream should wait.
+    fn ready(&self) -> impl Future<Output = ()> + Send;
 
     /// Returns whether a plugin still serves the route of the packet that caused a publish. If none does, nothing in
     /// this gateway would receive an answer to the publish.

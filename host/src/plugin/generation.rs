@@ -9,7 +9,7 @@ use super::{
     interface::Takes,
     kept::Kept,
     lease::Lease,
-    offload::OffloadThread,
+    offload::{JobKind, OffloadThread},
     pool::Pool,
     settings::Settings,
     start::Starter,
@@ -314,7 +314,7 @@ impl Plugin {
             plugin.refilling.store(false, Ordering::Release);
             plugin.pool.refill(|| plugin.starter.instance());
         };
-        if self.offload_thread.submit(0, Box::new(job)).is_err() {
+        if self.offload_thread.submit(JobKind::Other, 0, Box::new(job)).is_err() {
             self.refilling.store(false, Ordering::Release);
         }
     }

@@ -13,6 +13,9 @@ use std::{
 /// The maximum number of jobs in the queue of an offload thread.
 const MAX_QUEUED_JOBS: usize = 1024;
 
+/// The number of further jobs for entries of streams. The bus hands over fewer of them at once.
+const MAX_QUEUED_ENTRIES: usize = 1024;
+
 /// The maximum number of payload bytes that the queued and running jobs of an offload thread keep alive.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
 
@@ -21,6 +24,18 @@ const NICE: i32 = 10;
 
 /// A unit of work for an offload thread, such as a call of the plugin together with the handling of its answer.
 pub type Job = Box<dyn FnOnce() + Send>;
+
+/// What a job is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobKind {
+    /// A message of the bus or a timer, which no later one may overtake.
+    Ordered,
+    /// An entry of a stream. It is as [`Ordered`](Self::Ordered), and it is queued even if the queue is full, because the
+    /// bus hands over entries only while it is not.
+    Entry,
+    /// Anything else.
+    Other,
+}
 
 /// The error for a job that is not queued: too many jobs or bytes are queued already, or the thread cannot be started.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,7 +59,7 @@ struct QueuedJob {
 /// The load that one job adds to the queue.
 #[derive(Clone, Copy)]
 struct Load {
-    /// 1 for the job of a bus message, otherwise 0.
+    /// 1 for a job that no later message may overtake, otherwise 0.
     messages: usize,
     /// The number of payload bytes that the job keeps alive.
     bytes: usize,
@@ -77,24 +92,19 @@ impl OffloadThread {
         self.queued.messages.load(Ordering::Acquire) > 0
     }
 
+    /// Returns whether the queue takes no more jobs but those of entries.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.queued.jobs.load(Ordering::Relaxed) >= MAX_QUEUED_JOBS
+            || self.queued.bytes.load(Ordering::Relaxed) >= MAX_QUEUED_BYTES
+    }
+
     /// Queues a job that keeps a payload of `bytes` alive. Jobs run in the order in which they are queued.
     ///
     /// # Errors
     /// Returns [`Full`] if too many jobs or bytes are queued already, or if the thread cannot be started.
-    pub fn submit(&self, bytes: usize, job: Job) -> Result<(), Full> {
-        self.queue(Load { messages: 0, bytes }, job)
-    }
-
-    /// Queues the job of a bus message, which keeps a payload of `bytes` alive. Jobs run in the order in which they are
-    /// queued.
-    ///
-    /// # Errors
-    /// Returns [`Full`] if too many jobs or bytes are queued already, or if the thread cannot be started.
-    pub fn submit_message(&self, bytes: usize, job: Job) -> Result<(), Full> {
-        self.queue(Load { messages: 1, bytes }, job)
-    }
-
-    fn queue(&self, load: Load, job: Job) -> Result<(), Full> {
+    pub fn submit(&self, kind: JobKind, bytes: usize, job: Job) -> Result<(), Full> {
+        let load = Load { messages: usize::from(kind != JobKind::Other), bytes };
         // The lock makes the check and the addition of bytes one step, so that the limit on bytes holds.
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         if jobs.is_none() {
@@ -104,7 +114,10 @@ impl OffloadThread {
                 .ok();
         }
         let sender = jobs.as_ref().ok_or(Full)?;
-        if self.queued.bytes.load(Ordering::Relaxed) + load.bytes > MAX_QUEUED_BYTES {
+        let Queued { jobs, bytes, .. } = &*self.queued;
+        let is_full = jobs.load(Ordering::Relaxed) >= MAX_QUEUED_JOBS
+            || bytes.load(Ordering::Relaxed) + load.bytes > MAX_QUEUED_BYTES;
+        if is_full && kind != JobKind::Entry {
             return Err(Full);
         }
         self.queued.add(load);
@@ -115,7 +128,7 @@ impl OffloadThread {
     }
 
     fn start(&self) -> std::io::Result<SyncSender<QueuedJob>> {
-        let (sender, jobs) = mpsc::sync_channel::<QueuedJob>(MAX_QUEUED_JOBS);
+        let (sender, jobs) = mpsc::sync_channel::<QueuedJob>(MAX_QUEUED_JOBS + MAX_QUEUED_ENTRIES);
         let queued = Arc::clone(&self.queued);
         thread::Builder::new().name(format!("offload-{}", self.plugin)).spawn(move || {
             lower_thread_priority();
@@ -161,12 +174,12 @@ mod tests {
         let offload_thread = OffloadThread::new("test".into());
         let (done, seen) = mpsc::channel();
         let (hold, held) = mpsc::channel::<()>();
-        offload_thread.submit(0, Box::new(move || held.recv().unwrap())).unwrap();
-        offload_thread.submit(0, Box::new(|| panic!("a defect"))).unwrap();
+        offload_thread.submit(JobKind::Other, 0, Box::new(move || held.recv().unwrap())).unwrap();
+        offload_thread.submit(JobKind::Other, 0, Box::new(|| panic!("a defect"))).unwrap();
         let mut accepted = 0;
         while accepted < 2 * MAX_QUEUED_JOBS {
             let done = done.clone();
-            if offload_thread.submit(0, Box::new(move || done.send(accepted).unwrap())).is_err() {
+            if offload_thread.submit(JobKind::Other, 0, Box::new(move || done.send(accepted).unwrap())).is_err() {
                 break;
             }
             accepted += 1;
@@ -179,22 +192,46 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_of_a_stream_is_queued_even_if_the_queue_is_full() {
+        let offload_thread = OffloadThread::new("test".into());
+        let (hold, held) = mpsc::channel::<()>();
+        offload_thread.submit(JobKind::Entry, 0, Box::new(move || held.recv().unwrap())).unwrap();
+        assert!(!offload_thread.is_full());
+        offload_thread.submit(JobKind::Entry, MAX_QUEUED_BYTES, Box::new(|| ())).unwrap();
+        assert!(offload_thread.is_full());
+        let (done, seen) = mpsc::channel();
+        for kind in [JobKind::Ordered, JobKind::Other] {
+            assert_eq!(offload_thread.submit(kind, 1, Box::new(|| ())), Err(Full));
+        }
+        for _ in 0..MAX_QUEUED_JOBS {
+            let done = done.clone();
+            offload_thread.submit(JobKind::Entry, 1, Box::new(move || done.send(()).unwrap())).unwrap();
+        }
+        hold.send(()).unwrap();
+        seen.iter().take(MAX_QUEUED_JOBS).for_each(drop);
+        while offload_thread.is_busy() {
+            thread::yield_now();
+        }
+        assert!(!offload_thread.is_full() && !offload_thread.has_messages());
+    }
+
+    #[test]
     fn queued_payload_bytes_are_bounded() {
         let offload_thread = OffloadThread::new("test".into());
         let (hold, held) = mpsc::channel::<()>();
-        offload_thread.submit(0, Box::new(move || held.recv().unwrap())).unwrap();
+        offload_thread.submit(JobKind::Other, 0, Box::new(move || held.recv().unwrap())).unwrap();
         let quarter = MAX_QUEUED_BYTES / 4;
         let (done, seen) = mpsc::channel();
         for _ in 0..4 {
             let done = done.clone();
-            offload_thread.submit(quarter, Box::new(move || done.send(()).unwrap())).unwrap();
+            offload_thread.submit(JobKind::Other, quarter, Box::new(move || done.send(()).unwrap())).unwrap();
         }
-        assert_eq!(offload_thread.submit(1, Box::new(|| ())), Err(Full));
+        assert_eq!(offload_thread.submit(JobKind::Other, 1, Box::new(|| ())), Err(Full));
         hold.send(()).unwrap();
         seen.iter().take(4).for_each(drop);
         while offload_thread.is_busy() {
             thread::yield_now();
         }
-        assert_eq!(offload_thread.submit(MAX_QUEUED_BYTES, Box::new(|| ())), Ok(()));
+        assert_eq!(offload_thread.submit(JobKind::Other, MAX_QUEUED_BYTES, Box::new(|| ())), Ok(()));
     }
 }

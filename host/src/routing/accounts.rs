@@ -1,6 +1,6 @@
 //! What the gateway keeps for each plugin over all its generations, by the plugin's name.
 
-use super::{loops::LoopLimit, timers::Timers};
+use super::{loops::LoopLimit, pause::Pause, timers::Timers};
 use crate::{
     bus,
     delivery::{owner::Owner, registry::Registry},
@@ -25,6 +25,8 @@ pub struct Account {
     pub share: bus::Share,
     /// The limit on publishes that lead back to the topic of the message that caused them.
     pub loops: LoopLimit,
+    /// When messages are not decided on before their turn.
+    pub pause: Pause,
     /// The plugin as the owner of tags, groups and interests.
     pub owner: Arc<Owner>,
     /// The plugin's state, and the attributes that it gave to sessions.
@@ -73,6 +75,7 @@ impl Accounts {
         Arc::new(Account {
             share: bus::Share::default(),
             loops: LoopLimit::default(),
+            pause: Pause::default(),
             owner,
             kept: Arc::new(kept),
             timers: Timers::new(Arc::clone(&self.timer_set)),

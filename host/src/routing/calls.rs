@@ -24,8 +24,9 @@ pub(super) struct Call<'a> {
 pub(super) enum Occasion<'a> {
     /// A session sent a packet.
     Packet { session: &'a Arc<Session>, header: Header, payload: &'a Bytes },
-    /// A message arrived on the bus. The packet that caused it may be known.
-    Message { topic: &'a str, payload: &'a Bytes, cause: Option<Origin> },
+    /// A message arrived on the bus. The packet that caused it may be known. An entry of a stream is never refused
+    /// because the plugin is busy.
+    Message { topic: &'a str, payload: &'a Bytes, cause: Option<Origin>, is_entry: bool },
     /// A client asks for a session.
     Connect { session: &'a Arc<Session>, connection: &'a Arc<Connection> },
     /// A session has ended.
@@ -62,7 +63,7 @@ pub(super) struct OwnedCall {
 
 enum OwnedOccasion {
     Packet { session: Arc<Session>, header: Header, payload: Bytes },
-    Message { topic: String, payload: Bytes, cause: Option<Origin> },
+    Message { topic: String, payload: Bytes, cause: Option<Origin>, is_entry: bool },
     Connect { session: Arc<Session>, connection: Arc<Connection> },
     Disconnect { session: Arc<Session>, departure: Arc<Departure> },
     Wake { key: u64 },
@@ -152,8 +153,8 @@ impl<'a> Call<'a> {
             Occasion::Packet { session, header, payload } => {
                 OwnedOccasion::Packet { session: Arc::clone(session), header, payload: payload.clone() }
             }
-            Occasion::Message { topic, payload, cause } => {
-                OwnedOccasion::Message { topic: topic.to_owned(), payload: payload.clone(), cause }
+            Occasion::Message { topic, payload, cause, is_entry } => {
+                OwnedOccasion::Message { topic: topic.to_owned(), payload: payload.clone(), cause, is_entry }
             }
             Occasion::Connect { session, connection } => {
                 OwnedOccasion::Connect { session: Arc::clone(session), connection: Arc::clone(connection) }
@@ -173,7 +174,9 @@ impl OwnedCall {
             OwnedOccasion::Packet { session, header, payload } => {
                 Occasion::Packet { session, header: *header, payload }
             }
-            OwnedOccasion::Message { topic, payload, cause } => Occasion::Message { topic, payload, cause: *cause },
+            OwnedOccasion::Message { topic, payload, cause, is_entry } => {
+                Occasion::Message { topic, payload, cause: *cause, is_entry: *is_entry }
+            }
             OwnedOccasion::Connect { session, connection } => Occasion::Connect { session, connection },
             OwnedOccasion::Disconnect { session, departure } => Occasion::Disconnect { session, departure },
             OwnedOccasion::Wake { key } => Occasion::Wake { key: *key },

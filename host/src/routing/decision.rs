@@ -251,7 +251,7 @@ mod tests {
     fn check(actions: &[Action], expected: [Result<(), &str>; 3]) {
         let (snapshot, session, payload) = (Snapshot::default(), session(), &Bytes::new());
         let packet = Occasion::Packet { session: &session, header: Header::default(), payload };
-        let message = Occasion::Message { topic: "t", payload, cause: None };
+        let message = Occasion::Message { topic: "t", payload, cause: None, is_entry: false };
         for (occasion, expected) in [packet, message, WAKE].into_iter().zip(expected) {
             let found = rules(&snapshot, &occasion).check(&Ok(actions.to_vec()));
             match (&found, expected) {

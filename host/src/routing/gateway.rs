@@ -1,4 +1,4 @@
-//! The state that all sessions and the bus share, and the ways in: packets, and messages of the bus.
+//! The state that all sessions and the bus share, and the way in of packets.
 
 use super::{
     accounts::Accounts,
@@ -11,14 +11,13 @@ use super::{
     origin::Origin,
     payload_limits::PayloadLimits,
     progress::Progress,
-    reach::{Reach, Tally},
     refusal::{self, Refusal},
     snapshot::{ServingPlugin, Snapshot},
 };
 use crate::{
-    bus::{self, Topics},
+    bus::{self, Message, Topics},
     delivery::{conduct::Penalty, outbox::Closing, registry::Registry, session::Session},
-    plugin::{self, Plugin},
+    plugin::Plugin,
     telemetry::{metrics::Metrics, text},
 };
 use arc_swap::ArcSwap;
@@ -49,7 +48,7 @@ pub struct Gateway {
     /// The lock that is held while a new snapshot is made from the current one.
     installing: Mutex<()>,
     topics: Arc<Topics>,
-    heard: Arc<Heard>,
+    pub(super) heard: Arc<Heard>,
     pub(super) max_message_bytes: usize,
     /// The number of ended sessions whose end a plugin has not been told yet.
     pub(super) departing: AtomicUsize,
@@ -58,8 +57,12 @@ pub struct Gateway {
 impl bus::Handler for Arc<Gateway> {
     type Origin = Origin;
 
-    fn message(&self, topic: &str, body: &Bytes, cause: Option<&Origin>) -> usize {
-        self.on_message(topic, body, cause)
+    async fn messages(&self, messages: Vec<Message<Origin>>) -> Vec<Message<Origin>> {
+        self.on_messages(messages).await
+    }
+
+    async fn ready(&self) {
+        self.ready_for_entries().await;
     }
 
     fn is_served(&self, origin: &Origin) -> bool {
@@ -255,56 +258,6 @@ impl Gateway {
             let _ = done.send(());
         })?;
         Ok(Some(offloaded))
-    }
-
-    /// Passes a bus message to the plugins that hear its topic, or to the host. Returns how many hear the topic.
-    pub fn on_message(self: &Arc<Self>, topic: &str, payload: &Bytes, cause: Option<&Origin>) -> usize {
-        let snapshot = self.snapshot.load();
-        let subscribers = snapshot.subscribers(topic);
-        let listeners = snapshot.served().iter().filter(|served| {
-            // Most messages are for plugins that subscribe to the topic anyway, and need no look-up.
-            let owner = &served.account.owner;
-            owner.interests() > 0
-                && served.plugin.takes().messages
-                && !subscribers.iter().any(|other| Arc::ptr_eq(other, served))
-                && self.heard.is_heard_by(owner, topic)
-        });
-        let mut tally = Tally::new(&self.metrics);
-        let mut count = 0;
-        for served in subscribers.iter().chain(listeners) {
-            count += 1;
-            let call = Call { served, occasion: Occasion::Message { topic, payload, cause: cause.copied() } };
-            let reach = self.serve(&call, &snapshot).and_then(|progress| match progress {
-                Progress::Done(reach) => Ok(reach),
-                Progress::Left(rest) => {
-                    let tally = tally.shared();
-                    self.offload(call.owned(), Arc::clone(&snapshot), rest, move |gateway, call, outcome| {
-                        tally.add(gateway.reach_of(call, outcome));
-                    })
-                    .map(|()| Reach::NotHere)
-                }
-            });
-            tally.add(self.reach_of(&call, reach));
-        }
-        if count > 0 {
-            tally.count();
-        }
-        // No plugin can hear the host's topic, so messages for plugins do not pay for the comparison.
-        if count == 0 && topic == plugin::HOST_TOPIC {
-            self.closings.on_message(payload);
-            self.metrics.heard_here.inc();
-            return 1;
-        }
-        count
-    }
-
-    /// Returns what a call for a message has led to. A call that was not served says nothing about whom the message is
-    /// for, so the message does not count as one for nobody.
-    fn reach_of(&self, call: &Call<'_>, outcome: Result<Reach, Refusal>) -> Reach {
-        outcome.unwrap_or_else(|refusal| {
-            self.record_loss(call, &refusal);
-            Reach::Here
-        })
     }
 
     /// Counts a failed call against the session that caused it, and closes the session after too many failed calls.

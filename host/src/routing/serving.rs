@@ -11,7 +11,7 @@ use super::{
     snapshot::Snapshot,
 };
 use crate::{
-    plugin::{CallPermit, Called, Decision, Fault, Lease, Sender, trace},
+    plugin::{CallPermit, Called, Decision, Fault, Lease, Sender, offload::JobKind, trace},
     sync::moment::Moment,
     telemetry::text,
 };
@@ -62,6 +62,29 @@ impl Gateway {
     fn attempt(&self, thread: Thread, call: &Call<'_>, snapshot: &Snapshot, alone: bool) -> Result<Progress, Refusal> {
         let Some(lease) = lease(thread, call) else { return Ok(Progress::Left(Rest::Call)) };
         let alone = alone.then(|| call.served.account.kept.store.transaction());
+        let decided = self.decide_with(lease, call, snapshot)?;
+        if decided.needs.pushes > MAX_INLINE_PUSHES && thread == Thread::Worker && alone.is_none() {
+            return Ok(Progress::Left(Rest::CarryOut(Box::new(decided))));
+        }
+        self.executor.carry_out(call, decided, alone).map(Progress::Done)
+    }
+
+    /// Asks the plugin for its decision on the current thread, and carries out nothing. Returns `None` if the call has to
+    /// be made on the offload thread.
+    pub(super) fn decide(&self, call: &Call<'_>, snapshot: &Snapshot) -> Option<Result<Decided, Refusal>> {
+        lease(Thread::Worker, call).map(|lease| self.decide_with(lease, call, snapshot))
+    }
+
+    /// Carries out a decision on a message on the current thread, or leaves it to the offload thread: if it reaches many
+    /// sessions, or if an earlier message is there, which no later one may overtake.
+    pub(super) fn finish(&self, call: &Call<'_>, decided: Decided) -> Result<Progress, Refusal> {
+        if decided.needs.pushes > MAX_INLINE_PUSHES || call.served.plugin.offload_thread().has_messages() {
+            return Ok(Progress::Left(Rest::CarryOut(Box::new(decided))));
+        }
+        self.executor.carry_out(call, decided, None).map(Progress::Done)
+    }
+
+    fn decide_with(&self, lease: Lease<'_>, call: &Call<'_>, snapshot: &Snapshot) -> Result<Decided, Refusal> {
         let permit = call.served.plugin.admit().ok_or(Refusal::Quarantined)?;
         let began = Moment::now();
         let now = call.time(began);
@@ -79,11 +102,7 @@ impl Gateway {
             }
         };
         let needs = self.executor.needs(call, &actions);
-        let decided = Decided { actions, attributes, reads: called.usage.reads, needs, now };
-        if needs.pushes > MAX_INLINE_PUSHES && thread == Thread::Worker && alone.is_none() {
-            return Ok(Progress::Left(Rest::CarryOut(Box::new(decided))));
-        }
-        self.executor.carry_out(call, decided, alone).map(Progress::Done)
+        Ok(Decided { actions, attributes, reads: called.usage.reads, needs, now })
     }
 
     /// Hands the rest of a call to the offload thread. `done` gets the call and its outcome there.
@@ -95,8 +114,11 @@ impl Gateway {
         done: impl FnOnce(&Arc<Self>, &Call<'_>, Result<Reach, Refusal>) + Send + 'static,
     ) -> Result<(), Refusal> {
         let plugin = Arc::clone(&call.borrow().served.plugin);
-        // No later message or timer overtakes these.
-        let keeps_order = matches!(call.borrow().occasion, Occasion::Message { .. } | Occasion::Wake { .. });
+        let kind = match call.borrow().occasion {
+            Occasion::Message { is_entry: true, .. } => JobKind::Entry,
+            Occasion::Message { .. } | Occasion::Wake { .. } => JobKind::Ordered,
+            _ => JobKind::Other,
+        };
         let bytes = call.borrow().payload_bytes();
         let gateway = Arc::clone(self);
         let job = Box::new(move || {
@@ -116,9 +138,7 @@ impl Gateway {
             };
             done(&gateway, &call, outcome);
         });
-        let thread = plugin.offload_thread();
-        let submitted = if keeps_order { thread.submit_message(bytes, job) } else { thread.submit(bytes, job) };
-        submitted.map_err(|_| Refusal::Busy)
+        plugin.offload_thread().submit(kind, bytes, job).map_err(|_| Refusal::Busy)
     }
 
     fn log_fault(&self, call: &Call<'_>, fault: &Fault) {

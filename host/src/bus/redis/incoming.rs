@@ -1,4 +1,4 @@
-//! What arrives on the subscribing connection: messages, which go to the plugins, probes, and answers to commands.
+//! What arrives on the subscribing connection: messages, which are for the plugins, probes, and answers to commands.
 
 use super::{
     connection::Connection,
@@ -8,7 +8,7 @@ use super::{
     words::Words,
 };
 use crate::bus::{
-    intake::{Handler, Intake},
+    intake::{Handler, Intake, Message},
     queue::ChangeNumber,
 };
 use bytes::Bytes;
@@ -73,7 +73,7 @@ impl Incoming {
         self.last_probe
     }
 
-    /// Waits for frames from Redis, and passes messages to the plugins. Cancel-safe.
+    /// Waits for frames from Redis, and returns the messages and what Redis has answered. Cancel-safe.
     ///
     /// `is_fixed_due` is true if Redis may not have answered the commands for the fixed topics yet. A refusal of these
     /// ends the connection, because the plugins cannot work without them. A topic that is listened to may come from a
@@ -83,12 +83,16 @@ impl Incoming {
         connection: &mut Connection,
         intake: &Intake<H>,
         is_fixed_due: bool,
-    ) -> Result<Answers, LinkError> {
-        let (mut answers, mut refused) = (Answers::default(), None);
+    ) -> Result<(Vec<Message<H::Origin>>, Answers), LinkError> {
+        let (mut messages, mut answers, mut refused) = (Vec::new(), Answers::default(), None);
         let each = |frame: Frame<'_>| match frame {
             Frame::Push(push) => match push[..] {
                 [Frame::Text(kind), Frame::Text(topic), Frame::Text(body)] if kind == self.words.message => {
-                    self.on_message(topic, body, intake);
+                    if let Ok(topic) = str::from_utf8(topic) {
+                        // The body is copied, so that a session that reads slowly does not keep a read buffer alive.
+                        let body = Bytes::copy_from_slice(body);
+                        messages.push(Message { topic: topic.to_owned(), body, cause: None, is_entry: false });
+                    }
                 }
                 [Frame::Text(kind), Frame::Text(topic), ..]
                     if self.words.is_sharded && kind.eq_ignore_ascii_case(self.words.unsubscribe.as_bytes()) =>
@@ -125,22 +129,20 @@ impl Incoming {
         }
         match refused {
             Some(why) => Err(LinkError::Refused { command: "SUBSCRIBE", why }),
-            None => Ok(answers),
+            None => Ok((messages, answers)),
         }
     }
 
-    fn on_message<H: Handler>(&mut self, topic: &[u8], body: &[u8], intake: &Intake<H>) {
-        let Ok(topic) = str::from_utf8(topic) else { return };
-        // The body is copied, so that a session that reads slowly does not keep a read buffer alive.
-        if intake.handler.message(topic, &Bytes::copy_from_slice(body), None) > 0 {
-            return;
-        }
+    /// Passes messages to the plugins, and notes the probes among them.
+    pub(super) async fn handle<H: Handler>(&mut self, messages: Vec<Message<H::Origin>>, intake: &Intake<H>) {
         // No plugin can hear the channel of the probes, so messages for plugins do not pay for the comparison.
-        match self.probed.number(topic, body) {
-            Some(number) => self.last_probe = self.last_probe.max(number),
-            // The last plugin, session or group that wanted the topic has ended, and Redis has not carried out the
-            // unsubscription yet.
-            None => intake.no_subscriber(),
+        for Message { topic, body, .. } in intake.handler.messages(messages).await {
+            match self.probed.number(&topic, &body) {
+                Some(number) => self.last_probe = self.last_probe.max(number),
+                // The last plugin, session or group that wanted the topic has ended, and Redis has not carried out the
+                // unsubscription yet.
+                None => intake.no_subscriber(),
+            }
         }
     }
 }

@@ -135,8 +135,9 @@ impl Subscriptions {
                     self.on_report(&report)?;
                 }
                 received = self.incoming.receive(&mut self.connection, &subscriber.intake, self.is_fixed_due) => {
-                    let answers = received?;
-                    self.on_received(answers, subscriber).await?;
+                    let (messages, answers) = received?;
+                    self.incoming.handle(messages, &subscriber.intake).await;
+                    self.on_answers(answers, subscriber).await?;
                 }
                 () = time::sleep_until(due) => self.on_silence(&subscriber.link).await?,
             }
@@ -198,7 +199,7 @@ impl Subscriptions {
         }
     }
 
-    async fn on_received<H: Handler>(
+    async fn on_answers<H: Handler>(
         &mut self,
         answers: Answers,
         subscriber: &mut Subscriber<H>,
@@ -207,7 +208,7 @@ impl Subscriptions {
         if arrival.was_late && self.is_complete() {
             subscriber.link.up();
         }
-        self.on_answers(&answers, subscriber);
+        self.note(&answers, subscriber);
         if answers.is_pong && self.silence.answered(Instant::now()).is_err() {
             return Err(LinkError::Lost);
         }
@@ -225,7 +226,7 @@ impl Subscriptions {
         Ok(())
     }
 
-    fn on_answers<H: Handler>(&mut self, answers: &Answers, subscriber: &Subscriber<H>) {
+    fn note<H: Handler>(&mut self, answers: &Answers, subscriber: &Subscriber<H>) {
         let ended = answers.ended.iter().filter(|topic| subscriber.publisher.subscribes_to(topic));
         for slot in answers.misplaced.iter().copied().chain(ended.map(|topic| Some(slot::of(topic)))) {
             subscriber.observer.misplaced(slot);

@@ -5,7 +5,7 @@ use crate::{
     bus::{
         batch::{Batch, Publication},
         health::{Direction, Health, Part},
-        intake::{Handler, Intake},
+        intake::{Handler, Intake, Message},
         queue::{ChangeNumber, Queue},
         redis::{observer::Observer, server::Server, slot, words::SHARDED},
         topics::Topics,
@@ -310,8 +310,12 @@ struct Relay<H: Handler>(Arc<Intake<H>>);
 impl<H: Handler> Handler for Relay<H> {
     type Origin = H::Origin;
 
-    fn message(&self, topic: &str, body: &Bytes, cause: Option<&H::Origin>) -> usize {
-        self.0.handler.message(topic, body, cause)
+    fn messages(&self, messages: Vec<Message<H::Origin>>) -> impl Future<Output = Vec<Message<H::Origin>>> + Send {
+        self.0.handler.messages(messages)
+    }
+
+    fn ready(&self) -> impl Future<Output = ()> + Send {
+        self.0.handler.ready()
     }
 
     fn is_served(&self, origin: &H::Origin) -> bool {

@@ -1,6 +1,9 @@
 use super::*;
-use crate::{bus::redis::observer::Observer, config::RedisPlace, telemetry::metrics::Metrics};
-use bytes::Bytes;
+use crate::{
+    bus::{intake::Message, redis::observer::Observer},
+    config::RedisPlace,
+    telemetry::metrics::Metrics,
+};
 use std::iter;
 
 /// A handler that hears nothing.
@@ -9,9 +12,11 @@ struct Deaf;
 impl Handler for Deaf {
     type Origin = ();
 
-    fn message(&self, _: &str, _: &Bytes, _: Option<&()>) -> usize {
-        0
+    async fn messages(&self, messages: Vec<Message<()>>) -> Vec<Message<()>> {
+        messages
     }
+
+    async fn ready(&self) {}
 
     fn is_served(&self, (): &()) -> bool {
         true

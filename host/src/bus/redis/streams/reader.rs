@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     bus::{
-        intake::{Handler, Intake},
+        intake::{Handler, Intake, Message},
         redis::{error::LinkError, link::Link},
         topics::Topics,
     },
@@ -17,16 +17,17 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
-use tokio::{sync::watch, task, time::Instant};
+use tokio::{
+    sync::watch,
+    task,
+    time::{self, Instant},
+};
 
 /// The maximum number of entries of one stream in one answer.
 const MAX_ENTRIES: usize = 128;
 
 /// The size of the payloads that one answer should have at most, in bytes. It is a guess from the last answer.
 const ANSWER_BYTES: usize = 4 << 20;
-
-/// The number of entries after which the task yields to other tasks.
-const ENTRIES_PER_TURN: usize = 32;
 
 /// The owner of the reading connections.
 pub(in super::super) struct Reader<H: Handler> {
@@ -90,6 +91,10 @@ impl<H: Handler> Reader<H> {
             self.link.up();
             let positions = self.positions.iter().map(|(stream, position)| (&**stream, position.id()));
             let interval = self.link.config().probe_interval;
+            // What a busy plugin cannot take waits in Redis.
+            if time::timeout(interval, self.intake.handler.ready()).await.is_err() {
+                continue;
+            }
             let changes = &mut self.changes;
             let interrupted = async {
                 if changes.changed().await.is_err() {
@@ -180,17 +185,19 @@ impl<H: Handler> Reader<H> {
         for (stream, of_stream) in read {
             is_end &= of_stream.len() < self.count;
             let Some(position) = self.positions.get_mut(&*stream) else { continue };
+            let mut messages = Vec::with_capacity(of_stream.len());
             for (id, fields) in of_stream {
                 position.advance(&id);
                 bytes += fields.iter().map(|(_, value)| value.len()).sum::<usize>();
                 self.intake.metrics.stream_entries.inc();
                 entries += 1;
                 let max_bytes = self.link.config().max_message_bytes;
-                handle(&stream, (id, fields), position, max_bytes, &self.intake);
-                if entries % ENTRIES_PER_TURN == 0 {
-                    task::yield_now().await;
-                }
+                messages.extend(message(&stream, (id, fields), position, max_bytes, &self.intake));
             }
+            for _ in self.intake.handler.messages(messages).await {
+                self.intake.no_subscriber();
+            }
+            task::yield_now().await;
         }
         if is_end {
             self.at_end = Instant::now();
@@ -198,18 +205,17 @@ impl<H: Handler> Reader<H> {
         if let Some(mean) = bytes.checked_div(entries) {
             self.count = (ANSWER_BYTES / mean.max(1)).clamp(1, MAX_ENTRIES);
         }
-        task::yield_now().await;
     }
 }
 
-/// Passes one entry to the plugins, unless it is a duplicate or cannot be read.
-fn handle<H: Handler>(
+/// Returns the message of an entry, unless the entry is a duplicate or cannot be read.
+fn message<H: Handler>(
     stream: &str,
     (id, fields): Entry,
     position: &mut Position,
     max_bytes: usize,
     intake: &Intake<H>,
-) {
+) -> Option<Message<H::Origin>> {
     let metrics: &Metrics = &intake.metrics;
     let (mut payload, mut own_id) = (None, None);
     for (name, value) in fields {
@@ -221,23 +227,21 @@ fn handle<H: Handler>(
     }
     if own_id.is_some_and(|own| position.seen.is_duplicate(&own)) {
         metrics.stream_duplicates.inc();
-        return;
+        return None;
     }
     let Some(payload) = payload else {
         metrics.dropped("bus_entry_malformed", 1);
         if metrics.log_limits.permit("entry of a stream without a payload", stream) {
             tracing::warn!(stream, id, "entry of a stream dropped: it has no field `{PAYLOAD}`");
         }
-        return;
+        return None;
     };
     if payload.len() > max_bytes {
         metrics.dropped("bus_message_too_large", 1);
         if metrics.log_limits.permit("bus message too large", "") {
             tracing::warn!("bus message dropped: it is larger than `server.max_message_bytes`");
         }
-        return;
+        return None;
     }
-    if intake.handler.message(stream, &Bytes::from(payload), None) == 0 {
-        intake.no_subscriber();
-    }
+    Some(Message { topic: stream.to_owned(), body: Bytes::from(payload), cause: None, is_entry: true })
 }

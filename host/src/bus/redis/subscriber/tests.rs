@@ -1,4 +1,5 @@
 use super::*;
+use crate::bus::intake::Message;
 use crate::{
     bus::{
         Topics,
@@ -13,7 +14,6 @@ use crate::{
     },
     config::{self, RedisPlace},
 };
-use bytes::Bytes;
 use futures_util::FutureExt;
 use gateway_wire::resp::{self, Frame, Parsed};
 use std::{collections::VecDeque, mem, str, thread};
@@ -33,13 +33,18 @@ struct Slow {
 impl Handler for Slow {
     type Origin = ();
 
-    fn message(&self, topic: &str, _: &Bytes, _: Option<&()>) -> usize {
-        if topic != "fixed" {
-            return 0;
-        }
-        thread::sleep(self.slowness);
-        1
+    async fn messages(&self, mut messages: Vec<Message<()>>) -> Vec<Message<()>> {
+        messages.retain(|message| {
+            let is_heard = message.topic == "fixed";
+            if is_heard {
+                thread::sleep(self.slowness);
+            }
+            !is_heard
+        });
+        messages
     }
+
+    async fn ready(&self) {}
 
     fn is_served(&self, (): &()) -> bool {
         true

@@ -1,0 +1,67 @@
+//! A gateway in this process, with plugins and sessions and without sockets and bus.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use anyhow::anyhow;
+use gateway::bus::Queue;
+use gateway::config::Config;
+use gateway::delivery::outbox::Outgoing;
+use gateway::delivery::registry::Registered;
+use gateway::delivery::session::Session;
+use gateway::plugin::offload::OffloadThread;
+use gateway::plugin::{Compiler, Described, Keeper, Plugin};
+use gateway::routing::gateway::Gateway;
+use gateway::telemetry::metrics::Metrics;
+
+/// Returns the configuration: the defaults, and the game `mmo`.
+///
+/// # Errors
+/// Fails if the gateway does not accept it.
+pub fn config() -> anyhow::Result<Config> {
+    Config::parse("games: [{ id: mmo }]").map_err(|errors| anyhow!(errors.join("; ")))
+}
+
+/// Starts a gateway with the plugins of these files.
+///
+/// # Errors
+/// Fails if a plugin cannot be read or started.
+pub fn gateway(config: &Config, files: &[impl AsRef<Path>]) -> anyhow::Result<Arc<Gateway>> {
+    let metrics = Arc::new(Metrics::new());
+    // No bus takes publishes out of the queue, which has room for all of them.
+    let queue = Arc::<Queue<_>>::default();
+    let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), queue, config.server.max_message_bytes));
+    let compiler = Compiler::new().map_err(|error| anyhow!("{error:#}"))?;
+    let start = |file: &_| {
+        let described = Arc::new(Described::load(&compiler, &fs::read(AsRef::<Path>::as_ref(file))?)?);
+        let settings = config.plugin(&described.name, &described.routes);
+        let kept = gateway.accounts.kept(&described.name);
+        let offload_thread = Arc::new(OffloadThread::new(Arc::clone(&described.name)));
+        anyhow::Ok(Arc::new(Plugin::start(described, settings, kept, offload_thread, &metrics)?))
+    };
+    gateway.install(files.iter().map(start).collect::<Result<_, _>>()?);
+    Ok(gateway)
+}
+
+/// Begins a session.
+///
+/// # Errors
+/// Fails if the gateway takes no more sessions.
+pub fn session(gateway: &Gateway, config: &Config) -> anyhow::Result<Registered> {
+    let session = Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), config.server.outbox);
+    Ok(gateway.registry.admit(session)?)
+}
+
+/// Takes what waits for a session.
+#[must_use]
+pub fn drained(session: &Session) -> Vec<Outgoing> {
+    let (mut all, mut batch) = (Vec::new(), VecDeque::new());
+    while session.outbox.poll_drain(&Context::from_waker(Waker::noop()), &mut batch).is_ready() {
+        all.extend(batch.drain(..));
+    }
+    all
+}
