@@ -9,6 +9,7 @@ use std::{env, fs};
 use anyhow::{Context, ensure};
 use gateway_bench::budget;
 
+use crate::bus::Bus;
 use crate::certificate;
 use crate::output::output;
 
@@ -143,14 +144,15 @@ impl Folders {
             }
             Contender::Gateway | Contender::Baseline | Contender::Node => String::new(),
         };
-        self.config_with(&self.plugins(), &tls, [port, admin, redis])
+        self.config_with(&self.plugins(), &tls, [port, admin], &Bus::Standalone(redis))
     }
 
-    /// The gateway's configuration with these plugins, these further keys of `server`, and these ports.
-    pub(crate) fn config_with(&self, plugins: &Path, server: &str, [port, admin, redis]: [u16; 3]) -> String {
+    /// The gateway's configuration with these plugins, these further keys of `server`, these ports, and this bus.
+    pub(crate) fn config_with(&self, plugins: &Path, server: &str, [port, admin]: [u16; 2], bus: &Bus) -> String {
         format!(
             "server: {{ host: \"127.0.0.1\", port: {port}{server} }}\nadmin: {{ listen: \"127.0.0.1:{admin}\" }}\n\
-             redis: {{ addr: \"127.0.0.1:{redis}\" }}\ngames: [{{ id: mmo }}]\nplugins: {{ directory: {plugins:?} }}\n"
+             redis: {{ {} }}\ngames: [{{ id: mmo }}]\nplugins: {{ directory: {plugins:?} }}\n",
+            bus.keys()
         )
     }
 

@@ -2,8 +2,8 @@
 //! after a break.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write, stderr};
-use std::net::TcpStream;
+use std::io::{Write, stderr};
+use std::ops::RangeInclusive;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use chat_proto::chat::{ChatRequest, ChatResponse};
 use chat_proto::common::MessageBase;
 use prost::Message;
 
+use crate::bus::{Backend, Bus, Redis, wait};
 use crate::contender::Folders;
 use crate::limits::sum;
 use crate::measured::quantile;
@@ -36,12 +37,6 @@ const DELIVERY: usize = 64;
 const CHAT: u8 = 1;
 const PROBE: u8 = 0x70;
 
-/// The time that Redis or a gateway may take for something.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The time between two looks at a condition.
-const POLL: Duration = Duration::from_millis(5);
-
 /// The figures of each round.
 #[derive(Default)]
 pub(crate) struct Fleet {
@@ -53,6 +48,8 @@ pub(crate) struct Fleet {
     pub(crate) bind: Vec<[f64; 2]>,
     /// The processor time of the gateways for a delivery in µs, for each turn: with one gateway, and with two.
     pub(crate) delivery: Vec<[f64; 2]>,
+    /// The processor time of the gateway for a delivery in µs, for each turn: with one Redis, and with a Cluster.
+    pub(crate) cluster: Vec<[f64; 2]>,
     /// For the subscription to all topics after a break: the time and the processor time of Redis, in ms.
     pub(crate) resubscribe: Vec<[f64; 2]>,
 }
@@ -68,15 +65,19 @@ impl Fleet {
         let mut fleet = Self { sessions, users, ..Self::default() };
         for round in 1..=rounds {
             let bind = [bind(folders, redis, sessions, false)?, bind(folders, redis, sessions, true)?];
-            let delivery = deliver(folders, redis, users)?;
+            let delivery = with_second(folders, redis, users)?;
+            let cluster = in_cluster(folders, redis, users)?;
             let resubscribe = resubscribe(folders, redis, sessions)?;
             writeln!(
                 stderr(),
-                "gateways ({round} of {rounds}): bind {bind:.1?}, delivery {:.2?}, resubscribe {resubscribe:.0?}",
-                medians(&delivery)
+                "gateways ({round} of {rounds}): bind {bind:.1?}, delivery {:.2?}, in a Cluster {:.2?}, resubscribe \
+                 {resubscribe:.0?}",
+                medians(&delivery),
+                medians(&cluster)
             )?;
             fleet.bind.push(bind);
             fleet.delivery.extend(delivery);
+            fleet.cluster.extend(cluster);
             fleet.resubscribe.push(resubscribe);
         }
         Ok(fleet)
@@ -106,14 +107,15 @@ pub(crate) fn ratio(rounds: &[[f64; 2]]) -> Option<f64> {
 
 /// Returns the processor time of the gateway for each client that connects and is bound to a user, in µs.
 fn bind(folders: &Folders, redis: u16, users: u32, listens: bool) -> anyhow::Result<f64> {
-    let server = Server::with_probe(folders, redis)?;
+    let bus = Bus::Standalone(redis);
+    let server = Server::with_probe(folders, &bus)?;
     let cpu = server.cpu()?;
     let request = |user| {
         let listen = if listens { format!("; listen broadcast:user:{user}") } else { String::new() };
         format!("bind {user}{listen}").into_bytes()
     };
     let players = Player::connect_all(server.port, 1..=users, PROBE, request)?;
-    subscribed(redis, if listens { users } else { 0 })?;
+    bus.subscribed(if listens { users } else { 0 })?;
     let cpu = server.cpu()? - cpu;
     drop(players);
     Ok(cpu.as_secs_f64() * 1e6 / f64::from(users))
@@ -121,66 +123,103 @@ fn bind(folders: &Folders, redis: u16, users: u32, listens: bool) -> anyhow::Res
 
 /// Measures deliveries to the users of one gateway and to those of two, in turns, while both are there. Returns the
 /// processor time of all gateways for each delivery in µs, for each turn. Each gateway delivers at the same rate.
-fn deliver(folders: &Folders, redis: u16, users: u32) -> anyhow::Result<Vec<[f64; 2]>> {
-    let request = |user: u32| {
-        let base = MessageBase { game_id: "mmo".to_owned(), user_id: user as i32, timestamp: 0 };
-        ChatRequest { base: Some(base), ..ChatRequest::default() }.encode_to_vec()
-    };
-    let (mut servers, mut players) = (Vec::new(), BTreeMap::new());
+fn with_second(folders: &Folders, redis: u16, users: u32) -> anyhow::Result<Vec<[f64; 2]>> {
+    let bus = Bus::Standalone(redis);
+    let mut stage = Stage::default();
     for gateway in 0..2 {
-        let server = Server::with_chat(folders, redis, &format!("gateway-{gateway}"))?;
-        let own = gateway * users + 1..=(gateway + 1) * users;
-        players.append(&mut Player::connect_all(server.port, own, CHAT, request)?);
-        servers.push(server);
+        stage.add(folders, &bus, gateway * users + 1..=(gateway + 1) * users)?;
     }
-    subscribed(redis, 2 * users)?;
-    let cpu = || servers.iter().map(Server::cpu).sum::<anyhow::Result<Duration>>();
-    let written = || {
-        let count = |server: &Server| Ok(sum(&ask(server.admin, "/metrics")?, "gateway_messages_sent_total"));
-        servers.iter().map(count).sum::<anyhow::Result<f64>>()
-    };
+    bus.subscribed(2 * users)?;
+    turns(|gateways| stage.deliver(&bus, 1..=gateways as u32 * users, gateways as u32 * BATCH))
+}
+
+/// Measures deliveries over one Redis and over a Cluster, in turns, with a gateway for each. Returns the processor time
+/// for each delivery in µs, for each turn.
+fn in_cluster(folders: &Folders, redis: u16, users: u32) -> anyhow::Result<Vec<[f64; 2]>> {
+    let (_servers, cluster) = Bus::cluster(folders)?;
+    let buses = [Bus::Standalone(redis), cluster];
+    let mut stage = Stage::default();
+    let users = [1..=users, users + 1..=2 * users];
+    for (bus, users) in buses.iter().zip(&users) {
+        stage.add(folders, bus, users.clone())?;
+        bus.subscribed(users.clone().count() as u32)?;
+    }
+    turns(|bus| stage.deliver(&buses[bus - 1], users[bus - 1].clone(), BATCH))
+}
+
+/// Measures the cases 1 and 2 in turns.
+fn turns(mut measure: impl FnMut(usize) -> anyhow::Result<f64>) -> anyhow::Result<Vec<[f64; 2]>> {
     let mut turns = Vec::new();
     for turn in 0..TURNS {
         let mut figures = [0.0; 2];
-        for gateways in if turn % 2 == 0 { [1, 2] } else { [2, 1] } {
-            let (before, expected) = (cpu()?, written()? + f64::from(gateways * BATCH * BATCHES));
-            let sent = publish(redis, gateways * users, gateways * BATCH)?;
-            wait("not all deliveries are made", || Ok(written()? >= expected))?;
-            let used = cpu()? - before;
-            for user in &sent {
-                players.get_mut(user).context("no such user")?.packet()?;
-            }
-            figures[gateways as usize - 1] = used.as_secs_f64() * 1e6 / sent.len() as f64;
+        for case in if turn % 2 == 0 { [1, 2] } else { [2, 1] } {
+            figures[case - 1] = measure(case)?;
         }
         turns.push(figures);
     }
     Ok(turns)
 }
 
+/// Gateways with `chat`, and their players.
+#[derive(Default)]
+struct Stage {
+    servers: Vec<Server>,
+    players: BTreeMap<u32, Player>,
+}
+
+impl Stage {
+    /// Starts a gateway, and connects the players of these users.
+    fn add(&mut self, folders: &Folders, bus: &Bus, users: RangeInclusive<u32>) -> anyhow::Result<()> {
+        let request = |user: u32| {
+            let base = MessageBase { game_id: "mmo".to_owned(), user_id: user as i32, timestamp: 0 };
+            ChatRequest { base: Some(base), ..ChatRequest::default() }.encode_to_vec()
+        };
+        let server = Server::with_chat(folders, bus, &format!("gateway-{}", self.servers.len()))?;
+        self.players.append(&mut Player::connect_all(server.port, users, CHAT, request)?);
+        self.servers.push(server);
+        Ok(())
+    }
+
+    /// Delivers to these users, `batch` deliveries at once. Returns the processor time of all gateways for each delivery
+    /// in µs.
+    fn deliver(&mut self, bus: &Bus, users: RangeInclusive<u32>, batch: u32) -> anyhow::Result<f64> {
+        let (before, expected) = (self.cpu()?, self.written()? + f64::from(batch * BATCHES));
+        let sent = publish(&mut bus.backend()?, users, batch)?;
+        wait("not all deliveries are made", || Ok(self.written()? >= expected))?;
+        let used = self.cpu()? - before;
+        for user in &sent {
+            self.players.get_mut(user).context("no such user")?.packet()?;
+        }
+        Ok(used.as_secs_f64() * 1e6 / sent.len() as f64)
+    }
+
+    fn cpu(&self) -> anyhow::Result<Duration> {
+        self.servers.iter().map(Server::cpu).sum()
+    }
+
+    fn written(&self) -> anyhow::Result<f64> {
+        let count = |server: &Server| Ok(sum(&ask(server.admin, "/metrics")?, "gateway_messages_sent_total"));
+        self.servers.iter().map(count).sum()
+    }
+}
+
 /// Publishes to users in a mixed order, at an even rate. Returns the users.
-fn publish(redis: u16, users: u32, batch: u32) -> anyhow::Result<Vec<u32>> {
-    let mut connection = Redis::connect(redis)?;
+fn publish(backend: &mut Backend, users: RangeInclusive<u32>, batch: u32) -> anyhow::Result<Vec<u32>> {
     let payload = ChatResponse { success: true, error_message: "x".repeat(DELIVERY - 4), ..ChatResponse::default() };
     let payload = payload.encode_to_vec();
+    let (first, count) = (*users.start(), users.count() as u64);
     let mut sent = Vec::new();
     let begin = Instant::now();
     for number in 0..BATCHES {
         let due = begin + Duration::from_secs(1) * number * BATCH / RATE;
         sleep(due.saturating_duration_since(Instant::now()));
-        let mut commands = Vec::new();
         for i in 0..batch {
             // The step is a prime number, so the order is mixed and each user has the same number of deliveries.
-            let user = (u64::from(number * batch + i) * 7919 % u64::from(users)) as u32 + 1;
-            let topic = format!("broadcast:user:{user}");
-            write!(commands, "*3\r\n$7\r\nPUBLISH\r\n${}\r\n{topic}\r\n${}\r\n", topic.len(), payload.len())?;
-            commands.extend([&payload[..], b"\r\n"].concat());
+            let user = (u64::from(number * batch + i) * 7919 % count) as u32 + first;
+            backend.add(&format!("broadcast:user:{user}"), &payload)?;
             sent.push(user);
         }
-        connection.socket.get_mut().write_all(&commands)?;
-        for _ in 0..batch {
-            let heard = connection.line()?;
-            ensure!(heard == ":1", "a publish was heard by {heard}");
-        }
+        backend.send()?;
     }
     Ok(sent)
 }
@@ -188,81 +227,26 @@ fn publish(redis: u16, users: u32, batch: u32) -> anyhow::Result<Vec<u32>> {
 /// Breaks the subscription of a gateway whose sessions listen to many topics. Returns the time until Redis has subscribed
 /// the gateway to all of them again, and the processor time of Redis, in ms.
 fn resubscribe(folders: &Folders, redis: u16, users: u32) -> anyhow::Result<[f64; 2]> {
-    let server = Server::with_probe(folders, redis)?;
+    let bus = Bus::Standalone(redis);
+    let server = Server::with_probe(folders, &bus)?;
     let request = |user| {
         let listen = |number| format!("listen broadcast:user:{user}:{number}; ");
         (0..TOPICS_PER_SESSION).map(listen).collect::<String>().into_bytes()
     };
     let players = Player::connect_all(server.port, 1..=users, PROBE, request)?;
     let topics = users * TOPICS_PER_SESSION;
-    subscribed(redis, topics)?;
+    bus.subscribed(topics)?;
     let mut connection = Redis::connect(redis)?;
     let cpu = connection.cpu()?;
     let begin = Instant::now();
     connection.socket.get_mut().write_all(b"CLIENT KILL TYPE pubsub\r\n")?;
     ensure!(connection.line()? == ":1", "there is another subscriber");
-    subscribed(redis, topics)?;
+    bus.subscribed(topics)?;
     let is_up = || Ok(ask(server.admin, "/metrics")?.contains("\ngateway_bus_connected 1\n"));
     wait("the gateway is not connected again", is_up)?;
     let (time, cpu) = (begin.elapsed(), connection.cpu()? - cpu);
     drop(players);
     Ok([time.as_secs_f64() * 1e3, cpu * 1e3])
-}
-
-/// Waits until Redis has at least this number of subscriptions.
-fn subscribed(redis: u16, topics: u32) -> anyhow::Result<()> {
-    let mut connection = Redis::connect(redis)?;
-    wait("redis has not subscribed to all topics", || {
-        let clients = connection.bulk("CLIENT LIST TYPE pubsub")?;
-        let counts = clients.split(' ').filter_map(|word| word.strip_prefix("sub=")?.parse::<u32>().ok());
-        Ok(counts.sum::<u32>() >= topics)
-    })
-}
-
-fn wait(why: &str, mut condition: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition()? {
-        ensure!(Instant::now() < deadline, "{why} within {} s", PATIENCE.as_secs());
-        sleep(POLL);
-    }
-    Ok(())
-}
-
-/// A connection to Redis.
-struct Redis {
-    socket: BufReader<TcpStream>,
-}
-
-impl Redis {
-    fn connect(port: u16) -> anyhow::Result<Self> {
-        Ok(Self { socket: BufReader::new(TcpStream::connect(("127.0.0.1", port))?) })
-    }
-
-    fn line(&mut self) -> anyhow::Result<String> {
-        let mut line = String::new();
-        self.socket.read_line(&mut line)?;
-        Ok(line.trim_end().to_owned())
-    }
-
-    /// Sends a command whose answer is a text.
-    fn bulk(&mut self, command: &str) -> anyhow::Result<String> {
-        self.socket.get_mut().write_all(format!("{command}\r\n").as_bytes())?;
-        let head = self.line()?;
-        let len: usize = head.strip_prefix('$').with_context(|| head.clone())?.parse()?;
-        let mut text = vec![0; len + 2];
-        self.socket.read_exact(&mut text)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
-    }
-
-    /// The processor time of Redis so far, in seconds.
-    fn cpu(&mut self) -> anyhow::Result<f64> {
-        let info = self.bulk("INFO cpu")?;
-        let of = |key| {
-            let value = info.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-            anyhow::Ok(value.with_context(|| info.clone())?.parse::<f64>()?)
-        };
-        Ok(of("used_cpu_user")? + of("used_cpu_sys")?)
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod arguments;
 mod bursts;
+mod bus;
 mod certificate;
 mod contender;
 mod fleet;

@@ -238,6 +238,7 @@ impl Report {
         let rows = [
             ("a connect and a bind, with a topic of the user on Redis", fleet.sessions, &fleet.bind, None),
             ("a delivery to a user's topic, with a second gateway", fleet.users, &fleet.delivery, Some(SECOND_GATEWAY)),
+            ("a delivery to a user's topic, in a Cluster of three masters", fleet.users, &fleet.cluster, None),
         ];
         for (name, users, rounds, target) in rows {
             let [without, with] = fleet::medians(rounds);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use crate::bus::Bus;
 use crate::contender::{Contender, Folders};
 
 /// The time that a server may take to start.
@@ -30,11 +31,18 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a Redis that stores nothing on disk. A subscriber may lag behind as far as the window of the load allows.
     pub(crate) fn redis(folders: &Folders) -> anyhow::Result<Self> {
+        Self::redis_with(folders, "")
+    }
+
+    /// Starts such a Redis with further arguments, which are separated by blanks.
+    pub(crate) fn redis_with(folders: &Folders, arguments: &str) -> anyhow::Result<Self> {
         let port = free_port()?;
         let mut command = Command::new("redis-server");
         command
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(["--client-output-buffer-limit", "pubsub 0 0 0"])
+            .args(["--cluster-config-file", &format!("nodes-{port}.conf")])
+            .args(arguments.split_whitespace())
             .current_dir(&folders.bench)
             .stdout(Stdio::null());
         Self::start(command, port, 0, || TcpStream::connect(("127.0.0.1", port)).is_ok())
@@ -78,20 +86,20 @@ impl Server {
     }
 
     /// Starts a gateway with the plugin `chat`, beside others, with a configuration of this name.
-    pub(crate) fn with_chat(folders: &Folders, redis: u16, name: &str) -> anyhow::Result<Self> {
-        Self::quiet(folders, redis, name, &folders.plugins())
+    pub(crate) fn with_chat(folders: &Folders, bus: &Bus, name: &str) -> anyhow::Result<Self> {
+        Self::quiet(folders, bus, name, &folders.plugins())
     }
 
     /// Starts a gateway with the plugin `probe` of the tests, which does what its clients ask for.
-    pub(crate) fn with_probe(folders: &Folders, redis: u16) -> anyhow::Result<Self> {
-        Self::quiet(folders, redis, "gateway-probe", &folders.probe()?)
+    pub(crate) fn with_probe(folders: &Folders, bus: &Bus) -> anyhow::Result<Self> {
+        Self::quiet(folders, bus, "gateway-probe", &folders.probe()?)
     }
 
     /// Starts a gateway without a log.
-    fn quiet(folders: &Folders, redis: u16, name: &str, plugins: &Path) -> anyhow::Result<Self> {
+    fn quiet(folders: &Folders, bus: &Bus, name: &str, plugins: &Path) -> anyhow::Result<Self> {
         let (port, admin) = (free_port()?, free_port()?);
         let config = folders.bench.join(name).with_extension("yaml");
-        fs::write(&config, folders.config_with(plugins, "", [port, admin, redis]))?;
+        fs::write(&config, folders.config_with(plugins, "", [port, admin], bus))?;
         let mut command = Command::new(folders.binary("gateway"));
         command.args(["run", "--config"]).arg(config).stdout(Stdio::null()).stderr(Stdio::null());
         Self::start(command, port, admin, || is_ready(admin).unwrap_or(false))
@@ -123,7 +131,8 @@ impl Drop for Server {
     }
 }
 
-fn free_port() -> anyhow::Result<u16> {
+/// Returns a port of 127.0.0.1 on which nothing listens.
+pub(crate) fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
