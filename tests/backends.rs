@@ -8,6 +8,8 @@ mod answers;
 mod buses;
 #[path = "backends/cluster.rs"]
 mod cluster;
+#[path = "backends/crowd.rs"]
+mod crowd;
 #[path = "backends/encrypted.rs"]
 mod encrypted;
 #[path = "backends/failovers.rs"]
@@ -16,6 +18,8 @@ mod failovers;
 mod gaps;
 #[path = "backends/grace.rs"]
 mod grace;
+#[path = "backends/heard.rs"]
+mod heard;
 #[path = "backends/interest.rs"]
 mod interest;
 #[path = "backends/outages.rs"]
