@@ -24,6 +24,8 @@ mod heard;
 mod interest;
 #[path = "backends/outages.rs"]
 mod outages;
+#[path = "backends/overload.rs"]
+mod overload;
 #[path = "backends/probes.rs"]
 mod probes;
 #[path = "backends/sentinels.rs"]
