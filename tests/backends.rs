@@ -32,6 +32,8 @@ mod probes;
 mod sentinels;
 #[path = "backends/streams.rs"]
 mod streams;
+#[path = "backends/topics.rs"]
+mod topics;
 #[path = "backends/trouble.rs"]
 mod trouble;
 
