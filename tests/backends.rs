@@ -26,6 +26,8 @@ mod interest;
 mod outages;
 #[path = "backends/overload.rs"]
 mod overload;
+#[path = "backends/partition.rs"]
+mod partition;
 #[path = "backends/probes.rs"]
 mod probes;
 #[path = "backends/sentinels.rs"]
