@@ -30,6 +30,8 @@ mod overload;
 mod partition;
 #[path = "backends/probes.rs"]
 mod probes;
+#[path = "backends/refusals.rs"]
+mod refusals;
 #[path = "backends/sentinels.rs"]
 mod sentinels;
 #[path = "backends/streams.rs"]
