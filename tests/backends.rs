@@ -14,6 +14,8 @@ mod crowd;
 mod encrypted;
 #[path = "backends/failovers.rs"]
 mod failovers;
+#[path = "backends/frozen.rs"]
+mod frozen;
 #[path = "backends/gaps.rs"]
 mod gaps;
 #[path = "backends/grace.rs"]
