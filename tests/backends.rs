@@ -34,6 +34,8 @@ mod partition;
 mod probes;
 #[path = "backends/refusals.rs"]
 mod refusals;
+#[path = "backends/restricted.rs"]
+mod restricted;
 #[path = "backends/sentinels.rs"]
 mod sentinels;
 #[path = "backends/streams.rs"]
