@@ -199,7 +199,8 @@ async fn slots_that_move_under_load_lose_no_accepted_request_and_no_delivery_sil
     for user in 1..=USERS {
         let topic = format!("broadcast:user:{user}");
         let slot = cluster.slot(&topic).await;
-        (owners.push(Cluster::first_owner(slot)), slots.push(slot));
+        owners.push(Cluster::first_owner(slot));
+        slots.push(slot);
         let client = gateway.client_of(user).await;
         cluster.is_heard(&topic).await;
         players.push(tokio::spawn(play(client, user, last.clone())));
