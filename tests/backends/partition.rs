@@ -65,7 +65,14 @@ async fn a_network_that_is_split_before_one_master_holds_up_only_what_belongs_to
     announce(&cluster, split, &proxy).await;
     // The gateway begins at another node, and reaches this one only by the address that it announces.
     let yaml = cluster.yaml("").replace(&format!("\"127.0.0.1:{}\"", cluster.servers[split].port), "\"127.0.0.1:1\"");
-    let gateway = connected(Setup { yaml: format!("games: [{{ id: mmo }}]\n{yaml}"), ..Setup::default() }).await;
+    // A game whose requests belong to the master that is cut off.
+    let mut game = 0;
+    while Cluster::first_owner(cluster.slot(&format!("game:request:g{game}")).await) != split {
+        game += 1;
+    }
+    let game = format!("g{game}");
+    let yaml = format!("games: [{{ id: mmo }}, {{ id: {game} }}]\n{yaml}");
+    let gateway = connected(Setup { yaml, ..Setup::default() }).await;
     let (near, far) = (user_of(&cluster, used[1], 100).await, user_of(&cluster, split, 100).await);
     let (mut client, mut cut_off) = (gateway.client_of(near).await, gateway.client_of(far).await);
     let (mut heard, mut heard_far) = (Heard::default(), Heard::default());
@@ -75,6 +82,7 @@ async fn a_network_that_is_split_before_one_master_holds_up_only_what_belongs_to
 
     let began = Instant::now();
     proxy.stall();
+    let in_flight = cut_off.send(CHAT, &chat_request(&game, far, "hi")).await;
     let reason = format!("127.0.0.1:{}", proxy.port);
     eventually("the split in /readyz", || async {
         let (status, report) = gateway.get("/readyz").await;
@@ -83,6 +91,11 @@ async fn a_network_that_is_split_before_one_master_holds_up_only_what_belongs_to
         (status == 503 && report.contains(&reason)).then_some(())
     })
     .await;
+    while !heard_far.refusals.contains_key(&in_flight) {
+        assert_eq!(heard_far.add(&cut_off.receive_any().await), None);
+    }
+    let text = "the connection to the bus broke: the message may or may not have been taken";
+    assert_eq!(heard_far.refusals[&in_flight], text);
     assert!(began.elapsed() < FOUND, "{:?}", began.elapsed());
     // What belongs to the other masters goes on, also for the user whose own topic is cut off.
     carries_both_ways(&cluster, &mut client, &mut heard, near, 2).await;
