@@ -6,8 +6,9 @@ use gateway_tests::{Client, Cluster, Gateway, Redis, Setup, chat_request, eventu
 const GAPS: &str = "gateway_bus_gaps_total";
 const CONNECTED: &str = "gateway_bus_connected";
 
-/// The answer to a request that was under way when Redis froze.
-const UNKNOWN: &str = "the connection to the bus broke: the message may or may not have been taken";
+/// The answers to a request that was under way when Redis froze, or waited behind a probe that was.
+const REFUSALS: [&str; 2] =
+    ["the connection to the bus broke: the message may or may not have been taken", "the bus is not connected"];
 
 /// Waits for the refusal of a request, and returns its text.
 async fn refusal(client: &mut Client, seq: u32) -> String {
@@ -39,7 +40,8 @@ async fn streams_of_a_redis_that_was_frozen_and_comes_back_empty_are_used_again(
     redis.signal("STOP").await;
     let seq = client.send(CHAT, &streams::request(1)).await;
     is_not_ready(&gateway, redis.port).await;
-    assert_eq!(refusal(&mut client, seq).await, UNKNOWN);
+    let text = refusal(&mut client, seq).await;
+    assert!(REFUSALS.contains(&text.as_str()), "{text}");
     client.assert_alive().await;
     redis.kill().await;
     redis.restart().await;
@@ -75,7 +77,8 @@ async fn a_master_of_a_cluster_that_was_frozen_and_comes_back_empty_is_used_agai
     cluster.servers[owner].signal("STOP").await;
     let request = client.send(CHAT, &chat_request("mmo", user, "frozen")).await;
     is_not_ready(&gateway, cluster.servers[owner].port).await;
-    assert_eq!(refusal(&mut client, request).await, UNKNOWN);
+    let text = refusal(&mut client, request).await;
+    assert!(REFUSALS.contains(&text.as_str()), "{text}");
     // The other masters go on.
     seq += 1;
     let master = Cluster::first_owner(cluster.slot(&topic).await);

@@ -94,8 +94,11 @@ async fn a_network_that_is_split_before_one_master_holds_up_only_what_belongs_to
     while !heard_far.refusals.contains_key(&in_flight) {
         assert_eq!(heard_far.add(&cut_off.receive_any().await), None);
     }
-    let text = "the connection to the bus broke: the message may or may not have been taken";
-    assert_eq!(heard_far.refusals[&in_flight], text);
+    // It was under way, or waited behind a probe that was.
+    let allowed =
+        ["the connection to the bus broke: the message may or may not have been taken", "the bus is not connected"];
+    let text = &heard_far.refusals[&in_flight];
+    assert!(allowed.contains(&text.as_str()), "{text}");
     assert!(began.elapsed() < FOUND, "{:?}", began.elapsed());
     // What belongs to the other masters goes on, also for the user whose own topic is cut off.
     carries_both_ways(&cluster, &mut client, &mut heard, near, 2).await;
