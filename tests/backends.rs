@@ -10,24 +10,40 @@ mod buses;
 mod busy;
 #[path = "backends/cluster.rs"]
 mod cluster;
+#[path = "backends/crowd.rs"]
+mod crowd;
 #[path = "backends/encrypted.rs"]
 mod encrypted;
 #[path = "backends/failovers.rs"]
 mod failovers;
+#[path = "backends/frozen.rs"]
+mod frozen;
 #[path = "backends/gaps.rs"]
 mod gaps;
 #[path = "backends/grace.rs"]
 mod grace;
+#[path = "backends/heard.rs"]
+mod heard;
 #[path = "backends/interest.rs"]
 mod interest;
 #[path = "backends/outages.rs"]
 mod outages;
+#[path = "backends/overload.rs"]
+mod overload;
+#[path = "backends/partition.rs"]
+mod partition;
 #[path = "backends/probes.rs"]
 mod probes;
+#[path = "backends/refusals.rs"]
+mod refusals;
+#[path = "backends/restricted.rs"]
+mod restricted;
 #[path = "backends/sentinels.rs"]
 mod sentinels;
 #[path = "backends/streams.rs"]
 mod streams;
+#[path = "backends/topics.rs"]
+mod topics;
 #[path = "backends/trouble.rs"]
 mod trouble;
 

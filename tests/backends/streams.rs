@@ -25,7 +25,7 @@ pub(super) async fn stage() -> (Redis, Gateway) {
 }
 
 /// Adds an entry as a backend does that uses no ids.
-async fn add(redis: &Redis, payload: &[u8]) {
+pub(super) async fn add(redis: &Redis, payload: &[u8]) {
     redis.run(redis::cmd("XADD").arg(BROADCAST).arg("*").arg("payload").arg(payload)).await;
 }
 

@@ -16,7 +16,7 @@ use tokio_rustls::{
 };
 
 /// The contents of the certificates, as an openssl configuration file: a certificate authority, and a server on
-/// `localhost`.
+/// `localhost`. The nodes of a Redis Cluster connect to each other as clients with the same certificate.
 const CONFIGURATION: &str = "\
 [req]
 distinguished_name = name
@@ -29,7 +29,7 @@ keyUsage = critical, keyCertSign
 [server]
 basicConstraints = critical, CA:FALSE
 subjectAltName = DNS:localhost
-extendedKeyUsage = serverAuth
+extendedKeyUsage = serverAuth, clientAuth
 ";
 
 /// The arguments of `openssl req` for a new key on an elliptic curve.

@@ -1,6 +1,6 @@
 //! A Redis Cluster with three masters, and perhaps a replica of the first one.
 
-use crate::{Redis, ReservedPort, eventually, in_time};
+use crate::{Certificates, Redis, ReservedPort, eventually, in_time};
 use redis::{AsyncConnectionConfig, PushInfo, PushKind, Value};
 use tokio::sync::mpsc;
 
@@ -9,6 +9,8 @@ pub struct Cluster {
     /// The servers. The first three are the masters at the start, each of a third of the slots.
     pub servers: Vec<Redis>,
     _bus_ports: Vec<ReservedPort>,
+    /// The ports for TLS, or nothing if the servers have none.
+    tls_ports: Vec<ReservedPort>,
 }
 
 /// A backend's subscription to a topic of the Cluster.
@@ -20,11 +22,39 @@ pub struct ShardSubscription {
 impl Cluster {
     /// Starts three masters and this number of replicas of the first one, and waits until they serve all slots.
     pub async fn start(replicas: usize) -> Self {
-        let mut cluster = Self { servers: Vec::new(), _bus_ports: Vec::new() };
+        Self::start_with(replicas, None).await
+    }
+
+    /// Starts three masters that clients reach over TLS as `localhost`. They talk with each other over TLS as well. The test
+    /// itself uses their second ports, without TLS.
+    pub async fn start_over_tls(certificates: &Certificates) -> Self {
+        Self::start_with(0, Some(certificates)).await
+    }
+
+    async fn start_with(replicas: usize, certificates: Option<&Certificates>) -> Self {
+        let mut cluster = Self { servers: Vec::new(), _bus_ports: Vec::new(), tls_ports: Vec::new() };
         for _ in 0..3 + replicas {
             let bus = ReservedPort::reserve();
             let port = bus.number().to_string();
-            let arguments = ["--cluster-enabled", "yes", "--cluster-port", &port, "--cluster-node-timeout", "2000"];
+            let own = ["--cluster-enabled", "yes", "--cluster-port", &port, "--cluster-node-timeout", "2000"];
+            let mut arguments = own.map(str::to_owned).to_vec();
+            if let Some(certificates) = certificates {
+                let tls = ReservedPort::reserve();
+                let files = [certificates.server(), certificates.server_key(), certificates.authority()];
+                let [certificate, key, authority] = files.map(|file| file.to_str().unwrap().to_owned());
+                arguments.extend([
+                    "--tls-port".to_owned(),
+                    tls.number().to_string(),
+                    "--tls-cert-file".to_owned(),
+                    certificate,
+                ]);
+                arguments.extend(["--tls-key-file".to_owned(), key, "--tls-ca-cert-file".to_owned(), authority]);
+                let rest = "--tls-auth-clients no --tls-cluster yes --cluster-announce-hostname localhost \
+                            --cluster-preferred-endpoint-type hostname";
+                arguments.extend(rest.split_whitespace().map(str::to_owned));
+                cluster.tls_ports.push(tls);
+            }
+            let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
             cluster.servers.push(Redis::start_with_arguments(&arguments).await);
             cluster._bus_ports.push(bus);
         }
@@ -68,7 +98,10 @@ impl Cluster {
     /// Returns the settings of `redis` in gateway.yaml, with more keys of the section.
     #[must_use]
     pub fn yaml(&self, keys: &str) -> String {
-        let addrs: Vec<_> = self.servers.iter().map(|server| format!("\"127.0.0.1:{}\"", server.port)).collect();
+        let addrs: Vec<_> = match &self.tls_ports[..] {
+            [] => self.servers.iter().map(|server| format!("\"127.0.0.1:{}\"", server.port)).collect(),
+            ports => ports.iter().map(|port| format!("\"rediss://localhost:{}\"", port.number())).collect(),
+        };
         format!("redis: {{ cluster: {{ addrs: [{}] }}{keys} }}", addrs.join(", "))
     }
 

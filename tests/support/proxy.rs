@@ -1,5 +1,5 @@
 //! A proxy between a gateway and its Redis. The proxy can delay SUBSCRIBE commands, cut the connections that have
-//! subscribed, and drop bytes without closing a connection.
+//! subscribed, drop bytes without closing a connection, and let nothing pass for a while.
 
 use crate::{Redis, Setup, eventually};
 use std::sync::{
@@ -34,6 +34,8 @@ struct State {
     accepted: usize,
     /// The bytes that are dropped, and the number of connections that had been accepted then. Later connections work.
     dropped: Option<(Connections, Bound, usize)>,
+    /// Whether nothing passes.
+    stalled: bool,
 }
 
 /// The connections of a gateway.
@@ -132,6 +134,17 @@ impl Proxy {
         self.state.send_modify(|state| state.cuts += 1);
     }
 
+    /// Lets nothing pass, on old and on new connections, as a network that is split. Connections stay open, and new ones
+    /// are accepted.
+    pub fn stall(&self) {
+        self.state.send_modify(|state| state.stalled = true);
+    }
+
+    /// Lets everything pass again that has waited since [`Self::stall`].
+    pub fn resume(&self) {
+        self.state.send_modify(|state| state.stalled = false);
+    }
+
     /// Drops all further bytes of these connections in this direction. The connections stay open, and new ones work.
     pub fn drop_silently(&self, connections: Connections, bound: Bound) {
         self.state.send_modify(|state| state.dropped = Some((connections, bound, state.accepted)));
@@ -149,12 +162,14 @@ async fn carry(client: TcpStream, server: u16, line: Line) {
 }
 
 async fn answers(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, line: &Line) -> std::io::Result<()> {
+    let mut changes = line.state.subscribe();
     let mut buffer = vec![0; 64 << 10];
     loop {
         let read = server.read(&mut buffer).await?;
         if read == 0 {
             return Ok(());
         }
+        let _ = changes.wait_for(|state| !state.stalled).await;
         if !line.drops(Bound::ToGateway) {
             client.write_all(&buffer[..read]).await?;
         }
@@ -181,6 +196,7 @@ async fn commands(mut client: OwnedReadHalf, mut server: OwnedWriteHalf, line: &
             cuts = Some(state.borrow().cuts);
             line.has_subscribed.store(true, Ordering::SeqCst);
         }
+        let _ = changes.wait_for(|state| !state.stalled).await;
         if !line.drops(Bound::ToRedis) {
             server.write_all(&buffer[..read]).await?;
         }

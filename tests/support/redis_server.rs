@@ -175,6 +175,14 @@ fn spawn(arguments: &[String], folder: &TempDir) -> Child {
 pub struct Subscription(Pin<Box<dyn Stream<Item = Msg> + Send>>);
 
 impl Subscription {
+    /// Subscribes to a topic at the server or Sentinel on this port.
+    pub(crate) async fn at(port: u16, topic: &str) -> Self {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
+        let mut subscriber = in_time("a connection for a subscriber", client.get_async_pubsub()).await.unwrap();
+        in_time("a subscription", subscriber.subscribe(topic)).await.unwrap();
+        Self(Box::pin(subscriber.into_on_message()))
+    }
+
     /// Returns the payload of the next message, and fails if no message arrives.
     pub async fn next(&mut self) -> Vec<u8> {
         self.next_with_topic().await.1

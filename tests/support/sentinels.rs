@@ -1,6 +1,6 @@
 //! A Redis master with a replica, and three Sentinels that watch over them.
 
-use crate::{Redis, ReservedPort, connect_to_redis, eventually};
+use crate::{Redis, ReservedPort, Subscription, connect_to_redis, eventually};
 use std::{fs, process::Stdio};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -49,6 +49,11 @@ impl Sentinels {
             (self.ask(0, &["SENTINEL", "FAILOVER", MASTER]).await? == "OK").then_some(())
         })
         .await;
+    }
+
+    /// Subscribes to the event with which a Sentinel tells that another server is the master.
+    pub async fn switches(&self) -> Subscription {
+        Subscription::at(self.sentinels[0].0.number(), "+switch-master").await
     }
 
     async fn ask(&self, sentinel: usize, command: &[&str]) -> Option<String> {

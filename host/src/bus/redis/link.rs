@@ -62,6 +62,14 @@ impl Link {
         self.connected = Some(Instant::now());
     }
 
+    /// Records that the connection works, and that the direction waits for another one. So the error of its last connection
+    /// does not hide what the other one reports.
+    pub(super) fn waits(&self) {
+        if self.health.is_down(&self.part) {
+            self.health.begin(&self.part);
+        }
+    }
+
     async fn open(&mut self) -> Result<Connection, LinkError> {
         let (server, switches) = self.find().await?;
         Connection::open(&self.config, server, switches).await

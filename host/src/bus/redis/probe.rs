@@ -145,7 +145,9 @@ impl Prober {
                         Frame::Integer(receivers) => answers.receivers = Some(receivers),
                         Frame::Error(why) if why.starts_with(NOT_PERMITTED) => {
                             refused.publish = true;
-                            warn_of(link.metrics(), "PUBLISH on its own channel", "&gateway:*", why);
+                            let command = format!("+{}", words.publish.to_lowercase());
+                            let rule = if forbids_command(why) { &command } else { "&gateway:*" };
+                            warn_of(link.metrics(), "PUBLISH on its own channel", rule, why);
                         }
                         Frame::Error(why) => failed = Some(for_log(why)),
                         _ => {}
@@ -175,6 +177,11 @@ impl Probed {
     pub(super) fn number(&self, topic: &str, body: &[u8]) -> Option<u64> {
         (topic == &*self.channel).then(|| str::from_utf8(body).ok()?.parse().ok())?
     }
+}
+
+/// Returns whether a `NOPERM` forbids the command, and not only the channel.
+fn forbids_command(why: &[u8]) -> bool {
+    String::from_utf8_lossy(why).contains(" to run the ")
 }
 
 /// Warns that the ACL forbids a part of the probes on this connection.

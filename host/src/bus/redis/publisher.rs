@@ -132,7 +132,9 @@ async fn ready(
             Some(connection) => connection,
             None => {
                 prober.connected();
-                link.connect().await
+                let connection = link.connect().await;
+                link.waits();
+                connection
             }
         };
         tokio::select! {
