@@ -8,6 +8,8 @@ mod answers;
 mod buses;
 #[path = "backends/cluster.rs"]
 mod cluster;
+#[path = "backends/cluster_streams.rs"]
+mod cluster_streams;
 #[path = "backends/encrypted.rs"]
 mod encrypted;
 #[path = "backends/failovers.rs"]

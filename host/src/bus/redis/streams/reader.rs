@@ -10,13 +10,13 @@ use super::{
 use crate::{
     bus::{
         intake::{Handler, Intake},
-        redis::{error::LinkError, link::Link},
+        redis::{error::LinkError, link::Link, slot},
         topics::Topics,
     },
     telemetry::metrics::Metrics,
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, future, sync::Arc};
 use tokio::{sync::watch, task, time::Instant};
 
 /// The maximum number of entries of one stream in one answer.
@@ -28,11 +28,25 @@ const ANSWER_BYTES: usize = 4 << 20;
 /// The number of entries after which the task yields to other tasks.
 const ENTRIES_PER_TURN: usize = 32;
 
+/// The streams that one reader reads: those that are wanted, and belong to the slot if there is one.
+pub(in super::super) struct Wanted {
+    pub(in super::super) topics: Arc<Topics>,
+    pub(in super::super) slot: Option<u16>,
+}
+
+impl Wanted {
+    fn streams(&self) -> Vec<Arc<str>> {
+        let mut streams = self.topics.streams();
+        streams.retain(|stream| self.slot.is_none_or(|slot| slot::of(stream) == slot));
+        streams
+    }
+}
+
 /// The owner of the reading connections.
 pub(in super::super) struct Reader<H: Handler> {
     link: Link,
     intake: Arc<Intake<H>>,
-    topics: Arc<Topics>,
+    wanted: Wanted,
     /// Notified when other streams are wanted.
     changes: watch::Receiver<()>,
     positions: BTreeMap<Arc<str>, Position>,
@@ -45,14 +59,18 @@ pub(in super::super) struct Reader<H: Handler> {
 }
 
 impl<H: Handler> Reader<H> {
-    pub(in super::super) fn new(link: Link, intake: Arc<Intake<H>>, topics: Arc<Topics>) -> Self {
-        let (changes, now) = (topics.stream_changes(), Instant::now());
+    pub(in super::super) fn new(link: Link, intake: Arc<Intake<H>>, wanted: Wanted) -> Self {
+        let (changes, now) = (wanted.topics.stream_changes(), Instant::now());
         let positions = BTreeMap::new();
-        Self { link, intake, topics, changes, positions, count: MAX_ENTRIES, at_end: now, next_sample: now }
+        Self { link, intake, wanted, changes, positions, count: MAX_ENTRIES, at_end: now, next_sample: now }
     }
 
-    /// Connects again and again, and passes on the entries of the wanted streams. Never returns.
+    /// Waits until streams are wanted. Then connects again and again, and passes on their entries. Never returns.
     pub(in super::super) async fn run(mut self) {
+        while self.wanted.streams().is_empty() {
+            changed(&mut self.changes).await;
+        }
+        self.link.begin();
         loop {
             let mut server = self.connect().await;
             let Err(error) = self.follow(&mut server).await;
@@ -90,13 +108,7 @@ impl<H: Handler> Reader<H> {
             self.link.up();
             let positions = self.positions.iter().map(|(stream, position)| (&**stream, position.id()));
             let interval = self.link.config().probe_interval;
-            let changes = &mut self.changes;
-            let interrupted = async {
-                if changes.changed().await.is_err() {
-                    std::future::pending().await
-                }
-            };
-            let entries = server.read(positions, self.count, interval, interrupted).await?;
+            let entries = server.read(positions, self.count, interval, changed(&mut self.changes)).await?;
             self.pass_on(entries).await;
         }
     }
@@ -120,7 +132,7 @@ impl<H: Handler> Reader<H> {
     /// Gets a position in each stream that is new, and forgets the streams that are not wanted any more.
     async fn begin(&mut self, server: &mut Server) -> Result<(), LinkError> {
         self.changes.mark_unchanged();
-        let wanted = self.topics.streams();
+        let wanted = self.wanted.streams();
         let metrics = &self.intake.metrics;
         self.positions.retain(|stream, _| {
             let is_wanted = wanted.binary_search(stream).is_ok();
@@ -136,8 +148,8 @@ impl<H: Handler> Reader<H> {
             metrics.set_stream_lag(&stream, 0);
             self.positions.insert(stream, position);
         }
-        if !self.topics.are_streams_read() {
-            self.topics.begin_reading(self.positions.keys());
+        if !self.wanted.topics.are_streams_read() {
+            self.wanted.topics.begin_reading(self.positions.keys());
         }
         Ok(())
     }
@@ -199,6 +211,13 @@ impl<H: Handler> Reader<H> {
             self.count = (ANSWER_BYTES / mean.max(1)).clamp(1, MAX_ENTRIES);
         }
         task::yield_now().await;
+    }
+}
+
+/// Waits until other streams are wanted. Cancel-safe.
+async fn changed(changes: &mut watch::Receiver<()>) {
+    if changes.changed().await.is_err() {
+        future::pending().await
     }
 }
 
