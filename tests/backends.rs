@@ -10,6 +10,8 @@ mod buses;
 mod busy;
 #[path = "backends/cluster.rs"]
 mod cluster;
+#[path = "backends/cluster_streams.rs"]
+mod cluster_streams;
 #[path = "backends/crowd.rs"]
 mod crowd;
 #[path = "backends/encrypted.rs"]

@@ -49,7 +49,7 @@ async fn a_redis_that_is_killed_and_comes_back_loses_nothing_and_doubles_nothing
 }
 
 /// Waits until a server says this about its replication.
-async fn replication_says(redis: &Redis, text: &str) {
+pub(super) async fn replication_says(redis: &Redis, text: &str) {
     eventually(text, || async {
         let mut connection = redis.connection().await;
         let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await.ok()?;
@@ -109,7 +109,7 @@ async fn a_crash_of_the_master_loses_nothing_and_doubles_nothing() {
 
 /// The port of a server that may be the master.
 #[derive(Clone, Copy)]
-struct Address(u16);
+pub(super) struct Address(pub(super) u16);
 
 impl Address {
     async fn connect(self) -> RedisResult<MultiplexedConnection> {
@@ -140,14 +140,14 @@ async fn deliver(at: &[Address], replicas: usize, number: i64) {
 }
 
 /// What was accepted.
-struct Check {
+pub(super) struct Check {
     sent: usize,
-    refused: BTreeSet<usize>,
+    pub(super) refused: BTreeSet<usize>,
 }
 
 impl Check {
     /// Asserts that everything that was accepted is in the stream once and in order.
-    async fn holds(&self, redis: &Redis) {
+    pub(super) async fn holds(&self, redis: &Redis) {
         let (numbers, _) = requests(redis).await;
         assert!(numbers.is_sorted_by(|a, b| a < b), "not in order, or twice: {numbers:?}");
         let there: BTreeSet<_> = numbers.into_iter().collect();
@@ -160,7 +160,12 @@ impl Check {
 
 /// Sends requests and deliveries until the trouble is over, and some more. Asserts that the client receives each delivery
 /// once and in order. Returns what was accepted.
-async fn load(gateway: &Gateway, at: &[Address], replicas: usize, trouble: impl Future<Output = ()>) -> Check {
+pub(super) async fn load(
+    gateway: &Gateway,
+    at: &[Address],
+    replicas: usize,
+    trouble: impl Future<Output = ()>,
+) -> Check {
     let mut client = gateway.client_of(7).await;
     gateway.metric_is("gateway_bus_published_total", 1.0).await;
     let (over, is_over) = tokio::sync::watch::channel(false);

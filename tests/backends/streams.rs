@@ -8,11 +8,11 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 pub(super) const STREAMS: &str = "streams: [\"game:request:*\", broadcast]";
-const LAG: &str = "gateway_bus_stream_lag_entries{topic=\"broadcast\"}";
-const READ: &str = "gateway_bus_stream_entries_total";
+pub(super) const LAG: &str = "gateway_bus_stream_lag_entries{topic=\"broadcast\"}";
+pub(super) const READ: &str = "gateway_bus_stream_entries_total";
 const DUPLICATES: &str = "gateway_bus_stream_duplicates_total";
 pub(super) const LOST: &str = "gateway_bus_stream_lost_total";
-const GAPS: &str = "gateway_bus_gaps_total";
+pub(super) const GAPS: &str = "gateway_bus_gaps_total";
 const MALFORMED: &str = "gateway_messages_dropped_total{reason=\"bus_entry_malformed\"}";
 
 type Entry = (String, Vec<(String, Vec<u8>)>);

@@ -123,7 +123,7 @@ impl Cluster {
         usize::from(slot > 5460) + usize::from(slot > 10922)
     }
 
-    /// Moves a slot from one master to another, as `redis-cli --cluster reshard` does for a slot without keys.
+    /// Moves a slot with its keys from one master to another, as `redis-cli --cluster reshard` does.
     pub async fn migrate(&self, slot: u16, from: usize, to: usize) {
         let (old, new) = (self.id(from).await, self.id(to).await);
         let set = |server: usize, what: &str, id: &str| {
@@ -133,6 +133,16 @@ impl Cluster {
         };
         set(to, "IMPORTING", &old).await;
         set(from, "MIGRATING", &new).await;
+        let mut keys = redis::cmd("CLUSTER");
+        keys.arg("GETKEYSINSLOT").arg(slot).arg(100);
+        let mut connection = self.servers[from].connection().await;
+        while let keys = keys.query_async::<Vec<String>>(&mut connection).await.unwrap()
+            && !keys.is_empty()
+        {
+            let mut migrate = redis::cmd("MIGRATE");
+            migrate.arg("127.0.0.1").arg(self.servers[to].port).arg("").arg(0).arg(5000).arg("KEYS").arg(keys);
+            self.servers[from].run(&migrate).await;
+        }
         set(to, "NODE", &new).await;
         set(from, "NODE", &new).await;
     }

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use tokio::sync::Notify;
 
 /// The reason before the first attempt to connect has ended.
 const CONNECTING: &str = "connecting";
@@ -15,13 +16,15 @@ pub struct Health {
     pub(super) metrics: Arc<Metrics>,
     /// Why each part that is not connected is not.
     errors: Mutex<BTreeMap<Part, String>>,
+    /// Notified when a part is not connected.
+    failed: Notify,
 }
 
 /// A part of a bus that connects by itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Part {
     pub(super) direction: Direction,
-    /// The address of the node of a Cluster, or nothing if there is only one server.
+    /// The address of the node of a Cluster or the name of a slot, or nothing if there is only one server.
     pub(super) node: Arc<str>,
 }
 
@@ -55,7 +58,7 @@ impl Health {
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
         let connecting = [Direction::Publish, Direction::Subscribe].map(|part| (part.into(), CONNECTING.to_owned()));
-        Self { metrics, errors: Mutex::new(connecting.into()) }
+        Self { metrics, errors: Mutex::new(connecting.into()), failed: Notify::new() }
     }
 
     /// Returns why the bus is not connected, or `None` if it is connected. One direction may only be waiting for the
@@ -71,12 +74,26 @@ impl Health {
         self.errors().contains_key(part)
     }
 
+    /// Returns whether a direction of a node is not connected.
+    pub(super) fn is_node_down(&self, node: &str) -> bool {
+        self.errors().keys().any(|part| &*part.node == node)
+    }
+
     /// Records why a part is not connected, or that it is connected.
     pub(super) fn set(&self, part: &Part, error: Option<String>) {
+        let has_failed = error.is_some();
         self.update(|errors| match error {
             Some(error) => drop(errors.insert(part.clone(), error)),
             None => drop(errors.remove(part)),
         });
+        if has_failed {
+            self.failed.notify_one();
+        }
+    }
+
+    /// Waits until a part is not connected. Only one task may wait. Cancel-safe.
+    pub(super) async fn has_failed(&self) {
+        self.failed.notified().await;
     }
 
     /// Records that a part is needed and not connected yet.

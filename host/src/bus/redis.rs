@@ -34,6 +34,7 @@ use crate::config::{self, RedisPlace};
 use observer::Alone;
 use server::Server;
 use std::sync::Arc;
+use streams::reader::Wanted;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use words::PLAIN;
@@ -52,7 +53,18 @@ pub(super) async fn run<H: Handler>(
     if let RedisPlace::Cluster { .. } = config.place {
         return cluster::run(config, intake, topics, health, stop).await;
     }
-    let observer = Arc::new(Alone(Arc::clone(&intake.queue)));
-    let channel = format!("gateway:{}", Uuid::new_v4()).into();
-    Server { config, words: &PLAIN, node: "".into(), channel, intake, observer, topics, health }.run(stop).await;
+    topics.set_streams(config.streams.clone());
+    let server = Server {
+        streams: (!config.streams.is_empty()).then(|| Wanted { topics: Arc::clone(&topics), slot: None }),
+        config,
+        words: &PLAIN,
+        master: None,
+        node: "".into(),
+        channel: format!("gateway:{}", Uuid::new_v4()).into(),
+        observer: Arc::new(Alone(Arc::clone(&intake.queue))),
+        intake,
+        topics,
+        health,
+    };
+    server.run(stop).await;
 }

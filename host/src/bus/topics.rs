@@ -130,8 +130,9 @@ impl Topics {
 
     /// Records that the reader has a position in these streams, so that it misses no later entry.
     pub(super) fn begin_reading<'a>(&self, streams: impl Iterator<Item = &'a Arc<str>>) {
-        self.table().streams.begin(streams);
-        self.streams_changed.send_replace(());
+        if self.table().streams.begin(streams) {
+            self.streams_changed.send_replace(());
+        }
     }
 
     /// Returns whether the reader has a position in every stream that is wanted.
@@ -178,6 +179,11 @@ impl Topics {
     /// Returns whether the last command for a topic was to subscribe to it.
     pub(super) fn subscribes_to(&self, topic: &str) -> bool {
         self.table().topics.get(topic).is_some_and(|state| state.is_subscribed)
+    }
+
+    /// Returns whether any topic is listened to or subscribed to, apart from streams.
+    pub(super) fn has_any(&self) -> bool {
+        !self.table().topics.is_empty()
     }
 
     /// Calls `visit` with the number of the last change. No change is made meanwhile.

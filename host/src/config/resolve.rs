@@ -252,9 +252,6 @@ fn redis(raw: raw::Redis, max_message_bytes: usize, errors: &mut Vec<String>) ->
     if !(100..=60_000).contains(&raw.probe_interval_ms) {
         errors.push(format!("redis.probe_interval_ms: {} is not within 100 to 60000", raw.probe_interval_ms));
     }
-    if matches!(place, RedisPlace::Cluster { .. }) && !raw.streams.is_empty() {
-        errors.push("redis.streams: topics of a Cluster cannot be streams, use `addr` or `sentinel`".to_owned());
-    }
     let streams = Streams::resolve(&raw.streams, raw.stream_max_len, raw.stream_replicas, errors);
     range("redis.stream_max_len", raw.stream_max_len, 100, 100_000_000, errors);
     range("redis.stream_replicas", raw.stream_replicas, 0, 16, errors);

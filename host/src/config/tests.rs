@@ -157,10 +157,7 @@ fn redis_is_a_server_or_the_master_of_sentinels_or_a_cluster() {
     assert_eq!(errors(both), [twice]);
     assert_eq!(errors("sentinel: { master: main, addrs: ['a:1'] }, cluster: { addrs: ['a:1'] }"), [twice]);
     assert_eq!(errors("cluster: {}"), ["redis.cluster.addrs: at least one address is required"]);
-    assert_eq!(
-        errors("cluster: { addrs: ['a:1'] }, streams: [a]"),
-        ["redis.streams: topics of a Cluster cannot be streams, use `addr` or `sentinel`"]
-    );
+    assert!(parse("redis: { cluster: { addrs: ['a:1'] }, streams: [a] }\n").redis.unwrap().streams.contains("a"));
     let shown =
         format!("{:?}", parse("redis: { cluster: { addrs: ['a:1', 'redis://u:secret@b:2'] } }\n").redis.unwrap());
     assert_eq!(shown, "the Cluster of redis://a:1, b:2");

@@ -6,10 +6,12 @@
 //!
 //! When slots move, their topics are subscribed to at the new master, and then the sessions are told of a gap, because
 //! messages may have been lost in between. Publishes that the old master refuses come back and are passed on again. The
-//! order of the publishes to a topic may change then, and only then.
+//! order of the publishes to a topic may change then, and only then. Streams keep theirs: see [`streams`].
 
 mod node;
+mod placement;
 mod slots;
+mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -19,12 +21,12 @@ use crate::{
         batch::{Batch, Publication},
         health::{Direction, Health, Part},
         intake::{Handler, Intake, NotTaken},
-        queue::ChangeNumber,
         topics::Topics,
     },
     config,
 };
 use node::{Node, Number, Reports, Returned};
+use placement::{Change, Move, Places, forget};
 use slots::{Directory, Slots};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -32,6 +34,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use streams::StreamSlots;
 use tokio::{
     task::{JoinError, JoinSet},
     time::{self, Instant},
@@ -73,6 +76,8 @@ struct Cluster<H: Handler> {
     is_known: bool,
     /// The nodes by their addresses.
     nodes: BTreeMap<Arc<str>, Node<H::Origin>>,
+    /// The slots with topics that are streams.
+    streams: StreamSlots<H>,
     /// The number of the node that began last.
     last: Number,
     /// The fixed topics, each with the node at which it is subscribed to, if its slot has one.
@@ -87,27 +92,13 @@ struct Cluster<H: Handler> {
     tasks: JoinSet<()>,
 }
 
-/// The number of a change at each node that has to carry it out.
-type Places = BTreeMap<Number, ChangeNumber>;
-
-/// A change of the wanted topics.
-struct Change {
-    /// The number of the change for the queue of this gateway, if there are no more changes.
-    last: Option<ChangeNumber>,
-    at: Places,
-}
-
-/// A move of topics from one node to another.
-struct Move {
-    /// Since when messages may have been lost.
-    blind_since: Instant,
-    at: Places,
-}
-
 impl<H: Handler> Cluster<H> {
     fn new(config: config::Redis, intake: Arc<Intake<H>>, topics: Arc<Topics>, health: Arc<Health>) -> Self {
+        topics.set_streams(config.streams.clone());
+        let directory = Directory::new(config);
         Self {
-            directory: Directory::new(config),
+            streams: StreamSlots::new(directory.config().clone(), &intake, &topics, &health),
+            directory,
             intake,
             topics,
             health,
@@ -131,9 +122,16 @@ impl<H: Handler> Cluster<H> {
         self.topics.with_last(|last| front.set_carried_out(last));
         let (reports, mut batch, mut asking) = (Arc::clone(&self.reports), Batch::default(), JoinSet::new());
         let (mut next_ask, mut asked_at) = (Instant::now(), Instant::now());
-        let refuse_from = next_ask + GRACE;
+        let mut refuse_from = next_ask + GRACE;
+        let mut streams = self.topics.stream_changes();
+        streams.mark_changed();
+        let health = Arc::clone(&self.health);
         loop {
             let is_known = self.is_known;
+            let can_publish = self.can_publish();
+            if can_publish {
+                refuse_from = Instant::now() + GRACE;
+            }
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if !front.is_closed() => front.close(),
@@ -149,21 +147,30 @@ impl<H: Handler> Cluster<H> {
                         next_ask = next_ask.min(Instant::now() + RETRY);
                     }
                 }
+                () = health.has_failed() => next_ask = next_ask.min(Instant::now() + RETRY),
+                Ok(()) = streams.changed() => self.streams.begin_wanted(&self.slots, &mut self.tasks),
                 () = time::sleep_until(next_ask), if asking.is_empty() => {
                     asked_at = Instant::now();
                     asking.spawn(self.directory.clone().ask(self.to_ask()));
                 }
                 () = self.topics.changed(), if is_known => self.change_topics(),
-                () = front.take(&mut batch), if is_known || front.is_closed() || Instant::now() >= refuse_from => {
+                () = front.take(&mut batch), if can_publish || front.is_closed() || Instant::now() >= refuse_from => {
                     if batch.is_empty() {
                         break;
                     }
                     self.intake.refuse_abandoned(&mut batch);
-                    batch.iter().for_each(|publication| self.pass_on(&publication));
+                    for publication in batch.iter() {
+                        if can_publish {
+                            self.pass_on(&publication);
+                        } else {
+                            self.intake.refuse(&publication, &NotTaken::NotConnected);
+                        }
+                    }
                 }
             }
         }
         self.nodes.values().for_each(Node::stop);
+        self.streams.stop();
         while let Some(ended) = self.tasks.join_next().await {
             resume(ended);
         }
@@ -171,9 +178,18 @@ impl<H: Handler> Cluster<H> {
         unsettled.iter().for_each(|returned| self.intake.refuse(&returned.publication(), &NotTaken::NotConnected));
     }
 
-    /// Passes a publish on to the node of its topic.
-    fn pass_on(&self, publication: &Publication<'_, H::Origin>) {
-        let is_queued = self.node_of(publication.topic).is_some_and(|node| node.queue(publication));
+    /// Returns whether the masters are known, and the answers to publishes can be read if they come in streams.
+    fn can_publish(&self) -> bool {
+        self.is_known && self.topics.are_streams_read()
+    }
+
+    /// Passes a publish on to the node or the slot of its topic.
+    fn pass_on(&mut self, publication: &Publication<'_, H::Origin>) {
+        let is_queued = if self.streams.takes(publication.topic) {
+            self.streams.queue(publication, &self.slots, &mut self.tasks)
+        } else {
+            self.node_of(publication.topic).is_some_and(|node| node.queue(publication))
+        };
         if !is_queued {
             self.intake.refuse(publication, &NotTaken::NotConnected);
         }
@@ -192,10 +208,13 @@ impl<H: Handler> Cluster<H> {
     }
 
     /// Returns the addresses of the nodes to ask for the masters, the best ones first. A node whose slots have moved knows
-    /// it before the others, and a node that is lost may not answer.
+    /// it before the others, and a node that is lost may not answer. If several may have lost slots, they take turns.
     fn to_ask(&self) -> Vec<Arc<str>> {
         let mut nodes: Vec<_> = self.nodes.values().collect();
-        nodes.sort_by_key(|node| (node.is_lost(), !node.is_misplaced()));
+        nodes.sort_by_cached_key(|node| {
+            let may_have_lost_slots = node.is_misplaced() || self.streams.doubt(&node.address, &self.slots);
+            (node.is_lost(), !may_have_lost_slots, node.asked)
+        });
         nodes.into_iter().map(|node| Arc::clone(&node.address)).collect()
     }
 
@@ -204,7 +223,8 @@ impl<H: Handler> Cluster<H> {
         let changes = self.topics.take();
         let mut at = Places::new();
         if let Some(fixed) = changes.news {
-            self.fixed = fixed.into_iter().map(|topic| (topic.into(), None)).collect();
+            let channels = fixed.into_iter().filter(|topic| !self.streams.takes(topic));
+            self.fixed = channels.map(|topic| (topic.into(), None)).collect();
             self.place_fixed(&mut at);
         }
         for topic in changes.removed {
@@ -320,6 +340,10 @@ impl<H: Handler> Cluster<H> {
         let blind_since = self.nodes.values().filter_map(Node::in_trouble_since).min().unwrap_or_else(Instant::now);
         let mut returned = self.reports.take_returned();
         self.slots.learn(view, asked, |address| self.nodes.get(address).is_none_or(Node::is_lost));
+        self.streams.follow(&self.slots);
+        if let Some(node) = self.nodes.get_mut(asked) {
+            node.asked = Some(asked_at);
+        }
         let slots = self.slots.clone();
         let has_to_go = |node: &&Node<H::Origin>| {
             let answered = (*node.address == *asked).then_some(asked_at);
@@ -362,14 +386,6 @@ impl<H: Handler> Cluster<H> {
         let Some(node) = self.nodes.remove(address) else { return Vec::new() };
         tracing::info!(node = address, "the connections to a master of the Cluster end");
         node.leave()
-    }
-}
-
-/// Ends a topic at its previous node, which has unsubscribed from it when the slot moved. A command would be refused with
-/// the same error as that for a slot that has moved just now.
-fn forget<O>(nodes: &BTreeMap<Arc<str>, Node<O>>, previous: Option<Number>, topic: &str) {
-    if let Some(node) = nodes.values().find(|node| previous == Some(node.number)) {
-        node.topics.forget(topic);
     }
 }
 

@@ -121,6 +121,11 @@ impl Confirming {
         self.topics.subscribes_to(topic)
     }
 
+    /// Returns whether topics are wanted or subscribed to, apart from streams.
+    pub(super) fn has_topics(&self) -> bool {
+        self.topics.has_any()
+    }
+
     /// Calls `visit` with the number of the last change of the topics. No change is made meanwhile.
     pub(super) fn with_last_change(&self, visit: impl FnOnce(ChangeNumber)) {
         self.topics.with_last(visit);

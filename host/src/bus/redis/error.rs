@@ -25,6 +25,8 @@ pub(super) enum LinkError {
     Refused { command: &'static str, why: String },
     #[error("the Sentinels name no master that can be used: {0}")]
     NoMaster(String),
+    #[error("no node of the Cluster names a master of the slot")]
+    NoMasterOfSlot,
     #[error("the master is now {0}")]
     Moved(String),
     #[error("{0} is a replica, not a master: what is published there does not reach the backends of the master")]

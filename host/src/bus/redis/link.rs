@@ -52,6 +52,11 @@ impl Link {
         }
     }
 
+    /// Records that the direction is needed and not connected yet.
+    pub(super) fn begin(&self) {
+        self.health.begin(&self.part);
+    }
+
     /// Waits before an attempt to connect.
     pub(super) async fn pause(&mut self) {
         time::sleep(self.backoff.pause()).await;
@@ -84,7 +89,7 @@ impl Link {
             Some(finder) => finder,
             none => none.insert(Finder::new(&self.config)?),
         };
-        Ok((finder.find(self.config.timeout).await?, switches))
+        Ok((finder.find(&switches, self.config.timeout).await?, switches))
     }
 
     /// Records that the connection is ready to publish, or that the topics are subscribed.

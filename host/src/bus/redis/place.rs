@@ -1,4 +1,5 @@
-//! Finds the Redis server to connect to: always the same server, or the master that Sentinels name.
+//! Finds the Redis server to connect to: always the same server, the master that Sentinels name, or the master of a slot
+//! of a Cluster.
 //!
 //! A master that lost its place may keep its connections open and answer pings. So Sentinels are asked before each
 //! connection, and their message about a new master ends the connections to the old one.
@@ -23,7 +24,7 @@ const SWITCH_MASTER: &str = "+switch-master";
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The address of a server: its host and its port.
-type Address = (String, u16);
+pub(super) type Address = (String, u16);
 
 /// Finds the server to connect to.
 pub(super) enum Finder {
@@ -37,6 +38,13 @@ pub(super) enum Finder {
         master: String,
         /// The user, the password and the TLS mode of the master.
         node: SentinelNodeConnectionInfo,
+    },
+    /// The nodes of a Cluster name the master of a slot.
+    Slot {
+        /// Whether the nodes are reached over TLS.
+        is_tls: bool,
+        /// The user and the password of the nodes.
+        settings: RedisConnectionInfo,
     },
 }
 
@@ -53,9 +61,10 @@ impl Finder {
                 let settings = own(info.redis_settings());
                 Self::Server(info.set_redis_settings(settings))
             }
-            RedisPlace::Cluster { .. } => {
-                return Err(LinkError::Address("a Cluster has no single server".to_owned()));
-            }
+            RedisPlace::Cluster { urls } => Self::Slot {
+                is_tls: urls.iter().any(|url| url.starts_with("rediss://")),
+                settings: own(&RedisConnectionInfo::default()),
+            },
             RedisPlace::Sentinel { master, .. } => {
                 let sentinels = sentinels(&config.place)?;
                 let is_tls =
@@ -72,7 +81,7 @@ impl Finder {
     }
 
     /// Returns the address of the server, and its user and password.
-    pub(super) async fn find(&mut self, timeout: Duration) -> Result<ConnectionInfo, LinkError> {
+    pub(super) async fn find(&mut self, switches: &Switches, timeout: Duration) -> Result<ConnectionInfo, LinkError> {
         match self {
             Self::Server(info) => Ok(info.clone()),
             Self::Sentinel { sentinel, master, node } => {
@@ -82,6 +91,15 @@ impl Finder {
                 };
                 let client = within(timeout, timeout, find).await?;
                 Ok(client.get_connection_info().clone())
+            }
+            Self::Slot { is_tls, settings } => {
+                let mut master = switches.0.clone();
+                let found = time::timeout(timeout, master.wait_for(Option::is_some)).await;
+                let address = found.ok().and_then(|address| address.ok()?.clone());
+                let (host, port) = address.ok_or(LinkError::NoMasterOfSlot)?;
+                let host = if host.contains(':') { format!("[{host}]") } else { host };
+                let url = format!("{}://{host}:{port}", if *is_tls { "rediss" } else { "redis" });
+                Ok(url.into_connection_info()?.set_redis_settings(settings.clone()))
             }
         }
     }
@@ -112,7 +130,7 @@ pub(super) fn with_user(
     settings
 }
 
-/// The addresses of the master, as the Sentinels publish them.
+/// The addresses of the master, as the Sentinels publish them, or those of the master of a slot of a Cluster.
 #[derive(Clone)]
 pub(super) struct Switches(watch::Receiver<Option<Address>>);
 
@@ -141,6 +159,11 @@ impl Switches {
         Ok(Self(switches))
     }
 
+    /// Follows the master of a slot of a Cluster.
+    pub(super) fn of_slot(master: watch::Receiver<Option<Address>>) -> Self {
+        Self(master)
+    }
+
     /// Forgets the addresses that were published so far.
     pub(super) fn forget(&mut self) {
         self.0.mark_unchanged();
@@ -150,7 +173,7 @@ impl Switches {
     pub(super) async fn left(&mut self, current: &ConnectionAddr) -> String {
         loop {
             if self.0.changed().await.is_err() {
-                // There are no Sentinels.
+                // There are no Sentinels and no slots.
                 return future::pending().await;
             }
             let address = self.0.borrow_and_update();

@@ -1,8 +1,15 @@
 //! One server: a connection to publish, a connection to subscribe, and perhaps one that reads streams.
 
 use super::{
-    confirmation, link::Link, observer::Observer, place::Switches, probe, publisher::Publisher,
-    streams::reader::Reader, subscriber::Subscriber, words::Words,
+    confirmation,
+    link::Link,
+    observer::Observer,
+    place::Switches,
+    probe,
+    publisher::Publisher,
+    streams::reader::{Reader, Wanted},
+    subscriber::Subscriber,
+    words::Words,
 };
 use crate::{
     bus::{
@@ -16,17 +23,21 @@ use std::{panic, sync::Arc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// A server, which may be a node of a Cluster, and what its connections carry.
+/// A server, which may be a node of a Cluster or whichever node has a slot, and what its connections carry.
 pub(super) struct Server<H: Handler> {
     pub(super) config: config::Redis,
     pub(super) words: &'static Words,
-    /// The address of the node, or nothing if there is only one server.
+    /// Follows the master of a slot. It is `None` if the configuration says where the server is.
+    pub(super) master: Option<Switches>,
+    /// The address of the node or the name of the slot, or nothing if there is only one server.
     pub(super) node: Arc<str>,
     /// The channel of the probes.
     pub(super) channel: Arc<str>,
     pub(super) intake: Arc<Intake<H>>,
     pub(super) observer: Arc<dyn Observer<H::Origin>>,
     pub(super) topics: Arc<Topics>,
+    /// The streams that are read. It is `None` if none are.
+    pub(super) streams: Option<Wanted>,
     pub(super) health: Arc<Health>,
 }
 
@@ -36,22 +47,22 @@ impl<H: Handler> Server<H> {
     /// # Panics
     /// Panics if the task of one direction has panicked.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let Self { config, words, node, channel, intake, observer, topics, health } = self;
+        let Self { config, words, master, node, channel, intake, observer, topics, streams, health } = self;
         let mut directions = JoinSet::new();
-        // Errors of addresses were found when the configuration was read.
-        let switches = Switches::follow(&config.place, &mut directions).expect("addresses that were checked before");
+        let switches = master.unwrap_or_else(|| {
+            // Errors of addresses were found when the configuration was read.
+            Switches::follow(&config.place, &mut directions).expect("addresses that were checked before")
+        });
         let link = |direction| {
             let part = Part { direction, node: Arc::clone(&node) };
             Link::new(config.clone(), Arc::clone(&health), part, switches.clone())
         };
-        topics.set_streams(config.streams.clone());
         let (asking, confirming) = confirmation::pair(Arc::clone(&topics));
         let (prober, probed) = probe::pair(words, channel, config.probe_interval);
         let bus = (Arc::clone(&intake), Arc::clone(&observer));
         directions.spawn(Publisher::new(link(Direction::Publish), words, bus, asking, prober).run(stop));
-        if !config.streams.is_empty() {
-            health.begin(&Direction::Read.into());
-            directions.spawn(Reader::new(link(Direction::Read), Arc::clone(&intake), topics).run());
+        if let Some(streams) = streams {
+            directions.spawn(Reader::new(link(Direction::Read), Arc::clone(&intake), streams).run());
         }
         let bus = (intake, observer);
         directions.spawn(Subscriber::new(link(Direction::Subscribe), words, bus, confirming, probed).run());

@@ -1,8 +1,8 @@
 //! Topics that are streams of Redis instead of channels. Redis keeps their entries, so a break loses nothing.
 //!
 //! An entry has two fields: the payload, and an id that is the same if the entry is written again. The id is the name of
-//! the writer, a hyphen, and a number that grows with each entry of the writer. The writer is a UUID of the process.
-//! Entries of other writers may have no id.
+//! the writer, a hyphen, and a number that grows with each entry of the writer. The writer is a UUID of the process,
+//! and in a Cluster of the process and the slot. Entries of other writers may have no id.
 
 pub(super) mod appends;
 mod history;

@@ -220,6 +220,7 @@ impl Subscriptions {
         }
         if self.is_complete()
             && let Some(since) = subscriber.blind_since.take()
+            && subscriber.publisher.has_topics()
         {
             subscriber.intake.handler.missed(since.elapsed()).await;
         }

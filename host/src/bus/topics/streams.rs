@@ -1,7 +1,7 @@
 //! The topics that are streams, and whether the reader has a position in them.
 
 use crate::config;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, mem, sync::Arc};
 
 /// The streams that are wanted.
 #[derive(Debug, Default)]
@@ -47,13 +47,15 @@ impl Streams {
         self.wanted.keys().cloned().collect()
     }
 
-    /// Records that the reader has a position in these streams.
-    pub(super) fn begin<'a>(&mut self, streams: impl Iterator<Item = &'a Arc<str>>) {
+    /// Records that a reader has a position in these streams. Returns whether it had none in one of them before.
+    pub(super) fn begin<'a>(&mut self, streams: impl Iterator<Item = &'a Arc<str>>) -> bool {
+        let mut is_new = false;
         for stream in streams {
             if let Some(stream) = self.wanted.get_mut(stream) {
-                stream.has_position = true;
+                is_new |= !mem::replace(&mut stream.has_position, true);
             }
         }
+        is_new
     }
 
     /// Returns whether the reader has a position in every stream that is wanted.

@@ -210,6 +210,10 @@ fn streams_are_read_and_not_subscribed_to() {
     takes(&topics, &["a", "b"], &[]);
     topics.begin_reading(topics.streams().iter());
     assert!(topics.are_streams_read());
+    let mut changes = topics.stream_changes();
+    changes.mark_unchanged();
+    topics.begin_reading(topics.streams().iter());
+    assert!(!changes.has_changed().unwrap(), "readers would wake each other again and again");
 
     assert_eq!(topics.add("u"), 0, "a publish must not wait for a subscription to a stream");
     assert!(!topics.are_streams_read());

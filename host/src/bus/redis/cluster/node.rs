@@ -45,6 +45,8 @@ pub(super) struct Node<O> {
     channel: Arc<str>,
     part: Arc<str>,
     began: Instant,
+    /// When the node was last asked for the masters, if it has answered.
+    pub(super) asked: Option<Instant>,
     stop: CancellationToken,
 }
 
@@ -144,24 +146,23 @@ impl<O: Copy + Send + Sync + 'static> Node<O> {
             channel,
             part: format!("{address}#{number}").into(),
             began: Instant::now(),
+            asked: None,
             stop: CancellationToken::new(),
         };
         for direction in [Direction::Publish, Direction::Subscribe] {
             health.begin(&Part { direction, node: Arc::clone(&node.part) });
         }
-        let relay = Intake {
-            queue: Arc::clone(&node.queue),
-            handler: Relay(Arc::clone(intake)),
-            metrics: Arc::clone(&intake.metrics),
-        };
         let server = Server {
             config,
             words: &SHARDED,
+            master: None,
             node: Arc::clone(&node.part),
             channel: Arc::clone(&node.channel),
-            intake: Arc::new(relay),
+            intake: Relay::intake(intake, &node.queue),
             observer: Arc::clone(&node.state) as Arc<dyn Observer<O>>,
             topics: Arc::clone(&node.topics),
+            // The connections of the slots read them.
+            streams: None,
             health: Arc::clone(health),
         };
         let (stop, health, part) = (node.stop.clone(), Arc::clone(health), Arc::clone(&node.part));
@@ -305,7 +306,15 @@ impl<O: Copy + Send> Observer<O> for State<O> {
 }
 
 /// Passes on to the gateway's handler what the connections of a node receive.
-struct Relay<H: Handler>(Arc<Intake<H>>);
+pub(super) struct Relay<H: Handler>(Arc<Intake<H>>);
+
+impl<H: Handler> Relay<H> {
+    /// Returns the intake of a node with this queue.
+    pub(super) fn intake(intake: &Arc<Intake<H>>, queue: &Arc<Queue<H::Origin>>) -> Arc<Intake<Self>> {
+        let (handler, metrics) = (Self(Arc::clone(intake)), Arc::clone(&intake.metrics));
+        Arc::new(Intake { queue: Arc::clone(queue), handler, metrics })
+    }
+}
 
 impl<H: Handler> Handler for Relay<H> {
     type Origin = H::Origin;

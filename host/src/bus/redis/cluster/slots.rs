@@ -112,6 +112,11 @@ impl Directory {
         config::Redis { place: RedisPlace::Server(self.url_of(address)), ..self.config.clone() }
     }
 
+    /// Returns the configuration, with the user of all nodes.
+    pub(super) fn config(&self) -> &config::Redis {
+        &self.config
+    }
+
     /// Returns the configured place of the Cluster.
     pub(super) fn place(&self) -> &RedisPlace {
         &self.config.place

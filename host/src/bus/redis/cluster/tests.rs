@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    bus::{intake::Message, redis::observer::Observer},
+    bus::{health::Part, intake::Message, redis::observer::Observer},
     config::RedisPlace,
     telemetry::metrics::Metrics,
 };
@@ -36,6 +36,11 @@ fn view(first: &str, second: &str) -> Slots {
 }
 
 fn cluster() -> Cluster<Deaf> {
+    cluster_with(&[])
+}
+
+/// Returns a Cluster in which these topics are streams.
+fn cluster_with(streams: &[&str]) -> Cluster<Deaf> {
     let metrics = Arc::new(Metrics::new());
     let intake = Intake { queue: Arc::default(), handler: Deaf, metrics: Arc::clone(&metrics) };
     let config = config::Redis {
@@ -45,7 +50,7 @@ fn cluster() -> Cluster<Deaf> {
         timeout: Duration::from_secs(60),
         probe_interval: Duration::from_secs(60),
         max_message_bytes: 1024,
-        streams: config::Streams::default(),
+        streams: config::Streams::of(streams),
     };
     let mut cluster = Cluster::new(config, Arc::new(intake), Arc::default(), Arc::new(Health::new(metrics)));
     cluster.apply(MASTERS[0], &view(MASTERS[0], MASTERS[1]), Instant::now());
@@ -126,4 +131,44 @@ async fn what_a_master_says_about_a_slot_that_has_moved_in_the_meantime_is_old_n
     assert_eq!((cluster.nodes[second].queued(), cluster.is_in_trouble()), (1, false));
     cluster.apply(first, &moved, Instant::now());
     assert_eq!((cluster.nodes[first].number, refused(&cluster)), (number, 0));
+}
+
+#[tokio::test]
+async fn streams_are_no_channels_and_publishes_wait_until_they_are_read() {
+    let mut cluster = cluster_with(&["broadcast"]);
+    cluster.is_known = true;
+    cluster.topics.set_fixed(["broadcast", "game:request:mmo"].map(str::to_owned).into());
+    assert!(!cluster.can_publish());
+    cluster.topics.begin_reading(cluster.topics.streams().iter());
+    assert!(cluster.can_publish());
+    cluster.change_topics();
+    assert_eq!(cluster.fixed.keys().map(|topic| &**topic).collect::<Vec<_>>(), ["game:request:mmo"]);
+    for topic in ["broadcast", "game:request:mmo"] {
+        cluster.pass_on(&Publication { topic, body: b"hi", origin: None });
+    }
+    // The slot of the stream belongs to the second master.
+    assert_eq!((cluster.nodes[MASTERS[0]].queued(), cluster.nodes[MASTERS[1]].queued(), refused(&cluster)), (1, 0, 0));
+    assert_eq!(cluster.streams.queued("broadcast"), 1);
+}
+
+#[tokio::test]
+async fn masters_whose_streams_do_not_work_are_asked_by_turns() {
+    let mut cluster = cluster_with(&["broadcast", "game:request:mmo"]);
+    let [first, second] = MASTERS;
+    let asks = |cluster: &Cluster<Deaf>| cluster.to_ask()[0].to_string();
+    cluster.apply(first, &view(first, second), Instant::now());
+    assert_eq!(asks(&cluster), second, "it was not asked for longer");
+    cluster.topics.set_fixed(["broadcast", "game:request:mmo"].map(str::to_owned).into());
+    cluster.streams.begin_wanted(&cluster.slots, &mut cluster.tasks);
+    cluster.apply(second, &view(first, second), Instant::now());
+    let down = |slot: u16| Part { direction: Direction::Read, node: format!("slot {slot}").into() };
+    cluster.health.set(&down(slot::of("broadcast")), Some("why".to_owned()));
+    assert_eq!(asks(&cluster), second, "its slot may have moved");
+    cluster.apply(second, &view(first, second), Instant::now());
+    assert_eq!(asks(&cluster), second);
+    cluster.health.set(&down(slot::of("game:request:mmo")), Some("why".to_owned()));
+    for asked in [first, second, first] {
+        assert_eq!(asks(&cluster), asked);
+        cluster.apply(asked, &view(first, second), Instant::now());
+    }
 }

@@ -4,6 +4,9 @@
 //! They are sent again in their order and before anything newer. Readers drop an entry if they have seen a later one of
 //! the same writer, so an entry must never come after a later one, or it would be lost.
 
+#[cfg(test)]
+mod tests;
+
 use super::{ID, PAYLOAD};
 use crate::{
     bus::{
@@ -30,8 +33,18 @@ const GRACE: Duration = Duration::from_secs(5);
 const MAX_REPLICA_WAIT: Duration = Duration::from_millis(500);
 
 /// The errors after which the same command may succeed, there or at another server.
-const PASSING: [&[u8]; 8] =
-    [b"LOADING", b"READONLY", b"MASTERDOWN", b"NOREPLICAS", b"CLUSTERDOWN", b"TRYAGAIN", b"BUSY", b"UNBLOCKED"];
+const PASSING: [&[u8]; 10] = [
+    b"LOADING",
+    b"READONLY",
+    b"MASTERDOWN",
+    b"NOREPLICAS",
+    b"CLUSTERDOWN",
+    b"TRYAGAIN",
+    b"BUSY",
+    b"UNBLOCKED",
+    b"MOVED",
+    b"ASK",
+];
 
 /// The publishes to streams that Redis has not accepted yet. `O` is the type of a publish's origin.
 pub(in super::super) struct Appends<O> {

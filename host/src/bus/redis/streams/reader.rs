@@ -10,13 +10,13 @@ use super::{
 use crate::{
     bus::{
         intake::{Handler, Intake, Message},
-        redis::{error::LinkError, link::Link},
+        redis::{error::LinkError, link::Link, slot},
         topics::Topics,
     },
     telemetry::metrics::Metrics,
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, future, sync::Arc};
 use tokio::{
     sync::watch,
     task,
@@ -29,11 +29,25 @@ const MAX_ENTRIES: usize = 128;
 /// The size of the payloads that one answer should have at most, in bytes. It is a guess from the last answer.
 const ANSWER_BYTES: usize = 4 << 20;
 
+/// The streams that one reader reads: those that are wanted, and belong to the slot if there is one.
+pub(in super::super) struct Wanted {
+    pub(in super::super) topics: Arc<Topics>,
+    pub(in super::super) slot: Option<u16>,
+}
+
+impl Wanted {
+    fn streams(&self) -> Vec<Arc<str>> {
+        let mut streams = self.topics.streams();
+        streams.retain(|stream| self.slot.is_none_or(|slot| slot::of(stream) == slot));
+        streams
+    }
+}
+
 /// The owner of the reading connections.
 pub(in super::super) struct Reader<H: Handler> {
     link: Link,
     intake: Arc<Intake<H>>,
-    topics: Arc<Topics>,
+    wanted: Wanted,
     /// Notified when other streams are wanted.
     changes: watch::Receiver<()>,
     positions: BTreeMap<Arc<str>, Position>,
@@ -46,14 +60,18 @@ pub(in super::super) struct Reader<H: Handler> {
 }
 
 impl<H: Handler> Reader<H> {
-    pub(in super::super) fn new(link: Link, intake: Arc<Intake<H>>, topics: Arc<Topics>) -> Self {
-        let (changes, now) = (topics.stream_changes(), Instant::now());
+    pub(in super::super) fn new(link: Link, intake: Arc<Intake<H>>, wanted: Wanted) -> Self {
+        let (changes, now) = (wanted.topics.stream_changes(), Instant::now());
         let positions = BTreeMap::new();
-        Self { link, intake, topics, changes, positions, count: MAX_ENTRIES, at_end: now, next_sample: now }
+        Self { link, intake, wanted, changes, positions, count: MAX_ENTRIES, at_end: now, next_sample: now }
     }
 
-    /// Connects again and again, and passes on the entries of the wanted streams. Never returns.
+    /// Waits until streams are wanted. Then connects again and again, and passes on their entries. Never returns.
     pub(in super::super) async fn run(mut self) {
+        while self.wanted.streams().is_empty() {
+            changed(&mut self.changes).await;
+        }
+        self.link.begin();
         loop {
             let mut server = self.connect().await;
             let Err(error) = self.follow(&mut server).await;
@@ -95,13 +113,7 @@ impl<H: Handler> Reader<H> {
             if time::timeout(interval, self.intake.handler.ready()).await.is_err() {
                 continue;
             }
-            let changes = &mut self.changes;
-            let interrupted = async {
-                if changes.changed().await.is_err() {
-                    std::future::pending().await
-                }
-            };
-            let entries = server.read(positions, self.count, interval, interrupted).await?;
+            let entries = server.read(positions, self.count, interval, changed(&mut self.changes)).await?;
             self.pass_on(entries).await;
         }
     }
@@ -125,7 +137,7 @@ impl<H: Handler> Reader<H> {
     /// Gets a position in each stream that is new, and forgets the streams that are not wanted any more.
     async fn begin(&mut self, server: &mut Server) -> Result<(), LinkError> {
         self.changes.mark_unchanged();
-        let wanted = self.topics.streams();
+        let wanted = self.wanted.streams();
         let metrics = &self.intake.metrics;
         self.positions.retain(|stream, _| {
             let is_wanted = wanted.binary_search(stream).is_ok();
@@ -141,8 +153,8 @@ impl<H: Handler> Reader<H> {
             metrics.set_stream_lag(&stream, 0);
             self.positions.insert(stream, position);
         }
-        if !self.topics.are_streams_read() {
-            self.topics.begin_reading(self.positions.keys());
+        if !self.wanted.topics.are_streams_read() {
+            self.wanted.topics.begin_reading(self.positions.keys());
         }
         Ok(())
     }
@@ -205,6 +217,13 @@ impl<H: Handler> Reader<H> {
         if let Some(mean) = bytes.checked_div(entries) {
             self.count = (ANSWER_BYTES / mean.max(1)).clamp(1, MAX_ENTRIES);
         }
+    }
+}
+
+/// Waits until other streams are wanted. Cancel-safe.
+async fn changed(changes: &mut watch::Receiver<()>) {
+    if changes.changed().await.is_err() {
+        future::pending().await
     }
 }
 
