@@ -336,7 +336,9 @@ async fn a_forbidden_topic_ends_the_connection_only_if_it_is_fixed() {
     assert_eq!(redis.command().await, ["SUBSCRIBE", "forbidden too"]);
     assert_eq!(redis.command().await, ["UNSUBSCRIBE", "fixed"]);
     assert_eq!(redis.command().await, ["PING", "0"]);
+    assert_eq!(redis.command().await, ["PING", "change 4"]);
     let mut redis = Redis::accept(&stage.listener).await;
+    assert!(stage.health.error().unwrap().contains("NOPERM"));
     assert_eq!(redis.command().await, ["SUBSCRIBE", "forbidden too"]);
 }
 
