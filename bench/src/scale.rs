@@ -13,7 +13,8 @@ const PUBLISH_US: f64 = 0.8;
 const SUBSCRIBER_US: f64 = 0.18;
 
 /// The processor time of Redis for a PUBLISH on one of a million channels, with one subscriber, in µs. It is more than on
-/// one channel, because Redis looks up memory that no cache holds and writes to one connection for each message.
+/// one channel, because Redis looks up memory that no cache holds and writes to one connection for each message. An
+/// SPUBLISH in a Cluster costs the topic's master the same.
 const PUBLISH_TO_ONE_OF_MANY_US: f64 = 3.5;
 
 /// The processor time of Redis for the subscription to one of many channels, in µs.
@@ -107,6 +108,10 @@ impl fmt::Display for Scale {
             let costs = [self.broadcast(rate), self.per_user(rate)];
             let each = |cell: fn(&Cost) -> String| [cell(&costs[0]), cell(&costs[1])];
             row(&format!("**{} messages/s**: processors of Redis", grouped(rate)), each(Cost::redis))?;
+            // One master publishes all messages on one topic.
+            let of_one = if costs[0].redis > MAX_LOAD { "no number is enough" } else { "1" };
+            let masters = [of_one.to_owned(), grouped((costs[1].redis / MAX_LOAD).ceil())];
+            row("masters of a Cluster that this needs", masters)?;
             row("sent by Redis, Mbit/s", each(|cost| grouped(cost.bits / 1e6)))?;
             row("received by each gateway, messages/s", each(|cost| grouped(cost.received)))?;
             row("of these for nobody there", each(|cost| format!("{:.0} %", cost.for_nobody * 100.0)))?;

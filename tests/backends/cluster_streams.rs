@@ -3,7 +3,7 @@
 
 use super::{
     BROADCAST, CHAT, REQUESTS, assert_pushed, broadcast, connected,
-    failovers::{Address, load, replication_says},
+    failovers::{Address, load, replication_says, whole_master},
     streams::{GAPS, LAG, LOST, READ, STREAMS, add, reader, request, requests},
 };
 use gateway_tests::{Cluster, Gateway, Setup, eventually};
@@ -112,7 +112,7 @@ async fn survives_a_crash(stopped: usize) {
         gateway.metric_is(CONNECTED, 1.0).await;
     })
     .await;
-    check.holds(&cluster.servers[REPLICA]).await;
+    check.holds(whole_master([&cluster.servers[MASTER], &cluster.servers[REPLICA]]).await).await;
     assert_eq!(gateway.metric(LOST).await, 0.0);
 }
 

@@ -76,14 +76,14 @@ async fn survives_a_failover(crash: bool) {
             redis.fail_over().await;
             replication_says(&redis.servers[1], "role:master").await;
         }
-        whole_master(&redis.servers).await;
+        whole_master(redis.servers.each_ref()).await;
     })
     .await;
-    check.holds(whole_master(&redis.servers).await).await;
+    check.holds(whole_master(redis.servers.each_ref()).await).await;
 }
 
-/// Waits until one of the servers is a master with a replica. On a busy machine, the Sentinels may replace it once more.
-async fn whole_master(servers: &[Redis; 2]) -> &Redis {
+/// Waits until one of the servers is a master with a replica. On a busy machine, it may be replaced once more.
+pub(super) async fn whole_master(servers: [&Redis; 2]) -> &Redis {
     eventually("a master with a replica", || async {
         for server in servers {
             let mut connection = server.connection_now().await?;
