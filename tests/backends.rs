@@ -14,6 +14,8 @@ mod cluster;
 mod cluster_streams;
 #[path = "backends/crowd.rs"]
 mod crowd;
+#[path = "backends/crowd_streams.rs"]
+mod crowd_streams;
 #[path = "backends/encrypted.rs"]
 mod encrypted;
 #[path = "backends/failovers.rs"]

@@ -20,16 +20,16 @@ use tokio::{
 };
 
 /// The clients, each of a user of its own from 1 on.
-const CLIENTS: i32 = 50;
+pub(super) const CLIENTS: i32 = 50;
 
 /// The deliveries to each client in one write of the backend.
 const BURST: i64 = 4;
 
 /// The time between two writes of the backend: 20 000 messages a second, if the machine can.
-const PERIOD: Duration = Duration::from_millis(10);
+pub(super) const PERIOD: Duration = Duration::from_millis(10);
 
 /// The time between two requests of a client.
-const REQUEST_PERIOD: Duration = Duration::from_millis(100);
+pub(super) const REQUEST_PERIOD: Duration = Duration::from_millis(100);
 
 /// The longest time from the event of the Sentinel until everybody is served again. On a machine that does nothing else,
 /// it is less than 2 s.
@@ -55,7 +55,7 @@ struct Stage {
 }
 
 /// Returns whether the server on this port is a master.
-async fn is_master(port: u16) -> bool {
+pub(super) async fn is_master(port: u16) -> bool {
     let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
     let Ok(mut connection) = connect_to_redis(&client).await else { return false };
     let info: redis::RedisResult<String> = redis::cmd("INFO").arg("replication").query_async(&mut connection).await;
@@ -117,23 +117,23 @@ async fn hear(stage: Arc<Stage>, server: usize) {
 }
 
 /// A client, with what it has sent and heard.
-struct Player {
-    user: i32,
-    client: Client,
-    heard: Heard,
+pub(super) struct Player {
+    pub(super) user: i32,
+    pub(super) client: Client,
+    pub(super) heard: Heard,
     /// The numbers of the requests by the seq of their packets.
-    sent: BTreeMap<u32, usize>,
+    pub(super) sent: BTreeMap<u32, usize>,
 }
 
 impl Player {
-    async fn join(gateway: &Gateway, user: i32) -> Self {
+    pub(super) async fn join(gateway: &Gateway, user: i32) -> Self {
         let client = gateway.client().await;
         let mut player = Self { user, client, heard: Heard::default(), sent: BTreeMap::new() };
         player.request().await;
         player
     }
 
-    async fn request(&mut self) {
+    pub(super) async fn request(&mut self) {
         let number = self.sent.len() + 1;
         let seq = self.client.send(CHAT, &chat_request("mmo", self.user, &number.to_string())).await;
         self.sent.insert(seq, number);
@@ -162,7 +162,7 @@ impl Player {
     }
 
     /// Receives everything that the gateway has sent up to now.
-    async fn drain(&mut self) {
+    pub(super) async fn drain(&mut self) {
         let seq = self.client.send(3, b"alive?").await;
         loop {
             let packet = self.client.receive_any().await;

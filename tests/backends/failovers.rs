@@ -69,9 +69,8 @@ async fn survives_a_failover(crash: bool) {
         if crash {
             redis.servers[0].kill().await;
             replication_says(&redis.servers[1], "role:master").await;
-            redis.servers[0].restart().await;
-            // The Sentinels do the same later.
-            redis.servers[0].replicate(Some(&redis.servers[1])).await;
+            let new = redis.servers[1].port;
+            redis.servers[0].restart_as_replica(new).await;
         } else {
             redis.fail_over().await;
             replication_says(&redis.servers[1], "role:master").await;

@@ -133,6 +133,16 @@ impl Redis {
         self.connection().await;
     }
 
+    /// Starts the server again after [`kill`](Self::kill), as a replica that no Sentinel makes the master. It comes back
+    /// without data, so as a master, it would empty its replicas.
+    pub async fn restart_as_replica(&mut self, of: u16) {
+        let mut arguments = self.arguments.clone();
+        arguments.extend(["--replicaof".to_owned(), format!("127.0.0.1 {of}")]);
+        arguments.extend(["--replica-priority".to_owned(), "0".to_owned()]);
+        self.child = spawn(&arguments, &self.folder);
+        self.connection().await;
+    }
+
     /// Sends a signal, such as `STOP`.
     pub async fn signal(&self, name: &str) {
         let pid = self.pid().to_string();
