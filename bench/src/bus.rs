@@ -7,12 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-use crate::contender::Folders;
-use crate::server::{Server, free_port};
-
-/// The number of masters of a Cluster, and the number of slots of every Cluster.
-const MASTERS: u16 = 3;
-const SLOTS: u16 = 16384;
+/// The number of slots of every Cluster.
+pub(crate) const SLOTS: u16 = 16384;
 
 /// The time that Redis or a gateway may take for something.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,34 +25,6 @@ pub(crate) enum Bus {
 }
 
 impl Bus {
-    /// Starts a Cluster of masters without replicas.
-    pub(crate) fn cluster(folders: &Folders) -> anyhow::Result<(Vec<Server>, Self)> {
-        let (mut servers, mut ports) = (Vec::new(), Vec::new());
-        for _ in 0..MASTERS {
-            let bus_port = free_port()?;
-            let server = Server::redis_with(folders, &format!("--cluster-enabled yes --cluster-port {bus_port}"))?;
-            ports.push((server.port, bus_port));
-            servers.push(server);
-        }
-        let mut first = Redis::connect(ports[0].0)?;
-        for (number, (port, bus_port)) in (0..MASTERS).zip(&ports) {
-            let slot = |number| u32::from(SLOTS) * number / u32::from(MASTERS);
-            let (from, to) = (slot(u32::from(number)), slot(u32::from(number) + 1) - 1);
-            let mut master = Redis::connect(*port)?;
-            master.ok(&format!("CLUSTER SET-CONFIG-EPOCH {}", number + 1))?;
-            master.ok(&format!("CLUSTER ADDSLOTSRANGE {from} {to}"))?;
-            first.ok(&format!("CLUSTER MEET 127.0.0.1 {port} {bus_port}"))?;
-        }
-        for (port, _) in &ports {
-            let mut master = Redis::connect(*port)?;
-            wait("the Cluster is not whole", || {
-                let info = master.bulk("CLUSTER INFO")?;
-                Ok(info.contains("cluster_state:ok") && info.contains(&format!("cluster_known_nodes:{MASTERS}")))
-            })?;
-        }
-        Ok((servers, Self::Cluster(ports.into_iter().map(|(port, _)| port).collect())))
-    }
-
     /// The keys of the section `redis` in the configuration of a gateway.
     pub(crate) fn keys(&self) -> String {
         match self {
@@ -162,7 +130,7 @@ impl Redis {
     }
 
     /// Sends a command whose answer is `OK`.
-    fn ok(&mut self, command: &str) -> anyhow::Result<()> {
+    pub(crate) fn ok(&mut self, command: &str) -> anyhow::Result<()> {
         self.socket.get_mut().write_all(format!("{command}\r\n").as_bytes())?;
         let answer = self.line()?;
         ensure!(answer == "+OK", "{command}: {answer}");
@@ -170,7 +138,7 @@ impl Redis {
     }
 
     /// Sends a command whose answer is a text.
-    fn bulk(&mut self, command: &str) -> anyhow::Result<String> {
+    pub(crate) fn bulk(&mut self, command: &str) -> anyhow::Result<String> {
         self.socket.get_mut().write_all(format!("{command}\r\n").as_bytes())?;
         let head = self.line()?;
         let len: usize = head.strip_prefix('$').with_context(|| head.clone())?.parse()?;

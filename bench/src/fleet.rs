@@ -13,6 +13,7 @@ use chat_proto::common::MessageBase;
 use prost::Message;
 
 use crate::bus::{Backend, Bus, Redis, wait};
+use crate::cluster;
 use crate::contender::Folders;
 use crate::limits::sum;
 use crate::measured::quantile;
@@ -136,7 +137,7 @@ fn with_second(folders: &Folders, redis: u16, users: u32) -> anyhow::Result<Vec<
 /// Measures deliveries over one Redis and over a Cluster, in turns, with a gateway for each. Returns the processor time
 /// for each delivery in µs, for each turn.
 fn in_cluster(folders: &Folders, redis: u16, users: u32) -> anyhow::Result<Vec<[f64; 2]>> {
-    let (_servers, cluster) = Bus::cluster(folders)?;
+    let (_servers, cluster) = cluster::start(folders)?;
     let buses = [Bus::Standalone(redis), cluster];
     let mut stage = Stage::default();
     let users = [1..=users, users + 1..=2 * users];

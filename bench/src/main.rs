@@ -8,6 +8,7 @@ mod arguments;
 mod bursts;
 mod bus;
 mod certificate;
+mod cluster;
 mod contender;
 mod fleet;
 mod limits;
