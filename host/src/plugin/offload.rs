@@ -95,7 +95,7 @@ impl OffloadThread {
     /// Returns whether the queue takes no more jobs but those of entries.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.queued.jobs.load(Ordering::Relaxed) >= MAX_QUEUED_JOBS
+        self.queued.jobs.load(Ordering::Relaxed) > MAX_QUEUED_JOBS
             || self.queued.bytes.load(Ordering::Relaxed) >= MAX_QUEUED_BYTES
     }
 
@@ -115,7 +115,8 @@ impl OffloadThread {
         }
         let sender = jobs.as_ref().ok_or(Full)?;
         let Queued { jobs, bytes, .. } = &*self.queued;
-        let is_full = jobs.load(Ordering::Relaxed) >= MAX_QUEUED_JOBS
+        // One of the jobs runs, and does not wait.
+        let is_full = jobs.load(Ordering::Relaxed) > MAX_QUEUED_JOBS
             || bytes.load(Ordering::Relaxed) + load.bytes > MAX_QUEUED_BYTES;
         if is_full && kind != JobKind::Entry {
             return Err(Full);
