@@ -67,7 +67,7 @@ const RULES: [Rule; 15] = [
     rule("bus", &["config", "sync", "telemetry", "tls_client"], &["redis", "tokio::net", "tokio_rustls"]),
     rule("config", &["delivery", "file", "plugin"], &["redis", "serde_yaml"]),
     rule("plugin", &["sync", "telemetry"], &["prometheus_client", "wasmtime", "wasmparser", "wit_component"]),
-    rule("delivery", &["sync"], &[]),
+    rule("delivery", &["sync"], &["subtle"]),
     rule("telemetry", &["sync"], &["prometheus_client"]),
     rule("file", &[], &[]),
     rule("memory", &[], &[]),

@@ -78,7 +78,7 @@ async fn the_first_packet_is_a_welcome_push_with_seq_0() {
         let before = now();
         let client = gateway.client().await;
         // `connect` has already checked the header: seq 0, route 3, flags 0, status 0.
-        let Welcome { session_id, server_time_ms } = client.welcome;
+        let Welcome { session_id, server_time_ms, .. } = client.welcome;
         assert!((before..=now()).contains(&server_time_ms), "{server_time_ms} is not within {before} and now");
         let groups: Vec<_> = session_id.split('-').map(str::len).collect();
         assert_eq!(groups, [8, 4, 4, 4, 12], "{session_id} is no UUID");

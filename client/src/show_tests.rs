@@ -16,7 +16,7 @@ fn check_push(seq: u32, message: &impl Message, line: &str) {
 
 #[test]
 fn a_welcome() {
-    let welcome = Welcome { session_id: "3f2a".into(), server_time_ms: 1_700_000_000_123 };
+    let welcome = Welcome { session_id: "3f2a".into(), server_time_ms: 1_700_000_000_123, ..Welcome::default() };
     check(
         Packet::push(ROUTE_SYSTEM, 0, welcome.encode_to_vec()),
         "< push #0 system  welcome: session 3f2a, server time 1700000000123 ms",

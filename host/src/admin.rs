@@ -157,6 +157,9 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let metrics = &admin.gateway.metrics;
     let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     metrics.sessions.set(gauge(admin.gateway.registry.len()));
+    let (parked, parked_bytes) = admin.gateway.registry.parking.usage();
+    metrics.resume.parked.set(gauge(parked));
+    metrics.resume.parked_bytes.set(gauge(parked_bytes));
     metrics.bus_queued.set(gauge(admin.gateway.waiting_publishes()));
     match metrics.encode() {
         Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, OPENMETRICS)], text),

@@ -14,5 +14,6 @@ pub mod network;
 mod occupancy;
 pub mod outbox;
 pub mod owner;
+pub mod parking;
 pub mod registry;
 pub mod session;

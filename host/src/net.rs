@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod budget;
 pub mod certificate;
+mod closing;
 pub mod credentials;
 mod end;
 mod expiry;
@@ -19,6 +20,8 @@ pub mod meter;
 pub mod origin;
 pub mod proxy_header;
 pub mod receiver;
+pub mod resume;
+pub mod resume_token;
 pub mod server;
 pub mod session;
 pub mod socket;

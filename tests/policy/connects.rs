@@ -103,10 +103,11 @@ async fn told(gateway: &Gateway, old: &str, new: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_plugin_gets_the_query_without_the_token_and_only_the_listed_headers() {
+async fn a_plugin_gets_the_query_without_the_tokens_and_only_the_listed_headers() {
     let server = "plugin_headers: [X-Region, x-name]".to_owned();
     let gateway = Gateway::start(Setup { server, ..setup("") }).await;
-    let request = "/ws?a=%20+b&token=secret&tell=1 HTTP/1.1\r\nX-REGION: eu\r\nCookie: a=b\r\nx-region: us";
+    let request =
+        "/ws?a=%20+b&token=secret&resume=secret&tell=1 HTTP/1.1\r\nX-REGION: eu\r\nCookie: a=b\r\nx-region: us";
     let (told, address) = told(&gateway, "/ws HTTP/1.1", request).await;
     let headers = r#"[("x-region", "eu"), ("x-region", "us")]"#;
     assert_eq!(told, format!("{address} \"a=%20+b&tell=1\" {headers} None None"));

@@ -8,7 +8,7 @@ use gateway_wire::packet::{self, Header, ROUTE_CONTROL};
 use prost::Message as _;
 use std::net::SocketAddr;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time,
 };
@@ -95,6 +95,11 @@ impl Client {
         stream.set_nodelay(true)?;
         Ok(client_async(format!("ws://{address}{path}"), stream).await?.0)
     }
+
+    /// Ends the connection without a close frame.
+    pub async fn cut(&mut self) {
+        self.socket.get_mut().shutdown().await.unwrap();
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
@@ -104,7 +109,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Self::welcomed(in_time("a handshake", upgrade).await.expect("a handshake").0).await
     }
 
-    async fn welcomed(mut socket: WebSocketStream<S>) -> Self {
+    /// Receives the welcome over a WebSocket on which nothing was received yet.
+    pub async fn welcomed(mut socket: WebSocketStream<S>) -> Self {
         let first = next(&mut socket).await.expect("a welcome").into_data();
         let packet = Packet::parse(&first);
         assert_eq!((packet.seq, packet.route, packet.flags, packet.status), (0, 3, 0, 0), "{packet:?}");

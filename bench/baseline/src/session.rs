@@ -56,7 +56,11 @@ impl Session<'_> {
         let (sender, mut deliveries) = channel(QUEUE);
         self.registry.insert(self.id, sender);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let welcome = gateway_proto::Welcome { session_id: self.id.to_owned(), server_time_ms: now.as_millis() as i64 };
+        let welcome = gateway_proto::Welcome {
+            session_id: self.id.to_owned(),
+            server_time_ms: now.as_millis() as i64,
+            ..Default::default()
+        };
         self.socket.send(packet(0, SYSTEM, 0, 0, &welcome.encode_to_vec())).await?;
         let (mut batch, mut counter) = (Vec::new(), 0);
         loop {

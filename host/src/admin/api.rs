@@ -52,7 +52,8 @@ pub(super) async fn sessions(State(admin): State<Arc<Admin>>, RawQuery(query): R
         json!({
             "id": session.id,
             "user": session.user(),
-            "remote": session.remote,
+            "remote": session.remote(),
+            "away": session.outbox.is_away(),
             "connected_at_ms": session.connected_at_ms(),
             "queued_messages": messages,
             "queued_bytes": bytes,

@@ -35,6 +35,7 @@ pub(super) fn wrong(text: &str, file: &Value) -> Vec<String> {
             });
         });
         found.key(file, "limits", Wrong::leaf::<raw::Limits>);
+        found.key(file, "resume", Wrong::leaf::<raw::Resume>);
         found.key(file, "games", |found, games| {
             for (i, game) in games.as_sequence().into_iter().flatten().enumerate() {
                 found.step(Step::Index(i), game, |found, game| {

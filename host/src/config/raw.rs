@@ -24,6 +24,7 @@ section! {
         admin: Admin = Admin::default(),
         auth: Option<Auth> = None,
         limits: Limits = Limits::default(),
+        resume: Option<Resume> = None,
         redis: Option<Redis> = None,
         games: Vec<Game> = Vec::new(),
         plugins: Plugins = Plugins::default(),
@@ -86,6 +87,13 @@ section! {
         on_user_limit: OnUserLimit = OnUserLimit::CloseOldest,
         packets_per_s: Option<u32> = None,
         bytes_per_s: Option<u32> = None,
+    }
+
+    Resume {
+        window_s: u64 = 30,
+        messages: u32 = 256,
+        bytes: u32 = 65_536,
+        total_bytes: u64 = 256 << 20,
     }
 
     Redis {

@@ -6,7 +6,7 @@ use super::{
     origins::Origins,
     proxies::Proxies,
     raw,
-    settings::{Admin, CompileLimits, Config, Game, Redis, RedisPlace, Server, Tls},
+    settings::{Admin, CompileLimits, Config, Game, Redis, RedisPlace, Resume, Server, Tls},
     streams::Streams,
 };
 use crate::delivery::{
@@ -43,10 +43,11 @@ pub(super) fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
         check_plugin(name, plugin, errors);
     }
     Config {
-        server: server(&file.server, file.auth.is_some(), errors),
+        server: server(&file.server, file.resume.as_ref(), file.auth.is_some(), errors),
         admin: admin(file.admin, errors),
         auth: file.auth.map(|written| auth::resolve(written, errors)),
         limits: limits(&file.limits, errors),
+        resume: file.resume.as_ref().map(|written| resume(written, errors)),
         redis: file.redis.map(|written| redis(written, file.server.max_message_bytes, errors)),
         games: games(file.games, errors),
         directory,
@@ -80,7 +81,7 @@ fn check_state_file(path: Option<&Path>, errors: &mut Vec<String>) {
     }
 }
 
-fn server(raw: &raw::Server, has_auth: bool, errors: &mut Vec<String>) -> Server {
+fn server(raw: &raw::Server, resume: Option<&raw::Resume>, has_auth: bool, errors: &mut Vec<String>) -> Server {
     let mut range =
         |key: &str, value: u64, from: u64, to: u64| range(&format!("server.{key}"), value, from, to, errors);
     range("read_buffer_bytes", raw.read_buffer_bytes as u64, 256, 1 << 24);
@@ -109,6 +110,7 @@ fn server(raw: &raw::Server, has_auth: bool, errors: &mut Vec<String>) -> Server
             close_when_full: raw.on_full_queue == raw::OnFullQueue::Close,
             batch_bytes: raw.write_buffer_bytes,
             max_delay: Duration::from_secs(raw.send_timeout_s),
+            replay: resume.map(|resume| outbox::ReplayLimits { messages: resume.messages, bytes: resume.bytes }),
         },
         max_message_bytes: raw.max_message_bytes,
         receive_budget_bytes: raw.receive_budget_bytes,
@@ -158,6 +160,18 @@ fn limits(raw: &raw::Limits, errors: &mut Vec<String>) -> Limits {
             packets_per_s: range("packets_per_s", raw.packets_per_s, 100_000_000).unwrap_or(0),
             bytes_per_s: range("bytes_per_s", raw.bytes_per_s, u64::from(u32::MAX)).unwrap_or(0),
         },
+    }
+}
+
+fn resume(raw: &raw::Resume, errors: &mut Vec<String>) -> Resume {
+    range("resume.window_s", raw.window_s, 1, 86_400, errors);
+    // An acknowledgement has 16 bits of a number, so fewer messages are kept than these bits can tell apart.
+    range("resume.messages", u64::from(raw.messages), 1, 1 << 15, errors);
+    range("resume.bytes", u64::from(raw.bytes), 256, 1 << 30, errors);
+    range("resume.total_bytes", raw.total_bytes, u64::from(raw.bytes), 1 << 40, errors);
+    Resume {
+        window: Duration::from_secs(raw.window_s),
+        total_bytes: usize::try_from(raw.total_bytes).unwrap_or(usize::MAX),
     }
 }
 

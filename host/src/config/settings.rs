@@ -38,6 +38,8 @@ pub struct Config {
     pub auth: Option<Auth>,
     /// The limits on how much clients may use.
     pub limits: Limits,
+    /// How long sessions outlive their connections. If it is `None`, they end with them.
+    pub resume: Option<Resume>,
     /// The Redis that carries the bus. If it is `None`, the bus is embedded in the process.
     pub redis: Option<Redis>,
     /// The games.
@@ -100,6 +102,15 @@ pub struct Server {
     pub proxies: Proxies,
     /// The files for TLS. If it is `None`, the listener speaks plain HTTP.
     pub tls: Option<Tls>,
+}
+
+/// How long sessions outlive their connections. The bounds of each session are in [`Server::outbox`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// The time that a client has to come back.
+    pub window: Duration,
+    /// The number of bytes that all sessions whose clients are away may hold together.
+    pub total_bytes: usize,
 }
 
 /// The files of the certificate that clients see, both in PEM form.

@@ -49,6 +49,15 @@ impl Occupancy {
         self.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Counts a session whose client has another address now.
+    pub(super) fn relocate(&self, from: IpAddr, to: IpAddr) {
+        if from != to {
+            // The new networks have no limit for it.
+            networks(to).for_each(|network| _ = self.enter_network(network, None));
+            networks(from).for_each(|network| self.leave_network(network));
+        }
+    }
+
     fn enter_network(&self, network: Network, limit: Option<u32>) -> bool {
         let mut sessions = self.networks.entry(network).or_insert(0);
         let has_room = limit.is_none_or(|limit| *sessions < network.limit(limit));

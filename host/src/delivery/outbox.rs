@@ -4,16 +4,25 @@
 //! queued or dropped. So a gap in the numbers shows the client that a message was dropped. Second, the queue of an idle
 //! session must hold no memory.
 
+mod away;
+mod client;
+mod closing;
 mod queue;
+mod replay;
 #[cfg(test)]
 mod tests;
 
+pub use client::{Secret, Unclaimed};
+pub use closing::Closing;
 pub use queue::{Keep, Outgoing};
+pub use replay::{Received, ReplayLimits};
 
 use crate::sync::wakeup::Wakeup;
 use bytes::Bytes;
+use client::Client;
 use gateway_wire::packet::{HEADER_LEN, Header, ROUTE_CONTROL};
 use queue::{Queue, Size};
+use replay::Replay;
 use std::{
     collections::VecDeque,
     mem,
@@ -40,37 +49,9 @@ pub struct Limits {
     /// The longest time that messages may wait before the session is closed. A longer wait is noticed after at most
     /// twice this time.
     pub max_delay: Duration,
-}
-
-/// Why a session is closed, in the terms of RFC 6455.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Closing {
-    /// The close code.
-    pub code: u16,
-    /// The reason, of at most 123 bytes.
-    pub reason: String,
-    /// The label of `gateway_disconnections_total`.
-    pub cause: &'static str,
-}
-
-impl Closing {
-    /// Returns the closing of a session with messages that wait for longer than [`Limits::max_delay`].
-    #[must_use]
-    pub fn send_timeout() -> Self {
-        let reason = "too slow: a message waited for longer than send_timeout_s".to_owned();
-        Self { code: 1013, reason, cause: "send_timeout" }
-    }
-
-    /// Returns the closing of a session whose user has begun more sessions than a user may have.
-    #[must_use]
-    pub fn another_session() -> Self {
-        let reason = "another session of this user began".to_owned();
-        Self { code: 4009, reason, cause: "sessions_per_user" }
-    }
-
-    fn queue_full() -> Self {
-        Self { code: 1013, reason: "too slow: the send queue is full".to_owned(), cause: "send_queue_full" }
-    }
+    /// The bounds on the messages that are kept for a client that comes back. If it is `None`, sessions end with their
+    /// connections.
+    pub replay: Option<ReplayLimits>,
 }
 
 /// The outcome of queueing a message.
@@ -101,6 +82,9 @@ pub struct Outbox {
 /// The load of a queue that takes no more messages.
 const CLOSING: usize = usize::MAX;
 
+/// The load of a queue whose client is on its way to another connection.
+const AWAY: usize = usize::MAX - 1;
+
 #[derive(Debug, Default)]
 struct State {
     queue: Queue,
@@ -113,6 +97,10 @@ struct State {
     aborted: bool,
     /// The number of messages that were dropped from the queue when the session was aborted.
     lost: usize,
+    /// The messages that the client may need again. The box is made when the first message is written.
+    replay: Option<Box<Replay>>,
+    /// Whether the client has a connection.
+    client: Client,
     receiver: Wakeup,
 }
 
@@ -141,7 +129,8 @@ impl Outbox {
         if let Some((index, replaced_len)) = state.queue.replaceable(keep) {
             return self.replace(&mut state, index, replaced_len, route, payload);
         }
-        state.pushes = state.pushes.wrapping_add(1);
+        // After the last number comes 1, because 0 means that a push has no number.
+        state.pushes = state.pushes.checked_add(1).unwrap_or(1);
         let header = Header::push(route, state.pushes);
         self.queue(&mut state, Outgoing { header, payload, keep })
     }
@@ -180,6 +169,8 @@ impl Outbox {
     pub fn end(&self) -> usize {
         let mut state = self.state();
         self.begin_aborting(&mut state, Closing { code: 1000, reason: String::new(), cause: "closed" });
+        state.replay = None;
+        state.client = Client::Ended;
         mem::take(&mut state.lost)
     }
 
@@ -187,7 +178,7 @@ impl Outbox {
     /// session is to end. If the session is to end, returns the closing together with the last queued messages.
     pub fn poll_drain(&self, cx: &Context<'_>, batch: &mut VecDeque<Outgoing>) -> Poll<Option<Closing>> {
         let mut state = self.state();
-        if state.queue.is_empty() && state.closing.is_none() {
+        if state.queue.is_empty() && state.closing.is_none() && !state.client.is_away() {
             state.in_flight = Size::default();
             state.receiver.wait(cx);
             return Poll::Pending;
@@ -203,7 +194,16 @@ impl Outbox {
     }
 
     fn take(&self, state: &mut State, batch: &mut VecDeque<Outgoing>) -> Option<Closing> {
+        if state.client.is_away() {
+            return Some(state.closing.clone().unwrap_or_else(Closing::moved));
+        }
         state.in_flight = state.queue.take(self.limits.batch_bytes, batch);
+        if let Some(limits) = self.limits.replay
+            && !batch.is_empty()
+        {
+            let replay = state.replay.get_or_insert_default();
+            batch.iter().for_each(|outgoing| replay.keep(outgoing.clone(), limits));
+        }
         if state.queue.is_overdue(self.limits.max_delay) {
             self.begin_aborting(state, Closing::send_timeout());
         }
@@ -224,6 +224,9 @@ impl Outbox {
         let mut state = self.state();
         if let Some(closing) = state.closing.as_ref().filter(|_| state.aborted) {
             return Poll::Ready(closing.clone());
+        }
+        if state.client.is_away() {
+            return Poll::Ready(Closing::moved());
         }
         state.receiver.wait(cx);
         Poll::Pending
@@ -253,8 +256,11 @@ impl Outbox {
                 return Outcome::Full;
             }
             let Some(evicted) = state.queue.evict(excess) else {
-                if self.limits.close_when_full {
-                    self.begin_aborting(state, Closing::queue_full());
+                if self.limits.close_when_full || state.client.is_away() {
+                    // A client that comes back gets all that it missed, or a new session.
+                    let is_away = state.client.is_away();
+                    let closing = if is_away { Closing::replay_full() } else { Closing::queue_full() };
+                    self.begin_aborting(state, closing);
                     state.receiver.wake();
                 }
                 return Outcome::Full;
@@ -269,10 +275,18 @@ impl Outbox {
 
     /// Returns by how much the bounds would be exceeded with one more message of this length.
     fn excess(&self, state: &State, len: usize) -> Size {
-        let (queued, in_flight) = (state.queue.size(), state.in_flight);
+        let (queued, in_flight, max) = (state.queue.size(), state.in_flight, self.max(state));
         Size {
-            messages: (queued.messages + in_flight.messages + 1).saturating_sub(self.limits.messages),
-            bytes: (queued.bytes + in_flight.bytes + len).saturating_sub(self.limits.bytes),
+            messages: (queued.messages + in_flight.messages + 1).saturating_sub(max.messages),
+            bytes: (queued.bytes + in_flight.bytes + len).saturating_sub(max.bytes),
+        }
+    }
+
+    /// Returns how much may be queued now.
+    fn max(&self, state: &State) -> Size {
+        match self.limits.replay {
+            Some(limits) if state.client.is_away() && !state.client.is_about_to_return() => limits.into(),
+            _ => Size { messages: self.limits.messages, bytes: self.limits.bytes },
         }
     }
 
@@ -283,7 +297,7 @@ impl Outbox {
             return Outcome::Closed;
         }
         let bytes = state.queue.size().bytes - replaced_len + HEADER_LEN + payload.len();
-        let fits = bytes + state.in_flight.bytes <= self.limits.bytes;
+        let fits = bytes + state.in_flight.bytes <= self.max(state).bytes;
         if fits {
             state.queue.replace(index, route, payload);
         } else {
@@ -304,8 +318,15 @@ impl Outbox {
         self.begin_closing(state, closing);
     }
 
-    fn store_load(&self, state: &State) {
-        let load = if state.closing.is_some() { CLOSING } else { state.queue.size().bytes };
+    fn store_load(&self, state: &mut State) {
+        let load = match state.closing {
+            Some(_) => CLOSING,
+            None if state.client.is_away() => {
+                self.keep_place(state);
+                AWAY
+            }
+            None => state.queue.size().bytes,
+        };
         self.load.store(load, Ordering::Relaxed);
     }
 

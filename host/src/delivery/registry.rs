@@ -12,11 +12,12 @@ use crate::delivery::{
     occupancy::Occupancy,
     outbox::Closing,
     owner::{Interests, Owner},
+    parking::Parking,
     session::{BindError, Session},
 };
 use dashmap::{DashMap, Entry};
 use foldhash::fast::RandomState;
-use std::{ops::Deref, sync::Arc};
+use std::{net::SocketAddr, ops::Deref, sync::Arc};
 use uuid::Uuid;
 
 /// All live sessions of this gateway.
@@ -26,6 +27,8 @@ use uuid::Uuid;
 pub struct Registry {
     /// The limits that hold now.
     pub limits: LiveLimits,
+    /// The sessions whose clients are away.
+    pub parking: Arc<Parking>,
     occupancy: Occupancy,
     sessions: DashMap<Uuid, Arc<Session>, RandomState>,
     users: DashMap<i64, Vec<Arc<Session>>, RandomState>,
@@ -55,6 +58,7 @@ impl Registry {
     pub fn new(interests: Box<dyn Interests>) -> Self {
         Self {
             limits: LiveLimits::default(),
+            parking: Arc::default(),
             occupancy: Occupancy::default(),
             sessions: DashMap::default(),
             users: DashMap::default(),
@@ -68,10 +72,21 @@ impl Registry {
     /// # Errors
     /// Returns the limit on the number of sessions that would be exceeded.
     pub fn admit(self: &Arc<Self>, session: Session) -> Result<Registered, OverLimit> {
-        self.occupancy.enter(session.remote.ip(), &self.limits.all())?;
+        self.occupancy.enter(session.remote().ip(), &self.limits.all())?;
         let session = Arc::new(session);
         self.sessions.insert(session.id, Arc::clone(&session));
         Ok(Registered { registry: Arc::clone(self), session })
+    }
+
+    /// Counts a session for the network from which its client has come back. No limit can refuse it, because the session
+    /// is there already.
+    pub fn relocate(&self, session: &Session, remote: SocketAddr) {
+        // The end of the session reads the address under the same lock, and so subtracts it where it was added.
+        let holdings = session.holdings();
+        if holdings.is_some() {
+            let before = session.set_remote(remote);
+            self.occupancy.relocate(before.ip(), remote.ip());
+        }
     }
 
     /// Binds a session to a user for the rest of its life. Binding it to the same user again changes nothing. Returns
@@ -91,7 +106,7 @@ impl Registry {
         // out further binds, so it removes every session that was listed before.
         match self.users.entry(user) {
             Entry::Occupied(mut sessions) => {
-                if session.user().is_none() && max.is_some_and(|max| staying(sessions.get()).count() >= max) {
+                if session.user().is_none() && max.is_some_and(|max| here(sessions.get()).count() >= max) {
                     return Err(BindError::TooManySessions);
                 }
                 let is_new = session.bind(user)?;
@@ -114,19 +129,19 @@ impl Registry {
     #[must_use]
     pub fn may_have_another(&self, user: i64) -> bool {
         self.refused_above()
-            .is_none_or(|max| self.users.get(&user).is_none_or(|sessions| staying(&sessions).count() < max))
+            .is_none_or(|max| self.users.get(&user).is_none_or(|sessions| here(&sessions).count() < max))
     }
 
     /// Closes the oldest sessions of the session's user, if the user has more than it may have. Closes neither this
-    /// session nor those that were bound after it.
+    /// session nor those that were bound after it. If further sessions are refused, closes only those whose client is
+    /// away: often it is the same client, which has lost the token with which it could resume.
     pub fn close_oldest_of_user(&self, session: &Session) {
-        let Limits { sessions_per_user: Some(max), on_user_limit: OnUserLimit::CloseOldest, .. } = self.limits.all()
-        else {
-            return;
-        };
+        let Limits { sessions_per_user: Some(max), on_user_limit, .. } = self.limits.all() else { return };
         let Some(sessions) = session.user().and_then(|user| self.users.get(&user)) else { return };
         let excess = staying(&sessions).count().saturating_sub(max as usize);
-        for older in staying(&sessions).take(excess).take_while(|other| other.id != session.id) {
+        let older = staying(&sessions).take_while(|other| other.id != session.id);
+        let may_close = |older: &&Arc<Session>| on_user_limit == OnUserLimit::CloseOldest || older.outbox.is_away();
+        for older in older.filter(may_close).take(excess) {
             older.outbox.close(Closing::another_session());
         }
     }
@@ -273,7 +288,8 @@ impl Registry {
 
     fn end(&self, session: &Arc<Session>) -> Ended {
         let Some(holdings) = session.end() else { return Ended::default() };
-        self.occupancy.leave(session.remote.ip());
+        // From here on, the session has no other address.
+        self.occupancy.leave(session.remote().ip());
         let tags = holdings.tags();
         for share in holdings {
             for group in share.groups {
@@ -302,6 +318,11 @@ impl Registry {
 /// Returns the sessions that are not about to end, in the order in which they were bound.
 fn staying(sessions: &[Arc<Session>]) -> impl Iterator<Item = &Arc<Session>> {
     sessions.iter().filter(|session| !session.outbox.is_closing())
+}
+
+/// Returns those of them whose clients are not away.
+fn here(sessions: &[Arc<Session>]) -> impl Iterator<Item = &Arc<Session>> {
+    staying(sessions).filter(|session| !session.outbox.is_away())
 }
 
 /// What a session leaves behind.

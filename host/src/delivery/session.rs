@@ -10,6 +10,7 @@ use crate::{
     sync::uptime::{now_ms, unix_ms},
 };
 use std::{
+    mem,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -23,8 +24,8 @@ use uuid::Uuid;
 pub struct Session {
     /// The session's identifier in packets, logs and deliveries.
     pub id: Uuid,
-    /// The address of the client.
-    pub remote: SocketAddr,
+    /// The address of the client, which may come back from another one.
+    remote: Mutex<SocketAddr>,
     /// The packets that wait to be sent to the client.
     pub outbox: Outbox,
     /// The record of calls that were slow or failed because of the session's packets.
@@ -63,7 +64,7 @@ impl Session {
     pub fn new(remote: SocketAddr, limits: Limits) -> Self {
         Self {
             id: Uuid::new_v4(),
-            remote,
+            remote: Mutex::new(remote),
             outbox: Outbox::new(limits),
             conduct: Conduct::default(),
             began_s: u32::try_from(now_ms() / 1000).unwrap_or(u32::MAX),
@@ -85,6 +86,17 @@ impl Session {
     #[must_use]
     pub fn is_anonymous(&self) -> bool {
         self.is_anonymous
+    }
+
+    /// Returns the address of the client.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        *self.remote.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records that the client has come back from this address. Returns the one that it had before.
+    pub(super) fn set_remote(&self, remote: SocketAddr) -> SocketAddr {
+        mem::replace(&mut *self.remote.lock().unwrap_or_else(PoisonError::into_inner), remote)
     }
 
     /// Returns when the session began, in milliseconds since 1970, to the second.

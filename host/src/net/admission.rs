@@ -3,10 +3,10 @@
 use crate::{
     config,
     delivery::limits::OverLimit,
+    net::closing::linger,
     net::half_open::{self, HalfOpen, Place},
     net::handshake::Request,
     net::handshake_rate::HandshakeRate,
-    net::session,
     routing::gateway::Gateway,
 };
 use std::{
@@ -86,7 +86,7 @@ impl Admission {
         let mut place = self.wait(gateway);
         // The client has its answer now or never, so the outcome does not matter.
         tokio::select! {
-            _ = time::timeout(server.handshake_timeout.min(REFUSAL_LINGER), session::linger(stream)) => {}
+            _ = time::timeout(server.handshake_timeout.min(REFUSAL_LINGER), linger(stream)) => {}
             () = place.evicted() => {}
         }
     }

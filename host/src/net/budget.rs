@@ -118,8 +118,14 @@ mod tests {
     };
 
     fn session(registry: &Arc<Registry>) -> Registered {
-        let limits =
-            Limits { messages: 9, bytes: 999, close_when_full: false, batch_bytes: 999, max_delay: Duration::MAX };
+        let limits = Limits {
+            messages: 9,
+            bytes: 999,
+            close_when_full: false,
+            batch_bytes: 999,
+            max_delay: Duration::MAX,
+            replay: None,
+        };
         registry.admit(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits)).unwrap()
     }
 

@@ -8,6 +8,7 @@ use crate::{
     config,
     delivery::limits::OverLimit,
     net::head::{self, Head},
+    net::resume_token::Wanted,
     net::{credentials, forwarded, origin, subprotocol},
 };
 use httparse::EMPTY_HEADER;
@@ -153,14 +154,17 @@ impl Request {
         Ok(Self { identity: auth.identify(token.as_deref()).await?, ..self })
     }
 
-    /// Returns the query of the request's path, without the parameter `token`. It is empty if there is none.
+    /// Returns which session the client wants to resume, or `None` if it wants none.
+    #[must_use]
+    pub fn resume(&self) -> Option<Wanted> {
+        self.read(Wanted::of)
+    }
+
+    /// Returns the query of the request's path, without the client's secrets. It is empty if there is none.
     #[must_use]
     pub fn query(&self) -> String {
-        self.read(|head| {
-            let parameters: Vec<_> =
-                head::parameters(head).filter(|pair| pair.split('=').next() != Some("token")).collect();
-            parameters.join("&")
-        })
+        let is_secret = |pair: &&str| matches!(pair.split('=').next(), Some("token" | "resume"));
+        self.read(|head| head::parameters(head).filter(|pair| !is_secret(pair)).collect::<Vec<_>>().join("&"))
     }
 
     /// Returns every header with one of the names, in the order of the request. The names are in lower case. Headers

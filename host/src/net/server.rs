@@ -13,6 +13,7 @@ use crate::{
     net::handshake::{self, Refused, Request},
     net::proxy_header,
     net::receiver::Receiver,
+    net::resume::{Claim, Resumes},
     net::session,
     net::socket::Socket,
     net::stream::Stream,
@@ -51,6 +52,8 @@ struct Shared {
     tls: Option<Arc<Tls>>,
     budget: Arc<Budget>,
     admission: Admission,
+    /// The sessions that outlive their connections, or `None` if they all end with them.
+    resumes: Option<Arc<Resumes>>,
     stop: CancellationToken,
 }
 
@@ -72,7 +75,8 @@ pub async fn serve(
     let mut tasks = JoinSet::new();
     let budget = Arc::new(Budget::new(config.server.receive_budget_bytes, Arc::clone(&gateway.metrics)));
     let admission = Admission::default();
-    let shared = Arc::new(Shared { gateway, config, auth, tls, budget, admission, stop });
+    let resumes = Resumes::new(config.resume, &gateway.registry, &gateway.metrics);
+    let shared = Arc::new(Shared { gateway, config, auth, tls, budget, admission, resumes, stop });
     let gateway = &shared.gateway;
     loop {
         tokio::select! {
@@ -134,10 +138,10 @@ fn account(gateway: &Gateway, ended: Result<Option<&'static str>, JoinError>) {
     }
 }
 
-/// Serves a connection until it ends. Returns the label of `gateway_disconnections_total`, or `None` if there was never
-/// a session.
+/// Serves a connection until its session ends, or until the task of the session that it resumes has it. Returns the
+/// label of `gateway_disconnections_total`, or `None` if no end of a connection is left to count.
 async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Shared>) -> Option<&'static str> {
-    let Shared { gateway, config, auth, budget, admission, stop, .. } = &*shared;
+    let Shared { gateway, config, auth, admission, resumes, stop, .. } = &*shared;
     let server = &config.server;
     // Packets are sent without delay. An error means that the connection broke, and the next step handles that.
     let _ = stream.set_nodelay(true);
@@ -146,6 +150,10 @@ async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Share
         opened = Box::pin(open(Tcp::new(stream), &mut remote, &shared)) => opened?,
         () = stop.cancelled() => return None,
     };
+    if let Some(claim) = resumes.as_ref().and_then(|resumes| claim(&request, resumes, auth)) {
+        Box::pin(resume(stream, request, claim, remote, &shared)).await;
+        return None;
+    }
     let expiry = request.identity.and_then(Expiry::of).map(Box::new);
     let session = Session::new(remote, server.outbox);
     let session = if request.identity.is_none() && auth.is_on() { session.anonymous() } else { session };
@@ -157,11 +165,7 @@ async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Share
         }
     };
     let (session, early) = begin(&mut stream, request, session, gateway, server, admission).await?;
-    let lease = budget.lease(Arc::clone(&session));
-    let limits = Arc::clone(&gateway.payload_limits);
-    let receiver = Receiver::new(server, lease, limits, Arc::clone(&gateway.metrics));
-    let wire = Wire::new(stream, early, server.read_buffer_bytes);
-    let socket = Socket::new(wire, receiver, server.write_buffer_bytes);
+    let socket = socket(stream, early, &session, &shared);
     // The drain may have closed all sessions before this one was registered.
     if stop.is_cancelled() {
         session.outbox.close(going_away());
@@ -169,9 +173,37 @@ async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Share
     gateway.metrics.connections.inc();
     tracing::debug!(session = %session.id, %remote, user = session.user(), "session began");
     let id = session.id;
-    let cause = session::run(socket, session, gateway, server, auth, expiry).await;
+    let context = session::Context { gateway, config: server, auth, resumes: resumes.as_ref() };
+    let cause = session::run(socket, session, context, expiry).await;
     tracing::debug!(session = %id, cause, "session ended");
-    Some(cause)
+    cause
+}
+
+/// Claims the session that a client wants to resume, if it can be resumed.
+fn claim(request: &Request, resumes: &Arc<Resumes>, auth: &Authenticator) -> Option<Claim> {
+    resumes.claim(request.resume()?, auth.is_on().then_some(request.identity))
+}
+
+/// Gives a connection to the task of the session that the client has claimed.
+async fn resume(mut stream: Stream, request: Request, claim: Claim, remote: SocketAddr, shared: &Shared) {
+    let expiry = request.identity.and_then(Expiry::of).map(Box::new);
+    match time::timeout(shared.config.server.handshake_timeout, request.accept(&mut stream)).await {
+        Ok(Ok(early)) => {
+            let socket = socket(stream, early, &claim.session, shared);
+            claim.complete(socket, expiry, remote);
+        }
+        // The client can try again with the same token, because it cannot have got another one.
+        _ => shared.gateway.metrics.handshake_refused("gone"),
+    }
+}
+
+/// Returns the WebSocket of a session. `early` is what the client has sent right after its request.
+fn socket(stream: Stream, early: Vec<u8>, session: &Arc<Session>, shared: &Shared) -> Socket {
+    let Shared { gateway, config, budget, .. } = shared;
+    let (lease, limits) = (budget.lease(Arc::clone(session)), Arc::clone(&gateway.payload_limits));
+    let receiver = Receiver::new(&config.server, lease, limits, Arc::clone(&gateway.metrics));
+    let wire = Wire::new(stream, early, config.server.read_buffer_bytes);
+    Socket::new(wire, receiver, config.server.write_buffer_bytes)
 }
 
 /// Opens the stream of a client and reads its request for a WebSocket. Returns `None` if the client was refused, took
@@ -278,7 +310,7 @@ async fn begin(
     if let Some(identity) = request.identity
         && gateway.registry.bind(&session, identity.user) == Err(BindError::TooManySessions)
     {
-        let (limit, remote) = (OverLimit::SessionsPerUser, session.remote);
+        let (limit, remote) = (OverLimit::SessionsPerUser, session.remote());
         drop(session);
         Box::pin(admission.refuse_over_limit(stream, request, limit, remote, gateway, server)).await;
         return None;
@@ -341,7 +373,14 @@ mod tests {
     async fn a_panic_ends_only_its_own_session_and_is_counted() {
         let metrics = Arc::new(Metrics::new());
         let gateway = Gateway::new(metrics, Arc::<bus::Queue<_>>::default(), 1024);
-        let limits = Limits { messages: 1, bytes: 1, close_when_full: false, batch_bytes: 1, max_delay: Duration::MAX };
+        let limits = Limits {
+            messages: 1,
+            bytes: 1,
+            close_when_full: false,
+            batch_bytes: 1,
+            max_delay: Duration::MAX,
+            replay: None,
+        };
         let session = || gateway.registry.admit(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits)).unwrap();
         let (broken, whole) = (session(), session());
         let mut tasks = JoinSet::new();

@@ -1,25 +1,28 @@
 //! The actor of one connection. It owns the socket, reads messages, writes the packets of its outbox, and sends pings.
 
 mod control;
+mod kept;
 
 use crate::{
     auth::Authenticator,
     config,
     delivery::outbox::{Closing, Keep, Outgoing},
     delivery::registry::{Ended, Registered},
+    net::closing::close_by,
     net::end::End,
     net::expiry::Expiry,
-    net::meter::{Meter, Verdict},
+    net::meter::Verdict,
     net::receiver::Message,
+    net::resume::{Arrival, Resumes},
     net::socket::{Error, Socket},
     routing::gateway::{Gateway, Offloaded, Served},
-    telemetry::metrics::Metrics,
 };
 use futures_util::FutureExt;
 use gateway_wire::{
-    packet::{self, HEADER_LEN, Header, ROUTE_SYSTEM},
+    packet::{self, Header, ROUTE_SYSTEM},
     websocket::Opcode,
 };
+use kept::Kept;
 use prost::Message as _;
 use std::{
     collections::VecDeque,
@@ -30,10 +33,7 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::{self, Instant, Sleep},
-};
+use tokio::time::{self, Instant, Sleep};
 
 /// The number of messages that are read before their answers are written.
 const MAX_READ_MESSAGES: usize = 64;
@@ -44,52 +44,84 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The delay of a timer from which on the gateway itself did not run for a while.
 const MIN_STALL: Duration = Duration::from_millis(100);
 
-/// Serves a connection until it ends. `expiry` is that of the client's token. Returns the label of
-/// `gateway_disconnections_total`.
+/// What all sessions of the listener share.
+pub(crate) struct Context<'a> {
+    pub(crate) gateway: &'a Arc<Gateway>,
+    pub(crate) config: &'a config::Server,
+    pub(crate) auth: &'a Authenticator,
+    /// The sessions that outlive their connections, or `None` if they all end with them.
+    pub(crate) resumes: Option<&'a Arc<Resumes>>,
+}
+
+/// Serves a session until it ends. `expiry` is that of the client's token. If the client comes back over another
+/// connection, the session goes on with that one. Returns the label of `gateway_disconnections_total` for the end of the
+/// last connection, or `None` if that was counted before the end of the session.
 pub(crate) async fn run(
     mut socket: Socket,
     session: Registered,
-    gateway: &Arc<Gateway>,
-    config: &config::Server,
-    auth: &Authenticator,
-    expiry: Option<Box<Expiry>>,
-) -> &'static str {
-    let mut actor = Actor {
-        socket: &mut socket,
-        session: &session,
-        gateway,
-        config,
-        auth,
-        timer: pin!(time::sleep(config.ping_interval)),
-        expiry,
-        batch: VecDeque::new(),
-        meter: None,
-        offloaded: None,
+    context: Context<'_>,
+    mut expiry: Option<Box<Expiry>>,
+) -> Option<&'static str> {
+    let Context { gateway, resumes, .. } = context;
+    let (mut kept, mut resumed) = (Kept::default(), None);
+    let (cause, last) = loop {
+        let mut actor = Actor {
+            socket: &mut socket,
+            session: &session,
+            context: &context,
+            timer: pin!(time::sleep(context.config.ping_interval)),
+            expiry: expiry.take(),
+            batch: VecDeque::new(),
+            kept: &mut kept,
+        };
+        let End { cause, close, is_break } = match actor.welcome(resumed).await {
+            ControlFlow::Continue(()) => actor.serve().await,
+            ControlFlow::Break(end) => end,
+        };
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        actor.socket.discard();
+        if close.is_some() && !is_break {
+            actor.write_rest(deadline).await;
+        }
+        let unwritten = actor.batch.len();
+        let Some(resumes) = resumes.filter(|_| is_break) else {
+            kept.unwritten = unwritten;
+            break (cause, Some((socket, close, deadline)));
+        };
+        gateway.metrics.disconnected(cause);
+        // What was not written is kept by the outbox.
+        if let Some(payload) = close {
+            let metrics = Arc::clone(&gateway.metrics);
+            tokio::spawn(async move { close_by(deadline, socket, &payload, &metrics).await });
+        } else {
+            drop(socket);
+        }
+        let Some(arrival) = Box::pin(resumes.wait(&session)).await else {
+            kept.unwritten = unwritten;
+            break (cause, None);
+        };
+        let Arrival { socket: next, expiry: of_next, replies_lost } = *arrival;
+        (socket, expiry, resumed) = (next, of_next, Some(replies_lost));
+        gateway.metrics.connections.inc();
+        tracing::debug!(session = %session.id, remote = %session.remote(), "session resumed");
     };
-    let End { cause, close } = match actor.welcome().await {
-        ControlFlow::Continue(()) => actor.serve().await,
-        ControlFlow::Break(end) => end,
-    };
-    let deadline = Instant::now() + CLOSE_TIMEOUT;
-    actor.socket.discard();
-    if close.is_some() {
-        actor.write_rest(deadline).await;
-    }
-    let (unwritten, offloaded) = (actor.batch.len(), actor.offloaded.take());
     let ended = Arc::clone(&session);
     // From here on, the outbox takes no more messages.
     let Ended { lost, tags } = session.end();
-    if unwritten + lost > 0 {
-        gateway.metrics.dropped("session_ended", unwritten + lost);
+    if let Some(resumes) = resumes {
+        resumes.forget(ended.id);
     }
+    if kept.unwritten + lost > 0 {
+        gateway.metrics.dropped("session_ended", kept.unwritten + lost);
+    }
+    let is_counted = last.is_none();
     let close = async {
-        if let Some(payload) = close {
-            // If the client does not answer in time, the connection is closed all the same.
-            let _ = time::timeout_at(deadline, close_handshake(socket, &payload, &gateway.metrics)).await;
+        if let Some((socket, Some(payload), deadline)) = last {
+            close_by(deadline, socket, &payload, &gateway.metrics).await;
         }
     };
     let depart = async {
-        if let Some(offloaded) = offloaded {
+        if let Some(offloaded) = kept.offloaded {
             // The session's last packet is still served. An error means that this panicked.
             let _ = offloaded.await;
         }
@@ -97,34 +129,37 @@ pub(crate) async fn run(
     };
     // The box is needed only now. Without it, every live session would have room for it.
     tokio::join!(Box::pin(depart), Box::pin(close));
-    cause
+    (!is_counted).then_some(cause)
 }
 
 struct Actor<'a> {
     socket: &'a mut Socket,
     session: &'a Registered,
-    gateway: &'a Arc<Gateway>,
-    config: &'a config::Server,
-    auth: &'a Authenticator,
+    context: &'a Context<'a>,
     /// The time of the next ping, or of the next step of the expiry.
     timer: Pin<&'a mut Sleep>,
     /// The expiry of the client's token. The box keeps sessions without one small.
     expiry: Option<Box<Expiry>>,
     /// The packets that are being written. The batch is empty between two writes.
     batch: VecDeque<Outgoing>,
-    /// The limits on the session's packets, if there are any.
-    meter: Option<Box<Meter>>,
-    /// The packet that the offload thread still served when the session ended.
-    offloaded: Option<Offloaded>,
+    kept: &'a mut Kept,
 }
 
 impl Actor<'_> {
-    /// Sends the welcome, the first packet that a client receives.
-    async fn welcome(&mut self) -> ControlFlow<End> {
+    /// Sends the welcome, the first packet that a client receives. `resumed` is the number of lost replies if the client
+    /// has come back.
+    async fn welcome(&mut self, resumed: Option<u64>) -> ControlFlow<End> {
+        let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let resumes = self.context.resumes;
         let welcome = gateway_proto::Welcome {
             session_id: self.session.id.to_string(),
-            server_time_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+            server_time_ms: milliseconds(now),
+            resume_token: resumes.map(|_| Resumes::token(self.session).to_string()).unwrap_or_default(),
+            resume_window_ms: resumes.map(|resumes| milliseconds(resumes.window())).unwrap_or_default(),
+            resumed: resumed.is_some(),
+            packets_received: if resumed.is_some() { self.kept.packets } else { 0 },
+            replies_lost: u32::try_from(resumed.unwrap_or(0)).unwrap_or(u32::MAX),
         };
         let header = Header::push(ROUTE_SYSTEM, 0);
         let payload = welcome.encode_to_vec().into();
@@ -134,6 +169,11 @@ impl Actor<'_> {
 
     async fn serve(&mut self) -> End {
         self.expire_in_time();
+        if let Some(offloaded) = self.kept.offloaded.take()
+            && let ControlFlow::Break(end) = self.wait_for_offloaded(offloaded).await
+        {
+            return end;
+        }
         loop {
             let flow = tokio::select! {
                 biased;
@@ -156,8 +196,8 @@ impl Actor<'_> {
         // The timer fires late if this task could not read: it was writing, waited for a plugin, or did not run. The
         // client was not silent in that time.
         self.socket.subtract_from_silence(self.timer.deadline().elapsed());
-        let idle_in = self.config.idle_timeout.saturating_sub(self.socket.silence());
-        let interval = self.config.ping_interval;
+        let idle_in = self.context.config.idle_timeout.saturating_sub(self.socket.silence());
+        let interval = self.context.config.ping_interval;
         let next = if idle_in.is_zero() { interval } else { interval.min(idle_in) };
         self.timer.as_mut().reset(Instant::now() + next);
         if self.expiry.is_some() {
@@ -170,7 +210,7 @@ impl Actor<'_> {
     /// answers fill a batch.
     async fn read(&mut self, first: Result<Message, Error>) -> ControlFlow<End> {
         self.session.outbox.announce_drain();
-        self.begin_metering();
+        self.kept.begin_metering(self.context.gateway.registry.limits.rates());
         self.on_message(first).await?;
         for _ in 1..MAX_READ_MESSAGES {
             // The outbox is also congested once the session is to end. Then no further packet is served.
@@ -184,49 +224,28 @@ impl Actor<'_> {
         self.write(closing).await
     }
 
-    /// Takes the limits that hold now for the packets that have arrived.
-    fn begin_metering(&mut self) {
-        let rates = self.gateway.registry.limits.rates();
-        match &mut self.meter {
-            _ if !rates.is_limited() => self.meter = None,
-            Some(meter) => meter.begin(rates),
-            none => *none = Some(Box::new(Meter::new(rates))),
-        }
-    }
-
-    /// Counts a packet against the limits of the session. Returns its header if it is over a limit, and whether the
-    /// session has to end.
-    fn excess(&mut self, message: &Result<Message, Error>) -> Option<(Header, Verdict)> {
-        let meter = self.meter.as_mut()?;
-        let (header, bytes) = match message {
-            // A packet that is too short is answered with seq 0.
-            Ok(Message::Packet(packet)) => {
-                (packet::split(packet).map(|(header, _)| header).unwrap_or_default(), packet.len())
-            }
-            Ok(Message::TooLarge { header, bytes, .. }) => (*header, bytes + HEADER_LEN),
-            _ => return None,
-        };
-        let verdict = meter.packet(bytes);
-        (verdict != Verdict::Serve).then_some((header, verdict))
-    }
-
     async fn on_message(&mut self, message: Result<Message, Error>) -> ControlFlow<End> {
-        if let Some((header, verdict)) = self.excess(&message) {
-            self.gateway.on_excess_packet(self.session, header);
+        if let Ok(Message::Packet(packet)) = &message
+            && let Some(number) = packet::acknowledged(packet)
+        {
+            self.session.outbox.acknowledge(number);
+        }
+        if let Some((header, verdict)) = self.kept.count(&message) {
+            self.context.gateway.on_excess_packet(self.session, header);
             return match verdict {
                 Verdict::End => ControlFlow::Break(End::with_code("rate", 1008, "too many requests for too long")),
                 _ => ControlFlow::Continue(()),
             };
         }
         let end = match message {
-            Ok(Message::Packet(packet)) => match self.gateway.on_packet(self.session, packet) {
+            Ok(Message::Packet(packet)) => match self.context.gateway.on_packet(self.session, packet) {
                 Served::Done => return ControlFlow::Continue(()),
                 Served::Offloaded(offloaded) => return self.wait_for_offloaded(offloaded).await,
                 // The box keeps this rare case out of the task of each session.
                 Served::Control(packet) => return Box::pin(self.on_control(*packet)).await,
             },
             Ok(Message::TooLarge { header, bytes, max }) => {
-                self.gateway.on_oversized_packet(self.session, header, bytes, max);
+                self.context.gateway.on_oversized_packet(self.session, header, bytes, max);
                 return ControlFlow::Continue(());
             }
             Ok(Message::Ping(payload)) => {
@@ -236,7 +255,7 @@ impl Actor<'_> {
             Ok(Message::Pong) => return ControlFlow::Continue(()),
             Ok(Message::Text) => End::with_code("text", 1003, "packets are binary messages"),
             // A close frame is answered with the same payload (RFC 6455, 5.5.1).
-            Ok(Message::Close(payload)) => End { cause: "closed", close: Some(payload.into()) },
+            Ok(Message::Close(payload)) => End::by_client(payload.into()),
             Err(error) => error.into(),
         };
         ControlFlow::Break(end)
@@ -250,7 +269,7 @@ impl Actor<'_> {
                 ControlFlow::Break(End::with_code("panic", 1011, "a defect of the gateway"))
             }
             ControlFlow::Break(end) => {
-                self.offloaded = Some(offloaded);
+                self.kept.offloaded = Some(offloaded);
                 ControlFlow::Break(end)
             }
         }
@@ -272,10 +291,10 @@ impl Actor<'_> {
     /// Pings the client. After a silence of `idle_timeout`, reads once more instead, and ends the session if no message
     /// has arrived.
     async fn ping(&mut self) -> ControlFlow<End> {
-        if self.socket.silence() >= self.config.idle_timeout {
+        if self.socket.silence() >= self.context.config.idle_timeout {
             return match self.socket.received_message().await {
                 Some(message) => self.read(message).await,
-                None => ControlFlow::Break(End::with_code("idle", 1001, "idle: nothing was received for too long")),
+                None => ControlFlow::Break(End::idle()),
             };
         }
         self.socket.put_control(Opcode::Ping, &[]);
@@ -303,7 +322,7 @@ impl Actor<'_> {
     async fn write_batch(&mut self, deadline: Option<Instant>) -> ControlFlow<End> {
         let count = self.batch.len();
         let flow = self.write_out(deadline).await;
-        self.gateway.metrics.sent.inc_by((count - self.batch.len()) as u64);
+        self.context.gateway.metrics.sent.inc_by((count - self.batch.len()) as u64);
         if self.batch.is_empty() {
             // A session with nothing to write holds no buffer.
             self.batch = VecDeque::new();
@@ -323,10 +342,10 @@ impl Actor<'_> {
         if let Some(outcome) = poll_fn(|cx| socket.poll_write(cx, &mut packets)).now_or_never() {
             return written(outcome);
         }
-        let deadline = deadline.unwrap_or_else(|| Instant::now() + self.config.send_timeout);
+        let deadline = deadline.unwrap_or_else(|| Instant::now() + self.context.config.send_timeout);
         loop {
             let before = socket.written();
-            let patience = Instant::now() + self.config.idle_timeout;
+            let patience = Instant::now() + self.context.config.idle_timeout;
             tokio::select! {
                 biased;
                 outcome = poll_fn(|cx| socket.poll_write(cx, &mut packets)) => return written(outcome),
@@ -348,29 +367,4 @@ impl Actor<'_> {
 
 fn written(outcome: io::Result<()>) -> ControlFlow<End> {
     outcome.map_or_else(|error| ControlFlow::Break(Error::from(error).into()), ControlFlow::Continue)
-}
-
-/// Sends the close frame and reads until the client closes its side. If the gateway closed with unread bytes, the
-/// system would reset the connection, and the close frame could be lost. Packets that arrive now are dropped and
-/// counted.
-async fn close_handshake(mut socket: Socket, payload: &[u8], metrics: &Metrics) {
-    // An error means that the connection broke.
-    if socket.close(payload).await.is_err() {
-        return;
-    }
-    while let Ok(message) = socket.message().await {
-        if matches!(message, Message::Packet(_) | Message::TooLarge { .. }) {
-            metrics.dropped("after_close", 1);
-        }
-    }
-    linger(&mut socket.into_stream()).await;
-}
-
-/// Ends a connection such that the written bytes still arrive. The caller sets a timeout.
-pub(crate) async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
-    if stream.shutdown().await.is_ok() {
-        // A vector, because an array would take up space in the future of every session.
-        let mut rest = vec![0; 4096];
-        while matches!(stream.read(&mut rest).await, Ok(1..)) {}
-    }
 }

@@ -99,7 +99,7 @@ impl<'a> Call<'a> {
             Occasion::Packet { session, .. } => Sender::Session(session.id),
             Occasion::Message { cause, .. } => cause.map_or(Sender::Bus, |origin| Sender::Session(origin.session)),
             Occasion::Connect { session, .. } | Occasion::Disconnect { session, .. } => {
-                Sender::address(session.remote.ip())
+                Sender::address(session.remote().ip())
             }
             Occasion::Wake { key } => Sender::Timer(key),
         }

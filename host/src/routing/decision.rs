@@ -242,7 +242,14 @@ mod tests {
     }
 
     fn session() -> Arc<Session> {
-        let limits = Limits { messages: 1, bytes: 1, close_when_full: false, batch_bytes: 1, max_delay: Duration::MAX };
+        let limits = Limits {
+            messages: 1,
+            bytes: 1,
+            close_when_full: false,
+            batch_bytes: 1,
+            max_delay: Duration::MAX,
+            replay: None,
+        };
         Arc::new(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits))
     }
 

@@ -170,7 +170,7 @@ pub(super) fn count_if_dropped(metrics: &Metrics, session: &Session, outcome: Ou
     };
     metrics.dropped("send_queue_full", dropped);
     if metrics.log_limits.permit("send queue full", "") {
-        let (session, remote) = (session.id, session.remote);
+        let (session, remote) = (session.id, session.remote());
         tracing::warn!(%session, %remote, "send queue full: the client reads too slowly, messages are dropped");
     }
 }

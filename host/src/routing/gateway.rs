@@ -273,7 +273,7 @@ impl Gateway {
         let (status, why) = refusal.answer();
         self.metrics.refused(refusal::reason(status));
         if self.metrics.log_limits.permit("packet refused", refusal::reason(status)) {
-            let (session, remote, why) = (session.id, session.remote, text::bounded(&why));
+            let (session, remote, why) = (session.id, session.remote(), text::bounded(&why));
             let Header { route, seq, .. } = header;
             tracing::warn!(%session, %remote, route, seq, status, why, "packet refused");
         }

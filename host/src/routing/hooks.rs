@@ -94,7 +94,7 @@ impl Gateway {
         }
         let connection = Arc::new(Connection {
             session: session_id(session.id),
-            remote: session.remote.to_string(),
+            remote: session.remote().to_string(),
             query: asked.query,
             headers: asked.headers,
             user: session.user(),
@@ -222,7 +222,14 @@ mod tests {
     async fn the_ends_that_plugins_have_not_been_told_yet_are_bounded_and_the_rest_is_counted() {
         let metrics = Arc::new(Metrics::new());
         let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), Arc::<bus::Queue<_>>::default(), 1024));
-        let limits = Limits { messages: 1, bytes: 1, close_when_full: false, batch_bytes: 1, max_delay: Duration::MAX };
+        let limits = Limits {
+            messages: 1,
+            bytes: 1,
+            close_when_full: false,
+            batch_bytes: 1,
+            max_delay: Duration::MAX,
+            replay: None,
+        };
         let session = Arc::new(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits));
         let departing = || Departing {
             session: Arc::clone(&session),

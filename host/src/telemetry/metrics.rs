@@ -3,6 +3,8 @@
 mod count;
 pub mod custom;
 mod labels;
+mod register;
+mod resume;
 mod seconds;
 
 pub use count::Count;
@@ -19,39 +21,12 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+use register::{known, known_outcomes, outcomes, register};
 use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, atomic::AtomicU64},
 };
-
-/// Registers a counter for each known reason at 0, so that a rate can be computed from the first event on.
-fn known<const N: usize>(
-    r: &mut Registry,
-    name: &str,
-    help: &str,
-    reasons: [&'static str; N],
-) -> Family<Reason, Counter> {
-    let family = register::<Family<Reason, Counter>>(r, name, help);
-    for reason in reasons {
-        drop(family.get_or_create(&Reason { reason }));
-    }
-    family
-}
-
-/// Registers a counter for each outcome at 0.
-fn outcomes<const N: usize>(r: &mut Registry, name: &str, help: &str, outcomes: [&'static str; N]) -> [Count; N] {
-    let family = register::<Family<Outcome, Count>>(r, name, help);
-    outcomes.map(|outcome| family.get_or_create(&Outcome { outcome }).clone())
-}
-
-fn jwks_fetches(r: &mut Registry) -> Family<Outcome, Counter> {
-    let family: Family<Outcome, Counter> = register(r, "auth_jwks_fetches", "Fetches of auth.jwks_url, by outcome");
-    for outcome in JWKS_FETCHES {
-        drop(family.get_or_create(&Outcome { outcome }));
-    }
-    family
-}
 
 /// All metrics of the gateway.
 #[derive(Debug)]
@@ -61,7 +36,7 @@ pub struct Metrics {
     pub log_limits: LogLimits,
     /// The metrics that plugins declare for themselves.
     pub custom: Custom,
-    /// Sessions that began.
+    /// Connections that began or resumed a session.
     pub connections: Counter,
     /// Sessions that are alive.
     pub sessions: Gauge,
@@ -120,6 +95,8 @@ pub struct Metrics {
     dropped: Family<Reason, Counter>,
     handshakes_refused: Family<Reason, Counter>,
     jwks_fetches: Family<Outcome, Counter>,
+    /// The metrics of sessions that outlive their connections.
+    pub resume: resume::Metrics,
     plugin_calls: Family<NameOutcome, Count>,
     plugin_pushes: Family<Name, Count>,
     plugin_publishes_refused: Family<NameReason, Counter>,
@@ -160,7 +137,7 @@ impl Metrics {
         let r = &mut r;
         Self {
             custom,
-            connections: register(r, "connections", "Sessions that began"),
+            connections: register(r, "connections", "Connections that began or resumed a session"),
             sessions: register(r, "sessions", "Sessions that are alive"),
             sent: register(r, "messages_sent", "Packets written to sockets"),
             replaced: register(r, "messages_replaced", "Pushes that took the place of an older push in a send queue"),
@@ -187,7 +164,7 @@ impl Metrics {
             tls_expiry: register(r, "tls_certificate_expiry_seconds", "The end of the certificate, or 0 without TLS"),
             tls_replaced: reloads("ok"),
             tls_rejected: reloads("rejected"),
-            disconnections: known(r, "disconnections", "Sessions that ended, by reason", DISCONNECTIONS),
+            disconnections: known(r, "disconnections", "Connections that ended, by reason", DISCONNECTIONS),
             received,
             routing_errors: known(
                 r,
@@ -202,7 +179,8 @@ impl Metrics {
                 "Connections that became no session, by reason",
                 HANDSHAKES_REFUSED,
             ),
-            jwks_fetches: jwks_fetches(r),
+            jwks_fetches: known_outcomes(r, "auth_jwks_fetches", "Fetches of auth.jwks_url, by outcome", JWKS_FETCHES),
+            resume: resume::Metrics::new(r),
             plugin_calls: register(r, "plugin_calls", "Calls of a plugin, by outcome"),
             plugin_pushes: register(r, "plugin_pushes", "Messages that a plugin's deliveries put into send queues"),
             plugin_publishes_refused: register(r, "plugin_publishes_refused", "Publishes that were refused, by reason"),
@@ -222,7 +200,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a session that ended for this reason.
+    /// Counts a connection that ended for this reason.
     pub fn disconnected(&self, reason: &'static str) {
         debug_assert!(DISCONNECTIONS.contains(&reason), "a reason that is not listed: {reason}");
         self.disconnections.get_or_create(&Reason { reason }).inc();
@@ -389,10 +367,4 @@ impl PluginMetrics {
     pub fn calls(&self, outcome: &'static str) -> Count {
         self.all_calls.get_or_create(&NameOutcome { plugin: Arc::clone(&self.name), outcome }).clone()
     }
-}
-
-fn register<M: Default + Clone + prometheus_client::registry::Metric>(r: &mut Registry, name: &str, help: &str) -> M {
-    let metric = M::default();
-    r.register(name, help, metric.clone());
-    metric
 }

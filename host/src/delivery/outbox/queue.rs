@@ -25,7 +25,7 @@ pub enum Keep {
 }
 
 /// A packet to be sent. Several receivers may share its payload.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
     /// The packet's header.
     pub header: Header,
@@ -108,6 +108,22 @@ impl Queue {
         outgoing.header = Header { flags: FLAG_REPLACES, ..Header::push(route, outgoing.header.seq) };
         outgoing.payload = payload;
         self.size.bytes += outgoing.packet_len();
+    }
+
+    /// Puts messages that were taken before back in front of those that wait.
+    pub(super) fn put_back(&mut self, taken: VecDeque<Outgoing>) {
+        let waiting = mem::replace(&mut self.messages, taken);
+        let (size, droppable) = (mem::take(&mut self.size), mem::take(&mut self.droppable));
+        for outgoing in &self.messages {
+            self.size.messages += 1;
+            self.size.bytes += outgoing.packet_len();
+            self.droppable += usize::from(outgoing.is_droppable());
+        }
+        self.size.messages += size.messages;
+        self.size.bytes += size.bytes;
+        self.droppable += droppable;
+        self.messages.extend(waiting);
+        self.delay = None;
     }
 
     /// Drops one message.

@@ -3,8 +3,14 @@ use gateway_wire::packet::{FLAG_REPLACES, FLAG_REPLY};
 use proptest::prelude::*;
 use std::{task::Waker, thread};
 
-const LIMITS: Limits =
-    Limits { messages: 2, bytes: 100, close_when_full: false, batch_bytes: 1000, max_delay: Duration::from_secs(60) };
+const LIMITS: Limits = Limits {
+    messages: 2,
+    bytes: 100,
+    close_when_full: false,
+    batch_bytes: 1000,
+    max_delay: Duration::from_secs(60),
+    replay: None,
+};
 
 #[track_caller]
 fn drained(outbox: &Outbox) -> (Vec<u32>, Option<u16>) {

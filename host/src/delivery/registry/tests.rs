@@ -45,7 +45,14 @@ fn owner(id: u32) -> Arc<Owner> {
 }
 
 fn registered(registry: &Arc<Registry>) -> Registered {
-    let limits = Limits { messages: 9, bytes: 999, close_when_full: false, batch_bytes: 999, max_delay: Duration::MAX };
+    let limits = Limits {
+        messages: 9,
+        bytes: 999,
+        close_when_full: false,
+        batch_bytes: 999,
+        max_delay: Duration::MAX,
+        replay: None,
+    };
     registry.admit(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits)).unwrap()
 }
 
@@ -345,7 +352,14 @@ fn a_session_too_many_of_a_user_is_refused_and_stays_unbound() {
 fn a_session_that_ends_makes_room_for_another() {
     let registry = Arc::<Registry>::default();
     registry.limits.set(limits::Limits { sessions: Some(1), ..Default::default() });
-    let outbox = Limits { messages: 9, bytes: 999, close_when_full: false, batch_bytes: 999, max_delay: Duration::MAX };
+    let outbox = Limits {
+        messages: 9,
+        bytes: 999,
+        close_when_full: false,
+        batch_bytes: 999,
+        max_delay: Duration::MAX,
+        replay: None,
+    };
     let admit = || registry.admit(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), outbox));
     let first = admit().unwrap();
     assert_eq!(admit().err(), Some(OverLimit::Sessions));

@@ -26,13 +26,13 @@ impl Actor<'_> {
                 Err((Status::MalformedPayload, "the payload is not a gateway.ClientControl with a request".to_owned()))
             }
         };
-        self.gateway.answer_control(self.session, header, outcome);
+        self.context.gateway.answer_control(self.session, header, outcome);
         ControlFlow::Continue(())
     }
 
     /// Replaces the token of the session by a new one of the same user.
     async fn refresh(&mut self, token: &str) -> ControlFlow<End, Result<(), Refusal>> {
-        let auth = self.auth;
+        let auth = self.context.auth;
         if self.session.user().is_none() && auth.is_on() {
             let why = "the session has no user whose token could be refreshed: connect with the token".to_owned();
             return ControlFlow::Continue(Err((Status::Forbidden, why)));
@@ -75,7 +75,7 @@ impl Actor<'_> {
             self.write(None).await?;
         }
         if due == Due::End {
-            if self.auth.is_on() {
+            if self.context.auth.is_on() {
                 return ControlFlow::Break(End::with_code("token_expired", 4001, "the token has expired"));
             }
             // No tokens are checked any more, so none expires.

@@ -30,8 +30,8 @@ labels! {
     Outcome { outcome: &'static str }
 }
 
-/// The reasons why sessions end.
-pub(super) const DISCONNECTIONS: [&str; 19] = [
+/// The reasons why connections end.
+pub(super) const DISCONNECTIONS: [&str; 20] = [
     "closed",
     "gone",
     "idle",
@@ -51,7 +51,14 @@ pub(super) const DISCONNECTIONS: [&str; 19] = [
     "plugin_faults",
     "drain",
     "panic",
+    "moved",
 ];
+
+/// The outcomes of resumes.
+pub(super) const RESUMES: [&str; 4] = ["resumed", "unknown", "another_user", "missed"];
+
+/// The reasons why a client that was away does not get its session back.
+pub(super) const UNRESUMED: [&str; 5] = ["window", "evicted", "full", "missed", "closed"];
 
 /// The reasons why connections do not become sessions.
 pub(super) const HANDSHAKES_REFUSED: [&str; 20] = [

@@ -1,0 +1,247 @@
+use super::*;
+use crate::delivery::{
+    outbox::{Keep, Limits, Outcome, ReplayLimits},
+    parking::Parking,
+};
+use bytes::Bytes;
+use std::{collections::VecDeque, sync::Arc, task::Waker, time::Duration};
+
+const SECRET: Secret = [1; 16];
+
+fn outbox() -> Outbox {
+    let replay = Some(ReplayLimits { messages: 4, bytes: 1000 });
+    let limits = Limits {
+        messages: 8,
+        bytes: 1000,
+        close_when_full: false,
+        batch_bytes: 1000,
+        max_delay: Duration::MAX,
+        replay,
+    };
+    let outbox = Outbox::new(limits);
+    outbox.admit_claims(SECRET);
+    outbox
+}
+
+fn push(outbox: &Outbox) -> Outcome {
+    outbox.push(1, Bytes::from_static(b"12"), Keep::Always)
+}
+
+fn written(outbox: &Outbox) -> (Vec<u32>, Option<u16>) {
+    let mut batch = VecDeque::new();
+    let closing = match outbox.poll_drain(&Context::from_waker(Waker::noop()), &mut batch) {
+        Poll::Ready(closing) => closing,
+        Poll::Pending => None,
+    };
+    (batch.iter().map(|outgoing| outgoing.header.seq).collect(), closing.map(|closing| closing.code))
+}
+
+fn parking() -> Arc<Parking> {
+    let parking = Arc::<Parking>::default();
+    parking.set_max_bytes(1 << 20);
+    parking
+}
+
+fn park(outbox: &Outbox) -> bool {
+    outbox.park(parking().enter().0)
+}
+
+fn closing(outbox: &Outbox) -> Option<&'static str> {
+    match outbox.poll_away(&Context::from_waker(Waker::noop())) {
+        Poll::Ready(closing) => Some(closing.cause),
+        Poll::Pending => None,
+    }
+}
+
+fn seen(push: u32) -> Received {
+    Received { push: Some(push), replies: None }
+}
+
+#[test]
+fn a_client_that_comes_back_gets_what_was_sent_and_what_came_meanwhile() {
+    let outbox = outbox();
+    push(&outbox);
+    push(&outbox);
+    assert_eq!(written(&outbox), (vec![1, 2], None));
+    assert!(park(&outbox));
+    push(&outbox);
+    assert_eq!(outbox.claim(&SECRET, seen(1)), Ok(0));
+    push(&outbox);
+    outbox.take_back();
+    push(&outbox);
+    assert_eq!(written(&outbox), (vec![2, 3, 4, 5], None));
+}
+
+#[test]
+fn the_old_connection_gets_nothing_more_after_a_claim() {
+    let outbox = outbox();
+    push(&outbox);
+    assert_eq!(written(&outbox), (vec![1], None));
+    push(&outbox);
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Ok(0));
+    assert!(outbox.is_congested(), "and no packet of it is read");
+    assert_eq!(written(&outbox), (vec![], Some(4010)));
+    let mut batch = VecDeque::new();
+    assert_eq!((outbox.drain(&mut batch).map(|closing| closing.code), batch.len()), (Some(4010), 0));
+    assert!(park(&outbox));
+    outbox.take_back();
+    assert_eq!(written(&outbox), (vec![1, 2], None));
+}
+
+#[test]
+fn a_secret_is_good_for_one_claim() {
+    let outbox = outbox();
+    assert_eq!(outbox.claim(&[2; 16], seen(0)), Err(Unclaimed::Unknown));
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Ok(0));
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Err(Unclaimed::Unknown));
+    assert!(park(&outbox));
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Err(Unclaimed::Unknown));
+    outbox.take_back();
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Err(Unclaimed::Unknown));
+    outbox.admit_claims([3; 16]);
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Err(Unclaimed::Unknown));
+    assert_eq!(outbox.claim(&[3; 16], seen(0)), Ok(0));
+}
+
+#[test]
+fn a_claim_that_is_given_up_can_be_made_again() {
+    // It is given up before or after the old connection has noticed it.
+    for parks_first in [true, false] {
+        let outbox = outbox();
+        push(&outbox);
+        push(&outbox);
+        assert_eq!(written(&outbox), (vec![1, 2], None));
+        assert_eq!(outbox.claim(&SECRET, seen(1)), Ok(0));
+        assert!(outbox.is_claimed());
+        if parks_first {
+            assert!(park(&outbox));
+        }
+        outbox.unclaim(SECRET);
+        if !parks_first {
+            assert_eq!(written(&outbox), (vec![], Some(4010)), "the old connection is given up all the same");
+            assert!(park(&outbox));
+        }
+        assert!(!outbox.is_claimed());
+        assert_eq!(outbox.claim(&SECRET, seen(1)), Ok(0));
+        outbox.take_back();
+        assert_eq!(written(&outbox), (vec![2], None));
+    }
+}
+
+#[test]
+fn a_session_that_cannot_be_kept_whole_ends() {
+    let outbox = outbox();
+    push(&outbox);
+    assert_eq!(written(&outbox), (vec![1], None));
+    assert!(park(&outbox));
+    // What was sent makes room first, and then what may be dropped.
+    assert_eq!([(); 3].map(|()| push(&outbox)), [Outcome::Queued; 3]);
+    assert_eq!(outbox.push(1, Bytes::new(), Keep::MayDrop), Outcome::Queued);
+    assert_eq!(push(&outbox), Outcome::Evicted(1));
+    assert_eq!(outbox.push(1, Bytes::new(), Keep::MayDrop), Outcome::Full);
+    assert_eq!(closing(&outbox), None);
+    assert_eq!(push(&outbox), Outcome::Full);
+    assert_eq!(closing(&outbox), Some("full"));
+    assert_eq!(outbox.claim(&SECRET, seen(1)), Err(Unclaimed::Unknown));
+}
+
+#[test]
+fn a_session_with_too_much_to_send_is_not_parked() {
+    let outbox = outbox();
+    (0..5).for_each(|_| _ = push(&outbox));
+    assert!(!park(&outbox));
+    // If its client has already come back, as much may wait as ever.
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Ok(0));
+    assert_eq!(push(&outbox), Outcome::Queued);
+    assert!(park(&outbox));
+    outbox.take_back();
+    assert_eq!(written(&outbox), (vec![1, 2, 3, 4, 5, 6], None));
+}
+
+#[test]
+fn a_wrong_number_ends_the_session() {
+    let outbox = outbox();
+    push(&outbox);
+    assert_eq!(written(&outbox), (vec![1], None));
+    assert!(park(&outbox));
+    assert_eq!(outbox.claim(&SECRET, seen(2)), Err(Unclaimed::Missed));
+    assert_eq!(closing(&outbox), Some("missed"));
+    assert_eq!(outbox.claim(&SECRET, seen(1)), Err(Unclaimed::Unknown));
+}
+
+#[test]
+fn the_end_of_the_window_and_a_claim_exclude_each_other() {
+    let late = outbox();
+    assert!(park(&late) && late.give_up(Closing::window_passed()));
+    assert_eq!(late.claim(&SECRET, seen(0)), Err(Unclaimed::Unknown));
+    let in_time = outbox();
+    assert!(park(&in_time));
+    assert_eq!(in_time.claim(&SECRET, seen(0)), Ok(0));
+    assert!(!in_time.give_up(Closing::window_passed()));
+    in_time.unclaim(SECRET);
+    assert!(in_time.give_up(Closing::window_passed()));
+}
+
+#[test]
+fn a_session_that_is_to_end_is_neither_parked_nor_claimed() {
+    let outbox = outbox();
+    outbox.close(Closing::another_session());
+    assert!(!park(&outbox));
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Err(Unclaimed::Unknown));
+}
+
+#[test]
+fn sessions_that_end_with_their_connections_keep_nothing() {
+    let limits = Limits {
+        messages: 8,
+        bytes: 1000,
+        close_when_full: false,
+        batch_bytes: 1000,
+        max_delay: Duration::MAX,
+        replay: None,
+    };
+    let outbox = Outbox::new(limits);
+    outbox.admit_claims(SECRET);
+    push(&outbox);
+    assert_eq!(written(&outbox), (vec![1], None));
+    assert!(outbox.state().replay.is_none());
+    assert_eq!(outbox.claim(&SECRET, seen(1)), Err(Unclaimed::Unknown));
+    assert!(!park(&outbox));
+}
+
+#[test]
+fn the_place_tells_how_much_the_session_holds() {
+    let (outbox, parking) = (outbox(), parking());
+    let empty = {
+        let (_place, _evicted) = parking.enter();
+        parking.usage().1
+    };
+    push(&outbox);
+    assert_eq!(written(&outbox), (vec![1], None));
+    assert!(outbox.park(parking.enter().0));
+    let one = parking.usage().1 - empty;
+    assert!(one >= 10, "a header and two bytes, and not {one}");
+    push(&outbox);
+    assert_eq!(parking.usage(), (1, empty + 2 * one));
+    assert_eq!(outbox.claim(&SECRET, seen(1)), Ok(0));
+    assert_eq!(parking.usage(), (1, empty + one), "the client has the first one");
+    outbox.take_back();
+    assert_eq!(parking.usage(), (0, 0));
+    outbox.admit_claims(SECRET);
+    assert!(outbox.park(parking.enter().0));
+    outbox.end();
+    assert_eq!(parking.usage(), (0, 0));
+}
+
+#[test]
+fn the_delivery_counter_goes_on_with_1_after_its_largest_number() {
+    let outbox = outbox();
+    outbox.state().pushes = u32::MAX - 1;
+    push(&outbox);
+    push(&outbox);
+    assert_eq!(written(&outbox), (vec![u32::MAX, 1], None));
+    assert!(park(&outbox));
+    assert_eq!(outbox.claim(&SECRET, seen(u32::MAX)), Ok(0));
+    outbox.take_back();
+    assert_eq!(written(&outbox), (vec![1], None));
+}

@@ -1,0 +1,61 @@
+//! Why sessions and connections are closed.
+
+/// Why a session is closed, in the terms of RFC 6455.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// The close code.
+    pub code: u16,
+    /// The reason, of at most 123 bytes.
+    pub reason: String,
+    /// The label of `gateway_disconnections_total`.
+    pub cause: &'static str,
+}
+
+impl Closing {
+    /// Returns the closing of a session with messages that wait for longer than `send_timeout_s`.
+    #[must_use]
+    pub fn send_timeout() -> Self {
+        let reason = "too slow: a message waited for longer than send_timeout_s".to_owned();
+        Self { code: 1013, reason, cause: "send_timeout" }
+    }
+
+    /// Returns the closing of a session whose user has begun more sessions than a user may have.
+    #[must_use]
+    pub fn another_session() -> Self {
+        let reason = "another session of this user began".to_owned();
+        Self { code: 4009, reason, cause: "sessions_per_user" }
+    }
+
+    pub(super) fn queue_full() -> Self {
+        Self { code: 1013, reason: "too slow: the send queue is full".to_owned(), cause: "send_queue_full" }
+    }
+
+    /// The cause if the client goes on over another connection.
+    pub const MOVED: &str = "moved";
+
+    /// Returns the closing of a connection whose client goes on over another one.
+    pub(super) fn moved() -> Self {
+        let reason = "the session goes on over another connection".to_owned();
+        Self { code: 4010, reason, cause: Self::MOVED }
+    }
+
+    /// Returns the closing of a session whose client has not come back in time.
+    #[must_use]
+    pub fn window_passed() -> Self {
+        Self::unresumed("window")
+    }
+
+    /// Returns the closing of a session that made room for others.
+    #[must_use]
+    pub fn evicted() -> Self {
+        Self::unresumed("evicted")
+    }
+
+    pub(super) fn replay_full() -> Self {
+        Self::unresumed("full")
+    }
+
+    pub(super) fn unresumed(cause: &'static str) -> Self {
+        Self { code: 4010, reason: "the session cannot be resumed any more".to_owned(), cause }
+    }
+}

@@ -1,0 +1,194 @@
+//! Sessions that outlive their connections. A client that comes back gives its new connection to the task of its
+//! session, which goes on with it.
+//!
+//! So nothing of a session moves when its client comes back: not what it holds, not its limits, not the packet that a
+//! slow plugin still serves. A session whose client is away is a task that waits.
+
+use crate::{
+    auth::Identity,
+    config,
+    delivery::outbox::{Closing, Secret, Unclaimed},
+    delivery::registry::Registry,
+    delivery::session::Session,
+    net::expiry::Expiry,
+    net::resume_token::{Token, Wanted},
+    net::socket::Socket,
+    telemetry::metrics::Metrics,
+};
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
+    time::Duration,
+};
+use tokio::time::{self, Instant};
+use uuid::Uuid;
+
+/// How often a session looks whether its client still is about to come back, after its time has passed.
+const RECHECK: Duration = Duration::from_millis(100);
+
+/// The connections of clients that come back, and the time that they have for that.
+pub struct Resumes {
+    window: Duration,
+    registry: Arc<Registry>,
+    metrics: Arc<Metrics>,
+    /// The connections that the tasks of the sessions have not taken yet.
+    arrivals: Mutex<HashMap<Uuid, Box<Arrival>>>,
+}
+
+/// A connection of a client that has come back.
+pub(super) struct Arrival {
+    /// The connection.
+    pub socket: Socket,
+    /// The expiry of the client's token.
+    pub expiry: Option<Box<Expiry>>,
+    /// The number of replies that cannot be sent again.
+    pub replies_lost: u64,
+}
+
+/// A session that a client has claimed. Dropping it gives the claim up.
+pub struct Claim {
+    resumes: Arc<Resumes>,
+    /// The session.
+    pub session: Arc<Session>,
+    /// The secret, until the connection is there.
+    secret: Option<Secret>,
+    replies_lost: u64,
+}
+
+impl Resumes {
+    /// Returns the sessions that may be resumed, or `None` if they end with their connections.
+    #[must_use]
+    pub fn new(resume: Option<config::Resume>, registry: &Arc<Registry>, metrics: &Arc<Metrics>) -> Option<Arc<Self>> {
+        let config::Resume { window, total_bytes } = resume?;
+        registry.parking.set_max_bytes(total_bytes);
+        let (registry, metrics) = (Arc::clone(registry), Arc::clone(metrics));
+        Some(Arc::new(Self { window, registry, metrics, arrivals: Mutex::default() }))
+    }
+
+    /// Returns the time that a client has to come back.
+    #[must_use]
+    pub fn window(&self) -> Duration {
+        self.window
+    }
+
+    /// Lets the client of a session claim it later. Returns the token that it needs.
+    #[must_use]
+    pub fn token(session: &Session) -> Token {
+        let secret = rand::random();
+        session.outbox.admit_claims(secret);
+        Token { session: session.id, secret }
+    }
+
+    /// Claims the session that a client wants. Returns `None` if the client gets a new session instead. `checked` is
+    /// `None` if no tokens are checked, and otherwise whom the client's token names.
+    #[must_use]
+    pub fn claim(self: &Arc<Self>, wanted: Wanted, checked: Option<Option<Identity>>) -> Option<Claim> {
+        let outcome = self.try_claim(wanted, checked);
+        let label = match &outcome {
+            Ok(_) => "resumed",
+            Err(why) => why,
+        };
+        self.metrics.resume.resumed(label);
+        outcome.ok()
+    }
+
+    fn try_claim(
+        self: &Arc<Self>,
+        Wanted { token, received }: Wanted,
+        checked: Option<Option<Identity>>,
+    ) -> Result<Claim, &'static str> {
+        let Token { session, secret } = token.ok_or("unknown")?;
+        let session = self.registry.session(session).ok_or("unknown")?;
+        // Another user's client must not even end the session.
+        if checked.is_some_and(|identity| identity.map(|identity| identity.user) != session.user()) {
+            return Err("another_user");
+        }
+        match session.outbox.claim(&secret, received) {
+            Ok(replies_lost) => Ok(Claim { resumes: Arc::clone(self), session, secret: Some(secret), replies_lost }),
+            Err(Unclaimed::Unknown) => Err("unknown"),
+            Err(Unclaimed::Missed) => Err("missed"),
+        }
+    }
+
+    /// Parks a session whose connection broke, and waits until its client comes back over another one. Returns `None` if
+    /// the session has to end instead.
+    pub(super) async fn wait(&self, session: &Session) -> Option<Box<Arrival>> {
+        let (place, mut evicted) = self.registry.parking.enter();
+        if !session.outbox.park(place) {
+            return None;
+        }
+        tracing::debug!(session = %session.id, "the client is away");
+        let mut deadline = Instant::now() + self.window;
+        let closing = loop {
+            let back_or_closing = poll_fn(|cx| {
+                // The outbox is polled first, so that it wakes this task up if the client comes back right after it.
+                let closing = session.outbox.poll_away(cx);
+                self.arrivals().remove(&session.id).map_or_else(|| closing.map(Err), |arrival| Poll::Ready(Ok(arrival)))
+            });
+            tokio::select! {
+                biased;
+                outcome = back_or_closing => match outcome {
+                    Ok(arrival) => {
+                        session.outbox.take_back();
+                        return Some(arrival);
+                    }
+                    Err(closing) => break closing,
+                },
+                // Nothing is ever sent. The sender is dropped.
+                _ = &mut evicted, if !evicted.is_terminated() => {
+                    if session.outbox.give_up(Closing::evicted()) {
+                        break Closing::evicted();
+                    }
+                    // The client is about to come back. If it does not, the session ends as one that is late.
+                    deadline = Instant::now() + RECHECK;
+                }
+                () = time::sleep_until(deadline) => {
+                    if session.outbox.give_up(Closing::window_passed()) {
+                        break Closing::window_passed();
+                    }
+                    deadline = Instant::now() + RECHECK;
+                }
+            }
+        };
+        tracing::debug!(session = %session.id, why = closing.cause, "the client did not come back");
+        self.metrics.resume.not_resumed(closing.cause);
+        None
+    }
+
+    /// Drops the connection of a client that came back while its session ended.
+    pub fn forget(&self, session: Uuid) {
+        self.arrivals().remove(&session);
+    }
+
+    fn arrivals(&self) -> MutexGuard<'_, HashMap<Uuid, Box<Arrival>>> {
+        // No code panics in the middle of a change under this lock, so a poisoned map is consistent.
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Claim {
+    /// Gives the connection to the task of the session.
+    pub(super) fn complete(mut self, socket: Socket, expiry: Option<Box<Expiry>>, remote: SocketAddr) {
+        self.secret = None;
+        self.resumes.registry.relocate(&self.session, remote);
+        let mut arrivals = self.resumes.arrivals();
+        // The session may have ended meanwhile. Its task looks for a connection after that, under the same lock.
+        if self.session.outbox.is_claimed() {
+            let arrival = Arrival { socket, expiry, replies_lost: self.replies_lost };
+            arrivals.insert(self.session.id, Box::new(arrival));
+        }
+        drop(arrivals);
+        self.session.outbox.wake();
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(secret) = self.secret.take() {
+            self.session.outbox.unclaim(secret);
+        }
+    }
+}

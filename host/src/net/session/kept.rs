@@ -1,0 +1,56 @@
+//! What a session's task keeps from one connection to the next.
+
+use crate::{
+    delivery::limits::Rates,
+    net::meter::{Meter, Verdict},
+    net::receiver::Message,
+    net::socket::Error,
+    routing::gateway::Offloaded,
+};
+use gateway_wire::packet::{self, HEADER_LEN, Header};
+
+/// What a session's task keeps from one connection to the next.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// The limits on the session's packets, if there are any.
+    meter: Option<Box<Meter>>,
+    /// The packet that the offload thread still served when the connection ended.
+    pub(super) offloaded: Option<Offloaded>,
+    /// The number of packets that were received.
+    pub(super) packets: u64,
+    /// The number of packets that were not written when the session ended.
+    pub(super) unwritten: usize,
+}
+
+impl Kept {
+    /// Takes the limits that hold now for the packets that have arrived.
+    pub(super) fn begin_metering(&mut self, rates: Rates) {
+        match &mut self.meter {
+            _ if !rates.is_limited() => self.meter = None,
+            Some(meter) => meter.begin(rates),
+            none => *none = Some(Box::new(Meter::new(rates))),
+        }
+    }
+
+    /// Counts a packet, also against the limits of the session. Returns its header if it is over a limit, and whether the
+    /// session has to end.
+    pub(super) fn count(&mut self, message: &Result<Message, Error>) -> Option<(Header, Verdict)> {
+        let bytes = match message {
+            Ok(Message::Packet(packet)) => packet.len(),
+            Ok(Message::TooLarge { bytes, .. }) => bytes + HEADER_LEN,
+            _ => return None,
+        };
+        self.packets += 1;
+        let verdict = self.meter.as_mut()?.packet(bytes);
+        if verdict == Verdict::Serve {
+            return None;
+        }
+        let header = match message {
+            Ok(Message::TooLarge { header, .. }) => *header,
+            // A packet that is too short is answered with seq 0.
+            Ok(Message::Packet(packet)) => packet::split(packet).map(|(header, _)| header).unwrap_or_default(),
+            _ => return None,
+        };
+        Some((header, verdict))
+    }
+}
