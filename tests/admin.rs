@@ -99,6 +99,7 @@ async fn the_sessions_of_a_user_are_listed_and_no_others() {
             "id": client.welcome.session_id,
             "user": 7,
             "remote": remote,
+            "away": false,
             "connected_at_ms": connected_at,
             "queued_messages": 0,
             "queued_bytes": 0,

@@ -6,6 +6,8 @@
 mod bounds;
 #[path = "resume/crowd.rs"]
 mod crowd;
+#[path = "resume/handovers.rs"]
+mod handovers;
 #[path = "resume/returns.rs"]
 mod returns;
 #[path = "resume/strangers.rs"]
@@ -27,14 +29,17 @@ async fn start(resume: &str) -> Gateway {
     Gateway::start(setup(resume)).await
 }
 
-/// Starts a Redis and a gateway with this section `resume`, and waits until the gateway has subscribed.
-async fn start_with_redis(resume: &str) -> (Redis, Gateway) {
+/// Starts a Redis and gateways with this section `resume` and these keys of `server`, and waits until they have subscribed.
+async fn start_with_redis<const N: usize>(resume: &str, server: &str) -> (Redis, [Gateway; N]) {
     let redis = Redis::start().await;
-    let setup = Setup::redis(&redis);
-    let yaml = format!("resume: {{ {resume} }}\n{}", setup.yaml);
-    let gateway = Gateway::start(Setup { yaml, ..setup }).await;
-    redis.subscribers_are("broadcast", 1).await;
-    (redis, gateway)
+    let mut gateways = Vec::new();
+    for _ in 0..N {
+        let setup = Setup::redis(&redis);
+        let yaml = format!("resume: {{ {resume} }}\n{}", setup.yaml);
+        gateways.push(Gateway::start(Setup { yaml, server: server.to_owned(), ..setup }).await);
+    }
+    redis.subscribers_are("broadcast", N).await;
+    (redis, gateways.try_into().ok().unwrap())
 }
 
 /// A client that keeps account of what it has received in its session.

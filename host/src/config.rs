@@ -22,7 +22,9 @@ mod tests;
 pub use auth::Auth;
 pub use origins::Origins;
 pub use proxies::Proxies;
-pub use settings::{Admin, CompileLimits, Config, ConfigError, Game, Redis, RedisPlace, Resume, Server, Tls};
+pub use settings::{
+    Admin, CompileLimits, Config, ConfigError, Game, Reconnect, Redis, RedisPlace, Resume, Server, Tls,
+};
 pub use streams::Streams;
 
 use crate::file;

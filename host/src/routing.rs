@@ -8,6 +8,7 @@
 //! `origin` names the packet that caused a publish. `progress` says what is left of a call for another thread. `reach`
 //! counts the messages of the bus. `interests` holds the topics that sessions and groups want to hear.
 //! `closings` closes sessions for operators, on this gateway and on the others.
+//! `handovers` moves sessions between this gateway and others.
 //! `timers` holds the timers of a plugin. `payload_limits` holds the largest payload of each route.
 //!
 //! Modules of this folder may use `plugin`, `delivery`, `bus`, `sync` and `telemetry`. They do not know
@@ -22,6 +23,7 @@ mod decision;
 mod effects;
 mod gaps;
 pub mod gateway;
+pub mod handovers;
 pub mod hooks;
 mod interests;
 mod loops;

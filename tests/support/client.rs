@@ -50,7 +50,7 @@ impl Packet {
         let is_control = (self.route, self.seq, self.flags, self.status) == (ROUTE_CONTROL, 0, 0, 0);
         match Control::decode(self.payload.clone()).ok().filter(|_| is_control)?.event? {
             Event::Gap(gap) => Some(gap.blind_ms),
-            Event::TokenExpires(_) => None,
+            Event::TokenExpires(_) | Event::Reconnect(_) => None,
         }
     }
 

@@ -124,7 +124,7 @@ impl Topics {
     }
 
     /// Returns the streams that are wanted.
-    pub(super) fn streams(&self) -> Vec<Arc<str>> {
+    pub fn streams(&self) -> Vec<Arc<str>> {
         self.table().streams.wanted()
     }
 

@@ -24,6 +24,7 @@ pub(super) fn wrong(text: &str, file: &Value) -> Vec<String> {
         found.key(file, "server", |found, server| {
             found.section::<raw::Server>(server, |found, server| {
                 found.key(server, "tls", Wrong::leaf::<raw::Tls>);
+                found.key(server, "reconnect", Wrong::leaf::<raw::Reconnect>);
             });
         });
         found.key(file, "admin", Wrong::leaf::<raw::Admin>);

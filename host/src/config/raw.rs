@@ -53,6 +53,13 @@ section! {
         proxy_protocol: bool = false,
         #[serde(skip_serializing_if = "Option::is_none")]
         tls: Option<Tls> = None,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reconnect: Option<Reconnect> = None,
+    }
+
+    Reconnect {
+        url: String = String::new(),
+        rate_per_s: u32 = 500,
     }
 
     Tls {
@@ -82,6 +89,7 @@ section! {
         sessions: Option<u32> = None,
         sessions_per_ip: Option<u32> = None,
         handshakes_per_s_per_ip: Option<u32> = None,
+        new_sessions_per_s: Option<u32> = None,
         handshakes: Option<u32> = None,
         sessions_per_user: Option<u32> = None,
         on_user_limit: OnUserLimit = OnUserLimit::CloseOldest,

@@ -6,7 +6,7 @@ use super::{
     origins::Origins,
     proxies::Proxies,
     raw,
-    settings::{Admin, CompileLimits, Config, Game, Redis, RedisPlace, Resume, Server, Tls},
+    settings::{Admin, CompileLimits, Config, Game, Reconnect, Redis, RedisPlace, Resume, Server, Tls},
     streams::Streams,
 };
 use crate::delivery::{
@@ -128,6 +128,7 @@ fn server(raw: &raw::Server, resume: Option<&raw::Resume>, has_auth: bool, error
             cert: pem_file("server.tls.cert", &tls.cert, errors),
             key: pem_file("server.tls.key", &tls.key, errors),
         }),
+        reconnect: raw.reconnect.as_ref().map(|written| reconnect(written, errors)),
     }
 }
 
@@ -150,6 +151,7 @@ fn limits(raw: &raw::Limits, errors: &mut Vec<String>) -> Limits {
         sessions: range("sessions", raw.sessions, 100_000_000),
         sessions_per_ip: range("sessions_per_ip", raw.sessions_per_ip, 100_000_000),
         handshakes_per_s_per_ip: range("handshakes_per_s_per_ip", raw.handshakes_per_s_per_ip, 1_000_000),
+        new_sessions_per_s: range("new_sessions_per_s", raw.new_sessions_per_s, 1_000_000),
         handshakes: range("handshakes", raw.handshakes, 100_000_000),
         sessions_per_user: range("sessions_per_user", raw.sessions_per_user, 1_000_000),
         on_user_limit: match raw.on_user_limit {
@@ -163,11 +165,19 @@ fn limits(raw: &raw::Limits, errors: &mut Vec<String>) -> Limits {
     }
 }
 
+fn reconnect(raw: &raw::Reconnect, errors: &mut Vec<String>) -> Reconnect {
+    range("server.reconnect.rate_per_s", u64::from(raw.rate_per_s), 1, 1_000_000, errors);
+    if !raw.url.is_empty() && !raw.url.starts_with("ws://") && !raw.url.starts_with("wss://") {
+        errors.push(format!("server.reconnect.url: {:?} is not a ws:// or wss:// URL", raw.url));
+    }
+    Reconnect { url: raw.url.clone(), rate_per_s: raw.rate_per_s }
+}
+
 fn resume(raw: &raw::Resume, errors: &mut Vec<String>) -> Resume {
     range("resume.window_s", raw.window_s, 1, 86_400, errors);
     // An acknowledgement has 16 bits of a number, so fewer messages are kept than these bits can tell apart.
     range("resume.messages", u64::from(raw.messages), 1, 1 << 15, errors);
-    range("resume.bytes", u64::from(raw.bytes), 256, 1 << 30, errors);
+    range("resume.bytes", u64::from(raw.bytes), 256, 8 << 20, errors);
     range("resume.total_bytes", raw.total_bytes, u64::from(raw.bytes), 1 << 40, errors);
     Resume {
         window: Duration::from_secs(raw.window_s),

@@ -102,6 +102,17 @@ pub struct Server {
     pub proxies: Proxies,
     /// The files for TLS. If it is `None`, the listener speaks plain HTTP.
     pub tls: Option<Tls>,
+    /// What clients are told when the gateway stops. If it is `None`, they are told nothing.
+    pub reconnect: Option<Reconnect>,
+}
+
+/// What clients are told when the gateway stops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reconnect {
+    /// The URL that they connect to. If it is empty, it is the URL that they have.
+    pub url: String,
+    /// The number of clients that are told in a second.
+    pub rate_per_s: u32,
 }
 
 /// How long sessions outlive their connections. The bounds of each session are in [`Server::outbox`].
@@ -186,6 +197,14 @@ pub enum RedisPlace {
         /// The URLs of some nodes. With `rediss://`, all nodes are reached over TLS.
         urls: Vec<String>,
     },
+}
+
+impl RedisPlace {
+    /// Returns whether it is a Cluster.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        matches!(self, Self::Cluster { .. })
+    }
 }
 
 impl fmt::Display for RedisPlace {

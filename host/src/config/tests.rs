@@ -308,18 +308,50 @@ fn the_file_in_the_repository_shows_the_defaults() {
 }
 
 #[test]
+fn sessions_end_with_their_connections_unless_they_may_be_resumed() {
+    use crate::delivery::outbox::ReplayLimits;
+    let none = parse("");
+    assert_eq!((none.resume, none.server.outbox.replay, none.server.reconnect), (None, None, None));
+    let defaults = parse("resume: {}\nserver: { reconnect: {} }");
+    let resume = Resume { window: Duration::from_secs(30), total_bytes: 256 << 20 };
+    assert_eq!(defaults.resume, Some(resume));
+    assert_eq!(defaults.server.outbox.replay, Some(ReplayLimits { messages: 256, bytes: 65_536 }));
+    assert_eq!(defaults.server.reconnect, Some(Reconnect { url: String::new(), rate_per_s: 500 }));
+    let all = "resume: { window_s: 1, messages: 2, bytes: 300, total_bytes: 4000 }\n\
+               server: { reconnect: { url: \"wss://b.example/ws\", rate_per_s: 5 } }";
+    let all = parse(all);
+    assert_eq!(all.resume, Some(Resume { window: Duration::from_secs(1), total_bytes: 4000 }));
+    assert_eq!(all.server.outbox.replay, Some(ReplayLimits { messages: 2, bytes: 300 }));
+    let url = "wss://b.example/ws".to_owned();
+    assert_eq!(all.server.reconnect, Some(Reconnect { url, rate_per_s: 5 }));
+    refused(
+        "resume: { window_s: 0, messages: 32769, bytes: 255, total_bytes: 254 }\n\
+         server: { reconnect: { url: \"http://b\", rate_per_s: 0 } }",
+        &[
+            "server.reconnect.rate_per_s: 0 is not within 1 to",
+            "server.reconnect.url: \"http://b\" is not a ws:// or wss:// URL",
+            "resume.window_s: 0 is not within 1 to",
+            "resume.messages: 32769 is not within 1 to 32768",
+            "resume.bytes: 255 is not within 256 to",
+            "resume.total_bytes: 254 is not within 255 to",
+        ],
+    );
+}
+
+#[test]
 fn limits_are_off_by_default_and_parsed_with_their_units() {
     use crate::delivery::limits::{Limits, OnUserLimit, Rates};
     assert_eq!(parse("").limits, Limits::default());
     assert_eq!(parse("limits: {}").limits, Limits::default());
     let all = "limits: { sessions: 1, sessions_per_ip: 2, handshakes_per_s_per_ip: 3, handshakes: 4, \
-               sessions_per_user: 5, on_user_limit: refuse, packets_per_s: 6, bytes_per_s: 7 }";
+               sessions_per_user: 5, on_user_limit: refuse, packets_per_s: 6, bytes_per_s: 7, new_sessions_per_s: 8 }";
     let expected = Limits {
         sessions: Some(1),
         sessions_per_ip: Some(2),
         handshakes_per_s_per_ip: Some(3),
         handshakes: Some(4),
         sessions_per_user: Some(5),
+        new_sessions_per_s: Some(8),
         on_user_limit: OnUserLimit::Refuse,
         rates: Rates { packets_per_s: 6, bytes_per_s: 7 },
     };

@@ -19,6 +19,21 @@ pub(super) struct Share {
     pub(super) topics: IndexSet<Box<str>>,
 }
 
+/// A copy of what one session holds of one owner, in a fixed order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The id of the owner.
+    pub owner: u32,
+    /// The tag.
+    pub tag: u64,
+    /// The attributes.
+    pub attributes: Vec<(String, String)>,
+    /// The groups that the session is a member of.
+    pub groups: Vec<u64>,
+    /// The topics that the session itself wants to hear.
+    pub topics: Vec<String>,
+}
+
 /// How much a session holds of one owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
@@ -44,6 +59,20 @@ impl Holdings {
             self.0.len() - 1
         });
         &mut self.0[index]
+    }
+
+    /// Returns a copy of everything.
+    pub(super) fn copy(&self) -> Vec<Holding> {
+        let copy = |share: &Share| {
+            let mut groups: Vec<_> = share.groups.iter().copied().collect();
+            let mut topics: Vec<_> = share.topics.iter().map(ToString::to_string).collect();
+            groups.sort_unstable();
+            topics.sort_unstable();
+            Holding { owner: share.owner.id, tag: share.tag, attributes: share.attributes.clone(), groups, topics }
+        };
+        let mut all: Vec<_> = self.0.iter().map(copy).collect();
+        all.sort_unstable_by_key(|holding| holding.owner);
+        all
     }
 
     /// Returns the tags that are not 0, each with the id of its owner.

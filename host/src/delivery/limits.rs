@@ -15,6 +15,8 @@ pub struct Limits {
     pub sessions_per_ip: Option<u32>,
     /// The number of handshakes from one address in a second.
     pub handshakes_per_s_per_ip: Option<u32>,
+    /// The number of sessions that begin in a second. Clients that resume a session do not count.
+    pub new_sessions_per_s: Option<u32>,
     /// The number of connections whose handshake is not finished. `None` means that the limit of open files decides.
     pub handshakes: Option<u32>,
     /// The number of live sessions of one user.
@@ -58,6 +60,9 @@ pub enum OverLimit {
     /// The gateway has as many sessions as it may have.
     #[error("the gateway is full")]
     Sessions,
+    /// Too many sessions begin at once.
+    #[error("too many clients begin a session, try again")]
+    NewSessions,
     /// The client's address has as many sessions as it may have.
     #[error("too many sessions from this address")]
     SessionsPerIp,
@@ -75,6 +80,7 @@ impl OverLimit {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Sessions => "sessions",
+            Self::NewSessions => "new_sessions",
             Self::SessionsPerIp => "sessions_per_ip",
             Self::HandshakesPerIp => "handshakes_per_ip",
             Self::SessionsPerUser => "sessions_per_user",
@@ -84,7 +90,7 @@ impl OverLimit {
     /// Returns the HTTP status of the answer.
     #[must_use]
     pub fn status(self) -> u16 {
-        if self == Self::Sessions { 503 } else { 429 }
+        if matches!(self, Self::Sessions | Self::NewSessions) { 503 } else { 429 }
     }
 }
 

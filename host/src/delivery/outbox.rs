@@ -7,6 +7,7 @@
 mod away;
 mod client;
 mod closing;
+mod moving;
 mod queue;
 mod replay;
 #[cfg(test)]
@@ -15,7 +16,7 @@ mod tests;
 pub use client::{Secret, Unclaimed};
 pub use closing::Closing;
 pub use queue::{Keep, Outgoing};
-pub use replay::{Received, ReplayLimits};
+pub use replay::{Moving, Received, ReplayLimits};
 
 use crate::sync::wakeup::Wakeup;
 use bytes::Bytes;
@@ -120,6 +121,12 @@ impl Outbox {
     /// if the queue is full.
     pub fn control(&self, payload: Bytes) -> Outcome {
         self.reply(Header::push(ROUTE_CONTROL, 0), payload)
+    }
+
+    /// Queues a push of the gateway itself that means nothing over another connection.
+    pub fn control_here(&self, payload: Bytes) -> Outcome {
+        let header = Header::push(ROUTE_CONTROL, 0);
+        self.queue(&mut self.state(), Outgoing { header, payload, keep: Keep::MayDrop })
     }
 
     /// Queues a push. It gets the session's next delivery number, which is used up even if the queue is full. If the

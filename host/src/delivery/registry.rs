@@ -7,7 +7,7 @@ mod tests;
 
 use crate::delivery::{
     groups::Groups,
-    holdings::{Held, Holdings},
+    holdings::{Held, Holding, Holdings},
     limits::{Limits, LiveLimits, OnUserLimit, OverLimit},
     occupancy::Occupancy,
     outbox::Closing,
@@ -216,6 +216,12 @@ impl Registry {
     pub fn held(&self, owner: &Owner, id: Uuid) -> Held {
         let held = self.with_holdings(id, |_, holdings| Some(holdings.of(owner)?.held()));
         held.flatten().unwrap_or_default()
+    }
+
+    /// Returns a copy of everything that a session holds.
+    #[must_use]
+    pub fn holdings(&self, id: Uuid) -> Vec<Holding> {
+        self.with_holdings(id, |_, holdings| holdings.copy()).unwrap_or_default()
     }
 
     /// Adds a session to a group of the owner. A group exists while it has members.

@@ -40,6 +40,8 @@ pub struct Session {
     is_tagged: AtomicBool,
     /// The number of the last change of the bus's subscriptions that the session needs, or 0.
     listens_since: AtomicU64,
+    /// The number of packets that were received, over all connections.
+    packets: AtomicU64,
     /// What the session holds, or `None` after its end.
     holdings: Mutex<Option<Holdings>>,
 }
@@ -72,8 +74,17 @@ impl Session {
             is_anonymous: false,
             is_tagged: AtomicBool::new(false),
             listens_since: AtomicU64::new(0),
+            packets: AtomicU64::new(0),
             holdings: Mutex::new(Some(Holdings::default())),
         }
+    }
+
+    /// Returns the session as one that comes from another gateway, where it had this id. Its messages wait until it has
+    /// its connection.
+    #[must_use]
+    pub fn moving_in(self, id: Uuid) -> Self {
+        self.outbox.begin_moving_in();
+        Self { id, ..self }
     }
 
     /// Returns the session as one of a client without a token, on a gateway that checks tokens.
@@ -86,6 +97,23 @@ impl Session {
     #[must_use]
     pub fn is_anonymous(&self) -> bool {
         self.is_anonymous
+    }
+
+    /// Counts a packet that was received.
+    pub fn count_packet(&self) {
+        // Only the session's own task counts.
+        self.packets.store(self.packets() + 1, Ordering::Relaxed);
+    }
+
+    /// Returns the number of packets that were received, over all connections.
+    #[must_use]
+    pub fn packets(&self) -> u64 {
+        self.packets.load(Ordering::Relaxed)
+    }
+
+    /// Sets the number of packets that were received, at another gateway.
+    pub fn set_packets(&self, packets: u64) {
+        self.packets.store(packets, Ordering::Relaxed);
     }
 
     /// Returns the address of the client.

@@ -8,6 +8,7 @@ use crate::{
     net::handshake::Request,
     net::handshake_rate::HandshakeRate,
     routing::gateway::Gateway,
+    sync::rate_limit::RateLimit,
 };
 use std::{
     net::{IpAddr, SocketAddr},
@@ -29,6 +30,7 @@ pub struct Admission {
     default_half_open: u32,
     handshake_rate: HandshakeRate,
     tls_rate: HandshakeRate,
+    new_sessions: RateLimit,
 }
 
 impl Default for Admission {
@@ -38,6 +40,7 @@ impl Default for Admission {
             default_half_open: half_open::default_max(),
             handshake_rate: HandshakeRate::default(),
             tls_rate: HandshakeRate::default(),
+            new_sessions: RateLimit::new(1),
         }
     }
 }
@@ -61,6 +64,17 @@ impl Admission {
         let limit = gateway.registry.limits.all().handshakes_per_s_per_ip;
         let is_admitted = limit.is_none_or(|per_s| self.handshake_rate.permit(address, per_s));
         is_admitted.then_some(()).ok_or(OverLimit::HandshakesPerIp)
+    }
+
+    /// Checks and counts a session that is about to begin. Clients that resume a session have no such limit, so a crowd
+    /// of new ones does not keep them out.
+    ///
+    /// # Errors
+    /// Returns the limit that would be exceeded.
+    pub fn admit_new(&self, gateway: &Gateway) -> Result<(), OverLimit> {
+        let limit = gateway.registry.limits.all().new_sessions_per_s;
+        let is_admitted = limit.is_none_or(|per_s| self.new_sessions.permit_up_to(per_s));
+        is_admitted.then_some(()).ok_or(OverLimit::NewSessions)
     }
 
     /// Checks and counts a TLS handshake against twice the limit of its address. Over the limit itself, a client still gets

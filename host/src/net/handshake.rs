@@ -108,7 +108,9 @@ impl Refused {
             Self::TooLarge => Some("431 Request Header Fields Too Large"),
             Self::NotFound => Some("404 Not Found"),
             Self::Version => Some("426 Upgrade Required\r\nSec-WebSocket-Version: 13"),
-            Self::OverLimit(OverLimit::Sessions) => Some("503 Service Unavailable\r\nRetry-After: 1"),
+            Self::OverLimit(OverLimit::Sessions | OverLimit::NewSessions) => {
+                Some("503 Service Unavailable\r\nRetry-After: 1")
+            }
             Self::OverLimit(_) => Some("429 Too Many Requests\r\nRetry-After: 1"),
             Self::Origin(_) => Some("403 Forbidden"),
             Self::Denied(Denied::Unavailable) => Some("503 Service Unavailable\r\nRetry-After: 1"),

@@ -7,12 +7,14 @@
 use crate::{
     auth::Identity,
     config,
-    delivery::outbox::{Closing, Secret, Unclaimed},
+    delivery::outbox::{Closing, Received, Secret, Unclaimed},
     delivery::registry::Registry,
     delivery::session::Session,
     net::expiry::Expiry,
     net::resume_token::{Token, Wanted},
     net::socket::Socket,
+    routing::gateway::Gateway,
+    routing::handovers::{self, Arrived, Handovers},
     telemetry::metrics::Metrics,
 };
 use std::{
@@ -33,6 +35,7 @@ const RECHECK: Duration = Duration::from_millis(100);
 pub struct Resumes {
     window: Duration,
     registry: Arc<Registry>,
+    handovers: Arc<Handovers>,
     metrics: Arc<Metrics>,
     /// The connections that the tasks of the sessions have not taken yet.
     arrivals: Mutex<HashMap<Uuid, Box<Arrival>>>,
@@ -48,6 +51,14 @@ pub(super) struct Arrival {
     pub replies_lost: u64,
 }
 
+/// A session that a client wants and gets.
+pub(super) enum Found {
+    /// Its task waits for the connection.
+    Here(Claim),
+    /// It has come from another gateway and has no task yet.
+    Arrived(Arrived),
+}
+
 /// A session that a client has claimed. Dropping it gives the claim up.
 pub struct Claim {
     resumes: Arc<Resumes>,
@@ -61,11 +72,16 @@ pub struct Claim {
 impl Resumes {
     /// Returns the sessions that may be resumed, or `None` if they end with their connections.
     #[must_use]
-    pub fn new(resume: Option<config::Resume>, registry: &Arc<Registry>, metrics: &Arc<Metrics>) -> Option<Arc<Self>> {
+    pub fn new(resume: Option<config::Resume>, gateway: &Gateway) -> Option<Arc<Self>> {
         let config::Resume { window, total_bytes } = resume?;
-        registry.parking.set_max_bytes(total_bytes);
-        let (registry, metrics) = (Arc::clone(registry), Arc::clone(metrics));
-        Some(Arc::new(Self { window, registry, metrics, arrivals: Mutex::default() }))
+        gateway.registry.parking.set_max_bytes(total_bytes);
+        Some(Arc::new(Self {
+            window,
+            registry: Arc::clone(&gateway.registry),
+            handovers: Arc::clone(&gateway.handovers),
+            metrics: Arc::clone(&gateway.metrics),
+            arrivals: Mutex::default(),
+        }))
     }
 
     /// Returns the time that a client has to come back.
@@ -76,34 +92,48 @@ impl Resumes {
 
     /// Lets the client of a session claim it later. Returns the token that it needs.
     #[must_use]
-    pub fn token(session: &Session) -> Token {
+    pub fn token(&self, session: &Session) -> Token {
         let secret = rand::random();
         session.outbox.admit_claims(secret);
-        Token { session: session.id, secret }
+        Token { gateway: self.handovers.id(), session: session.id, secret }
     }
 
-    /// Claims the session that a client wants. Returns `None` if the client gets a new session instead. `checked` is
-    /// `None` if no tokens are checked, and otherwise whom the client's token names.
-    #[must_use]
-    pub fn claim(self: &Arc<Self>, wanted: Wanted, checked: Option<Option<Identity>>) -> Option<Claim> {
-        let outcome = self.try_claim(wanted, checked);
-        let label = match &outcome {
-            Ok(_) => "resumed",
-            Err(why) => why,
-        };
-        self.metrics.resume.resumed(label);
-        outcome.ok()
-    }
-
-    fn try_claim(
+    /// Finds the session that a client wants, on this gateway or on another. Returns `None` if the client gets a new
+    /// session instead. `checked` says whom the client's token names, and is `None` if no tokens are checked.
+    pub(super) async fn find(
         self: &Arc<Self>,
         Wanted { token, received }: Wanted,
         checked: Option<Option<Identity>>,
+        remote: SocketAddr,
+    ) -> Option<Found> {
+        let checked = checked.map(|identity| identity.map(|identity| identity.user));
+        let found = match token {
+            None => Err("unknown"),
+            Some(token) if token.gateway == self.handovers.id() => {
+                self.claim(token, received, checked).map(Found::Here)
+            }
+            Some(Token { gateway, session, secret }) => {
+                let wanted = handovers::Wanted { gateway, session, secret, received, checked, remote };
+                self.handovers.fetch(wanted).await.map(Found::Arrived)
+            }
+        };
+        self.metrics.resume.resumed(match &found {
+            Ok(Found::Here(_)) => "resumed",
+            Ok(Found::Arrived(_)) => "handed_over",
+            Err(why) => why,
+        });
+        found.ok()
+    }
+
+    fn claim(
+        self: &Arc<Self>,
+        Token { session, secret, .. }: Token,
+        received: Received,
+        checked: Option<Option<i64>>,
     ) -> Result<Claim, &'static str> {
-        let Token { session, secret } = token.ok_or("unknown")?;
         let session = self.registry.session(session).ok_or("unknown")?;
         // Another user's client must not even end the session.
-        if checked.is_some_and(|identity| identity.map(|identity| identity.user) != session.user()) {
+        if checked.is_some_and(|user| user != session.user()) {
             return Err("another_user");
         }
         match session.outbox.claim(&secret, received) {
@@ -113,12 +143,14 @@ impl Resumes {
         }
     }
 
-    /// Parks a session whose connection broke, and waits until its client comes back over another one. Returns `None` if
-    /// the session has to end instead.
-    pub(super) async fn wait(&self, session: &Session) -> Option<Box<Arrival>> {
+    /// Parks a session whose connection broke, and waits until its client comes back over another one.
+    ///
+    /// # Errors
+    /// Returns the cause if the session has to end instead, or `None` if it ends because its client is away.
+    pub(super) async fn wait(&self, session: &Session) -> Result<Box<Arrival>, Option<&'static str>> {
         let (place, mut evicted) = self.registry.parking.enter();
         if !session.outbox.park(place) {
-            return None;
+            return Err(None);
         }
         tracing::debug!(session = %session.id, "the client is away");
         let mut deadline = Instant::now() + self.window;
@@ -133,7 +165,7 @@ impl Resumes {
                 outcome = back_or_closing => match outcome {
                     Ok(arrival) => {
                         session.outbox.take_back();
-                        return Some(arrival);
+                        return Ok(arrival);
                     }
                     Err(closing) => break closing,
                 },
@@ -155,7 +187,7 @@ impl Resumes {
         };
         tracing::debug!(session = %session.id, why = closing.cause, "the client did not come back");
         self.metrics.resume.not_resumed(closing.cause);
-        None
+        Err((!closing.is_absence()).then_some(closing.cause))
     }
 
     /// Drops the connection of a client that came back while its session ended.

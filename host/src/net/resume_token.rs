@@ -7,10 +7,12 @@ use crate::{
 use std::fmt;
 use uuid::Uuid;
 
-/// A token. As text, it is the session's id followed by the secret, in 64 hexadecimal digits. It is a client's secret, so
-/// it has no `Debug`.
+/// A token. As text, it is the ids of the gateway and of the session, followed by the secret, in 96 hexadecimal digits.
+/// It is a client's secret, so it has no `Debug`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Token {
+    /// The gateway that has the session.
+    pub gateway: Uuid,
     /// The session.
     pub session: Uuid,
     /// What only the session's client knows.
@@ -19,7 +21,8 @@ pub struct Token {
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}{:032x}", self.session.as_u128(), u128::from_be_bytes(self.secret))
+        let Self { gateway, session, secret } = self;
+        write!(f, "{}{}{:032x}", gateway.simple(), session.simple(), u128::from_be_bytes(*secret))
     }
 }
 
@@ -27,10 +30,15 @@ impl Token {
     /// Returns the token with this text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let is_hex = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let (session, secret) = is_hex.then(|| text.split_at(32))?;
-        let number = |digits| u128::from_str_radix(digits, 16).ok();
-        Some(Self { session: Uuid::from_u128(number(session)?), secret: number(secret)?.to_be_bytes() })
+        if text.len() != 96 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        let number = |digits| u128::from_str_radix(text.get(digits)?, 16).ok();
+        Some(Self {
+            gateway: Uuid::from_u128(number(0..32)?),
+            session: Uuid::from_u128(number(32..64)?),
+            secret: number(64..96)?.to_be_bytes(),
+        })
     }
 }
 
@@ -70,15 +78,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_64_digits() {
-        let token = Token { session: Uuid::from_u128(0xab), secret: [7; 16] };
+    fn a_token_is_96_digits() {
+        let (gateway, session) = (Uuid::from_u128(1), Uuid::from_u128(0xab));
+        let token = Token { gateway, session, secret: [7; 16] };
         let text = token.to_string();
-        assert_eq!(text, "000000000000000000000000000000ab07070707070707070707070707070707");
+        let secret = "07".repeat(16);
+        assert_eq!(text, format!("{}1{}ab{secret}", "0".repeat(31), "0".repeat(30)));
         assert!(Token::parse(&text) == Some(token));
-        for wrong in ["", "ab", &text[1..], &format!("{text}0"), &text.replace('7', "g"), &text.replace("0a", "+a")] {
+        for wrong in ["", "ab", &text[1..], &format!("{text}0"), &text.replace('7', "g"), &text.replace("0ab", "+ab")] {
             assert!(Token::parse(wrong).is_none(), "{wrong}");
         }
-        assert!(Token::parse(&"é".repeat(32)).is_none(), "64 bytes that are no digits");
+        assert!(Token::parse(&"é".repeat(48)).is_none(), "96 bytes that are no digits");
     }
 
     #[track_caller]

@@ -4,29 +4,27 @@ use crate::{
     auth::Authenticator,
     config,
     delivery::limits::OverLimit,
-    delivery::outbox::Closing,
     delivery::registry::{Ended, Registered},
     delivery::session::{BindError, Session},
     net::admission::{self, Admission},
     net::budget::Budget,
+    net::drain,
     net::expiry::Expiry,
     net::handshake::{self, Refused, Request},
     net::proxy_header,
-    net::receiver::Receiver,
-    net::resume::{Claim, Resumes},
+    net::resume::{Claim, Found, Resumes},
     net::session,
-    net::socket::Socket,
+    net::shared::Shared,
     net::stream::Stream,
     net::tcp::Tcp,
     net::tls::Tls,
-    net::wire::Wire,
     routing::{gateway::Gateway, hooks::Asked, refusal::Denied},
 };
 use rustix::io::Errno;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::{JoinError, JoinSet},
+    task::JoinSet,
     time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
@@ -42,20 +40,6 @@ const EVICTION_PAUSE: Duration = Duration::from_millis(5);
 /// would cost memory that no limit counts, would receive old messages, and could seem to read nothing for seconds.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: u32 = 128 << 10;
-
-/// What all connections of the listener share.
-struct Shared {
-    gateway: Arc<Gateway>,
-    config: Arc<config::Config>,
-    auth: Arc<Authenticator>,
-    /// The rules of TLS handshakes, or `None` if the listener speaks plain HTTP.
-    tls: Option<Arc<Tls>>,
-    budget: Arc<Budget>,
-    admission: Admission,
-    /// The sessions that outlive their connections, or `None` if they all end with them.
-    resumes: Option<Arc<Resumes>>,
-    stop: CancellationToken,
-}
 
 /// Serves the listener until `stop`, and then drains: no connection is accepted, queued packets are sent, and sessions
 /// close with 1001. Connections that have not ended within `drain_timeout` are cut off.
@@ -75,14 +59,14 @@ pub async fn serve(
     let mut tasks = JoinSet::new();
     let budget = Arc::new(Budget::new(config.server.receive_budget_bytes, Arc::clone(&gateway.metrics)));
     let admission = Admission::default();
-    let resumes = Resumes::new(config.resume, &gateway.registry, &gateway.metrics);
+    let resumes = Resumes::new(config.resume, &gateway);
     let shared = Arc::new(Shared { gateway, config, auth, tls, budget, admission, resumes, stop });
     let gateway = &shared.gateway;
     loop {
         tokio::select! {
             biased;
             () = shared.stop.cancelled() => break,
-            Some(ended) = tasks.join_next() => account(gateway, ended),
+            Some(ended) = tasks.join_next() => drain::account(gateway, ended),
             accepted = listener.accept() => match accepted {
                 Ok((stream, remote)) => {
                     tasks.spawn(connection(stream, remote, Arc::clone(&shared)));
@@ -103,39 +87,7 @@ pub async fn serve(
         }
     }
     drop(listener);
-    drain(gateway, tasks, shared.config.server.drain_timeout).await;
-}
-
-async fn drain(gateway: &Gateway, mut tasks: JoinSet<Option<&'static str>>, timeout: Duration) {
-    tracing::info!(connections = tasks.len(), "draining");
-    gateway.registry.each(|session| session.outbox.close(going_away()));
-    let deadline = Instant::now() + timeout;
-    while let Ok(Some(ended)) = time::timeout_at(deadline, tasks.join_next()).await {
-        account(gateway, ended);
-    }
-    if !tasks.is_empty() {
-        tracing::warn!(
-            connections = tasks.len(),
-            "cut off: connections did not empty their send queues in time (server.drain_timeout_s)"
-        );
-        tasks.shutdown().await;
-    }
-}
-
-fn going_away() -> Closing {
-    Closing { code: 1001, reason: "the gateway stops".to_owned(), cause: "drain" }
-}
-
-/// Counts how a connection ended. A panic ends only the session in which it happened.
-fn account(gateway: &Gateway, ended: Result<Option<&'static str>, JoinError>) {
-    match ended {
-        Ok(Some(cause)) => gateway.metrics.disconnected(cause),
-        Ok(None) => {}
-        Err(error) => {
-            tracing::error!(%error, "a session ended by a defect of the gateway: please report it");
-            gateway.metrics.disconnected("panic");
-        }
-    }
+    drain::drain(&shared, tasks).await;
 }
 
 /// Serves a connection until its session ends, or until the task of the session that it resumes has it. Returns the
@@ -150,14 +102,24 @@ async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Share
         opened = Box::pin(open(Tcp::new(stream), &mut remote, &shared)) => opened?,
         () = stop.cancelled() => return None,
     };
-    if let Some(claim) = resumes.as_ref().and_then(|resumes| claim(&request, resumes, auth)) {
-        Box::pin(resume(stream, request, claim, remote, &shared)).await;
-        return None;
-    }
     let expiry = request.identity.and_then(Expiry::of).map(Box::new);
+    let context = session::Context { gateway, config: server, auth, resumes: resumes.as_ref() };
+    match Box::pin(find(&request, remote, &shared)).await {
+        Some(Found::Here(claim)) => {
+            Box::pin(resume(stream, request, claim, expiry, remote, &shared)).await;
+            return None;
+        }
+        Some(Found::Arrived((session, replies_lost))) => {
+            let socket = Box::pin(shared.upgrade(stream, request, &session)).await?;
+            session.outbox.take_back();
+            gateway.metrics.connections.inc();
+            return session::run(socket, session, context, expiry, Some(replies_lost)).await;
+        }
+        None => {}
+    }
     let session = Session::new(remote, server.outbox);
     let session = if request.identity.is_none() && auth.is_on() { session.anonymous() } else { session };
-    let session = match gateway.registry.admit(session) {
+    let session = match admission.admit_new(gateway).and_then(|()| gateway.registry.admit(session)) {
         Ok(session) => session,
         Err(limit) => {
             Box::pin(admission.refuse_over_limit(&mut stream, request, limit, remote, gateway, server)).await;
@@ -165,45 +127,38 @@ async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Share
         }
     };
     let (session, early) = begin(&mut stream, request, session, gateway, server, admission).await?;
-    let socket = socket(stream, early, &session, &shared);
+    let socket = shared.socket(stream, early, &session);
     // The drain may have closed all sessions before this one was registered.
     if stop.is_cancelled() {
-        session.outbox.close(going_away());
+        session.outbox.close(drain::going_away());
     }
     gateway.metrics.connections.inc();
     tracing::debug!(session = %session.id, %remote, user = session.user(), "session began");
     let id = session.id;
-    let context = session::Context { gateway, config: server, auth, resumes: resumes.as_ref() };
-    let cause = session::run(socket, session, context, expiry).await;
+    let cause = session::run(socket, session, context, expiry, None).await;
     tracing::debug!(session = %id, cause, "session ended");
     cause
 }
 
-/// Claims the session that a client wants to resume, if it can be resumed.
-fn claim(request: &Request, resumes: &Arc<Resumes>, auth: &Authenticator) -> Option<Claim> {
-    resumes.claim(request.resume()?, auth.is_on().then_some(request.identity))
+/// Finds the session that the client wants to resume, if there is one.
+async fn find(request: &Request, remote: SocketAddr, shared: &Shared) -> Option<Found> {
+    let (resumes, wanted) = (shared.resumes.as_ref()?, request.resume()?);
+    resumes.find(wanted, shared.auth.is_on().then_some(request.identity), remote).await
 }
 
 /// Gives a connection to the task of the session that the client has claimed.
-async fn resume(mut stream: Stream, request: Request, claim: Claim, remote: SocketAddr, shared: &Shared) {
-    let expiry = request.identity.and_then(Expiry::of).map(Box::new);
-    match time::timeout(shared.config.server.handshake_timeout, request.accept(&mut stream)).await {
-        Ok(Ok(early)) => {
-            let socket = socket(stream, early, &claim.session, shared);
-            claim.complete(socket, expiry, remote);
-        }
-        // The client can try again with the same token, because it cannot have got another one.
-        _ => shared.gateway.metrics.handshake_refused("gone"),
+async fn resume(
+    stream: Stream,
+    request: Request,
+    claim: Claim,
+    expiry: Option<Box<Expiry>>,
+    remote: SocketAddr,
+    shared: &Shared,
+) {
+    // Without a connection, the client can try again with the same token, because it cannot have got another one.
+    if let Some(socket) = shared.upgrade(stream, request, &claim.session).await {
+        claim.complete(socket, expiry, remote);
     }
-}
-
-/// Returns the WebSocket of a session. `early` is what the client has sent right after its request.
-fn socket(stream: Stream, early: Vec<u8>, session: &Arc<Session>, shared: &Shared) -> Socket {
-    let Shared { gateway, config, budget, .. } = shared;
-    let (lease, limits) = (budget.lease(Arc::clone(session)), Arc::clone(&gateway.payload_limits));
-    let receiver = Receiver::new(&config.server, lease, limits, Arc::clone(&gateway.metrics));
-    let wire = Wire::new(stream, early, config.server.read_buffer_bytes);
-    Socket::new(wire, receiver, config.server.write_buffer_bytes)
 }
 
 /// Opens the stream of a client and reads its request for a WebSocket. Returns `None` if the client was refused, took
@@ -388,7 +343,7 @@ mod tests {
             let _session = broken;
             panic!("a defect");
         });
-        account(&gateway, tasks.join_next().await.unwrap());
+        drain::account(&gateway, tasks.join_next().await.unwrap());
         assert_eq!(gateway.registry.len(), 1);
         assert!(gateway.registry.session(whole.id).is_some());
         let text = gateway.metrics.encode().unwrap();

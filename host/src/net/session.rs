@@ -53,7 +53,8 @@ pub(crate) struct Context<'a> {
     pub(crate) resumes: Option<&'a Arc<Resumes>>,
 }
 
-/// Serves a session until it ends. `expiry` is that of the client's token. If the client comes back over another
+/// Serves a session until it ends. `expiry` is that of the client's token, and `resumed` the number of lost replies if the
+/// session was at another gateway before. If the client comes back over another
 /// connection, the session goes on with that one. Returns the label of `gateway_disconnections_total` for the end of the
 /// last connection, or `None` if that was counted before the end of the session.
 pub(crate) async fn run(
@@ -61,9 +62,10 @@ pub(crate) async fn run(
     session: Registered,
     context: Context<'_>,
     mut expiry: Option<Box<Expiry>>,
+    mut resumed: Option<u64>,
 ) -> Option<&'static str> {
     let Context { gateway, resumes, .. } = context;
-    let (mut kept, mut resumed) = (Kept::default(), None);
+    let mut kept = Kept::default();
     let (cause, last) = loop {
         let mut actor = Actor {
             socket: &mut socket,
@@ -80,11 +82,12 @@ pub(crate) async fn run(
         };
         let deadline = Instant::now() + CLOSE_TIMEOUT;
         actor.socket.discard();
-        if close.is_some() && !is_break {
+        let resumable = resumes.filter(|_| is_break);
+        if close.is_some() && resumable.is_none() {
             actor.write_rest(deadline).await;
         }
         let unwritten = actor.batch.len();
-        let Some(resumes) = resumes.filter(|_| is_break) else {
+        let Some(resumes) = resumable else {
             kept.unwritten = unwritten;
             break (cause, Some((socket, close, deadline)));
         };
@@ -96,9 +99,16 @@ pub(crate) async fn run(
         } else {
             drop(socket);
         }
-        let Some(arrival) = Box::pin(resumes.wait(&session)).await else {
-            kept.unwritten = unwritten;
-            break (cause, None);
+        if let Some(offloaded) = kept.offloaded.take() {
+            // The next connection gets the answer. An error means that serving the packet panicked.
+            let _ = offloaded.await;
+        }
+        let arrival = match Box::pin(resumes.wait(&session)).await {
+            Ok(arrival) => arrival,
+            Err(other) => {
+                kept.unwritten = unwritten;
+                break (other.unwrap_or(cause), None);
+            }
         };
         let Arrival { socket: next, expiry: of_next, replies_lost } = *arrival;
         (socket, expiry, resumed) = (next, of_next, Some(replies_lost));
@@ -155,10 +165,10 @@ impl Actor<'_> {
         let welcome = gateway_proto::Welcome {
             session_id: self.session.id.to_string(),
             server_time_ms: milliseconds(now),
-            resume_token: resumes.map(|_| Resumes::token(self.session).to_string()).unwrap_or_default(),
+            resume_token: resumes.map(|resumes| resumes.token(self.session).to_string()).unwrap_or_default(),
             resume_window_ms: resumes.map(|resumes| milliseconds(resumes.window())).unwrap_or_default(),
             resumed: resumed.is_some(),
-            packets_received: if resumed.is_some() { self.kept.packets } else { 0 },
+            packets_received: if resumed.is_some() { self.session.packets() } else { 0 },
             replies_lost: u32::try_from(resumed.unwrap_or(0)).unwrap_or(u32::MAX),
         };
         let header = Header::push(ROUTE_SYSTEM, 0);
@@ -169,11 +179,6 @@ impl Actor<'_> {
 
     async fn serve(&mut self) -> End {
         self.expire_in_time();
-        if let Some(offloaded) = self.kept.offloaded.take()
-            && let ControlFlow::Break(end) = self.wait_for_offloaded(offloaded).await
-        {
-            return end;
-        }
         loop {
             let flow = tokio::select! {
                 biased;
@@ -229,6 +234,9 @@ impl Actor<'_> {
             && let Some(number) = packet::acknowledged(packet)
         {
             self.session.outbox.acknowledge(number);
+        }
+        if matches!(message, Ok(Message::Packet(_) | Message::TooLarge { .. })) {
+            self.session.count_packet();
         }
         if let Some((header, verdict)) = self.kept.count(&message) {
             self.context.gateway.on_excess_packet(self.session, header);

@@ -67,6 +67,11 @@ impl Accounts {
         Arc::clone(self.accounts().entry(Arc::clone(plugin)).or_insert_with(|| self.open()))
     }
 
+    /// Returns the name of the plugin that is this owner.
+    pub(super) fn name(&self, owner: u32) -> Option<Arc<str>> {
+        self.accounts().iter().find(|(_, account)| account.owner.id == owner).map(|(name, _)| Arc::clone(name))
+    }
+
     fn open(&self) -> Arc<Account> {
         let owner = Arc::new(Owner::new(self.opened.fetch_add(1, Ordering::Relaxed)));
         let attributes = AttributesOf { registry: Arc::clone(&self.registry), owner: Arc::clone(&owner) };

@@ -6,6 +6,7 @@ use super::{
     calls::{Call, Occasion},
     closings::Closings,
     effects::count_if_dropped,
+    handovers::{Handovers, Parts},
     interests::Heard,
     loops::Causes,
     origin::Origin,
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     bus::{self, Message, Topics},
-    delivery::{conduct::Penalty, outbox::Closing, registry::Registry, session::Session},
+    delivery::{conduct::Penalty, outbox::Closing, outbox::Limits, registry::Registry, session::Session},
     plugin::Plugin,
     telemetry::{metrics::Metrics, text},
 };
@@ -24,10 +25,12 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use gateway_wire::packet::{self, Header, ROUTE_CONTROL, Status};
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
     time::Duration,
 };
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 /// The state that all sessions and the bus share.
 pub struct Gateway {
@@ -41,6 +44,8 @@ pub struct Gateway {
     pub accounts: Arc<Accounts>,
     /// The sessions that operators close, on this gateway and on the others.
     pub closings: Closings,
+    /// The sessions that move between this gateway and others.
+    pub handovers: Arc<Handovers>,
     pub(super) executor: Executor,
     pub(super) snapshot: ArcSwap<Snapshot>,
     /// The names of the plugins without which no session begins.
@@ -108,8 +113,16 @@ impl Gateway {
         let accounts = Arc::new(Accounts::new(Arc::clone(&registry)));
         // The host's own topic is heard from the start, before there is any plugin.
         topics.set_fixed(Snapshot::default().topics());
+        let parts = Parts {
+            registry: Arc::clone(&registry),
+            accounts: Arc::clone(&accounts),
+            heard: Arc::clone(&heard),
+            topics: Arc::clone(&topics),
+            bus: Arc::clone(&bus),
+        };
         Self {
             closings: Closings::new(Arc::clone(&registry), Arc::clone(&bus), Arc::clone(&metrics)),
+            handovers: Arc::new(Handovers::new(Uuid::new_v4(), parts)),
             executor: Executor {
                 registry: Arc::clone(&registry),
                 bus,
@@ -130,12 +143,25 @@ impl Gateway {
         }
     }
 
+    /// Lets sessions move between this gateway and others. Those that come here get these limits.
+    pub fn enable_handovers(&self, limits: Limits) {
+        let installing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.handovers.enable(limits);
+        self.topics.set_fixed(self.fixed_topics(&self.snapshot.load()));
+        drop(installing);
+    }
+
+    /// Returns the topics that are heard while the snapshot serves, whatever sessions listen to.
+    fn fixed_topics(&self, snapshot: &Snapshot) -> BTreeSet<String> {
+        snapshot.topics().into_iter().chain(self.handovers.topic()).collect()
+    }
+
     /// Replaces the plugins that serve, from the next packet and the next message on.
     pub fn install(&self, plugins: Vec<Arc<Plugin>>) {
         let installing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = Snapshot::new(plugins, &self.accounts, &self.metrics);
         // The topics are set first, so that publishes of the new plugins wait until the bus can receive their answers.
-        self.topics.set_fixed(snapshot.topics());
+        self.topics.set_fixed(self.fixed_topics(&snapshot));
         self.payload_limits.set(&snapshot);
         for served in snapshot.served() {
             // A call of an older generation that still runs is refused if the formats differ.

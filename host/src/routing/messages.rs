@@ -201,12 +201,22 @@ impl Gateway {
             tally.count();
         }
         // No plugin can hear the host's topic, so messages for plugins do not pay for the comparison.
-        if count == 0 && message.topic == plugin::HOST_TOPIC {
-            self.closings.on_message(&message.body);
-            self.metrics.heard_here.inc();
+        if count == 0 && message.topic.starts_with(plugin::HOST_TOPIC) {
+            self.on_host_message(message, &snapshot);
             return 1;
         }
         count
+    }
+
+    /// Handles a message that another gateway has sent to the host.
+    fn on_host_message(&self, message: &Message<Origin>, snapshot: &Snapshot) {
+        self.metrics.heard_here.inc();
+        if message.topic == plugin::HOST_TOPIC {
+            self.closings.on_message(&message.body);
+        } else {
+            let is_busy = snapshot.plugins().any(|plugin| plugin.offload_thread().has_messages());
+            self.handovers.on_message(&message.topic, &message.body, is_busy);
+        }
     }
 
     /// Returns the plugins that hear the topic of a message.

@@ -60,6 +60,7 @@ impl Outbox {
         };
         state.client = next;
         state.in_flight = Size::default();
+        state.queue.leave_connection();
         state.queue.put_back(missing);
         self.store_load(state);
         state.receiver.wake();
@@ -81,6 +82,7 @@ impl Outbox {
     pub fn park(&self, place: Place) -> bool {
         let mut state = self.state();
         let state = &mut *state;
+        state.queue.leave_connection();
         let max = self.limits.replay.map(Size::from).unwrap_or_default();
         let queued = state.queue.size();
         let mut excess = Size {

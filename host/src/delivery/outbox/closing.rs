@@ -33,6 +33,9 @@ impl Closing {
     /// The cause if the client goes on over another connection.
     pub const MOVED: &str = "moved";
 
+    /// The cause if the session goes on at another gateway.
+    pub const HANDED_OVER: &str = "handed_over";
+
     /// Returns the closing of a connection whose client goes on over another one.
     pub(super) fn moved() -> Self {
         let reason = "the session goes on over another connection".to_owned();
@@ -51,8 +54,19 @@ impl Closing {
         Self::unresumed("evicted")
     }
 
+    pub(super) fn handed_over() -> Self {
+        let reason = "the session goes on at another gateway".to_owned();
+        Self { code: 4010, reason, cause: Self::HANDED_OVER }
+    }
+
     pub(super) fn replay_full() -> Self {
         Self::unresumed("full")
+    }
+
+    /// Returns whether the session ends because its client is away.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        matches!(self.cause, "window" | "evicted" | "full" | "missed")
     }
 
     pub(super) fn unresumed(cause: &'static str) -> Self {

@@ -5,7 +5,7 @@
 
 use crate::sync::uptime::now_ms;
 use bytes::Bytes;
-use gateway_wire::packet::{FLAG_REPLACES, HEADER_LEN, Header};
+use gateway_wire::packet::{FLAG_REPLACES, HEADER_LEN, Header, ROUTE_CONTROL};
 use std::{collections::VecDeque, mem, time::Duration};
 
 /// What may happen to a message while it waits to be sent.
@@ -40,6 +40,11 @@ impl Outgoing {
     #[must_use]
     pub fn packet_len(&self) -> usize {
         HEADER_LEN + self.payload.len()
+    }
+
+    /// Returns whether the packet is for the client's present connection only.
+    pub(super) fn is_for_this_connection(&self) -> bool {
+        self.header.route == ROUTE_CONTROL && self.is_droppable()
     }
 
     fn is_droppable(&self) -> bool {
@@ -124,6 +129,17 @@ impl Queue {
         self.droppable += droppable;
         self.messages.extend(waiting);
         self.delay = None;
+    }
+
+    pub(super) fn into_messages(self) -> VecDeque<Outgoing> {
+        self.messages
+    }
+
+    /// Drops the messages for a connection that is left.
+    pub(super) fn leave_connection(&mut self) {
+        if self.droppable > 0 {
+            self.drop_where(|_, outgoing| outgoing.is_for_this_connection());
+        }
     }
 
     /// Drops one message.

@@ -33,6 +33,17 @@ pub struct Received {
     pub replies: Option<u64>,
 }
 
+/// The messages of a session on the way from one gateway to another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Moving {
+    /// The delivery number of the last push.
+    pub pushes: u32,
+    /// The delivery number of the last push that the client has, and the number of replies that it has.
+    pub received: (u32, u64),
+    /// The messages that wait, the oldest first.
+    pub waiting: VecDeque<Outgoing>,
+}
+
 /// The messages that were written and not acknowledged, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
@@ -53,6 +64,9 @@ impl Replay {
 
     /// Keeps a message that is about to be written.
     pub(super) fn keep(&mut self, outgoing: Outgoing, limits: ReplayLimits) {
+        if outgoing.is_for_this_connection() {
+            return;
+        }
         self.bytes += outgoing.packet_len();
         self.sent.push_back(outgoing);
         self.shrink(limits.into());
@@ -107,6 +121,16 @@ impl Replay {
         let missing_replies = missing.iter().filter(|outgoing| is_reply(outgoing)).count() as u64;
         self.gone_replies = received.replies.unwrap_or(reply - missing_replies);
         Some((missing, lost))
+    }
+
+    /// Returns the number of the last push and the number of replies that the client has, if nothing is kept.
+    pub(super) fn received(&self) -> (u32, u64) {
+        (self.floor, self.gone_replies)
+    }
+
+    /// Returns what is kept for a client that has received this: nothing.
+    pub(super) fn after((floor, gone_replies): (u32, u64)) -> Self {
+        Self { floor, gone_replies, ..Self::default() }
     }
 
     /// Drops the oldest message. Returns false if there is none.

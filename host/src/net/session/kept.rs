@@ -16,8 +16,6 @@ pub(super) struct Kept {
     meter: Option<Box<Meter>>,
     /// The packet that the offload thread still served when the connection ended.
     pub(super) offloaded: Option<Offloaded>,
-    /// The number of packets that were received.
-    pub(super) packets: u64,
     /// The number of packets that were not written when the session ended.
     pub(super) unwritten: usize,
 }
@@ -32,7 +30,7 @@ impl Kept {
         }
     }
 
-    /// Counts a packet, also against the limits of the session. Returns its header if it is over a limit, and whether the
+    /// Counts a packet against the limits of the session. Returns its header if it is over a limit, and whether the
     /// session has to end.
     pub(super) fn count(&mut self, message: &Result<Message, Error>) -> Option<(Header, Verdict)> {
         let bytes = match message {
@@ -40,7 +38,6 @@ impl Kept {
             Ok(Message::TooLarge { bytes, .. }) => bytes + HEADER_LEN,
             _ => return None,
         };
-        self.packets += 1;
         let verdict = self.meter.as_mut()?.packet(bytes);
         if verdict == Verdict::Serve {
             return None;

@@ -55,13 +55,14 @@ pub(super) const DISCONNECTIONS: [&str; 20] = [
 ];
 
 /// The outcomes of resumes.
-pub(super) const RESUMES: [&str; 4] = ["resumed", "unknown", "another_user", "missed"];
+pub(super) const RESUMES: [&str; 7] =
+    ["resumed", "handed_over", "unknown", "another_user", "missed", "busy", "no_answer"];
 
 /// The reasons why a client that was away does not get its session back.
-pub(super) const UNRESUMED: [&str; 5] = ["window", "evicted", "full", "missed", "closed"];
+pub(super) const UNRESUMED: [&str; 6] = ["handed_over", "window", "evicted", "full", "missed", "closed"];
 
 /// The reasons why connections do not become sessions.
-pub(super) const HANDSHAKES_REFUSED: [&str; 20] = [
+pub(super) const HANDSHAKES_REFUSED: [&str; 21] = [
     "not_found",
     "bad_upgrade",
     "not_http",
@@ -73,6 +74,7 @@ pub(super) const HANDSHAKES_REFUSED: [&str; 20] = [
     "denied_by_plugin",
     "plugin_unavailable",
     "sessions",
+    "new_sessions",
     "sessions_per_ip",
     "sessions_per_user",
     "handshakes_per_ip",

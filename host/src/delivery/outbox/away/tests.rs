@@ -245,3 +245,17 @@ fn the_delivery_counter_goes_on_with_1_after_its_largest_number() {
     outbox.take_back();
     assert_eq!(written(&outbox), (vec![1], None));
 }
+
+#[test]
+fn what_is_for_one_connection_is_not_sent_over_the_next() {
+    let outbox = outbox();
+    outbox.control_here(Bytes::from_static(b"reconnect"));
+    outbox.control(Bytes::from_static(b"gap"));
+    assert_eq!(written(&outbox), (vec![0, 0], None));
+    push(&outbox);
+    outbox.control_here(Bytes::from_static(b"reconnect"));
+    assert!(park(&outbox));
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Ok(0));
+    outbox.take_back();
+    assert_eq!(written(&outbox), (vec![0, 1], None));
+}

@@ -1,0 +1,175 @@
+//! The messages of a session that goes on at another gateway.
+//!
+//! The session is claimed at the one gateway before its messages are taken, so nothing of it is being written. At the
+//! other gateway, it begins as a claimed session, to which messages may be queued before those of the first gateway have
+//! arrived. They then get the numbers after those.
+
+use super::{
+    Closing, Outbox,
+    client::Client,
+    queue::{Keep, Queue},
+    replay::{Moving, Replay},
+};
+use gateway_wire::packet::FLAG_REPLY;
+use std::mem;
+
+impl Outbox {
+    /// Makes the outbox that of a session that comes from another gateway. Its messages wait until
+    /// [`take_back`](Self::take_back).
+    pub fn begin_moving_in(&self) {
+        let mut state = self.state();
+        state.client = Client::Claimed;
+        self.store_load(&mut state);
+    }
+
+    /// Puts the messages from the other gateway in front of those that were queued here since
+    /// [`begin_moving_in`](Self::begin_moving_in), and numbers these on.
+    pub fn move_in(&self, moving: Moving) {
+        let mut state = self.state();
+        let state = &mut *state;
+        let mut queued = mem::take(&mut state.queue).into_messages();
+        for outgoing in &mut queued {
+            if outgoing.header.flags & FLAG_REPLY == 0 && outgoing.header.seq != 0 {
+                outgoing.header.seq = plus(moving.pushes, outgoing.header.seq);
+            }
+        }
+        state.pushes = plus(moving.pushes, state.pushes);
+        state.replay = Some(Box::new(Replay::after(moving.received)));
+        state.queue = Queue::default();
+        state.queue.put_back(queued);
+        state.queue.put_back(moving.waiting);
+        self.store_load(state);
+    }
+
+    /// Takes the messages of a claimed session, which ends here because it goes on at another gateway. Returns `None` if
+    /// the session is not claimed, or still serves its old connection.
+    pub fn move_out(&self) -> Option<Moving> {
+        let mut state = self.state();
+        let state = &mut *state;
+        if state.client != Client::Claimed || state.closing.is_some() {
+            return None;
+        }
+        let mut waiting = mem::take(&mut state.queue).into_messages();
+        for outgoing in &mut waiting {
+            // The keys of such pushes mean nothing at another gateway.
+            if let Keep::Latest { .. } = outgoing.keep {
+                outgoing.keep = Keep::MayDrop;
+            }
+        }
+        let received = state.replay.take().map(|replay| replay.received()).unwrap_or_default();
+        self.begin_closing(state, Closing::handed_over());
+        state.receiver.wake();
+        Some(Moving { pushes: state.pushes, received, waiting })
+    }
+
+    /// Returns whether the session is claimed and does not serve its old connection any more.
+    #[must_use]
+    pub fn can_move_out(&self) -> bool {
+        self.state().client == Client::Claimed
+    }
+}
+
+/// Returns the delivery number that comes `count` after `number`. After the largest number comes 1.
+fn plus(number: u32, count: u32) -> u32 {
+    match number.overflowing_add(count) {
+        (sum, false) => sum,
+        (sum, true) => sum + 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::outbox::{Limits, Received, ReplayLimits};
+    use bytes::Bytes;
+    use gateway_wire::packet::Header;
+    use std::{
+        collections::VecDeque,
+        task::{Context, Poll, Waker},
+        time::Duration,
+    };
+
+    fn outbox() -> Outbox {
+        Outbox::new(Limits {
+            messages: 8,
+            bytes: 1000,
+            close_when_full: false,
+            batch_bytes: 1000,
+            max_delay: Duration::MAX,
+            replay: Some(ReplayLimits { messages: 8, bytes: 1000 }),
+        })
+    }
+
+    fn push(outbox: &Outbox) {
+        outbox.push(1, Bytes::new(), Keep::Always);
+    }
+
+    fn written(outbox: &Outbox) -> Vec<u32> {
+        let mut batch = VecDeque::new();
+        let outcome = outbox.poll_drain(&Context::from_waker(Waker::noop()), &mut batch);
+        assert!(outcome.is_pending() || matches!(outcome, Poll::Ready(None)), "{outcome:?}");
+        batch.iter().map(|outgoing| outgoing.header.seq).collect()
+    }
+
+    /// Returns a session whose client has received one of two pushes and claims it, and which got a third one.
+    fn claimed(parks: bool) -> Outbox {
+        let outbox = outbox();
+        outbox.admit_claims([1; 16]);
+        push(&outbox);
+        push(&outbox);
+        assert_eq!(written(&outbox), [1, 2]);
+        assert_eq!(outbox.claim(&[1; 16], Received { push: Some(1), replies: Some(0) }), Ok(0));
+        if parks {
+            assert!(outbox.park(std::sync::Arc::<crate::delivery::parking::Parking>::default().enter().0));
+        }
+        push(&outbox);
+        outbox
+    }
+
+    #[test]
+    fn a_session_goes_on_at_another_gateway() {
+        let old = claimed(true);
+        let new = outbox();
+        new.begin_moving_in();
+        // What the new gateway hears before the messages of the old one have arrived.
+        push(&new);
+        new.reply(Header::request(9, 3).reply(0), Bytes::new());
+        push(&new);
+        let moving = old.move_out().unwrap();
+        assert_eq!((moving.pushes, moving.received), (3, (1, 0)));
+        new.move_in(moving);
+        push(&new);
+        new.take_back();
+        assert_eq!(written(&new), [2, 3, 4, 9, 5, 6]);
+        // The client can be away once more.
+        new.admit_claims([2; 16]);
+        assert_eq!(new.claim(&[2; 16], Received { push: Some(4), replies: Some(0) }), Ok(0));
+        assert!(new.park(std::sync::Arc::<crate::delivery::parking::Parking>::default().enter().0));
+        new.take_back();
+        assert_eq!(written(&new), [9, 5, 6]);
+    }
+
+    #[test]
+    fn the_old_gateway_keeps_nothing() {
+        let old = claimed(true);
+        assert!(old.can_move_out() && old.move_out().is_some());
+        assert!(old.move_out().is_none());
+        assert_eq!(old.waiting(), (0, 0));
+        let closing = old.poll_away(&Context::from_waker(Waker::noop())).map(|closing| closing.cause);
+        assert_eq!(closing, Poll::Ready(Closing::HANDED_OVER));
+        assert_eq!(old.end(), 0, "nothing is lost");
+    }
+
+    #[test]
+    fn a_session_that_still_has_its_old_connection_does_not_move() {
+        let old = claimed(false);
+        assert!(!old.can_move_out() && old.move_out().is_none());
+        assert!(outbox().move_out().is_none());
+    }
+
+    #[test]
+    fn the_numbers_go_on_after_the_largest() {
+        assert_eq!([plus(0, 0), plus(0, 1), plus(5, 2)], [0, 1, 7]);
+        assert_eq!([plus(u32::MAX - 1, 1), plus(u32::MAX, 1), plus(u32::MAX, 2)], [u32::MAX, 1, 2]);
+    }
+}

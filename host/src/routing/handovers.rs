@@ -1,0 +1,392 @@
+//! Sessions whose clients come back at another gateway.
+//!
+//! The bus passes messages on in one order, which is the same for every gateway that hears them. So one message, the
+//! mark, cuts what a session gets in two: the old gateway queues what comes before it, and the new one what comes after
+//! it. Nothing is lost and nothing is doubled, although both listen to the same topics for a moment.
+//!
+//! ```text
+//! new ──want──► old      the client's secret and what it has received
+//! new ◄──offer── old     what the session is; from here on, the client has no other way to claim it
+//! new: listens to the topics of the session, and to the topic of the old gateway
+//! new ──mark──► both     published when Redis has carried out these subscriptions
+//! old: ends the session here     new: begins the session
+//! new ◄──state── old     what waits for the client
+//! ```
+//!
+//! If a step fails or takes too long, the client gets a new session, and is told so. Each gateway forgets a hand-over
+//! that does not go on, and the old one then lets the client claim its session again.
+
+mod messages;
+
+use super::{accounts::Accounts, interests::Heard, origin::Origin};
+use crate::{
+    bus::{self, ChangeNumber, Load, Queue, Share},
+    delivery::{
+        outbox::{Limits, Received, Secret, Unclaimed},
+        owner::{Interests, Owner},
+        registry::{Holder, Registered, Registry},
+        session::Session,
+    },
+    plugin::HOST_TOPIC,
+};
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+pub use messages::Wanted;
+use messages::{Content, Envelope, Held, Mark, Offer, Refusal, State, Want};
+use prost::Message as _;
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    iter,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::oneshot,
+    time::{self, Instant},
+};
+use uuid::Uuid;
+
+/// The time that the new gateway waits for each answer of the old one.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The time that the old gateway keeps a claimed session for the next step. It is longer than all waits of the new one.
+const STEP_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// How often the old gateway looks whether the old connection is closed.
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+
+/// The maximum number of hand-overs at the same time, in each direction.
+const MAX_HANDOVERS: usize = 10_000;
+
+/// Why the old gateway does not hand a session over: outcomes of `gateway_resumes_total`.
+const REFUSALS: [&str; 4] = ["unknown", "another_user", "missed", "busy"];
+
+/// A session that has come from another gateway, and the number of replies that cannot be sent again.
+pub type Arrived = (Registered, u64);
+
+/// The sessions that move between this gateway and others.
+pub struct Handovers {
+    /// The id of this gateway.
+    id: Uuid,
+    parts: Parts,
+    /// The limits of sessions that come here, or `None` if no session can move.
+    limits: ArcSwapOption<Limits>,
+    share: Share,
+    /// The host as the owner of the topics that it listens to before a session is here.
+    host: Arc<Owner>,
+    leaving: Mutex<HashMap<Uuid, Leaving>>,
+    arriving: Mutex<HashMap<Uuid, Arriving>>,
+}
+
+/// The parts of the gateway that hand-overs need.
+pub(super) struct Parts {
+    pub(super) registry: Arc<Registry>,
+    pub(super) accounts: Arc<Accounts>,
+    pub(super) heard: Arc<Heard>,
+    pub(super) topics: Arc<bus::Topics>,
+    pub(super) bus: Arc<Queue<Origin>>,
+}
+
+/// A session that another gateway wants, and that this one has offered.
+struct Leaving {
+    session: Arc<Session>,
+    secret: Secret,
+    offer: Offer,
+    answer: String,
+}
+
+/// A session that this gateway wants.
+enum Arriving {
+    /// It waits for the offer.
+    Wanted(oneshot::Sender<Result<Offer, &'static str>>),
+    /// It waits for the mark.
+    Offered { session: Box<Session>, offer: Offer, state: oneshot::Sender<Result<Arrived, &'static str>> },
+    /// It waits for the state.
+    Here { session: Registered, replies_lost: u64, state: oneshot::Sender<Result<Arrived, &'static str>> },
+}
+
+/// Topics that the host listens to until this is dropped.
+struct Listening<'a> {
+    handovers: &'a Handovers,
+    topics: Vec<String>,
+}
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        let Handovers { parts, host, .. } = self.handovers;
+        self.topics.iter().for_each(|topic| parts.heard.end(host, topic));
+    }
+}
+
+/// What forgets a hand-over at the new gateway when it is dropped.
+struct Forgetting<'a>(&'a Handovers, Uuid);
+
+impl Drop for Forgetting<'_> {
+    fn drop(&mut self) {
+        self.0.arriving().remove(&self.1);
+    }
+}
+
+impl Handovers {
+    pub(super) fn new(id: Uuid, parts: Parts) -> Self {
+        Self {
+            id,
+            parts,
+            limits: ArcSwapOption::default(),
+            share: Share::default(),
+            host: Arc::new(Owner::new(u32::MAX)),
+            leaving: Mutex::default(),
+            arriving: Mutex::default(),
+        }
+    }
+
+    /// Returns the id of this gateway, which differs with each start.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Lets sessions move. Those that come here get these limits.
+    pub(super) fn enable(&self, limits: Limits) {
+        self.limits.store(Some(Arc::new(limits)));
+    }
+
+    /// Returns whether sessions can move. With streams, no message cuts all that a session gets in two, because streams
+    /// are read over connections of their own.
+    #[must_use]
+    pub fn are_possible(&self) -> bool {
+        self.limits.load().is_some() && self.parts.topics.streams().is_empty()
+    }
+
+    /// Returns the topic of this gateway, if it has to be heard.
+    pub(super) fn topic(&self) -> Option<String> {
+        self.limits.load().is_some().then(|| topic_of(self.id))
+    }
+
+    /// Brings a session from another gateway to this one. Its messages wait until it has its connection.
+    ///
+    /// # Errors
+    /// Returns an outcome of `gateway_resumes_total` that says why there is no such session.
+    pub async fn fetch(&self, wanted: Wanted) -> Result<Arrived, &'static str> {
+        let limits = self.limits.load_full().filter(|_| self.are_possible()).ok_or("unknown")?;
+        let (handover, theirs) = (Uuid::new_v4(), topic_of(wanted.gateway));
+        let (sender, offer) = oneshot::channel();
+        if self.arriving().len() >= MAX_HANDOVERS {
+            return Err("busy");
+        }
+        self.arriving().insert(handover, Arriving::Wanted(sender));
+        let _forgetting = Forgetting(self, handover);
+        self.publish(0, &theirs, handover, Content::Want(Want::new(&wanted, topic_of(self.id))))?;
+        let offer = answer(offer).await?;
+        let session = Session::new(wanted.remote, *limits);
+        let session = if offer.is_anonymous { session.anonymous() } else { session }.moving_in(wanted.session);
+        let mut listening = Listening { handovers: self, topics: Vec::new() };
+        let mut after = listening.begin(&theirs);
+        for topic in offer.holdings.iter().flat_map(|held| &held.topics) {
+            after = after.max(listening.begin(topic));
+        }
+        let (sender, state) = oneshot::channel();
+        self.arriving().insert(handover, Arriving::Offered { session: Box::new(session), offer, state: sender });
+        self.publish(after, &theirs, handover, Content::Mark(Mark {}))?;
+        answer(state).await
+    }
+
+    /// Handles a message on a topic of the host. `is_busy` says whether a plugin still decides on messages that came
+    /// before it.
+    pub(super) fn on_message(self: &Arc<Self>, topic: &str, body: &Bytes, is_busy: bool) {
+        let Ok(Envelope { handover, content: Some(content) }) = Envelope::decode(body.clone()) else { return };
+        let Ok(handover) = Uuid::from_slice(&handover) else { return };
+        let is_for_this = topic == topic_of(self.id);
+        match content {
+            Content::Mark(Mark {}) if is_for_this => self.end_here(handover, is_busy),
+            Content::Mark(Mark {}) => self.begin_here(handover, is_busy),
+            // While this gateway waits for a mark, it hears what is for another one.
+            _ if !is_for_this => {}
+            Content::Want(want) => {
+                tokio::spawn(Arc::clone(self).offer(handover, want));
+            }
+            Content::Refusal(Refusal { why }) => self.refused(handover, &why),
+            Content::Offer(offer) => self.offered(handover, offer),
+            Content::State(state) => self.complete(handover, state),
+        }
+    }
+
+    /// Offers a session that another gateway wants, and waits for the mark.
+    async fn offer(self: Arc<Self>, handover: Uuid, want: Want) {
+        let answer = want.answer.clone();
+        let leaving = match self.claim(want).await {
+            Ok(leaving) => leaving,
+            Err(why) => {
+                // If the answer is lost, the other gateway stops waiting for it.
+                let _ = self.publish(0, &answer, handover, Content::Refusal(Refusal { why: why.to_owned() }));
+                return;
+            }
+        };
+        let offer = leaving.offer.clone();
+        self.leaving().insert(handover, leaving);
+        if self.publish(0, &answer, handover, Content::Offer(offer)).is_ok() {
+            time::sleep(STEP_TIMEOUT).await;
+        }
+        let given_up = self.leaving().remove(&handover);
+        if let Some(Leaving { session, secret, .. }) = given_up {
+            session.outbox.unclaim(secret);
+        }
+    }
+
+    /// Claims a session for a client that wants it at another gateway.
+    async fn claim(&self, want: Want) -> Result<Leaving, &'static str> {
+        let Want { answer, session, secret, push, replies, is_checked, user } = want;
+        let (Ok(session), Ok(secret)) = (Uuid::from_slice(&session), Secret::try_from(secret)) else {
+            return Err("unknown");
+        };
+        if !self.are_possible() || self.leaving().len() >= MAX_HANDOVERS {
+            return Err("busy");
+        }
+        let session = self.parts.registry.session(session).ok_or("unknown")?;
+        // Another user's client must not even end the session.
+        if is_checked && user != session.user() {
+            return Err("another_user");
+        }
+        let claimed = session.outbox.claim(&secret, Received { push, replies });
+        let replies_lost = claimed.map_err(|why| match why {
+            Unclaimed::Unknown => "unknown",
+            Unclaimed::Missed => "missed",
+        })?;
+        let deadline = Instant::now() + ANSWER_TIMEOUT / 2;
+        while !session.outbox.can_move_out() {
+            if Instant::now() >= deadline {
+                session.outbox.unclaim(secret);
+                return Err("busy");
+            }
+            time::sleep(LOOK_INTERVAL).await;
+        }
+        let offer = self.describe(&session, replies_lost);
+        Ok(Leaving { session, secret, offer, answer })
+    }
+
+    fn describe(&self, session: &Session, replies_lost: u64) -> Offer {
+        let holdings = self.parts.registry.holdings(session.id).into_iter();
+        let named = holdings.filter_map(|holding| Some(Held::new(&self.parts.accounts.name(holding.owner)?, holding)));
+        Offer { user: session.user(), is_anonymous: session.is_anonymous(), holdings: named.collect(), replies_lost }
+    }
+
+    /// Ends a session at this gateway, because the mark has arrived, and passes on what waits for its client.
+    fn end_here(&self, handover: Uuid, is_busy: bool) {
+        let Some(Leaving { session, secret, offer, answer }) = self.leaving().remove(&handover) else { return };
+        // What a slow plugin is about to send would come too late, and what has changed since the offer would be lost.
+        let can_move = !is_busy && self.describe(&session, offer.replies_lost) == offer;
+        let content = match can_move.then(|| session.outbox.move_out()).flatten() {
+            Some(moving) => Content::State(State::new(moving, session.packets())),
+            None => {
+                session.outbox.unclaim(secret);
+                Content::Refusal(Refusal { why: "busy".to_owned() })
+            }
+        };
+        if self.publish(0, &answer, handover, content).is_err() {
+            tracing::warn!(session = %session.id, "a session is lost: the bus has no room for its messages");
+        }
+    }
+
+    /// Begins a session at this gateway, because the mark has arrived. From here on, it gets messages.
+    fn begin_here(&self, handover: Uuid, is_busy: bool) {
+        let Some(Arriving::Offered { session, offer, state }) = self.take_if_offered(handover) else { return };
+        let outcome = if is_busy { Err("busy") } else { self.admit(*session, &offer) };
+        match outcome {
+            Ok(session) => {
+                let replies_lost = offer.replies_lost;
+                self.arriving().insert(handover, Arriving::Here { session, replies_lost, state });
+            }
+            // An error means that nobody waits any more.
+            Err(why) => drop(state.send(Err(why))),
+        }
+    }
+
+    fn admit(&self, session: Session, offer: &Offer) -> Result<Registered, &'static str> {
+        let Parts { registry, accounts, .. } = &self.parts;
+        let session = registry.admit(session).map_err(|_| "busy")?;
+        if let Some(user) = offer.user {
+            registry.bind(&session, user).map_err(|_| "busy")?;
+        }
+        for Held { plugin, tag, attributes, groups, topics } in &offer.holdings {
+            let owner = &accounts.of(&plugin.as_str().into()).owner;
+            registry.set_tag(owner, session.id, *tag);
+            let attributes = attributes.iter().map(|it| (it.name.clone(), it.value.clone())).collect();
+            session.set_attributes(owner, attributes);
+            groups.iter().for_each(|group| registry.join(owner, session.id, *group));
+            topics.iter().for_each(|topic| _ = registry.listen(owner, Holder::Session(session.id), topic));
+        }
+        Ok(session)
+    }
+
+    fn refused(&self, handover: Uuid, why: &str) {
+        let why = REFUSALS.into_iter().find(|known| *known == why).unwrap_or("unknown");
+        // An error means that nobody waits any more.
+        match self.arriving().remove(&handover) {
+            Some(Arriving::Wanted(offer)) => drop(offer.send(Err(why))),
+            Some(Arriving::Offered { state, .. } | Arriving::Here { state, .. }) => drop(state.send(Err(why))),
+            None => {}
+        }
+    }
+
+    fn offered(&self, handover: Uuid, offer: Offer) {
+        if let Some(Arriving::Wanted(sender)) = self.arriving().remove(&handover) {
+            // An error means that nobody waits any more.
+            let _ = sender.send(Ok(offer));
+        }
+    }
+
+    fn complete(&self, handover: Uuid, state: State) {
+        let Some(Arriving::Here { session, replies_lost, state: sender }) = self.arriving().remove(&handover) else {
+            return;
+        };
+        session.set_packets(state.packets);
+        let outcome = state.into_moving().map(|moving| session.outbox.move_in(moving));
+        // An error means that nobody waits any more. Then the session ends.
+        let _ = sender.send(outcome.map(|()| (session, replies_lost)).ok_or("unknown"));
+    }
+
+    fn take_if_offered(&self, handover: Uuid) -> Option<Arriving> {
+        let mut arriving = self.arriving();
+        matches!(arriving.get(&handover)?, Arriving::Offered { .. }).then(|| arriving.remove(&handover))?
+    }
+
+    fn publish(&self, after: ChangeNumber, topic: &str, handover: Uuid, content: Content) -> Result<(), &'static str> {
+        let envelope = Envelope { handover: handover.into_bytes().to_vec(), content: Some(content) };
+        let body = Bytes::from(envelope.encode_to_vec());
+        let load = Load { publishes: 1, bytes: topic.len() + body.len() };
+        let permit = self.parts.bus.reserve(&self.share, load).map_err(|_| "busy")?;
+        permit.commit(after, iter::once((topic, Cow::Owned(body), None)));
+        Ok(())
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, HashMap<Uuid, Leaving>> {
+        // No code panics in the middle of a change under this lock, so a poisoned map is consistent.
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn arriving(&self) -> MutexGuard<'_, HashMap<Uuid, Arriving>> {
+        // As above.
+        self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listening<'_> {
+    fn begin(&mut self, topic: &str) -> ChangeNumber {
+        self.topics.push(topic.to_owned());
+        self.handovers.parts.heard.begin(&self.handovers.host, topic)
+    }
+}
+
+/// Returns the topic of a gateway.
+fn topic_of(gateway: Uuid) -> String {
+    format!("{HOST_TOPIC}:{gateway}")
+}
+
+/// Waits for an answer of the old gateway.
+async fn answer<T>(answer: oneshot::Receiver<Result<T, &'static str>>) -> Result<T, &'static str> {
+    match time::timeout(ANSWER_TIMEOUT, answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) | Err(_) => Err("no_answer"),
+    }
+}

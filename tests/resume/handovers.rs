@@ -1,0 +1,170 @@
+//! Tests of clients that come back at another gateway of the same Redis.
+
+use crate::{Player, ROUTE, not_resumed, resumes, sessions_are};
+use gateway_tests::{Client, Gateway, Redis, Setup, probe};
+use std::time::Duration;
+use tokio::{task::JoinSet, time::sleep};
+
+/// The topic that the plugin `probe` subscribes to on each gateway. A message is a list of commands.
+const TOPIC: &str = "orders";
+
+/// The number of clients that want the same session at the same moment, half of them at each gateway.
+const RIVALS: usize = 200;
+
+fn setup(redis: &Redis, resume: &str) -> Setup {
+    let setup = Setup::redis(redis);
+    let settings = format!("settings: {{ probe: {{ config: {{ topics: [{TOPIC}] }} }} }}");
+    let yaml = format!("{}\nresume: {{ {resume} }}\nplugins: {{ directory: plugins, {settings} }}", setup.yaml);
+    Setup { yaml, files: vec![("probe.wasm", probe())], ..setup }
+}
+
+/// Starts a Redis and two gateways.
+async fn start(resume: &str) -> (Redis, Gateway, Gateway) {
+    let redis = Redis::start().await;
+    let old = Gateway::start(setup(&redis, resume)).await;
+    let new = Gateway::start(setup(&redis, resume)).await;
+    redis.subscribers_are(TOPIC, 2).await;
+    (redis, old, new)
+}
+
+/// Sends a push to the user, on whichever gateway the user is.
+async fn tell(redis: &Redis, user: u32, text: &str) {
+    redis.publish(TOPIC, format!("deliver user:{user} always {text}").as_bytes()).await;
+}
+
+#[tokio::test]
+async fn a_session_goes_on_at_another_gateway_with_everything_that_it_has() {
+    let (redis, old, new) = start("").await;
+    let mut player = Player::begin(&old, 7).await;
+    let id = player.welcome().session_id.clone();
+    player.ask("join 5; tag 3; listen private").await;
+    redis.subscribers_are("private", 1).await;
+    for text in ["a", "b", "c"] {
+        tell(&redis, 7, text).await;
+    }
+    player.gets(1, "a").await;
+    player.leave(&old).await;
+    tell(&redis, 7, "d").await;
+    drop(player.come_back(&new).await);
+    assert!(player.welcome().resumed, "{:?}", player.welcome());
+    assert_eq!((player.welcome().session_id.as_str(), player.welcome().packets_received), (id.as_str(), 1));
+    for (seq, text) in [(2, "b"), (3, "c"), (4, "d")] {
+        player.gets(seq, text).await;
+    }
+    sessions_are(&old, 0.0).await;
+    sessions_are(&new, 1.0).await;
+    new.metric_is(&resumes("handed_over"), 1.0).await;
+    old.metric_is(&not_resumed("handed_over"), 1.0).await;
+    tell(&redis, 7, "e").await;
+    player.gets(5, "e").await;
+    redis.publish(TOPIC, b"deliver group:5 always f").await;
+    player.gets(6, "f").await;
+    redis.publish("private", b"deliver user:7 always g").await;
+    player.gets(7, "g").await;
+    assert_eq!(player.ask("say $session $user $tag").await, format!("{id} 7 3"));
+    // And back again.
+    tell(&redis, 7, "h").await;
+    drop(player.come_back(&old).await);
+    assert!(player.welcome().resumed);
+    assert_eq!(player.welcome().packets_received, 2);
+    player.gets(8, "h").await;
+    assert_eq!(player.ask("say $tag").await, "3");
+}
+
+#[tokio::test]
+async fn the_old_gateway_tells_its_plugins_that_the_session_has_moved() {
+    let (redis, old, new) = start("").await;
+    let (mut player, mut other) = (Player::begin(&old, 7).await, Player::begin(&old, 8).await);
+    other.ask("put on-disconnect deliver user:8 always %user: %cause").await;
+    drop(player.come_back(&new).await);
+    assert!(player.welcome().resumed);
+    other.gets(1, "7: handed_over").await;
+    drop(redis);
+}
+
+#[tokio::test]
+async fn of_many_clients_with_the_same_token_at_two_gateways_one_gets_the_session() {
+    let (redis, old, new) = start("").await;
+    let mut player = Player::begin(&old, 7).await;
+    for text in ["a", "b"] {
+        tell(&redis, 7, text).await;
+    }
+    player.gets(1, "a").await;
+    player.leave(&old).await;
+    let mut rivals = JoinSet::new();
+    for i in 0..RIVALS {
+        let (path, address) = (player.path(), if i % 2 == 0 { old.address } else { new.address });
+        rivals.spawn(async move { Client::connect_to(address, &path).await });
+    }
+    let mut clients = rivals.join_all().await;
+    let winners: Vec<_> = clients.extract_if(.., |client| client.welcome.resumed).collect();
+    let [mut winner] = <[Client; 1]>::try_from(winners).ok().expect("one winner");
+    assert_eq!(winner.welcome.session_id, player.welcome().session_id);
+    assert_eq!(winner.receive_any().await.text(), "b");
+    winner.assert_alive().await;
+}
+
+#[tokio::test]
+async fn after_a_crash_of_the_old_gateway_the_session_is_new() {
+    let (redis, old, new) = start("").await;
+    let mut player = Player::begin(&old, 7).await;
+    tell(&redis, 7, "a").await;
+    player.gets(1, "a").await;
+    old.signal("KILL").await;
+    drop(player.come_back(&new).await);
+    assert!(!player.welcome().resumed);
+    new.metric_is(&resumes("no_answer"), 1.0).await;
+    tell(&redis, 7, "b").await;
+    // The client has begun anew as the user 7 of its query, so the numbers begin anew as well.
+    let push = player.client.receive_any().await;
+    assert_eq!((push.seq, push.text(), push.route), (1, "b", ROUTE));
+}
+
+#[tokio::test]
+async fn a_wrong_number_or_a_used_token_leads_to_a_new_session_at_another_gateway_too() {
+    let (_redis, old, new) = start("").await;
+    let mut player = Player::begin(&old, 7).await;
+    let used = player.path();
+    drop(player.come_back(&new).await);
+    assert!(player.welcome().resumed);
+    let client = Client::connect_to(new.address, &used).await;
+    assert!(!client.welcome.resumed);
+    new.metric_is(&resumes("unknown"), 1.0).await;
+    let wrong = format!("/ws?resume={}&seen=9", player.welcome().resume_token);
+    let client = Client::connect_to(old.address, &wrong).await;
+    assert!(!client.welcome.resumed);
+    old.metric_is(&resumes("missed"), 1.0).await;
+    let frame = player.client.closed().await.unwrap();
+    assert_eq!(u16::from(frame.code), 4010, "{frame:?}");
+}
+
+#[tokio::test]
+async fn a_hand_over_that_does_not_go_on_leaves_the_session_where_it_is() {
+    let (redis, old, new) = start("window_s: 60").await;
+    let mut player = Player::begin(&old, 7).await;
+    player.leave(&old).await;
+    // The new gateway does not hear the offer.
+    new.signal("STOP").await;
+    let (path, address) = (player.path(), new.address);
+    let waiting = tokio::spawn(async move { Client::handshake(address, &path).await.is_ok() });
+    sleep(Duration::from_millis(500)).await;
+    tell(&redis, 7, "a").await;
+    waiting.abort();
+    new.signal("KILL").await;
+    drop(player.come_back(&old).await);
+    assert!(player.welcome().resumed);
+    player.gets(1, "a").await;
+}
+
+#[tokio::test]
+async fn while_redis_is_away_a_client_gets_a_new_session_and_the_old_one_waits() {
+    let (mut redis, old, new) = start("window_s: 60").await;
+    let mut player = Player::begin(&old, 7).await;
+    player.leave(&old).await;
+    redis.kill().await;
+    let token = player.path();
+    drop(player.come_back(&new).await);
+    assert!(!player.welcome().resumed);
+    let client = Client::connect_to(old.address, &token).await;
+    assert!(client.welcome.resumed);
+}
