@@ -63,7 +63,7 @@ fn other_payloads_are_left_alone() {
 
 #[test]
 fn a_welcome_is_the_system_push_with_seq_0() {
-    let welcome = Welcome { session_id: "s".into(), server_time_ms: 5 };
+    let welcome = Welcome { session_id: "s".into(), server_time_ms: 5, ..Welcome::default() };
     let packet = |seq| Packet::push(ROUTE_SYSTEM, seq, welcome.encode_to_vec());
     assert_eq!(Push::of(&packet(0)), Some(Push::Welcome(welcome.clone())));
     assert_eq!(Push::of(&packet(1)), None);

@@ -54,6 +54,7 @@ fn content(packet: &Packet) -> String {
             format!("welcome: session {}, server time {} ms", clean(&welcome.session_id), welcome.server_time_ms)
         }
         Some(Push::Gap(gap)) => self::gap(&gap),
+        Some(Push::Reconnect(reconnect)) => format!("the gateway stops: reconnect in {} ms", reconnect.after_ms),
         Some(Push::Response(chat)) => response(&chat),
         Some(Push::Broadcast(chat)) => broadcast(&chat),
         None if packet.header.status != Status::Ok as u16 => status(packet),

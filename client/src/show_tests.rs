@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use gateway_proto::{Control, Welcome, control::Event};
+use gateway_proto::{Control, Reconnect, Welcome, control::Event};
 use prost::Message;
 
 use super::*;
@@ -16,7 +16,7 @@ fn check_push(seq: u32, message: &impl Message, line: &str) {
 
 #[test]
 fn a_welcome() {
-    let welcome = Welcome { session_id: "3f2a".into(), server_time_ms: 1_700_000_000_123 };
+    let welcome = Welcome { session_id: "3f2a".into(), server_time_ms: 1_700_000_000_123, ..Welcome::default() };
     check(
         Packet::push(ROUTE_SYSTEM, 0, welcome.encode_to_vec()),
         "< push #0 system  welcome: session 3f2a, server time 1700000000123 ms",
@@ -67,6 +67,15 @@ fn gaps() {
         "< push #0 control  messages of about 2100 ms may be lost",
     );
     check(Packet::push(ROUTE_CONTROL, 0, ""), "< push #0 control  empty");
+}
+
+#[test]
+fn a_gateway_that_stops() {
+    let control = Control { event: Some(Event::Reconnect(Reconnect { url: String::new(), after_ms: 1500 })) };
+    check(
+        Packet::push(ROUTE_CONTROL, 0, control.encode_to_vec()),
+        "< push #0 control  the gateway stops: reconnect in 1500 ms",
+    );
 }
 
 #[test]

@@ -69,7 +69,11 @@ pub struct Peer {
 impl Peer {
     /// Sends the welcome.
     pub async fn welcome(&mut self, session_id: &str) {
-        let welcome = Welcome { session_id: session_id.into(), server_time_ms: 5 };
+        self.welcome_with(Welcome { session_id: session_id.into(), server_time_ms: 5, ..Welcome::default() }).await;
+    }
+
+    /// Sends this welcome.
+    pub async fn welcome_with(&mut self, welcome: Welcome) {
         self.send(&Packet::push(ROUTE_SYSTEM, 0, welcome.encode_to_vec())).await;
     }
 

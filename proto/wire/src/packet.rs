@@ -7,8 +7,8 @@
 //! |--------|------|--------|------------------------------|--------------------------------------------------------|
 //! | 0      | u32  | seq    | the client's own counter     | a reply: the request's; a push: the delivery counter   |
 //! | 4      | u8   | route  | what the packet is for       | the same                                               |
-//! | 5      | u8   | flags  | reserved, ignored            | bit 0: a reply; bit 1: a push that replaced another    |
-//! | 6      | u16  | status | reserved, ignored            | 0, or the reason of a refusal                          |
+//! | 5      | u8   | flags  | bit 2: an acknowledgement    | bit 0: a reply; bit 1: a push that replaced another    |
+//! | 6      | u16  | status | the acknowledged push, or 0  | 0, or the reason of a refusal                          |
 
 use bytes::{Buf, Bytes};
 
@@ -21,6 +21,10 @@ pub const FLAG_REPLY: u8 = 1;
 /// Bit 1 of the flags: the push took the place of at least one older push that the client never gets. It has the
 /// delivery number of the older push, so that a gap in the numbers always means a loss.
 pub const FLAG_REPLACES: u8 = 2;
+
+/// Bit 2 of the flags, in packets of clients: the status holds the low 16 bits of the delivery number of the last push
+/// that the client has received.
+pub const FLAG_ACK: u8 = 4;
 
 /// The route of the gateway itself, which no plugin may claim.
 pub const ROUTE_CONTROL: u8 = 0x00;
