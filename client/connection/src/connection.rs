@@ -139,6 +139,14 @@ impl Connection {
         self.socket.flush().await.map_err(|error| Ended::Lost(error.to_string()))
     }
 
+    /// Hands a ping over to the connection, as [`Self::feed`] does with a packet.
+    ///
+    /// # Errors
+    /// As with [`Self::feed`].
+    pub(crate) async fn feed_ping(&mut self) -> Result<(), Ended> {
+        self.socket.feed(Message::Ping(Bytes::new())).await.map_err(|error| Ended::Lost(error.to_string()))
+    }
+
     /// Sends a close frame with a code that does not end the session. What the gateway has sent before its answer can
     /// still be received.
     pub(crate) async fn cut(&mut self) {

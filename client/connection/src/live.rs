@@ -15,6 +15,8 @@ pub(crate) struct Live {
     heard: Instant,
     /// The longest time between two signs of life of the gateway.
     silence: Duration,
+    /// Whether the gateway was pinged since it was heard for the last time.
+    is_pinged: bool,
     /// Whether packets may wait in the connection.
     needs_flush: bool,
     /// When the client leaves, as the gateway has asked it to do.
@@ -36,8 +38,8 @@ pub(crate) enum Over {
 impl Live {
     pub(crate) fn new(connection: Connection, silence: Duration) -> Self {
         let now = Instant::now();
-        let (needs_flush, leaves_at, rest, over) = (false, None, None, None);
-        Self { connection, since: now, heard: now, silence, needs_flush, leaves_at, rest, over }
+        let (is_pinged, needs_flush, leaves_at, rest, over) = (false, false, None, None, None);
+        Self { connection, since: now, heard: now, silence, is_pinged, needs_flush, leaves_at, rest, over }
     }
 
     /// Leaves the connection after this time.
@@ -86,7 +88,7 @@ impl Live {
             tokio::select! {
                 heard = self.connection.hear() => match heard {
                     Ok(received) => {
-                        self.heard = Instant::now();
+                        (self.heard, self.is_pinged) = (Instant::now(), false);
                         if let Some(received) = received {
                             return Ok(received);
                         }
@@ -94,6 +96,16 @@ impl Live {
                     Err(ended) => self.over = Some(self.why(ended)),
                 },
                 () = sleep_until(until) => self.over = Some(self.why(Ended::Silent(self.silence))),
+                () = sleep_until(self.heard + self.silence / 2), if !self.is_pinged && self.rest.is_none() => {
+                    // The gateway's own pings may come less often, and its answer is a sign of life as well.
+                    (self.is_pinged, self.needs_flush) = (true, true);
+                    let ping = async {
+                        self.connection.feed_ping().await?;
+                        self.connection.flush().await
+                    };
+                    // If the connection takes nothing any more, the silence or the next write ends it.
+                    let _ = timeout(self.silence / 2, ping).await;
+                }
                 () = moment(self.leaves_at), if self.rest.is_none() => {
                     // What the gateway has sent until it answers is still received.
                     self.rest = Some((Instant::now() + CLOSE_TIMEOUT, Over::Left));

@@ -18,8 +18,8 @@ use crate::target::Target;
 /// The time that the welcome may take. A gateway sends it first, so it takes one trip through the network.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The time without a sign of life after which a connection is dead. A gateway pings every 25 s by default, so one ping
-/// may be lost. A single message that takes longer than this to arrive counts as silence too.
+/// The time without a sign of life after which a connection is dead. It is twice the default interval of a gateway's
+/// pings. After half of it the client pings, too, since the interval may be longer. A single message that takes longer than this to arrive counts as silence too.
 const MAX_SILENCE: Duration = Duration::from_secs(50);
 
 /// What happens in a session.

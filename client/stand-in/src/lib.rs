@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use gateway_proto::Welcome;
@@ -12,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -223,6 +225,13 @@ impl Peer {
         code
     }
 
+    /// Sends nothing but the answers to pings for this time.
+    pub async fn quiet(&mut self, time: Duration) {
+        if let Ok(message) = timeout(time, self.message()).await {
+            panic!("the client is not quiet: {message:?}");
+        }
+    }
+
     /// Waits until the client has cut the connection without a close frame.
     pub async fn cut(mut self) {
         loop {
@@ -238,6 +247,8 @@ impl Peer {
         loop {
             match self.socket.next().await {
                 Some(Ok(Message::Pong(_))) => self.pongs += 1,
+                // The library answers with the next read.
+                Some(Ok(Message::Ping(_))) => {}
                 other => return other,
             }
         }

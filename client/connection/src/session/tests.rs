@@ -265,21 +265,25 @@ async fn a_server_that_is_no_gateway_is_refused() {
 }
 
 #[tokio::test]
-async fn a_silent_connection_is_cut_but_pings_are_signs_of_life() {
+async fn a_silent_connection_is_cut_but_pings_and_pongs_are_signs_of_life() {
     let silence = Duration::from_secs(2);
     let mut gateway = scripts().await;
     gateway.connection(async |mut peer: Peer| peer.welcome_with(welcome("t1")).await);
     gateway.connection(async move |mut peer: Peer| {
         peer.welcome_with(resumed("t2", 0)).await;
+        // First the gateway pings and does not read, and then it only answers pings.
         for _ in 0..8 {
             tokio::time::sleep(silence / 5).await;
             peer.send_message(WebSocketMessage::Ping("?".into())).await;
         }
         peer.send(&push(1)).await;
+        peer.quiet(silence * 2).await;
+        peer.send(&push(2)).await;
+        tokio::time::sleep(silence * 2).await;
         peer.cut().await;
     });
     gateway.connection(async |mut peer: Peer| {
-        assert_eq!(peer.path(), "/ws?resume=t2&seen=1&replies=0");
+        assert_eq!(peer.path(), "/ws?resume=t2&seen=2&replies=0");
         peer.welcome_with(resumed("t3", 0)).await;
         assert_eq!(peer.closed().await, Some(1000));
     });
@@ -287,6 +291,7 @@ async fn a_silent_connection_is_cut_but_pings_are_signs_of_life() {
     session.silence = silence;
     assert!(matches!(back(&mut session).await.0, Event::Resumed { .. }));
     check_receives(&mut session, push(1)).await;
+    check_receives(&mut session, push(2)).await;
     let Event::Reconnecting { why, .. } = next(&mut session).await.unwrap() else { panic!("no break") };
     assert_eq!(why, "the gateway has sent nothing for 2 s");
     assert!(matches!(back(&mut session).await, (Event::Resumed { .. }, 0)));
