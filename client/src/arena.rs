@@ -17,7 +17,10 @@ use gateway_connection::Target;
 /// Arrow keys or WASD move, space stops, and q leaves. With `--bots` there is no screen: sessions that move by
 /// themselves measure what a player gets, and print a line every second.
 ///
-/// Exit status: 0 if you left, 1 if the gateway ended a connection, or if a bot lost a message.
+/// If a connection breaks, the client reconnects and resumes its session. If that is not possible, it asks for a new place.
+///
+/// Exit status: 0 if you left, 1 if the gateway ended a session, or with `--no-reconnect` a connection, or if a bot lost
+/// a message or its place.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Walk in the free field instead of a room
@@ -32,18 +35,22 @@ pub(crate) struct Options {
     /// Print only a summary of the bots, as one line of JSON
     #[arg(long, requires = "bots")]
     json: bool,
+    /// End with the connection, with status 1, instead of reconnecting
+    #[arg(long)]
+    no_reconnect: bool,
     #[command(flatten)]
     target: Target,
 }
 
 /// Runs until the player leaves, or until the bots are done.
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
-    let Options { field, bots, seconds, json, target } = options;
+    let Options { field, bots, seconds, json, no_reconnect, target } = options;
     match bots {
         Some(bots) => {
-            let plan = crowd::Plan { bots, field, json, time: seconds.map(Duration::from_secs) };
+            let time = seconds.map(Duration::from_secs);
+            let plan = crowd::Plan { bots, field, json, reconnects: !no_reconnect, time };
             crowd::run(plan, target).await
         }
-        None => screen::run(field, &target).await,
+        None => screen::run(field, !no_reconnect, &target).await,
     }
 }

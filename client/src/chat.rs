@@ -3,21 +3,17 @@
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::anyhow;
+use anyhow::ensure;
 use chat_proto::chat::ChatRequest;
 use chat_proto::common::{MessageBase, MessageMeta};
-use gateway_connection::{Connection, Received, Target, interrupted};
+use gateway_connection::{Session, Target, interrupted};
 use gateway_wire::packet::{Packet, ROUTE_CHAT};
 use prost::Message;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::line::{Line, Saying};
-use crate::push::Push;
 use crate::show;
-
-/// The time that the welcome may take. A gateway sends it first, so it takes one trip through the network.
-const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The time without a packet after which the client leaves once stdin has ended. Answers may still be on their way.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -36,7 +32,9 @@ const PROTOCOL_VERSION: &str = "1";
 /// `hello` is sent as it is, `@2 hello` to user 2, `#7 hello` to channel 7. `/quit`, Ctrl-C or the end of stdin leaves;
 /// at the end of stdin, answers are awaited until none has come for a second.
 ///
-/// Exit status: 0 if you left, 1 if the gateway ended the connection, whatever its code.
+/// If the connection breaks, the client reconnects and resumes its session.
+///
+/// Exit status: 0 if you left, 1 if the gateway ended the session, or with `--no-reconnect` the connection.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Your user id
@@ -45,80 +43,69 @@ pub(crate) struct Options {
     /// The game's id
     #[arg(long, value_name = "ID", default_value = "mmo")]
     game: String,
+    /// End with the connection, with status 1, instead of reconnecting
+    #[arg(long)]
+    no_reconnect: bool,
     #[command(flatten)]
     target: Target,
 }
 
-/// Runs until the user leaves. Fails if the gateway ends the connection.
+/// Runs until the user leaves. Fails if the gateway ends the session.
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
-    let mut connection = Connection::open(&options.target).await?;
+    let mut session = Session::open(&options.target, !options.no_reconnect).await?;
     let mut conversation = Conversation {
-        connection: &mut connection,
+        session: &mut session,
         out: io::stdout().lock(),
         user_id: options.user,
         game_id: options.game,
-        session_id: String::new(),
         last_seq: 0,
     };
     let outcome = tokio::select! {
         outcome = conversation.hold(BufReader::new(tokio::io::stdin())) => outcome,
         () = interrupted() => Ok(()),
     };
-    connection.close().await;
+    session.close().await;
     outcome
 }
 
 struct Conversation<'a, W> {
-    connection: &'a mut Connection,
+    session: &'a mut Session,
     out: W,
     user_id: i32,
     game_id: String,
-    /// The session id from the welcome. It is empty before the welcome.
-    session_id: String,
     last_seq: u32,
 }
 
 impl<W: Write> Conversation<'_, W> {
     async fn hold(&mut self, input: impl AsyncBufRead + Unpin) -> anyhow::Result<()> {
-        self.await_welcome().await?;
+        writeln!(self.out, "{}", show::packet(self.session.welcome()))?;
         let mut lines = input.split(b'\n');
         let mut stdin_ended: Option<Instant> = None;
         loop {
+            let is_connected = self.session.is_connected();
             tokio::select! {
                 line = lines.next_segment(), if stdin_ended.is_none() => match line? {
                     Some(line) => match Line::parse(&line) {
                         Line::Blank => {}
                         Line::Quit => return Ok(()),
-                        Line::Say(saying) => self.say(&saying).await?,
+                        Line::Say(saying) => self.say(&saying).await,
                         Line::Wrong(why) => writeln!(self.out, "! not sent: {why}")?,
                     },
                     None => stdin_ended = Some(Instant::now()),
                 },
-                received = self.connection.receive() => writeln!(self.out, "{}", show::received(&received?))?,
-                () = settled(stdin_ended) => return Ok(()),
+                event = self.session.next() => writeln!(self.out, "{}", show::event(&event?))?,
+                () = settled(stdin_ended, is_connected) => {
+                    ensure!(is_connected, "there is no connection, so the last lines may not have been sent");
+                    return Ok(());
+                }
             }
         }
     }
 
-    async fn await_welcome(&mut self) -> anyhow::Result<()> {
-        let first = timeout(WELCOME_TIMEOUT, self.connection.receive())
-            .await
-            .map_err(|_| anyhow!("no Welcome within {} s; is this a gateway?", WELCOME_TIMEOUT.as_secs()))??;
-        writeln!(self.out, "{}", show::received(&first))?;
-        match &first {
-            Received::Packet(packet) if let Some(Push::Welcome(welcome)) = Push::of(packet) => {
-                self.session_id = welcome.session_id;
-                Ok(())
-            }
-            _ => Err(anyhow!("the first packet is not the Welcome; is this a gateway?")),
-        }
-    }
-
-    async fn say(&mut self, saying: &Saying<'_>) -> anyhow::Result<()> {
+    async fn say(&mut self, saying: &Saying<'_>) {
         self.last_seq = self.last_seq.wrapping_add(1);
         let request = self.request(saying).encode_to_vec();
-        self.connection.send(&Packet::request(self.last_seq, ROUTE_CHAT, request)).await?;
-        Ok(())
+        self.session.send(Packet::request(self.last_seq, ROUTE_CHAT, request)).await;
     }
 
     fn request(&self, saying: &Saying<'_>) -> ChatRequest {
@@ -130,7 +117,7 @@ impl<W: Write> Conversation<'_, W> {
             meta: Some(MessageMeta {
                 client_version: CLIENT_VERSION.to_owned(),
                 protocol_version: PROTOCOL_VERSION.to_owned(),
-                session_id: self.session_id.clone(),
+                session_id: self.session.id().to_owned(),
                 ..MessageMeta::default()
             }),
             ..ChatRequest::default()
@@ -139,12 +126,12 @@ impl<W: Write> Conversation<'_, W> {
 }
 
 /// Completes when answers have been awaited for long enough. Never completes while stdin is open. The loop calls this
-/// anew after every packet, so [`SETTLE`] counts from the last one.
-async fn settled(stdin_ended: Option<Instant>) {
+/// anew after every packet, so [`SETTLE`] counts from the last one. Without a connection, no answer can have come.
+async fn settled(stdin_ended: Option<Instant>, is_connected: bool) {
     match stdin_ended {
         None => std::future::pending().await,
         Some(ended) => tokio::select! {
-            () = sleep(SETTLE) => {}
+            () = sleep(SETTLE), if is_connected => {}
             () = sleep_until(ended + SETTLE_AT_MOST) => {}
         },
     }

@@ -1,6 +1,6 @@
 use chat_proto::chat::MessageBroadcast;
-use gateway_stand_in::{Peer, gateway};
-use gateway_wire::packet::ROUTE_SYSTEM;
+use gateway_proto::Welcome;
+use gateway_stand_in::{Peer, gateway, scripts};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 
@@ -13,18 +13,12 @@ async fn hold<T>(
     input: impl AsyncBufRead + Unpin,
 ) -> (anyhow::Result<()>, String, T) {
     let target = Target { url: url.parse().unwrap(), token: None, ca: None };
-    let mut connection = Connection::open(&target).await.unwrap();
+    let mut session = Session::open(&target, true).await.unwrap();
     let mut out = Vec::new();
-    let mut conversation = Conversation {
-        connection: &mut connection,
-        out: &mut out,
-        user_id: 1,
-        game_id: "mmo".into(),
-        session_id: String::new(),
-        last_seq: 0,
-    };
+    let mut conversation =
+        Conversation { session: &mut session, out: &mut out, user_id: 1, game_id: "mmo".into(), last_seq: 0 };
     let outcome = conversation.hold(input).await;
-    connection.close().await;
+    session.close().await;
     (outcome, String::from_utf8(out).unwrap(), task.await.unwrap())
 }
 
@@ -99,13 +93,49 @@ async fn quit_leaves_at_once_and_sends_nothing_more() {
 }
 
 #[tokio::test]
-async fn without_a_welcome_it_is_no_gateway() {
-    let gateway = gateway(async |mut peer: Peer| {
-        peer.send(&Packet::push(ROUTE_SYSTEM, 1, "hi")).await;
-        peer.closed().await
-    })
-    .await;
-    let (outcome, printed, _) = hold(gateway, &b"hi\n"[..]).await;
-    assert_eq!(outcome.unwrap_err().to_string(), "the first packet is not the Welcome; is this a gateway?");
-    assert_eq!(printed, "< push #1 system  2 bytes \"hi\"\n");
+async fn a_break_is_shown_and_the_conversation_goes_on() {
+    let welcome = |token: &str, resumed, packets_received| Welcome {
+        session_id: "s".into(),
+        resume_token: token.into(),
+        resumed,
+        packets_received,
+        ..Welcome::default()
+    };
+    let mut gateway = scripts().await;
+    gateway.connection(async move |mut peer: Peer| {
+        peer.welcome_with(welcome("t1", false, 0)).await;
+        peer.request().await;
+    });
+    gateway.connection(async move |mut peer: Peer| {
+        peer.welcome_with(welcome("t2", true, 1)).await;
+        let chat = MessageBroadcast { message_id: 1, sender_id: 2, content: "hey".into(), ..Default::default() };
+        peer.send(&Packet::push(ROUTE_CHAT, 1, chat.encode_to_vec())).await;
+    });
+    gateway.connection(async move |mut peer: Peer| {
+        peer.welcome_with(Welcome { session_id: "new".into(), ..welcome("t3", false, 0) }).await;
+        peer.close(4000, "enough").await;
+    });
+    let url = gateway.url().to_owned();
+    let task = tokio::spawn(gateway.end());
+    let (mut keyboard, stdin) = tokio::io::duplex(1024);
+    keyboard.write_all(b"hello\n").await.unwrap();
+    let (outcome, printed, ()) = hold((url, task), BufReader::new(stdin)).await;
+    assert!(outcome.unwrap_err().to_string().ends_with(": enough"));
+    let shown = |line: &str| line.split([';', ':']).next().unwrap().split(" after").next().unwrap().to_owned();
+    let lines: Vec<_> = printed.lines().skip(1).map(shown).collect();
+    let lost = "* the connection is lost";
+    assert_eq!(
+        lines,
+        [lost, "* resumed", "< push #1 chat  from user 2 (message 1)", lost, "* new session"],
+        "{printed}"
+    );
+}
+
+#[tokio::test]
+async fn lines_that_may_not_have_been_sent_are_a_failure() {
+    let gateway = gateway(async |mut peer: Peer| peer.welcome("s").await).await;
+    // The stand-in accepts no second connection.
+    let (outcome, _, ()) = hold(gateway, &b"hi"[..]).await;
+    let why = "there is no connection, so the last lines may not have been sent";
+    assert_eq!(outcome.unwrap_err().to_string(), why);
 }

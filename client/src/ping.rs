@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use bytes::Bytes;
-use gateway_connection::{Connection, MAX_PAYLOAD_BYTES, Received, Target, interrupted};
+use gateway_connection::{Event, MAX_PAYLOAD_BYTES, Received, Session, Target, interrupted};
 use gateway_wire::packet::{Packet, ROUTE_SYSTEM, Status};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
@@ -22,7 +22,10 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// Within 5 s a heartbeat must come back on the system route, as a reply with the same seq, status 0 and the same payload.
 ///
-/// Exit status: 0 if every heartbeat came back right, 1 if not, or if the gateway ended the connection.
+/// If the connection breaks, the client reconnects and resumes its session. The summary counts the breaks.
+///
+/// Exit status: 0 if every heartbeat came back right, 1 if not, or if the gateway ended the session, or with
+/// `--no-reconnect` the connection.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// The number of heartbeats; 0 is endless
@@ -34,6 +37,9 @@ pub(crate) struct Options {
     /// The payload of a heartbeat
     #[arg(long, value_name = "BYTES", default_value_t = 8, value_parser = clap::value_parser!(u64).range(..=MAX_PAYLOAD_BYTES as u64))]
     size: u64,
+    /// End with the connection, with status 1, instead of reconnecting
+    #[arg(long)]
+    no_reconnect: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -49,7 +55,7 @@ struct Plan {
 
 /// Runs until all heartbeats are done or until Ctrl-C, and prints a summary. Fails if anything went wrong.
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
-    let Options { count, interval_ms, size, target } = options;
+    let Options { count, interval_ms, size, no_reconnect, target } = options;
     let plan = Plan {
         count: (count > 0).then_some(count),
         interval: Duration::from_millis(interval_ms),
@@ -57,23 +63,23 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         size: size as usize,
         timeout: REPLY_TIMEOUT,
     };
-    let mut connection = Connection::open(&target).await?;
+    let mut session = Session::open(&target, !no_reconnect).await?;
     let mut out = io::stdout().lock();
     let mut tally = Tally::default();
     writeln!(out, "PING {}: {size} bytes of payload", target.url)?;
-    let mut heart = Heart::new(&mut connection, &mut out, &mut tally);
+    let mut heart = Heart::new(&mut session, &mut out, &mut tally);
     let outcome = tokio::select! {
         outcome = heart.beat(&plan) => outcome,
         () = interrupted() => Ok(()),
     };
-    connection.close().await;
+    session.close().await;
     writeln!(out, "--- {}\n{tally}", target.url)?;
     outcome?;
     tally.verdict()
 }
 
 struct Heart<'a, W> {
-    connection: &'a mut Connection,
+    session: &'a mut Session,
     out: &'a mut W,
     tally: &'a mut Tally,
     /// The seqs of lost heartbeats. Their replies may still come.
@@ -81,8 +87,8 @@ struct Heart<'a, W> {
 }
 
 impl<'a, W: Write> Heart<'a, W> {
-    fn new(connection: &'a mut Connection, out: &'a mut W, tally: &'a mut Tally) -> Self {
-        Self { connection, out, tally, lost: BTreeSet::new() }
+    fn new(session: &'a mut Session, out: &'a mut W, tally: &'a mut Tally) -> Self {
+        Self { session, out, tally, lost: BTreeSet::new() }
     }
 
     async fn beat(&mut self, plan: &Plan) -> anyhow::Result<()> {
@@ -98,13 +104,14 @@ impl<'a, W: Write> Heart<'a, W> {
         Ok(())
     }
 
-    /// Waits for the next tick. Reads meanwhile, so that the gateway's own pings are answered.
+    /// Waits for the next tick, and for a connection. Reads meanwhile, so that the gateway's own pings are answered.
     async fn pause(&mut self, ticks: &mut Interval) -> anyhow::Result<()> {
         loop {
+            let is_connected = self.session.is_connected();
             tokio::select! {
                 biased;
-                _ = ticks.tick() => return Ok(()),
-                received = self.connection.receive() => self.note_other(&received?)?,
+                _ = ticks.tick(), if is_connected => return Ok(()),
+                event = self.session.next() => self.note_other(&event?)?,
             }
         }
     }
@@ -123,6 +130,10 @@ impl<'a, W: Write> Heart<'a, W> {
                 self.tally.wrong += 1;
                 writeln!(self.out, "seq={seq} wrong: {why}")?;
             }
+            Ok(Ok(Reply::Lost)) => {
+                self.tally.lost += 1;
+                writeln!(self.out, "seq={seq} lost: the session is new")?;
+            }
             Ok(Err(error)) => return Err(error),
             Err(_) => {
                 self.tally.lost += 1;
@@ -134,29 +145,37 @@ impl<'a, W: Write> Heart<'a, W> {
     }
 
     async fn round_trip(&mut self, seq: u32, payload: &Bytes) -> anyhow::Result<Reply> {
-        self.connection.send(&Packet::request(seq, ROUTE_SYSTEM, payload.clone())).await?;
+        self.session.send(Packet::request(seq, ROUTE_SYSTEM, payload.clone())).await;
         loop {
-            let received = self.connection.receive().await?;
-            if let Received::Packet(packet) = &received
+            let event = self.session.next().await?;
+            if let Event::Received(Received::Packet(packet)) = &event
                 && let Some(reply) = Reply::judge(packet, seq, payload)
             {
                 return Ok(reply);
             }
-            self.note_other(&received)?;
+            self.note_other(&event)?;
+            if matches!(event, Event::New { .. }) {
+                return Ok(Reply::Lost);
+            }
         }
     }
 
-    /// Takes note of a message that does not concern the heartbeat under way. A push is no error: it is the welcome or
-    /// a delivery.
-    fn note_other(&mut self, received: &Received) -> io::Result<()> {
-        match received {
-            Received::Packet(packet) if !packet.header.is_reply() => Ok(()),
-            Received::Packet(packet) if self.lost.remove(&packet.header.seq) => {
+    /// Takes note of an event that does not concern the heartbeat under way. A push is no error: it is a delivery.
+    fn note_other(&mut self, event: &Event) -> io::Result<()> {
+        match event {
+            Event::Received(Received::Packet(packet)) if !packet.header.is_reply() => Ok(()),
+            Event::Received(Received::Packet(packet)) if self.lost.remove(&packet.header.seq) => {
                 writeln!(self.out, "seq={} late: it counts as lost", packet.header.seq)
             }
-            _ => {
+            Event::Received(received) => {
                 self.tally.stray += 1;
                 writeln!(self.out, "stray: {}", show::received(received))
+            }
+            Event::Reconnecting { .. } => writeln!(self.out, "{}", show::event(event)),
+            Event::Resumed { away, .. } | Event::New { away, .. } => {
+                self.tally.breaks += 1;
+                self.tally.away += *away;
+                writeln!(self.out, "{}", show::event(event))
             }
         }
     }
@@ -166,6 +185,8 @@ impl<'a, W: Write> Heart<'a, W> {
 #[derive(Debug, PartialEq, Eq)]
 enum Reply {
     Right,
+    /// There will be no reply.
+    Lost,
     /// The reply breaks the protocol, and this says how.
     Wrong(String),
 }

@@ -1,4 +1,5 @@
-use gateway_stand_in::{Peer, gateway};
+use gateway_proto::Welcome;
+use gateway_stand_in::{Peer, gateway, scripts};
 use gateway_wire::packet::{Header, ROUTE_CHAT};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -21,10 +22,10 @@ where
     S: Future<Output = ()> + Send + 'static,
 {
     let (url, task) = gateway(script).await;
-    let mut connection = Connection::open(&target(&url)).await.unwrap();
+    let mut session = Session::open(&target(&url), false).await.unwrap();
     let (mut out, mut tally) = (Vec::new(), Tally::default());
-    let outcome = Heart::new(&mut connection, &mut out, &mut tally).beat(&plan).await;
-    connection.close().await;
+    let outcome = Heart::new(&mut session, &mut out, &mut tally).beat(&plan).await;
+    session.close().await;
     task.await.unwrap();
     (outcome, tally, without_times(out))
 }
@@ -55,6 +56,7 @@ async fn every_heartbeat_that_comes_back_is_timed() {
 #[tokio::test]
 async fn a_lost_heartbeat_is_noticed_and_its_late_reply_forgiven() {
     let (url, task) = gateway(async |mut peer: Peer| {
+        peer.welcome("s").await;
         let first = peer.request().await;
         // The client sends the second heartbeat once the first one is lost.
         let second = peer.request().await;
@@ -63,12 +65,12 @@ async fn a_lost_heartbeat_is_noticed_and_its_late_reply_forgiven() {
         assert_eq!(peer.closed().await, Some(1000));
     })
     .await;
-    let mut connection = Connection::open(&target(&url)).await.unwrap();
+    let mut session = Session::open(&target(&url), false).await.unwrap();
     let (mut out, mut tally) = (Vec::new(), Tally::default());
-    let mut heart = Heart::new(&mut connection, &mut out, &mut tally);
+    let mut heart = Heart::new(&mut session, &mut out, &mut tally);
     heart.beat_once(&plan(1, Duration::from_millis(50)), 1).await.unwrap();
     heart.beat_once(&plan(1, PATIENT), 2).await.unwrap();
-    connection.close().await;
+    session.close().await;
     task.await.unwrap();
     assert_eq!(tally.verdict().unwrap_err().to_string(), "1 lost, 0 wrong, 0 stray replies");
     let expected = "seq=1 lost: no reply within 50 ms\nseq=1 late: it counts as lost\n8 bytes: seq=2";
@@ -78,6 +80,7 @@ async fn a_lost_heartbeat_is_noticed_and_its_late_reply_forgiven() {
 #[tokio::test]
 async fn wrong_and_stray_replies_are_noticed() {
     let (outcome, tally, lines) = beat(plan(2, PATIENT), async |mut peer: Peer| {
+        peer.welcome("s").await;
         let first = peer.request().await;
         peer.send(&Packet::request(99, ROUTE_SYSTEM, "").reply(0, "")).await;
         peer.send_message(Message::text("hi")).await;
@@ -98,6 +101,7 @@ async fn wrong_and_stray_replies_are_noticed() {
 #[tokio::test]
 async fn the_gateway_may_end_it() {
     let (outcome, tally, _) = beat(plan(2, PATIENT), async |mut peer: Peer| {
+        peer.welcome("s").await;
         peer.echo().await;
         peer.request().await;
         peer.close(1001, "drain").await;
@@ -106,6 +110,56 @@ async fn the_gateway_may_end_it() {
     let ended = outcome.unwrap_err().to_string();
     assert_eq!(ended, "the gateway closed the connection: 1001 going away (it is shutting down): drain");
     assert!(tally.to_string().starts_with("2 sent, 1 answered"));
+}
+
+#[tokio::test]
+async fn a_break_is_counted_and_the_next_heartbeat_waits_for_the_connection() {
+    let welcome = |token: &str, resumed, packets_received| Welcome {
+        session_id: "s".into(),
+        resume_token: token.into(),
+        resumed,
+        packets_received,
+        ..Welcome::default()
+    };
+    let mut gateway = scripts().await;
+    gateway.connection(async move |mut peer: Peer| {
+        peer.welcome_with(welcome("t1", false, 0)).await;
+        peer.echo().await;
+        peer.request().await;
+    });
+    // The gateway has not served the second heartbeat, so it comes again.
+    gateway.connection(async move |mut peer: Peer| {
+        peer.welcome_with(welcome("t2", true, 1)).await;
+        peer.echo().await;
+        peer.request().await;
+    });
+    gateway.connection(async move |mut peer: Peer| {
+        peer.welcome_with(welcome("t3", false, 0)).await;
+        peer.echo().await;
+        assert_eq!(peer.closed().await, Some(1000));
+    });
+    let mut session = Session::open(&target(gateway.url()), true).await.unwrap();
+    let (mut out, mut tally) = (Vec::new(), Tally::default());
+    Heart::new(&mut session, &mut out, &mut tally).beat(&plan(4, PATIENT)).await.unwrap();
+    session.close().await;
+    gateway.end().await;
+    assert_eq!((tally.sent, tally.lost, tally.wrong, tally.stray, tally.breaks), (4, 1, 0, 0, 2));
+    let lines = without_times(out);
+    let kinds: Vec<_> =
+        lines.lines().map(|line| line.split([' ', ':']).take(4).collect::<Vec<_>>().join(" ")).collect();
+    let lost = "* the connection is";
+    let expected = [
+        "8 bytes  seq=1",
+        lost,
+        "* resumed after",
+        "8 bytes  seq=2",
+        lost,
+        "* new session after",
+        "seq=3 lost  the",
+        "8 bytes  seq=4",
+    ];
+    assert!(kinds.iter().zip(expected).all(|(kind, expected)| kind.starts_with(expected)), "{lines}");
+    assert_eq!(kinds.len(), expected.len(), "{lines}");
 }
 
 #[track_caller]

@@ -6,7 +6,7 @@
 //! well succeed.
 
 use chat_proto::chat::{ChatResponse, MessageBroadcast};
-use gateway_proto::{Control, Gap, Welcome, control::Event};
+use gateway_proto::{Control, Gap, Reconnect, Welcome, control::Event};
 use gateway_wire::packet::{Packet, ROUTE_CHAT, ROUTE_CONTROL, ROUTE_SYSTEM, Status};
 use prost::Message;
 
@@ -17,6 +17,8 @@ pub(crate) enum Push {
     Welcome(Welcome),
     /// Messages for the session may have been lost.
     Gap(Gap),
+    /// The gateway is going to stop.
+    Reconnect(Reconnect),
     /// The answer of a backend to the sender.
     Response(ChatResponse),
     /// A message of a user.
@@ -36,6 +38,7 @@ impl Push {
             }
             (ROUTE_CONTROL, 0) => match Control::decode(packet.payload.clone()).ok()?.event? {
                 Event::Gap(gap) => Some(Self::Gap(gap)),
+                Event::Reconnect(reconnect) => Some(Self::Reconnect(reconnect)),
                 Event::TokenExpires(_) => None,
             },
             (ROUTE_CHAT, _) => match Fit::of(&packet.payload)?.kind()? {

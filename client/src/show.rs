@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use chat_proto::chat::chat_request::MessageType;
 use chat_proto::chat::{ChatResponse, MessageBroadcast};
-use gateway_connection::Received;
 use gateway_connection::text::{clean, is_printable};
+use gateway_connection::{Event, Received};
 use gateway_proto::Gap;
 use gateway_wire::packet::{Packet, ROUTE_CHAT, ROUTE_CONTROL, ROUTE_GAME, ROUTE_SYSTEM, Status};
 
@@ -13,6 +13,34 @@ use crate::push::Push;
 
 /// The most bytes of a payload that are shown in hex. More of them would push everything else off the screen.
 const MAX_HEX_BYTES: usize = 64;
+
+/// An event of a session on one line, without the end of the line.
+pub(crate) fn event(event: &Event) -> String {
+    match event {
+        Event::Received(received) => self::received(received),
+        Event::Reconnecting { why, delay } => format!("* {}; reconnecting in {:.1} s", clean(why), delay.as_secs_f64()),
+        Event::Resumed { away, resent, lost, replies_lost } => {
+            let mut line = format!("* resumed after {:.1} s: what came meanwhile follows", away.as_secs_f64());
+            count(&mut line, *resent, "packet is sent again", "packets are sent again");
+            count(&mut line, *lost, "packet was lost", "packets were lost");
+            count(&mut line, (*replies_lost).into(), "reply was lost", "replies were lost");
+            line
+        }
+        Event::New { away, lost } => {
+            let mut line = format!("* new session after {:.1} s: messages may have been lost", away.as_secs_f64());
+            count(&mut line, *lost, "packet was not sent", "packets were not sent");
+            line
+        }
+    }
+}
+
+/// Adds a count to a line, unless it is 0.
+fn count(line: &mut String, count: u64, one: &str, many: &str) {
+    if count > 0 {
+        // Writing to a String cannot fail.
+        let _ = write!(line, ", {count} {}", if count == 1 { one } else { many });
+    }
+}
 
 /// A received message on one line, without the end of the line.
 pub(crate) fn received(received: &Received) -> String {
@@ -54,6 +82,7 @@ fn content(packet: &Packet) -> String {
             format!("welcome: session {}, server time {} ms", clean(&welcome.session_id), welcome.server_time_ms)
         }
         Some(Push::Gap(gap)) => self::gap(&gap),
+        Some(Push::Reconnect(reconnect)) => format!("the gateway stops: reconnect in {} ms", reconnect.after_ms),
         Some(Push::Response(chat)) => response(&chat),
         Some(Push::Broadcast(chat)) => broadcast(&chat),
         None if packet.header.status != Status::Ok as u16 => status(packet),

@@ -1,6 +1,7 @@
 use bytes::Bytes;
-use gateway_proto::{Control, Welcome, control::Event};
+use gateway_proto::{Control, Reconnect, Welcome, control};
 use prost::Message;
+use std::time::Duration;
 
 use super::*;
 
@@ -61,12 +62,46 @@ fn replies() {
 
 #[test]
 fn gaps() {
-    let control = Control { event: Some(Event::Gap(Gap { blind_ms: 2100 })) };
+    let control = Control { event: Some(control::Event::Gap(Gap { blind_ms: 2100 })) };
     check(
         Packet::push(ROUTE_CONTROL, 0, control.encode_to_vec()),
         "< push #0 control  messages of about 2100 ms may be lost",
     );
     check(Packet::push(ROUTE_CONTROL, 0, ""), "< push #0 control  empty");
+}
+
+#[test]
+fn a_gateway_that_stops() {
+    let control = Control { event: Some(control::Event::Reconnect(Reconnect { url: String::new(), after_ms: 1500 })) };
+    check(
+        Packet::push(ROUTE_CONTROL, 0, control.encode_to_vec()),
+        "< push #0 control  the gateway stops: reconnect in 1500 ms",
+    );
+}
+
+#[test]
+fn breaks() {
+    let away = Duration::from_millis(1240);
+    let check = |event, line: &str| assert_eq!(super::event(&event), line);
+    let why = "the connection is lost: \x1b".to_owned();
+    check(
+        Event::Reconnecting { why, delay: Duration::from_millis(360) },
+        "* the connection is lost: \\u{1b}; reconnecting in 0.4 s",
+    );
+    check(
+        Event::Resumed { away, resent: 0, lost: 0, replies_lost: 0 },
+        "* resumed after 1.2 s: what came meanwhile follows",
+    );
+    check(
+        Event::Resumed { away, resent: 1, lost: 2, replies_lost: 1 },
+        "* resumed after 1.2 s: what came meanwhile follows, 1 packet is sent again, 2 packets were lost, \
+         1 reply was lost",
+    );
+    check(Event::New { away, lost: 0 }, "* new session after 1.2 s: messages may have been lost");
+    check(
+        Event::New { away, lost: 2 },
+        "* new session after 1.2 s: messages may have been lost, 2 packets were not sent",
+    );
 }
 
 #[test]

@@ -17,6 +17,10 @@ pub(crate) struct Tally {
     pub(crate) wrong: u64,
     /// The replies that answer no heartbeat, and the messages that are not packets.
     pub(crate) stray: u64,
+    /// The breaks of the connection after which the client came back.
+    pub(crate) breaks: u64,
+    /// The time without a connection in these breaks.
+    pub(crate) away: Duration,
     /// One round trip for each right reply. Each takes 16 bytes, so at most a thousand a second take 58 MB an hour.
     round_trips: Vec<Duration>,
 }
@@ -41,8 +45,12 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sent, lost, wrong, stray, round_trips } = self;
+        let Self { sent, lost, wrong, stray, breaks, away, round_trips } = self;
         write!(f, "{sent} sent, {} answered, {lost} lost, {wrong} wrong, {stray} stray", round_trips.len())?;
+        if *breaks > 0 {
+            let s = if *breaks == 1 { "" } else { "s" };
+            write!(f, ", {breaks} break{s} of {:.1} s in all", away.as_secs_f64())?;
+        }
         let mut sorted = round_trips.clone();
         sorted.sort_unstable();
         if let (Some(&min), Some(&max)) = (sorted.first(), sorted.last()) {
@@ -97,6 +105,18 @@ mod tests {
     fn without_answers_there_are_no_round_trips_to_show() {
         let tally = Tally { sent: 2, lost: 1, wrong: 1, ..Tally::default() };
         assert_eq!(tally.to_string(), "2 sent, 0 answered, 1 lost, 1 wrong, 0 stray");
+    }
+
+    #[test]
+    fn breaks_are_in_the_summary_but_not_in_the_verdict() {
+        let mut tally = tally([1]);
+        (tally.breaks, tally.away) = (1, Duration::from_millis(1240));
+        assert!(
+            tally.to_string().starts_with("1 sent, 1 answered, 0 lost, 0 wrong, 0 stray, 1 break of 1.2 s in all\n")
+        );
+        tally.breaks = 2;
+        assert!(tally.to_string().contains(", 2 breaks of 1.2 s in all\n"));
+        assert!(tally.verdict().is_ok());
     }
 
     #[test]

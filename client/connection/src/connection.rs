@@ -8,14 +8,18 @@ use gateway_wire::packet::{HEADER_LEN, Packet};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::client::{Request, Response};
-use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header::AUTHORIZATION};
+use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, RETRY_AFTER};
+use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
+use crate::end::End;
 use crate::ended::Ended;
+use crate::open_error::OpenError;
 use crate::stream::{self, Stream};
 use crate::target::Target;
 use crate::text;
@@ -24,7 +28,10 @@ use crate::text;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The time that leaving may take if the gateway does not answer the close frame.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The close code of a client that goes on with its session over another connection.
+pub(crate) const CUT: u16 = 4000;
 
 /// The largest message that is received, in bytes. It is four times the largest that a gateway accepts by default,
 /// since deliveries of backends may be larger than requests.
@@ -52,23 +59,20 @@ impl Connection {
     ///
     /// # Errors
     /// Says why there is no connection, and the remedy.
-    pub async fn open(target: &Target) -> anyhow::Result<Self> {
+    pub async fn open(target: &Target) -> Result<Self, OpenError> {
         let url = &target.url;
         match timeout(CONNECT_TIMEOUT, Self::upgrade(target)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(anyhow!(
+            Err(_) => Err(OpenError::unreachable(anyhow!(
                 "{url} did not answer within {} s; are host and port right, and no firewall between?",
                 CONNECT_TIMEOUT.as_secs()
-            )),
+            ))),
         }
     }
 
-    async fn upgrade(target: &Target) -> anyhow::Result<Self> {
-        let request = upgrade_request(target)?;
-        let tcp = TcpStream::connect(target.url.address()).await.map_err(|error| unreachable(target, &error))?;
-        // Packets are small and each is awaited by somebody: Nagle's algorithm would only delay them.
-        tcp.set_nodelay(true)?;
-        let stream = stream::open(target, tcp).await?;
+    async fn upgrade(target: &Target) -> Result<Self, OpenError> {
+        let request = upgrade_request(target).map_err(OpenError::unreachable)?;
+        let stream = connect(target).await.map_err(OpenError::unreachable)?;
         let config = WebSocketConfig::default()
             .max_message_size(Some(MAX_MESSAGE_BYTES))
             .max_frame_size(Some(MAX_MESSAGE_BYTES));
@@ -96,19 +100,59 @@ impl Connection {
     /// Says why the connection is over.
     pub async fn receive(&mut self) -> Result<Received, Ended> {
         loop {
-            let message = match self.socket.next().await {
-                Some(message) => message.map_err(|error| Ended::Lost(error.to_string()))?,
-                None => return Err(Ended::Lost("it is closed already".into())),
-            };
-            match message {
-                Message::Binary(message) => {
-                    return Ok(Packet::parse(message.clone()).map_or(Received::NoPacket(message), Received::Packet));
-                }
-                Message::Text(text) => return Ok(Received::NoPacket(text.into())),
-                Message::Close(frame) => return Err(closed(frame)),
-                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            if let Some(received) = self.hear().await? {
+                return Ok(received);
             }
         }
+    }
+
+    /// Waits for the next sign of life: a packet, or `None` for a ping, which is answered, or a pong. Cancel-safe.
+    pub(crate) async fn hear(&mut self) -> Result<Option<Received>, Ended> {
+        let message = match self.socket.next().await {
+            Some(message) => message.map_err(|error| Ended::Lost(error.to_string()))?,
+            None => return Err(Ended::Lost("it is closed already".into())),
+        };
+        match message {
+            Message::Binary(message) => {
+                Ok(Some(Packet::parse(message.clone()).map_or(Received::NoPacket(message), Received::Packet)))
+            }
+            Message::Text(text) => Ok(Some(Received::NoPacket(text.into()))),
+            Message::Close(frame) => Err(closed(frame)),
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(None),
+        }
+    }
+
+    /// Hands one packet over to the connection, which sends it with the next [`Self::flush`]. If the future is dropped
+    /// before it completes, the packet is not sent.
+    ///
+    /// # Errors
+    /// Says why nothing can be sent any more. There may still be packets to receive, and a close frame.
+    pub(crate) async fn feed(&mut self, packet: &Packet) -> Result<(), Ended> {
+        self.socket.feed(Message::Binary(packet.encode())).await.map_err(|error| Ended::Lost(error.to_string()))
+    }
+
+    /// Sends what was handed over. Cancel-safe.
+    ///
+    /// # Errors
+    /// As with [`Self::feed`].
+    pub(crate) async fn flush(&mut self) -> Result<(), Ended> {
+        self.socket.flush().await.map_err(|error| Ended::Lost(error.to_string()))
+    }
+
+    /// Hands a ping over to the connection, as [`Self::feed`] does with a packet.
+    ///
+    /// # Errors
+    /// As with [`Self::feed`].
+    pub(crate) async fn feed_ping(&mut self) -> Result<(), Ended> {
+        self.socket.feed(Message::Ping(Bytes::new())).await.map_err(|error| Ended::Lost(error.to_string()))
+    }
+
+    /// Sends a close frame with a code that does not end the session. What the gateway has sent before its answer can
+    /// still be received.
+    pub(crate) async fn cut(&mut self) {
+        let frame = CloseFrame { code: CloseCode::from(CUT), reason: Utf8Bytes::default() };
+        // If the frame cannot be sent, the connection is over, and the next read says why.
+        let _ = timeout(CLOSE_TIMEOUT, self.socket.send(Message::Close(Some(frame)))).await;
     }
 
     /// Ends the connection with code 1000, or answers the gateway's close frame, and waits for the end of the stream.
@@ -153,6 +197,13 @@ fn upgrade_request(target: &Target) -> anyhow::Result<Request> {
     Ok(request)
 }
 
+async fn connect(target: &Target) -> anyhow::Result<Box<dyn Stream>> {
+    let tcp = TcpStream::connect(target.url.address()).await.map_err(|error| unreachable(target, &error))?;
+    // Packets are small and each is awaited by somebody: Nagle's algorithm would only delay them.
+    tcp.set_nodelay(true)?;
+    stream::open(target, tcp).await
+}
+
 fn unreachable(target: &Target, error: &io::Error) -> anyhow::Error {
     let hint = match error.kind() {
         io::ErrorKind::ConnectionRefused => "is the gateway running? `make run` starts one",
@@ -161,22 +212,23 @@ fn unreachable(target: &Target, error: &io::Error) -> anyhow::Error {
     anyhow!("cannot connect to {}: {error}; {hint}", target.url)
 }
 
-fn not_upgraded(target: &Target, error: Error) -> anyhow::Error {
+fn not_upgraded(target: &Target, error: Error) -> OpenError {
     let url = &target.url;
     match error {
         Error::Http(response) => refused(target, &response),
-        Error::Io(error) => {
-            anyhow!("{url} ended the connection during the upgrade: {error}; is this a gateway?")
-        }
-        error => {
-            anyhow!("what answers at {url} does not speak WebSocket: {error}; is this a gateway?")
-        }
+        // The server may have been a gateway that was just ending.
+        Error::Io(_) | Error::Protocol(ProtocolError::HandshakeIncomplete) => OpenError::unreachable(anyhow!(
+            "{url} ended the connection during the upgrade: {error}; is this a gateway?"
+        )),
+        error => OpenError::no_gateway(anyhow!(
+            "what answers at {url} does not speak WebSocket: {error}; is this a gateway?"
+        )),
     }
 }
 
-fn refused(target: &Target, response: &Response) -> anyhow::Error {
+fn refused(target: &Target, response: &Response) -> OpenError {
     let (url, status) = (&target.url, response.status());
-    match (status, &target.token) {
+    let error = match (status, &target.token) {
         (StatusCode::UNAUTHORIZED, None) => {
             anyhow!("{url} asks for a token (HTTP 401); give one with --token")
         }
@@ -192,7 +244,15 @@ fn refused(target: &Target, response: &Response) -> anyhow::Error {
             let colon = if body.is_empty() { "" } else { ": " };
             anyhow!("{url} refused the upgrade (HTTP {}){colon}{body}", status.as_u16())
         }
-    }
+    };
+    let end = End::Refused { status: status.as_u16(), retry_after: retry_after(response) };
+    OpenError { end, error }
+}
+
+/// The seconds of the header `Retry-After`, or zero. A date counts as zero, since this client's clock may be wrong.
+fn retry_after(response: &Response) -> Duration {
+    let header = response.headers().get(RETRY_AFTER).and_then(|header| header.to_str().ok());
+    Duration::from_secs(header.and_then(|seconds| seconds.trim().parse().ok()).unwrap_or(0))
 }
 
 fn closed(frame: Option<CloseFrame>) -> Ended {

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::time::Duration;
 
 use crate::text;
 
@@ -9,6 +10,8 @@ pub enum Ended {
     Closed(Option<(u16, String)>),
     /// The connection broke, and this is the error of the transport.
     Lost(String),
+    /// Nothing was received for this time, so the connection was given up.
+    Silent(Duration),
 }
 
 impl fmt::Display for Ended {
@@ -19,6 +22,7 @@ impl fmt::Display for Ended {
                 write!(f, "the gateway closed the connection: {code} {}", meaning(*code))?;
                 if reason.is_empty() { Ok(()) } else { write!(f, ": {}", text::clean(reason)) }
             }
+            Self::Silent(time) => write!(f, "the gateway has sent nothing for {} s", time.as_secs()),
             Self::Lost(why) => write!(f, "the connection is lost: {why}"),
         }
     }

@@ -9,7 +9,7 @@ const DEFAULT_TLS_PORT: u16 = 443;
 
 /// The address of a gateway: a `ws://` or `wss://` URL, taken apart once. It is displayed without the query, which may hold a
 /// token.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     uri: Uri,
     host: String,
@@ -40,6 +40,36 @@ impl Endpoint {
     #[must_use]
     pub fn path(&self) -> &str {
         self.uri.path()
+    }
+
+    /// Returns the URL with the query parameters that resume a session. The token has no character that a URL would have
+    /// to escape.
+    pub(crate) fn resuming(&self, token: &str, seen: u32, replies: u64) -> Self {
+        self.with_query(&format!("resume={token}&seen={seen}&replies={replies}"))
+    }
+
+    /// Returns the URL to which a gateway sends its client, or `None` if the client must not or cannot connect to it. A
+    /// URL without a query gets the query of this one.
+    pub(crate) fn moved(&self, url: &str) -> Option<Self> {
+        let next: Self = url.parse().ok()?;
+        // Without TLS, everybody on the way would read the tokens.
+        if self.is_tls && !next.is_tls {
+            return None;
+        }
+        match (next.uri.query(), self.uri.query()) {
+            (None, Some(query)) => Some(next.with_query(query)),
+            _ => Some(next),
+        }
+    }
+
+    /// Returns the URL with these parameters behind its own ones. If they do not fit, the URL stays as it is.
+    fn with_query(&self, parameters: &str) -> Self {
+        let query = self.uri.query().filter(|query| !query.is_empty());
+        let and = if query.is_some() { "&" } else { "" };
+        let path_and_query = format!("{}?{}{and}{parameters}", self.path(), query.unwrap_or_default());
+        let mut parts = self.uri.clone().into_parts();
+        parts.path_and_query = path_and_query.parse().ok();
+        Uri::from_parts(parts).map_or_else(|_| self.clone(), |uri| Self { uri, ..self.clone() })
     }
 }
 

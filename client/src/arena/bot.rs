@@ -1,12 +1,13 @@
 //! One session that moves by itself, and what it sees.
 
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arena_proto::client_message::Message as Request;
 use arena_proto::server_message::Message as Response;
 use arena_proto::{Input, Move, RoomJoined, Rules};
-use gateway_connection::{Connection, Received, Target};
+use gateway_connection::{Event, Received, Session, Target};
 use gateway_wire::packet::{FLAG_REPLACES, Packet, ROUTE_CONTROL, ROUTE_GAME, ROUTE_SYSTEM, Status};
 use prost::Message;
 use tokio::sync::{Semaphore, watch};
@@ -37,6 +38,7 @@ const FIELD_MAX: i32 = 1_000_000;
 pub(crate) struct Shared {
     pub(crate) target: Target,
     pub(crate) field: bool,
+    pub(crate) reconnects: bool,
     pub(crate) bots: u32,
     /// The permits to connect. Without a limit, a thousand connections at once would wait for one another.
     pub(crate) connecting: Semaphore,
@@ -44,8 +46,15 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(target: Target, field: bool, bots: u32, connecting: usize, tally: Tally) -> Self {
-        Self { target, field, bots, connecting: Semaphore::new(connecting), tally: Mutex::new(tally) }
+    pub(crate) fn new(
+        target: Target,
+        field: bool,
+        reconnects: bool,
+        bots: u32,
+        connecting: usize,
+        tally: Tally,
+    ) -> Self {
+        Self { target, field, reconnects, bots, connecting: Semaphore::new(connecting), tally: Mutex::new(tally) }
     }
 
     pub(crate) fn tally(&self) -> MutexGuard<'_, Tally> {
@@ -53,36 +62,33 @@ impl Shared {
     }
 }
 
-/// Plays until `stop` changes or until the connection ends.
+/// Plays until `stop` changes or until the session ends.
 pub(crate) async fn play(shared: Arc<Shared>, number: u32, mut stop: watch::Receiver<bool>) {
     let outcome = tokio::select! {
         outcome = connect(&shared, number) => outcome,
         _ = stop.wait_for(|stop| *stop) => return,
     };
-    let (mut connection, mut bot) = match outcome {
+    let (mut session, mut bot) = match outcome {
         Ok(playing) => playing,
         Err(error) => return shared.tally().fail(format!("{error:#}")),
     };
-    let ended = tokio::select! {
-        ended = bot.run(&mut connection, &shared) => Some(ended),
-        _ = stop.wait_for(|stop| *stop) => None,
+    let outcome = tokio::select! {
+        outcome = bot.play(&mut session, &shared) => outcome,
+        _ = stop.wait_for(|stop| *stop) => Ok(()),
     };
     bot.end(&mut shared.tally());
-    if let Some(ended) = ended {
-        shared.tally().fail(ended);
+    if let Err(error) = outcome {
+        shared.tally().fail(format!("{error:#}"));
     }
-    connection.close().await;
+    session.close().await;
 }
 
-async fn connect(shared: &Shared, number: u32) -> anyhow::Result<(Connection, Bot)> {
+async fn connect(shared: &Shared, number: u32) -> anyhow::Result<(Session, Bot)> {
     let _permit = shared.connecting.acquire().await?;
-    let mut connection = Connection::open(&shared.target).await?;
+    let mut session = Session::open(&shared.target, shared.reconnects).await?;
     let mut bot = Bot::new(number, shared.bots);
-    let position = shared.field.then_some(bot.position);
-    let joined =
-        join(&mut connection, position, |packet| bot.note(packet, Instant::now(), &mut shared.tally())).await?;
-    bot.begin(&joined, &mut shared.tally());
-    Ok((connection, bot))
+    bot.enter(&mut session, shared).await?;
+    Ok((session, bot))
 }
 
 /// What a bot does and has seen.
@@ -91,6 +97,7 @@ struct Bot {
     /// The position in the free field.
     position: (i32, i32),
     is_in_field: bool,
+    is_playing: bool,
     beats: u64,
     seq: u32,
     room: Option<u64>,
@@ -110,6 +117,7 @@ impl Bot {
             number,
             position: (at(number_i32 % side), at(number_i32 / side)),
             is_in_field: false,
+            is_playing: false,
             beats: 0,
             seq: FIRST_SEQ,
             room: None,
@@ -119,7 +127,16 @@ impl Bot {
         }
     }
 
+    /// Asks for a place.
+    async fn enter(&mut self, session: &mut Session, shared: &Shared) -> anyhow::Result<()> {
+        let position = shared.field.then_some(self.position);
+        let joined = join(session, position, |packet| self.note(packet, Instant::now(), &mut shared.tally())).await?;
+        self.begin(&joined, &mut shared.tally());
+        Ok(())
+    }
+
     fn begin(&mut self, joined: &Response, tally: &mut Tally) {
+        self.is_playing = true;
         tally.connected += 1;
         if let Response::RoomJoined(RoomJoined { room, rules, .. }) = joined {
             tally.enter_room(*room);
@@ -131,32 +148,40 @@ impl Bot {
     }
 
     fn end(&mut self, tally: &mut Tally) {
-        tally.connected -= 1;
+        if mem::take(&mut self.is_playing) {
+            tally.connected -= 1;
+        }
         if let Some(room) = self.room.take() {
             tally.leave_room(room);
         }
     }
 
-    /// Sends inputs and counts what arrives, until the connection ends.
-    async fn run(&mut self, connection: &mut Connection, shared: &Shared) -> gateway_connection::Ended {
+    /// Sends inputs and counts what arrives, until the session ends. A bot whose session is new asks for another place.
+    async fn play(&mut self, session: &mut Session, shared: &Shared) -> anyhow::Result<()> {
         // The bots do not all send at the same time.
         let phase = Duration::from_millis(u64::from(self.number) * 37 % 250);
         let mut beats = interval_at(Instant::now() + phase, BEAT);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let outcome = tokio::select! {
-                _ = beats.tick() => {
+            tokio::select! {
+                // An input that waits for a connection would be too old.
+                _ = beats.tick(), if session.is_connected() => {
                     let beat = self.beat();
-                    connection.send(&beat).await
+                    session.send(beat).await;
                 }
-                received = connection.receive() => received.map(|received| {
-                    if let Received::Packet(packet) = received {
+                event = session.next() => match event? {
+                    Event::Received(Received::Packet(packet)) => {
                         self.note(&packet, Instant::now(), &mut shared.tally());
                     }
-                }),
-            };
-            if let Err(ended) = outcome {
-                return ended;
+                    Event::Received(Received::NoPacket(_)) | Event::Reconnecting { .. } => {}
+                    Event::Resumed { .. } => shared.tally().counts.resumed += 1,
+                    Event::New { .. } => {
+                        shared.tally().counts.new_sessions += 1;
+                        self.end(&mut shared.tally());
+                        (self.seq, self.last_push, self.last_snapshot) = (FIRST_SEQ, 0, None);
+                        self.enter(session, shared).await?;
+                    }
+                },
             }
         }
     }

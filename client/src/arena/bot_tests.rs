@@ -1,5 +1,6 @@
 use arena_proto::{FieldEntered, FieldPosition, Left, ServerMessage, Snapshot};
-use gateway_stand_in::gateway;
+use gateway_proto::Welcome;
+use gateway_stand_in::{gateway, scripts};
 use gateway_wire::packet::Header;
 
 use super::*;
@@ -46,8 +47,16 @@ fn a_bot_counts_what_it_sees() {
     for (number, packet) in (0..).zip(packets) {
         bot.note(&packet, begin + Duration::from_millis(50) * number, &mut tally);
     }
-    let counts =
-        Counts { snapshots: 4, positions: 1, replaced: 1, lost: 2, rule_changes: 1, refused: 1, removed: 1, failed: 0 };
+    let counts = Counts {
+        snapshots: 4,
+        positions: 1,
+        replaced: 1,
+        lost: 2,
+        rule_changes: 1,
+        refused: 1,
+        removed: 1,
+        ..Counts::default()
+    };
     assert_eq!((tally.counts, tally.speed), (counts, Some(9000)));
     assert_eq!(tally.trouble.as_deref(), Some("status 4 rejected: no"));
     let line = tally.second();
@@ -82,7 +91,7 @@ fn bots_stand_apart_in_the_field_and_walk() {
 
 fn shared(url: &str) -> Arc<Shared> {
     let target = Target { url: url.parse().unwrap(), token: None, ca: None };
-    Arc::new(Shared::new(target, false, 1, 1, Tally::new().unwrap()))
+    Arc::new(Shared::new(target, false, true, 1, 1, Tally::new().unwrap()))
 }
 
 #[tokio::test]
@@ -93,9 +102,12 @@ async fn a_bot_joins_plays_and_leaves() {
         assert_eq!(request, packet(1, Request::FindRoom(arena_proto::FindRoom {})));
         let joined = ServerMessage { message: Some(joined(5)) }.encode_to_vec();
         peer.send(&request.reply(0, joined)).await;
+        // The bot may send its first input before or after it has received the snapshot, which it acknowledges then.
         peer.send(&snapshot(1, RULES)).await;
-        assert_eq!(peer.request().await, packet(2, Request::Input(Input { dx: 1000, dy: 0 })));
-        peer.close(1011, "oops").await;
+        let input = peer.request().await;
+        assert_eq!((input.header.seq, input.header.route), (2, ROUTE_GAME));
+        assert_eq!(input.payload, packet(2, Request::Input(Input { dx: 1000, dy: 0 })).payload);
+        peer.close(4000, "oops").await;
     })
     .await;
     let shared = shared(&url);
@@ -103,7 +115,11 @@ async fn a_bot_joins_plays_and_leaves() {
     task.await.unwrap();
     let tally = shared.tally();
     assert_eq!((tally.counts.snapshots, tally.counts.failed, tally.connected), (1, 1, 0));
-    assert!(tally.trouble.as_deref().unwrap().ends_with("1011 internal error: oops"), "{:?}", tally.trouble);
+    assert!(
+        tally.trouble.as_deref().unwrap().ends_with("4000 (no code that this client knows): oops"),
+        "{:?}",
+        tally.trouble
+    );
 }
 
 #[tokio::test]
@@ -119,4 +135,44 @@ async fn a_bot_without_a_place_fails() {
     task.await.unwrap();
     let why = "the gateway gives no place in the arena: status 3 no route: no plugin serves route 0x02";
     assert_eq!(shared.tally().trouble.as_deref(), Some(why));
+}
+
+#[tokio::test]
+async fn a_bot_goes_on_after_a_break_and_asks_for_a_new_place_in_a_new_session() {
+    let welcome = |token: &str, resumed, packets_received| Welcome {
+        session_id: "s".into(),
+        resume_token: token.into(),
+        resumed,
+        packets_received,
+        ..Welcome::default()
+    };
+    let place = |room| ServerMessage { message: Some(joined(room)) }.encode_to_vec();
+    let mut gateway = scripts().await;
+    gateway.connection(async move |mut peer| {
+        peer.welcome_with(welcome("t1", false, 0)).await;
+        let request = peer.request().await;
+        peer.send(&request.reply(0, place(5))).await;
+    });
+    gateway.connection(async move |mut peer| {
+        peer.welcome_with(welcome("t2", true, 1)).await;
+        peer.send(&snapshot(1, RULES)).await;
+        assert_eq!(peer.request().await.header.route, ROUTE_GAME);
+    });
+    gateway.connection(async move |mut peer| {
+        peer.welcome_with(welcome("t3", false, 0)).await;
+        let request = peer.request().await;
+        assert_eq!(request, packet(1, Request::FindRoom(arena_proto::FindRoom {})));
+        peer.send(&request.reply(0, place(6))).await;
+        // The numbers of a new session begin at 1 again, which is no loss.
+        peer.send(&snapshot(1, RULES)).await;
+        peer.send(&snapshot(2, RULES)).await;
+        peer.request().await;
+        peer.close(4000, "").await;
+    });
+    let shared = shared(gateway.url());
+    play(Arc::clone(&shared), 0, watch::channel(false).1).await;
+    gateway.end().await;
+    let tally = shared.tally();
+    let counts = Counts { snapshots: 3, resumed: 1, new_sessions: 1, failed: 1, ..Counts::default() };
+    assert_eq!((tally.counts, tally.connected, tally.rooms.len()), (counts, 0, 0));
 }

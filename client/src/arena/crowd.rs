@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     pub(crate) bots: u32,
     pub(crate) field: bool,
     pub(crate) json: bool,
+    /// Whether the bots come back when their connections break.
+    pub(crate) reconnects: bool,
     /// The time for which the bots play. It begins when they begin to connect.
     pub(crate) time: Option<Duration>,
 }
@@ -35,7 +37,7 @@ struct Peak {
 
 /// Lets the bots play, and prints what they see. Fails if anything went wrong.
 pub(crate) async fn run(plan: Plan, target: Target) -> anyhow::Result<()> {
-    let shared = Arc::new(Shared::new(target, plan.field, plan.bots, MAX_CONNECTING, Tally::new()?));
+    let shared = Arc::new(Shared::new(target, plan.field, plan.reconnects, plan.bots, MAX_CONNECTING, Tally::new()?));
     let (stop, stopped) = watch::channel(false);
     let mut bots = JoinSet::new();
     for number in 0..plan.bots {

@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use arena_proto::client_message::Message as Request;
 use arena_proto::server_message::Message as Response;
 use arena_proto::{ClientMessage, EnterField, FindRoom, ServerMessage};
-use gateway_connection::{Connection, Received};
+use gateway_connection::{Event, Received, Session};
 use gateway_wire::packet::{Packet, ROUTE_GAME, Status};
 use prost::Message;
 use tokio::time::timeout;
@@ -22,7 +22,7 @@ pub(super) const FIRST_SEQ: u32 = 1;
 /// Asks for a place in a room, or for this position in the field. Returns the reply, which is `RoomJoined` or
 /// `FieldEntered`. Packets before the reply go to `other`.
 pub(super) async fn join(
-    connection: &mut Connection,
+    session: &mut Session,
     position: Option<(i32, i32)>,
     mut other: impl FnMut(&Packet),
 ) -> anyhow::Result<Response> {
@@ -30,13 +30,16 @@ pub(super) async fn join(
         Some((x, y)) => Request::EnterField(EnterField { x, y }),
         None => Request::FindRoom(FindRoom {}),
     };
-    connection.send(&packet(FIRST_SEQ, request)).await?;
+    let request = packet(FIRST_SEQ, request);
     let reply = async {
+        session.send(request.clone()).await;
         loop {
-            match connection.receive().await? {
-                Received::Packet(packet) if packet.header.is_reply() => return anyhow::Ok(packet),
-                Received::Packet(packet) => other(&packet),
-                Received::NoPacket(_) => {}
+            match session.next().await? {
+                Event::Received(Received::Packet(packet)) if packet.header.is_reply() => return anyhow::Ok(packet),
+                Event::Received(Received::Packet(packet)) => other(&packet),
+                // The place that the old session may have got is lost.
+                Event::New { .. } => session.send(request.clone()).await,
+                Event::Received(Received::NoPacket(_)) | Event::Reconnecting { .. } | Event::Resumed { .. } => {}
             }
         }
     };

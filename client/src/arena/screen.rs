@@ -7,7 +7,7 @@ use arena_proto::left::Reason;
 use arena_proto::server_message::Message as Response;
 use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use futures_util::StreamExt;
-use gateway_connection::{Connection, Received, Target};
+use gateway_connection::{Event as SessionEvent, Received, Session, Target};
 use gateway_wire::packet::{Packet, ROUTE_GAME, Status};
 use ratatui::DefaultTerminal;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -31,22 +31,31 @@ enum Wish {
 }
 
 /// Plays until the player leaves.
-pub(crate) async fn run(field: bool, target: &Target) -> anyhow::Result<()> {
-    let mut connection = Connection::open(target).await?;
-    let joined = join(&mut connection, field.then_some(START), |_| {}).await?;
-    let view = match joined {
-        Response::RoomJoined(joined) => View::room(joined),
-        Response::FieldEntered(entered) => View::field(entered, START),
-        _ => bail!("the reply on route 2 is not of the arena"),
-    };
+pub(crate) async fn run(field: bool, reconnects: bool, target: &Target) -> anyhow::Result<()> {
+    let mut session = Session::open(target, reconnects).await?;
+    let view = enter(&mut session, field).await?;
     let mut terminal = ratatui::try_init().context("the arena needs a terminal; use --bots without one")?;
-    let outcome = play(&mut connection, view, &mut terminal).await;
+    let outcome = play(&mut session, field, view, &mut terminal).await;
     ratatui::restore();
-    connection.close().await;
+    session.close().await;
     outcome
 }
 
-async fn play(connection: &mut Connection, mut view: View, terminal: &mut DefaultTerminal) -> anyhow::Result<()> {
+/// Asks for a place.
+async fn enter(session: &mut Session, field: bool) -> anyhow::Result<View> {
+    Ok(match join(session, field.then_some(START), |_| {}).await? {
+        Response::RoomJoined(joined) => View::room(joined),
+        Response::FieldEntered(entered) => View::field(entered, START),
+        _ => bail!("the reply on route 2 is not of the arena"),
+    })
+}
+
+async fn play(
+    session: &mut Session,
+    field: bool,
+    mut view: View,
+    terminal: &mut DefaultTerminal,
+) -> anyhow::Result<()> {
     let mut events = EventStream::new();
     let mut beats = interval(BEAT);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -62,13 +71,20 @@ async fn play(connection: &mut Connection, mut view: View, terminal: &mut Defaul
                 }
                 Some(None) => {}
             },
-            _ = beats.tick() => {
+            // An input that waits for a connection would be too old.
+            _ = beats.tick(), if session.is_connected() => {
                 seq = seq.wrapping_add(1);
-                connection.send(&packet(seq, view.request())).await?;
+                session.send(packet(seq, view.request())).await;
             }
-            received = connection.receive() => {
-                if let Received::Packet(packet) = received? {
-                    take(&mut view, &packet)?;
+            event = session.next() => match event? {
+                SessionEvent::Received(Received::Packet(packet)) => take(&mut view, &packet)?,
+                SessionEvent::Received(Received::NoPacket(_)) => {}
+                event @ (SessionEvent::Reconnecting { .. } | SessionEvent::Resumed { .. }) => {
+                    view.notice(show::event(&event));
+                }
+                event @ SessionEvent::New { .. } => {
+                    (view, seq) = (enter(session, field).await?, FIRST_SEQ);
+                    view.notice(show::event(&event));
                 }
             }
         }

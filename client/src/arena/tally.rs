@@ -31,7 +31,11 @@ pub(crate) struct Counts {
     pub(crate) refused: u64,
     /// The bots that were removed from their place.
     pub(crate) removed: u64,
-    /// The bots that got no connection or no place, or whose connection ended.
+    /// The breaks of connections after which a session went on.
+    pub(crate) resumed: u64,
+    /// The breaks after which a bot had to begin anew, without what it missed meanwhile.
+    pub(crate) new_sessions: u64,
+    /// The bots that got no connection or no place, or whose session ended.
     pub(crate) failed: u64,
 }
 
@@ -125,24 +129,36 @@ impl Tally {
 
     /// Returns the summary as one line of JSON.
     pub(crate) fn json(&self, bots: u64, rooms: usize) -> String {
-        let Counts { snapshots, positions, replaced, lost, rule_changes, refused, removed, failed } = self.counts;
+        let Counts {
+            snapshots,
+            positions,
+            replaced,
+            lost,
+            rule_changes,
+            refused,
+            removed,
+            resumed,
+            new_sessions,
+            failed,
+        } = self.counts;
         let Interval { p50, p99, max } = Interval::of(&self.intervals.total);
         json!({
             "bots": bots, "rooms": rooms, "snapshots": snapshots, "positions": positions,
             "interval_ms": { "p50": p50, "p99": p99, "max": max },
             "replaced": replaced, "lost": lost, "rule_changes": rule_changes, "speed": self.speed,
-            "refused": refused, "removed": removed, "failed": failed,
+            "refused": refused, "removed": removed, "resumed": resumed, "new_sessions": new_sessions, "failed": failed,
         })
         .to_string()
     }
 
     /// Fails unless every bot has got messages and nothing went wrong.
     pub(crate) fn verdict(&self) -> anyhow::Result<()> {
-        let Counts { snapshots, positions, lost, refused, removed, failed, .. } = self.counts;
-        if lost + refused + removed + failed > 0 {
+        let Counts { snapshots, positions, lost, refused, removed, new_sessions, failed, .. } = self.counts;
+        if lost + refused + removed + new_sessions + failed > 0 {
             let trouble = self.trouble.as_deref().map(|why| format!("; the first: {why}")).unwrap_or_default();
             bail!(
-                "{lost} pushes lost, {refused} packets refused, {removed} bots removed, {failed} bots failed{trouble}"
+                "{lost} pushes lost, {refused} packets refused, {removed} bots removed, {new_sessions} sessions not \
+                 resumed, {failed} bots failed{trouble}"
             );
         }
         if snapshots + positions == 0 {
@@ -152,10 +168,14 @@ impl Tally {
     }
 
     fn events(&self) -> String {
-        let Counts { replaced, lost, rule_changes, refused, removed, failed, .. } = self.counts;
+        let Counts { replaced, lost, rule_changes, refused, removed, resumed, new_sessions, failed, .. } = self.counts;
+        let breaks = match resumed + new_sessions {
+            0 => String::new(),
+            _ => format!(", {resumed} resumed, {new_sessions} new sessions"),
+        };
         format!(
             "{replaced} replaced, {lost} lost, {rule_changes} rule changes, {refused} refused, {removed} removed, \
-             {failed} failed"
+             {failed} failed{breaks}"
         )
     }
 }
@@ -224,12 +244,24 @@ mod tests {
     }
 
     #[test]
+    fn breaks_are_shown_if_there_are_any() {
+        let mut tally = tally();
+        assert!(tally.summary(3, 2).ends_with(" removed, 0 failed"));
+        (tally.counts.resumed, tally.counts.new_sessions) = (2, 1);
+        assert!(tally.summary(3, 2).ends_with(" removed, 0 failed, 2 resumed, 1 new sessions"));
+        let json: serde_json::Value = serde_json::from_str(&tally.json(3, 2)).unwrap();
+        assert_eq!((&json["resumed"], &json["new_sessions"]), (&2.into(), &1.into()));
+        tally.counts.new_sessions = 0;
+        assert!(tally.verdict().is_ok());
+    }
+
+    #[test]
     fn any_loss_fails_the_verdict() {
         assert!(tally().verdict().is_ok());
         let nothing = Tally::new().unwrap().verdict().unwrap_err();
         assert_eq!(nothing.to_string(), "no bot has got a snapshot or a position");
-        let troubles: [fn(&mut Counts); 4] =
-            [|it| it.lost = 1, |it| it.refused = 1, |it| it.removed = 1, |it| it.failed = 1];
+        let troubles: [fn(&mut Counts); 5] =
+            [|it| it.lost = 1, |it| it.refused = 1, |it| it.removed = 1, |it| it.new_sessions = 1, |it| it.failed = 1];
         for trouble in troubles {
             let mut tally = tally();
             trouble(&mut tally.counts);
@@ -238,7 +270,8 @@ mod tests {
         let mut tally = tally();
         tally.fail("it is full");
         tally.fail("it is closed");
-        let why = "0 pushes lost, 0 packets refused, 0 bots removed, 2 bots failed; the first: it is full";
+        let why = "0 pushes lost, 0 packets refused, 0 bots removed, 0 sessions not resumed, 2 bots failed; the first: it \
+                   is full";
         assert_eq!(tally.verdict().unwrap_err().to_string(), why);
     }
 }
