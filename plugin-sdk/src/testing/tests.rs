@@ -262,7 +262,7 @@ fn an_action_that_the_gateway_refuses_is_a_panic() {
         refused(vec![Action::publish(topic)], packet, "a topic has 1 to 256 bytes");
         refused(vec![Action::listen_group(1, topic)], packet, "a topic has 1 to 256 bytes");
     }
-    refused(vec![Action::publish("gateway:host")], packet, "the topic gateway:host belongs to the gateway");
+    refused(vec![Action::publish("gateway:host")], packet, "topics that begin with gateway:host belong to the gateway");
     for code in [1001, 5000] {
         refused(vec![Action::end(Target::User(1), code, "")], packet, "a close code is 1000, or 3000 to 4999");
     }
