@@ -3,8 +3,12 @@ use gateway_proto::Welcome;
 use gateway_stand_in::{Peer, gateway, scripts};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::*;
+
+/// The time that a conversation may take. It is long enough for a busy machine.
+const PATIENT: Duration = Duration::from_secs(60);
 
 /// Holds a conversation with a stand-in for a gateway. Returns the outcome, the printed text and the result of the
 /// stand-in.
@@ -17,7 +21,7 @@ async fn hold<T>(
     let mut out = Vec::new();
     let mut conversation =
         Conversation { session: &mut session, out: &mut out, user_id: 1, game_id: "mmo".into(), last_seq: 0 };
-    let outcome = conversation.hold(input).await;
+    let outcome = timeout(PATIENT, conversation.hold(input)).await.expect("an end in time");
     session.close().await;
     (outcome, String::from_utf8(out).unwrap(), task.await.unwrap())
 }

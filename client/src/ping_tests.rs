@@ -140,7 +140,9 @@ async fn a_break_is_counted_and_the_next_heartbeat_waits_for_the_connection() {
     });
     let mut session = Session::open(&target(gateway.url()), true).await.unwrap();
     let (mut out, mut tally) = (Vec::new(), Tally::default());
-    Heart::new(&mut session, &mut out, &mut tally).beat(&plan(4, PATIENT)).await.unwrap();
+    let plan = plan(4, PATIENT);
+    let mut heart = Heart::new(&mut session, &mut out, &mut tally);
+    timeout(PATIENT, heart.beat(&plan)).await.expect("an end in time").unwrap();
     session.close().await;
     gateway.end().await;
     assert_eq!((tally.sent, tally.lost, tally.wrong, tally.stray, tally.breaks), (4, 1, 0, 0, 2));

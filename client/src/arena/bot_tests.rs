@@ -170,7 +170,9 @@ async fn a_bot_goes_on_after_a_break_and_asks_for_a_new_place_in_a_new_session()
         peer.close(4000, "").await;
     });
     let shared = shared(gateway.url());
-    play(Arc::clone(&shared), 0, watch::channel(false).1).await;
+    let (_stop, stopped) = watch::channel(false);
+    let playing = play(Arc::clone(&shared), 0, stopped);
+    tokio::time::timeout(Duration::from_secs(60), playing).await.expect("an end in time");
     gateway.end().await;
     let tally = shared.tally();
     let counts = Counts { snapshots: 3, resumed: 1, new_sessions: 1, failed: 1, ..Counts::default() };

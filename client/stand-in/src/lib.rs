@@ -66,6 +66,9 @@ async fn answer(mut tcp: TcpStream, response: &str) -> String {
     String::from_utf8(head).expect("text")
 }
 
+/// The time that the scripts may take after the client has ended. It is long enough for a busy machine.
+const MAX_SCRIPT_TIME: Duration = Duration::from_secs(60);
+
 type Script = Box<dyn FnOnce(TcpStream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// A stand-in that plays a script on each connection, one after the other. The next connection is accepted when the
@@ -125,10 +128,11 @@ impl Scripts {
     /// Waits until all scripts have been played.
     ///
     /// # Panics
-    /// Panics if a script has panicked.
+    /// Panics if a script has panicked, or if the client has not come or not done its part within a minute.
     pub async fn end(self) {
         drop(self.scripts);
-        self.task.await.expect("no script panics");
+        let ended = timeout(MAX_SCRIPT_TIME, self.task).await;
+        ended.expect("all scripts are played").expect("no script panics");
     }
 }
 
