@@ -74,7 +74,7 @@ async fn no_plugin_can_publish_on_the_topic_of_the_host() {
     assert_eq!(client.request(ROUTE, script.as_bytes()).await.status, 8);
     gateway.metric_is("gateway_plugin_calls_total{plugin=\"probe\",outcome=\"invalid\"}", 1.0).await;
     let line = gateway.logged("it publishes on \\\"gateway:host\\\"").await;
-    assert!(line.to_string().contains("and not gateway:host"), "{line}");
+    assert!(line.to_string().contains("does not begin with gateway:host"), "{line}");
     assert_eq!(client.request(ROUTE, b"listen gateway:host").await.status, 8);
     client.assert_alive().await;
 }

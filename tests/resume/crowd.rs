@@ -33,8 +33,8 @@ const BOUNDS: &str = "messages: 4096, bytes: 1048576";
 struct Account {
     /// The numbers of the publisher, in the order in which they arrived.
     content: Vec<u32>,
-    /// The number of connections.
-    connections: usize,
+    /// When each connection was made.
+    connections: Vec<Instant>,
     /// The number of times that the session was new.
     new: usize,
     /// The longest time between two deliveries.
@@ -55,6 +55,8 @@ struct Crowd {
 /// What became of a crowd.
 struct Outcome {
     connections: usize,
+    /// The largest number of handshakes in a second, after the first ones.
+    peak: usize,
     new: usize,
     silence: Duration,
 }
@@ -85,7 +87,7 @@ impl Crowd {
         loop {
             let path = if token.is_empty() { "/ws".to_owned() } else { format!("/ws?resume={token}&seen={seen}") };
             let mut socket = self.connect(&path).await;
-            account.connections += 1;
+            account.connections.push(Instant::now());
             // A gateway that stops may close a connection before its welcome.
             let Some(Ok(Message::Binary(first))) = socket.next().await else { continue };
             let welcome = Welcome::decode(&first[8..]).unwrap();
@@ -209,10 +211,15 @@ async fn run<T>(
     stop.send(true).unwrap();
     let published = publishing.await.unwrap();
     let accounts = timeout(Duration::from_secs(60), players.join_all()).await.expect("the clients end");
-    let mut outcome = Outcome { connections: 0, new: 0, silence: Duration::ZERO };
+    let mut handshakes: Vec<_> = accounts.iter().flat_map(|(_, account)| &account.connections[1..]).copied().collect();
+    handshakes.sort_unstable();
+    let in_a_second =
+        |(i, &first): (usize, &Instant)| handshakes[i..].partition_point(|&time| time - first < Duration::from_secs(1));
+    let peak = handshakes.iter().enumerate().map(in_a_second).max().unwrap_or(0);
+    let mut outcome = Outcome { connections: 0, peak, new: 0, silence: Duration::ZERO };
     for (user, account) in accounts {
         let expected = published[usize::try_from(user).unwrap() - 1];
-        outcome.connections += account.connections;
+        outcome.connections += account.connections.len();
         outcome.silence = outcome.silence.max(account.silence);
         // The first session of each client is new by nature.
         outcome.new += account.new - 1;
@@ -279,6 +286,9 @@ async fn a_rolling_restart_of_two_gateways_loses_nothing_and_no_session() {
 }
 
 #[allow(clippy::print_stdout, reason = "a large run is started by hand, and its figures are of interest")]
-fn report(what: &str, Outcome { connections, new, silence }: &Outcome) {
-    println!("{what}: {connections} connections, {new} new sessions, longest silence {} ms", silence.as_millis());
+fn report(what: &str, Outcome { connections, peak, new, silence }: &Outcome) {
+    println!(
+        "{what}: {connections} connections, at most {peak} in a second, {new} new sessions, longest silence {} ms",
+        silence.as_millis()
+    );
 }
