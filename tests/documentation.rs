@@ -39,6 +39,7 @@ fn keys() -> BTreeSet<String> {
         // The page describes this section as a whole: `{ host, port }`.
         "Backend" => None,
         "Tls" => Some("server.tls".to_owned()),
+        "Reconnect" => Some("server.reconnect".to_owned()),
         "Sentinel" => Some("redis.sentinel".to_owned()),
         "Cluster" => Some("redis.cluster".to_owned()),
         section => Some(section.to_lowercase()),
@@ -49,7 +50,7 @@ fn keys() -> BTreeSet<String> {
             section = path(name);
         } else if let (Some(section), Some((field, _))) = (&section, line.split_once(": ")) {
             // These fields are sections with keys of their own.
-            let is_section = ["cluster", "sentinel", "settings", "tls"].contains(&field);
+            let is_section = ["cluster", "reconnect", "sentinel", "settings", "tls"].contains(&field);
             if field.chars().all(|c| c.is_ascii_lowercase() || c == '_') && !is_section {
                 let name = if field == "backends" { ".NAME" } else { "" };
                 keys.insert(format!("{section}.{field}{name}"));

@@ -258,4 +258,12 @@ fn what_is_for_one_connection_is_not_sent_over_the_next() {
     assert_eq!(outbox.claim(&SECRET, seen(0)), Ok(0));
     outbox.take_back();
     assert_eq!(written(&outbox), (vec![0, 1], None));
+    // Nor is it if the gateway takes the old connection for alive.
+    outbox.admit_claims([2; 16]);
+    outbox.control_here(Bytes::from_static(b"reconnect"));
+    push(&outbox);
+    assert_eq!(outbox.claim(&[2; 16], seen(1)), Ok(0));
+    assert!(park(&outbox));
+    outbox.take_back();
+    assert_eq!(written(&outbox), (vec![2], None));
 }
