@@ -102,6 +102,20 @@ mod tests {
     }
 
     #[test]
+    fn a_session_whose_client_has_moved_counts_for_its_new_address_whatever_the_limit() {
+        let occupancy = Occupancy::default();
+        let limits = Limits { sessions_per_ip: Some(1), ..Limits::default() };
+        let [a, b] = ["192.0.2.1", "192.0.2.2"].map(address);
+        assert_eq!([a, b].map(|address| occupancy.enter(address, &limits)), [Ok(()); 2]);
+        occupancy.relocate(a, b);
+        occupancy.relocate(b, b);
+        assert_eq!(occupancy.enter(b, &limits), Err(OverLimit::SessionsPerIp));
+        assert_eq!(occupancy.enter(a, &limits), Ok(()));
+        [a, b, b].into_iter().for_each(|address| occupancy.leave(address));
+        assert_eq!((occupancy.sessions.into_inner(), occupancy.networks.len()), (0, 0));
+    }
+
+    #[test]
     fn sessions_that_began_without_a_limit_count_against_a_later_one() {
         let occupancy = Occupancy::default();
         let a = address("192.0.2.1");

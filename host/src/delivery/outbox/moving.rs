@@ -150,6 +150,16 @@ mod tests {
     }
 
     #[test]
+    fn the_new_gateway_knows_what_the_client_has_before_it_has_sent_anything() {
+        let new = outbox();
+        new.begin_moving_in();
+        new.move_in(Moving { waiting: VecDeque::new(), ..claimed(true).move_out().unwrap() });
+        new.take_back();
+        new.admit_claims([2; 16]);
+        assert_eq!(new.claim(&[2; 16], Received { push: Some(1), replies: Some(0) }), Ok(0));
+    }
+
+    #[test]
     fn the_old_gateway_keeps_nothing() {
         let old = claimed(true);
         assert!(old.can_move_out() && old.move_out().is_some());

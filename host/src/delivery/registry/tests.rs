@@ -1,7 +1,7 @@
 use super::*;
 use crate::delivery::{
     limits,
-    outbox::{Keep, Limits, Outcome},
+    outbox::{Keep, Limits, Outcome, ReplayLimits},
 };
 use bytes::Bytes;
 use std::{
@@ -346,6 +346,37 @@ fn a_session_too_many_of_a_user_is_refused_and_stays_unbound() {
     let third = registered(&registry);
     drop(first);
     assert_eq!(registry.bind(&third, 7), Ok(true));
+}
+
+#[test]
+fn where_a_session_too_many_is_refused_one_whose_client_is_away_makes_room() {
+    let registry = limited_by_user(1, OnUserLimit::Refuse);
+    registry.parking.set_max_bytes(1 << 20);
+    let resumable = || {
+        let replay = Some(ReplayLimits { messages: 9, bytes: 999 });
+        let limits = Limits {
+            messages: 9,
+            bytes: 999,
+            close_when_full: false,
+            batch_bytes: 999,
+            max_delay: Duration::MAX,
+            replay,
+        };
+        registry.admit(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits)).unwrap()
+    };
+    let sessions = [resumable(), resumable(), resumable()];
+    let begin = |session: &Registered| {
+        let outcome = registry.bind(session, 7);
+        registry.close_oldest_of_user(session);
+        (outcome, closing(&sessions))
+    };
+    assert_eq!(begin(&sessions[0]), (Ok(true), [false; 3]));
+    assert_eq!(begin(&sessions[1]), (Err(BindError::TooManySessions), [false; 3]));
+    sessions[0].outbox.admit_claims([1; 16]);
+    assert!(sessions[0].outbox.park(registry.parking.enter().0));
+    assert_eq!(begin(&sessions[1]), (Ok(true), [true, false, false]));
+    assert_eq!(begin(&sessions[2]), (Err(BindError::TooManySessions), [true, false, false]));
+    assert_eq!(begin(&sessions[1]), (Ok(false), [true, false, false]));
 }
 
 #[test]
