@@ -35,7 +35,7 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::oneshot::{self, error::TryRecvError},
-    task, time,
+    task,
 };
 
 /// The number of messages that a thread decides on at once.
@@ -47,9 +47,6 @@ const MIN_SHARED: Duration = Duration::from_micros(500);
 
 /// The size of the messages in early decisions, in bytes, after which no more decisions are made early.
 const MAX_EARLY_BYTES: usize = 4 << 20;
-
-/// The time between two looks at the queues of busy plugins.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Messages that one thread decides on.
 type Piece = Arc<Vec<Message<Origin>>>;
@@ -71,12 +68,12 @@ impl Pieces {
     fn decide_next(&self) -> bool {
         let next = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let Some((messages, decisions)) = next else { return false };
-        let decide = |message| {
+        let decide = |message: &Message<Origin>| {
             if self.bytes.load(Ordering::Relaxed) > MAX_EARLY_BYTES {
                 return None;
             }
             // The first plugin that hears the message is usually the only one.
-            let served = self.gateway.hearers(message, &self.snapshot).next()?;
+            let served = self.gateway.hearers(&message.topic, &self.snapshot).next()?;
             let early = self.gateway.decide_early(&call(served, message), &self.snapshot)?;
             self.bytes.fetch_add(early.bytes(), Ordering::Relaxed);
             Some(early)
@@ -159,13 +156,6 @@ impl Gateway {
         }
     }
 
-    /// Waits until the offload threads of all plugins have room for entries of streams.
-    pub(super) async fn ready_for_entries(&self) {
-        while self.snapshot.load().plugins().any(|plugin| plugin.offload_thread().is_full()) {
-            time::sleep(LOOK_INTERVAL).await;
-        }
-    }
-
     /// Passes a message to the plugins that hear its topic, or to the host. Returns how many hear the topic.
     pub fn on_message(self: &Arc<Self>, message: &Message<Origin>) -> usize {
         self.handle(message, None)
@@ -175,7 +165,7 @@ impl Gateway {
         let snapshot = self.snapshot.load();
         let mut tally = Tally::new(&self.metrics);
         let mut count = 0;
-        for served in self.hearers(message, &snapshot) {
+        for served in self.hearers(&message.topic, &snapshot) {
             count += 1;
             let call = call(served, message);
             let early = early.take_if(|early| early.is_of(served));
@@ -206,13 +196,12 @@ impl Gateway {
         count
     }
 
-    /// Returns the plugins that hear the topic of a message.
-    fn hearers<'a>(
+    /// Returns the plugins that hear a topic.
+    pub(super) fn hearers<'a>(
         &'a self,
-        message: &'a Message<Origin>,
+        topic: &'a str,
         snapshot: &'a Snapshot,
     ) -> impl Iterator<Item = &'a Arc<ServingPlugin>> {
-        let topic = &*message.topic;
         let subscribers = snapshot.subscribers(topic);
         let listeners = snapshot.served().iter().filter(move |served| {
             // Most messages are for plugins that subscribe to the topic anyway, and need no look-up.

@@ -16,7 +16,9 @@ impl Handler for Deaf {
         messages
     }
 
-    async fn ready(&self) {}
+    fn takes_entries(&self, _: &str) -> bool {
+        true
+    }
 
     fn is_served(&self, (): &()) -> bool {
         true

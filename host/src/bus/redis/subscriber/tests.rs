@@ -44,7 +44,9 @@ impl Handler for Slow {
         messages
     }
 
-    async fn ready(&self) {}
+    fn takes_entries(&self, _: &str) -> bool {
+        true
+    }
 
     fn is_served(&self, (): &()) -> bool {
         true

@@ -38,7 +38,9 @@ impl Handler for Refusals {
         messages
     }
 
-    async fn ready(&self) {}
+    fn takes_entries(&self, _: &str) -> bool {
+        true
+    }
 
     fn is_served(&self, _: &u64) -> bool {
         true
