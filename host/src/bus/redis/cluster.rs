@@ -10,6 +10,7 @@
 
 mod node;
 mod placement;
+mod publishes;
 mod slots;
 mod streams;
 #[cfg(test)]
@@ -18,7 +19,7 @@ mod tests;
 use super::{error::LinkError, slot};
 use crate::{
     bus::{
-        batch::{Batch, Publication},
+        batch::Batch,
         health::{Direction, Health, Part},
         intake::{Handler, Intake, NotTaken},
         topics::Topics,
@@ -26,7 +27,8 @@ use crate::{
     config,
 };
 use node::{Node, Number, Reports, Returned};
-use placement::{Change, Move, Places, forget};
+use placement::{Change, Move, Places, forget, is_done};
+use publishes::Way;
 use slots::{Directory, Slots};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -46,9 +48,6 @@ const REFRESH: Duration = Duration::from_secs(10);
 
 /// How often the masters are asked for after something has failed, until everything works again.
 const RETRY: Duration = Duration::from_millis(200);
-
-/// How long publishes wait for the first answer about the masters. After that they are refused.
-const GRACE: Duration = Duration::from_secs(5);
 
 /// Runs the bus until `stop`, and then until every queued publish is published or refused.
 ///
@@ -88,6 +87,8 @@ struct Cluster<H: Handler> {
     waiting: VecDeque<Change>,
     /// The moves of topics that not all nodes have carried out.
     moves: Vec<Move>,
+    /// When publishes are refused, if they cannot be passed on at present.
+    refused_from: Option<Instant>,
     /// The tasks of the nodes, and those that tell of gaps.
     tasks: JoinSet<()>,
 }
@@ -111,6 +112,7 @@ impl<H: Handler> Cluster<H> {
             listened: BTreeMap::new(),
             waiting: VecDeque::new(),
             moves: Vec::new(),
+            refused_from: None,
             tasks: JoinSet::new(),
         }
     }
@@ -122,16 +124,14 @@ impl<H: Handler> Cluster<H> {
         self.topics.with_last(|last| front.set_carried_out(last));
         let (reports, mut batch, mut asking) = (Arc::clone(&self.reports), Batch::default(), JoinSet::new());
         let (mut next_ask, mut asked_at) = (Instant::now(), Instant::now());
-        let mut refuse_from = next_ask + GRACE;
         let mut streams = self.topics.stream_changes();
         streams.mark_changed();
         let health = Arc::clone(&self.health);
         loop {
             let is_known = self.is_known;
-            let can_publish = self.can_publish();
-            if can_publish {
-                refuse_from = Instant::now() + GRACE;
-            }
+            let way = self.way_of_publishes();
+            // Publishes that were taken and have to wait are looked at again.
+            let look_again_at = self.refused_from.unwrap_or_else(Instant::now);
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if !front.is_closed() => front.close(),
@@ -154,20 +154,14 @@ impl<H: Handler> Cluster<H> {
                     asking.spawn(self.directory.clone().ask(self.to_ask()));
                 }
                 () = self.topics.changed(), if is_known => self.change_topics(),
-                () = front.take(&mut batch), if can_publish || front.is_closed() || Instant::now() >= refuse_from => {
+                () = time::sleep_until(look_again_at), if way == Way::Wait || !batch.is_empty() => {}
+                () = front.take(&mut batch), if batch.is_empty() && way != Way::Wait => {
                     if batch.is_empty() {
                         break;
                     }
-                    self.intake.refuse_abandoned(&mut batch);
-                    for publication in batch.iter() {
-                        if can_publish {
-                            self.pass_on(&publication);
-                        } else {
-                            self.intake.refuse(&publication, &NotTaken::NotConnected);
-                        }
-                    }
                 }
             }
+            self.publish(&mut batch);
         }
         self.nodes.values().for_each(Node::stop);
         self.streams.stop();
@@ -176,23 +170,6 @@ impl<H: Handler> Cluster<H> {
         }
         let unsettled = self.reports.take_returned();
         unsettled.iter().for_each(|returned| self.intake.refuse(&returned.publication(), &NotTaken::NotConnected));
-    }
-
-    /// Returns whether the masters are known, and the answers to publishes can be read if they come in streams.
-    fn can_publish(&self) -> bool {
-        self.is_known && self.topics.are_streams_read()
-    }
-
-    /// Passes a publish on to the node or the slot of its topic.
-    fn pass_on(&mut self, publication: &Publication<'_, H::Origin>) {
-        let is_queued = if self.streams.takes(publication.topic) {
-            self.streams.queue(publication, &self.slots, &mut self.tasks)
-        } else {
-            self.node_of(publication.topic).is_some_and(|node| node.queue(publication))
-        };
-        if !is_queued {
-            self.intake.refuse(publication, &NotTaken::NotConnected);
-        }
     }
 
     fn node_of(&self, topic: &str) -> Option<&Node<H::Origin>> {
@@ -290,15 +267,8 @@ impl<H: Handler> Cluster<H> {
     /// away for long, and the clients are told of the gap.
     fn settle_changes(&mut self) {
         let nodes = &self.nodes;
-        let is_done = |at: &Places, is_excused: fn(&Node<H::Origin>) -> bool| {
-            // A node that is not there any more has nothing to carry out.
-            nodes.values().all(|node| match at.get(&node.number) {
-                Some(change) => node.has_carried_out(*change) || is_excused(node),
-                None => true,
-            })
-        };
-        let done = self.waiting.iter().take_while(|change| is_done(&change.at, Node::is_away)).count();
-        let moved: Vec<_> = self.moves.extract_if(.., |moved| is_done(&moved.at, |_| false)).collect();
+        let done = self.waiting.iter().take_while(|change| is_done(nodes, &change.at, Node::is_away)).count();
+        let moved: Vec<_> = self.moves.extract_if(.., |moved| is_done(nodes, &moved.at, |_| false)).collect();
         for change in self.waiting.drain(..done) {
             if let Some(last) = change.last {
                 self.intake.queue.set_carried_out(last);

@@ -1,10 +1,11 @@
 use super::*;
 use crate::{
-    bus::{health::Part, intake::Message, redis::observer::Observer},
+    bus::{self, batch::Publication, health::Part, intake::Message, redis::observer::Observer},
     config::RedisPlace,
     telemetry::metrics::Metrics,
 };
-use std::iter;
+use bytes::Bytes;
+use std::{borrow::Cow, iter};
 
 /// A handler that hears nothing.
 struct Deaf;
@@ -151,6 +152,34 @@ async fn streams_are_no_channels_and_publishes_wait_until_they_are_read() {
     // The slot of the stream belongs to the second master.
     assert_eq!((cluster.nodes[MASTERS[0]].queued(), cluster.nodes[MASTERS[1]].queued(), refused(&cluster)), (1, 0, 0));
     assert_eq!(cluster.streams.queued("broadcast"), 1);
+}
+
+#[tokio::test]
+async fn publishes_that_were_taken_before_a_stream_became_wanted_wait_until_it_is_read() {
+    let mut cluster = cluster_with(&["broadcast", "broadcast:user:7"]);
+    cluster.is_known = true;
+    let taken = |cluster: &Cluster<Deaf>| {
+        let (queue, share, mut batch) = (Arc::clone(&cluster.intake.queue), bus::Share::default(), Batch::default());
+        let permit = queue.reserve(&share, bus::Load { publishes: 1, bytes: 18 }).unwrap();
+        permit.commit(0, [("game:request:mmo", Cow::Borrowed(&Bytes::from_static(b"hi")), None)].into_iter());
+        queue.take_now(&mut batch);
+        batch
+    };
+    let mut batch = taken(&cluster);
+    assert_eq!(cluster.way_of_publishes(), Way::PassOn);
+    cluster.topics.set_fixed(["broadcast".to_owned()].into());
+    cluster.publish(&mut batch);
+    assert_eq!((batch.len(), cluster.nodes[MASTERS[0]].queued()), (1, 0));
+    cluster.topics.begin_reading(cluster.topics.streams().iter());
+    cluster.publish(&mut batch);
+    assert_eq!((batch.len(), cluster.nodes[MASTERS[0]].queued(), refused(&cluster)), (0, 1, 0));
+    // If a stream cannot be read for long, they are refused.
+    let mut batch = taken(&cluster);
+    cluster.topics.set_fixed(["broadcast", "broadcast:user:7"].map(str::to_owned).into());
+    assert_eq!(cluster.way_of_publishes(), Way::Wait);
+    cluster.refused_from = Some(Instant::now());
+    cluster.publish(&mut batch);
+    assert_eq!((batch.len(), cluster.nodes[MASTERS[0]].queued(), refused(&cluster)), (0, 1, 1));
 }
 
 #[tokio::test]
