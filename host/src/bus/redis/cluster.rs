@@ -138,6 +138,7 @@ impl<H: Handler> Cluster<H> {
                 Some(ended) = self.tasks.join_next() => resume(ended),
                 Some(found) = asking.join_next() => {
                     self.found(resume(found), asked_at);
+                    self.streams.end_unused(Instant::now());
                     let is_good = self.health.error().is_none() && !self.is_in_trouble();
                     next_ask = Instant::now() + if is_good { REFRESH } else { RETRY };
                 }

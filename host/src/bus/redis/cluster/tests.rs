@@ -192,14 +192,43 @@ async fn masters_whose_streams_do_not_work_are_asked_by_turns() {
     cluster.topics.set_fixed(["broadcast", "game:request:mmo"].map(str::to_owned).into());
     cluster.streams.begin_wanted(&cluster.slots, &mut cluster.tasks);
     cluster.apply(second, &view(first, second), Instant::now());
-    let down = |slot: u16| Part { direction: Direction::Read, node: format!("slot {slot}").into() };
-    cluster.health.set(&down(slot::of("broadcast")), Some("why".to_owned()));
+    let down = |cluster: &Cluster<Deaf>, stream: &str| {
+        let part = Part { direction: Direction::Read, node: cluster.streams.part_of(stream).unwrap() };
+        cluster.health.set(&part, Some("why".to_owned()));
+    };
+    down(&cluster, "broadcast");
     assert_eq!(asks(&cluster), second, "its slot may have moved");
     cluster.apply(second, &view(first, second), Instant::now());
     assert_eq!(asks(&cluster), second);
-    cluster.health.set(&down(slot::of("game:request:mmo")), Some("why".to_owned()));
+    down(&cluster, "game:request:mmo");
     for asked in [first, second, first] {
         assert_eq!(asks(&cluster), asked);
         cluster.apply(asked, &view(first, second), Instant::now());
     }
+}
+
+#[tokio::test]
+async fn a_slot_ends_when_no_stream_of_it_was_wanted_or_published_to_for_a_while() {
+    let mut cluster = cluster_with(&["broadcast", "game:request:mmo", "x"]);
+    cluster.topics.set_fixed(["broadcast".to_owned()].into());
+    cluster.streams.begin_wanted(&cluster.slots, &mut cluster.tasks);
+    cluster.pass_on(&Publication { topic: "game:request:mmo", body: b"hi", origin: None });
+    let begun = |cluster: &Cluster<Deaf>| {
+        ["broadcast", "game:request:mmo", "x"].map(|stream| cluster.streams.part_of(stream).is_some())
+    };
+    let soon = Instant::now() + Duration::from_secs(30);
+    cluster.streams.end_unused(soon);
+    assert_eq!(begun(&cluster), [true, true, false]);
+    cluster.streams.end_unused(soon + Duration::from_secs(40));
+    assert_eq!(begun(&cluster), [true, false, false]);
+    cluster.topics.set_fixed(["x".to_owned()].into());
+    cluster.streams.begin_wanted(&cluster.slots, &mut cluster.tasks);
+    cluster.streams.end_unused(soon + Duration::from_secs(120));
+    assert_eq!(begun(&cluster), [false, false, true]);
+    // It begins again with another name, because the connections of the first one may still be about to end.
+    let first = cluster.streams.part_of("x");
+    cluster.topics.set_fixed([].into());
+    cluster.streams.end_unused(soon + Duration::from_secs(300));
+    cluster.pass_on(&Publication { topic: "x", body: b"hi", origin: None });
+    assert!(cluster.streams.part_of("x").is_some_and(|part| Some(part) != first));
 }
