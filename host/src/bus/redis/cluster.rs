@@ -19,7 +19,7 @@ mod tests;
 use super::{error::LinkError, slot};
 use crate::{
     bus::{
-        batch::Batch,
+        batch::{Batch, Publication},
         health::{Direction, Health, Part},
         intake::{Handler, Intake, NotTaken},
         topics::Topics,
@@ -28,7 +28,7 @@ use crate::{
 };
 use node::{Node, Number, Reports, Returned};
 use placement::{Change, Move, Places, forget, is_done};
-use publishes::Way;
+use publishes::{Patience, Way};
 use slots::{Directory, Slots};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -87,8 +87,7 @@ struct Cluster<H: Handler> {
     waiting: VecDeque<Change>,
     /// The moves of topics that not all nodes have carried out.
     moves: Vec<Move>,
-    /// When publishes are refused, if they cannot be passed on at present.
-    refused_from: Option<Instant>,
+    patience: Patience,
     /// The tasks of the nodes, and those that tell of gaps.
     tasks: JoinSet<()>,
 }
@@ -112,7 +111,7 @@ impl<H: Handler> Cluster<H> {
             listened: BTreeMap::new(),
             waiting: VecDeque::new(),
             moves: Vec::new(),
-            refused_from: None,
+            patience: Patience::default(),
             tasks: JoinSet::new(),
         }
     }
@@ -128,10 +127,8 @@ impl<H: Handler> Cluster<H> {
         streams.mark_changed();
         let health = Arc::clone(&self.health);
         loop {
-            let is_known = self.is_known;
-            let way = self.way_of_publishes();
-            // Publishes that were taken and have to wait are looked at again.
-            let look_again_at = self.refused_from.unwrap_or_else(Instant::now);
+            let (is_known, way) = (self.is_known, self.way_of_publishes());
+            let look_again_at = self.patience.ends.unwrap_or_else(Instant::now);
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if !front.is_closed() => front.close(),
@@ -162,6 +159,7 @@ impl<H: Handler> Cluster<H> {
                     }
                 }
             }
+            // A stream may have become wanted while they were taken, so they may have to wait.
             self.publish(&mut batch);
         }
         self.nodes.values().for_each(Node::stop);
@@ -171,6 +169,39 @@ impl<H: Handler> Cluster<H> {
         }
         let unsettled = self.reports.take_returned();
         unsettled.iter().for_each(|returned| self.intake.refuse(&returned.publication(), &NotTaken::NotConnected));
+    }
+
+    /// Returns what becomes of publishes now. They need the masters, and readers of the streams in which answers may come.
+    fn way_of_publishes(&mut self) -> Way {
+        self.patience.way(self.is_known && self.topics.are_streams_read(), self.intake.queue.is_closed())
+    }
+
+    /// Passes publishes on, or refuses them, or leaves them if they have to wait.
+    fn publish(&mut self, batch: &mut Batch<H::Origin>) {
+        let way = self.way_of_publishes();
+        if way == Way::Wait {
+            return;
+        }
+        self.intake.refuse_abandoned(batch);
+        for publication in batch.iter() {
+            match way {
+                Way::PassOn => self.pass_on(&publication),
+                _ => self.intake.refuse(&publication, &NotTaken::NotConnected),
+            }
+        }
+        batch.clear();
+    }
+
+    /// Passes a publish on to the node or the slot of its topic.
+    fn pass_on(&mut self, publication: &Publication<'_, H::Origin>) {
+        let is_queued = if self.streams.takes(publication.topic) {
+            self.streams.queue(publication, &self.slots, &mut self.tasks)
+        } else {
+            self.node_of(publication.topic).is_some_and(|node| node.queue(publication))
+        };
+        if !is_queued {
+            self.intake.refuse(publication, &NotTaken::NotConnected);
+        }
     }
 
     fn node_of(&self, topic: &str) -> Option<&Node<H::Origin>> {
