@@ -6,7 +6,8 @@
 //! what it may keep, and `actions` carries out the decision as a whole, with `effects` for single actions. `refusal`
 //! lists the reasons why a call is not served. `loops` limits publishes that lead back to the message that caused them.
 //! `origin` names the packet that caused a publish. `progress` says what is left of a call for another thread. `reach`
-//! counts the messages of the bus. `interests` holds the topics that sessions and groups want to hear.
+//! counts the messages of the bus. `messages` serves them, `early` makes decisions on them before their turn, and `pause`
+//! says when not to. `interests` holds the topics that sessions and groups want to hear.
 //! `closings` closes sessions for operators, on this gateway and on the others.
 //! `handovers` moves sessions between this gateway and others.
 //! `timers` holds the timers of a plugin. `payload_limits` holds the largest payload of each route.
@@ -20,6 +21,7 @@ mod bounds;
 mod calls;
 pub mod closings;
 mod decision;
+mod early;
 mod effects;
 mod gaps;
 pub mod gateway;

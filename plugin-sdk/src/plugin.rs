@@ -111,6 +111,8 @@ pub trait Policy: Plugin {
 pub trait Hearing: Plugin {
     /// Decides on a message of a topic that the plugin subscribes to or listens to, and returns the actions for the
     /// gateway to carry out in order. `now` is the time of the call, in milliseconds since 1970-01-01T00:00:00Z.
+    /// It may be earlier than that of the message before, because several threads may decide on messages that arrive
+    /// together.
     ///
     /// There is no packet to answer, so [`Action::Reply`], [`Action::Echo`] and [`Action::Bind`] are not allowed.
     ///

@@ -8,6 +8,9 @@ use gateway_tests::{Client, Gateway};
 /// The number of messages of a burst. It is more than a thread decides on at once, many times over.
 const BURST: usize = 250;
 
+/// Messages that take so long that the messages after them in their burst are decided on early.
+const LONG: &str = "repeat 20 publish news spin 1";
+
 /// Starts a gateway with the client of user 7, who hears `news`.
 async fn listener() -> (Gateway, Client) {
     let gateway = Gateway::start(setup("call_timeout_ms: 5000")).await;
@@ -82,4 +85,64 @@ async fn a_message_for_many_sessions_is_not_overtaken_by_later_ones_of_its_burst
             assert_push(member, seq, &text).await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_rejection_that_an_earlier_message_of_the_burst_prevents_has_no_effect() {
+    let (gateway, mut client) = listener().await;
+    for round in 0..20 {
+        let room = format!("publish news put room/{round} x; publish news need room/{round}|deliver user:7 always #");
+        let room = room.replace('#', &round.to_string());
+        ask(&mut client, &format!("{LONG}; {room}; repeat 100 publish news spin 0")).await;
+        assert_push(&mut client, round + 1, &round.to_string()).await;
+    }
+    assert_eq!(gateway.metric("gateway_plugin_calls_total{outcome=\"rejected\",plugin=\"probe\"}").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_trap_that_an_earlier_message_of_the_burst_prevents_has_no_effect() {
+    let (gateway, mut client) = listener().await;
+    for round in 0..20 {
+        let room = format!("publish news put room/{round} x; publish news must room/{round}|deliver user:7 always #");
+        let room = room.replace('#', &round.to_string());
+        ask(&mut client, &format!("{LONG}; {room}; repeat 100 publish news spin 0")).await;
+        assert_push(&mut client, round + 1, &round.to_string()).await;
+    }
+    assert_eq!(gateway.metric("gateway_plugin_calls_total{outcome=\"trap\",plugin=\"probe\"}").await, 0.0);
+}
+
+#[tokio::test]
+async fn every_message_of_a_burst_that_is_rejected_counts_once() {
+    let (gateway, mut client) = listener().await;
+    let calls = "gateway_plugin_calls_total{outcome=\"ok\",plugin=\"probe\"}";
+    let seconds = "gateway_plugin_call_seconds_count{plugin=\"probe\"}";
+    let before = (gateway.metric(calls).await, gateway.metric(seconds).await);
+    let many = "repeat 100 publish news need nothing";
+    ask(&mut client, &format!("{LONG}; {many}; publish news deliver user:7 always done")).await;
+    assert_push(&mut client, 1, "done").await;
+    // The packet, the long messages and the last one.
+    gateway.metric_is(calls, before.0 + 22.0).await;
+    gateway.metric_is("gateway_plugin_calls_total{outcome=\"rejected\",plugin=\"probe\"}", 100.0).await;
+    gateway.metric_is(seconds, before.1 + 122.0).await;
+}
+
+#[tokio::test]
+async fn the_bound_on_deliveries_holds_for_members_that_an_earlier_message_of_the_burst_added() {
+    let gateway = Gateway::start(setup("call_timeout_ms: 5000, pushes: 5")).await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(connect(&gateway, "user=7").await);
+    }
+    let mut joins = Vec::new();
+    for client in &mut clients {
+        let session = ask(client, "say $session").await;
+        joins.push(format!("join 5 {session}"));
+    }
+    let client = &mut clients[0];
+    ask(client, "listen news").await;
+    // The two deliveries reach six sessions.
+    let burst =
+        format!("publish news {}; publish news deliver group:5 always x|deliver group:5 always y", joins.join("|"));
+    ask(client, &format!("{LONG}; {burst}; repeat 100 publish news spin 0")).await;
+    gateway.metric_is("gateway_messages_dropped_total{reason=\"too_many_pushes\"}", 1.0).await;
 }

@@ -205,7 +205,9 @@ mod tests {
             panic!("a message on {}", messages[0].topic)
         }
 
-        async fn ready(&self) {}
+        fn takes_entries(&self, _: &str) -> bool {
+            true
+        }
 
         fn is_served(&self, (): &()) -> bool {
             true

@@ -35,8 +35,8 @@ pub trait Handler: Send + Sync + 'static {
     fn messages(&self, messages: Vec<Message<Self::Origin>>)
     -> impl Future<Output = Vec<Message<Self::Origin>>> + Send;
 
-    /// Waits until no plugin has so much to do that a further entry of a stream should wait.
-    fn ready(&self) -> impl Future<Output = ()> + Send;
+    /// Returns whether the plugins that hear a stream take further entries of it now. Otherwise the entries wait in Redis.
+    fn takes_entries(&self, stream: &str) -> bool;
 
     /// Returns whether a plugin still serves the route of the packet that caused a publish. If none does, nothing in
     /// this gateway would receive an answer to the publish.

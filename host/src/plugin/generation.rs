@@ -263,6 +263,7 @@ impl Plugin {
         usage: &Usage,
         result: Result<&Result<T, Rejection>, &Fault>,
     ) {
+        self.starter.metrics.seconds.observe(usage.elapsed_ns);
         if usage.is_slow {
             self.health.record_slow(sender());
         }

@@ -99,6 +99,16 @@ impl Instance {
         self.call(0, now, |exports, store| exports.on_wake(store, key, now).map(Ok))
     }
 
+    /// Keeps what the plugin logs out of the log, until [`unmute`](Self::unmute).
+    pub(super) fn mute(&mut self) {
+        self.store.data_mut().mute();
+    }
+
+    /// Returns whether the plugin has tried to log something since [`mute`](Self::mute).
+    pub(super) fn unmute(&mut self) -> bool {
+        self.store.data_mut().unmute()
+    }
+
     /// Returns what the last call has read.
     pub(super) fn take_reads(&mut self) -> Reads {
         self.store.data_mut().reading().map_or_else(Reads::default, |reading| reading.reads.take())

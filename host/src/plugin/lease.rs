@@ -22,11 +22,18 @@ pub struct Called<R> {
 pub struct Lease<'a> {
     starter: &'a Starter,
     slot: Held<'a>,
+    is_muted: bool,
 }
 
 impl<'a> Lease<'a> {
     pub(super) fn new(starter: &'a Starter, slot: Held<'a>) -> Self {
-        Self { starter, slot }
+        Self { starter, slot, is_muted: false }
+    }
+
+    /// Keeps what the plugin logs during the call out of the log. [`Usage::wanted_to_log`] says whether there was anything.
+    #[must_use]
+    pub fn muted(self) -> Self {
+        Self { is_muted: true, ..self }
     }
 
     /// Asks the plugin for a decision on a packet. The call is measured from `began`.
@@ -65,15 +72,22 @@ impl<'a> Lease<'a> {
             Some(instance) => instance,
             None => match self.starter.instance() {
                 Ok(instance) => Box::new(instance),
-                Err(fault) => return Called { answer: Err(fault), usage: Usage::default() },
+                Err(fault) => {
+                    let usage = Usage { elapsed_ns: began.elapsed_ns(), ..Usage::default() };
+                    return Called { answer: Err(fault), usage };
+                }
             },
         };
+        if self.is_muted {
+            instance.mute();
+        }
         let answer = call(&mut instance);
-        let usage = Usage::new(instance.busy(), copied, instance.take_reads());
+        let mut usage = Usage::new(instance.busy(), copied, instance.take_reads());
+        usage.wanted_to_log = self.is_muted && instance.unmute();
         if answer.is_ok() {
             *self.slot = Some(instance);
         }
-        self.starter.metrics.seconds.observe(began.elapsed_ns());
+        usage.elapsed_ns = began.elapsed_ns();
         Called { answer, usage }
     }
 }

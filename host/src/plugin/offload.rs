@@ -5,18 +5,19 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
-        mpsc::{self, SyncSender},
+        mpsc::{self, Sender},
     },
     thread,
 };
 
-/// The maximum number of jobs in the queue of an offload thread.
+/// The maximum number of jobs in the queue of an offload thread, without those for entries of streams.
 const MAX_QUEUED_JOBS: usize = 1024;
 
-/// The number of further jobs for entries of streams. The bus hands over fewer of them at once.
+/// The number of jobs for entries of streams from which the bus reads no further ones.
 const MAX_QUEUED_ENTRIES: usize = 1024;
 
-/// The maximum number of payload bytes that the queued and running jobs of an offload thread keep alive.
+/// The maximum number of payload bytes that the queued and running jobs of an offload thread keep alive. Those for
+/// entries of streams are counted separately.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
 
 /// The increment of the thread's nice value, so that the scheduler prefers threads that serve players.
@@ -30,8 +31,8 @@ pub type Job = Box<dyn FnOnce() + Send>;
 pub enum JobKind {
     /// A message of the bus or a timer, which no later one may overtake.
     Ordered,
-    /// An entry of a stream. It is as [`Ordered`](Self::Ordered), and it is queued even if the queue is full, because the
-    /// bus hands over entries only while it is not.
+    /// An entry of a stream. It is as [`Ordered`](Self::Ordered), and it is always queued, because the bus has taken it from
+    /// Redis already. The bus takes entries only while there are few.
     Entry,
     /// Anything else.
     Other,
@@ -47,29 +48,30 @@ pub struct Full;
 pub struct OffloadThread {
     plugin: Arc<str>,
     queued: Arc<Queued>,
-    jobs: Mutex<Option<SyncSender<QueuedJob>>>,
+    jobs: Mutex<Option<Sender<QueuedJob>>>,
 }
 
-/// A job in the queue, with its load.
+/// A job in the queue, with the number of payload bytes that it keeps alive.
 struct QueuedJob {
-    load: Load,
+    kind: JobKind,
+    bytes: usize,
     job: Job,
 }
 
-/// The load that one job adds to the queue.
-#[derive(Clone, Copy)]
-struct Load {
-    /// 1 for a job that no later message may overtake, otherwise 0.
-    messages: usize,
-    /// The number of payload bytes that the job keeps alive.
-    bytes: usize,
-}
-
-/// The total load of the jobs that wait or run.
+/// The jobs that wait or run. Messages and other jobs do not use up what entries of streams may take, nor the other way
+/// round. Otherwise a flood of messages would hold up the streams.
 #[derive(Debug, Default)]
 struct Queued {
-    jobs: AtomicUsize,
+    entries: Load,
+    others: Load,
+    /// The number of jobs that no later message may overtake.
     messages: AtomicUsize,
+}
+
+/// The load of jobs.
+#[derive(Debug, Default)]
+struct Load {
+    jobs: AtomicUsize,
     bytes: AtomicUsize,
 }
 
@@ -83,7 +85,8 @@ impl OffloadThread {
     /// Returns whether any job waits or runs.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.queued.jobs.load(Ordering::Acquire) > 0
+        let Queued { entries, others, .. } = &*self.queued;
+        [entries, others].iter().any(|load| load.jobs.load(Ordering::Acquire) > 0)
     }
 
     /// Returns whether the job of a bus message waits or runs. No other message may overtake such a message.
@@ -92,19 +95,19 @@ impl OffloadThread {
         self.queued.messages.load(Ordering::Acquire) > 0
     }
 
-    /// Returns whether the queue takes no more jobs but those of entries.
+    /// Returns whether the bus may read further entries of streams for the plugin.
     #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.queued.jobs.load(Ordering::Relaxed) > MAX_QUEUED_JOBS
-            || self.queued.bytes.load(Ordering::Relaxed) >= MAX_QUEUED_BYTES
+    pub fn takes_entries(&self) -> bool {
+        let Load { jobs, bytes } = &self.queued.entries;
+        jobs.load(Ordering::Relaxed) < MAX_QUEUED_ENTRIES && bytes.load(Ordering::Relaxed) < MAX_QUEUED_BYTES
     }
 
     /// Queues a job that keeps a payload of `bytes` alive. Jobs run in the order in which they are queued.
     ///
     /// # Errors
-    /// Returns [`Full`] if too many jobs or bytes are queued already, or if the thread cannot be started.
+    /// Returns [`Full`] if too many jobs or bytes are queued already and the job is none for an entry, or if the thread
+    /// cannot be started.
     pub fn submit(&self, kind: JobKind, bytes: usize, job: Job) -> Result<(), Full> {
-        let load = Load { messages: usize::from(kind != JobKind::Other), bytes };
         // The lock makes the check and the addition of bytes one step, so that the limit on bytes holds.
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         if jobs.is_none() {
@@ -114,30 +117,31 @@ impl OffloadThread {
                 .ok();
         }
         let sender = jobs.as_ref().ok_or(Full)?;
-        let Queued { jobs, bytes, .. } = &*self.queued;
+        let others = &self.queued.others;
         // One of the jobs runs, and does not wait.
-        let is_full = jobs.load(Ordering::Relaxed) > MAX_QUEUED_JOBS
-            || bytes.load(Ordering::Relaxed) + load.bytes > MAX_QUEUED_BYTES;
+        let is_full = others.jobs.load(Ordering::Relaxed) > MAX_QUEUED_JOBS
+            || others.bytes.load(Ordering::Relaxed) + bytes > MAX_QUEUED_BYTES;
         if is_full && kind != JobKind::Entry {
             return Err(Full);
         }
-        self.queued.add(load);
-        sender.try_send(QueuedJob { load, job }).map_err(|_| {
-            self.queued.remove(load);
+        self.queued.add(kind, bytes);
+        sender.send(QueuedJob { kind, bytes, job }).map_err(|_| {
+            self.queued.remove(kind, bytes);
             Full
         })
     }
 
-    fn start(&self) -> std::io::Result<SyncSender<QueuedJob>> {
-        let (sender, jobs) = mpsc::sync_channel::<QueuedJob>(MAX_QUEUED_JOBS + MAX_QUEUED_ENTRIES);
+    fn start(&self) -> std::io::Result<Sender<QueuedJob>> {
+        // The counters bound the queue.
+        let (sender, jobs) = mpsc::channel::<QueuedJob>();
         let queued = Arc::clone(&self.queued);
         thread::Builder::new().name(format!("offload-{}", self.plugin)).spawn(move || {
             lower_thread_priority();
-            for QueuedJob { load, job } in jobs {
+            for QueuedJob { kind, bytes, job } in jobs {
                 // The panic hook logs the panic. The panic drops the job, so a session that waits for the job's result
                 // gets an error.
                 let _ = panic::catch_unwind(AssertUnwindSafe(job));
-                queued.remove(load);
+                queued.remove(kind, bytes);
             }
         })?;
         Ok(sender)
@@ -145,17 +149,28 @@ impl OffloadThread {
 }
 
 impl Queued {
-    fn add(&self, load: Load) {
-        self.jobs.fetch_add(1, Ordering::AcqRel);
-        self.messages.fetch_add(load.messages, Ordering::AcqRel);
-        self.bytes.fetch_add(load.bytes, Ordering::Relaxed);
+    fn add(&self, kind: JobKind, bytes: usize) {
+        let load = self.load_of(kind);
+        load.jobs.fetch_add(1, Ordering::AcqRel);
+        self.messages.fetch_add(messages(kind), Ordering::AcqRel);
+        load.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn remove(&self, load: Load) {
-        self.bytes.fetch_sub(load.bytes, Ordering::Relaxed);
-        self.messages.fetch_sub(load.messages, Ordering::AcqRel);
-        self.jobs.fetch_sub(1, Ordering::AcqRel);
+    fn remove(&self, kind: JobKind, bytes: usize) {
+        let load = self.load_of(kind);
+        load.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.messages.fetch_sub(messages(kind), Ordering::AcqRel);
+        load.jobs.fetch_sub(1, Ordering::AcqRel);
     }
+
+    fn load_of(&self, kind: JobKind) -> &Load {
+        if kind == JobKind::Entry { &self.entries } else { &self.others }
+    }
+}
+
+/// Returns 1 for a job that no later message may overtake, and 0 for any other.
+fn messages(kind: JobKind) -> usize {
+    usize::from(kind != JobKind::Other)
 }
 
 /// Lowers the priority of the current thread, and of every thread that it starts later, below the priority of threads
@@ -193,27 +208,44 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_of_a_stream_is_queued_even_if_the_queue_is_full() {
+    fn every_entry_of_a_stream_is_queued_and_takes_nothing_from_other_jobs() {
         let offload_thread = OffloadThread::new("test".into());
         let (hold, held) = mpsc::channel::<()>();
-        offload_thread.submit(JobKind::Entry, 0, Box::new(move || held.recv().unwrap())).unwrap();
-        assert!(!offload_thread.is_full());
-        offload_thread.submit(JobKind::Entry, MAX_QUEUED_BYTES, Box::new(|| ())).unwrap();
-        assert!(offload_thread.is_full());
+        offload_thread.submit(JobKind::Other, 0, Box::new(move || held.recv().unwrap())).unwrap();
         let (done, seen) = mpsc::channel();
-        for kind in [JobKind::Ordered, JobKind::Other] {
-            assert_eq!(offload_thread.submit(kind, 1, Box::new(|| ())), Err(Full));
-        }
-        for _ in 0..MAX_QUEUED_JOBS {
+        let submit = |kind| {
             let done = done.clone();
-            offload_thread.submit(JobKind::Entry, 1, Box::new(move || done.send(()).unwrap())).unwrap();
+            offload_thread.submit(kind, 1, Box::new(move || done.send(kind).unwrap()))
+        };
+        // Many streams may bring more entries at once than the bus waits for.
+        for i in 0..3 * MAX_QUEUED_ENTRIES {
+            assert_eq!(offload_thread.takes_entries(), i < MAX_QUEUED_ENTRIES);
+            submit(JobKind::Entry).unwrap();
         }
+        let others = (0..).take_while(|_| submit(JobKind::Ordered).is_ok()).count();
+        assert_eq!((others, submit(JobKind::Other)), (MAX_QUEUED_JOBS, Err(Full)));
         hold.send(()).unwrap();
-        seen.iter().take(MAX_QUEUED_JOBS).for_each(drop);
+        let order: Vec<_> = seen.iter().take(3 * MAX_QUEUED_ENTRIES + others).collect();
+        assert!(order.is_sorted_by_key(|kind| *kind == JobKind::Ordered), "an entry was overtaken");
         while offload_thread.is_busy() {
             thread::yield_now();
         }
-        assert!(!offload_thread.is_full() && !offload_thread.has_messages());
+        assert!(offload_thread.takes_entries() && !offload_thread.has_messages());
+    }
+
+    #[test]
+    fn other_jobs_take_nothing_from_entries_of_streams() {
+        let offload_thread = OffloadThread::new("test".into());
+        let (hold, held) = mpsc::channel::<()>();
+        offload_thread.submit(JobKind::Ordered, MAX_QUEUED_BYTES, Box::new(move || held.recv().unwrap())).unwrap();
+        assert_eq!(offload_thread.submit(JobKind::Ordered, 1, Box::new(|| ())), Err(Full));
+        assert!(offload_thread.takes_entries());
+        offload_thread.submit(JobKind::Entry, MAX_QUEUED_BYTES, Box::new(|| ())).unwrap();
+        assert!(!offload_thread.takes_entries());
+        hold.send(()).unwrap();
+        while !offload_thread.takes_entries() {
+            thread::yield_now();
+        }
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub(super) struct State {
     reading: Option<Reading>,
     simulated: Option<Simulated>,
     log: Log,
+    /// If nothing may be logged, whether the plugin has tried to.
+    muted: Option<bool>,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
 }
@@ -84,6 +86,7 @@ impl State {
             reading,
             simulated: None,
             log,
+            muted: None,
             stdout: Vec::new(),
             stderr: Vec::new(),
         }
@@ -119,8 +122,22 @@ impl State {
         self.refused
     }
 
+    /// Keeps what the plugin logs out of the log, until [`unmute`](Self::unmute).
+    pub(super) fn mute(&mut self) {
+        self.muted = Some(false);
+    }
+
+    /// Returns whether the plugin has tried to log something since [`mute`](Self::mute).
+    pub(super) fn unmute(&mut self) -> bool {
+        self.muted.take().unwrap_or(false)
+    }
+
     /// Writes a line to the log, cut to the maximum length of a line.
     pub(super) fn write(&mut self, level: Level, message: &str) {
+        if let Some(has_tried) = &mut self.muted {
+            *has_tried = true;
+            return;
+        }
         let end = message.floor_char_boundary(self.limits.log_line);
         self.log.write(level, &message[..end]);
     }
@@ -128,6 +145,10 @@ impl State {
     /// Logs the bytes that a guest wrote to stdout or stderr, as one log line for each line of the guest. Bytes after
     /// the last end of line are buffered.
     pub(super) fn stdio(&mut self, error: bool, bytes: &[u8]) {
+        if let Some(has_tried) = &mut self.muted {
+            *has_tried = true;
+            return;
+        }
         let level = if error { Level::Warn } else { Level::Info };
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let line = if error { &mut self.stderr } else { &mut self.stdout };

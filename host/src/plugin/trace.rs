@@ -61,10 +61,16 @@ pub struct Traced {
     began: Instant,
 }
 
+/// Returns whether the log has traces.
+#[must_use]
+pub fn is_on() -> bool {
+    LevelFilter::current() >= LevelFilter::TRACE
+}
+
 /// Begins to trace a call, if the log has traces. Otherwise the span is not even made.
 #[must_use]
 pub fn begin(span: impl FnOnce() -> Span) -> Option<Traced> {
-    (LevelFilter::current() >= LevelFilter::TRACE).then(|| Traced { span: span().entered(), began: Instant::now() })
+    is_on().then(|| Traced { span: span().entered(), began: Instant::now() })
 }
 
 /// Ends a traced call: logs one line with the fields of the span, the outcome and the duration.

@@ -10,6 +10,10 @@ pub struct Usage {
     pub is_slow: bool,
     /// What the call has read of the plugin's state.
     pub reads: Reads,
+    /// The time that the call took, in nanoseconds.
+    pub elapsed_ns: u64,
+    /// Whether the call was muted, and the plugin wanted to log something.
+    pub wanted_to_log: bool,
 }
 
 /// The processor time above which a call is slow, if no bytes were copied. A policy normally takes microseconds.
@@ -19,7 +23,7 @@ impl Usage {
     /// Returns the use of a call. `busy` is its processor time as measured by the clock's ticks, which is 0 for a call
     /// that saw fewer than three ticks. `copied` is the number of bytes that the host copied into the plugin.
     pub(super) fn new(busy: Duration, copied: usize, reads: Reads) -> Self {
-        Self { is_slow: !busy.is_zero() && busy > SLOW + allowance(copied), reads }
+        Self { is_slow: !busy.is_zero() && busy > SLOW + allowance(copied), reads, ..Self::default() }
     }
 }
 

@@ -66,8 +66,9 @@ impl bus::Handler for Arc<Gateway> {
         self.on_messages(messages).await
     }
 
-    async fn ready(&self) {
-        self.ready_for_entries().await;
+    fn takes_entries(&self, stream: &str) -> bool {
+        let snapshot = self.snapshot.load();
+        self.hearers(stream, &snapshot).all(|served| served.plugin.offload_thread().takes_entries())
     }
 
     fn is_served(&self, origin: &Origin) -> bool {

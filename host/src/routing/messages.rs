@@ -1,15 +1,17 @@
 //! The messages of the bus. They are handled in their order: the actions for one message are carried out before those for
 //! the next. If many messages arrive together, other worker threads call the plugins for the later ones meanwhile.
 //!
-//! A plugin decides and does nothing, so a decision can be made early. What it has read of the plugin's state is checked
-//! when it is carried out. If a message before it has changed that, the plugin is called again.
+//! A plugin decides and does nothing, so a decision can be made early. If it is of no use at the turn of its message, for
+//! example because a message before it has changed what it had read, the plugin is called again. See [`early`].
 //!
 //! Workers for the topics were rejected. The deliveries to one session would lose their order, because they may arrive
 //! on several topics, and all messages on one topic would still be decided on by one thread.
+//!
+//! [`early`]: super::early
 
 use super::{
-    actions::Decided,
     calls::{Call, Occasion},
+    early::Early,
     gateway::Gateway,
     origin::Origin,
     progress::Progress,
@@ -19,7 +21,7 @@ use super::{
 };
 use crate::{
     bus::Message,
-    plugin::{self, Action, Delivery, Publication},
+    plugin::{self, trace},
 };
 use std::{
     collections::VecDeque,
@@ -33,7 +35,7 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::oneshot::{self, error::TryRecvError},
-    task, time,
+    task,
 };
 
 /// The number of messages that a thread decides on at once.
@@ -45,15 +47,6 @@ const MIN_SHARED: Duration = Duration::from_micros(500);
 
 /// The size of the messages in early decisions, in bytes, after which no more decisions are made early.
 const MAX_EARLY_BYTES: usize = 4 << 20;
-
-/// The time between two looks at the queues of busy plugins.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
-
-/// A decision on a message that was made before the message's turn.
-struct Early {
-    served: Arc<ServingPlugin>,
-    decision: Result<Decided, Refusal>,
-}
 
 /// Messages that one thread decides on.
 type Piece = Arc<Vec<Message<Origin>>>;
@@ -75,11 +68,13 @@ impl Pieces {
     fn decide_next(&self) -> bool {
         let next = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let Some((messages, decisions)) = next else { return false };
-        let decide = |message| {
+        let decide = |message: &Message<Origin>| {
             if self.bytes.load(Ordering::Relaxed) > MAX_EARLY_BYTES {
                 return None;
             }
-            let early = self.gateway.decide_early(message, &self.snapshot)?;
+            // The first plugin that hears the message is usually the only one.
+            let served = self.gateway.hearers(&message.topic, &self.snapshot).next()?;
+            let early = self.gateway.decide_early(&call(served, message), &self.snapshot)?;
             self.bytes.fetch_add(early.bytes(), Ordering::Relaxed);
             Some(early)
         };
@@ -95,9 +90,10 @@ impl Gateway {
         let (mut unheard, mut rest) = (Vec::new(), messages.into_iter());
         let began = (rest.len() > PIECE).then(Instant::now);
         self.handle_all(rest.by_ref().take(PIECE), &mut unheard);
-        let helpers = Handle::current().metrics().num_workers() - 1;
         let estimate = began.map(|began| began.elapsed() / PIECE as u32 * rest.len() as u32);
-        if helpers > 0 && estimate.is_some_and(|estimate| estimate >= MIN_SHARED) {
+        let helpers = helpers(Handle::current().metrics().num_workers());
+        // A trace has each call once, and in its turn.
+        if helpers > 0 && estimate.is_some_and(|estimate| estimate >= MIN_SHARED) && !trace::is_on() {
             self.share(rest, helpers, &mut unheard).await;
         } else {
             self.handle_all(rest, &mut unheard);
@@ -160,13 +156,6 @@ impl Gateway {
         }
     }
 
-    /// Waits until the offload threads of all plugins have room for entries of streams.
-    pub(super) async fn ready_for_entries(&self) {
-        while self.snapshot.load().plugins().any(|plugin| plugin.offload_thread().is_full()) {
-            time::sleep(LOOK_INTERVAL).await;
-        }
-    }
-
     /// Passes a message to the plugins that hear its topic, or to the host. Returns how many hear the topic.
     pub fn on_message(self: &Arc<Self>, message: &Message<Origin>) -> usize {
         self.handle(message, None)
@@ -176,14 +165,12 @@ impl Gateway {
         let snapshot = self.snapshot.load();
         let mut tally = Tally::new(&self.metrics);
         let mut count = 0;
-        for served in self.hearers(message, &snapshot) {
+        for served in self.hearers(&message.topic, &snapshot) {
             count += 1;
             let call = call(served, message);
-            let early = early.take_if(|early| Arc::ptr_eq(&early.served, served));
-            let progress = match early {
-                Some(Early { decision, .. }) => self.serve_decided(&call, decision, &snapshot),
-                None => self.serve(&call, &snapshot),
-            };
+            let early = early.take_if(|early| early.is_of(served));
+            let progress = early.and_then(|early| self.serve_early(&call, early));
+            let progress = progress.unwrap_or_else(|| self.serve(&call, &snapshot));
             served.account.pause.pass();
             let reach = progress.and_then(|progress| match progress {
                 Progress::Done(reach) => Ok(reach),
@@ -219,13 +206,12 @@ impl Gateway {
         }
     }
 
-    /// Returns the plugins that hear the topic of a message.
-    fn hearers<'a>(
+    /// Returns the plugins that hear a topic.
+    pub(super) fn hearers<'a>(
         &'a self,
-        message: &'a Message<Origin>,
+        topic: &'a str,
         snapshot: &'a Snapshot,
     ) -> impl Iterator<Item = &'a Arc<ServingPlugin>> {
-        let topic = &*message.topic;
         let subscribers = snapshot.subscribers(topic);
         let listeners = snapshot.served().iter().filter(move |served| {
             // Most messages are for plugins that subscribe to the topic anyway, and need no look-up.
@@ -238,33 +224,6 @@ impl Gateway {
         subscribers.iter().chain(listeners)
     }
 
-    /// Decides on a message for the first plugin that hears it, which is usually the only one. Returns `None` if the
-    /// plugin should be called when it is the message's turn.
-    fn decide_early(&self, message: &Message<Origin>, snapshot: &Snapshot) -> Option<Early> {
-        let served = self.hearers(message, snapshot).next()?;
-        if !served.account.pause.is_over() {
-            return None;
-        }
-        let decision = self.decide(&call(served, message), snapshot)?;
-        Some(Early { served: Arc::clone(served), decision })
-    }
-
-    /// Carries out an early decision. If it is outdated, the plugin is called again.
-    fn serve_decided(
-        &self,
-        call: &Call<'_>,
-        decision: Result<Decided, Refusal>,
-        snapshot: &Snapshot,
-    ) -> Result<Progress, Refusal> {
-        match decision.and_then(|decided| self.finish(call, decided)) {
-            Err(Refusal::Conflict) => {
-                call.served.account.pause.begin();
-                self.serve(call, snapshot)
-            }
-            outcome => outcome,
-        }
-    }
-
     /// Returns what a call for a message has led to. A call that was not served says nothing about whom the message is
     /// for, so the message does not count as one for nobody.
     fn reach_of(&self, call: &Call<'_>, outcome: Result<Reach, Refusal>) -> Reach {
@@ -275,21 +234,23 @@ impl Gateway {
     }
 }
 
-impl Early {
-    /// Returns the size of the messages in the decision, in bytes.
-    fn bytes(&self) -> usize {
-        let Ok(decided) = &self.decision else { return 0 };
-        let bytes = |action: &Action| match action {
-            Action::Publish(Publication { body: Some(body), .. })
-            | Action::Deliver(Delivery { body: Some(body), .. }) => body.len(),
-            Action::Put(entry) => entry.value.as_ref().map_or(0, Vec::len),
-            _ => 0,
-        };
-        decided.actions.iter().map(bytes).sum()
-    }
+/// Returns the number of threads that decide on messages besides the bus's own. If there are more than two workers, one
+/// of them stays free, because plugins may take long and somebody has to serve the sockets.
+fn helpers(workers: usize) -> usize {
+    if workers > 2 { workers - 2 } else { workers.saturating_sub(1) }
 }
 
 fn call<'a>(served: &'a Arc<ServingPlugin>, message: &'a Message<Origin>) -> Call<'a> {
     let Message { topic, body, cause, is_entry } = message;
     Call { served, occasion: Occasion::Message { topic, payload: body, cause: *cause, is_entry: *is_entry } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::helpers;
+
+    #[test]
+    fn a_worker_stays_free_if_there_are_more_than_two() {
+        assert_eq!([1, 2, 3, 4, 16].map(helpers), [0, 1, 1, 2, 14]);
+    }
 }

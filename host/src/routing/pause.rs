@@ -1,16 +1,16 @@
-//! The pause in which a plugin's messages are decided on one by one.
+//! The pause in which a plugin's messages are decided on one by one, because early decisions are of no use or slow.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The number of a plugin's messages that are not decided on early after an early decision was in vain.
+/// The number of a plugin's messages that are not decided on early after an early decision was in vain or slow.
 const PAUSE: usize = 1024;
 
-/// How many messages of a plugin are not decided on early any more, because their calls read what other messages change.
+/// How many messages of a plugin are not decided on early any more.
 #[derive(Default)]
 pub struct Pause(AtomicUsize);
 
 impl Pause {
-    /// Begins a pause, because an early decision was in vain.
+    /// Begins a pause, because an early decision was in vain or slow.
     pub(super) fn begin(&self) {
         self.0.store(PAUSE, Ordering::Relaxed);
     }

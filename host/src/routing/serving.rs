@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 /// The maximum number of messages that one call may put into send queues on a thread that serves players. The offload
 /// thread carries out larger calls.
-const MAX_INLINE_PUSHES: usize = 2048;
+pub(super) const MAX_INLINE_PUSHES: usize = 2048;
 
 /// How often a call is made again because another call has changed what it had read. After that it is made alone: no
 /// other call of the plugin may change the state until it is done.
@@ -67,21 +67,6 @@ impl Gateway {
             return Ok(Progress::Left(Rest::CarryOut(Box::new(decided))));
         }
         self.executor.carry_out(call, decided, alone).map(Progress::Done)
-    }
-
-    /// Asks the plugin for its decision on the current thread, and carries out nothing. Returns `None` if the call has to
-    /// be made on the offload thread.
-    pub(super) fn decide(&self, call: &Call<'_>, snapshot: &Snapshot) -> Option<Result<Decided, Refusal>> {
-        lease(Thread::Worker, call).map(|lease| self.decide_with(lease, call, snapshot))
-    }
-
-    /// Carries out a decision on a message on the current thread, or leaves it to the offload thread: if it reaches many
-    /// sessions, or if an earlier message is there, which no later one may overtake.
-    pub(super) fn finish(&self, call: &Call<'_>, decided: Decided) -> Result<Progress, Refusal> {
-        if decided.needs.pushes > MAX_INLINE_PUSHES || call.served.plugin.offload_thread().has_messages() {
-            return Ok(Progress::Left(Rest::CarryOut(Box::new(decided))));
-        }
-        self.executor.carry_out(call, decided, None).map(Progress::Done)
     }
 
     fn decide_with(&self, lease: Lease<'_>, call: &Call<'_>, snapshot: &Snapshot) -> Result<Decided, Refusal> {
@@ -156,7 +141,7 @@ impl Gateway {
         }
     }
 
-    fn rules<'a>(&self, call: &'a Call<'a>, snapshot: &'a Snapshot) -> Rules<'a> {
+    pub(super) fn rules<'a>(&self, call: &'a Call<'a>, snapshot: &'a Snapshot) -> Rules<'a> {
         let plugin = &call.served.plugin;
         Rules {
             snapshot,
@@ -199,7 +184,7 @@ impl Gateway {
 
 /// Makes a call and checks the answer. `began` is the moment from which the call is measured, and `now` the time that the
 /// plugin sees. The attributes for a session that may begin are put into `attributes`.
-fn ask(
+pub(super) fn ask(
     call: &Call<'_>,
     lease: Lease<'_>,
     rules: &Rules<'_>,

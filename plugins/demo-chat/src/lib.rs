@@ -8,10 +8,16 @@ use chat_proto::chat::{ChatRequest, ChatResponse, MessageBroadcast};
 use gateway_plugin_sdk::{Action, Hearing, Plugin, Rejection, Settings, export};
 use prost::Message;
 use serde::Deserialize;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 const REQUESTS: &str = "game:request:";
 const BROADCAST: &str = "broadcast";
+
+/// The number of random bits in a message id. The microseconds take the other 52 bits until the year 2112.
+const SALT_BITS: u32 = 11;
 
 /// The settings of the plugin.
 #[derive(Deserialize)]
@@ -23,6 +29,7 @@ struct Config {
 
 struct DemoChat {
     games: Vec<String>,
+    ids: Ids,
 }
 
 impl Plugin for DemoChat {
@@ -33,7 +40,7 @@ impl Plugin for DemoChat {
         let games = settings.config.games.unwrap_or_else(|| settings.games.clone());
         match games.iter().find(|game| !settings.games.contains(game)) {
             Some(unknown) => Err(format!("games: {unknown:?} is not under `games` in gateway.yaml")),
-            None => Ok(Self { games }),
+            None => Ok(Self { games, ids: Ids::new() }),
         }
     }
 
@@ -48,9 +55,7 @@ impl Hearing for DemoChat {
             ChatRequest::decode(payload).map_err(|error| Rejection::malformed(format!("ChatRequest: {error}")))?;
         let sender = request.base.as_ref().map_or(0, |base| base.user_id);
         let timestamp = i64::try_from(now).unwrap_or(i64::MAX);
-        // The id comes from the clock, since a reload would reset a counter. Milliseconds are too few for an id.
-        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let message_id = i64::try_from(clock.as_micros()).unwrap_or(i64::MAX);
+        let message_id = self.ids.next();
         let response = ChatResponse {
             base: request.base,
             success: true,
@@ -78,6 +83,29 @@ impl Hearing for DemoChat {
     }
 }
 
+/// The source of the ids of messages. A reload would reset a counter, and the clock alone is not enough, because several
+/// instances may be called at the same moment.
+struct Ids {
+    /// What the ids of this instance end with.
+    salt: i64,
+    /// The time in the last id, in microseconds since 1970.
+    last: i64,
+}
+
+impl Ids {
+    fn new() -> Self {
+        let random = RandomState::new().build_hasher().finish() % (1 << SALT_BITS);
+        Self { salt: i64::try_from(random).unwrap_or_default(), last: 0 }
+    }
+
+    /// Returns an id that is higher than the last one.
+    fn next(&mut self) -> i64 {
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last = i64::try_from(clock.as_micros()).unwrap_or_default().max(self.last + 1);
+        self.last << SALT_BITS | self.salt
+    }
+}
+
 export!(DemoChat: Hearing);
 
 #[cfg(test)]
@@ -85,6 +113,7 @@ mod tests {
     use super::*;
     use chat_proto::common::MessageBase;
     use gateway_plugin_sdk::testing::Harness;
+    use std::collections::BTreeSet;
 
     #[track_caller]
     fn published(action: &Action) -> &[u8] {
@@ -108,6 +137,14 @@ mod tests {
         let broadcast = MessageBroadcast::decode(published(&actions[1])).unwrap();
         assert_eq!((broadcast.sender_id, broadcast.target_user_id, &*broadcast.content), (1, 2, "hello"));
         assert_eq!(broadcast.message_id, response.message_id);
+    }
+
+    #[test]
+    fn the_ids_of_the_same_moment_differ() {
+        let mut instances = [1, 2].map(|salt| Ids { salt, last: 0 });
+        let ids: Vec<_> = (0..400).map(|i| instances[i % 2].next()).collect();
+        assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 400);
+        assert!(ids.iter().step_by(2).is_sorted() && ids.iter().all(|id| *id > 0));
     }
 
     #[test]

@@ -52,6 +52,8 @@ impl Script {
             "trap" => panic!("as it was told to"),
             "trap-every" => return trap_every(words.number()?),
             "spin" => return spin(Duration::from_millis(words.number()?)),
+            "need" => return present(words.next()?),
+            "must" => return present(words.next()?).map_err(|missing| panic!("{missing}")),
             "repeat" => return self.repeat(words.number()?, words.next_all()?),
             // What the call reads.
             "say" | "get" | "count" | "list" | "attribute" => return self.read(name, words),
@@ -208,6 +210,11 @@ fn trap_every(calls: u64) -> Result<(), String> {
     let call = CALLS.fetch_add(1, Ordering::Relaxed) + 1;
     assert!(!call.is_multiple_of(calls), "as it was told to");
     Ok(())
+}
+
+/// `need KEY` rejects the call if there is no such entry, and `must KEY` traps.
+fn present(key: &str) -> Result<(), String> {
+    state::get(key).map(drop).ok_or_else(|| "there is no such entry".to_owned())
 }
 
 fn spin(time: Duration) -> Result<(), String> {

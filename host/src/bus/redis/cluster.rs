@@ -10,6 +10,7 @@
 
 mod node;
 mod placement;
+mod publishes;
 mod slots;
 mod streams;
 #[cfg(test)]
@@ -26,7 +27,8 @@ use crate::{
     config,
 };
 use node::{Node, Number, Reports, Returned};
-use placement::{Change, Move, Places, forget};
+use placement::{Change, Move, Places, forget, is_done};
+use publishes::{Patience, Way};
 use slots::{Directory, Slots};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -46,9 +48,6 @@ const REFRESH: Duration = Duration::from_secs(10);
 
 /// How often the masters are asked for after something has failed, until everything works again.
 const RETRY: Duration = Duration::from_millis(200);
-
-/// How long publishes wait for the first answer about the masters. After that they are refused.
-const GRACE: Duration = Duration::from_secs(5);
 
 /// Runs the bus until `stop`, and then until every queued publish is published or refused.
 ///
@@ -88,6 +87,7 @@ struct Cluster<H: Handler> {
     waiting: VecDeque<Change>,
     /// The moves of topics that not all nodes have carried out.
     moves: Vec<Move>,
+    patience: Patience,
     /// The tasks of the nodes, and those that tell of gaps.
     tasks: JoinSet<()>,
 }
@@ -111,6 +111,7 @@ impl<H: Handler> Cluster<H> {
             listened: BTreeMap::new(),
             waiting: VecDeque::new(),
             moves: Vec::new(),
+            patience: Patience::default(),
             tasks: JoinSet::new(),
         }
     }
@@ -122,22 +123,19 @@ impl<H: Handler> Cluster<H> {
         self.topics.with_last(|last| front.set_carried_out(last));
         let (reports, mut batch, mut asking) = (Arc::clone(&self.reports), Batch::default(), JoinSet::new());
         let (mut next_ask, mut asked_at) = (Instant::now(), Instant::now());
-        let mut refuse_from = next_ask + GRACE;
         let mut streams = self.topics.stream_changes();
         streams.mark_changed();
         let health = Arc::clone(&self.health);
         loop {
-            let is_known = self.is_known;
-            let can_publish = self.can_publish();
-            if can_publish {
-                refuse_from = Instant::now() + GRACE;
-            }
+            let (is_known, way) = (self.is_known, self.way_of_publishes());
+            let look_again_at = self.patience.ends.unwrap_or_else(Instant::now);
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if !front.is_closed() => front.close(),
                 Some(ended) = self.tasks.join_next() => resume(ended),
                 Some(found) = asking.join_next() => {
                     self.found(resume(found), asked_at);
+                    self.streams.end_unused(Instant::now());
                     let is_good = self.health.error().is_none() && !self.is_in_trouble();
                     next_ask = Instant::now() + if is_good { REFRESH } else { RETRY };
                 }
@@ -154,20 +152,15 @@ impl<H: Handler> Cluster<H> {
                     asking.spawn(self.directory.clone().ask(self.to_ask()));
                 }
                 () = self.topics.changed(), if is_known => self.change_topics(),
-                () = front.take(&mut batch), if can_publish || front.is_closed() || Instant::now() >= refuse_from => {
+                () = time::sleep_until(look_again_at), if way == Way::Wait || !batch.is_empty() => {}
+                () = front.take(&mut batch), if batch.is_empty() && way != Way::Wait => {
                     if batch.is_empty() {
                         break;
                     }
-                    self.intake.refuse_abandoned(&mut batch);
-                    for publication in batch.iter() {
-                        if can_publish {
-                            self.pass_on(&publication);
-                        } else {
-                            self.intake.refuse(&publication, &NotTaken::NotConnected);
-                        }
-                    }
                 }
             }
+            // A stream may have become wanted while they were taken, so they may have to wait.
+            self.publish(&mut batch);
         }
         self.nodes.values().for_each(Node::stop);
         self.streams.stop();
@@ -178,9 +171,25 @@ impl<H: Handler> Cluster<H> {
         unsettled.iter().for_each(|returned| self.intake.refuse(&returned.publication(), &NotTaken::NotConnected));
     }
 
-    /// Returns whether the masters are known, and the answers to publishes can be read if they come in streams.
-    fn can_publish(&self) -> bool {
-        self.is_known && self.topics.are_streams_read()
+    /// Returns what becomes of publishes now. They need the masters, and readers of the streams in which answers may come.
+    fn way_of_publishes(&mut self) -> Way {
+        self.patience.way(self.is_known && self.topics.are_streams_read(), self.intake.queue.is_closed())
+    }
+
+    /// Passes publishes on, or refuses them, or leaves them if they have to wait.
+    fn publish(&mut self, batch: &mut Batch<H::Origin>) {
+        let way = self.way_of_publishes();
+        if way == Way::Wait {
+            return;
+        }
+        self.intake.refuse_abandoned(batch);
+        for publication in batch.iter() {
+            match way {
+                Way::PassOn => self.pass_on(&publication),
+                _ => self.intake.refuse(&publication, &NotTaken::NotConnected),
+            }
+        }
+        batch.clear();
     }
 
     /// Passes a publish on to the node or the slot of its topic.
@@ -290,15 +299,8 @@ impl<H: Handler> Cluster<H> {
     /// away for long, and the clients are told of the gap.
     fn settle_changes(&mut self) {
         let nodes = &self.nodes;
-        let is_done = |at: &Places, is_excused: fn(&Node<H::Origin>) -> bool| {
-            // A node that is not there any more has nothing to carry out.
-            nodes.values().all(|node| match at.get(&node.number) {
-                Some(change) => node.has_carried_out(*change) || is_excused(node),
-                None => true,
-            })
-        };
-        let done = self.waiting.iter().take_while(|change| is_done(&change.at, Node::is_away)).count();
-        let moved: Vec<_> = self.moves.extract_if(.., |moved| is_done(&moved.at, |_| false)).collect();
+        let done = self.waiting.iter().take_while(|change| is_done(nodes, &change.at, Node::is_away)).count();
+        let moved: Vec<_> = self.moves.extract_if(.., |moved| is_done(nodes, &moved.at, |_| false)).collect();
         for change in self.waiting.drain(..done) {
             if let Some(last) = change.last {
                 self.intake.queue.set_carried_out(last);

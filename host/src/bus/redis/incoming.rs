@@ -52,6 +52,8 @@ pub(super) struct Answers {
     pub(super) misplaced: Vec<Option<u16>>,
     /// The topics that the server has ended the subscriptions to, asked or unasked.
     pub(super) ended: Vec<String>,
+    /// Why Redis has refused fixed topics, if it has. This ends the connection after the messages were handled.
+    pub(super) refused: Option<String>,
 }
 
 impl Incoming {
@@ -76,7 +78,7 @@ impl Incoming {
     /// Waits for frames from Redis, and returns the messages and what Redis has answered. Cancel-safe.
     ///
     /// `is_fixed_due` is true if Redis may not have answered the commands for the fixed topics yet. A refusal of these
-    /// ends the connection, because the plugins cannot work without them. A topic that is listened to may come from a
+    /// should end the connection, because the plugins cannot work without them. A topic that is listened to may come from a
     /// client, so its refusal must not end the connection. Nor does the refusal of the channel of the probes.
     pub(super) async fn receive<H: Handler>(
         &mut self,
@@ -84,7 +86,7 @@ impl Incoming {
         intake: &Intake<H>,
         is_fixed_due: bool,
     ) -> Result<(Vec<Message<H::Origin>>, Answers), LinkError> {
-        let (mut messages, mut answers, mut refused) = (Vec::new(), Answers::default(), None);
+        let (mut messages, mut answers) = (Vec::new(), Answers::default());
         let each = |frame: Frame<'_>| match frame {
             Frame::Push(push) => match push[..] {
                 [Frame::Text(kind), Frame::Text(topic), Frame::Text(body)] if kind == self.words.message => {
@@ -117,7 +119,7 @@ impl Incoming {
                 listening_refused(why, intake)
             }
             Frame::Error(why) if why.starts_with(MOVED) => answers.misplaced.push(slot::in_error(why)),
-            Frame::Error(why) => refused = Some(for_log(why)),
+            Frame::Error(why) => answers.refused = Some(for_log(why)),
             _ => {}
         };
         let too_large = connection.frames(each).await?;
@@ -127,10 +129,7 @@ impl Incoming {
                 tracing::warn!("bus message dropped: it is larger than `server.max_message_bytes`");
             }
         }
-        match refused {
-            Some(why) => Err(LinkError::Refused { command: "SUBSCRIBE", why }),
-            None => Ok((messages, answers)),
-        }
+        Ok((messages, answers))
     }
 
     /// Passes messages to the plugins, and notes the probes among them.

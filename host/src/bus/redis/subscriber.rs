@@ -201,9 +201,12 @@ impl Subscriptions {
 
     async fn on_answers<H: Handler>(
         &mut self,
-        answers: Answers,
+        mut answers: Answers,
         subscriber: &mut Subscriber<H>,
     ) -> Result<(), LinkError> {
+        if let Some(why) = answers.refused.take() {
+            return Err(LinkError::Refused { command: "SUBSCRIBE", why });
+        }
         let arrival = self.silence.arrived(self.connection.last_read(), self.incoming.last_probe());
         if arrival.was_late && self.is_complete() {
             subscriber.link.up();

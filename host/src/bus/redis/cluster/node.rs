@@ -323,8 +323,8 @@ impl<H: Handler> Handler for Relay<H> {
         self.0.handler.messages(messages)
     }
 
-    fn ready(&self) -> impl Future<Output = ()> + Send {
-        self.0.handler.ready()
+    fn takes_entries(&self, stream: &str) -> bool {
+        self.0.handler.takes_entries(stream)
     }
 
     fn is_served(&self, origin: &H::Origin) -> bool {

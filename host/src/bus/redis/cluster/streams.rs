@@ -6,7 +6,7 @@
 //! one `XREAD` may name only streams of the same slot. The Cluster connection of the client library was rejected for the
 //! reader: it hides which master answers, and that a master was replaced, after which the position has to be checked.
 //!
-//! Each slot costs the same connections as a single server. That is little, because streams are few.
+//! Each slot costs the same connections as a single server. They end when the slot has not been used for some time.
 
 use super::{node::Relay, slots::Slots};
 use crate::{
@@ -30,10 +30,15 @@ use crate::{
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     sync::Arc,
+    time::Duration,
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+/// The time after which a slot ends that has no stream to read and nothing to publish. It is longer than a publish may
+/// wait to be sent again, so an earlier writer never writes after its successor.
+const MAX_IDLE: Duration = Duration::from_secs(60);
 
 /// The slots with streams that are published to or read.
 pub(super) struct StreamSlots<H: Handler> {
@@ -42,15 +47,21 @@ pub(super) struct StreamSlots<H: Handler> {
     topics: Arc<Topics>,
     health: Arc<Health>,
     slots: BTreeMap<u16, StreamSlot<H::Origin>>,
+    /// The number of slots that have begun so far.
+    begun: u64,
     stop: CancellationToken,
 }
 
-/// A slot. Once it has begun, it stays until the gateway stops.
+/// A slot that has begun.
 struct StreamSlot<O> {
     queue: Arc<Queue<O>>,
     /// The address of the slot's master, if it has one.
     master: watch::Sender<Option<Address>>,
+    /// The name of the slot, with a number that another one for the same slot does not have.
     part: Arc<str>,
+    /// When it last had a stream to read or a publish.
+    used: Instant,
+    stop: CancellationToken,
 }
 
 impl<H: Handler> StreamSlots<H> {
@@ -62,7 +73,8 @@ impl<H: Handler> StreamSlots<H> {
         health: &Arc<Health>,
     ) -> Self {
         let (intake, topics, health) = (Arc::clone(intake), Arc::clone(topics), Arc::clone(health));
-        Self { config, intake, topics, health, slots: BTreeMap::new(), stop: CancellationToken::new() }
+        let (slots, stop) = (BTreeMap::new(), CancellationToken::new());
+        Self { config, intake, topics, health, slots, begun: 0, stop }
     }
 
     /// Returns whether a topic is a stream.
@@ -73,7 +85,20 @@ impl<H: Handler> StreamSlots<H> {
     /// Begins the slots of the streams that are wanted, in tasks of `tasks`.
     pub(super) fn begin_wanted(&mut self, slots: &Slots, tasks: &mut JoinSet<()>) {
         for stream in self.topics.streams() {
-            self.begin(slot::of(&stream), slots, tasks);
+            self.begin(&stream, slots, tasks);
+        }
+    }
+
+    /// Ends the slots that have not been used for some time, at the time `now`.
+    pub(super) fn end_unused(&mut self, now: Instant) {
+        for stream in self.topics.streams() {
+            if let Some(slot) = self.slots.get_mut(&slot::of(&stream)) {
+                slot.used = now;
+            }
+        }
+        for (slot, unused) in self.slots.extract_if(.., |_, slot| now.duration_since(slot.used) >= MAX_IDLE) {
+            tracing::info!(slot, "the connections of a slot without streams end");
+            unused.stop.cancel();
         }
     }
 
@@ -84,21 +109,22 @@ impl<H: Handler> StreamSlots<H> {
         slots: &Slots,
         tasks: &mut JoinSet<()>,
     ) -> bool {
-        let slot = self.begin(slot::of(publication.topic), slots, tasks);
+        let slot = self.begin(publication.topic, slots, tasks);
+        slot.used = Instant::now();
         slot.queue.pass_on(publication.topic, publication.body, publication.origin.copied())
     }
 
-    fn begin(&mut self, slot: u16, slots: &Slots, tasks: &mut JoinSet<()>) -> &StreamSlot<H::Origin> {
-        let Self { config, intake, topics, health, stop, .. } = self;
+    /// Begins the slot of a stream, unless it has begun already.
+    fn begin(&mut self, stream: &str, slots: &Slots, tasks: &mut JoinSet<()>) -> &mut StreamSlot<H::Origin> {
+        let Self { config, intake, topics, health, begun, stop, .. } = self;
+        let slot = slot::of(stream);
         match self.slots.entry(slot) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
-                let (queue, part): (Arc<Queue<_>>, Arc<str>) = (Arc::default(), format!("slot {slot}").into());
+                *begun += 1;
+                let (queue, part): (Arc<Queue<_>>, Arc<str>) = (Arc::default(), format!("slot {slot}#{begun}").into());
                 let (master, switches) = watch::channel(address_of(slot, slots));
-                let id = Uuid::new_v4();
-                let is_own = |channel: &String| slot::of(channel) == slot;
-                let channel =
-                    (0_u64..).map(|i| format!("gateway:{id}:{i}")).find(is_own).expect("a channel of each slot");
+                let channel = slot::channel_beside(stream, &format!("gateway:{}:", Uuid::new_v4()));
                 let server = Server {
                     config: config.clone(),
                     words: &SHARDED,
@@ -112,8 +138,13 @@ impl<H: Handler> StreamSlots<H> {
                     streams: Some(Wanted { topics: Arc::clone(topics), slot: Some(slot) }),
                     health: Arc::clone(health),
                 };
-                tasks.spawn(server.run(stop.clone()));
-                new.insert(StreamSlot { queue, master, part })
+                let stop = stop.child_token();
+                let (stopped, health, name) = (stop.clone(), Arc::clone(health), Arc::clone(&part));
+                tasks.spawn(async move {
+                    server.run(stopped).await;
+                    health.remove_node(&name);
+                });
+                new.insert(StreamSlot { queue, master, part, used: Instant::now(), stop })
             }
         }
     }
@@ -141,6 +172,12 @@ impl<H: Handler> StreamSlots<H> {
     #[cfg(test)]
     pub(super) fn queued(&self, stream: &str) -> usize {
         self.slots[&slot::of(stream)].queue.len()
+    }
+
+    /// Returns the name of the slot of a stream, if it has begun.
+    #[cfg(test)]
+    pub(super) fn part_of(&self, stream: &str) -> Option<Arc<str>> {
+        self.slots.get(&slot::of(stream)).map(|slot| Arc::clone(&slot.part))
     }
 
     /// Ends the connections when everything that is queued is published or refused.

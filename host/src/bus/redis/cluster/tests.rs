@@ -1,10 +1,11 @@
 use super::*;
 use crate::{
-    bus::{health::Part, intake::Message, redis::observer::Observer},
+    bus::{self, health::Part, intake::Message, redis::observer::Observer},
     config::RedisPlace,
     telemetry::metrics::Metrics,
 };
-use std::iter;
+use bytes::Bytes;
+use std::{borrow::Cow, iter};
 
 /// A handler that hears nothing.
 struct Deaf;
@@ -16,7 +17,9 @@ impl Handler for Deaf {
         messages
     }
 
-    async fn ready(&self) {}
+    fn takes_entries(&self, _: &str) -> bool {
+        true
+    }
 
     fn is_served(&self, (): &()) -> bool {
         true
@@ -138,9 +141,9 @@ async fn streams_are_no_channels_and_publishes_wait_until_they_are_read() {
     let mut cluster = cluster_with(&["broadcast"]);
     cluster.is_known = true;
     cluster.topics.set_fixed(["broadcast", "game:request:mmo"].map(str::to_owned).into());
-    assert!(!cluster.can_publish());
+    assert_eq!(cluster.way_of_publishes(), Way::Wait);
     cluster.topics.begin_reading(cluster.topics.streams().iter());
-    assert!(cluster.can_publish());
+    assert_eq!(cluster.way_of_publishes(), Way::PassOn);
     cluster.change_topics();
     assert_eq!(cluster.fixed.keys().map(|topic| &**topic).collect::<Vec<_>>(), ["game:request:mmo"]);
     for topic in ["broadcast", "game:request:mmo"] {
@@ -149,6 +152,34 @@ async fn streams_are_no_channels_and_publishes_wait_until_they_are_read() {
     // The slot of the stream belongs to the second master.
     assert_eq!((cluster.nodes[MASTERS[0]].queued(), cluster.nodes[MASTERS[1]].queued(), refused(&cluster)), (1, 0, 0));
     assert_eq!(cluster.streams.queued("broadcast"), 1);
+}
+
+#[tokio::test]
+async fn publishes_that_were_taken_before_a_stream_became_wanted_wait_until_it_is_read() {
+    let mut cluster = cluster_with(&["broadcast", "broadcast:user:7"]);
+    cluster.is_known = true;
+    let taken = |cluster: &Cluster<Deaf>| {
+        let (queue, share, mut batch) = (Arc::clone(&cluster.intake.queue), bus::Share::default(), Batch::default());
+        let permit = queue.reserve(&share, bus::Load { publishes: 1, bytes: 18 }).unwrap();
+        permit.commit(0, [("game:request:mmo", Cow::Borrowed(&Bytes::from_static(b"hi")), None)].into_iter());
+        queue.take_now(&mut batch);
+        batch
+    };
+    let mut batch = taken(&cluster);
+    assert_eq!(cluster.way_of_publishes(), Way::PassOn);
+    cluster.topics.set_fixed(["broadcast".to_owned()].into());
+    cluster.publish(&mut batch);
+    assert_eq!((batch.len(), cluster.nodes[MASTERS[0]].queued()), (1, 0));
+    cluster.topics.begin_reading(cluster.topics.streams().iter());
+    cluster.publish(&mut batch);
+    assert_eq!((batch.len(), cluster.nodes[MASTERS[0]].queued(), refused(&cluster)), (0, 1, 0));
+    // If a stream cannot be read for long, they are refused.
+    let mut batch = taken(&cluster);
+    cluster.topics.set_fixed(["broadcast", "broadcast:user:7"].map(str::to_owned).into());
+    assert_eq!(cluster.way_of_publishes(), Way::Wait);
+    cluster.patience.ends = Some(Instant::now());
+    cluster.publish(&mut batch);
+    assert_eq!((batch.len(), cluster.nodes[MASTERS[0]].queued(), refused(&cluster)), (0, 1, 1));
 }
 
 #[tokio::test]
@@ -161,14 +192,43 @@ async fn masters_whose_streams_do_not_work_are_asked_by_turns() {
     cluster.topics.set_fixed(["broadcast", "game:request:mmo"].map(str::to_owned).into());
     cluster.streams.begin_wanted(&cluster.slots, &mut cluster.tasks);
     cluster.apply(second, &view(first, second), Instant::now());
-    let down = |slot: u16| Part { direction: Direction::Read, node: format!("slot {slot}").into() };
-    cluster.health.set(&down(slot::of("broadcast")), Some("why".to_owned()));
+    let down = |cluster: &Cluster<Deaf>, stream: &str| {
+        let part = Part { direction: Direction::Read, node: cluster.streams.part_of(stream).unwrap() };
+        cluster.health.set(&part, Some("why".to_owned()));
+    };
+    down(&cluster, "broadcast");
     assert_eq!(asks(&cluster), second, "its slot may have moved");
     cluster.apply(second, &view(first, second), Instant::now());
     assert_eq!(asks(&cluster), second);
-    cluster.health.set(&down(slot::of("game:request:mmo")), Some("why".to_owned()));
+    down(&cluster, "game:request:mmo");
     for asked in [first, second, first] {
         assert_eq!(asks(&cluster), asked);
         cluster.apply(asked, &view(first, second), Instant::now());
     }
+}
+
+#[tokio::test]
+async fn a_slot_ends_when_no_stream_of_it_was_wanted_or_published_to_for_a_while() {
+    let mut cluster = cluster_with(&["broadcast", "game:request:mmo", "x"]);
+    cluster.topics.set_fixed(["broadcast".to_owned()].into());
+    cluster.streams.begin_wanted(&cluster.slots, &mut cluster.tasks);
+    cluster.pass_on(&Publication { topic: "game:request:mmo", body: b"hi", origin: None });
+    let begun = |cluster: &Cluster<Deaf>| {
+        ["broadcast", "game:request:mmo", "x"].map(|stream| cluster.streams.part_of(stream).is_some())
+    };
+    let soon = Instant::now() + Duration::from_secs(30);
+    cluster.streams.end_unused(soon);
+    assert_eq!(begun(&cluster), [true, true, false]);
+    cluster.streams.end_unused(soon + Duration::from_secs(40));
+    assert_eq!(begun(&cluster), [true, false, false]);
+    cluster.topics.set_fixed(["x".to_owned()].into());
+    cluster.streams.begin_wanted(&cluster.slots, &mut cluster.tasks);
+    cluster.streams.end_unused(soon + Duration::from_secs(120));
+    assert_eq!(begun(&cluster), [false, false, true]);
+    // It begins again with another name, because the connections of the first one may still be about to end.
+    let first = cluster.streams.part_of("x");
+    cluster.topics.set_fixed([].into());
+    cluster.streams.end_unused(soon + Duration::from_secs(300));
+    cluster.pass_on(&Publication { topic: "x", body: b"hi", origin: None });
+    assert!(cluster.streams.part_of("x").is_some_and(|part| Some(part) != first));
 }

@@ -2,7 +2,7 @@
 //! reader recognizes an entry that was written twice by its id.
 //!
 //! They are sent again in their order and before anything newer. Readers drop an entry if they have seen a later one of
-//! the same writer, so an entry must never come after a later one, or it would be lost.
+//! the same writer in the same stream, so there an entry must never come after a later one, or it would be lost.
 
 #[cfg(test)]
 mod tests;
@@ -22,7 +22,11 @@ use crate::{
 };
 use bytes::Bytes;
 use gateway_wire::resp::Frame;
-use std::{collections::VecDeque, future, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    future,
+    time::Duration,
+};
 use tokio::time::{self, Instant};
 use uuid::Uuid;
 
@@ -175,10 +179,16 @@ impl<O: Copy> Appends<O> {
     /// Ends an attempt, whether Redis has answered everything or not. What stays is sent again.
     pub(in super::super) fn end_attempt<H: Handler<Origin = O>>(&mut self, intake: &Intake<H>) {
         let may_be_written = |append: &Append<O>| !matches!(append.outcome, Outcome::Passing | Outcome::Refused);
-        // If a later entry may be in the stream, readers would drop an earlier one as a duplicate.
-        let last_written = self.unaccepted.iter().rposition(may_be_written);
-        for append in self.unaccepted.iter_mut().take(last_written.unwrap_or(0)) {
-            if append.outcome == Outcome::Passing {
+        // If a later entry may be in the same stream, readers would drop an earlier one as a duplicate. Usually none has an
+        // error that may pass, and there is nothing to compare.
+        let mut last_written = HashMap::new();
+        if self.unaccepted.iter().any(|append| append.outcome == Outcome::Passing) {
+            let written = self.unaccepted.iter().enumerate().filter(|(_, append)| may_be_written(append));
+            last_written.extend(written.map(|(index, append)| (append.topic.clone(), index)));
+        }
+        for (index, append) in self.unaccepted.iter_mut().enumerate() {
+            let is_overtaken = last_written.get(&append.topic).is_some_and(|last| index < *last);
+            if append.outcome == Outcome::Passing && is_overtaken {
                 intake.refuse(&append.publication(), &NotTaken::Refused);
                 append.outcome = Outcome::Refused;
             }

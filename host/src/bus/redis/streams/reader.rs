@@ -1,5 +1,6 @@
 //! The task that reads streams. It asks for entries after its position, so it takes no more than the plugins can decide
-//! on, and goes on after a break where it stopped.
+//! on, and goes on after a break where it stopped. A stream whose plugins are too busy is left out of the questions until
+//! they are not, so it holds up no other stream.
 
 use super::{
     ID, PAYLOAD,
@@ -16,18 +17,18 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, convert::Infallible, future, sync::Arc};
-use tokio::{
-    sync::watch,
-    task,
-    time::{self, Instant},
-};
+use std::{collections::BTreeMap, convert::Infallible, future, sync::Arc, time::Duration};
+use tokio::{sync::watch, task, time::Instant};
 
 /// The maximum number of entries of one stream in one answer.
 const MAX_ENTRIES: usize = 128;
 
-/// The size of the payloads that one answer should have at most, in bytes. It is a guess from the last answer.
+/// The size of the payloads of all streams that one answer should have at most, in bytes. It is estimated from the mean
+/// entry of the last answer, as Redis bounds only the number of entries of each stream.
 const ANSWER_BYTES: usize = 4 << 20;
+
+/// How long an answer may take while a stream is left out, because its plugins are too busy.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The streams that one reader reads: those that are wanted, and belong to the slot if there is one.
 pub(in super::super) struct Wanted {
@@ -51,8 +52,8 @@ pub(in super::super) struct Reader<H: Handler> {
     /// Notified when other streams are wanted.
     changes: watch::Receiver<()>,
     positions: BTreeMap<Arc<str>, Position>,
-    /// The maximum number of entries of one stream in the next answer.
-    count: usize,
+    /// The mean size of the entries in the last answer, in bytes.
+    mean_bytes: usize,
     /// When the end of all streams was last reached.
     at_end: Instant,
     /// When the lag is measured next.
@@ -63,7 +64,9 @@ impl<H: Handler> Reader<H> {
     pub(in super::super) fn new(link: Link, intake: Arc<Intake<H>>, wanted: Wanted) -> Self {
         let (changes, now) = (wanted.topics.stream_changes(), Instant::now());
         let positions = BTreeMap::new();
-        Self { link, intake, wanted, changes, positions, count: MAX_ENTRIES, at_end: now, next_sample: now }
+        // The first answer has one entry of each stream, because nothing is known about their size.
+        let mean_bytes = ANSWER_BYTES;
+        Self { link, intake, wanted, changes, positions, mean_bytes, at_end: now, next_sample: now }
     }
 
     /// Waits until streams are wanted. Then connects again and again, and passes on their entries. Never returns.
@@ -107,14 +110,19 @@ impl<H: Handler> Reader<H> {
                 self.sample(server).await?;
             }
             self.link.up();
-            let positions = self.positions.iter().map(|(stream, position)| (&**stream, position.id()));
+            // What a busy plugin does not take waits in Redis.
+            let taken = self.positions.iter().filter(|(stream, _)| self.intake.handler.takes_entries(stream));
+            let positions: Vec<_> = taken.map(|(stream, position)| (&**stream, position.id())).collect();
+            let is_all = positions.len() == self.positions.len();
+            let count = entries_at_once(self.mean_bytes, positions.len());
             let interval = self.link.config().probe_interval;
-            // What a busy plugin cannot take waits in Redis.
-            if time::timeout(interval, self.intake.handler.ready()).await.is_err() {
-                continue;
-            }
-            let entries = server.read(positions, self.count, interval, changed(&mut self.changes)).await?;
+            let interval = if is_all { interval } else { LOOK_INTERVAL };
+            let entries = server.read(positions.into_iter(), count, interval, changed(&mut self.changes)).await?;
+            let is_end = entries.iter().all(|(_, of_stream)| of_stream.len() < count);
             self.pass_on(entries).await;
+            if is_all && is_end {
+                self.at_end = Instant::now();
+            }
         }
     }
 
@@ -193,9 +201,8 @@ impl<H: Handler> Reader<H> {
     }
 
     async fn pass_on(&mut self, read: Entries) {
-        let (mut entries, mut bytes, mut is_end) = (0, 0, true);
+        let (mut entries, mut bytes) = (0, 0);
         for (stream, of_stream) in read {
-            is_end &= of_stream.len() < self.count;
             let Some(position) = self.positions.get_mut(&*stream) else { continue };
             let mut messages = Vec::with_capacity(of_stream.len());
             for (id, fields) in of_stream {
@@ -211,13 +218,13 @@ impl<H: Handler> Reader<H> {
             }
             task::yield_now().await;
         }
-        if is_end {
-            self.at_end = Instant::now();
-        }
-        if let Some(mean) = bytes.checked_div(entries) {
-            self.count = (ANSWER_BYTES / mean.max(1)).clamp(1, MAX_ENTRIES);
-        }
+        self.mean_bytes = bytes.checked_div(entries).unwrap_or(self.mean_bytes);
     }
+}
+
+/// Returns the maximum number of entries of each stream in the next answer.
+fn entries_at_once(mean_bytes: usize, streams: usize) -> usize {
+    (ANSWER_BYTES / mean_bytes.max(1) / streams.max(1)).clamp(1, MAX_ENTRIES)
 }
 
 /// Waits until other streams are wanted. Cancel-safe.
@@ -263,4 +270,21 @@ fn message<H: Handler>(
         return None;
     }
     Some(Message { topic: stream.to_owned(), body: Bytes::from(payload), cause: None, is_entry: true })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_answer_has_a_bounded_size_however_many_streams_there_are() {
+        assert_eq!(entries_at_once(ANSWER_BYTES, 1), 1);
+        assert_eq!(entries_at_once(0, 0), MAX_ENTRIES);
+        assert_eq!(entries_at_once(128, 10), MAX_ENTRIES);
+        for (mean_bytes, streams) in [(128, 1000), (64 << 10, 2), (64 << 10, 60)] {
+            let count = entries_at_once(mean_bytes, streams);
+            assert!((1..MAX_ENTRIES).contains(&count), "{mean_bytes} {streams}: {count}");
+            assert!(count * mean_bytes * streams <= ANSWER_BYTES, "{mean_bytes} {streams}: {count}");
+        }
+    }
 }

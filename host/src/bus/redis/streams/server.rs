@@ -13,6 +13,9 @@ use redis::{
 };
 use std::{io, time::Duration};
 
+/// The time between two attempts to end a wait.
+const UNBLOCK_INTERVAL: Duration = Duration::from_millis(5);
+
 /// An entry: its id and its fields, each with its value.
 pub(super) type Entry = (String, Vec<(Vec<u8>, Vec<u8>)>);
 
@@ -168,9 +171,11 @@ impl Server {
         let unblock = async {
             interrupted.await;
             if let Some(number) = number {
-                // If it fails, the wait ends a little later.
                 let command = redis::cmd("CLIENT").arg("UNBLOCK").arg(*number).to_owned();
-                let _ = command.exec_async(asking).await;
+                // The answer is 0 if the wait has not begun yet. If the command fails, the wait ends a little later.
+                while let Ok(0) = command.query_async::<u64>(asking).await {
+                    tokio::time::sleep(UNBLOCK_INTERVAL).await;
+                }
             }
             std::future::pending::<()>().await
         };

@@ -44,7 +44,9 @@ impl Handler for Slow {
         messages
     }
 
-    async fn ready(&self) {}
+    fn takes_entries(&self, _: &str) -> bool {
+        true
+    }
 
     fn is_served(&self, (): &()) -> bool {
         true
@@ -340,6 +342,19 @@ async fn a_forbidden_topic_ends_the_connection_only_if_it_is_fixed() {
     let mut redis = Redis::accept(&stage.listener).await;
     assert!(stage.health.error().unwrap().contains("NOPERM"));
     assert_eq!(redis.command().await, ["SUBSCRIBE", "forbidden too"]);
+}
+
+#[tokio::test]
+async fn messages_that_arrive_together_with_the_refusal_of_a_fixed_topic_are_handled() {
+    let (mut redis, stage) = Stage::start().await;
+    // It is written together with the next answers.
+    redis.answers += ">3\r\n+message\r\n+heard by nobody\r\n+hi\r\n";
+    stage.topics.set_fixed(BTreeSet::from(["forbidden".to_owned()]));
+    assert_eq!(redis.command().await, ["SUBSCRIBE", "forbidden"]);
+    while redis.command().await != ["PING", "change 2"] {}
+    let _redis = Redis::accept(&stage.listener).await;
+    assert!(stage.health.error().unwrap().contains("NOPERM"));
+    assert_eq!(stage.health.metrics.heard_not_here.get(), 1);
 }
 
 /// The timeout of the tests in which it passes. A quarter of it is long enough for a busy machine.

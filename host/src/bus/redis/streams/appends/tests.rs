@@ -38,7 +38,9 @@ impl Handler for Refusals {
         messages
     }
 
-    async fn ready(&self) {}
+    fn takes_entries(&self, _: &str) -> bool {
+        true
+    }
 
     fn is_served(&self, _: &u64) -> bool {
         true
@@ -69,7 +71,11 @@ impl Stage {
     }
 
     fn push(&mut self, number: u64) {
-        self.appends.push(&Publication { topic: "t", body: b"hi", origin: Some(&number) });
+        self.push_to("t", number);
+    }
+
+    fn push_to(&mut self, topic: &str, number: u64) {
+        self.appends.push(&Publication { topic, body: b"hi", origin: Some(&number) });
     }
 
     fn answer(&mut self, answer: &Frame<'_>) {
@@ -140,6 +146,17 @@ fn an_entry_is_sent_again_unless_a_later_one_may_be_written() {
     check("rm", 0, &[2], &[1], 0);
     check("mrm", 0, &[1, 3], &[2], 0);
     check("mrw", 0, &[], &[1, 2], 1);
+}
+
+#[test]
+fn an_entry_is_sent_again_although_a_later_one_is_written_to_another_stream() {
+    let mut stage = Stage::new(0, 0);
+    for (number, topic) in (1..).zip(["t", "u", "t", "u", "t"]) {
+        stage.push_to(topic, number);
+    }
+    [MOVED, MOVED, WRITTEN, MOVED, MOVED].iter().for_each(|answer| stage.answer(answer));
+    stage.end_attempt();
+    assert_eq!((stage.kept(), stage.refused(), stage.accepted()), (vec![2, 4, 5], vec![1], 1));
 }
 
 #[test]
