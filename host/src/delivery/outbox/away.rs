@@ -60,7 +60,6 @@ impl Outbox {
         };
         state.client = next;
         state.in_flight = Size::default();
-        state.queue.leave_connection();
         state.queue.put_back(missing);
         self.store_load(state);
         state.receiver.wake();

@@ -377,6 +377,11 @@ fn where_a_session_too_many_is_refused_one_whose_client_is_away_makes_room() {
     assert_eq!(begin(&sessions[1]), (Ok(true), [true, false, false]));
     assert_eq!(begin(&sessions[2]), (Err(BindError::TooManySessions), [true, false, false]));
     assert_eq!(begin(&sessions[1]), (Ok(false), [true, false, false]));
+    // A session whose client is here stays, even if the limit is lower now than when it began.
+    registry.limits.set(limits::Limits { sessions_per_user: Some(2), ..registry.limits.all() });
+    assert_eq!(begin(&sessions[2]), (Ok(true), [true, false, false]));
+    registry.limits.set(limits::Limits { sessions_per_user: Some(1), ..registry.limits.all() });
+    assert_eq!(begin(&sessions[2]), (Ok(false), [true, false, false]));
 }
 
 #[test]
