@@ -1,0 +1,4 @@
+//! An exhaustive search of the states of a model.
+
+pub mod line;
+pub mod search;
