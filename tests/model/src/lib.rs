@@ -4,8 +4,8 @@
 //! every state that a few clients, messages and faults can lead to. A [`Rules`](rules::Rules) says how many of them there
 //! are, and which rule of the protocol is broken on purpose.
 //!
-//! The crate `stateright` was rejected. It cannot check that a client gets a connection from every state, because its
-//! `eventually` does not hold on paths with cycles. It would also bring an HTTP server.
+//! The crate `stateright` was rejected. It has no property for a goal that some path reaches from every state, and its
+//! `eventually` overlooks cycles. It would also bring an HTTP server.
 
 pub mod gateway;
 pub mod line;
