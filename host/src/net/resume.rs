@@ -44,7 +44,7 @@ pub struct Resumes {
 /// A connection of a client that has come back.
 pub(super) struct Arrival {
     /// The connection.
-    pub socket: Socket,
+    pub socket: Box<Socket>,
     /// The expiry of the client's token.
     pub expiry: Option<Box<Expiry>>,
     /// The number of replies that cannot be sent again.
@@ -203,7 +203,7 @@ impl Resumes {
 
 impl Claim {
     /// Gives the connection to the task of the session.
-    pub(super) fn complete(mut self, socket: Socket, expiry: Option<Box<Expiry>>, remote: SocketAddr) {
+    pub(super) fn complete(mut self, socket: Box<Socket>, expiry: Option<Box<Expiry>>, remote: SocketAddr) {
         self.secret = None;
         self.resumes.registry.relocate(&self.session, remote);
         let mut arrivals = self.resumes.arrivals();

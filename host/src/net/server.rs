@@ -113,7 +113,7 @@ async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Share
             let socket = Box::pin(shared.upgrade(stream, request, &session)).await?;
             session.outbox.take_back();
             gateway.metrics.connections.inc();
-            return session::run(socket, session, context, expiry, Some(replies_lost)).await;
+            return Box::pin(session::run(socket, session, &context, expiry, Some(replies_lost))).await;
         }
         None => {}
     }
@@ -135,7 +135,7 @@ async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Share
     gateway.metrics.connections.inc();
     tracing::debug!(session = %session.id, %remote, user = session.user(), "session began");
     let id = session.id;
-    let cause = session::run(socket, session, context, expiry, None).await;
+    let cause = session::run(socket, session, &context, expiry, None).await;
     tracing::debug!(session = %id, cause, "session ended");
     cause
 }

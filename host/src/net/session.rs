@@ -58,19 +58,19 @@ pub(crate) struct Context<'a> {
 /// connection, the session goes on with that one. Returns the label of `gateway_disconnections_total` for the end of the
 /// last connection, or `None` if that was counted before the end of the session.
 pub(crate) async fn run(
-    mut socket: Socket,
+    mut socket: Box<Socket>,
     session: Registered,
-    context: Context<'_>,
+    context: &Context<'_>,
     mut expiry: Option<Box<Expiry>>,
     mut resumed: Option<u64>,
 ) -> Option<&'static str> {
-    let Context { gateway, resumes, .. } = context;
+    let Context { gateway, resumes, .. } = *context;
     let mut kept = Kept::default();
     let (cause, last) = loop {
         let mut actor = Actor {
             socket: &mut socket,
             session: &session,
-            context: &context,
+            context,
             timer: pin!(time::sleep(context.config.ping_interval)),
             expiry: expiry.take(),
             batch: VecDeque::new(),
@@ -95,7 +95,7 @@ pub(crate) async fn run(
         // What was not written is kept by the outbox.
         if let Some(payload) = close {
             let metrics = Arc::clone(&gateway.metrics);
-            tokio::spawn(async move { close_by(deadline, socket, &payload, &metrics).await });
+            tokio::spawn(async move { close_by(deadline, *socket, &payload, &metrics).await });
         } else {
             drop(socket);
         }
@@ -127,7 +127,7 @@ pub(crate) async fn run(
     let is_counted = last.is_none();
     let close = async {
         if let Some((socket, Some(payload), deadline)) = last {
-            close_by(deadline, socket, &payload, &gateway.metrics).await;
+            close_by(deadline, *socket, &payload, &gateway.metrics).await;
         }
     };
     let depart = async {

@@ -25,7 +25,12 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Accepts a client's request. Returns `None` if the connection broke.
-    pub(super) async fn upgrade(&self, mut stream: Stream, request: Request, session: &Arc<Session>) -> Option<Socket> {
+    pub(super) async fn upgrade(
+        &self,
+        mut stream: Stream,
+        request: Request,
+        session: &Arc<Session>,
+    ) -> Option<Box<Socket>> {
         match time::timeout(self.config.server.handshake_timeout, request.accept(&mut stream)).await {
             Ok(Ok(early)) => Some(self.socket(stream, early, session)),
             _ => {
@@ -35,12 +40,13 @@ impl Shared {
         }
     }
 
-    /// Returns the WebSocket of a session. `early` is what the client has sent right after its request.
-    pub(super) fn socket(&self, stream: Stream, early: Vec<u8>, session: &Arc<Session>) -> Socket {
+    /// Returns the WebSocket of a session. The box lets it move from one task to another without room for it in both.
+    /// `early` is what the client has sent right after its request.
+    pub(super) fn socket(&self, stream: Stream, early: Vec<u8>, session: &Arc<Session>) -> Box<Socket> {
         let Self { gateway, config, budget, .. } = self;
         let (lease, limits) = (budget.lease(Arc::clone(session)), Arc::clone(&gateway.payload_limits));
         let receiver = Receiver::new(&config.server, lease, limits, Arc::clone(&gateway.metrics));
         let wire = Wire::new(stream, early, config.server.read_buffer_bytes);
-        Socket::new(wire, receiver, config.server.write_buffer_bytes)
+        Box::new(Socket::new(wire, receiver, config.server.write_buffer_bytes))
     }
 }
