@@ -17,7 +17,10 @@ use crate::config;
 use std::{
     collections::{BTreeMap, BTreeSet},
     iter, mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use streams::Streams;
@@ -45,6 +48,8 @@ pub struct Topics {
     fixed_changed: watch::Sender<()>,
     /// Marks the changes of the streams that are wanted, and of those that have a position.
     streams_changed: watch::Sender<()>,
+    /// Whether messages may have been lost and the sessions were not told yet.
+    has_gap: AtomicBool,
 }
 
 /// Topics to subscribe to and to unsubscribe from.
@@ -109,7 +114,19 @@ impl Topics {
             due: Notify::default(),
             fixed_changed: watch::Sender::default(),
             streams_changed: watch::Sender::default(),
+            has_gap: AtomicBool::new(false),
         }
+    }
+
+    /// Records that messages may have been lost, or that the sessions were told.
+    pub(super) fn set_gap(&self, has_gap: bool) {
+        self.has_gap.store(has_gap, Ordering::Relaxed);
+    }
+
+    /// Returns whether messages may have been lost and the sessions were not told yet.
+    #[must_use]
+    pub fn has_gap(&self) -> bool {
+        self.has_gap.load(Ordering::Relaxed)
     }
 
     /// Makes topics streams. It is called once, before the first [`take`](Self::take).

@@ -172,7 +172,8 @@ impl Handovers {
         let limits = self.limits.load_full().filter(|_| self.are_possible()).ok_or("unknown")?;
         let (handover, theirs) = (Uuid::new_v4(), topic_of(wanted.gateway));
         let (sender, offer) = oneshot::channel();
-        if self.arriving().len() >= MAX_HANDOVERS {
+        // A session that was here before may not have ended yet.
+        if self.arriving().len() >= MAX_HANDOVERS || self.parts.registry.session(wanted.session).is_some() {
             return Err("busy");
         }
         self.arriving().insert(handover, Arriving::Wanted(sender));
@@ -274,8 +275,9 @@ impl Handovers {
     /// Ends a session at this gateway, because the mark has arrived, and passes on what waits for its client.
     fn end_here(&self, handover: Uuid, is_busy: bool) {
         let Some(Leaving { session, secret, offer, answer }) = self.leaving().remove(&handover) else { return };
-        // What a slow plugin is about to send would come too late, and what has changed since the offer would be lost.
-        let can_move = !is_busy && self.describe(&session, offer.replies_lost) == offer;
+        // What a slow plugin is about to send would come too late, what has changed since the offer would be lost, and the
+        // client would not be told of a gap that this gateway has.
+        let can_move = !is_busy && !self.parts.topics.has_gap() && self.describe(&session, offer.replies_lost) == offer;
         let content = match can_move.then(|| session.outbox.move_out()).flatten() {
             Some(moving) => Content::State(State::new(moving, session.packets())),
             None => {
@@ -304,6 +306,10 @@ impl Handovers {
 
     fn admit(&self, session: Session, offer: &Offer) -> Result<Registered, &'static str> {
         let Parts { registry, accounts, .. } = &self.parts;
+        // The end of a session that was here before would end the new one with the same id as well.
+        if registry.session(session.id).is_some() {
+            return Err("busy");
+        }
         let session = registry.admit(session).map_err(|_| "busy")?;
         if let Some(user) = offer.user {
             registry.bind(&session, user).map_err(|_| "busy")?;

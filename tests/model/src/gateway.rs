@@ -3,7 +3,7 @@
 use crate::{
     line::Line,
     outbox::{Client, Outbox, Unclaimed},
-    rules::{Ends, Mistake, Repair, Rules},
+    rules::{Ends, Mistake, Rules},
     world::{Gateway, Leaving, Message, Phase, Session, Sight, Subscription, TOPICS, Topic, World},
 };
 
@@ -197,7 +197,7 @@ impl World {
         let is_kept = rules.mistake == Some(Mistake::UnclaimsAfterState);
         self.gateway(gateway).leaving[handover as usize] = Leaving::No;
         let knows_gaps =
-            self.gateway(gateway).sight == Sight::Clear || !rules.repairs.contains(&Repair::StaysUntilGapIsTold);
+            self.gateway(gateway).sight == Sight::Clear || rules.mistake == Some(Mistake::MovesBeforeGapIsTold);
         let session = self.session(gateway, index).filter(|_| load == Load::Idle && knows_gaps);
         let Some(moving) = session.and_then(|session| session.outbox.move_out(!is_kept)) else {
             self.unclaim(gateway, index, handover);
@@ -217,7 +217,9 @@ impl World {
         if !matches!(self.connections[handover as usize].phase, Phase::Offered) {
             return;
         }
-        let may_admit = self.found(gateway).is_none() || !rules.repairs.contains(&Repair::RefusesKnownId);
+        // With the mistake `QueuesFromOffer`, the session of this hand-over is here already.
+        let is_own = self.gateway(gateway).sessions[handover as usize].is_some();
+        let may_admit = is_own || self.found(gateway).is_none() || rules.mistake == Some(Mistake::AdmitsKnownId);
         if load == Load::Busy || !may_admit {
             self.fail(handover);
             return;

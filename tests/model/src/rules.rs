@@ -21,8 +21,6 @@ pub struct Rules {
     pub timers: Timers,
     /// When a session ends that has moved to another gateway.
     pub ends: Ends,
-    /// The changes that would repair the defects which the model has found.
-    pub repairs: &'static [Repair],
     /// The rule that is broken, if any.
     pub mistake: Option<Mistake>,
 }
@@ -45,15 +43,6 @@ pub enum Ends {
     Late,
 }
 
-/// A change of the protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Repair {
-    /// A gateway that still has a session with the same id refuses one that comes from another gateway.
-    RefusesKnownId,
-    /// A gateway that has yet to tell its sessions of a gap does not pass any of them on.
-    StaysUntilGapIsTold,
-}
-
 /// A mistake that the protocol could make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mistake {
@@ -67,4 +56,8 @@ pub enum Mistake {
     SecretTwice,
     /// The old gateway lets the client claim the session again after it has sent the state.
     UnclaimsAfterState,
+    /// The new gateway begins a session although it still has one with the same id.
+    AdmitsKnownId,
+    /// The old gateway passes a session on although it has yet to tell its sessions of a gap.
+    MovesBeforeGapIsTold,
 }

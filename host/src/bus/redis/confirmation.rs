@@ -126,6 +126,11 @@ impl Confirming {
         self.topics.has_any()
     }
 
+    /// Records that messages may have been lost, or that the sessions were told.
+    pub(super) fn set_gap(&self, has_gap: bool) {
+        self.topics.set_gap(has_gap);
+    }
+
     /// Calls `visit` with the number of the last change of the topics. No change is made meanwhile.
     pub(super) fn with_last_change(&self, visit: impl FnOnce(ChangeNumber)) {
         self.topics.with_last(visit);

@@ -66,6 +66,7 @@ impl<H: Handler> Subscriber<H> {
             if let Some(since) = worked_until {
                 // If the connection after a break breaks before the handler was told, it is one long gap.
                 self.blind_since.get_or_insert(since);
+                self.publisher.set_gap(true);
             }
             self.publisher.lose(error.is_timeout());
             self.observer.lost(worked_until);
@@ -223,9 +224,11 @@ impl Subscriptions {
         }
         if self.is_complete()
             && let Some(since) = subscriber.blind_since.take()
-            && subscriber.publisher.has_topics()
         {
-            subscriber.intake.handler.missed(since.elapsed()).await;
+            if subscriber.publisher.has_topics() {
+                subscriber.intake.handler.missed(since.elapsed()).await;
+            }
+            subscriber.publisher.set_gap(false);
         }
         Ok(())
     }
