@@ -106,7 +106,8 @@ pub(crate) async fn run(
         let arrival = match Box::pin(resumes.wait(&session)).await {
             Ok(arrival) => arrival,
             Err(other) => {
-                kept.unwritten = unwritten;
+                // At another gateway, what was not written is written there.
+                kept.unwritten = if other == Some(Closing::HANDED_OVER) { 0 } else { unwritten };
                 break (other.unwrap_or(cause), None);
             }
         };
