@@ -147,12 +147,16 @@ pub(super) struct Check {
 impl Check {
     /// Asserts that everything that was accepted is in the stream once and in order.
     pub(super) async fn holds(&self, redis: &Redis) {
-        let (numbers, _) = requests(redis).await;
+        let (numbers, duplicates) = requests(redis).await;
         assert!(numbers.is_sorted_by(|a, b| a < b), "not in order, or twice: {numbers:?}");
         let there: BTreeSet<_> = numbers.into_iter().collect();
         let missing: Vec<_> =
             (1..self.sent).filter(|number| !self.refused.contains(number) && !there.contains(number)).collect();
-        assert!(missing.is_empty(), "accepted and lost: {missing:?}");
+        if !missing.is_empty() {
+            let mut connection = redis.connection().await;
+            let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await.unwrap();
+            panic!("accepted and lost: {missing:?}; {duplicates} duplicates; the server says: {info}");
+        }
         assert!(self.sent - self.refused.len() > 50, "{} of {} were refused", self.refused.len(), self.sent);
     }
 }

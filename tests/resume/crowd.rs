@@ -268,8 +268,8 @@ async fn a_rolling_restart_of_two_gateways_loses_nothing_and_no_session() {
             sleep(Duration::from_secs(1)).await;
             known.lock().unwrap().retain(|address| *address != gateway.address);
             gateway.signal("TERM").await;
-            let (status, _) = gateway.get("/readyz").await;
-            assert_eq!(status, 503, "a gateway that stops is not ready");
+            let is_unready = || async { (gateway.get("/readyz").await.0 == 503).then_some(()) };
+            eventually("a gateway that stops to be unready", is_unready).await;
             assert_eq!(gateway.exit_within(Duration::from_secs(50)).await.and_then(|exit| exit.code()), Some(0));
             let log = gateway.log_lines();
             assert!(log.iter().all(|line| !line.to_string().contains("cut off")), "{log:?}");

@@ -172,9 +172,11 @@ impl Handovers {
         let limits = self.limits.load_full().filter(|_| self.are_possible()).ok_or("unknown")?;
         let (handover, theirs) = (Uuid::new_v4(), topic_of(wanted.gateway));
         let (sender, offer) = oneshot::channel();
-        // A session that was here before may not have ended yet.
-        if self.arriving().len() >= MAX_HANDOVERS || self.parts.registry.session(wanted.session).is_some() {
-            return Err("busy");
+        match self.parts.registry.session(wanted.session) {
+            // The session is here already, so its token was used before.
+            Some(_) => return Err("unknown"),
+            None if self.arriving().len() >= MAX_HANDOVERS => return Err("busy"),
+            None => {}
         }
         self.arriving().insert(handover, Arriving::Wanted(sender));
         let _forgetting = Forgetting(self, handover);
@@ -372,7 +374,6 @@ impl Handovers {
     }
 
     fn arriving(&self) -> MutexGuard<'_, HashMap<Uuid, Arriving>> {
-        // As above.
         self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
