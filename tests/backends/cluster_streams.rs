@@ -3,7 +3,7 @@
 
 use super::{
     BROADCAST, CHAT, REQUESTS, assert_pushed, broadcast, connected,
-    failovers::{Address, load, replication_says, whole_master},
+    failovers::{ALL_ANSWERS, Address, load, replication_says, whole_master},
     streams::{GAPS, LAG, LOST, READ, STREAMS, add, reader, request, requests},
 };
 use gateway_tests::{Cluster, Gateway, Setup, eventually};
@@ -21,7 +21,7 @@ const REPLICA: usize = 3;
 /// Starts a gateway at a Cluster, with more keys of the section `redis`.
 async fn gateway_at(cluster: &Cluster, keys: &str) -> Gateway {
     let yaml = format!("games: [{{ id: mmo }}]\n{}", cluster.yaml(&format!(", {STREAMS}{keys}")));
-    connected(Setup { yaml, ..Setup::default() }).await
+    connected(Setup { yaml, server: ALL_ANSWERS.to_owned(), ..Setup::default() }).await
 }
 
 fn addresses(cluster: &Cluster) -> Vec<Address> {
