@@ -55,6 +55,15 @@ pub struct Limits {
     pub replay: Option<ReplayLimits>,
 }
 
+#[cfg(test)]
+impl Limits {
+    /// Returns limits for tests, in which nothing is closed for being slow.
+    pub fn of(messages: usize, bytes: usize) -> Self {
+        let (close_when_full, max_delay) = (false, Duration::MAX);
+        Self { messages, bytes, close_when_full, batch_bytes: bytes, max_delay, replay: None }
+    }
+}
+
 /// The outcome of queueing a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {

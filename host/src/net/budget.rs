@@ -114,18 +114,10 @@ mod tests {
     use std::{
         net::SocketAddr,
         task::{Context, Waker},
-        time::Duration,
     };
 
     fn session(registry: &Arc<Registry>) -> Registered {
-        let limits = Limits {
-            messages: 9,
-            bytes: 999,
-            close_when_full: false,
-            batch_bytes: 999,
-            max_delay: Duration::MAX,
-            replay: None,
-        };
+        let limits = Limits::of(9, 999);
         registry.admit(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits)).unwrap()
     }
 

@@ -328,14 +328,7 @@ mod tests {
     async fn a_panic_ends_only_its_own_session_and_is_counted() {
         let metrics = Arc::new(Metrics::new());
         let gateway = Gateway::new(metrics, Arc::<bus::Queue<_>>::default(), 1024);
-        let limits = Limits {
-            messages: 1,
-            bytes: 1,
-            close_when_full: false,
-            batch_bytes: 1,
-            max_delay: Duration::MAX,
-            replay: None,
-        };
+        let limits = Limits::of(1, 1);
         let session = || gateway.registry.admit(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits)).unwrap();
         let (broken, whole) = (session(), session());
         let mut tasks = JoinSet::new();

@@ -99,7 +99,7 @@ mod tests {
         plugin::SessionId,
         routing::{accounts::Accounts, calls::session_id},
     };
-    use std::{net::SocketAddr, sync::Arc, time::Duration};
+    use std::{net::SocketAddr, sync::Arc};
 
     struct Kept {
         registry: Arc<Registry>,
@@ -114,14 +114,7 @@ mod tests {
         }
 
         fn session(&self) -> Registered {
-            let limits = Limits {
-                messages: 1,
-                bytes: 1,
-                close_when_full: false,
-                batch_bytes: 1,
-                max_delay: Duration::MAX,
-                replay: None,
-            };
+            let limits = Limits::of(1, 1);
             self.registry.admit(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits)).unwrap()
         }
 

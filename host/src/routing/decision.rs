@@ -231,7 +231,7 @@ mod tests {
     };
     use bytes::Bytes;
     use gateway_wire::packet::Header;
-    use std::{net::SocketAddr, sync::Arc, time::Duration};
+    use std::{net::SocketAddr, sync::Arc};
 
     const ALL: Takes = Takes { packets: true, messages: true, sessions: true, timers: true };
 
@@ -242,14 +242,7 @@ mod tests {
     }
 
     fn session() -> Arc<Session> {
-        let limits = Limits {
-            messages: 1,
-            bytes: 1,
-            close_when_full: false,
-            batch_bytes: 1,
-            max_delay: Duration::MAX,
-            replay: None,
-        };
+        let limits = Limits::of(1, 1);
         Arc::new(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits))
     }
 

@@ -57,14 +57,7 @@ mod tests {
     #[tokio::test]
     async fn every_session_is_told_outside_of_its_delivery_numbers_unless_its_queue_is_full() {
         let gateway = Gateway::new(Arc::new(Metrics::new()), Arc::<bus::Queue<_>>::default(), 1 << 20);
-        let limits = Limits {
-            messages: 2,
-            bytes: 999,
-            close_when_full: false,
-            batch_bytes: 999,
-            max_delay: Duration::MAX,
-            replay: None,
-        };
+        let limits = Limits::of(2, 999);
         let sessions: Vec<_> = (0..SESSIONS_PER_TURN + 1)
             .map(|_| gateway.registry.admit(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits)).unwrap())
             .collect();

@@ -222,14 +222,7 @@ mod tests {
     async fn the_ends_that_plugins_have_not_been_told_yet_are_bounded_and_the_rest_is_counted() {
         let metrics = Arc::new(Metrics::new());
         let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), Arc::<bus::Queue<_>>::default(), 1024));
-        let limits = Limits {
-            messages: 1,
-            bytes: 1,
-            close_when_full: false,
-            batch_bytes: 1,
-            max_delay: Duration::MAX,
-            replay: None,
-        };
+        let limits = Limits::of(1, 1);
         let session = Arc::new(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits));
         let departing = || Departing {
             session: Arc::clone(&session),

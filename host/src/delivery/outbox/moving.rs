@@ -86,18 +86,10 @@ mod tests {
     use std::{
         collections::VecDeque,
         task::{Context, Poll, Waker},
-        time::Duration,
     };
 
     fn outbox() -> Outbox {
-        Outbox::new(Limits {
-            messages: 8,
-            bytes: 1000,
-            close_when_full: false,
-            batch_bytes: 1000,
-            max_delay: Duration::MAX,
-            replay: Some(ReplayLimits { messages: 8, bytes: 1000 }),
-        })
+        Outbox::new(Limits { replay: Some(ReplayLimits { messages: 8, bytes: 1000 }), ..Limits::of(8, 1000) })
     }
 
     fn push(outbox: &Outbox) {

@@ -9,7 +9,6 @@ use std::{
     net::SocketAddr,
     sync::{Barrier, Mutex},
     thread,
-    time::Duration,
 };
 
 /// The number of times that two threads race.
@@ -45,14 +44,7 @@ fn owner(id: u32) -> Arc<Owner> {
 }
 
 fn registered(registry: &Arc<Registry>) -> Registered {
-    let limits = Limits {
-        messages: 9,
-        bytes: 999,
-        close_when_full: false,
-        batch_bytes: 999,
-        max_delay: Duration::MAX,
-        replay: None,
-    };
+    let limits = Limits::of(9, 999);
     registry.admit(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits)).unwrap()
 }
 
@@ -354,14 +346,7 @@ fn where_a_session_too_many_is_refused_one_whose_client_is_away_makes_room() {
     registry.parking.set_max_bytes(1 << 20);
     let resumable = || {
         let replay = Some(ReplayLimits { messages: 9, bytes: 999 });
-        let limits = Limits {
-            messages: 9,
-            bytes: 999,
-            close_when_full: false,
-            batch_bytes: 999,
-            max_delay: Duration::MAX,
-            replay,
-        };
+        let limits = Limits { replay, ..Limits::of(9, 999) };
         registry.admit(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), limits)).unwrap()
     };
     let sessions = [resumable(), resumable(), resumable()];
@@ -388,14 +373,7 @@ fn where_a_session_too_many_is_refused_one_whose_client_is_away_makes_room() {
 fn a_session_that_ends_makes_room_for_another() {
     let registry = Arc::<Registry>::default();
     registry.limits.set(limits::Limits { sessions: Some(1), ..Default::default() });
-    let outbox = Limits {
-        messages: 9,
-        bytes: 999,
-        close_when_full: false,
-        batch_bytes: 999,
-        max_delay: Duration::MAX,
-        replay: None,
-    };
+    let outbox = Limits::of(9, 999);
     let admit = || registry.admit(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), outbox));
     let first = admit().unwrap();
     assert_eq!(admit().err(), Some(OverLimit::Sessions));

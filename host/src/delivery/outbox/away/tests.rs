@@ -4,20 +4,13 @@ use crate::delivery::{
     parking::Parking,
 };
 use bytes::Bytes;
-use std::{collections::VecDeque, sync::Arc, task::Waker, time::Duration};
+use std::{collections::VecDeque, sync::Arc, task::Waker};
 
 const SECRET: Secret = [1; 16];
 
 fn outbox() -> Outbox {
     let replay = Some(ReplayLimits { messages: 4, bytes: 1000 });
-    let limits = Limits {
-        messages: 8,
-        bytes: 1000,
-        close_when_full: false,
-        batch_bytes: 1000,
-        max_delay: Duration::MAX,
-        replay,
-    };
+    let limits = Limits { replay, ..Limits::of(8, 1000) };
     let outbox = Outbox::new(limits);
     outbox.admit_claims(SECRET);
     outbox
@@ -192,14 +185,7 @@ fn a_session_that_is_to_end_is_neither_parked_nor_claimed() {
 
 #[test]
 fn sessions_that_end_with_their_connections_keep_nothing() {
-    let limits = Limits {
-        messages: 8,
-        bytes: 1000,
-        close_when_full: false,
-        batch_bytes: 1000,
-        max_delay: Duration::MAX,
-        replay: None,
-    };
+    let limits = Limits::of(8, 1000);
     let outbox = Outbox::new(limits);
     outbox.admit_claims(SECRET);
     push(&outbox);
