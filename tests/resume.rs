@@ -10,6 +10,8 @@ mod crowd;
 mod handovers;
 #[path = "resume/returns.rs"]
 mod returns;
+#[path = "resume/stops.rs"]
+mod stops;
 #[path = "resume/strangers.rs"]
 mod strangers;
 

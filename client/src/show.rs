@@ -26,8 +26,9 @@ pub(crate) fn event(event: &Event) -> String {
             count(&mut line, (*replies_lost).into(), "reply was lost", "replies were lost");
             line
         }
-        Event::New { away, lost } => {
-            let mut line = format!("* new session after {:.1} s: messages may have been lost", away.as_secs_f64());
+        Event::New { away, seen, lost } => {
+            let away = away.as_secs_f64();
+            let mut line = format!("* new session after {away:.1} s: messages after push #{seen} may have been lost");
             count(&mut line, *lost, "packet was not sent", "packets were not sent");
             line
         }

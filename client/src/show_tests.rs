@@ -97,10 +97,13 @@ fn breaks() {
         "* resumed after 1.2 s: what came meanwhile follows, 1 packet is sent again, 2 packets were lost, \
          1 reply was lost",
     );
-    check(Event::New { away, lost: 0 }, "* new session after 1.2 s: messages may have been lost");
     check(
-        Event::New { away, lost: 2 },
-        "* new session after 1.2 s: messages may have been lost, 2 packets were not sent",
+        Event::New { away, seen: 0, lost: 0 },
+        "* new session after 1.2 s: messages after push #0 may have been lost",
+    );
+    check(
+        Event::New { away, seen: 12, lost: 2 },
+        "* new session after 1.2 s: messages after push #12 may have been lost, 2 packets were not sent",
     );
 }
 

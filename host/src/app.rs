@@ -100,10 +100,10 @@ impl Running {
 
         let queue = Arc::<bus::Queue<_>>::default();
         let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), Arc::clone(&queue), config.server.max_message_bytes));
-        // In a Cluster, no message has a place in one order with those of all topics.
-        let is_one_server = config.redis.as_ref().is_some_and(|redis| !redis.place.is_cluster());
-        if config.resume.is_some() && is_one_server {
-            gateway.enable_handovers(config.server.outbox);
+        if let (Some(_), Some(redis)) = (&config.resume, &config.redis) {
+            // In a Cluster, no message has a place in one order with those of all topics.
+            let is_ordered = !redis.place.is_cluster();
+            gateway.enable_handovers(config.server.outbox, is_ordered, bus::Keys::new(redis.clone()));
         }
         warn_of_too_few_files(&config);
         if let Some(path) = &config.state_file {

@@ -145,3 +145,39 @@ async fn carries(cluster: &Cluster, client: &mut Client, user: i32) {
         assert_pushed(client, seq, &broadcast(user, 1)).await;
     }
 }
+
+/// Stops the first gateway, and asserts that the second one goes on with the session of the client.
+async fn goes_on(mut old: Gateway, new: &Gateway) {
+    let client = old.client().await;
+    old.signal("TERM").await;
+    assert_eq!(old.exit().await.code(), Some(0));
+    let path = format!("/ws?resume={}&seen=0", client.welcome.resume_token);
+    let client = Client::connect_to(new.address, &path).await;
+    assert!(client.welcome.resumed, "{:?}", old.log_lines());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_wait_need_no_more_rights_than_are_documented() {
+    let (certificates, tls) = (Certificates::generate().await, ReservedPort::reserve());
+    let redis = server(&certificates, &tls, Some("~gateway:session:* ")).await;
+    let yaml = format!("redis: {{ addr: \"rediss://localhost:{}\", {LOGIN} }}\nresume: {{}}", tls.number());
+    let old = gateway(&certificates, yaml.clone()).await;
+    let new = gateway(&certificates, yaml).await;
+    goes_on(old, &new).await;
+    nothing_was_refused(&new, &[redis]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_wait_in_a_cluster_need_no_more_rights_than_are_documented() {
+    let certificates = Certificates::generate().await;
+    let cluster = Cluster::start_over_tls(&certificates).await;
+    let rules = [rules(Some("+spublish ")), documented("~gateway:session:* ")].concat();
+    for server in &cluster.servers {
+        add_user(server, &rules).await;
+    }
+    let yaml = format!("{}\nresume: {{}}", cluster.yaml(&format!(", {LOGIN}")));
+    let old = gateway(&certificates, yaml.clone()).await;
+    let new = gateway(&certificates, yaml).await;
+    goes_on(old, &new).await;
+    nothing_was_refused(&new, &cluster.servers).await;
+}

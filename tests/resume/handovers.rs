@@ -6,12 +6,12 @@ use std::time::Duration;
 use tokio::{task::JoinSet, time::sleep};
 
 /// The topic that the plugin `probe` subscribes to on each gateway. A message is a list of commands.
-const TOPIC: &str = "orders";
+pub(crate) const TOPIC: &str = "orders";
 
 /// The number of clients that want the same session at the same moment, half of them at each gateway.
 const RIVALS: usize = 200;
 
-fn setup(redis: &Redis, resume: &str) -> Setup {
+pub(crate) fn setup(redis: &Redis, resume: &str) -> Setup {
     let setup = Setup::redis(redis);
     let settings = format!("settings: {{ probe: {{ config: {{ topics: [{TOPIC}] }} }} }}");
     let yaml = format!("{}\nresume: {{ {resume} }}\nplugins: {{ directory: plugins, {settings} }}", setup.yaml);
@@ -19,7 +19,7 @@ fn setup(redis: &Redis, resume: &str) -> Setup {
 }
 
 /// Starts a Redis and two gateways.
-async fn start(resume: &str) -> (Redis, Gateway, Gateway) {
+pub(crate) async fn start(resume: &str) -> (Redis, Gateway, Gateway) {
     let redis = Redis::start().await;
     let old = Gateway::start(setup(&redis, resume)).await;
     let new = Gateway::start(setup(&redis, resume)).await;
@@ -28,7 +28,7 @@ async fn start(resume: &str) -> (Redis, Gateway, Gateway) {
 }
 
 /// Sends a push to the user, on whichever gateway the user is.
-async fn tell(redis: &Redis, user: u32, text: &str) {
+pub(crate) async fn tell(redis: &Redis, user: u32, text: &str) {
     redis.publish(TOPIC, format!("deliver user:{user} always {text}").as_bytes()).await;
 }
 
@@ -136,6 +136,22 @@ async fn a_wrong_number_or_a_used_token_leads_to_a_new_session_at_another_gatewa
     old.metric_is(&resumes("missed"), 1.0).await;
     let frame = player.client.closed().await.unwrap();
     assert_eq!(u16::from(frame.code), 4010, "{frame:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_lost_its_welcome_at_another_gateway_comes_back_there_with_the_same_token() {
+    let (redis, old, new) = start("").await;
+    let mut player = Player::begin(&old, 7).await;
+    player.leave(&old).await;
+    tell(&redis, 7, "a").await;
+    let path = player.path();
+    let mut lost = Client::connect_to(new.address, &path).await;
+    assert!(lost.welcome.resumed);
+    lost.cut().await;
+    new.metric_is("gateway_sessions_parked", 1.0).await;
+    drop(player.come_back(&new).await);
+    assert!(player.welcome().resumed);
+    player.gets(1, "a").await;
 }
 
 #[tokio::test]

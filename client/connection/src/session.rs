@@ -51,6 +51,8 @@ pub enum Event {
     New {
         /// The time without a connection.
         away: Duration,
+        /// The number of the last push of the old session. What came after it is lost.
+        seen: u32,
         /// The number of packets that waited to be sent. They are not sent any more.
         lost: u64,
     },
@@ -225,7 +227,7 @@ impl Session {
         let away = self.lost_at.elapsed();
         match outcome {
             Outcome::Resumed { resent, lost, replies_lost } => Event::Resumed { away, resent, lost, replies_lost },
-            Outcome::New { lost } => Event::New { away, lost },
+            Outcome::New { seen, lost } => Event::New { away, seen, lost },
         }
     }
 }

@@ -4,7 +4,7 @@
 //! the caller draws. So `client/vectors/reconnect.json` can list the decisions for clients in any language.
 //! docs/protocol.md explains them ("Reconnect and resume").
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use gateway_proto::{Reconnect, Welcome};
 use gateway_wire::packet::{FLAG_ACK, Header, Packet};
@@ -70,6 +70,8 @@ pub(crate) enum Outcome {
     },
     /// The session is new.
     New {
+        /// The number of the last push of the old session. What came after it does not come any more.
+        seen: u32,
         /// The number of packets that were never sent.
         lost: u64,
     },
@@ -132,8 +134,8 @@ impl State {
             let lost = self.sent.resume(welcome.packets_received);
             Outcome::Resumed { resent: self.sent.waiting(), lost, replies_lost: welcome.replies_lost }
         } else {
-            self.counts = Counts::default();
-            Outcome::New { lost: self.sent.restart() }
+            let seen = mem::take(&mut self.counts).seen;
+            Outcome::New { seen, lost: self.sent.restart() }
         }
     }
 

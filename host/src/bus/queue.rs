@@ -190,6 +190,12 @@ impl<O> Queue<O> {
         self.state().set_carried_out(change);
     }
 
+    /// Returns whether Redis has carried out this change of the subscriptions, or publishes would not wait for it.
+    #[must_use]
+    pub fn has_carried_out(&self, change: ChangeNumber) -> bool {
+        self.state().carried_out >= change
+    }
+
     /// Closes the queue, which then refuses to reserve capacity. Capacity that was reserved earlier can still be
     /// committed.
     pub(super) fn close(&self) {

@@ -1,7 +1,7 @@
 //! The bus over Redis. It has one connection to publish and one to subscribe. Each has its own task, which connects
 //! again whenever its connection breaks. If some topics are streams, a third task reads them.
 //!
-//! The connections of a client library are not used, except for reading streams. Here, all queued publishes are one
+//! The connections of a client library are not used, except for reading streams and for [`keys`]. Here, all queued publishes are one
 //! write, answers are parsed in the read buffer, and messages are handled where they are read. No queue lies in between,
 //! so a slow policy makes Redis wait and does not increase the memory of this process.
 //!
@@ -13,6 +13,7 @@ mod confirmation;
 mod connection;
 mod error;
 mod incoming;
+pub(super) mod keys;
 mod link;
 mod observer;
 mod place;

@@ -13,7 +13,7 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Secret, Unclaimed};
+pub use client::{Secret, Unclaimed, is_same};
 pub use closing::Closing;
 pub use queue::{Keep, Outgoing};
 pub use replay::{Moving, Received, ReplayLimits};
@@ -211,7 +211,7 @@ impl Outbox {
 
     fn take(&self, state: &mut State, batch: &mut VecDeque<Outgoing>) -> Option<Closing> {
         if state.client.is_away() {
-            return Some(state.closing.clone().unwrap_or_else(Closing::moved));
+            return Some(state.closing.clone().unwrap_or_else(|| state.client.closing()));
         }
         state.in_flight = state.queue.take(self.limits.batch_bytes, batch);
         if let Some(limits) = self.limits.replay
@@ -242,7 +242,7 @@ impl Outbox {
             return Poll::Ready(closing.clone());
         }
         if state.client.is_away() {
-            return Poll::Ready(Closing::moved());
+            return Poll::Ready(state.client.closing());
         }
         state.receiver.wait(cx);
         Poll::Pending

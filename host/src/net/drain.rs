@@ -20,20 +20,31 @@ const MAX_CLOSING: Duration = Duration::from_secs(2);
 pub(super) type Tasks = JoinSet<Option<&'static str>>;
 
 /// Ends all connections. If clients are to be told where to go on, tells them one batch after the other, and goes on
-/// serving those that have not gone yet. Then the queued packets are sent, and sessions close with 1001. Connections that
-/// have not ended within `drain_timeout` are cut off.
+/// serving those that have not gone yet. Then sessions that can be resumed are left in Redis. The queued packets of the
+/// others are sent. All connections close with 1001, and those that have not ended within `drain_timeout` are cut off.
 pub(super) async fn drain(shared: &Shared, mut tasks: Tasks) {
-    let Shared { gateway, config, .. } = shared;
+    let Shared { gateway, config, resumes, .. } = shared;
     let timeout = config.server.drain_timeout;
     let deadline = Instant::now() + timeout;
     tracing::info!(connections = tasks.len(), "draining");
     if let Some(reconnect) = &config.server.reconnect {
+        if let Some(resumes) = resumes
+            && !gateway.handovers.are_possible()
+        {
+            resumes.leave();
+        }
         let is_left = send_away(gateway, reconnect);
         let ended = join_all(gateway, &mut tasks);
         // Whoever has gone on at another gateway needs no close frame.
         let _ = time::timeout_at(deadline - MAX_CLOSING.min(timeout / 4), async { tokio::join!(is_left, ended) }).await;
     }
-    gateway.registry.each(|session| session.outbox.close(going_away()));
+    // The task of each session that can wait in Redis writes it there.
+    let can_leave = resumes.as_ref().is_some_and(|resumes| resumes.leave());
+    gateway.registry.each(|session| {
+        if !(can_leave && session.outbox.dismiss()) {
+            session.outbox.close(Closing::going_away());
+        }
+    });
     let _ = time::timeout_at(deadline, join_all(gateway, &mut tasks)).await;
     if !tasks.is_empty() {
         tracing::warn!(
@@ -51,10 +62,10 @@ async fn join_all(gateway: &Gateway, tasks: &mut Tasks) {
 }
 
 /// Tells all clients to connect again, in batches. A session whose client is away ends at once if no other gateway can
-/// have it.
+/// have it, and if it cannot wait in Redis.
 async fn send_away(gateway: &Gateway, reconnect: &Reconnect) {
     let sessions = gateway.registry.all();
-    let can_move = gateway.handovers.are_possible();
+    let can_move = gateway.handovers.can_store();
     let per_batch = (reconnect.rate_per_s as usize * BATCH_INTERVAL.as_millis() as usize).div_ceil(1000);
     tracing::info!(sessions = sessions.len(), url = reconnect.url, "clients are told to connect again");
     for batch in sessions.chunks(per_batch.max(1)) {
@@ -62,7 +73,7 @@ async fn send_away(gateway: &Gateway, reconnect: &Reconnect) {
             match session.outbox.is_away() {
                 false => tell(session, reconnect),
                 true if can_move => {}
-                true => session.outbox.close(going_away()),
+                true => session.outbox.close(Closing::going_away()),
             }
         }
         time::sleep(BATCH_INTERVAL).await;
@@ -75,11 +86,6 @@ fn tell(session: &Arc<Session>, reconnect: &Reconnect) {
     let event = Event::Reconnect(gateway_proto::Reconnect { url: reconnect.url.clone(), after_ms });
     // A client that reads too slowly to be told is closed at the end.
     let _ = session.outbox.control_here(Control { event: Some(event) }.encode_to_vec().into());
-}
-
-/// Returns why sessions are closed when the gateway stops.
-pub(super) fn going_away() -> Closing {
-    Closing { code: 1001, reason: "the gateway stops".to_owned(), cause: "drain" }
 }
 
 /// Counts how a connection ended. A panic ends only the session in which it happened.

@@ -40,7 +40,7 @@ impl End {
 
 impl From<Closing> for End {
     fn from(closing: Closing) -> Self {
-        let is_break = closing.cause == Closing::MOVED;
+        let is_break = closing.is_of_connection();
         Self { is_break, ..Self::with_code(closing.cause, closing.code, &closing.reason) }
     }
 }

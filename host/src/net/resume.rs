@@ -26,6 +26,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// How often a session looks whether its client still is about to come back, after its time has passed.
@@ -37,6 +38,8 @@ pub struct Resumes {
     registry: Arc<Registry>,
     handovers: Arc<Handovers>,
     metrics: Arc<Metrics>,
+    /// Cancelled when sessions whose clients are away are left in Redis, because the gateway stops.
+    leaving: CancellationToken,
     /// The connections that the tasks of the sessions have not taken yet.
     arrivals: Mutex<HashMap<Uuid, Box<Arrival>>>,
 }
@@ -80,6 +83,7 @@ impl Resumes {
             registry: Arc::clone(&gateway.registry),
             handovers: Arc::clone(&gateway.handovers),
             metrics: Arc::clone(&gateway.metrics),
+            leaving: CancellationToken::new(),
             arrivals: Mutex::default(),
         }))
     }
@@ -88,6 +92,15 @@ impl Resumes {
     #[must_use]
     pub fn window(&self) -> Duration {
         self.window
+    }
+
+    /// Leaves the sessions in Redis whose clients are away, from now on. Returns false if there is no Redis.
+    pub(super) fn leave(&self) -> bool {
+        let can_store = self.handovers.can_store();
+        if can_store {
+            self.leaving.cancel();
+        }
+        can_store
     }
 
     /// Lets the client of a session claim it later. Returns the token that it needs.
@@ -109,20 +122,19 @@ impl Resumes {
         let checked = checked.map(|identity| identity.map(|identity| identity.user));
         let found = match token {
             None => Err("unknown"),
-            Some(token) if token.gateway == self.handovers.id() => {
-                self.claim(token, received, checked).map(Found::Here)
+            // The client may not know yet that its session is here now.
+            Some(token) if token.gateway == self.handovers.id() || self.registry.session(token.session).is_some() => {
+                self.claim(token, received, checked).map(|claim| (Found::Here(claim), "resumed"))
             }
             Some(Token { gateway, session, secret }) => {
                 let wanted = handovers::Wanted { gateway, session, secret, received, checked, remote };
-                self.handovers.fetch(wanted).await.map(Found::Arrived)
+                let fetched = self.handovers.fetch(wanted).await;
+                fetched.map(|(arrived, outcome)| (Found::Arrived(arrived), outcome))
             }
         };
-        self.metrics.resume.resumed(match &found {
-            Ok(Found::Here(_)) => "resumed",
-            Ok(Found::Arrived(_)) => "handed_over",
-            Err(why) => why,
-        });
-        found.ok()
+        let (found, outcome) = found.map_or_else(|why| (None, why), |(found, outcome)| (Some(found), outcome));
+        self.metrics.resume.resumed(outcome);
+        found
     }
 
     fn claim(
@@ -136,7 +148,7 @@ impl Resumes {
         if checked.is_some_and(|user| user != session.user()) {
             return Err("another_user");
         }
-        match session.outbox.claim(&secret, received) {
+        match session.outbox.claim(&secret, received, session.packets()) {
             Ok(replies_lost) => Ok(Claim { resumes: Arc::clone(self), session, secret: Some(secret), replies_lost }),
             Err(Unclaimed::Unknown) => Err("unknown"),
             Err(Unclaimed::Missed) => Err("missed"),
@@ -154,6 +166,7 @@ impl Resumes {
         }
         tracing::debug!(session = %session.id, "the client is away");
         let mut deadline = Instant::now() + self.window;
+        let mut is_leaving = false;
         let closing = loop {
             let back_or_closing = poll_fn(|cx| {
                 // The outbox is polled first, so that it wakes this task up if the client comes back right after it.
@@ -164,7 +177,7 @@ impl Resumes {
                 biased;
                 outcome = back_or_closing => match outcome {
                     Ok(arrival) => {
-                        session.outbox.take_back();
+                        session.outbox.take_back(session.packets());
                         return Ok(arrival);
                     }
                     Err(closing) => break closing,
@@ -177,7 +190,14 @@ impl Resumes {
                     // The client is about to come back. If it does not, the session ends as one that is late.
                     deadline = Instant::now() + RECHECK;
                 }
+                () = self.leaving.cancelled(), if !is_leaving => {
+                    is_leaving = true;
+                    deadline = Instant::now();
+                }
                 () = time::sleep_until(deadline) => {
+                    if is_leaving && let Some(closing) = self.handovers.store(session, self.window).await {
+                        break closing;
+                    }
                     if session.outbox.give_up(Closing::window_passed()) {
                         break Closing::window_passed();
                     }

@@ -4,6 +4,7 @@ use crate::{
     auth::Authenticator,
     config,
     delivery::limits::OverLimit,
+    delivery::outbox::Closing,
     delivery::registry::{Ended, Registered},
     delivery::session::{BindError, Session},
     net::admission::{self, Admission},
@@ -111,7 +112,7 @@ async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Share
         }
         Some(Found::Arrived((session, replies_lost))) => {
             let socket = Box::pin(shared.upgrade(stream, request, &session)).await?;
-            session.outbox.take_back();
+            session.outbox.take_back(session.packets());
             gateway.metrics.connections.inc();
             return Box::pin(session::run(socket, session, &context, expiry, Some(replies_lost))).await;
         }
@@ -130,7 +131,7 @@ async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Share
     let socket = shared.socket(stream, early, &session);
     // The drain may have closed all sessions before this one was registered.
     if stop.is_cancelled() {
-        session.outbox.close(drain::going_away());
+        session.outbox.close(Closing::going_away());
     }
     gateway.metrics.connections.inc();
     tracing::debug!(session = %session.id, %remote, user = session.user(), "session began");

@@ -106,8 +106,9 @@ pub(crate) async fn run(
         let arrival = match Box::pin(resumes.wait(&session)).await {
             Ok(arrival) => arrival,
             Err(other) => {
-                // At another gateway, what was not written is written there.
-                kept.unwritten = if other == Some(Closing::HANDED_OVER) { 0 } else { unwritten };
+                // What was not written goes on with the session, or is counted where that fails.
+                let goes_on = matches!(other, Some(Closing::HANDED_OVER | Closing::STORED));
+                kept.unwritten = if goes_on { 0 } else { unwritten };
                 break (other.unwrap_or(cause), None);
             }
         };

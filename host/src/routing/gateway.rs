@@ -6,7 +6,7 @@ use super::{
     calls::{Call, Occasion},
     closings::Closings,
     effects::count_if_dropped,
-    handovers::{Handovers, Parts},
+    handovers::{Handovers, Parts, Ways},
     interests::Heard,
     loops::Causes,
     origin::Origin,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     bus::{self, Message, Topics},
-    delivery::{conduct::Penalty, outbox::Closing, outbox::Limits, registry::Registry, session::Session},
+    delivery::{conduct::Penalty, outbox::Closing, outbox::Limits, owner::Owner, registry::Registry, session::Session},
     plugin::Plugin,
     telemetry::{metrics::Metrics, text},
 };
@@ -120,10 +120,11 @@ impl Gateway {
             heard: Arc::clone(&heard),
             topics: Arc::clone(&topics),
             bus: Arc::clone(&bus),
+            host: Arc::new(Owner::new(u32::MAX)),
         };
         Self {
             closings: Closings::new(Arc::clone(&registry), Arc::clone(&bus), Arc::clone(&metrics)),
-            handovers: Arc::new(Handovers::new(Uuid::new_v4(), parts)),
+            handovers: Arc::new(Handovers::new(Uuid::new_v4(), parts, Arc::clone(&metrics))),
             executor: Executor {
                 registry: Arc::clone(&registry),
                 bus,
@@ -144,10 +145,11 @@ impl Gateway {
         }
     }
 
-    /// Lets sessions move between this gateway and others. Those that come here get these limits.
-    pub fn enable_handovers(&self, limits: Limits) {
+    /// Lets sessions move between this gateway and others of the same Redis. Those that come here get these limits.
+    /// `is_ordered` says whether all messages of the bus come in one order.
+    pub fn enable_handovers(&self, limits: Limits, is_ordered: bool, keys: bus::Keys) {
         let installing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.handovers.enable(limits);
+        self.handovers.enable(Ways { limits, is_ordered, keys });
         self.topics.set_fixed(self.fixed_topics(&self.snapshot.load()));
         drop(installing);
     }

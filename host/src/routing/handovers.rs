@@ -17,22 +17,24 @@
 //! that does not go on, and the old one then lets the client claim its session again.
 
 mod messages;
+mod parts;
+mod stored;
 
-use super::{accounts::Accounts, interests::Heard, origin::Origin};
 use crate::{
-    bus::{self, ChangeNumber, Load, Queue, Share},
+    bus::{ChangeNumber, Keys, Load, Share},
     delivery::{
         outbox::{Limits, Received, Secret, Unclaimed},
-        owner::{Interests, Owner},
-        registry::{Holder, Registered, Registry},
+        registry::Registered,
         session::Session,
     },
     plugin::HOST_TOPIC,
+    telemetry::metrics::Metrics,
 };
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 pub use messages::Wanted;
-use messages::{Content, Envelope, Held, Mark, Offer, Refusal, State, Want};
+use messages::{Content, Envelope, Mark, Offer, Refusal, State, Want};
+pub(super) use parts::Parts;
 use prost::Message as _;
 use std::{
     borrow::Cow,
@@ -56,6 +58,12 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(6);
 /// How often the old gateway looks whether the old connection is closed.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
+/// How long a gateway looks for a session that the old one may be about to leave in Redis, if the old one cannot be asked.
+const STORE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often it looks.
+const STORE_INTERVAL: Duration = Duration::from_millis(50);
+
 /// The maximum number of hand-overs at the same time, in each direction.
 const MAX_HANDOVERS: usize = 10_000;
 
@@ -70,22 +78,22 @@ pub struct Handovers {
     /// The id of this gateway.
     id: Uuid,
     parts: Parts,
-    /// The limits of sessions that come here, or `None` if no session can move.
-    limits: ArcSwapOption<Limits>,
+    metrics: Arc<Metrics>,
+    /// How sessions move, or `None` if none can.
+    ways: ArcSwapOption<Ways>,
     share: Share,
-    /// The host as the owner of the topics that it listens to before a session is here.
-    host: Arc<Owner>,
     leaving: Mutex<HashMap<Uuid, Leaving>>,
     arriving: Mutex<HashMap<Uuid, Arriving>>,
 }
 
-/// The parts of the gateway that hand-overs need.
-pub(super) struct Parts {
-    pub(super) registry: Arc<Registry>,
-    pub(super) accounts: Arc<Accounts>,
-    pub(super) heard: Arc<Heard>,
-    pub(super) topics: Arc<bus::Topics>,
-    pub(super) bus: Arc<Queue<Origin>>,
+/// How sessions move between gateways.
+pub(super) struct Ways {
+    /// The limits of sessions that come here.
+    pub(super) limits: Limits,
+    /// Whether one order of the bus holds all its messages. Without it, sessions move through Redis only.
+    pub(super) is_ordered: bool,
+    /// The values in Redis.
+    pub(super) keys: Keys,
 }
 
 /// A session that another gateway wants, and that this one has offered.
@@ -106,19 +114,6 @@ enum Arriving {
     Here { session: Registered, replies_lost: u64, state: oneshot::Sender<Result<Arrived, &'static str>> },
 }
 
-/// Topics that the host listens to until this is dropped.
-struct Listening<'a> {
-    handovers: &'a Handovers,
-    topics: Vec<String>,
-}
-
-impl Drop for Listening<'_> {
-    fn drop(&mut self) {
-        let Handovers { parts, host, .. } = self.handovers;
-        self.topics.iter().for_each(|topic| parts.heard.end(host, topic));
-    }
-}
-
 /// What forgets a hand-over at the new gateway when it is dropped.
 struct Forgetting<'a>(&'a Handovers, Uuid);
 
@@ -129,13 +124,13 @@ impl Drop for Forgetting<'_> {
 }
 
 impl Handovers {
-    pub(super) fn new(id: Uuid, parts: Parts) -> Self {
+    pub(super) fn new(id: Uuid, parts: Parts, metrics: Arc<Metrics>) -> Self {
         Self {
             id,
             parts,
-            limits: ArcSwapOption::default(),
+            metrics,
+            ways: ArcSwapOption::default(),
             share: Share::default(),
-            host: Arc::new(Owner::new(u32::MAX)),
             leaving: Mutex::default(),
             arriving: Mutex::default(),
         }
@@ -147,29 +142,58 @@ impl Handovers {
         self.id
     }
 
-    /// Lets sessions move. Those that come here get these limits.
-    pub(super) fn enable(&self, limits: Limits) {
-        self.limits.store(Some(Arc::new(limits)));
+    /// Lets sessions move.
+    pub(super) fn enable(&self, ways: Ways) {
+        self.ways.store(Some(Arc::new(ways)));
     }
 
-    /// Returns whether sessions can move. With streams, no message cuts all that a session gets in two, because streams
+    /// Returns whether sessions can move while both gateways run. With streams, no message cuts all that a session gets in two, because streams
     /// are read over connections of their own.
     #[must_use]
     pub fn are_possible(&self) -> bool {
-        self.limits.load().is_some() && self.parts.topics.streams().is_empty()
+        self.is_ordered() && self.parts.topics.streams().is_empty()
     }
 
     /// Returns the topic of this gateway, if it has to be heard.
     pub(super) fn topic(&self) -> Option<String> {
-        self.limits.load().is_some().then(|| topic_of(self.id))
+        self.is_ordered().then(|| topic_of(self.id))
     }
 
-    /// Brings a session from another gateway to this one. Its messages wait until it has its connection.
+    fn is_ordered(&self) -> bool {
+        self.ways.load().as_ref().is_some_and(|ways| ways.is_ordered)
+    }
+
+    /// Brings a session from another gateway to this one. Its messages wait until it has its connection. Returns it with
+    /// an outcome of `gateway_resumes_total`.
     ///
     /// # Errors
-    /// Returns an outcome of `gateway_resumes_total` that says why there is no such session.
-    pub async fn fetch(&self, wanted: Wanted) -> Result<Arrived, &'static str> {
-        let limits = self.limits.load_full().filter(|_| self.are_possible()).ok_or("unknown")?;
+    /// Returns an outcome that says why there is no such session.
+    pub async fn fetch(&self, wanted: Wanted) -> Result<(Arrived, &'static str), &'static str> {
+        if let Some(arrived) = self.restore(&wanted).await? {
+            return Ok((arrived, "restored"));
+        }
+        let why = match self.take_over(&wanted).await {
+            Ok(arrived) => return Ok((arrived, "handed_over")),
+            Err(why) => why,
+        };
+        if matches!(why, "another_user" | "missed") || !self.can_store() {
+            return Err(why);
+        }
+        // The old gateway may be about to store the session.
+        let wait = if self.are_possible() { 2 * STORE_INTERVAL } else { STORE_TIMEOUT };
+        let deadline = Instant::now() + wait;
+        while Instant::now() < deadline {
+            time::sleep(STORE_INTERVAL).await;
+            if let Some(arrived) = self.restore(&wanted).await? {
+                return Ok((arrived, "restored"));
+            }
+        }
+        Err(why)
+    }
+
+    /// Brings a session from another gateway to this one while both run.
+    async fn take_over(&self, wanted: &Wanted) -> Result<Arrived, &'static str> {
+        let ways = self.ways.load_full().filter(|_| self.are_possible()).ok_or("unknown")?;
         let (handover, theirs) = (Uuid::new_v4(), topic_of(wanted.gateway));
         let (sender, offer) = oneshot::channel();
         match self.parts.registry.session(wanted.session) {
@@ -180,15 +204,13 @@ impl Handovers {
         }
         self.arriving().insert(handover, Arriving::Wanted(sender));
         let _forgetting = Forgetting(self, handover);
-        self.publish(0, &theirs, handover, Content::Want(Want::new(&wanted, topic_of(self.id))))?;
+        self.publish(0, &theirs, handover, Content::Want(Want::new(wanted, topic_of(self.id))))?;
         let offer = answer(offer).await?;
-        let session = Session::new(wanted.remote, *limits);
-        let session = if offer.is_anonymous { session.anonymous() } else { session }.moving_in(wanted.session);
-        let mut listening = Listening { handovers: self, topics: Vec::new() };
-        let mut after = listening.begin(&theirs);
-        for topic in offer.holdings.iter().flat_map(|held| &held.topics) {
-            after = after.max(listening.begin(topic));
-        }
+        let session = Session::new(wanted.remote, ways.limits);
+        let session =
+            if offer.is_anonymous { session.anonymous() } else { session }.moving_in(wanted.session, wanted.secret);
+        let mut listening = self.parts.listening();
+        let after = listening.begin(&theirs).max(listening.begin_all(&offer));
         let (sender, state) = oneshot::channel();
         self.arriving().insert(handover, Arriving::Offered { session: Box::new(session), offer, state: sender });
         self.publish(after, &theirs, handover, Content::Mark(Mark {}))?;
@@ -251,7 +273,7 @@ impl Handovers {
         if is_checked && user != session.user() {
             return Err("another_user");
         }
-        let claimed = session.outbox.claim(&secret, Received { push, replies });
+        let claimed = session.outbox.claim(&secret, Received { push, replies }, session.packets());
         let replies_lost = claimed.map_err(|why| match why {
             Unclaimed::Unknown => "unknown",
             Unclaimed::Missed => "missed",
@@ -264,14 +286,8 @@ impl Handovers {
             }
             time::sleep(LOOK_INTERVAL).await;
         }
-        let offer = self.describe(&session, replies_lost);
+        let offer = self.parts.describe(&session, replies_lost);
         Ok(Leaving { session, secret, offer, answer })
-    }
-
-    fn describe(&self, session: &Session, replies_lost: u64) -> Offer {
-        let holdings = self.parts.registry.holdings(session.id).into_iter();
-        let named = holdings.filter_map(|holding| Some(Held::new(&self.parts.accounts.name(holding.owner)?, holding)));
-        Offer { user: session.user(), is_anonymous: session.is_anonymous(), holdings: named.collect(), replies_lost }
     }
 
     /// Ends a session at this gateway, because the mark has arrived, and passes on what waits for its client.
@@ -279,7 +295,8 @@ impl Handovers {
         let Some(Leaving { session, secret, offer, answer }) = self.leaving().remove(&handover) else { return };
         // What a slow plugin is about to send would come too late, what has changed since the offer would be lost, and the
         // client would not be told of a gap that this gateway has.
-        let can_move = !is_busy && !self.parts.topics.has_gap() && self.describe(&session, offer.replies_lost) == offer;
+        let can_move =
+            !is_busy && !self.parts.topics.has_gap() && self.parts.describe(&session, offer.replies_lost) == offer;
         let content = match can_move.then(|| session.outbox.move_out()).flatten() {
             Some(moving) => Content::State(State::new(moving, session.packets())),
             None => {
@@ -295,7 +312,7 @@ impl Handovers {
     /// Begins a session at this gateway, because the mark has arrived. From here on, it gets messages.
     fn begin_here(&self, handover: Uuid, is_busy: bool) {
         let Some(Arriving::Offered { session, offer, state }) = self.take_if_offered(handover) else { return };
-        let outcome = if is_busy { Err("busy") } else { self.admit(*session, &offer) };
+        let outcome = if is_busy { Err("busy") } else { self.parts.admit(*session, &offer) };
         match outcome {
             Ok(session) => {
                 let replies_lost = offer.replies_lost;
@@ -304,27 +321,6 @@ impl Handovers {
             // An error means that nobody waits any more.
             Err(why) => drop(state.send(Err(why))),
         }
-    }
-
-    fn admit(&self, session: Session, offer: &Offer) -> Result<Registered, &'static str> {
-        let Parts { registry, accounts, .. } = &self.parts;
-        // The end of a session that was here before would end the new one with the same id as well.
-        if registry.session(session.id).is_some() {
-            return Err("busy");
-        }
-        let session = registry.admit(session).map_err(|_| "busy")?;
-        if let Some(user) = offer.user {
-            registry.bind(&session, user).map_err(|_| "busy")?;
-        }
-        for Held { plugin, tag, attributes, groups, topics } in &offer.holdings {
-            let owner = &accounts.of(&plugin.as_str().into()).owner;
-            registry.set_tag(owner, session.id, *tag);
-            let attributes = attributes.iter().map(|it| (it.name.clone(), it.value.clone())).collect();
-            session.set_attributes(owner, attributes);
-            groups.iter().for_each(|group| registry.join(owner, session.id, *group));
-            topics.iter().for_each(|topic| _ = registry.listen(owner, Holder::Session(session.id), topic));
-        }
-        Ok(session)
     }
 
     fn refused(&self, handover: Uuid, why: &str) {
@@ -375,13 +371,6 @@ impl Handovers {
 
     fn arriving(&self) -> MutexGuard<'_, HashMap<Uuid, Arriving>> {
         self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Listening<'_> {
-    fn begin(&mut self, topic: &str) -> ChangeNumber {
-        self.topics.push(topic.to_owned());
-        self.handovers.parts.heard.begin(&self.handovers.host, topic)
     }
 }
 

@@ -153,7 +153,7 @@ async fn after_the_window_the_session_is_new() {
     check_receives(&mut session, push(7)).await;
     assert!(matches!(next(&mut session).await.unwrap(), Event::Reconnecting { .. }));
     session.send(request(1)).await;
-    assert!(matches!(back(&mut session).await, (Event::New { lost: 1, .. }, 0)));
+    assert!(matches!(back(&mut session).await, (Event::New { seen: 7, lost: 1, .. }, 0)));
     assert_eq!(session.id(), "new");
     check_receives(&mut session, push(1)).await;
     session.send(request(2)).await;

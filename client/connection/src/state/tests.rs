@@ -85,7 +85,7 @@ enum Then {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Report {
     Resumed { resent: u64, lost: u64, replies_lost: u32 },
-    New { lost: u64 },
+    New { seen: u32, lost: u64 },
 }
 
 /// What a step has led to.
@@ -122,7 +122,7 @@ fn happen(state: &mut State, event: &Happening, lived: Duration) -> Effect {
             let welcome = Welcome { resume_token, resumed, packets_received, replies_lost, ..Welcome::default() };
             let outcome = match state.welcome(&welcome) {
                 Outcome::Resumed { resent, lost, replies_lost } => Report::Resumed { resent, lost, replies_lost },
-                Outcome::New { lost } => Report::New { lost },
+                Outcome::New { seen, lost } => Report::New { seen, lost },
             };
             return Effect { outcome: Some(outcome), ..Effect::default() };
         }

@@ -159,6 +159,11 @@ impl Switches {
         Ok(Self(switches))
     }
 
+    /// Follows nothing, for a connection that is found again whenever it breaks.
+    pub(super) fn none() -> Self {
+        Self(watch::channel(None).1)
+    }
+
     /// Follows the master of a slot of a Cluster.
     pub(super) fn of_slot(master: watch::Receiver<Option<Address>>) -> Self {
         Self(master)

@@ -36,10 +36,39 @@ impl Closing {
     /// The cause if the session goes on at another gateway.
     pub const HANDED_OVER: &str = "handed_over";
 
+    /// The cause if the connection ends because the gateway stops, and the client may go on elsewhere.
+    pub const DISMISSED: &str = "dismissed";
+
+    /// The cause if the session waits in Redis for its client.
+    pub const STORED: &str = "stored";
+
     /// Returns the closing of a connection whose client goes on over another one.
     pub(super) fn moved() -> Self {
         let reason = "the session goes on over another connection".to_owned();
         Self { code: 4010, reason, cause: Self::MOVED }
+    }
+
+    /// Returns the closing of a session that ends because the gateway stops.
+    #[must_use]
+    pub fn going_away() -> Self {
+        Self { code: 1001, reason: "the gateway stops".to_owned(), cause: "drain" }
+    }
+
+    /// Returns the closing of a connection that ends because the gateway stops.
+    pub(super) fn dismissed() -> Self {
+        Self { cause: Self::DISMISSED, ..Self::going_away() }
+    }
+
+    /// Returns the closing of a session that waits in Redis for its client.
+    #[must_use]
+    pub fn stored() -> Self {
+        Self::unresumed(Self::STORED)
+    }
+
+    /// Returns whether only the connection ends, and not the session.
+    #[must_use]
+    pub fn is_of_connection(&self) -> bool {
+        matches!(self.cause, Self::MOVED | Self::DISMISSED)
     }
 
     /// Returns the closing of a session whose client has not come back in time.

@@ -6,19 +6,20 @@
 
 use super::{
     Closing, Outbox,
-    client::Client,
-    queue::{Keep, Queue},
-    replay::{Moving, Replay},
+    client::{Client, Secret},
+    queue::{Keep, Outgoing, Queue},
+    replay::{Moving, Replay, Used},
 };
 use gateway_wire::packet::FLAG_REPLY;
 use std::mem;
 
 impl Outbox {
     /// Makes the outbox that of a session that comes from another gateway. Its messages wait until
-    /// [`take_back`](Self::take_back).
-    pub fn begin_moving_in(&self) {
+    /// [`take_back`](Self::take_back). `secret` is what the client has claimed it with.
+    pub fn begin_moving_in(&self, secret: Secret) {
         let mut state = self.state();
         state.client = Client::Claimed;
+        state.replay.get_or_insert_default().used = Some(Used { secret, packets: 0 });
         self.store_load(&mut state);
     }
 
@@ -34,7 +35,9 @@ impl Outbox {
             }
         }
         state.pushes = plus(moving.pushes, state.pushes);
-        state.replay = Some(Box::new(Replay::after(moving.received)));
+        let used = state.replay.take().and_then(|replay| replay.used);
+        let replay = state.replay.insert(Box::new(Replay::after(moving.received)));
+        replay.used = used;
         state.queue = Queue::default();
         state.queue.put_back(queued);
         state.queue.put_back(moving.waiting);
@@ -50,22 +53,42 @@ impl Outbox {
             return None;
         }
         let mut waiting = mem::take(&mut state.queue).into_messages();
-        for outgoing in &mut waiting {
-            // The keys of such pushes mean nothing at another gateway.
-            if let Keep::Latest { .. } = outgoing.keep {
-                outgoing.keep = Keep::MayDrop;
-            }
-        }
+        waiting.iter_mut().for_each(forget_key);
         let received = state.replay.take().map(|replay| replay.received()).unwrap_or_default();
         self.begin_closing(state, Closing::handed_over());
         state.receiver.wake();
         Some(Moving { pushes: state.pushes, received, waiting })
     }
 
+    /// Takes all messages of a session whose client is away, and ends the session here, because its gateway stops. Returns
+    /// them with what the client needs to claim the session. Returns `None` if the client is about to come back, or if
+    /// the session ends anyway.
+    pub fn store(&self) -> Option<(Secret, Moving)> {
+        let mut state = self.state();
+        let state = &mut *state;
+        let Client::Away(secret) = state.client else { return None };
+        if state.closing.is_some() {
+            return None;
+        }
+        let (received, mut waiting) = state.replay.take().map(|replay| replay.into_sent()).unwrap_or_default();
+        waiting.extend(mem::take(&mut state.queue).into_messages());
+        waiting.retain(|outgoing| !outgoing.is_for_this_connection());
+        waiting.iter_mut().for_each(forget_key);
+        self.begin_closing(state, Closing::stored());
+        Some((secret, Moving { pushes: state.pushes, received, waiting }))
+    }
+
     /// Returns whether the session is claimed and does not serve its old connection any more.
     #[must_use]
     pub fn can_move_out(&self) -> bool {
         self.state().client == Client::Claimed
+    }
+}
+
+/// Makes a push that replaces others one that may be dropped, because its key means nothing at another gateway.
+fn forget_key(outgoing: &mut Outgoing) {
+    if let Keep::Latest { .. } = outgoing.keep {
+        outgoing.keep = Keep::MayDrop;
     }
 }
 
@@ -110,7 +133,7 @@ mod tests {
         push(&outbox);
         push(&outbox);
         assert_eq!(written(&outbox), [1, 2]);
-        assert_eq!(outbox.claim(&[1; 16], Received { push: Some(1), replies: Some(0) }), Ok(0));
+        assert_eq!(outbox.claim(&[1; 16], Received { push: Some(1), replies: Some(0) }, 0), Ok(0));
         if parks {
             assert!(outbox.park(std::sync::Arc::<crate::delivery::parking::Parking>::default().enter().0));
         }
@@ -122,7 +145,7 @@ mod tests {
     fn a_session_goes_on_at_another_gateway() {
         let old = claimed(true);
         let new = outbox();
-        new.begin_moving_in();
+        new.begin_moving_in([1; 16]);
         // What the new gateway hears before the messages of the old one have arrived.
         push(&new);
         new.reply(Header::request(9, 3).reply(0), Bytes::new());
@@ -131,24 +154,24 @@ mod tests {
         assert_eq!((moving.pushes, moving.received), (3, (1, 0)));
         new.move_in(moving);
         push(&new);
-        new.take_back();
+        new.take_back(0);
         assert_eq!(written(&new), [2, 3, 4, 9, 5, 6]);
         // The client can be away once more.
         new.admit_claims([2; 16]);
-        assert_eq!(new.claim(&[2; 16], Received { push: Some(4), replies: Some(0) }), Ok(0));
+        assert_eq!(new.claim(&[2; 16], Received { push: Some(4), replies: Some(0) }, 0), Ok(0));
         assert!(new.park(std::sync::Arc::<crate::delivery::parking::Parking>::default().enter().0));
-        new.take_back();
+        new.take_back(0);
         assert_eq!(written(&new), [9, 5, 6]);
     }
 
     #[test]
     fn the_new_gateway_knows_what_the_client_has_before_it_has_sent_anything() {
         let new = outbox();
-        new.begin_moving_in();
+        new.begin_moving_in([1; 16]);
         new.move_in(Moving { waiting: VecDeque::new(), ..claimed(true).move_out().unwrap() });
-        new.take_back();
+        new.take_back(0);
         new.admit_claims([2; 16]);
-        assert_eq!(new.claim(&[2; 16], Received { push: Some(1), replies: Some(0) }), Ok(0));
+        assert_eq!(new.claim(&[2; 16], Received { push: Some(1), replies: Some(0) }, 0), Ok(0));
     }
 
     #[test]
@@ -167,6 +190,54 @@ mod tests {
         let old = claimed(false);
         assert!(!old.can_move_out() && old.move_out().is_none());
         assert!(outbox().move_out().is_none());
+    }
+
+    /// Returns a session whose client is away. It was sent three pushes and a reply, and two pushes wait.
+    fn away() -> Outbox {
+        let outbox = outbox();
+        outbox.admit_claims([1; 16]);
+        (0..3).for_each(|_| push(&outbox));
+        outbox.reply(Header::request(9, 3).reply(0), Bytes::new());
+        outbox.control_here(Bytes::new());
+        assert_eq!(written(&outbox), [1, 2, 3, 9, 0]);
+        assert!(outbox.park(std::sync::Arc::<crate::delivery::parking::Parking>::default().enter().0));
+        push(&outbox);
+        outbox.push(1, Bytes::new(), Keep::Latest { owner: 1, key: 2 });
+        outbox
+    }
+
+    #[test]
+    fn a_stored_session_has_all_that_its_client_may_miss() {
+        let old = away();
+        let (secret, moving) = old.store().unwrap();
+        assert_eq!((secret, moving.pushes, moving.received), ([1; 16], 5, (0, 0)));
+        let seqs: Vec<_> = moving.waiting.iter().map(|outgoing| outgoing.header.seq).collect();
+        assert_eq!(seqs, [1, 2, 3, 9, 4, 5]);
+        assert_eq!(moving.waiting[5].keep, Keep::MayDrop);
+        assert!(old.store().is_none(), "only once");
+        let closing = old.poll_away(&Context::from_waker(Waker::noop())).map(|closing| closing.cause);
+        assert_eq!(closing, Poll::Ready(Closing::STORED));
+        let received = |push, replies| Received { push: Some(push), replies: Some(replies) };
+        for wrong in [received(6, 0), received(3, 2), Received::default()] {
+            assert_eq!(moving.clone().claim(wrong), None, "{wrong:?}");
+        }
+        let (missing, lost) = moving.claim(received(2, 1)).unwrap();
+        assert_eq!((missing.received, lost), ((2, 1), 0));
+        let new = outbox();
+        new.begin_moving_in([1; 16]);
+        new.move_in(missing);
+        push(&new);
+        new.take_back(0);
+        assert_eq!(written(&new), [3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn a_session_is_stored_only_while_its_client_is_away() {
+        assert!(outbox().store().is_none());
+        assert!(claimed(true).store().is_none() && claimed(false).store().is_none());
+        let closed = away();
+        closed.close(Closing::going_away());
+        assert!(closed.store().is_none());
     }
 
     #[test]

@@ -4,7 +4,10 @@
 //! the bounds are exceeded. The client says which messages it has, so exactly the missing ones are sent again. If one of
 //! the missing pushes is no longer kept, none is sent again.
 
-use super::queue::{Outgoing, Size};
+use super::{
+    client::Secret,
+    queue::{Outgoing, Size},
+};
 use crate::delivery::parking::Place;
 use gateway_wire::packet::FLAG_REPLY;
 use std::collections::VecDeque;
@@ -44,6 +47,26 @@ pub struct Moving {
     pub waiting: VecDeque<Outgoing>,
 }
 
+impl Moving {
+    /// Drops what the client has received. Returns the number of missing replies that are not among the messages, or
+    /// `None` in the cases in which a session cannot be resumed.
+    #[must_use]
+    pub fn claim(self, received: Received) -> Option<(Self, u64)> {
+        let Self { pushes, received: (floor, gone_replies), waiting } = self;
+        let mut replay = Replay { sent: waiting, ..Replay::after((floor, gone_replies)) };
+        let (waiting, lost) = replay.take_missing(received)?;
+        Some((Self { pushes, received: replay.received(), waiting }, lost))
+    }
+}
+
+/// A secret with which a client came back.
+#[derive(Debug)]
+pub(super) struct Used {
+    pub(super) secret: Secret,
+    /// The number of packets that the session had received when the client came back.
+    pub(super) packets: u64,
+}
+
 /// The messages that were written and not acknowledged, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
@@ -53,6 +76,8 @@ pub(super) struct Replay {
     floor: u32,
     /// The number of replies that are no longer kept.
     gone_replies: u64,
+    /// The secret with which the client came back last.
+    pub(super) used: Option<Used>,
     /// The place of the session while its client is away.
     pub(super) place: Option<Place>,
 }
@@ -126,6 +151,11 @@ impl Replay {
     /// Returns the number of the last push and the number of replies that the client has, if nothing is kept.
     pub(super) fn received(&self) -> (u32, u64) {
         (self.floor, self.gone_replies)
+    }
+
+    /// Returns what the client has if it has none of the messages that are kept, and these messages.
+    pub(super) fn into_sent(self) -> ((u32, u64), VecDeque<Outgoing>) {
+        ((self.floor, self.gone_replies), self.sent)
     }
 
     /// Returns what is kept for a client that has received this: nothing.

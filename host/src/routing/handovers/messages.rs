@@ -134,6 +134,21 @@ pub(super) struct State {
     pub(super) waiting: Vec<Waiting>,
 }
 
+/// A session that waits in Redis.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Stored {
+    /// What the client needs to claim it.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) secret: Vec<u8>,
+    /// The time for which it was written, in milliseconds.
+    #[prost(uint64, tag = "2")]
+    pub(super) lives_ms: u64,
+    #[prost(message, optional, tag = "3")]
+    pub(super) offer: Option<Offer>,
+    #[prost(message, optional, tag = "4")]
+    pub(super) state: Option<State>,
+}
+
 /// A packet that waits for the client.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Waiting {

@@ -31,7 +31,7 @@ labels! {
 }
 
 /// The reasons why connections end.
-pub(super) const DISCONNECTIONS: [&str; 20] = [
+pub(super) const DISCONNECTIONS: [&str; 21] = [
     "closed",
     "gone",
     "idle",
@@ -52,14 +52,18 @@ pub(super) const DISCONNECTIONS: [&str; 20] = [
     "drain",
     "panic",
     "moved",
+    "dismissed",
 ];
 
 /// The outcomes of resumes.
-pub(super) const RESUMES: [&str; 7] =
-    ["resumed", "handed_over", "unknown", "another_user", "missed", "busy", "no_answer"];
+pub(super) const RESUMES: [&str; 8] =
+    ["resumed", "handed_over", "restored", "unknown", "another_user", "missed", "busy", "no_answer"];
+
+/// The outcomes of leaving a session in Redis.
+pub(super) const STORED: [&str; 2] = ["ok", "failed"];
 
 /// The reasons why a client that was away does not get its session back.
-pub(super) const UNRESUMED: [&str; 6] = ["handed_over", "window", "evicted", "full", "missed", "closed"];
+pub(super) const UNRESUMED: [&str; 7] = ["handed_over", "stored", "window", "evicted", "full", "missed", "closed"];
 
 /// The reasons why connections do not become sessions.
 pub(super) const HANDSHAKES_REFUSED: [&str; 21] = [

@@ -1,7 +1,7 @@
 //! The metrics of sessions that outlive their connections.
 
 use super::{
-    labels::{Outcome, RESUMES, Reason, UNRESUMED},
+    labels::{Outcome, RESUMES, Reason, STORED, UNRESUMED},
     register::{known, known_outcomes, register},
 };
 use prometheus_client::{
@@ -18,6 +18,7 @@ pub struct Metrics {
     pub parked_bytes: Gauge,
     resumes: Family<Outcome, Counter>,
     unresumed: Family<Reason, Counter>,
+    stored: Family<Outcome, Counter>,
 }
 
 impl Metrics {
@@ -32,6 +33,12 @@ impl Metrics {
                 "Sessions that ended while their clients were away, by reason",
                 UNRESUMED,
             ),
+            stored: known_outcomes(
+                r,
+                "sessions_stored",
+                "Sessions that were left in Redis for their clients when the gateway stopped, by outcome",
+                STORED,
+            ),
         }
     }
 
@@ -39,6 +46,12 @@ impl Metrics {
     pub fn resumed(&self, outcome: &'static str) {
         debug_assert!(RESUMES.contains(&outcome), "an outcome that is not listed: {outcome}");
         self.resumes.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// Counts a session that was left in Redis, or should have been.
+    pub fn stored(&self, is_stored: bool) {
+        let [ok, failed] = STORED;
+        self.stored.get_or_create(&Outcome { outcome: if is_stored { ok } else { failed } }).inc();
     }
 
     /// Counts a session that ended while its client was away.
