@@ -4,14 +4,17 @@
 use gateway_tests::{DEMO_CHAT, Gateway, PATIENCE, Setup, dist, greeter, in_time, root};
 use std::{
     fs,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     path::Path,
     process::{Output, Stdio},
 };
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, copy_bidirectional},
+    net::TcpStream,
     process::{Child, ChildStdin, ChildStdout, Command},
+    sync::watch,
+    task::JoinSet,
     time::timeout,
 };
 
@@ -250,7 +253,11 @@ struct User {
 
 impl User {
     fn start(gateway: &Gateway, id: &str) -> Self {
-        let url = format!("ws://{}/ws", gateway.address);
+        Self::start_at(gateway.address, id)
+    }
+
+    fn start_at(address: SocketAddr, id: &str) -> Self {
+        let url = format!("ws://{address}/ws");
         let mut child = client()
             .args(["chat", "--user", id, "--url", &url])
             .stdin(Stdio::piped())
@@ -297,6 +304,47 @@ async fn two_users_talk_with_gateway_client_through_the_demonstration_backend() 
     ann.leaves().await;
     bob.leaves().await;
     gateway.metric_is("gateway_disconnections_total{reason=\"closed\"}", 2.0).await;
+}
+
+/// Forwards connections to the address that is in the channel at that time.
+async fn forward(listener: tokio::net::TcpListener, to: watch::Receiver<SocketAddr>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let to = *to.borrow();
+        connections.spawn(async move {
+            let mut gateway = TcpStream::connect(to).await?;
+            copy_bidirectional(&mut client, &mut gateway).await
+        });
+    }
+}
+
+#[tokio::test]
+async fn after_a_crash_gateway_client_says_after_which_push_it_may_have_missed_something() {
+    let setup = || Setup {
+        yaml: "games: [{ id: mmo }]\nresume: {}".to_owned(),
+        plugins: vec!["chat", DEMO_CHAT, "system"],
+        ..Setup::default()
+    };
+    let (old, new) = (Gateway::start(setup()).await, Gateway::start(setup()).await);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (switch, to) = watch::channel(old.address);
+    let forwarding = tokio::spawn(forward(listener, to));
+    let mut ann = User::start_at(address, "1");
+    ann.sees("welcome: session ").await;
+    for _ in 0..3 {
+        ann.types("hello").await;
+        ann.sees("response: ok").await;
+    }
+    switch.send_replace(new.address);
+    old.signal("KILL").await;
+    ann.sees("; reconnecting in ").await;
+    ann.sees("messages after push #3 may have been lost").await;
+    ann.types("hello again").await;
+    ann.sees("push #1 ").await;
+    ann.leaves().await;
+    forwarding.abort();
 }
 
 #[tokio::test]

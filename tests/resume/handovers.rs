@@ -139,22 +139,6 @@ async fn a_wrong_number_or_a_used_token_leads_to_a_new_session_at_another_gatewa
 }
 
 #[tokio::test]
-async fn a_client_that_lost_its_welcome_at_another_gateway_comes_back_there_with_the_same_token() {
-    let (redis, old, new) = start("").await;
-    let mut player = Player::begin(&old, 7).await;
-    player.leave(&old).await;
-    tell(&redis, 7, "a").await;
-    let path = player.path();
-    let mut lost = Client::connect_to(new.address, &path).await;
-    assert!(lost.welcome.resumed);
-    lost.cut().await;
-    new.metric_is("gateway_sessions_parked", 1.0).await;
-    drop(player.come_back(&new).await);
-    assert!(player.welcome().resumed);
-    player.gets(1, "a").await;
-}
-
-#[tokio::test]
 async fn a_hand_over_that_does_not_go_on_leaves_the_session_where_it_is() {
     let (redis, old, new) = start("window_s: 60").await;
     let mut player = Player::begin(&old, 7).await;

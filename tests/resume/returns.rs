@@ -176,29 +176,6 @@ async fn a_packet_that_a_slow_plugin_serves_is_answered_over_the_next_connection
 }
 
 #[tokio::test]
-async fn a_client_that_lost_its_welcome_comes_back_with_the_same_token() {
-    let gateway = start("").await;
-    let (mut player, mut other) = (Player::begin(&gateway, 7).await, Player::begin(&gateway, 8).await);
-    other.tell(7, &["a"]).await;
-    player.leave(&gateway).await;
-    let path = player.path();
-    for _ in 0..3 {
-        // The connection breaks before the client has read anything.
-        let mut lost = Client::connect_to(gateway.address, &path).await;
-        assert!(lost.welcome.resumed);
-        lost.cut().await;
-        gateway.metric_is("gateway_sessions_parked", 1.0).await;
-    }
-    drop(player.come_back(&gateway).await);
-    assert!(player.welcome().resumed);
-    player.gets(1, "a").await;
-    // Now the gateway knows that the client has its new token.
-    player.ask("say here").await;
-    player.leave(&gateway).await;
-    assert!(!Client::connect_to(gateway.address, &path).await.welcome.resumed);
-}
-
-#[tokio::test]
 async fn an_acknowledgement_makes_room() {
     let gateway = start("messages: 4").await;
     let (mut player, mut other) = (Player::begin(&gateway, 7).await, Player::begin(&gateway, 8).await);

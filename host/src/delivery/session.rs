@@ -4,7 +4,7 @@ use crate::{
     delivery::{
         conduct::Conduct,
         holdings::Holdings,
-        outbox::{Limits, Outbox, Secret},
+        outbox::{Limits, Outbox},
         owner::Owner,
     },
     sync::uptime::{now_ms, unix_ms},
@@ -79,11 +79,11 @@ impl Session {
         }
     }
 
-    /// Returns the session as one that comes from another gateway, where it had this id and was claimed with this secret.
-    /// Its messages wait until it has its connection.
+    /// Returns the session as one that comes from another gateway, where it had this id. Its messages wait until it has
+    /// its connection.
     #[must_use]
-    pub fn moving_in(self, id: Uuid, secret: Secret) -> Self {
-        self.outbox.begin_moving_in(secret);
+    pub fn moving_in(self, id: Uuid) -> Self {
+        self.outbox.begin_moving_in();
         Self { id, ..self }
     }
 

@@ -122,8 +122,7 @@ impl Resumes {
         let checked = checked.map(|identity| identity.map(|identity| identity.user));
         let found = match token {
             None => Err("unknown"),
-            // The client may not know yet that its session is here now.
-            Some(token) if token.gateway == self.handovers.id() || self.registry.session(token.session).is_some() => {
+            Some(token) if token.gateway == self.handovers.id() => {
                 self.claim(token, received, checked).map(|claim| (Found::Here(claim), "resumed"))
             }
             Some(Token { gateway, session, secret }) => {
@@ -148,7 +147,7 @@ impl Resumes {
         if checked.is_some_and(|user| user != session.user()) {
             return Err("another_user");
         }
-        match session.outbox.claim(&secret, received, session.packets()) {
+        match session.outbox.claim(&secret, received) {
             Ok(replies_lost) => Ok(Claim { resumes: Arc::clone(self), session, secret: Some(secret), replies_lost }),
             Err(Unclaimed::Unknown) => Err("unknown"),
             Err(Unclaimed::Missed) => Err("missed"),
@@ -177,7 +176,7 @@ impl Resumes {
                 biased;
                 outcome = back_or_closing => match outcome {
                     Ok(arrival) => {
-                        session.outbox.take_back(session.packets());
+                        session.outbox.take_back();
                         return Ok(arrival);
                     }
                     Err(closing) => break closing,

@@ -112,7 +112,7 @@ async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Share
         }
         Some(Found::Arrived((session, replies_lost))) => {
             let socket = Box::pin(shared.upgrade(stream, request, &session)).await?;
-            session.outbox.take_back(session.packets());
+            session.outbox.take_back();
             gateway.metrics.connections.inc();
             return Box::pin(session::run(socket, session, &context, expiry, Some(replies_lost))).await;
         }

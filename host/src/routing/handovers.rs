@@ -207,8 +207,7 @@ impl Handovers {
         self.publish(0, &theirs, handover, Content::Want(Want::new(wanted, topic_of(self.id))))?;
         let offer = answer(offer).await?;
         let session = Session::new(wanted.remote, ways.limits);
-        let session =
-            if offer.is_anonymous { session.anonymous() } else { session }.moving_in(wanted.session, wanted.secret);
+        let session = if offer.is_anonymous { session.anonymous() } else { session }.moving_in(wanted.session);
         let mut listening = self.parts.listening();
         let after = listening.begin(&theirs).max(listening.begin_all(&offer));
         let (sender, state) = oneshot::channel();
@@ -273,7 +272,7 @@ impl Handovers {
         if is_checked && user != session.user() {
             return Err("another_user");
         }
-        let claimed = session.outbox.claim(&secret, Received { push, replies }, session.packets());
+        let claimed = session.outbox.claim(&secret, Received { push, replies });
         let replies_lost = claimed.map_err(|why| match why {
             Unclaimed::Unknown => "unknown",
             Unclaimed::Missed => "missed",

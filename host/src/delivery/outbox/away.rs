@@ -9,7 +9,7 @@ use super::{
     client::{Client, Secret, Unclaimed, is_same},
     closing::Closing,
     queue::Size,
-    replay::{Received, Used},
+    replay::Received,
 };
 use crate::delivery::parking::Place;
 use std::{
@@ -35,34 +35,28 @@ impl Outbox {
     }
 
     /// Claims the session for another connection. What the client misses is queued first, and everything else waits
-    /// until [`Self::take_back`]. Returns the number of replies that cannot be sent again. `packets` is the number of
-    /// packets that the session has received.
-    ///
-    /// The secret of the connection before the last one is right as well, if nothing was received over the last one. Then
-    /// the client may not have learned its new secret.
+    /// until [`Self::take_back`]. Returns the number of replies that cannot be sent again.
     ///
     /// # Errors
     /// Returns an [`Unclaimed`].
-    pub fn claim(&self, secret: &Secret, received: Received, packets: u64) -> Result<u64, Unclaimed> {
+    pub fn claim(&self, secret: &Secret, received: Received) -> Result<u64, Unclaimed> {
         let mut state = self.state();
         let state = &mut *state;
         let is_right = |known: &Secret| is_same(known, secret);
         let next = match &state.client {
             Client::Here(known) if is_right(known) => Client::Leaving(None),
             Client::Leaving(Some(known)) | Client::Dismissed(known) if is_right(known) => Client::Leaving(None),
-            Client::Away(known) if is_right(known) || state.is_unlearned(packets, is_right) => Client::Claimed,
+            Client::Away(known) if is_right(known) => Client::Claimed,
             _ => return Err(Unclaimed::Unknown),
         };
         if state.closing.is_some() {
             return Err(Unclaimed::Unknown);
         }
-        let replay = state.replay.get_or_insert_default();
-        let Some((missing, lost)) = replay.take_missing(received) else {
+        let Some((missing, lost)) = state.replay.get_or_insert_default().take_missing(received) else {
             self.begin_closing(state, Closing::unresumed("missed"));
             state.receiver.wake();
             return Err(Unclaimed::Missed);
         };
-        replay.used = Some(Used { secret: *secret, packets });
         state.client = next;
         state.in_flight = Size::default();
         state.queue.put_back(missing);
@@ -163,15 +157,12 @@ impl Outbox {
         self.state().client.is_about_to_return()
     }
 
-    /// Ends the wait for another connection, which is there. `packets` is the number of packets that were received before.
-    pub fn take_back(&self, packets: u64) {
+    /// Ends the wait for another connection, which is there.
+    pub fn take_back(&self) {
         let mut state = self.state();
         state.client = Client::Bound;
         if let Some(replay) = &mut state.replay {
             replay.place = None;
-            if let Some(used) = &mut replay.used {
-                used.packets = packets;
-            }
         }
         self.store_load(&mut state);
     }
@@ -189,15 +180,6 @@ impl Outbox {
         if let Some(place) = &replay.place {
             place.set(queued.messages + kept.messages, queued.bytes + kept.bytes);
         }
-    }
-}
-
-impl State {
-    /// Returns whether this is the secret of the connection before the last one, and nothing was received over the last
-    /// one.
-    fn is_unlearned(&self, packets: u64, is_right: impl Fn(&Secret) -> bool) -> bool {
-        let used = self.replay.as_ref().and_then(|replay| replay.used.as_ref());
-        used.is_some_and(|used| used.packets == packets && is_right(&used.secret))
     }
 }
 

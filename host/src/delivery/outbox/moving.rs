@@ -8,18 +8,17 @@ use super::{
     Closing, Outbox,
     client::{Client, Secret},
     queue::{Keep, Outgoing, Queue},
-    replay::{Moving, Replay, Used},
+    replay::{Moving, Replay},
 };
 use gateway_wire::packet::FLAG_REPLY;
 use std::mem;
 
 impl Outbox {
     /// Makes the outbox that of a session that comes from another gateway. Its messages wait until
-    /// [`take_back`](Self::take_back). `secret` is what the client has claimed it with.
-    pub fn begin_moving_in(&self, secret: Secret) {
+    /// [`take_back`](Self::take_back).
+    pub fn begin_moving_in(&self) {
         let mut state = self.state();
         state.client = Client::Claimed;
-        state.replay.get_or_insert_default().used = Some(Used { secret, packets: 0 });
         self.store_load(&mut state);
     }
 
@@ -35,9 +34,7 @@ impl Outbox {
             }
         }
         state.pushes = plus(moving.pushes, state.pushes);
-        let used = state.replay.take().and_then(|replay| replay.used);
-        let replay = state.replay.insert(Box::new(Replay::after(moving.received)));
-        replay.used = used;
+        state.replay = Some(Box::new(Replay::after(moving.received)));
         state.queue = Queue::default();
         state.queue.put_back(queued);
         state.queue.put_back(moving.waiting);
@@ -72,7 +69,6 @@ impl Outbox {
         }
         let (received, mut waiting) = state.replay.take().map(|replay| replay.into_sent()).unwrap_or_default();
         waiting.extend(mem::take(&mut state.queue).into_messages());
-        waiting.retain(|outgoing| !outgoing.is_for_this_connection());
         waiting.iter_mut().for_each(forget_key);
         self.begin_closing(state, Closing::stored());
         Some((secret, Moving { pushes: state.pushes, received, waiting }))
@@ -133,7 +129,7 @@ mod tests {
         push(&outbox);
         push(&outbox);
         assert_eq!(written(&outbox), [1, 2]);
-        assert_eq!(outbox.claim(&[1; 16], Received { push: Some(1), replies: Some(0) }, 0), Ok(0));
+        assert_eq!(outbox.claim(&[1; 16], Received { push: Some(1), replies: Some(0) }), Ok(0));
         if parks {
             assert!(outbox.park(std::sync::Arc::<crate::delivery::parking::Parking>::default().enter().0));
         }
@@ -145,7 +141,7 @@ mod tests {
     fn a_session_goes_on_at_another_gateway() {
         let old = claimed(true);
         let new = outbox();
-        new.begin_moving_in([1; 16]);
+        new.begin_moving_in();
         // What the new gateway hears before the messages of the old one have arrived.
         push(&new);
         new.reply(Header::request(9, 3).reply(0), Bytes::new());
@@ -154,24 +150,24 @@ mod tests {
         assert_eq!((moving.pushes, moving.received), (3, (1, 0)));
         new.move_in(moving);
         push(&new);
-        new.take_back(0);
+        new.take_back();
         assert_eq!(written(&new), [2, 3, 4, 9, 5, 6]);
         // The client can be away once more.
         new.admit_claims([2; 16]);
-        assert_eq!(new.claim(&[2; 16], Received { push: Some(4), replies: Some(0) }, 0), Ok(0));
+        assert_eq!(new.claim(&[2; 16], Received { push: Some(4), replies: Some(0) }), Ok(0));
         assert!(new.park(std::sync::Arc::<crate::delivery::parking::Parking>::default().enter().0));
-        new.take_back(0);
+        new.take_back();
         assert_eq!(written(&new), [9, 5, 6]);
     }
 
     #[test]
     fn the_new_gateway_knows_what_the_client_has_before_it_has_sent_anything() {
         let new = outbox();
-        new.begin_moving_in([1; 16]);
+        new.begin_moving_in();
         new.move_in(Moving { waiting: VecDeque::new(), ..claimed(true).move_out().unwrap() });
-        new.take_back(0);
+        new.take_back();
         new.admit_claims([2; 16]);
-        assert_eq!(new.claim(&[2; 16], Received { push: Some(1), replies: Some(0) }, 0), Ok(0));
+        assert_eq!(new.claim(&[2; 16], Received { push: Some(1), replies: Some(0) }), Ok(0));
     }
 
     #[test]
@@ -224,10 +220,10 @@ mod tests {
         let (missing, lost) = moving.claim(received(2, 1)).unwrap();
         assert_eq!((missing.received, lost), ((2, 1), 0));
         let new = outbox();
-        new.begin_moving_in([1; 16]);
+        new.begin_moving_in();
         new.move_in(missing);
         push(&new);
-        new.take_back(0);
+        new.take_back();
         assert_eq!(written(&new), [3, 4, 5, 6]);
     }
 

@@ -4,10 +4,7 @@
 //! the bounds are exceeded. The client says which messages it has, so exactly the missing ones are sent again. If one of
 //! the missing pushes is no longer kept, none is sent again.
 
-use super::{
-    client::Secret,
-    queue::{Outgoing, Size},
-};
+use super::queue::{Outgoing, Size};
 use crate::delivery::parking::Place;
 use gateway_wire::packet::FLAG_REPLY;
 use std::collections::VecDeque;
@@ -59,14 +56,6 @@ impl Moving {
     }
 }
 
-/// A secret with which a client came back.
-#[derive(Debug)]
-pub(super) struct Used {
-    pub(super) secret: Secret,
-    /// The number of packets that the session had received when the client came back.
-    pub(super) packets: u64,
-}
-
 /// The messages that were written and not acknowledged, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
@@ -76,8 +65,6 @@ pub(super) struct Replay {
     floor: u32,
     /// The number of replies that are no longer kept.
     gone_replies: u64,
-    /// The secret with which the client came back last.
-    pub(super) used: Option<Used>,
     /// The place of the session while its client is away.
     pub(super) place: Option<Place>,
 }

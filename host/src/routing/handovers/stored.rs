@@ -86,8 +86,7 @@ impl Handovers {
             return Err("unknown");
         }
         let session = Session::new(wanted.remote, ways.limits);
-        let session =
-            if offer.is_anonymous { session.anonymous() } else { session }.moving_in(wanted.session, wanted.secret);
+        let session = if offer.is_anonymous { session.anonymous() } else { session }.moving_in(wanted.session);
         let session = self.parts.admit(session, &offer)?;
         let blind = Duration::from_millis(stored.lives_ms).saturating_sub(found.left);
         session.outbox.control(gap(blind));

@@ -58,9 +58,9 @@ fn a_client_that_comes_back_gets_what_was_sent_and_what_came_meanwhile() {
     assert_eq!(written(&outbox), (vec![1, 2], None));
     assert!(park(&outbox));
     push(&outbox);
-    assert_eq!(outbox.claim(&SECRET, seen(1), 0), Ok(0));
+    assert_eq!(outbox.claim(&SECRET, seen(1)), Ok(0));
     push(&outbox);
-    outbox.take_back(0);
+    outbox.take_back();
     push(&outbox);
     assert_eq!(written(&outbox), (vec![2, 3, 4, 5], None));
 }
@@ -71,29 +71,29 @@ fn the_old_connection_gets_nothing_more_after_a_claim() {
     push(&outbox);
     assert_eq!(written(&outbox), (vec![1], None));
     push(&outbox);
-    assert_eq!(outbox.claim(&SECRET, seen(0), 0), Ok(0));
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Ok(0));
     assert!(outbox.is_congested(), "and no packet of it is read");
     assert_eq!(written(&outbox), (vec![], Some(4010)));
     let mut batch = VecDeque::new();
     assert_eq!((outbox.drain(&mut batch).map(|closing| closing.code), batch.len()), (Some(4010), 0));
     assert!(park(&outbox));
-    outbox.take_back(0);
+    outbox.take_back();
     assert_eq!(written(&outbox), (vec![1, 2], None));
 }
 
 #[test]
 fn a_secret_is_good_for_one_claim() {
     let outbox = outbox();
-    assert_eq!(outbox.claim(&[2; 16], seen(0), 0), Err(Unclaimed::Unknown));
-    assert_eq!(outbox.claim(&SECRET, seen(0), 0), Ok(0));
-    assert_eq!(outbox.claim(&SECRET, seen(0), 0), Err(Unclaimed::Unknown));
+    assert_eq!(outbox.claim(&[2; 16], seen(0)), Err(Unclaimed::Unknown));
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Ok(0));
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Err(Unclaimed::Unknown));
     assert!(park(&outbox));
-    assert_eq!(outbox.claim(&SECRET, seen(0), 0), Err(Unclaimed::Unknown));
-    outbox.take_back(0);
-    assert_eq!(outbox.claim(&SECRET, seen(0), 0), Err(Unclaimed::Unknown));
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Err(Unclaimed::Unknown));
+    outbox.take_back();
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Err(Unclaimed::Unknown));
     outbox.admit_claims([3; 16]);
-    assert_eq!(outbox.claim(&SECRET, seen(0), 0), Err(Unclaimed::Unknown));
-    assert_eq!(outbox.claim(&[3; 16], seen(0), 0), Ok(0));
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Err(Unclaimed::Unknown));
+    assert_eq!(outbox.claim(&[3; 16], seen(0)), Ok(0));
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_claim_that_is_given_up_can_be_made_again() {
         push(&outbox);
         push(&outbox);
         assert_eq!(written(&outbox), (vec![1, 2], None));
-        assert_eq!(outbox.claim(&SECRET, seen(1), 0), Ok(0));
+        assert_eq!(outbox.claim(&SECRET, seen(1)), Ok(0));
         assert!(outbox.is_claimed());
         if parks_first {
             assert!(park(&outbox));
@@ -115,8 +115,8 @@ fn a_claim_that_is_given_up_can_be_made_again() {
             assert!(park(&outbox));
         }
         assert!(!outbox.is_claimed());
-        assert_eq!(outbox.claim(&SECRET, seen(1), 0), Ok(0));
-        outbox.take_back(0);
+        assert_eq!(outbox.claim(&SECRET, seen(1)), Ok(0));
+        outbox.take_back();
         assert_eq!(written(&outbox), (vec![2], None));
     }
 }
@@ -135,7 +135,7 @@ fn a_session_that_cannot_be_kept_whole_ends() {
     assert_eq!(closing(&outbox), None);
     assert_eq!(push(&outbox), Outcome::Full);
     assert_eq!(closing(&outbox), Some("full"));
-    assert_eq!(outbox.claim(&SECRET, seen(1), 0), Err(Unclaimed::Unknown));
+    assert_eq!(outbox.claim(&SECRET, seen(1)), Err(Unclaimed::Unknown));
 }
 
 #[test]
@@ -144,10 +144,10 @@ fn a_session_with_too_much_to_send_is_not_parked() {
     (0..5).for_each(|_| _ = push(&outbox));
     assert!(!park(&outbox));
     // If its client has already come back, as much may wait as ever.
-    assert_eq!(outbox.claim(&SECRET, seen(0), 0), Ok(0));
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Ok(0));
     assert_eq!(push(&outbox), Outcome::Queued);
     assert!(park(&outbox));
-    outbox.take_back(0);
+    outbox.take_back();
     assert_eq!(written(&outbox), (vec![1, 2, 3, 4, 5, 6], None));
 }
 
@@ -157,19 +157,19 @@ fn a_wrong_number_ends_the_session() {
     push(&outbox);
     assert_eq!(written(&outbox), (vec![1], None));
     assert!(park(&outbox));
-    assert_eq!(outbox.claim(&SECRET, seen(2), 0), Err(Unclaimed::Missed));
+    assert_eq!(outbox.claim(&SECRET, seen(2)), Err(Unclaimed::Missed));
     assert_eq!(closing(&outbox), Some("missed"));
-    assert_eq!(outbox.claim(&SECRET, seen(1), 0), Err(Unclaimed::Unknown));
+    assert_eq!(outbox.claim(&SECRET, seen(1)), Err(Unclaimed::Unknown));
 }
 
 #[test]
 fn the_end_of_the_window_and_a_claim_exclude_each_other() {
     let late = outbox();
     assert!(park(&late) && late.give_up(Closing::window_passed()));
-    assert_eq!(late.claim(&SECRET, seen(0), 0), Err(Unclaimed::Unknown));
+    assert_eq!(late.claim(&SECRET, seen(0)), Err(Unclaimed::Unknown));
     let in_time = outbox();
     assert!(park(&in_time));
-    assert_eq!(in_time.claim(&SECRET, seen(0), 0), Ok(0));
+    assert_eq!(in_time.claim(&SECRET, seen(0)), Ok(0));
     assert!(!in_time.give_up(Closing::window_passed()));
     in_time.unclaim(SECRET);
     assert!(in_time.give_up(Closing::window_passed()));
@@ -180,7 +180,7 @@ fn a_session_that_is_to_end_is_neither_parked_nor_claimed() {
     let outbox = outbox();
     outbox.close(Closing::another_session());
     assert!(!park(&outbox));
-    assert_eq!(outbox.claim(&SECRET, seen(0), 0), Err(Unclaimed::Unknown));
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Err(Unclaimed::Unknown));
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn sessions_that_end_with_their_connections_keep_nothing() {
     push(&outbox);
     assert_eq!(written(&outbox), (vec![1], None));
     assert!(outbox.state().replay.is_none());
-    assert_eq!(outbox.claim(&SECRET, seen(1), 0), Err(Unclaimed::Unknown));
+    assert_eq!(outbox.claim(&SECRET, seen(1)), Err(Unclaimed::Unknown));
     assert!(!park(&outbox));
 }
 
@@ -209,9 +209,9 @@ fn the_place_tells_how_much_the_session_holds() {
     assert!(one >= 10, "a header and two bytes, and not {one}");
     push(&outbox);
     assert_eq!(parking.usage(), (1, empty + 2 * one));
-    assert_eq!(outbox.claim(&SECRET, seen(1), 0), Ok(0));
+    assert_eq!(outbox.claim(&SECRET, seen(1)), Ok(0));
     assert_eq!(parking.usage(), (1, empty + one), "the client has the first one");
-    outbox.take_back(0);
+    outbox.take_back();
     assert_eq!(parking.usage(), (0, 0));
     outbox.admit_claims(SECRET);
     assert!(outbox.park(parking.enter().0));
@@ -227,8 +227,8 @@ fn the_delivery_counter_goes_on_with_1_after_its_largest_number() {
     push(&outbox);
     assert_eq!(written(&outbox), (vec![u32::MAX, 1], None));
     assert!(park(&outbox));
-    assert_eq!(outbox.claim(&SECRET, seen(u32::MAX), 0), Ok(0));
-    outbox.take_back(0);
+    assert_eq!(outbox.claim(&SECRET, seen(u32::MAX)), Ok(0));
+    outbox.take_back();
     assert_eq!(written(&outbox), (vec![1], None));
 }
 
@@ -241,50 +241,17 @@ fn what_is_for_one_connection_is_not_sent_over_the_next() {
     push(&outbox);
     outbox.control_here(Bytes::from_static(b"reconnect"));
     assert!(park(&outbox));
-    assert_eq!(outbox.claim(&SECRET, seen(0), 0), Ok(0));
-    outbox.take_back(0);
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Ok(0));
+    outbox.take_back();
     assert_eq!(written(&outbox), (vec![0, 1], None));
     // Nor is it if the gateway takes the old connection for alive.
     outbox.admit_claims([2; 16]);
     outbox.control_here(Bytes::from_static(b"reconnect"));
     push(&outbox);
-    assert_eq!(outbox.claim(&[2; 16], seen(1), 0), Ok(0));
+    assert_eq!(outbox.claim(&[2; 16], seen(1)), Ok(0));
     assert!(park(&outbox));
-    outbox.take_back(0);
+    outbox.take_back();
     assert_eq!(written(&outbox), (vec![2], None));
-}
-
-/// Returns a session whose client has claimed it with [`SECRET`] when it had received 3 packets, and whose connection broke
-/// again after its welcome.
-fn returned() -> Outbox {
-    let outbox = outbox();
-    push(&outbox);
-    assert_eq!(written(&outbox), (vec![1], None));
-    assert!(park(&outbox));
-    assert_eq!(outbox.claim(&SECRET, seen(0), 3), Ok(0));
-    outbox.take_back(3);
-    outbox.admit_claims([2; 16]);
-    assert_eq!(written(&outbox), (vec![1], None));
-    outbox
-}
-
-#[test]
-fn a_client_that_did_not_get_its_new_secret_can_use_the_old_one() {
-    let outbox = returned();
-    assert_eq!(outbox.claim(&SECRET, seen(0), 3), Err(Unclaimed::Unknown), "the connection may be whole");
-    assert!(park(&outbox));
-    assert_eq!(outbox.claim(&[3; 16], seen(0), 3), Err(Unclaimed::Unknown));
-    assert_eq!(outbox.claim(&SECRET, seen(0), 3), Ok(0));
-    outbox.take_back(3);
-    assert_eq!(written(&outbox), (vec![1], None));
-}
-
-#[test]
-fn a_client_that_has_sent_something_has_its_new_secret() {
-    let outbox = returned();
-    assert!(park(&outbox));
-    assert_eq!(outbox.claim(&SECRET, seen(0), 4), Err(Unclaimed::Unknown));
-    assert_eq!(outbox.claim(&[2; 16], seen(0), 4), Ok(0));
 }
 
 #[test]
@@ -295,8 +262,8 @@ fn a_connection_ends_when_the_gateway_stops_and_the_session_waits() {
     assert_eq!(written(&outbox), (vec![], Some(1001)));
     assert!(outbox.dismiss(), "it is away already");
     assert!(park(&outbox));
-    assert_eq!(outbox.claim(&SECRET, seen(0), 0), Ok(0));
-    outbox.take_back(0);
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Ok(0));
+    outbox.take_back();
     assert_eq!(written(&outbox), (vec![1], None));
     assert!(!outbox.dismiss(), "nobody could claim it");
 }
@@ -305,6 +272,6 @@ fn a_connection_ends_when_the_gateway_stops_and_the_session_waits() {
 fn a_client_can_come_back_before_its_old_connection_has_ended() {
     let outbox = outbox();
     assert!(outbox.dismiss());
-    assert_eq!(outbox.claim(&SECRET, seen(0), 0), Ok(0));
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Ok(0));
     assert!(park(&outbox) && outbox.is_claimed());
 }
