@@ -15,8 +15,10 @@ typescript:
 	@skipped() { rm -rf $(TYPESCRIPT_OUT); echo "SKIPPED: the TypeScript client: $$1" >&2; [ "$$CI" != true ]; }; \
 	if ! (node -e 'process.exitCode = Number(parseInt(process.versions.node) < 20)' && npm --version) >/dev/null 2>&1; then \
 		skipped "it needs node 20 or later with npm"; \
-	elif ! $(MAKE) -s --no-print-directory $(TYPESCRIPT_OUT)/gateway-client.min.js; then \
-		skipped "it cannot be built; the output above has the reason"; \
+	elif ! $(MAKE) -s --no-print-directory $(TYPESCRIPT_OUT)/node_modules; then \
+		skipped "its compiler cannot be installed; the output above has the reason"; \
+	else \
+		$(MAKE) -s --no-print-directory $(TYPESCRIPT_OUT)/gateway-client.min.js; \
 	fi
 
 $(TYPESCRIPT_OUT)/node_modules: $(TYPESCRIPT)/package.json $(TYPESCRIPT)/package-lock.json
@@ -25,8 +27,8 @@ $(TYPESCRIPT_OUT)/node_modules: $(TYPESCRIPT)/package.json $(TYPESCRIPT)/package
 	cd $(@D) && npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
-$(TYPESCRIPT_OUT)/gateway-client.min.js: $(TYPESCRIPT_OUT)/node_modules $(TYPESCRIPT)/tsconfig.json $(TYPESCRIPT)/README.md $(wildcard $(TYPESCRIPT)/src/*.ts)
-	rm -rf $(@D)/dist
+$(TYPESCRIPT_OUT)/gateway-client.min.js: $(TYPESCRIPT_OUT)/node_modules $(TYPESCRIPT)/tsconfig.json $(TYPESCRIPT)/README.md $(wildcard $(TYPESCRIPT)/src/*.ts $(TYPESCRIPT)/test/*)
+	rm -rf $(@D)/dist $(@D)/test
 	$</.bin/tsc -p $(TYPESCRIPT) --outDir $(@D)/dist
-	cp $(TYPESCRIPT)/README.md LICENSE $(@D)
+	cp -r $(TYPESCRIPT)/test $(TYPESCRIPT)/README.md LICENSE $(@D)
 	$</.bin/esbuild $(TYPESCRIPT)/src/index.ts --bundle --minify --format=esm --target=es2022 --log-level=warning --outfile=$@

@@ -52,7 +52,6 @@ export class Link {
     this.#events = events;
     socket.binaryType = "arraybuffer";
     this.#within(CONNECT_TIMEOUT_MS, () => this.#cut("unreachable", "the gateway has not answered in time"));
-    let error: string | undefined;
     socket.addEventListener("open", () => {
       this.#isOpen = true;
       this.#within(WELCOME_TIMEOUT_MS, () => this.#cut("noWelcome", "the welcome has not come in time"));
@@ -61,8 +60,9 @@ export class Link {
       this.#unanswered = 0;
       if (!this.#isOver) events.received(typeof data === "string" ? undefined : new Uint8Array(data));
     });
-    socket.addEventListener("error", (event) => (error = event.message));
-    socket.addEventListener("close", ({ code, reason }) => this.#closed(code, reason || error || ""));
+    // After an error there is no close frame, and the WebSocket of Node 20 does not even tell that it is closed.
+    socket.addEventListener("error", ({ message }) => this.#closed(1006, message ?? ""));
+    socket.addEventListener("close", ({ code, reason }) => this.#closed(code, reason));
     // A browser hides why an upgrade was refused. The npm package `ws` does not.
     socket.on?.("unexpected-response", (_: unknown, { statusCode, headers }: any) => {
       const retryAfterMs = 1000 * (Number.parseInt(headers["retry-after"]) || 0);
@@ -72,7 +72,7 @@ export class Link {
 
   /** Whether a packet can be sent now. */
   get isWritable(): boolean {
-    return this.welcomedAt !== undefined && !this.#isLeaving && this.#socket.readyState === 1;
+    return this.welcomedAt !== undefined && this.#socket.readyState === 1;
   }
 
   get bufferedAmount(): number {

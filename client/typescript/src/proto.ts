@@ -133,7 +133,7 @@ export function readProto(bytes: Uint8Array): ProtoFields | undefined {
   return new ProtoFields(list);
 }
 
-/** Decodes a message with `decode`. Returns `undefined` if the bytes are no message, or if a text in it is not UTF-8. */
+/** Decodes a message. Returns `undefined` if the bytes are no message, or if a text in it is not UTF-8. */
 export function decodeProto<T>(
   bytes: Uint8Array | undefined,
   decode: (fields: ProtoFields) => T | undefined,

@@ -28,6 +28,11 @@ export interface ConnectOptions {
   heartbeatMs?: number | undefined;
 }
 
+export interface RequestOptions {
+  /** Ends the wait for the reply, for example `AbortSignal.timeout(5000)`. */
+  signal?: AbortSignal | undefined;
+}
+
 /** A message that the client did not ask for. */
 export interface Push {
   route: number;
@@ -157,15 +162,13 @@ export class Session {
    * with a `LostError` if the reply cannot come any more, with a `ClosedError` if the session is over, and with the
    * reason of the signal. A chat request has no reply unless it is refused: use `send` for it.
    */
-  request(route: number, payload?: Uint8Array | string, { signal }: { signal?: AbortSignal } = {}): Promise<Uint8Array> {
+  request(route: number, payload: Uint8Array | string = "", options: RequestOptions = {}): Promise<Uint8Array> {
+    const { signal } = options;
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
       const seq = this.send(route, payload);
-      const abort = () => {
-        // The late reply must not count as one to a packet of `send`.
-        this.#pending.set(seq, IGNORED);
-        reject(signal?.reason);
-      };
+      // The request stays pending, so that a late refusal does not count as one of a packet of `send`.
+      const abort = () => reject(signal?.reason);
       const settling =
         <T>(settle: (outcome: T) => void) =>
         (outcome: T) => {

@@ -1,7 +1,7 @@
 // What a client knows about its session, and what it does when a connection ends.
 //
-// Nothing in here does I/O, reads a clock or draws a random number. Times are parameters in milliseconds, and a delay is
-// a range in which the caller draws. docs/protocol.md explains the decisions ("Reconnect and resume"), and
+// Nothing in here does I/O, reads a clock or draws a random number. Times are parameters in milliseconds, and a delay
+// is a range in which the caller draws. docs/protocol.md explains the decisions ("Reconnect and resume"), and
 // client/vectors/reconnect.json lists them.
 
 import type { Welcome } from "./messages.ts";

@@ -1,5 +1,6 @@
 // Tests of the session with a WebSocket that the test plays and a clock that it moves.
 import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
 import test, { afterEach, beforeEach, mock } from "node:test";
 import { ClosedError, LostError, StatusError, connect } from "../dist/index.js";
 import { ProtoWriter } from "../dist/proto.js";
@@ -79,6 +80,11 @@ test("a request that is aborted rejects with the reason, and its late reply is n
   assert.deepEqual(names(events), ["welcome"]);
   await assert.rejects(session.request(9, "", { signal: abort.signal }), /too slow/);
   assert.equal(first.sent.length, 1, "a request that is aborted before is not sent");
+  const { signal } = new AbortController();
+  const answered = session.request(9, "", { signal });
+  first.receive(2, 9, 1, 0);
+  await answered;
+  assert.equal(getEventListeners(signal, "abort").length, 0, "the signal may live longer than the request");
 });
 
 test("pushes come once and in order, gaps are told, and what follows acknowledges", async () => {
@@ -188,6 +194,23 @@ test("a first connection that fails closes the session", async () => {
   await assert.rejects(session.opened, /the gateway cannot be reached/);
   assert.deepEqual(names(events), ["closed"]);
   assert.equal(events[0][1].code, undefined);
+  // Nobody waits for this one, and its end must not be an error that nobody catches.
+  const unwatched = open();
+  (await socket(2)).end(1006);
+  await settle();
+  assert.throws(() => unwatched.send(9), ClosedError);
+});
+
+test("an error ends a connection, also if the WebSocket does not tell that it is closed", async () => {
+  const never = open();
+  (await socket(1)).fail("no route to the host");
+  await assert.rejects(never.opened, /the gateway cannot be reached: no route to the host/);
+  sockets.length = 0;
+  const { events, first } = await begun();
+  first.fail("reset");
+  first.end(1006);
+  assert.deepEqual(names(events), ["welcome", "reconnecting"]);
+  assert.equal(events[1][1].why, "the connection is lost: reset");
 });
 
 test("a server that is no gateway closes the session", async () => {
@@ -322,7 +345,8 @@ test("without a new token the session is over when its token has expired", async
 
 test("a function that fails once is asked again", async () => {
   let calls = 0;
-  const { events } = await begun({ token: () => (calls++ === 1 ? Promise.reject(new Error("no network")) : `T${calls}`) });
+  const token = () => (calls++ === 1 ? Promise.reject(new Error("no network")) : `T${calls}`);
+  const { events } = await begun({ token });
   sockets[0].end(1006);
   await settle();
   mock.timers.tick(500);

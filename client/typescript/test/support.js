@@ -47,6 +47,11 @@ export class FakeSocket {
     this.#listeners.message({ data });
   }
 
+  fail(message) {
+    this.readyState = 3;
+    this.#listeners.error({ message });
+  }
+
   end(code, reason = "") {
     this.readyState = 3;
     this.#listeners.close({ code, reason });
@@ -75,7 +80,7 @@ export async function socket(number) {
 /** Records the events of a session in the returned list. */
 export function record(session) {
   const events = [];
-  for (const name of ["welcome", "push", "resumed", "newSession", "gap", "reconnecting", "refused", "tokenExpires", "closed"])
-    session.on(name, (event) => events.push([name, event]));
+  const names = ["welcome", "push", "resumed", "newSession", "gap", "reconnecting", "refused", "tokenExpires", "closed"];
+  for (const name of names) session.on(name, (event) => events.push([name, event]));
   return events;
 }
