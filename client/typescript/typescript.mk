@@ -30,5 +30,6 @@ $(TYPESCRIPT_OUT)/node_modules: $(TYPESCRIPT)/package.json $(TYPESCRIPT)/package
 $(TYPESCRIPT_OUT)/gateway-client.min.js: $(TYPESCRIPT_OUT)/node_modules $(TYPESCRIPT)/tsconfig.json $(TYPESCRIPT)/README.md $(wildcard $(TYPESCRIPT)/src/*.ts $(TYPESCRIPT)/test/*)
 	rm -rf $(@D)/dist $(@D)/test
 	$</.bin/tsc -p $(TYPESCRIPT) --outDir $(@D)/dist
+	$</.bin/tsc -p $(TYPESCRIPT)/test
 	cp -r $(TYPESCRIPT)/test $(TYPESCRIPT)/README.md LICENSE $(@D)
 	$</.bin/esbuild $(TYPESCRIPT)/src/index.ts --bundle --minify --format=esm --target=es2022 --log-level=warning --outfile=$@

@@ -17,10 +17,11 @@ export interface Socket {
   binaryType: string;
   readonly readyState: number;
   readonly bufferedAmount: number;
-  send(data: Uint8Array): void;
+  /** The parameter of the browser's is a `Uint8Array<ArrayBuffer>`, a type that older compilers do not know. */
+  send(data: any): void;
   close(code?: number, reason?: string): void;
   addEventListener(type: string, listener: (event: any) => void): void;
-  /** Only the npm package `ws` has it. */
+  /** Only that of the npm package `ws` has it. */
   on?: any;
 }
 
