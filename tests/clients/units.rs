@@ -21,7 +21,7 @@ async fn the_typescript_client_passes_its_tests() {
     let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
     let tests: Vec<_> = files.filter(|file| file.to_string_lossy().ends_with(".test.js")).collect();
     let mut command = Command::new("node");
-    command.arg("--test").args(&tests).current_dir(root()).kill_on_drop(true);
+    command.args(["--test", "--test-reporter=tap"]).args(&tests).current_dir(root()).kill_on_drop(true);
     let output = in_time("the end of the tests", command.output()).await.unwrap();
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{printed}");

@@ -213,6 +213,29 @@ test("an error ends a connection, also if the WebSocket does not tell that it is
   assert.equal(events[1][1].why, "the connection is lost: reset");
 });
 
+test("a refusal that the WebSocket tells is obeyed", async () => {
+  let refuse;
+  class TellingSocket extends FakeSocket {
+    on(event, listener) {
+      assert.equal(event, "unexpected-response");
+      refuse = (statusCode, headers = {}) => listener({}, { statusCode, headers });
+    }
+  }
+  const { events, first } = await begun({ WebSocket: TellingSocket });
+  first.end(1006);
+  await settle();
+  mock.timers.tick(500);
+  const second = await socket(2);
+  refuse(503, { "retry-after": "7" });
+  second.end(1006);
+  assert.equal(events.at(-1)[1].why, "the gateway refused the upgrade with HTTP 503");
+  assert.ok(events.at(-1)[1].delayMs >= 7000 && events.at(-1)[1].delayMs <= 8000, "Retry-After counts");
+  mock.timers.tick(8000);
+  await socket(3);
+  refuse(403);
+  assert.deepEqual(names(events).slice(-2), ["reconnecting", "closed"]);
+});
+
 test("a server that is no gateway closes the session", async () => {
   const session = open();
   (await socket(1)).open();
