@@ -192,6 +192,24 @@ func test_without_a_new_token_the_session_is_over_when_its_token_has_expired():
 	_same("over", session.over.code, 4001)
 
 
+func test_a_session_that_is_closed_by_a_listener_says_nothing_more():
+	var session = _begun()
+	var second = session.back()
+	session.connect("welcome", self, "_close_it", [session])
+	second.welcome("s", true, 0, 1)
+	# Godot calls the listeners of one signal in any order.
+	_same("resumed", ["resumed" in session.events, "closed" in session.events], [false, true])
+	_same("closed", second.is_closed, true)
+	var other = _begun()
+	other.connect("gap", self, "_close_it", [other])
+	other.links[0].receive(3, 7)
+	_same("push", ["push" in other.events, "closed" in other.events], [false, true])
+
+
+func _close_it(_event, session: Session) -> void:
+	session.close()
+
+
 func test_a_first_connection_that_fails_and_a_server_that_is_no_gateway_end_the_session():
 	var unreachable = _session()
 	unreachable.links[0].end("unreachable")

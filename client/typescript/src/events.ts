@@ -10,6 +10,11 @@ export class Listeners<Events> {
     return () => listeners.delete(listener);
   }
 
+  /** Forgets all listeners. */
+  clear(): void {
+    this.#listeners.clear();
+  }
+
   emit<Name extends keyof Events>(name: Name, event: Events[Name]): void {
     for (const listener of this.#listeners.get(name) ?? []) {
       try {

@@ -258,11 +258,11 @@ export class Session {
       const error = new LostError("the gateway has not received the packet, and it is not sent again");
       this.#rejectBefore(this.#state.sent.oldest, outcome.lost, error);
     } else this.#rejectAll(new LostError("a new session has begun, which does not get the reply"));
+    if (outcome.resumed && outcome.repliesLost) this.#findLostReplies();
     const awayMs = performance.now() - this.#lostAt;
     this.#listeners.emit("welcome", welcome);
     if (outcome.resumed) {
       const { resent, lost, repliesLost } = outcome;
-      if (repliesLost) this.#findLostReplies();
       this.#listeners.emit("resumed", { awayMs, resent, lost, repliesLost });
     } else if (!isFirst) {
       this.#listeners.emit("newSession", { awayMs, lost: outcome.lost });
@@ -374,6 +374,8 @@ export class Session {
     clearTimeout(this.#timer);
     this.#rejectAll(error);
     this.#listeners.emit("closed", error);
+    // A listener may have closed the session while there was more to tell.
+    this.#listeners.clear();
   }
 }
 

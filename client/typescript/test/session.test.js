@@ -397,6 +397,15 @@ test("a session that is closed ends with 1000, and stays closed", async () => {
   assert.equal(sockets.length, 1);
 });
 
+test("a session that is closed by a listener says nothing more", async () => {
+  const { session, events } = await begun();
+  const second = await back();
+  session.on("welcome", () => session.close());
+  second.welcome({ resumed: true, repliesLost: 1 });
+  assert.deepEqual(names(events), ["welcome", "reconnecting", "welcome", "closed"]);
+  assert.equal(second.closedWith, 1000);
+});
+
 test("a listener that throws does not break the session, and a listener can leave", async () => {
   const session = open();
   const seen = [];

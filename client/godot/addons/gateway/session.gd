@@ -169,6 +169,8 @@ func _on_received(message, link) -> void:
 	else:
 		if missing > 0:
 			emit_signal("gap", {"pushes": missing, "blind_ms": 0})
+			if over != null:
+				return
 		var replaced = packet.flags & Packet.FLAG_REPLACES != 0
 		var push = {"route": packet.route, "payload": packet.payload, "number": packet.seq, "replaced": replaced}
 		emit_signal("push", push)
@@ -191,11 +193,13 @@ func _begin_connection(message) -> void:
 		_fail_before(_state.sent.oldest(), outcome.lost, lost)
 	else:
 		_fail_all(_error("lost", "a new session has begun, which does not get the reply"))
+	if outcome.resumed and outcome.replies_lost > 0:
+		_find_lost_replies()
 	emit_signal("welcome", welcome)
+	if over != null:
+		return
 	var away_ms = OS.get_ticks_msec() - _lost_at
 	if outcome.resumed:
-		if outcome.replies_lost > 0:
-			_find_lost_replies()
 		outcome.erase("resumed")
 		outcome.away_ms = away_ms
 		emit_signal("resumed", outcome)
