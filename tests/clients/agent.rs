@@ -178,7 +178,9 @@ async fn answer(mut stream: TcpStream, commands: Arc<Mutex<mpsc::Receiver<Value>
     let Some((head, body)) = request(&mut stream).await else { return };
     let (kind, content) = match head.split(' ').nth(1).unwrap_or_default() {
         "/next" => {
-            outcomes.send(serde_json::from_str(&body).unwrap()).await.unwrap();
+            if outcomes.send(serde_json::from_str(&body).unwrap()).await.is_err() {
+                return;
+            }
             let Some(command) = commands.lock().await.recv().await else { return };
             ("application/json", command.to_string().into_bytes())
         }
