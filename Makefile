@@ -7,6 +7,7 @@
 # make fuzz        send random input to the parsers of packets, frames, upgrades, deliveries and files
 # make deny        check the licenses, sources and known vulnerabilities of all dependencies
 # make bench       measure the gateway and, for comparison, gateways written by hand (BENCH.md)
+# make typescript  build the client for browsers and Node into target/typescript
 # make languages   measure the same plugin in each language on this machine
 
 PLUGINS ?= arena chat control demo-chat system
@@ -54,7 +55,7 @@ plugins: setup
 		echo "$(DIST)/$$plugin.wasm"; \
 	done
 
-test: build guests lobby redis openssl pyjwt tls-clients
+test: build guests lobby redis openssl pyjwt tls-clients typescript
 	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --release --locked --workspace
 
 # Builds the plugins that only the tests use. The tests read them from the build directory.
@@ -109,6 +110,9 @@ include plugins/lobby/lobby.mk
 
 # The targets that build the clients in other languages that the tests of TLS run.
 include tests/tls/clients/clients.mk
+
+# The client for browsers and Node.
+include client/typescript/typescript.mk
 
 languages: build lobby
 	@plugins/lobby/measure

@@ -17,8 +17,10 @@ mod ports;
 mod proxy;
 mod publisher;
 mod redis_server;
+mod relay;
 mod sentinels;
 mod tokens;
+mod tools;
 pub mod wire;
 
 pub use certificates::Certificates;
@@ -32,8 +34,10 @@ pub use ports::ReservedPort;
 pub use proxy::{Bound, Connections, Proxy};
 pub use publisher::Publisher;
 pub use redis_server::{Redis, Subscription, connect as connect_to_redis};
+pub use relay::Relay;
 pub use sentinels::{MASTER, Sentinels};
 pub use tokens::{Issuer, SECRET};
+pub use tools::{chromium, has, missing_program};
 
 use chat_proto::{chat::ChatRequest, common::MessageBase};
 use prost::Message;

@@ -2,28 +2,12 @@
 //! the certificate authority of the test, and refuses the gateway otherwise. `make tls-clients` builds the clients.
 
 use crate::start;
-use gateway_tests::{Gateway, KeyServer, eventually, in_time, root};
-use std::{
-    env, fs,
-    fs::File,
-    io::{Write, stderr},
-    path::Path,
-    process::Stdio,
-};
-use tokio::process::{Child, Command};
+use gateway_tests::{Gateway, KeyServer, chromium, eventually, has, in_time, missing_program, root};
+use std::{fs, path::Path};
+use tokio::process::Command;
 
 /// What a client prints: the header of the welcome, the reply to a heartbeat, and the code of the gateway's close frame.
 const TALK: &str = "welcome 0000000003000000\nreply 000000010301000062656174\nclosed 1000\n";
-
-/// Returns whether the tools of a client are there. On CI, missing tools are an error. Elsewhere they may not be
-/// installed.
-fn has(client: &str, missing: Option<&str>) -> bool {
-    let Some(missing) = missing else { return true };
-    assert!(env::var("CI").as_deref() != Ok("true"), "{client}: {missing}");
-    // The test does not use `eprintln!`, since the test harness hides that output if the test passes.
-    stderr().write_all(format!("SKIPPED: {client}: {missing}\n").as_bytes()).unwrap();
-    false
-}
 
 /// Asserts that no session has begun.
 async fn assert_no_session(gateway: &Gateway) {
@@ -83,20 +67,6 @@ async fn trust(home: &Path, authority: &Path) {
     }
 }
 
-/// Starts Chromium with this folder as the home of its user. Its log is the file `log` in the folder.
-fn browser(home: &Path, url: &str) -> Child {
-    let log = File::create(home.join("log")).unwrap();
-    let profile = format!("--user-data-dir={}", home.join("profile").display());
-    let mut command = Command::new("chromium");
-    // A sandbox is not possible in every container, and the browser opens only the page of the test.
-    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
-    command.args(["--disable-background-networking", "--enable-logging=stderr", &profile, url]);
-    for folder in ["XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"] {
-        command.env_remove(folder);
-    }
-    command.env("HOME", home).stdout(Stdio::null()).stderr(log).kill_on_drop(true).spawn().unwrap()
-}
-
 /// Opens the page, which talks to the gateway. Returns what the page reports, and the log of the browser. Trusts this
 /// authority, or else only the authorities that come with the browser.
 async fn browse(pages: &KeyServer, gateway: &Gateway, authority: Option<&Path>) -> (String, String) {
@@ -107,7 +77,7 @@ async fn browse(pages: &KeyServer, gateway: &Gateway, authority: Option<&Path>) 
     let log = || fs::read_to_string(home.path().join("log")).unwrap();
     let page = format!("{}/page.html?wss://localhost:{}/ws", pages.origin(), gateway.address.port());
     let earlier = pages.requests().len();
-    let mut browser = browser(home.path(), &page);
+    let mut browser = chromium(home.path(), &page);
     let (what, browsing) = ("the report of the page", std::cell::RefCell::new(&mut browser));
     let report = eventually(what, || async {
         let ended = browsing.borrow_mut().try_wait().unwrap();
@@ -125,11 +95,7 @@ async fn browse(pages: &KeyServer, gateway: &Gateway, authority: Option<&Path>) 
 
 #[tokio::test]
 async fn a_page_in_chromium_talks_over_tls_if_the_browser_trusts_the_authority() {
-    let paths = env::var_os("PATH").unwrap_or_default();
-    let is_missing = |program: &&str| !env::split_paths(&paths).any(|folder| folder.join(program).is_file());
-    let missing = ["chromium", "certutil"].into_iter().find(is_missing);
-    let missing = missing.map(|program| format!("{program} is not installed; .ci/run shows how"));
-    if !has("chromium", missing.as_deref()) {
+    if !has("chromium", missing_program(&["chromium", "certutil"]).as_deref()) {
         return;
     }
     let pages = KeyServer::start(include_str!("clients/chromium/page.html")).await;
