@@ -54,7 +54,7 @@ plugins: setup
 		echo "$(DIST)/$$plugin.wasm"; \
 	done
 
-test: build guests lobby redis openssl pyjwt tls-clients
+test: build guests lobby redis openssl pyjwt tls-clients deploy-tools
 	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --release --locked --workspace
 
 # Builds the plugins that only the tests use. The tests read them from the build directory.
@@ -109,6 +109,9 @@ include plugins/lobby/lobby.mk
 
 # The targets that build the clients in other languages that the tests of TLS run.
 include tests/tls/clients/clients.mk
+
+# The targets that install the programs that the tests of deploy/ run.
+include tests/deploy/tools.mk
 
 languages: build lobby
 	@plugins/lobby/measure
