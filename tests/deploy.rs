@@ -2,6 +2,8 @@
 //! loads the alerts, systemd reads the unit, and so on. `make deploy-tools` installs these programs.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "deploy/command_line.rs"]
+mod command_line;
 #[path = "deploy/prometheus.rs"]
 mod prometheus;
 
