@@ -6,8 +6,10 @@
 mod command_line;
 #[path = "deploy/prometheus.rs"]
 mod prometheus;
+#[path = "deploy/systemd.rs"]
+mod systemd;
 
-use gateway_tests::{in_time, root};
+use gateway_tests::{Gateway, in_time, root};
 use std::{
     env, fs,
     io::{Write, stderr},
@@ -49,4 +51,21 @@ async fn succeeds(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> S
     let [stdout, stderr] = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
     assert!(output.status.success(), "{shown}: {}\n{stdout}\n{stderr}", output.status);
     stdout
+}
+
+/// Asserts that `gateway check` accepts the configuration with the plugins of this build.
+async fn configuration_is_valid(config: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gateway.yaml");
+    let plugins = root().join("plugins/dist");
+    // The directories of an installed gateway do not exist here.
+    let mut text = config.replace("/var/lib/gateway", folder.path().to_str().unwrap());
+    for directory in ["/usr/lib/gateway/plugins", "/etc/gateway-plugins"] {
+        text = text.replace(directory, plugins.to_str().unwrap());
+    }
+    fs::write(&file, &text).unwrap();
+    let mut command = Gateway::command(None);
+    command.arg("check").arg("--config").arg(&file);
+    let output = run(command).await;
+    assert!(output.status.success(), "{output:?}\n{text}");
 }

@@ -14,6 +14,7 @@ endef
 # The package of Prometheus has promtool as well.
 deploy-tools:
 	$(call deploy_tool,prometheus,tests/install prometheus prometheus golang-github-prometheus prometheus prometheus)
+	$(call deploy_tool,systemd-analyze,tests/install systemd-analyze systemd)
 	$(call deploy_tool,mandoc,tests/install mandoc)
 	$(call deploy_tool,fish,tests/install fish)
 	$(call deploy_tool,zsh,tests/install zsh)
