@@ -4,6 +4,8 @@
 
 #[path = "deploy/command_line.rs"]
 mod command_line;
+#[path = "deploy/containers.rs"]
+mod containers;
 #[path = "deploy/prometheus.rs"]
 mod prometheus;
 #[path = "deploy/systemd.rs"]
@@ -35,6 +37,11 @@ fn has(program: &str) -> bool {
         stderr().write_all(format!("SKIPPED: {missing}\n").as_bytes()).unwrap();
     }
     found
+}
+
+/// Returns the path of a program that `make deploy-tools` installs below target.
+fn tool(path: &str) -> String {
+    root().join("target/tools").join(path).to_str().unwrap().to_owned()
 }
 
 /// Runs a command to its end.

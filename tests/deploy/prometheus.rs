@@ -22,7 +22,7 @@ const BOARD: &str = "deploy/grafana/gateway.json";
 const GIVEN: [&str; 3] = ["instance", "job", "le"];
 
 /// A query, the labels that are shown with its result, and where it stands.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Query {
     place: String,
     expression: String,
@@ -82,6 +82,19 @@ fn queries_of_board() -> Vec<Query> {
         }
     }
     queries
+}
+
+/// The autoscaler of Kubernetes asks an adapter for a metric, and the adapter asks Prometheus.
+fn queries_of_kubernetes() -> Vec<Query> {
+    let files = ["autoscaler", "prometheus-adapter"].map(|name| format!("deploy/kubernetes/{name}.yaml"));
+    let autoscaler: Value = serde_yaml::from_str(&read(&files[0])).unwrap();
+    let adapter: Value = serde_yaml::from_str(&read(&files[1])).unwrap();
+    let metric = &autoscaler["spec"]["metrics"][0]["pods"]["metric"]["name"];
+    let series = &adapter["rules"]["custom"][0]["seriesQuery"];
+    let name = |query: &Value| query.as_str().unwrap().split('{').next().unwrap().to_owned();
+    assert_eq!(name(metric), name(series), "the metric of the autoscaler is that of the adapter");
+    let query = |(place, query)| Query { place, expression: name(query), shown: BTreeSet::new() };
+    files.into_iter().zip([metric, series]).map(query).collect()
 }
 
 /// The metrics of a gateway: by name, the labels and the values that each has.
@@ -163,7 +176,7 @@ async fn alerts_and_board_name_only_metrics_and_labels_that_exist() {
     let redis = Redis::start().await;
     let gateway = start(&redis).await;
     let series = series(&gateway.get("/metrics").await.1);
-    let queries: Vec<_> = queries_of_alerts().into_iter().chain(queries_of_board()).collect();
+    let queries: Vec<_> = [queries_of_alerts(), queries_of_board(), queries_of_kubernetes()].concat();
     assert!(queries.len() > 50, "{queries:#?}");
     let unknown: Vec<_> = queries.iter().flat_map(|query| unknown(query, &series)).collect();
     assert!(unknown.is_empty(), "the gateway does not have {unknown:#?}");
