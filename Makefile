@@ -55,7 +55,7 @@ plugins: setup
 		echo "$(DIST)/$$plugin.wasm"; \
 	done
 
-test: build guests lobby redis openssl pyjwt tls-clients typescript
+test: build guests lobby redis openssl pyjwt tls-clients typescript deploy-tools
 	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --release --locked --workspace
 
 # Builds the plugins that only the tests use. The tests read them from the build directory.
@@ -113,6 +113,9 @@ include tests/tls/clients/clients.mk
 
 # The client for browsers and Node.
 include client/typescript/typescript.mk
+
+# The targets that install the programs that the tests of deploy/ run.
+include tests/deploy/tools.mk
 
 languages: build lobby
 	@plugins/lobby/measure

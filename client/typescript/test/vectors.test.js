@@ -23,8 +23,8 @@ const welcomeOf = ({ resume_token = "", resumed = false, packets_received = 0, r
 
 const happenings = {
   welcome(state, welcome) {
-    const { resumed, resent, lost, repliesLost } = state.welcome(welcomeOf(welcome));
-    return { outcome: resumed ? { resumed: { resent, lost, replies_lost: repliesLost } } : { new: { lost } } };
+    const { resumed, resent, seen, lost, repliesLost } = state.welcome(welcomeOf(welcome));
+    return { outcome: resumed ? { resumed: { resent, lost, replies_lost: repliesLost } } : { new: { seen, lost } } };
   },
   push: (state, seq) => ({ delivered: state.receive({ seq, route: 1, flags: 0, status: 0 }) !== undefined }),
   reply: (state) => ({ delivered: state.receive({ seq: 1, route: 1, flags: FLAG_REPLY, status: 0 }) !== undefined }),

@@ -2,12 +2,13 @@
 
 use crate::author::{Language, Name};
 use clap::{Parser, Subcommand, ValueEnum, value_parser};
+use clap_complete::Shell;
 use gateway::reload::judge;
 use std::path::PathBuf;
 
 /// A WebSocket gateway for online games whose policy is WebAssembly, swapped while the players stay connected.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "gateway", version)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -22,6 +23,25 @@ pub(crate) enum Command {
     Run(Configured),
     /// Parse the configuration, load every plugin, and report all errors.
     Check(Configured),
+    /// Ask the gateway on this machine whether it lives. The exit code is 0 if it does.
+    Healthcheck {
+        #[command(flatten)]
+        configured: Configured,
+        /// Ask whether it is ready: connected to the bus, and serving plugins.
+        #[arg(long)]
+        ready: bool,
+    },
+    /// Print the completions of a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write the man pages, one for each command.
+    Man {
+        /// The directory to write them to.
+        directory: PathBuf,
+    },
     /// Commands for plugin authors.
     #[command(subcommand)]
     Plugin(PluginCommand),

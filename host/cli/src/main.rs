@@ -2,10 +2,13 @@
 
 mod arguments;
 mod author;
+mod documents;
+mod healthcheck;
 
 use arguments::{Arguments, Command, Configured, LogFormat, PluginCommand};
 use author::{NewPlugin, Sample};
 use clap::Parser;
+use clap_complete::Shell;
 use gateway::{
     app,
     config::{Config, ConfigError},
@@ -34,6 +37,11 @@ fn main() -> ExitCode {
             read(&config).and_then(|read| run(&config, read))
         }
         Command::Check(Configured { config }) => read(&config).and_then(|read| check(&read)),
+        Command::Healthcheck { configured: Configured { config }, ready } => {
+            read(&config).and_then(|read| healthcheck::ask(&read.admin, ready)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Completions { shell } => completions(shell),
+        Command::Man { directory } => man(&directory),
         Command::Plugin(command) => plugin(command),
         Command::JudgePlugin(arguments) => judge::child::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
@@ -87,6 +95,16 @@ fn check(config: &Config) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(code)
+}
+
+fn completions(shell: Shell) -> anyhow::Result<ExitCode> {
+    documents::completions(shell, &mut stdout())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn man(directory: &Path) -> anyhow::Result<ExitCode> {
+    documents::man(directory)?.iter().try_for_each(|page| writeln!(stdout(), "{}", page.display()))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn plugin(command: PluginCommand) -> anyhow::Result<ExitCode> {
