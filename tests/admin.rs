@@ -3,6 +3,8 @@
 
 #[path = "admin/access.rs"]
 mod access;
+#[path = "admin/browser.rs"]
+mod browser;
 #[path = "admin/closings.rs"]
 mod closings;
 #[path = "admin/pages.rs"]

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
 pub mod bombs;
+mod browser;
 pub mod certificates;
 mod client;
 mod cluster;
@@ -13,6 +14,7 @@ mod gateway;
 mod guests;
 mod key_server;
 mod open_files;
+mod optional;
 mod ports;
 mod proxy;
 mod publisher;
@@ -21,6 +23,7 @@ mod sentinels;
 mod tokens;
 pub mod wire;
 
+pub use browser::{Browser, Page};
 pub use certificates::Certificates;
 pub use client::{Client, Packet, header};
 pub use cluster::{Cluster, ShardSubscription};
@@ -28,6 +31,7 @@ pub use gateway::{DEMO_CHAT, Gateway, Setup, dist, root};
 pub use guests::{chat_next, component, greeter, guest, probe, probe_as, put, variant, wat};
 pub use key_server::KeyServer;
 pub use open_files::raise_open_files;
+pub use optional::{has, has_programs};
 pub use ports::ReservedPort;
 pub use proxy::{Bound, Connections, Proxy};
 pub use publisher::Publisher;
