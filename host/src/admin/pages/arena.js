@@ -98,9 +98,12 @@ export function startArena(enter) {
       byId("arena-room"),
       `Room ${message.room} · ${plural(message.players.length, "player")} · speed ${speed / 1000} · ${Math.round(1000 / tickMs)} ticks/s`,
     );
-    if (old && (old.speed !== speed || old.tickMs !== tickMs)) {
+    const changes = [];
+    if (old && old.speed !== speed) changes.push(`speed ${old.speed / 1000} → ${speed / 1000}`);
+    if (old && old.tickMs !== tickMs) changes.push(`tick ${old.tickMs} → ${tickMs} ms`);
+    if (changes.length > 0) {
       told(
-        `The rules changed while you play: speed ${old.speed / 1000} → ${speed / 1000}, tick ${old.tickMs} → ${tickMs} ms. The room went on from tick ${count(message.tick)}.`,
+        `The rules changed while you play: ${changes.join(", ")}. The room went on from tick ${count(message.tick)}.`,
       );
     }
   }
