@@ -28,14 +28,9 @@ WASM    := target/wasm32-wasip2/plugin
 
 run: build
 	@echo
-	@echo "Clients connect to ws://127.0.0.1:8080/ws. The admin listener is http://127.0.0.1:8081. To play in the arena, run"
-	@echo "this in two other terminals:"
-	@echo "    target/release/gateway-client arena"
-	@echo "To chat, run this in two other terminals:"
-	@echo "    target/release/gateway-client chat --user 1"
-	@echo "    target/release/gateway-client chat --user 2"
-	@echo "Type a line into each client, since its first message binds the session to the user. Then type '@2 hello' into"
-	@echo "the first client. Ctrl-C stops the gateway."
+	@echo "When the plugins are loaded, open http://127.0.0.1:8081/playground in two windows and play, and"
+	@echo "http://127.0.0.1:8081/ to watch the gateway. In a terminal, target/release/gateway-client arena plays as well."
+	@echo "Clients connect to ws://127.0.0.1:8080/ws. Ctrl-C stops the gateway."
 	@echo
 	@exec target/release/gateway run --config gateway.yaml
 

@@ -3,8 +3,12 @@
 
 #[path = "admin/access.rs"]
 mod access;
+#[path = "admin/browser.rs"]
+mod browser;
 #[path = "admin/closings.rs"]
 mod closings;
+#[path = "admin/pages.rs"]
+mod pages;
 
 use gateway_tests::{Client, Gateway, Setup, dist, eventually, in_time, put};
 use serde_json::{Value, json};
@@ -116,7 +120,7 @@ async fn the_sessions_of_a_user_are_listed_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_list_of_sessions_needs_a_user() {
+async fn a_list_of_sessions_needs_a_user_or_a_session() {
     let gateway = Gateway::start(Setup::default()).await;
     for query in [
         "",
@@ -128,10 +132,13 @@ async fn a_list_of_sessions_needs_a_user() {
         "?user=x",
         "?user=9223372036854775808",
         "?id=7",
+        "?session=7",
+        "?session=",
         "?user=7&user=8",
     ] {
         let answer = get(&gateway, &format!("/api/sessions{query}")).await;
-        answer.is_error(400, "the query has to be ?user=ID, and ID is 1 or more");
+        let why = "the query has to be ?user=ID, and ID is 1 or more, or ?session=ID, and ID is a UUID";
+        answer.is_error(400, why);
     }
 }
 

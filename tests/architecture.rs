@@ -68,7 +68,7 @@ const RULES: [Rule; 15] = [
     rule("config", &["delivery", "file", "plugin"], &["redis", "serde_yaml"]),
     rule("plugin", &["sync", "telemetry"], &["prometheus_client", "wasmtime", "wasmparser", "wit_component"]),
     rule("delivery", &["sync"], &["subtle"]),
-    rule("telemetry", &["sync"], &["prometheus_client"]),
+    rule("telemetry", &["sync"], &["prometheus_client", "tracing_subscriber"]),
     rule("file", &[], &[]),
     rule("memory", &[], &[]),
     rule("tls_client", &[], &["tokio_rustls"]),

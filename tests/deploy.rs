@@ -11,13 +11,8 @@ mod prometheus;
 #[path = "deploy/systemd.rs"]
 mod systemd;
 
-use gateway_tests::{Gateway, in_time, root};
-use std::{
-    env, fs,
-    io::{Write, stderr},
-    path::Path,
-    process::Output,
-};
+use gateway_tests::{Gateway, in_time, missing_program, root};
+use std::{fs, path::Path, process::Output};
 use tokio::process::Command;
 
 /// Returns the text of a file of the repository.
@@ -28,15 +23,9 @@ fn read(path: &str) -> String {
 
 /// Returns whether a program is there. On CI, a missing program is an error. Elsewhere it may not be installed.
 fn has(program: &str) -> bool {
-    let folders = env::var_os("PATH").unwrap_or_default();
-    let found = Path::new(program).is_file() || env::split_paths(&folders).any(|folder| folder.join(program).is_file());
-    if !found {
-        let missing = format!("{program} is not installed, and `make deploy-tools` says why");
-        assert!(env::var("CI").as_deref() != Ok("true"), "{missing}");
-        // The test does not use `eprintln!`, since the test harness hides that output if the test passes.
-        stderr().write_all(format!("SKIPPED: {missing}\n").as_bytes()).unwrap();
-    }
-    found
+    let is_there = Path::new(program).is_file() || missing_program(&[program]).is_none();
+    let missing = format!("{program} is not installed, and `make deploy-tools` says why");
+    gateway_tests::has("a check of deploy/", (!is_there).then_some(&missing))
 }
 
 /// Returns the path of a program that `make deploy-tools` installs below target.

@@ -1,15 +1,17 @@
-//! The admin listener for operators: liveness (`/healthz`), readiness (`/readyz`), metrics (`/metrics`), and the API
-//! (`/api`).
+//! The admin listener for operators: the dashboard (`/`) and the playground (`/playground`), liveness (`/healthz`),
+//! readiness (`/readyz`), metrics (`/metrics`), and the API (`/api`).
 
+mod about;
 mod access;
 mod api;
+mod pages;
 mod probes;
 mod state;
 
+pub(crate) use access::Access;
 pub(crate) use probes::Probes;
-pub(crate) use state::{Admin, Stopping};
+pub(crate) use state::{Admin, Facts, Stopping};
 
-use crate::config::Game;
 use access::Denied;
 use axum::{
     Extension, Json, Router,
@@ -24,8 +26,8 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use serde_json::{Value, json};
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use serde_json::json;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet, time};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -47,11 +49,16 @@ struct FromOperator(bool);
 pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     let gateway = Arc::clone(&admin.gateway);
     let router = Router::new()
+        .route("/", get(pages::dashboard))
+        .route("/playground", get(pages::playground))
+        .route("/pages/{*name}", get(pages::named))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/api/sessions", get(api::sessions))
         .route("/api/plugins", get(api::plugins))
+        .route("/api/gateway", get(api::gateway))
+        .route("/api/log", get(api::log))
         .route("/api/sessions/{id}/close", post(api::close_session))
         .route("/api/users/{id}/close", post(api::close_user))
         .fallback(api::no_such_path)
@@ -85,7 +92,7 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
 }
 
 /// Serves a request if `access` allows it. Everybody may ask whether the process lives and whether it is ready, since
-/// load balancers do.
+/// load balancers do. Everybody may read the pages, since they ask for the token themselves.
 async fn guard(
     State(admin): State<Arc<Admin>>,
     ConnectInfo(remote): ConnectInfo<SocketAddr>,
@@ -96,6 +103,7 @@ async fn guard(
     let is_operator = admin.access.admits(headers);
     let decided = match path {
         "/healthz" | "/readyz" => Ok(()),
+        _ if pages::is_page(path) => Ok(()),
         _ if !is_operator => Err(Denied::Token),
         _ if path.starts_with("/api/") => admin.access.check_page(headers),
         _ => Ok(()),
@@ -125,32 +133,7 @@ async fn ready(
     if !is_operator {
         return (code, Json(json!({ "ready": reasons.is_empty() })));
     }
-    let games: Vec<_> = known.games.iter().map(|game| game_report(game, &admin.probes)).collect();
-    let snapshot = admin.gateway.snapshot();
-    let quarantined = snapshot.plugins().filter(|plugin| plugin.is_quarantined());
-    let quarantined: Vec<_> = quarantined.map(|plugin| plugin.name().to_string()).collect();
-    let mut report = json!({
-        "ready": reasons.is_empty(),
-        "reasons": reasons,
-        "plugins": known.plugins,
-        "quarantined": quarantined,
-        "games": games,
-    });
-    if let Some(error) = known.directory_error {
-        report["directory_error"] = error.into();
-    }
-    if admin.auth.is_on() {
-        report["auth"] = json!({ "keys": admin.auth.sources() });
-    }
-    (code, Json(report))
-}
-
-/// Returns the entry of a game and its backends for the readiness report.
-fn game_report(game: &Game, probes: &Probes) -> Value {
-    let backends: BTreeMap<_, _> = game.backends.iter().map(|(name, address)| (name, probes.report(address))).collect();
-    // `chat_backend` repeats the entry `chat` of `backends`, because dashboards may read this key.
-    let chat = game.backends.get("chat").map(|address| probes.report(address));
-    json!({ "id": game.id, "backends": backends, "chat_backend": chat })
+    (code, Json(about::readiness(&admin, known, reasons)))
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {

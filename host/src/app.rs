@@ -11,7 +11,7 @@ mod signals;
 mod supervisor;
 
 use crate::{
-    admin::{self, Admin, Probes, Stopping},
+    admin::{self, Access, Admin, Facts, Probes, Stopping},
     auth::{self, Authenticator},
     bus,
     config::{Config, ConfigError},
@@ -24,14 +24,15 @@ use crate::{
         reports::Reports,
     },
     routing::gateway::Gateway,
-    telemetry::metrics::Metrics,
+    sync::uptime::unix_ms,
+    telemetry::{metrics::Metrics, recent_log::RecentLog},
 };
 use anyhow::Context;
 use certificate::Followed;
 use futures_util::FutureExt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -57,19 +58,19 @@ const BUS: &str = "the bus";
 const TIMERS: &str = "the timers of plugins";
 const RELOAD: &str = "the thread that follows the files";
 
-/// Serves until SIGTERM or SIGINT, and then drains.
+/// Serves until SIGTERM or SIGINT, and then drains. `recent` is what operators see of the log.
 ///
 /// # Errors
 /// Returns an error if the gateway cannot start, for example because a port is in use, or if one of its parts ends
 /// unexpectedly.
-pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
+pub async fn run(path: &Path, config: Config, recent: RecentLog) -> anyhow::Result<()> {
     raise_open_files();
     memory::refuse_huge_pages();
     let stop = CancellationToken::new();
     let save = if config.state_file.is_some() { SAVE_TIMEOUT } else { Duration::ZERO };
     let bound = config.server.drain_timeout + bus::DRAIN + FILES_STOP + save + 5 * STOP_MARGIN;
     signals::listen(stop.clone(), bound).context("cannot listen to signals")?;
-    let mut running = Running::start(path, config, &stop).await?;
+    let mut running = Running::start(path, config, recent, &stop).await?;
     running.until_stop(&stop).await;
     running.drain().await
 }
@@ -87,7 +88,7 @@ struct Running {
 }
 
 impl Running {
-    async fn start(path: &Path, config: Config, stop: &CancellationToken) -> anyhow::Result<Self> {
+    async fn start(path: &Path, config: Config, recent: RecentLog, stop: &CancellationToken) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new());
         let certificate = load_certificate(path, &config, &metrics)?;
         let listener = bind("server.host and server.port", config.server.listen).await?;
@@ -125,23 +126,25 @@ impl Running {
         let (reports, probes) = (Arc::<Reports>::default(), Arc::<Probes>::default());
         let probing = Arc::clone(&probes).run(Arc::clone(&reports));
         supervisor.start("the probes of backends", &never, probing.map(Ok));
-        let (files, token) = (Arc::clone(&reports), config.admin.token.clone());
-        let admin = Admin::new(
-            Arc::clone(&gateway),
-            Arc::clone(&auth),
-            health,
-            files,
-            Arc::clone(&probes),
-            Arc::clone(&stopping),
-            token,
-        );
+        let pages = pages(admin_listener.local_addr()?);
+        let admin = Admin {
+            gateway: Arc::clone(&gateway),
+            auth: Arc::clone(&auth),
+            bus: health,
+            files: Arc::clone(&reports),
+            probes,
+            stopping: Arc::clone(&stopping),
+            log: recent,
+            facts: Facts::new(&config, listener.local_addr()?, unix_ms()),
+            access: Access::new(config.admin.token.clone()),
+        };
         let serving = admin::serve(admin_listener, Arc::new(admin));
         supervisor.start("the admin listener", &never, serving.map(Ok));
 
         let reloaded = (Arc::clone(&gateway), Arc::clone(&auth));
         let apply = Box::new(move |config: &Config| apply(config, &reloaded.0, &reloaded.1));
         let files = reloader::start(path, config.clone(), Arc::clone(&gateway), reports, apply)?;
-        supervisor.start(RELOAD, stop, follow(files, Arc::clone(&gateway), stop.clone()));
+        supervisor.start(RELOAD, stop, follow(files, Arc::clone(&gateway), pages, stop.clone()));
 
         let drain_timeout = config.server.drain_timeout;
         let (state_file, running) = (config.state_file.clone(), Arc::clone(&gateway));
@@ -203,10 +206,11 @@ impl Running {
 
 /// Runs the part that owns the reload thread: logs when all plugins are loaded, and stops the thread when the gateway
 /// stops.
-async fn follow(files: Reloading, gateway: Arc<Gateway>, stop: CancellationToken) -> anyhow::Result<()> {
+async fn follow(files: Reloading, gateway: Arc<Gateway>, pages: String, stop: CancellationToken) -> anyhow::Result<()> {
     let loaded = async {
         files.loaded().await;
         tracing::info!(plugins = %gateway.snapshot(), "serving");
+        tracing::info!("open {pages} to watch the gateway, and {pages}playground to play");
         files.ended().await
     };
     tokio::select! {
@@ -288,6 +292,14 @@ async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
+/// Returns the URL of the pages of the admin listener.
+fn pages(mut admin: SocketAddr) -> String {
+    if admin.ip().is_unspecified() {
+        admin.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    format!("http://{admin}/")
+}
+
 /// Loads every plugin file once, and returns the state of each file.
 ///
 /// # Errors
@@ -360,7 +372,7 @@ mod tests {
     #[tokio::test]
     async fn a_reload_thread_that_panics_is_a_part_that_fails() {
         let gateway = running(Supervisor::default()).gateway;
-        let outcome = follow(Reloading::panicked(), gateway, CancellationToken::new()).await;
+        let outcome = follow(Reloading::panicked(), gateway, String::new(), CancellationToken::new()).await;
         assert_eq!(outcome.map_err(|error| error.to_string()), Err("it panicked".to_owned()));
     }
 }

@@ -25,7 +25,7 @@ fn is_unauthorized(answer: &Answer) {
 }
 
 #[tokio::test]
-async fn with_a_token_every_path_needs_it_but_health_and_the_status_of_readiness() {
+async fn with_a_token_every_path_needs_it_but_the_pages_health_and_the_status_of_readiness() {
     let gateway = Gateway::start(Setup { env: vec![("RUST_LOG", "trace")], ..with_token() }).await;
     let bearer = format!("Bearer {TOKEN}");
     for path in ["/metrics", "/api/sessions?user=7", "/api/plugins"] {
@@ -37,7 +37,7 @@ async fn with_a_token_every_path_needs_it_but_health_and_the_status_of_readiness
         assert_eq!(authorized(&gateway, path, &bearer).await.status, 200, "{path}");
     }
     is_unauthorized(&get(&gateway, "/api/unknown").await);
-    is_unauthorized(&get(&gateway, "/").await);
+    is_unauthorized(&get(&gateway, "/unknown").await);
     is_unauthorized(&post(&gateway, "/api/users/7/close", "{}").await);
     authorized(&gateway, "/api/unknown", &bearer).await.is_error(404, "there is no such path");
     assert_eq!(get(&gateway, "/healthz").await.status, 200);
@@ -126,7 +126,7 @@ async fn only_the_right_methods_and_paths_are_served() {
         answer.is_error(405, wrong);
         assert!(answer.head.contains(&format!("allow: {allow}\r\n")), "{line}: {}", answer.head);
     }
-    for path in ["/", "/api", "/api/", "/api/users", "/api/users/7", "/api/plugins/", "/api/users/7/close/x"] {
+    for path in ["/api", "/api/", "/api/users", "/api/users/7", "/api/plugins/", "/api/users/7/close/x"] {
         get(&gateway, path).await.is_error(404, "there is no such path");
     }
 }

@@ -74,7 +74,7 @@ impl Kind {
             // Node 20 has the global WebSocket only with this flag, and later versions have it with and without.
             Self::Node => node(Some("--experimental-websocket")),
             Self::NodeWithWs => node(Some("--no-experimental-websocket")),
-            Self::Chromium => chromium(home.path(), &format!("{origin}/")),
+            Self::Chromium => chromium(home.path(), &[&format!("{origin}/")]),
             Self::Godot => godot("agent.gd", home).env("TEST_ORIGIN", origin).spawn().unwrap(),
         }
     }

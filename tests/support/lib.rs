@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
 pub mod bombs;
+mod browser;
 pub mod certificates;
 mod client;
 mod cluster;
@@ -23,6 +24,7 @@ mod tokens;
 mod tools;
 pub mod wire;
 
+pub use browser::{Browser, Page};
 pub use certificates::Certificates;
 pub use client::{Client, Packet, header};
 pub use cluster::{Cluster, ShardSubscription};

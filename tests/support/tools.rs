@@ -28,17 +28,18 @@ pub fn missing_program(programs: &[&str]) -> Option<String> {
     programs.iter().find(is_missing).map(|program| format!("{program} is not installed; .ci/run shows how"))
 }
 
-/// Starts Chromium with this folder as the home of its user. Its log is the file `log` in the folder.
+/// Starts Chromium with this folder as the home of its user, and with these arguments besides the usual ones. Its log is
+/// the file `log` in the folder.
 #[must_use]
-pub fn chromium(home: &Path, url: &str) -> Child {
+pub fn chromium(home: &Path, arguments: &[&str]) -> Child {
     let log = File::create(home.join("log")).unwrap();
-    let profile = format!("--user-data-dir={}", home.join("profile").display());
     let mut command = Command::new("chromium");
-    // A sandbox is not possible in every container, and the browser opens only the page of the test.
+    // A sandbox is not possible in every container, and the browser opens only the pages of the test.
     command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
-    command.args(["--disable-background-networking", "--enable-logging=stderr", &profile, url]);
+    command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
+    command.arg("--enable-logging=stderr").arg(format!("--user-data-dir={}", home.join("profile").display()));
     for folder in ["XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"] {
         command.env_remove(folder);
     }
-    command.env("HOME", home).stdout(Stdio::null()).stderr(log).kill_on_drop(true).spawn().unwrap()
+    command.args(arguments).env("HOME", home).stdout(Stdio::null()).stderr(log).kill_on_drop(true).spawn().unwrap()
 }

@@ -77,7 +77,7 @@ async fn browse(pages: &KeyServer, gateway: &Gateway, authority: Option<&Path>) 
     let log = || fs::read_to_string(home.path().join("log")).unwrap();
     let page = format!("{}/page.html?wss://localhost:{}/ws", pages.origin(), gateway.address.port());
     let earlier = pages.requests().len();
-    let mut browser = chromium(home.path(), &page);
+    let mut browser = chromium(home.path(), &[&page]);
     let (what, browsing) = ("the report of the page", std::cell::RefCell::new(&mut browser));
     let report = eventually(what, || async {
         let ended = browsing.borrow_mut().try_wait().unwrap();

@@ -14,13 +14,14 @@ use gateway::{
     config::{Config, ConfigError},
     memory,
     reload::judge,
+    telemetry::recent_log::RecentLog,
 };
 use std::{
     io::{IsTerminal, Write, stderr, stdout},
     path::Path,
     process::ExitCode,
 };
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, Layer, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 #[global_allocator]
 static ALLOCATOR: gateway::memory::Allocator = gateway::memory::Allocator;
@@ -30,11 +31,12 @@ const BAD_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     let Arguments { command, log_format } = Arguments::parse();
-    start_log(log_format);
+    let recent = RecentLog::default();
+    start_log(log_format, &recent);
     let outcome = match command {
         Command::Run(Configured { config }) => {
             memory::give_back_at_once();
-            read(&config).and_then(|read| run(&config, read))
+            read(&config).and_then(|read| run(&config, read, recent))
         }
         Command::Check(Configured { config }) => read(&config).and_then(|read| check(&read)),
         Command::Healthcheck { configured: Configured { config }, ready } => {
@@ -56,9 +58,9 @@ fn read(path: &Path) -> anyhow::Result<Config> {
     Ok(Config::read(path)?)
 }
 
-fn run(path: &Path, config: Config) -> anyhow::Result<ExitCode> {
+fn run(path: &Path, config: Config, recent: RecentLog) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(app::run(path, config));
+    let outcome = runtime.block_on(app::run(path, config, recent));
     // The process does not wait for a stuck thread, for example one that waits for an answer of a DNS server.
     runtime.shutdown_background();
     outcome.map(|()| ExitCode::SUCCESS)
@@ -132,19 +134,20 @@ fn plugin(command: PluginCommand) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn start_log(format: LogFormat) {
+/// Writes the log to stderr, as `RUST_LOG` filters it. Keeps its last warnings and errors in `recent`.
+fn start_log(format: LogFormat, recent: &RecentLog) {
     let mut filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     // At level `trace`, the library that watches files logs a line for each event. If the log is written to a watched
     // directory, each line would cause the next line.
     if let Ok(quiet) = "notify=info".parse() {
         filter = filter.add_directive(quiet);
     }
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal());
     // By default, a line that cannot be written, for example because the disk is full, is reported on stderr as well.
     // That fails for the same reason, and a failure there is a panic.
-    let log = log.log_internal_errors(false);
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
+    let lines = fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal()).log_internal_errors(false);
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).with(recent.layer()).init();
 }

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use subtle::ConstantTimeEq;
 
 /// The secret that operators bring. If there is none, everybody who reaches the listener is an operator.
-pub(super) struct Access(Option<String>);
+pub(crate) struct Access(Option<String>);
 
 /// Why a request is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Denied {
 }
 
 impl Access {
-    pub(super) fn new(token: Option<String>) -> Self {
+    pub(crate) fn new(token: Option<String>) -> Self {
         Self(token)
     }
 

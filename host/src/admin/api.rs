@@ -1,6 +1,6 @@
 //! The API for operators: who is connected, which plugins serve, and the end of sessions.
 
-use super::state::Admin;
+use super::{about, state::Admin};
 use crate::routing::closings::{Notice, Target};
 use axum::{
     Json,
@@ -27,6 +27,10 @@ pub(super) fn error(status: StatusCode, why: impl Into<String>) -> Response {
 }
 
 pub(super) async fn no_such_path() -> Response {
+    no_such_path_now()
+}
+
+pub(super) fn no_such_path_now() -> Response {
     error(StatusCode::NOT_FOUND, "there is no such path")
 }
 
@@ -34,19 +38,49 @@ pub(super) async fn wrong_method() -> Response {
     error(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method, see the header Allow")
 }
 
-/// Lists the sessions of a user on this gateway.
-pub(super) async fn sessions(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Response {
-    let Some(user) = query.as_deref().and_then(|query| query.strip_prefix("user=")).and_then(user) else {
-        return error(StatusCode::BAD_REQUEST, "the query has to be ?user=ID, and ID is 1 or more");
+/// Describes the gateway.
+pub(super) async fn gateway(State(admin): State<Arc<Admin>>) -> Response {
+    Json(about::report(&admin)).into_response()
+}
+
+/// Lists the last warnings and errors of the log, or those after the line with a number.
+pub(super) async fn log(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Response {
+    let after = query.as_deref().map_or(Some(0), |query| query.strip_prefix("after=")?.parse().ok());
+    let Some(after) = after else {
+        return error(StatusCode::BAD_REQUEST, "the query has to be ?after=NUMBER, the number of a line");
     };
-    let (mut total, mut found) = (0, Vec::new());
-    // No other work is done here, because new sessions of the user wait meanwhile.
-    admin.gateway.registry.each_of_user(user, |session| {
-        total += 1;
-        if total <= MAX_SESSIONS {
-            found.push(Arc::clone(session));
-        }
+    let (lines, last) = admin.log.after(after);
+    let lines: Vec<_> = lines.iter().map(|line| json!(**line)).collect();
+    Json(json!({ "lines": lines, "last": last })).into_response()
+}
+
+/// Lists the sessions of a user on this gateway, or the session with an id.
+pub(super) async fn sessions(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Response {
+    let wanted = query.as_deref().and_then(|query| match query.split_once('=')? {
+        ("user", id) => user(id).map(Target::User),
+        ("session", id) => id.parse().ok().map(Target::Session),
+        _ => None,
     });
+    let (mut total, mut found) = (0, Vec::new());
+    match wanted {
+        // No other work is done here, because new sessions of the user wait meanwhile.
+        Some(Target::User(user)) => drop(admin.gateway.registry.each_of_user(user, |session| {
+            total += 1;
+            if total <= MAX_SESSIONS {
+                found.push(Arc::clone(session));
+            }
+        })),
+        Some(Target::Session(id)) => {
+            found.extend(admin.gateway.registry.session(id));
+            total = found.len();
+        }
+        None => {
+            return error(
+                StatusCode::BAD_REQUEST,
+                "the query has to be ?user=ID, and ID is 1 or more, or ?session=ID, and ID is a UUID",
+            );
+        }
+    }
     let sessions = found.iter().map(|session| {
         let (messages, bytes) = session.outbox.waiting();
         json!({
