@@ -60,8 +60,7 @@ fn pages(command: &Command, directory: &Path, paths: &mut Vec<PathBuf>) -> io::R
     for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
         pages(subcommand, directory, paths)?;
     }
-    let source = concat!("gateway ", env!("CARGO_PKG_VERSION"));
-    paths.push(Man::new(command.clone()).source(source).manual("Gateway").generate_to(directory)?);
+    paths.push(Man::new(command.clone()).generate_to(directory)?);
     Ok(())
 }
 
