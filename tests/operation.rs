@@ -58,7 +58,7 @@ fn reason(report: &Value) -> &str {
 async fn healthz_is_200_while_the_process_lives_and_anything_else_is_404() {
     let gateway = Gateway::start(Setup { plugins: Vec::new(), ..Setup::default() }).await;
     assert_eq!(gateway.get("/healthz").await.0, 200);
-    assert_eq!(gateway.get("/").await.0, 404);
+    assert_eq!(gateway.get("/unknown").await.0, 404);
 }
 
 #[tokio::test]
