@@ -54,7 +54,7 @@ plugins: setup
 		echo "$(DIST)/$$plugin.wasm"; \
 	done
 
-test: build guests lobby redis openssl pyjwt tls-clients
+test: build guests lobby redis openssl pyjwt tls-clients backends
 	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --release --locked --workspace
 
 # Builds the plugins that only the tests use. The tests read them from the build directory.
@@ -109,6 +109,9 @@ include plugins/lobby/lobby.mk
 
 # The targets that build the clients in other languages that the tests of TLS run.
 include tests/tls/clients/clients.mk
+
+# The targets that build the sample backends.
+include tests/backends/samples.mk
 
 languages: build lobby
 	@plugins/lobby/measure

@@ -19,6 +19,7 @@ mod publisher;
 mod redis_server;
 mod sentinels;
 mod tokens;
+pub mod tools;
 pub mod wire;
 
 pub use certificates::Certificates;

@@ -2,28 +2,12 @@
 //! the certificate authority of the test, and refuses the gateway otherwise. `make tls-clients` builds the clients.
 
 use crate::start;
-use gateway_tests::{Gateway, KeyServer, eventually, in_time, root};
-use std::{
-    env, fs,
-    fs::File,
-    io::{Write, stderr},
-    path::Path,
-    process::Stdio,
-};
+use gateway_tests::{Gateway, KeyServer, eventually, in_time, root, tools};
+use std::{env, fs, fs::File, path::Path, process::Stdio};
 use tokio::process::{Child, Command};
 
 /// What a client prints: the header of the welcome, the reply to a heartbeat, and the code of the gateway's close frame.
 const TALK: &str = "welcome 0000000003000000\nreply 000000010301000062656174\nclosed 1000\n";
-
-/// Returns whether the tools of a client are there. On CI, missing tools are an error. Elsewhere they may not be
-/// installed.
-fn has(client: &str, missing: Option<&str>) -> bool {
-    let Some(missing) = missing else { return true };
-    assert!(env::var("CI").as_deref() != Ok("true"), "{client}: {missing}");
-    // The test does not use `eprintln!`, since the test harness hides that output if the test passes.
-    stderr().write_all(format!("SKIPPED: {client}: {missing}\n").as_bytes()).unwrap();
-    false
-}
 
 /// Asserts that no session has begun.
 async fn assert_no_session(gateway: &Gateway) {
@@ -36,7 +20,7 @@ async fn assert_no_session(gateway: &Gateway) {
 async fn assert_talks(client: &str, file: &str, program: &[&str], reason: &str) {
     let folder = root().join("target/tls-clients").join(client);
     let missing = format!("{} does not exist, and `make tls-client-{client}` says why", folder.join(file).display());
-    if !has(client, (!folder.join(file).exists()).then_some(&missing)) {
+    if !tools::is_there(client, (!folder.join(file).exists()).then_some(&missing)) {
         return;
     }
     let (gateway, certificates) = start("").await;
@@ -129,7 +113,7 @@ async fn a_page_in_chromium_talks_over_tls_if_the_browser_trusts_the_authority()
     let is_missing = |program: &&str| !env::split_paths(&paths).any(|folder| folder.join(program).is_file());
     let missing = ["chromium", "certutil"].into_iter().find(is_missing);
     let missing = missing.map(|program| format!("{program} is not installed; .ci/run shows how"));
-    if !has("chromium", missing.as_deref()) {
+    if !tools::is_there("chromium", missing.as_deref()) {
         return;
     }
     let pages = KeyServer::start(include_str!("clients/chromium/page.html")).await;
