@@ -50,7 +50,7 @@ plugins: setup
 		echo "$(DIST)/$$plugin.wasm"; \
 	done
 
-test: build guests lobby redis openssl pyjwt tls-clients typescript deploy-tools
+test: build guests lobby redis openssl pyjwt tls-clients typescript deploy-tools backends
 	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --release --locked --workspace
 
 # Builds the plugins that only the tests use. The tests read them from the build directory.
@@ -111,6 +111,9 @@ include client/typescript/typescript.mk
 
 # The targets that install the programs that the tests of deploy/ run.
 include tests/deploy/tools.mk
+
+# The targets that build the sample backends.
+include tests/backends/samples.mk
 
 languages: build lobby
 	@plugins/lobby/measure

@@ -42,6 +42,8 @@ mod probes;
 mod refusals;
 #[path = "backends/restricted.rs"]
 mod restricted;
+#[path = "backends/samples.rs"]
+mod samples;
 #[path = "backends/sentinels.rs"]
 mod sentinels;
 #[path = "backends/streams.rs"]
