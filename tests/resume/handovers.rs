@@ -19,7 +19,7 @@ fn setup(redis: &Redis, resume: &str) -> Setup {
 }
 
 /// Starts a Redis and two gateways.
-async fn start(resume: &str) -> (Redis, Gateway, Gateway) {
+pub(crate) async fn start(resume: &str) -> (Redis, Gateway, Gateway) {
     let redis = Redis::start().await;
     let old = Gateway::start(setup(&redis, resume)).await;
     let new = Gateway::start(setup(&redis, resume)).await;
