@@ -141,6 +141,25 @@ async fn two_players_see_each_other_move() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_player_whose_connection_breaks_stays_in_the_room_and_the_others_see_it() {
+    let setup = setup(SPEED);
+    let yaml = format!("resume: {{}}\n{}", setup.yaml);
+    let gateway = Gateway::start(Setup { yaml, ..setup }).await;
+    let mut anna = InRoom::find(&gateway).await;
+    let mut berta = InRoom::find(&gateway).await;
+    anna.client.cut().await;
+    let sees = async |viewer: &mut InRoom, anna: &InRoom, away: bool| {
+        while anna.seen_in(&viewer.snapshot().await).expect("anna stays").away != away {}
+    };
+    timeout(PATIENCE, sees(&mut berta, &anna, true)).await.expect("berta sees that anna is away");
+    let path = format!("/ws?resume={}&seen={}&replies=1", anna.client.welcome.resume_token, anna.last_push);
+    anna.client = Client::connect_to(gateway.address, &path).await;
+    assert!(anna.client.welcome.resumed);
+    timeout(PATIENCE, sees(&mut berta, &anna, false)).await.expect("berta sees that anna is back");
+    assert_eq!(anna.snapshot().await.room, berta.joined.room);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn fifty_swaps_change_the_rule_and_nobody_leaves_a_room_or_loses_a_push_or_waits_for_a_tick() {
     let mut longest = Vec::new();
     for _ in 0..ATTEMPTS {

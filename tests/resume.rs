@@ -8,6 +8,8 @@ mod bounds;
 mod crowd;
 #[path = "resume/handovers.rs"]
 mod handovers;
+#[path = "resume/presence.rs"]
+mod presence;
 #[path = "resume/returns.rs"]
 mod returns;
 #[path = "resume/stops.rs"]

@@ -33,9 +33,9 @@ mod usage;
 mod wasi;
 
 pub use bindings::{
-    Action, Admission, Alarm, Answer, Closing, Connection, Decision, Delivery, Denial, Departure, Ending, Entry,
-    Holder, Interest, Keep, Manifest, Measurement, Membership, Metric, MetricKind, Packet, Publication, Rejection,
-    SessionId, Tagging, Target,
+    Absence, Action, Admission, Alarm, Answer, Arrival, Closing, Connection, Decision, Delivery, Denial, Departure,
+    Ending, Entry, Holder, Interest, Keep, Manifest, Measurement, Membership, Metric, MetricKind, Packet, Publication,
+    Rejection, SessionId, Tagging, Target,
 };
 pub use component::{Compiler, OFFERED, Unfit};
 pub use described::{Described, LoadError};

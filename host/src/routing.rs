@@ -1,7 +1,7 @@
 //! Routing: finds the plugin that serves a packet or a bus message, calls it, and carries out its actions.
 //!
-//! `gateway` is the entry for packets and bus messages, `hooks` for the beginning and the end of sessions, and `wakes`
-//! for timers. All of them make a call (`calls`) and hand it to `serving`. `snapshot` holds the plugins that serve, and
+//! `gateway` is the entry for packets and bus messages, `hooks` for the beginning and the end of sessions, `presence` for
+//! clients that go away and come back, and `wakes` for timers. All of them make a call (`calls`) and hand it to `serving`. `snapshot` holds the plugins that serve, and
 //! `accounts` what is kept for each plugin over all its generations. `decision` checks what a plugin decided, `bounds`
 //! what it may keep, and `actions` carries out the decision as a whole, with `effects` for single actions. `refusal`
 //! lists the reasons why a call is not served. `loops` limits publishes that lead back to the message that caused them.
@@ -10,7 +10,7 @@
 //! says when not to. `interests` holds the topics that sessions and groups want to hear.
 //! `closings` closes sessions for operators, on this gateway and on the others.
 //! `handovers` moves sessions between this gateway and others.
-//! `timers` holds the timers of a plugin. `payload_limits` holds the largest payload of each route.
+//! `views` holds what plugins know of clients that are away. `timers` holds the timers of a plugin. `payload_limits` holds the largest payload of each route.
 //!
 //! Modules of this folder may use `plugin`, `delivery`, `bus`, `sync` and `telemetry`. They do not know
 //! sockets, files, Redis or `reload`.
@@ -33,10 +33,12 @@ mod messages;
 pub mod origin;
 mod pause;
 pub mod payload_limits;
+mod presence;
 mod progress;
 mod reach;
 pub mod refusal;
 mod serving;
 pub mod snapshot;
 pub mod timers;
+mod views;
 mod wakes;

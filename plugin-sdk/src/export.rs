@@ -1,8 +1,8 @@
 //! The functions that the gateway calls, implemented with the traits of a plugin.
 
 use crate::{
-    Action, Admission, Connection, Denial, Departure, Hearing, Manifest, Packet, Plugin, Policy, Rejection, Sessions,
-    Timers, bindings, plugin, settings,
+    Absence, Action, Admission, Arrival, Connection, Denial, Departure, Hearing, Manifest, Packet, Plugin, Policy,
+    Presence, Rejection, Sessions, Timers, bindings, plugin, settings,
 };
 use std::{cell::RefCell, marker::PhantomData, thread::LocalKey};
 
@@ -65,6 +65,10 @@ pub struct Calls<P> {
     pub on_connect: Option<OnConnect<P>>,
     /// The second call of [`Sessions`].
     pub on_disconnect: Option<OnDisconnect<P>>,
+    /// The first call of [`Presence`].
+    pub on_away: Option<OnAway<P>>,
+    /// The second call of [`Presence`].
+    pub on_back: Option<OnBack<P>>,
     /// The call of [`Timers`].
     pub on_wake: Option<OnWake<P>>,
 }
@@ -73,13 +77,22 @@ type OnPacket<P> = fn(&mut P, &Packet, &[u8]) -> Result<Vec<Action>, Rejection>;
 type OnMessage<P> = fn(&mut P, &str, &[u8], u64) -> Result<Vec<Action>, Rejection>;
 type OnConnect<P> = fn(&mut P, &Connection) -> Result<Admission, Denial>;
 type OnDisconnect<P> = fn(&mut P, &Departure) -> Vec<Action>;
+type OnAway<P> = fn(&mut P, &Absence) -> Vec<Action>;
+type OnBack<P> = fn(&mut P, &Arrival) -> Vec<Action>;
 type OnWake<P> = fn(&mut P, u64, u64) -> Vec<Action>;
 
 #[allow(non_snake_case, reason = "the functions have the names of the traits, since `export!` is given those")]
 impl<P> Calls<P> {
     /// No calls.
-    pub const NONE: Self =
-        Self { on_packet: None, on_message: None, on_connect: None, on_disconnect: None, on_wake: None };
+    pub const NONE: Self = Self {
+        on_packet: None,
+        on_message: None,
+        on_connect: None,
+        on_disconnect: None,
+        on_away: None,
+        on_back: None,
+        on_wake: None,
+    };
 
     /// Adds the call of [`Policy`].
     #[must_use]
@@ -106,6 +119,15 @@ impl<P> Calls<P> {
         P: Sessions,
     {
         Self { on_connect: Some(P::on_connect), on_disconnect: Some(P::on_disconnect), ..self }
+    }
+
+    /// Adds the calls of [`Presence`].
+    #[must_use]
+    pub const fn Presence(self) -> Self
+    where
+        P: Presence,
+    {
+        Self { on_away: Some(P::on_away), on_back: Some(P::on_back), ..self }
     }
 
     /// Adds the call of [`Timers`].
@@ -153,6 +175,16 @@ impl<P: Exported + Sessions> bindings::sessions::exports::gateway::policy::sessi
     }
 }
 
+impl<P: Exported + Presence> bindings::presence::exports::gateway::policy::presence::Guest for Component<P> {
+    fn on_away(absence: Absence) -> Vec<Action> {
+        P::INSTANCE.with(|instance| instance.with(|plugin| plugin.on_away(&absence)))
+    }
+
+    fn on_back(arrival: Arrival) -> Vec<Action> {
+        P::INSTANCE.with(|instance| instance.with(|plugin| plugin.on_back(&arrival)))
+    }
+}
+
 impl<P: Exported + Timers> bindings::timers::exports::gateway::policy::timers::Guest for Component<P> {
     fn on_wake(key: u64, now: u64) -> Vec<Action> {
         P::INSTANCE.with(|instance| instance.with(|plugin| plugin.on_wake(key, now)))
@@ -160,7 +192,7 @@ impl<P: Exported + Timers> bindings::timers::exports::gateway::policy::timers::G
 }
 
 /// Makes the crate a plugin. After the type come the traits that the plugin exports: any of [`Policy`], [`Hearing`],
-/// [`Sessions`] and [`Timers`]. The plugin's version is the crate's version.
+/// [`Sessions`], [`Presence`] and [`Timers`]. The plugin's version is the crate's version.
 ///
 /// The gateway makes only the calls of the exported traits. On targets other than WebAssembly the macro exports
 /// nothing, so that the crate can be tested natively.
@@ -226,6 +258,9 @@ macro_rules! export_interface {
     };
     (Sessions for $component:ident) => {
         $crate::bindings::sessions::export_component!($component with_types_in $crate::bindings::sessions);
+    };
+    (Presence for $component:ident) => {
+        $crate::bindings::presence::export_component!($component with_types_in $crate::bindings::presence);
     };
     (Timers for $component:ident) => {
         $crate::bindings::timers::export_component!($component with_types_in $crate::bindings::timers);

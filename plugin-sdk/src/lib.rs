@@ -1,8 +1,8 @@
 //! The SDK for gateway plugins in Rust.
 //!
 //! A plugin is a type that implements [`Plugin`] and the traits of the calls that it needs: [`Policy`] for packets,
-//! [`Hearing`] for bus messages, [`Sessions`] for the beginning and the end of sessions, and [`Timers`]. [`export!`]
-//! turns the crate into a plugin. Each call returns the actions that the gateway carries out. Since a plugin carries
+//! [`Hearing`] for bus messages, [`Sessions`] for the beginning and the end of sessions, [`Presence`] for clients that go
+//! away and come back, and [`Timers`]. [`export!`] turns the crate into a plugin. Each call returns the actions that the gateway carries out. Since a plugin carries
 //! out nothing itself, [`testing::Harness`] can test it natively, without a gateway.
 //!
 //! ```
@@ -66,11 +66,12 @@ pub use bindings::{
         Packet, Publication, Rejection, SessionId, Tagging, Target,
     },
     plugin::exports::gateway::policy::plugin::{Manifest, MetricKind},
+    presence::exports::gateway::policy::presence::{Absence, Arrival},
     sessions::exports::gateway::policy::sessions::{Admission, Connection, Denial, Departure},
 };
 #[doc(hidden)]
 pub use export::{Calls, Component, Exported, Instance};
-pub use plugin::{Hearing, Metric, Plugin, Policy, Sessions, Timers};
+pub use plugin::{Hearing, Metric, Plugin, Policy, Presence, Sessions, Timers};
 pub use rejection::Status;
 pub use session_id::NotASessionId;
 pub use settings::{NoConfig, Settings};

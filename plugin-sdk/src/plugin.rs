@@ -1,15 +1,15 @@
 //! The traits of a plugin: one for each interface that a plugin can export.
 
 use crate::{
-    Action, Admission, Connection, Denial, Departure, Manifest, MetricKind, Packet, Rejection, Settings,
-    bindings::plugin::exports::gateway::policy::plugin,
+    Absence, Action, Admission, Arrival, Connection, Denial, Departure, Manifest, MetricKind, Packet, Rejection,
+    Settings, bindings::plugin::exports::gateway::policy::plugin,
 };
 use serde::de::DeserializeOwned;
 
 /// What every plugin has: an identity, and settings.
 ///
-/// A plugin also implements the traits of the calls that it needs: [`Policy`], [`Hearing`], [`Sessions`] and
-/// [`Timers`]. Its crate names these traits in [`export!`](crate::export).
+/// A plugin also implements the traits of the calls that it needs: [`Policy`], [`Hearing`], [`Sessions`],
+/// [`Presence`] and [`Timers`]. Its crate names these traits in [`export!`](crate::export).
 ///
 /// Each instance of the plugin holds one value of this type, and the gateway runs one instance for each worker thread.
 /// Instances share nothing, and a trap or a reload drops an instance. Keep in the value only data that may be lost,
@@ -169,6 +169,71 @@ pub trait Sessions: Plugin {
     /// no attributes any more. The default returns no actions.
     fn on_disconnect(&mut self, departure: &Departure) -> Vec<Action> {
         let _ = departure;
+        Vec::new()
+    }
+}
+
+/// Whether the clients of sessions are there. With `resume` configured, a session goes on while its client is away, and
+/// the client may come back over another connection. The following plugin tells the members of group 1 about it:
+///
+/// ```
+/// use gateway_plugin_sdk::{
+///     Absence, Action, Arrival, NoConfig, Packet, Plugin, Policy, Presence, Rejection, Settings, Target, export,
+///     testing::Harness,
+/// };
+///
+/// struct Watch;
+///
+/// impl Plugin for Watch {
+///     const NAME: &str = "watch";
+///     const ROUTES: &[u8] = &[0x23];
+///     type Config = NoConfig;
+///
+///     fn configure(_: Settings<NoConfig>) -> Result<Self, String> {
+///         Ok(Self)
+///     }
+/// }
+///
+/// impl Policy for Watch {
+///     fn on_packet(&mut self, packet: &Packet, _: &[u8]) -> Result<Vec<Action>, Rejection> {
+///         Ok(vec![Action::join(packet.session, 1)])
+///     }
+/// }
+///
+/// impl Presence for Watch {
+///     fn on_away(&mut self, _: &Absence) -> Vec<Action> {
+///         vec![Action::deliver_body(Target::Group(1), 0x23, "somebody is away")]
+///     }
+///
+///     fn on_back(&mut self, _: &Arrival) -> Vec<Action> {
+///         vec![Action::deliver_body(Target::Group(1), 0x23, "somebody is back")]
+///     }
+/// }
+///
+/// export!(Watch: Policy, Presence);
+///
+/// let mut watch = Harness::<Watch>::new("{}").unwrap();
+/// watch.packet(0x23, b"").unwrap();
+/// let session = watch.session;
+/// watch.leave(session);
+/// watch.come_back(session);
+/// // The client gets what it has missed, and then what is new.
+/// let bodies: Vec<_> = watch.delivered(session).into_iter().map(|push| push.body).collect();
+/// assert_eq!(bodies, [b"somebody is away", b"somebody is back"]);
+/// ```
+pub trait Presence: Plugin {
+    /// Is called when the client of a session is away and may come back. The session is live as before, and pushes to it
+    /// wait for the client. The default returns no actions.
+    fn on_away(&mut self, absence: &Absence) -> Vec<Action> {
+        let _ = absence;
+        Vec::new()
+    }
+
+    /// Is called when the client of a session is back, before its next packet is served. With
+    /// [`handed_over`](Arrival::handed_over), the session was at another gateway until now, and this is the first call
+    /// about it here. The default returns no actions.
+    fn on_back(&mut self, arrival: &Arrival) -> Vec<Action> {
+        let _ = arrival;
         Vec::new()
     }
 }

@@ -11,8 +11,8 @@ pub use vectors::vectors;
 pub use world::Push;
 
 use crate::{
-    Action, Admission, Closing, Connection, Denial, Departure, Exported, Instance, Manifest, Packet, Rejection,
-    SessionId, plugin,
+    Absence, Action, Admission, Arrival, Closing, Connection, Denial, Departure, Exported, Instance, Manifest, Packet,
+    Rejection, SessionId, plugin,
 };
 use rules::{Call, exported};
 use serde_json::{Value, json};
@@ -274,6 +274,45 @@ impl<P: Exported> Harness<P> {
         self.live(session);
         self.world.end(session, "closed");
         self.report_ended();
+    }
+
+    /// Breaks the connection of a session. Its client is away until [`come_back`](Self::come_back), and the session is
+    /// live as before. The plugin is called if it exports [`Presence`](crate::Presence).
+    #[track_caller]
+    pub fn leave(&mut self, session: SessionId) {
+        let live = self.live(session);
+        assert!(!live.is_away, "the client of session {session} is away already");
+        live.is_away = true;
+        let &mut Session { user, tag, .. } = live;
+        let absence = Absence { session, user, tag, now: self.now };
+        let actions = P::CALLS.on_away.map(|on_away| self.call(|plugin| on_away(plugin, &absence)));
+        self.apply(Call { name: "on_away", sender: Some(session), payload: None }, &actions.unwrap_or_default());
+    }
+
+    /// Brings the client of a session back. The plugin is called if it exports [`Presence`](crate::Presence).
+    #[track_caller]
+    pub fn come_back(&mut self, session: SessionId) {
+        let was_away = std::mem::take(&mut self.live(session).is_away);
+        assert!(was_away, "the client of session {session} is not away");
+        self.arrive(session, false);
+    }
+
+    /// Begins a session that was at another gateway until now, with the tag that it had there, and returns its id. The
+    /// plugin is called if it exports [`Presence`](crate::Presence).
+    #[track_caller]
+    pub fn hand_over(&mut self, user: Option<i64>, tag: u64) -> SessionId {
+        let session = self.connection("").session;
+        self.world.sessions.insert(session, Session { user, tag, ..Session::default() });
+        self.arrive(session, true);
+        session
+    }
+
+    #[track_caller]
+    fn arrive(&mut self, session: SessionId, handed_over: bool) {
+        let &mut Session { user, tag, .. } = self.live(session);
+        let arrival = Arrival { session, user, tag, handed_over, now: self.now };
+        let actions = P::CALLS.on_back.map(|on_back| self.call(|plugin| on_back(plugin, &arrival)));
+        self.apply(Call { name: "on_back", sender: Some(session), payload: None }, &actions.unwrap_or_default());
     }
 
     /// Moves the time forward. Calls the timers that are due in the meantime, each at its own time, and returns their

@@ -227,6 +227,13 @@ impl Bot {
     }
 
     fn look(&mut self, glance: Glance, now: Instant, tally: &mut Tally) {
+        if let Some(joined) = glance.room_joined {
+            // The session has moved to another gateway.
+            if let Some(old) = self.room.replace(joined.room) {
+                tally.leave_room(old);
+            }
+            tally.enter_room(joined.room);
+        }
         if let Some(snapshot) = glance.snapshot {
             tally.counts.snapshots += 1;
             if let Some(last) = self.last_snapshot.replace(now) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arena_proto::client_message::Message as Request;
 use arena_proto::server_message::Message as Response;
-use arena_proto::{FieldEntered, Input, Move, RoomJoined, Rules, Snapshot};
+use arena_proto::{FieldEntered, Input, Move, Player, RoomJoined, Rules, Snapshot};
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -100,6 +100,10 @@ impl View {
     pub(crate) fn take(&mut self, message: Response, now: Instant) {
         match (&mut self.place, message) {
             (Place::Room { snapshot, .. }, Response::Snapshot(new)) => *snapshot = new,
+            // The session has moved to another gateway.
+            (_, Response::RoomJoined(joined)) => {
+                *self = Self { direction: self.direction, notice: self.notice.take(), ..Self::room(joined) };
+            }
             (Place::Field { others, .. }, Response::FieldPosition(it)) => {
                 others.insert(it.player, Other { position: (it.x, it.y), seen: now });
             }
@@ -151,8 +155,11 @@ impl View {
             Place::Room { snapshot, .. } => {
                 let mut players = snapshot.players.clone();
                 players.sort_by_key(|player| Reverse(player.score));
-                let line = |score: u32, player: u64| format!("{score:>4}  {} {}", self.sign(player), self.name(player));
-                players.iter().map(|it| Line::from(line(it.score, it.player))).collect()
+                let line = |it: &Player| {
+                    let name = if it.away { format!("away {}", it.player) } else { self.name(it.player) };
+                    Line::from(format!("{:>4}  {} {name}", it.score, self.sign(it.player)))
+                };
+                players.iter().map(line).collect()
             }
             Place::Field { others, .. } => vec![Line::from(format!("{} others in sight", others.len()))],
         }

@@ -1,4 +1,4 @@
-use arena_proto::{Coin, FieldLeft, FieldPosition, Player};
+use arena_proto::{Coin, FieldLeft, FieldPosition};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
@@ -14,7 +14,7 @@ fn field(position: (i32, i32)) -> View {
 }
 
 fn player(player: u64, x: i32, y: i32, score: u32) -> Player {
-    Player { player, x, y, score }
+    Player { player, x, y, score, away: false }
 }
 
 /// The lines of a screen, without the spaces at their ends.
@@ -33,7 +33,7 @@ fn a_room_is_drawn_to_scale_with_the_best_player_first() {
         room: 3,
         tick: 12,
         rules: Some(Rules { tick_ms: 50, speed: 6500 }),
-        players: vec![player(7, 0, 0, 1), player(28, 1000, 400, 2), player(27, 500, 500, 0)],
+        players: vec![player(7, 0, 0, 1), player(28, 1000, 400, 2), Player { away: true, ..player(27, 500, 500, 0) }],
         coins: vec![Coin { x: 500, y: 200 }, Coin { x: 0, y: 0 }],
     };
     view.take(Response::Snapshot(snapshot), Instant::now());
@@ -41,13 +41,25 @@ fn a_room_is_drawn_to_scale_with_the_best_player_first() {
         "┌ room 3, tick 12 of 50 ms, speed 6.5 ──┐┌ players ─────────────┐",
         "│@                                      ││   2  c player 28     │",
         "│                                       ││   1  @ you           │",
-        "│                   $                   ││   0  b player 27     │",
+        "│                   $                   ││   0  b away 27       │",
         "│                                       ││                      │",
         "│                                      c││                      │",
         "└───────────────────────────────────────┘└──────────────────────┘",
         "arrows or WASD: move   space: stop   q: leave",
     ];
     assert_eq!(screen(&view, 65, 8), lines);
+}
+
+#[test]
+fn a_player_whose_session_moves_to_another_gateway_is_in_another_room() {
+    let mut view = room();
+    view.turn((1, 0));
+    let joined = RoomJoined { room: 4, player: 9, width: 1000, height: 400, rules: None };
+    view.take(Response::RoomJoined(joined), Instant::now());
+    let snapshot = Snapshot { room: 4, players: vec![player(9, 0, 0, 2)], ..Snapshot::default() };
+    view.take(Response::Snapshot(snapshot), Instant::now());
+    assert!(screen(&view, 65, 8)[1].ends_with("│   2  @ you           │"));
+    assert!(matches!(view.request(), Request::Input(Input { dx: 1000, dy: 0 })));
 }
 
 #[test]

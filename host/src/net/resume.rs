@@ -17,10 +17,12 @@ use crate::{
     routing::handovers::{self, Arrived, Handovers},
     telemetry::metrics::Metrics,
 };
+use futures_util::future::{FusedFuture, FutureExt};
 use std::{
     collections::HashMap,
     future::poll_fn,
     net::SocketAddr,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
     time::Duration,
@@ -158,7 +160,11 @@ impl Resumes {
     ///
     /// # Errors
     /// Returns the cause if the session has to end instead, or `None` if it ends because its client is away.
-    pub(super) async fn wait(&self, session: &Session) -> Result<Box<Arrival>, Option<&'static str>> {
+    pub(super) async fn wait(
+        &self,
+        session: &Arc<Session>,
+        gateway: &Arc<Gateway>,
+    ) -> Result<Box<Arrival>, Option<&'static str>> {
         let (place, mut evicted) = self.registry.parking.enter();
         if !session.outbox.park(place) {
             return Err(None);
@@ -166,6 +172,7 @@ impl Resumes {
         tracing::debug!(session = %session.id, "the client is away");
         let mut deadline = Instant::now() + self.window;
         let mut is_leaving = false;
+        let mut announced = pin!(announce_absence(session, gateway).fuse());
         let closing = loop {
             let back_or_closing = poll_fn(|cx| {
                 // The outbox is polled first, so that it wakes this task up if the client comes back right after it.
@@ -177,10 +184,12 @@ impl Resumes {
                 outcome = back_or_closing => match outcome {
                     Ok(arrival) => {
                         session.outbox.take_back();
+                        gateway.client_is_back(session).await;
                         return Ok(arrival);
                     }
                     Err(closing) => break closing,
                 },
+                () = &mut announced, if !announced.is_terminated() => {}
                 // Nothing is ever sent. The sender is dropped.
                 _ = &mut evicted, if !evicted.is_terminated() => {
                     if session.outbox.give_up(Closing::evicted()) {
@@ -218,6 +227,15 @@ impl Resumes {
         // No code panics in the middle of a change under this lock, so a poisoned map is consistent.
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Tells plugins that the client is away. A client that has a new connection already, when the old one breaks, is not
+/// away unless it does not complete the new one.
+async fn announce_absence(session: &Arc<Session>, gateway: &Arc<Gateway>) {
+    while session.outbox.is_claimed() {
+        time::sleep(RECHECK).await;
+    }
+    gateway.client_is_away(session);
 }
 
 impl Claim {

@@ -113,6 +113,7 @@ async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Share
         Some(Found::Arrived((session, replies_lost))) => {
             let socket = Box::pin(shared.upgrade(stream, request, &session)).await?;
             session.outbox.take_back();
+            Box::pin(gateway.client_has_arrived(&session)).await;
             gateway.metrics.connections.inc();
             return Box::pin(session::run(socket, session, &context, expiry, Some(replies_lost))).await;
         }
@@ -324,6 +325,14 @@ async fn deny(
 mod tests {
     use super::*;
     use crate::{bus, delivery::outbox::Limits, telemetry::metrics::Metrics};
+
+    #[test]
+    fn tmp_size() {
+        fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+            size_of::<F>()
+        }
+        eprintln!("connection {}", size(connection));
+    }
 
     #[tokio::test]
     async fn a_panic_ends_only_its_own_session_and_is_counted() {

@@ -103,7 +103,7 @@ pub(crate) async fn run(
             // The next connection gets the answer. An error means that serving the packet panicked.
             let _ = offloaded.await;
         }
-        let arrival = match Box::pin(resumes.wait(&session)).await {
+        let arrival = match Box::pin(resumes.wait(&session, gateway)).await {
             Ok(arrival) => arrival,
             Err(other) => {
                 // What was not written goes on with the session, or is counted where that fails.

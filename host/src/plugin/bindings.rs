@@ -11,13 +11,14 @@ pub(super) mod v0_1 {
 
 /// The bindings of `wit/0.2/policy.wit`.
 pub(super) mod v0_2 {
-    wasmtime::component::bindgen!({ path: "../wit/0.2", world: "game" });
+    wasmtime::component::bindgen!({ path: "../wit/0.2", world: "game-with-presence" });
 }
 
 // The rest of the host knows the types of 0.2 only. `interface` translates those of 0.1.
 pub use v0_2::{
     exports::gateway::policy::{
         plugin::{Manifest, Metric, MetricKind},
+        presence::{Absence, Arrival},
         sessions::{Admission, Connection, Denial, Departure},
     },
     gateway::policy::{

@@ -1,7 +1,7 @@
 //! One instance of a plugin. Each instance has its own store, and is discarded after its first fault.
 
 use super::{
-    bindings::{Admission, Connection, Decision, Denial, Departure, Manifest, Packet},
+    bindings::{Absence, Admission, Arrival, Connection, Decision, Denial, Departure, Manifest, Packet},
     clock::Clock,
     component::Linked,
     fault::{Fault, fault},
@@ -93,6 +93,14 @@ impl Instance {
 
     pub(super) fn on_disconnect(&mut self, departure: &Departure) -> Result<Decision, Fault> {
         self.call(0, departure.now, |exports, store| exports.on_disconnect(store, departure).map(Ok))
+    }
+
+    pub(super) fn on_away(&mut self, absence: Absence) -> Result<Decision, Fault> {
+        self.call(0, absence.now, |exports, store| exports.on_away(store, absence).map(Ok))
+    }
+
+    pub(super) fn on_back(&mut self, arrival: Arrival) -> Result<Decision, Fault> {
+        self.call(0, arrival.now, |exports, store| exports.on_back(store, arrival).map(Ok))
     }
 
     pub(super) fn on_wake(&mut self, key: u64, now: u64) -> Result<Decision, Fault> {

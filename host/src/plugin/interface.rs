@@ -5,8 +5,8 @@
 
 use super::{
     bindings::{
-        Action, Admission, Connection, Decision, Denial, Departure, Manifest, Packet, v0_1,
-        v0_2::exports::gateway::policy::{hearing, plugin, policy, sessions, timers},
+        Absence, Action, Admission, Arrival, Connection, Decision, Denial, Departure, Manifest, Packet, v0_1,
+        v0_2::exports::gateway::policy::{hearing, plugin, policy, presence, sessions, timers},
     },
     state::State,
     translate,
@@ -31,6 +31,8 @@ pub struct Takes {
     pub messages: bool,
     /// It is asked at the beginning of sessions, and is told their end.
     pub sessions: bool,
+    /// It is told that the client of a session is away, and that it is back.
+    pub presence: bool,
     /// It is called when timers are due.
     pub timers: bool,
 }
@@ -52,6 +54,7 @@ struct IndicesOf0_2 {
     policy: Option<policy::GuestIndices>,
     hearing: Option<hearing::GuestIndices>,
     sessions: Option<sessions::GuestIndices>,
+    presence: Option<presence::GuestIndices>,
     timers: Option<timers::GuestIndices>,
 }
 
@@ -73,6 +76,7 @@ impl Interface {
                 policy: exports(POLICY).then(|| policy::GuestIndices::new(&pre)).transpose()?,
                 hearing: exports("gateway:policy/hearing").then(|| hearing::GuestIndices::new(&pre)).transpose()?,
                 sessions: exports("gateway:policy/sessions").then(|| sessions::GuestIndices::new(&pre)).transpose()?,
+                presence: exports("gateway:policy/presence").then(|| presence::GuestIndices::new(&pre)).transpose()?,
                 timers: exports("gateway:policy/timers").then(|| timers::GuestIndices::new(&pre)).transpose()?,
             }))
         } else {
@@ -84,6 +88,7 @@ impl Interface {
                 packets: indices.policy.is_some(),
                 messages: indices.hearing.is_some(),
                 sessions: indices.sessions.is_some(),
+                presence: indices.presence.is_some(),
                 timers: indices.timers.is_some(),
             },
         };
@@ -110,6 +115,7 @@ impl Interface {
                 policy: indices.policy.as_ref().map(|it| it.load(&mut *store, &instance)).transpose()?,
                 hearing: indices.hearing.as_ref().map(|it| it.load(&mut *store, &instance)).transpose()?,
                 sessions: indices.sessions.as_ref().map(|it| it.load(&mut *store, &instance)).transpose()?,
+                presence: indices.presence.as_ref().map(|it| it.load(&mut *store, &instance)).transpose()?,
                 timers: indices.timers.as_ref().map(|it| it.load(&mut *store, &instance)).transpose()?,
             })),
         })
@@ -128,6 +134,7 @@ pub(super) struct ExportsOf0_2 {
     policy: Option<policy::Guest>,
     hearing: Option<hearing::Guest>,
     sessions: Option<sessions::Guest>,
+    presence: Option<presence::Guest>,
     timers: Option<timers::Guest>,
 }
 
@@ -185,6 +192,14 @@ impl Exports {
 
     pub(super) fn on_disconnect(&self, store: &mut Store<State>, departure: &Departure) -> Result<Vec<Action>> {
         exported(self.of_0_2().and_then(|it| it.sessions.as_ref()), "sessions")?.call_on_disconnect(store, departure)
+    }
+
+    pub(super) fn on_away(&self, store: &mut Store<State>, absence: Absence) -> Result<Vec<Action>> {
+        exported(self.of_0_2().and_then(|it| it.presence.as_ref()), "presence")?.call_on_away(store, absence)
+    }
+
+    pub(super) fn on_back(&self, store: &mut Store<State>, arrival: Arrival) -> Result<Vec<Action>> {
+        exported(self.of_0_2().and_then(|it| it.presence.as_ref()), "presence")?.call_on_back(store, arrival)
     }
 
     pub(super) fn on_wake(&self, store: &mut Store<State>, key: u64, now: u64) -> Result<Vec<Action>> {

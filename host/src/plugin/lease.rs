@@ -1,7 +1,7 @@
 //! One call of a plugin, with an instance that is leased for it.
 
 use super::{
-    bindings::{Admission, Connection, Decision, Denial, Departure, Packet},
+    bindings::{Absence, Admission, Arrival, Connection, Decision, Denial, Departure, Packet},
     fault::Fault,
     instance::Instance,
     pool::Held,
@@ -54,6 +54,16 @@ impl<'a> Lease<'a> {
     /// Tells the plugin that a session has ended.
     pub fn on_disconnect(self, began: Moment, departure: &Departure) -> Called<Decision> {
         self.call(began, 0, |instance| instance.on_disconnect(departure))
+    }
+
+    /// Tells the plugin that the client of a session is away.
+    pub fn on_away(self, began: Moment, absence: Absence) -> Called<Decision> {
+        self.call(began, 0, |instance| instance.on_away(absence))
+    }
+
+    /// Tells the plugin that the client of a session is back.
+    pub fn on_back(self, began: Moment, arrival: Arrival) -> Called<Decision> {
+        self.call(began, 0, |instance| instance.on_back(arrival))
     }
 
     /// Tells the plugin that a timer is due. The time is in milliseconds since 1970.

@@ -45,7 +45,7 @@ pub fn on_message(plugin: &str, version: &str, topic: &str) -> Span {
     trace_span!("call", plugin, version, export = "on-message", topic, outcome = Empty, took = Empty)
 }
 
-/// Returns the span of a call of `on-connect` or `on-disconnect`.
+/// Returns the span of a call about the presence of a session: `on-connect`, `on-away`, `on-back` or `on-disconnect`.
 pub fn on_session(plugin: &str, version: &str, export: &'static str, session: Uuid) -> Span {
     trace_span!("call", plugin, version, export, %session, outcome = Empty, took = Empty)
 }

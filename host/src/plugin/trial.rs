@@ -1,7 +1,7 @@
 //! A single instance outside a running gateway, for the `gateway plugin` commands and for benchmarks.
 
 use super::{
-    bindings::{Admission, Connection, Decision, Denial, Departure, Packet},
+    bindings::{Absence, Admission, Arrival, Connection, Decision, Denial, Departure, Packet},
     described::Described,
     fault::Fault,
     instance::Instance,
@@ -68,6 +68,22 @@ impl Trial {
     /// Returns a [`Fault`] if the call fails.
     pub fn on_disconnect(&mut self, departure: &Departure) -> Result<Decision, Fault> {
         self.0.on_disconnect(departure)
+    }
+
+    /// Calls `on-away`.
+    ///
+    /// # Errors
+    /// Returns a [`Fault`] if the call fails.
+    pub fn on_away(&mut self, absence: Absence) -> Result<Decision, Fault> {
+        self.0.on_away(absence)
+    }
+
+    /// Calls `on-back`.
+    ///
+    /// # Errors
+    /// Returns a [`Fault`] if the call fails.
+    pub fn on_back(&mut self, arrival: Arrival) -> Result<Decision, Fault> {
+        self.0.on_back(arrival)
     }
 
     /// Calls `on-wake`.

@@ -3,7 +3,7 @@
 use super::{origin::Origin, snapshot::ServingPlugin};
 use crate::{
     delivery::session::Session,
-    plugin::{Connection, Departure, Packet, Sender, SessionId, trace},
+    plugin::{Absence, Arrival, Connection, Departure, Packet, Sender, SessionId, trace},
     sync::moment::Moment,
 };
 use bytes::Bytes;
@@ -31,17 +31,27 @@ pub(super) enum Occasion<'a> {
     Connect { session: &'a Arc<Session>, connection: &'a Arc<Connection> },
     /// A session has ended.
     Disconnect { session: &'a Arc<Session>, departure: &'a Arc<Departure> },
+    /// The client of a session is away or back.
+    Presence { session: &'a Arc<Session>, news: &'a News },
     /// A timer is due.
     Wake { key: u64 },
+}
+
+/// What a plugin hears of a session's client.
+#[derive(Clone, Copy)]
+pub(super) enum News {
+    Away(Absence),
+    Back(Arrival),
 }
 
 impl<'a> Occasion<'a> {
     /// Returns the session that the call is about.
     pub(super) fn session(&self) -> Option<&'a Arc<Session>> {
         match *self {
-            Self::Packet { session, .. } | Self::Connect { session, .. } | Self::Disconnect { session, .. } => {
-                Some(session)
-            }
+            Self::Packet { session, .. }
+            | Self::Connect { session, .. }
+            | Self::Disconnect { session, .. }
+            | Self::Presence { session, .. } => Some(session),
             Self::Message { .. } | Self::Wake { .. } => None,
         }
     }
@@ -66,7 +76,17 @@ enum OwnedOccasion {
     Message { topic: String, payload: Bytes, cause: Option<Origin>, is_entry: bool },
     Connect { session: Arc<Session>, connection: Arc<Connection> },
     Disconnect { session: Arc<Session>, departure: Arc<Departure> },
+    Presence { session: Arc<Session>, news: News },
     Wake { key: u64 },
+}
+
+impl News {
+    fn export(&self) -> &'static str {
+        match self {
+            Self::Away(_) => "on-away",
+            Self::Back(_) => "on-back",
+        }
+    }
 }
 
 impl<'a> Call<'a> {
@@ -98,9 +118,9 @@ impl<'a> Call<'a> {
         match self.occasion {
             Occasion::Packet { session, .. } => Sender::Session(session.id),
             Occasion::Message { cause, .. } => cause.map_or(Sender::Bus, |origin| Sender::Session(origin.session)),
-            Occasion::Connect { session, .. } | Occasion::Disconnect { session, .. } => {
-                Sender::address(session.remote().ip())
-            }
+            Occasion::Connect { session, .. }
+            | Occasion::Disconnect { session, .. }
+            | Occasion::Presence { session, .. } => Sender::address(session.remote().ip()),
             Occasion::Wake { key } => Sender::Timer(key),
         }
     }
@@ -120,16 +140,18 @@ impl<'a> Call<'a> {
             Occasion::Message { topic, .. } => trace::on_message(name, version, topic),
             Occasion::Connect { session, .. } => trace::on_session(name, version, "on-connect", session.id),
             Occasion::Disconnect { session, .. } => trace::on_session(name, version, "on-disconnect", session.id),
+            Occasion::Presence { session, news } => trace::on_session(name, version, news.export(), session.id),
             Occasion::Wake { key } => trace::on_wake(name, version, key),
         }
     }
 
-    /// Returns the time of a call that begins now, in milliseconds since 1970. The beginning and the end of a session
-    /// keep their time if they wait for the plugin.
+    /// Returns the time of a call that begins now, in milliseconds since 1970. What happens to a session keeps its time
+    /// if it waits for the plugin.
     pub(super) fn time(&self, began: Moment) -> u64 {
         match self.occasion {
             Occasion::Connect { connection, .. } => connection.now,
             Occasion::Disconnect { departure, .. } => departure.now,
+            Occasion::Presence { news: News::Away(Absence { now, .. }) | News::Back(Arrival { now, .. }), .. } => *now,
             _ => began.unix_ms(),
         }
     }
@@ -162,6 +184,9 @@ impl<'a> Call<'a> {
             Occasion::Disconnect { session, departure } => {
                 OwnedOccasion::Disconnect { session: Arc::clone(session), departure: Arc::clone(departure) }
             }
+            Occasion::Presence { session, news } => {
+                OwnedOccasion::Presence { session: Arc::clone(session), news: *news }
+            }
             Occasion::Wake { key } => OwnedOccasion::Wake { key },
         };
         OwnedCall { served: Arc::clone(self.served), occasion }
@@ -179,6 +204,7 @@ impl OwnedCall {
             }
             OwnedOccasion::Connect { session, connection } => Occasion::Connect { session, connection },
             OwnedOccasion::Disconnect { session, departure } => Occasion::Disconnect { session, departure },
+            OwnedOccasion::Presence { session, news } => Occasion::Presence { session, news },
             OwnedOccasion::Wake { key } => Occasion::Wake { key: *key },
         };
         Call { served: &self.served, occasion }

@@ -14,6 +14,7 @@ use super::{
     progress::Progress,
     refusal::{self, Refusal},
     snapshot::{ServingPlugin, Snapshot},
+    views::Views,
 };
 use crate::{
     bus::{self, Message, Topics},
@@ -57,6 +58,8 @@ pub struct Gateway {
     pub(super) max_message_bytes: usize,
     /// The number of ended sessions whose end a plugin has not been told yet.
     pub(super) departing: AtomicUsize,
+    /// What plugins know of the clients of sessions.
+    pub(super) views: Views,
 }
 
 impl bus::Handler for Arc<Gateway> {
@@ -142,6 +145,7 @@ impl Gateway {
             heard,
             max_message_bytes,
             departing: AtomicUsize::new(0),
+            views: Views::default(),
         }
     }
 

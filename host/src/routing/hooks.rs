@@ -3,7 +3,7 @@
 use super::{
     calls::{Call, Occasion, session_id},
     gateway::Gateway,
-    progress::Progress,
+    progress::{Progress, Rest},
     refusal::{Denied, Refusal},
     snapshot::Snapshot,
 };
@@ -27,10 +27,10 @@ use tokio::{sync::oneshot, time};
 const MAX_DEPARTING: usize = 100_000;
 
 /// The pause before a plugin that cannot be called is called again. It doubles up to [`MAX_RETRY`].
-const MIN_RETRY: Duration = Duration::from_millis(100);
+pub(super) const MIN_RETRY: Duration = Duration::from_millis(100);
 
 /// The longest pause before a plugin that cannot be called is called again.
-const MAX_RETRY: Duration = Duration::from_secs(5);
+pub(super) const MAX_RETRY: Duration = Duration::from_secs(5);
 
 /// What a client sent when it asked for a session.
 #[derive(Debug, Default)]
@@ -125,6 +125,7 @@ impl Gateway {
 
     /// Tells the plugins that a session has ended. `tags` are the tags that it had, by the ids of their owners.
     pub async fn on_disconnect(self: &Arc<Self>, session: Arc<Session>, cause: &'static str, tags: Vec<(u32, u64)>) {
+        self.end_presence(&session).await;
         let asked = self.snapshot.load();
         if asked.asked().is_empty() {
             return;
@@ -185,6 +186,16 @@ impl Gateway {
     /// Makes a call, on the offload thread if necessary, and waits for its outcome.
     async fn serve_and_wait(self: &Arc<Self>, call: &Call<'_>, snapshot: &Arc<Snapshot>) -> Result<(), Refusal> {
         let Progress::Left(rest) = self.serve(call, snapshot)? else { return Ok(()) };
+        self.offload_and_wait(call, snapshot, rest).await
+    }
+
+    /// Hands the rest of a call to the offload thread, and waits for its outcome.
+    pub(super) async fn offload_and_wait(
+        self: &Arc<Self>,
+        call: &Call<'_>,
+        snapshot: &Arc<Snapshot>,
+        rest: Rest,
+    ) -> Result<(), Refusal> {
         if call.served.plugin.admits_nothing() {
             return Err(Refusal::Quarantined);
         }

@@ -42,6 +42,8 @@ pub(super) enum Refusal {
     },
     /// Another call has changed what this call had read. The call is made again.
     Conflict,
+    /// The plugin no longer has to be told, because the client is back.
+    Withdrawn,
     /// The plugin was replaced by a version with another format of its state.
     Replaced,
     BusFull,
@@ -91,6 +93,7 @@ impl Refusal {
                 (Status::Unavailable, why)
             }
             Self::Conflict => (Status::Unavailable, "the plugin's state changes too fast".to_owned()),
+            Self::Withdrawn => (Status::Unavailable, "the client is back already".to_owned()),
             Self::Replaced => {
                 let why = "the plugin was replaced by a version that cannot read its state".to_owned();
                 (Status::Unavailable, why)
@@ -128,6 +131,7 @@ impl Refusal {
             | Self::Control(..)
             | Self::PayloadTooLarge { .. }
             | Self::Paused
+            | Self::Withdrawn
             | Self::BoundToAnother
             | Self::Anonymous
             | Self::TooManySessions

@@ -2,7 +2,7 @@
 
 use super::{
     actions::Decided,
-    calls::{Call, Occasion, OwnedCall},
+    calls::{Call, News, Occasion, OwnedCall},
     decision::{Attributes, Rules},
     gateway::Gateway,
     progress::{Progress, Rest},
@@ -110,6 +110,7 @@ impl Gateway {
             let call = call.borrow();
             let outcome = match rest {
                 Rest::CarryOut(decided) => gateway.executor.carry_out(&call, *decided, None),
+                Rest::Call if !gateway.views.begin(&call) => Err(Refusal::Withdrawn),
                 Rest::Call => Err(Refusal::Conflict),
             };
             let outcome = match outcome {
@@ -173,6 +174,12 @@ impl Gateway {
                     tracing::warn!(plugin, key, why = text::bounded(why), "timer refused: it is tried again");
                 }
             }
+            Occasion::Presence { session, .. } => {
+                if self.metrics.log_limits.permit("presence refused", plugin) {
+                    let (session, why) = (session.id, text::bounded(why));
+                    tracing::warn!(plugin, %session, why, "that a client is away or back was not handled");
+                }
+            }
             _ => {
                 if self.metrics.log_limits.permit("end of session refused", plugin) {
                     tracing::warn!(plugin, why = text::bounded(why), "the end of a session was not handled");
@@ -202,6 +209,8 @@ pub(super) fn ask(
             return Called { answer: answer.and_then(check), usage };
         }
         Occasion::Disconnect { departure, .. } => lease.on_disconnect(began, departure),
+        Occasion::Presence { news: News::Away(absence), .. } => lease.on_away(began, *absence),
+        Occasion::Presence { news: News::Back(arrival), .. } => lease.on_back(began, *arrival),
         Occasion::Wake { key } => lease.on_wake(began, key, now),
     };
     if let Ok(decision) = &called.answer
@@ -244,6 +253,8 @@ fn lease<'a>(thread: Thread, call: &Call<'a>) -> Option<Lease<'a>> {
         (Thread::Worker, Occasion::Packet { .. }) => plugin.lease(),
         (Thread::Worker, Occasion::Message { .. }) => plugin.lease_in_order(),
         (Thread::Worker, Occasion::Wake { .. }) => plugin.lease_for_timer(),
-        (Thread::Worker, Occasion::Connect { .. } | Occasion::Disconnect { .. }) => plugin.lease_for_session(),
+        (Thread::Worker, Occasion::Connect { .. } | Occasion::Disconnect { .. } | Occasion::Presence { .. }) => {
+            plugin.lease_for_session()
+        }
     }
 }

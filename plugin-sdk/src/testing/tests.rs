@@ -1,7 +1,8 @@
 use super::{Harness, Push};
 use crate::{
-    Action, Admission, Answer, Closing, Connection, Delivery, Denial, Departure, Hearing, Keep, Metric, NoConfig,
-    Packet, Plugin, Policy, Rejection, SessionId, Sessions, Settings, Target, Timers, attributes, export, state,
+    Absence, Action, Admission, Answer, Arrival, Closing, Connection, Delivery, Denial, Departure, Hearing, Keep,
+    Metric, NoConfig, Packet, Plugin, Policy, Presence, Rejection, SessionId, Sessions, Settings, Target, Timers,
+    attributes, export, state,
 };
 use std::{
     cell::RefCell,
@@ -72,13 +73,24 @@ impl Sessions for Scripted {
     }
 }
 
+impl Presence for Scripted {
+    fn on_away(&mut self, absence: &Absence) -> Vec<Action> {
+        let name = attributes::get(absence.session, "name");
+        next(format!("away {:?} {} {name:?}", absence.user, absence.tag))
+    }
+
+    fn on_back(&mut self, arrival: &Arrival) -> Vec<Action> {
+        next(format!("back {:?} {} {}", arrival.user, arrival.tag, arrival.handed_over))
+    }
+}
+
 impl Timers for Scripted {
     fn on_wake(&mut self, key: u64, now: u64) -> Vec<Action> {
         next(format!("wake {key} {now}"))
     }
 }
 
-export!(Scripted: Policy, Hearing, Sessions, Timers);
+export!(Scripted: Policy, Hearing, Sessions, Presence, Timers);
 
 fn harness() -> Harness<Scripted> {
     Harness::new("{}").unwrap()
@@ -117,6 +129,31 @@ fn a_session_begins_with_its_admission_and_ends_with_its_departure() {
     assert_eq!(harness.members(1), []);
     let expected = ["connect 127.0.0.1:50000", "packet 1 Some(9) 5 anna", "disconnect Some(9) 6 closed None"];
     assert_eq!(calls(), expected);
+}
+
+#[test]
+fn a_client_is_away_and_back_and_its_session_goes_on() {
+    let mut harness = harness();
+    let anna = harness.connect("anna").unwrap();
+    calls();
+    NEXT.set(vec![Action::deliver_body(Target::Sender, ROUTE, "missed"), Action::join(anna, 1)]);
+    harness.leave(anna);
+    harness.come_back(anna);
+    assert_eq!((harness.delivered(anna), harness.members(1)), (vec![Push::new(ROUTE, "missed")], vec![anna]));
+    harness.leave(anna);
+    harness.disconnect(anna);
+    let berta = harness.hand_over(Some(8), 6);
+    assert_eq!((harness.user(berta), harness.tag(berta)), (Some(8), 6));
+    let away = "away Some(9) 5 Some(\"anna\")";
+    let expected = [away, "back Some(9) 5 false", away, "disconnect Some(9) 5 closed None", "back Some(8) 6 true"];
+    assert_eq!(calls(), expected);
+}
+
+#[test]
+#[should_panic(expected = "is not away")]
+fn only_a_client_that_is_away_comes_back() {
+    let mut harness = harness();
+    harness.come_back(harness.session);
 }
 
 #[test]

@@ -73,6 +73,8 @@ fn outcome<P: Exported>(plugin: &mut P, call: &Call, now: u64) -> Outcome {
         Call::Message(it) => decision(exported(calls.on_message, "Hearing")(plugin, &it.topic, &it.payload.0, now)),
         Call::Connect(it) => admission(exported(calls.on_connect, "Sessions")(plugin, &connection(it, now))),
         Call::Disconnect(it) => decision(Ok(exported(calls.on_disconnect, "Sessions")(plugin, &departure(it, now)))),
+        Call::Away(it) => decision(Ok(exported(calls.on_away, "Presence")(plugin, &absence(it, now)))),
+        Call::Back(it) => decision(Ok(exported(calls.on_back, "Presence")(plugin, &arrival(it, now)))),
         Call::Wake(it) => decision(Ok(exported(calls.on_wake, "Timers")(plugin, it.key, now))),
     }
 }

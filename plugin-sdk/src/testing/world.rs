@@ -50,6 +50,7 @@ pub(super) struct Session {
     pub(super) tag: u64,
     pub(super) pushes: Vec<Push>,
     pub(super) has_ended: bool,
+    pub(super) is_away: bool,
     /// The close code and the reason, if the plugin ended the session.
     pub(super) closing: Option<Closing>,
 }

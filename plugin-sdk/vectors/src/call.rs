@@ -16,6 +16,10 @@ pub enum Call {
     Connect(Connect),
     /// A session has ended.
     Disconnect(Disconnect),
+    /// The client of a session is away.
+    Away(Away),
+    /// The client of a session is back.
+    Back(Back),
     /// A timer is due.
     Wake(Wake),
 }
@@ -28,6 +32,8 @@ impl Call {
             Self::Packet(it) => it.session,
             Self::Connect(it) => it.session,
             Self::Disconnect(it) => it.session,
+            Self::Away(it) => it.session,
+            Self::Back(it) => it.session,
             Self::Message(_) | Self::Wake(_) => session(),
         }
     }
@@ -106,6 +112,37 @@ pub struct Disconnect {
     /// Why the session ended.
     #[serde(default = "cause")]
     pub cause: String,
+}
+
+/// A session whose client is away.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Away {
+    /// The session's id.
+    #[serde(default = "session")]
+    pub session: Uuid,
+    /// The user that the session is bound to.
+    pub user: Option<i64>,
+    /// The session's tag.
+    #[serde(default)]
+    pub tag: u64,
+}
+
+/// A session whose client is back.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Back {
+    /// The session's id.
+    #[serde(default = "session")]
+    pub session: Uuid,
+    /// The user that the session is bound to.
+    pub user: Option<i64>,
+    /// The session's tag.
+    #[serde(default)]
+    pub tag: u64,
+    /// Whether the session was at another gateway until now.
+    #[serde(default)]
+    pub handed_over: bool,
 }
 
 /// A timer that is due.

@@ -2,7 +2,7 @@
 
 /// Defines conversion functions between the types of this crate and the generated bindings in the given module.
 ///
-/// The functions `packet`, `connection` and `departure` convert the calls of this crate to the records of the bindings.
+/// The functions `packet`, `connection`, `departure`, `absence` and `arrival` convert the calls of this crate to the records of the bindings.
 /// The functions `decision` and `admission` convert the answers of the bindings to an [`Outcome`](crate::Outcome). The
 /// functions `session_id` and `uuid` convert the id of a session.
 ///
@@ -33,6 +33,16 @@ macro_rules! conversions {
         fn departure(disconnect: &$crate::Disconnect, now: u64) -> $($bindings)::+::Departure {
             let $crate::Disconnect { session, user, tag, cause } = disconnect.clone();
             $($bindings)::+::Departure { session: session_id(session), user, tag, cause, now }
+        }
+
+        fn absence(away: &$crate::Away, now: u64) -> $($bindings)::+::Absence {
+            let $crate::Away { session, user, tag } = *away;
+            $($bindings)::+::Absence { session: session_id(session), user, tag, now }
+        }
+
+        fn arrival(back: &$crate::Back, now: u64) -> $($bindings)::+::Arrival {
+            let $crate::Back { session, user, tag, handed_over } = *back;
+            $($bindings)::+::Arrival { session: session_id(session), user, tag, handed_over, now }
         }
 
         fn decision(

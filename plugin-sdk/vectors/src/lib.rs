@@ -21,6 +21,8 @@
 //!       { "name": "a session is denied", "connect": { "query": "" },
 //!         "expect": { "deny": { "status": 400, "message": "add ?name=NAME" } } },
 //!       { "name": "a session ends", "disconnect": { "user": 7, "tag": 3 }, "expect": { "actions": [] } },
+//!       { "name": "a client is away", "away": { "user": 7, "tag": 3 }, "expect": { "actions": [] } },
+//!       { "name": "a client is back", "back": { "handed_over": true }, "expect": { "actions": [] } },
 //!       { "name": "a timer is due", "wake": { "key": 3 }, "expect": { "actions": [] } },
 //!       { "name": "a crash is a trap", "packet": { "payload": "crash" }, "expect": "trap" } ] },
 //!   { "settings": { "config": { "max_players": -1 } }, "refused": "config.max_players" } ] }
@@ -36,14 +38,14 @@
 //!
 //! # Calls
 //!
-//! A case has one of `packet`, `message`, `connect`, `disconnect` and `wake`. A payload, a body or a value is a string,
-//! or bytes as `{"hex": "…"}`. Every field has a default, except the `topic` of a message and the `key` of a timer:
+//! A case has one of `packet`, `message`, `connect`, `disconnect`, `away`, `back` and `wake`. A payload, a body or a value
+//! is a string, or bytes as `{"hex": "…"}`. Every field has a default, except the `topic` of a message and the `key` of a timer:
 //!
 //! | field | of | default |
 //! |---|---|---|
-//! | `session` | `packet`, `connect`, `disconnect` | `00000000-0000-0001-0000-000000000002` |
-//! | `user` | `packet`, `connect`, `disconnect` | none: the session is not bound to a user |
-//! | `tag` | `packet`, `disconnect` | 0 |
+//! | `session` | all but `message` and `wake` | `00000000-0000-0001-0000-000000000002` |
+//! | `user` | all but `message` and `wake` | none: the session is not bound to a user |
+//! | `tag` | `packet`, `disconnect`, `away`, `back` | 0 |
 //! | `payload` | `packet`, `message` | empty |
 //! | `seq` | `packet` | 1 |
 //! | `route` | `packet` | the first of the settings' `routes`, or 0 if there is none |
@@ -52,6 +54,7 @@
 //! | `query` | `connect` | empty |
 //! | `headers` | `connect` | none; otherwise a list of pairs `["name", "value"]` |
 //! | `claims` | `connect` | none; otherwise the text of a JSON object |
+//! | `handed_over` | `back` | `false` |
 //! | `cause` | `disconnect` | `closed` |
 //!
 //! # Actions
@@ -92,7 +95,7 @@ mod run;
 
 pub use action::{Action, Holder, Keep, Target};
 pub use bytes::Bytes;
-pub use call::{Call, Connect, Disconnect, Given, Message, Packet, Wake};
+pub use call::{Away, Back, Call, Connect, Disconnect, Given, Message, Packet, Wake};
 pub use outcome::{Admission, Outcome, Rejection};
 pub use run::{Failure, Subject, run};
 #[doc(hidden)]
@@ -148,6 +151,8 @@ struct Row {
     message: Option<Message>,
     connect: Option<Connect>,
     disconnect: Option<Disconnect>,
+    away: Option<Away>,
+    back: Option<Back>,
     wake: Option<Wake>,
     #[serde(default = "call::now")]
     now: u64,
@@ -162,17 +167,19 @@ impl TryFrom<Row> for Case {
     type Error = String;
 
     fn try_from(row: Row) -> Result<Self, String> {
-        let Row { name, packet, message, connect, disconnect, wake, now, state, attributes, expect } = row;
+        let Row { name, packet, message, connect, disconnect, away, back, wake, now, state, attributes, expect } = row;
         let calls = [
             packet.map(Call::Packet),
             message.map(Call::Message),
             connect.map(Call::Connect),
             disconnect.map(Call::Disconnect),
+            away.map(Call::Away),
+            back.map(Call::Back),
             wake.map(Call::Wake),
         ];
         let mut calls = calls.into_iter().flatten();
         let (Some(call), None) = (calls.next(), calls.next()) else {
-            let calls = "`packet`, `message`, `connect`, `disconnect` and `wake`";
+            let calls = "`packet`, `message`, `connect`, `disconnect`, `away`, `back` and `wake`";
             return Err(format!("the case {name:?} has to have exactly one of {calls}"));
         };
         Ok(Self { name, call, given: Given { now, state, attributes }, expect })
@@ -196,7 +203,7 @@ mod tests {
     fn the_examples_in_the_documentation_can_be_read() {
         let examples = examples();
         let table: Table = serde_json::from_str(&examples[0]).unwrap();
-        assert_eq!(table.suites[0].cases.len(), 7);
+        assert_eq!(table.suites[0].cases.len(), 9);
         let actions: Vec<Action> = serde_json::from_str(&examples[1]).unwrap();
         let written = serde_json::to_string(&actions).unwrap();
         assert_eq!(serde_json::from_str::<Vec<Action>>(&written).unwrap(), actions);

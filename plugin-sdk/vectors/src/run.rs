@@ -139,6 +139,9 @@ mod tests {
                     Ok(Outcome::Admit(Admission { tag: it.query.len() as u64, ..Admission::default() }))
                 }
                 Call::Disconnect(it) => Ok(Outcome::Actions(it.user.map(Action::Bind).into_iter().collect())),
+                Call::Away(it) => Ok(Outcome::Actions(it.user.map(Action::Bind).into_iter().collect())),
+                Call::Back(it) if it.handed_over => Ok(Outcome::Actions(vec![Action::Echo])),
+                Call::Back(_) => Ok(Outcome::Actions(vec![])),
                 Call::Wake(it) if it.key == 0 => Err("unreachable".to_owned()),
                 Call::Wake(_) => Ok(Outcome::Actions(vec![])),
             }
@@ -172,6 +175,8 @@ mod tests {
         );
         check(r#"{"name": "a", "connect": {"query": "abc"}, "expect": {"admit": {"tag": 3}}}"#, 1, 2, &[]);
         check(r#"{"name": "a", "disconnect": {"user": 7}, "expect": {"actions": [{"bind": 7}]}}"#, 1, 2, &[]);
+        check(r#"{"name": "a", "away": {"user": 7}, "expect": {"actions": [{"bind": 7}]}}"#, 1, 2, &[]);
+        check(r#"{"name": "a", "back": {"handed_over": true}, "expect": {"actions": ["echo"]}}"#, 1, 2, &[]);
         let wrong = r#"suite 1, a: expected {"deny":{"status":400,"message":""}}, got {"actions":[]}"#;
         check(
             r#"{"name": "a", "wake": {"key": 1}, "expect": {"deny": {"status": 400, "message": ""}}}"#,

@@ -16,7 +16,8 @@ use arena_proto::{
 };
 use field::{Cell, Field};
 use gateway_plugin_sdk::{
-    Action, Departure, Metric, Packet, Plugin, Policy, Rejection, Sessions, Settings, Timers, export,
+    Absence, Action, Arrival, Departure, Metric, Packet, Plugin, Policy, Presence, Rejection, Sessions, Settings,
+    Timers, export,
 };
 use prost::Message;
 use rooms::Rooms;
@@ -140,11 +141,11 @@ impl Arena {
             Place::Room(room) if let Some(joined) = self.rooms.joined(room, session) => Ok(vec![reply(joined)]),
             // The room has ended, so only the membership is left of it.
             Place::Room(room) => {
-                let found = self.rooms.find(session, packet.now);
+                let found = self.rooms.find(session, packet.now, reply);
                 Ok([vec![Action::leave(session, room)], found].concat())
             }
             Place::Field(_) | Place::Nowhere => {
-                Ok([self.leave(packet, place), self.rooms.find(session, packet.now)].concat())
+                Ok([self.leave(packet, place), self.rooms.find(session, packet.now, reply)].concat())
             }
         }
     }
@@ -171,6 +172,25 @@ impl Sessions for Arena {
     }
 }
 
+impl Presence for Arena {
+    fn on_away(&mut self, absence: &Absence) -> Vec<Action> {
+        match Place::of(absence.tag) {
+            Place::Room(room) => self.rooms.set_away(room, absence.session, true),
+            // The others forget a player in the field who is silent.
+            Place::Nowhere | Place::Field(_) => Vec::new(),
+        }
+    }
+
+    fn on_back(&mut self, arrival: &Arrival) -> Vec<Action> {
+        match Place::of(arrival.tag) {
+            Place::Room(room) if arrival.handed_over => self.rooms.take_in(room, arrival.session, arrival.now),
+            Place::Room(room) => self.rooms.set_away(room, arrival.session, false),
+            // The cells of the field are the same at each gateway.
+            Place::Nowhere | Place::Field(_) => Vec::new(),
+        }
+    }
+}
+
 impl Timers for Arena {
     fn on_wake(&mut self, room: u64, now: u64) -> Vec<Action> {
         self.rooms.tick(room, now)
@@ -185,4 +205,4 @@ fn reply(message: Response) -> Action {
     Action::reply(encode(message))
 }
 
-export!(Arena: Policy, Sessions, Timers);
+export!(Arena: Policy, Sessions, Presence, Timers);

@@ -10,7 +10,7 @@
 //! The room's number is also the number of its group, of its timer, and of the push that a newer snapshot replaces.
 
 use crate::{
-    encode, reply,
+    encode,
     world::{HEIGHT, WIDTH, World},
 };
 use arena_proto::{Input, Left, RoomJoined, Rules, Snapshot, left::Reason, server_message::Message as Response};
@@ -68,13 +68,13 @@ pub(crate) fn input(room: u64, session: SessionId, input: Input) -> Result<Vec<A
             return Err(Rejection::malformed(format!("Input.{field} is {value}, and has to be -1000 to 1000")));
         }
     }
-    let key = format!("{}{:016x}{:016x}", inputs_key(room), session.high, session.low);
-    Ok(vec![Action::put_for(key, input.encode_to_vec(), INPUT_TTL)])
+    Ok(vec![Action::put_for(input_key(room, session), input.encode_to_vec(), INPUT_TTL)])
 }
 
 impl Rooms {
-    /// Gives a session a place in a room with a free place, or in a new room.
-    pub(crate) fn find(&self, session: SessionId, now: u64) -> Vec<Action> {
+    /// Gives a session a place in a room with a free place, or in a new room. `tell` makes the action that tells the client
+    /// so.
+    pub(crate) fn find(&self, session: SessionId, now: u64, tell: impl FnOnce(Response) -> Action) -> Vec<Action> {
         let mut lobby: Lobby = load(LOBBY).unwrap_or_default();
         let mut actions = Vec::new();
         let (room, mut world) = self.open_room(&mut actions).unwrap_or_else(|| {
@@ -91,7 +91,7 @@ impl Rooms {
             Action::tag(session, room),
             // The time is the one that the timer has. If the timer was lost with a restart, the room ticks again.
             self.wake(room, &world, now),
-            reply(self.joined_as(room, lobby.last_player)),
+            tell(self.joined_as(room, lobby.last_player)),
         ]);
         actions.extend(self.store(room, world));
         actions
@@ -101,6 +101,22 @@ impl Rooms {
     pub(crate) fn joined(&self, room: u64, session: SessionId) -> Option<Response> {
         let world: World = load(&world_key(room))?;
         world.player(session).map(|player| self.joined_as(room, player.shown.player))
+    }
+
+    /// Gives a place to a session that was in a room of another gateway. The rooms here have the same numbers.
+    pub(crate) fn take_in(&self, old_room: u64, session: SessionId, now: u64) -> Vec<Action> {
+        let tell = |joined| Action::deliver_body(Target::Session(session), self.route, encode(joined));
+        [vec![Action::leave(session, old_room)], self.find(session, now, tell)].concat()
+    }
+
+    /// Records whether the client of a player is away.
+    pub(crate) fn set_away(&self, room: u64, session: SessionId, is_away: bool) -> Vec<Action> {
+        let Some(mut world) = load::<World>(&world_key(room)) else { return Vec::new() };
+        if !world.set_away(session, is_away) {
+            return Vec::new();
+        }
+        // An input from before the break no longer says where the player wants to go.
+        [vec![Action::remove(input_key(room, session))], self.store(room, world)].concat()
     }
 
     /// Removes a session's player from a room. The room ends with its last player.
@@ -223,4 +239,8 @@ fn open_key(room: u64) -> String {
 
 fn inputs_key(room: u64) -> String {
     format!("in/{room:016x}/")
+}
+
+fn input_key(room: u64, session: SessionId) -> String {
+    format!("{}{:016x}{:016x}", inputs_key(room), session.high, session.low)
 }

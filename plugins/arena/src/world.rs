@@ -2,7 +2,7 @@
 
 use arena_proto::{Coin, Input, Player as Shown, Rules};
 use gateway_plugin_sdk::SessionId;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem};
 
 /// The largest x of a position.
 pub(crate) const WIDTH: i32 = 60_000;
@@ -74,13 +74,22 @@ impl World {
     /// Puts a new player into the world.
     pub(crate) fn join(&mut self, player: u64, session: SessionId) {
         let (x, y) = self.somewhere();
-        let shown = Shown { player, x, y, score: 0 };
+        let shown = Shown { player, x, y, score: 0, away: false };
         self.players.push(Player { session_high: session.high, session_low: session.low, shown, silent_ms: 0 });
     }
 
     /// Returns the player of a session.
     pub(crate) fn player(&self, session: SessionId) -> Option<&Player> {
         self.players.iter().find(|player| player.session() == session)
+    }
+
+    /// Records whether the client of a session's player is away. Returns whether that is a change.
+    pub(crate) fn set_away(&mut self, session: SessionId, is_away: bool) -> bool {
+        let player = self.players.iter_mut().find(|player| player.session() == session);
+        player.is_some_and(|player| {
+            player.silent_ms = 0;
+            mem::replace(&mut player.shown.away, is_away) != is_away
+        })
     }
 
     /// Removes the player of a session, if there is one.
@@ -91,7 +100,8 @@ impl World {
     /// Advances the world by one tick.
     pub(crate) fn step(&mut self, rules: Rules, inputs: &BTreeMap<SessionId, Input>) {
         self.tick += 1;
-        for player in &mut self.players {
+        // A player whose client is away stands still and stays.
+        for player in self.players.iter_mut().filter(|player| !player.shown.away) {
             player.silent_ms += rules.tick_ms;
             if let Some(input) = inputs.get(&player.session()) {
                 player.silent_ms = 0;
@@ -117,11 +127,14 @@ impl World {
         missed > 0
     }
 
-    /// Gives each coin to the first player who reaches it, and puts a new one somewhere else.
+    /// Gives each coin to the first player who reaches it, and puts a new one somewhere else. A player whose client is away
+    /// takes no coin from the others.
     fn collect(&mut self) {
         for index in 0..self.coins.len() {
             let coin = self.coins[index];
-            if let Some(player) = self.players.iter_mut().find(|player| reaches(&player.shown, coin)) {
+            if let Some(player) =
+                self.players.iter_mut().find(|player| !player.shown.away && reaches(&player.shown, coin))
+            {
                 player.shown.score += 1;
                 let (x, y) = self.somewhere();
                 self.coins[index] = Coin { x, y };
@@ -181,7 +194,7 @@ mod tests {
         let mut world = World { coins: Vec::new(), ..World::new(1, 0) };
         for (number, (x, y)) in (1..).zip(positions) {
             world.join(number, session(number));
-            world.players[number as usize - 1].shown = Shown { player: number, x, y, score: 0 };
+            world.players[number as usize - 1].shown = Shown { player: number, x, y, score: 0, away: false };
         }
         world
     }
@@ -216,6 +229,23 @@ mod tests {
         assert_eq!(world.players.iter().map(|player| player.shown.score).collect::<Vec<_>>(), [0, 1, 0]);
         assert_ne!(world.coins[0], Coin { x: 11_000, y: 5_000 });
         assert_eq!(world.coins[1], Coin { x: 30_000, y: 9_000 });
+    }
+
+    #[test]
+    fn a_player_whose_client_is_away_stands_still_takes_no_coin_and_stays() {
+        let mut world = world([(9_000, 5_000), (9_500, 5_000)]);
+        world.coins = vec![Coin { x: 9_000, y: 5_000 }];
+        assert!(world.set_away(session(1), true));
+        assert!(!world.set_away(session(1), true) && !world.set_away(session(3), true));
+        for _ in 0..600 {
+            world.step(RULES, &inputs([(1000, 0), (0, 0)]));
+        }
+        let shown = world.players[0].shown;
+        assert_eq!((shown.x, shown.y, shown.score, shown.away), (9_000, 5_000, 0, true));
+        assert_eq!((world.players[1].shown.score > 0, world.remove_silent()), (true, vec![]));
+        world.set_away(session(1), false);
+        world.step(RULES, &inputs([(1000, 0), (0, 0)]));
+        assert_eq!(world.players[0].shown.x, 9_300);
     }
 
     #[test]

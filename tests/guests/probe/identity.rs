@@ -43,7 +43,7 @@ std::thread_local! {
 impl Exported for Probe {
     const VERSION: &str = env!("CARGO_PKG_VERSION");
     const INSTANCE: &'static LocalKey<Instance<Self>> = &INSTANCE;
-    const CALLS: Calls<Self> = Calls::NONE.Policy().Hearing().Sessions().Timers();
+    const CALLS: Calls<Self> = Calls::NONE.Policy().Hearing().Sessions().Presence().Timers();
 }
 
 /// The export of the interface `plugin`. The SDK's `export!` cannot make it, since it needs a constant manifest.
@@ -83,5 +83,6 @@ mod exported {
     export_interface!(Policy for Calls);
     export_interface!(Hearing for Calls);
     export_interface!(Sessions for Calls);
+    export_interface!(Presence for Calls);
     export_interface!(Timers for Calls);
 }

@@ -5,13 +5,14 @@
 //! - A bus message is a list of commands, unless the settings have commands for all messages.
 //! - The parameters of a connection's query are described at [`Probe::obey`].
 //! - The end of a session runs the commands of the entry `on-disconnect`, and the timer 7 those of `on-wake/7`.
+//! - A client that is away or back runs the commands of the entries `on-away` and `on-back`.
 
 pub mod identity;
 mod script;
 
 use gateway_plugin_sdk::{
-    Action, Admission, Connection, Denial, Departure, Hearing, Metric, Packet, Plugin, Policy, Rejection, Sessions,
-    Settings, Target, Timers, state,
+    Absence, Action, Admission, Arrival, Connection, Denial, Departure, Hearing, Metric, Packet, Plugin, Policy,
+    Presence, Rejection, SessionId, Sessions, Settings, Target, Timers, state,
 };
 use identity::Identity;
 use script::Script;
@@ -108,15 +109,20 @@ impl Sessions for Probe {
     }
 
     fn on_disconnect(&mut self, departure: &Departure) -> Vec<Action> {
-        let user = departure.user.map_or_else(|| "none".to_owned(), |user| user.to_string());
-        let variables = [
-            ("$session", departure.session.to_string()),
-            ("$user", user),
-            ("$tag", departure.tag.to_string()),
-            ("$cause", departure.cause.clone()),
-            ("$now", departure.now.to_string()),
-        ];
-        self.run_entry("on-disconnect", Script::new(self.route, Some(departure.session)), &variables)
+        let Departure { session, user, tag, now, .. } = *departure;
+        self.run_session("on-disconnect", session, user, tag, now, ("$cause", departure.cause.clone()))
+    }
+}
+
+impl Presence for Probe {
+    fn on_away(&mut self, absence: &Absence) -> Vec<Action> {
+        let Absence { session, user, tag, now } = *absence;
+        self.run_session("on-away", session, user, tag, now, ("$handed-over", false.to_string()))
+    }
+
+    fn on_back(&mut self, arrival: &Arrival) -> Vec<Action> {
+        let Arrival { session, user, tag, handed_over, now } = *arrival;
+        self.run_session("on-back", session, user, tag, now, ("$handed-over", handed_over.to_string()))
     }
 }
 
@@ -148,6 +154,26 @@ impl Probe {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Runs the commands of an entry about a session, with one more variable.
+    fn run_session(
+        &self,
+        key: &str,
+        session: SessionId,
+        user: Option<i64>,
+        tag: u64,
+        now: u64,
+        more: (&str, String),
+    ) -> Vec<Action> {
+        let variables = [
+            ("$session", session.to_string()),
+            ("$user", user.map_or_else(|| "none".to_owned(), |user| user.to_string())),
+            ("$tag", tag.to_string()),
+            ("$now", now.to_string()),
+            more,
+        ];
+        self.run_entry(key, Script::new(self.route, Some(session)), &variables)
     }
 
     /// Runs the commands of an entry of the state, if there is such an entry.

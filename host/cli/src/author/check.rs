@@ -73,6 +73,8 @@ fn calls(described: &Described) -> Vec<String> {
         (takes.messages, "on-message"),
         (takes.sessions, "on-connect"),
         (takes.sessions, "on-disconnect"),
+        (takes.presence, "on-away"),
+        (takes.presence, "on-back"),
         (takes.timers, "on-wake"),
     ];
     all.into_iter().filter(|(taken, _)| *taken).map(|(_, name)| name.to_owned()).collect()

@@ -98,6 +98,8 @@ impl Subject for Tested {
             Call::Message(it) => trial.on_message(&it.topic, &it.payload.0, now).map(decision),
             Call::Connect(it) => trial.on_connect(&connection(it, now)).map(admission),
             Call::Disconnect(it) => trial.on_disconnect(&departure(it, now)).map(decision),
+            Call::Away(it) => trial.on_away(absence(it, now)).map(decision),
+            Call::Back(it) => trial.on_back(arrival(it, now)).map(decision),
             Call::Wake(it) => trial.on_wake(it.key, now).map(decision),
         };
         outcome.map_err(|fault| fault.to_string())

@@ -107,7 +107,7 @@ pub(super) const ROUTING_ERRORS: [&str; 12] = [
 ];
 
 /// The reasons why messages are lost.
-pub(super) const DROPPED: [&str; 17] = [
+pub(super) const DROPPED: [&str; 18] = [
     "send_queue_full",
     "session_closing",
     "session_ended",
@@ -123,6 +123,7 @@ pub(super) const DROPPED: [&str; 17] = [
     "state_full",
     "plugin_replaced",
     "departures",
+    "presence",
     "plugin_quarantined",
     "plugin_busy",
 ];

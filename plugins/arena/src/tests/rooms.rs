@@ -243,6 +243,49 @@ fn a_silent_player_is_removed_and_can_come_back() {
 }
 
 #[test]
+fn a_player_whose_client_is_away_stands_still_and_stays() {
+    let game = &mut game();
+    let (a, room, player_a) = join(game);
+    let (b, _, player_b) = join(game);
+    center(game, room);
+    send(game, a, input(1000, 0));
+    let before = snapshot(game, b);
+    game.leave(a);
+    for _ in 0..70 {
+        send(game, b, input(0, 0));
+        game.advance(Duration::from_millis(500));
+    }
+    let after = snapshot(game, b);
+    assert_eq!((players(&after), gone(&before, &after)), (vec![player_a, player_b], 0));
+    assert_eq!(after.players.iter().map(|player| player.away).collect::<Vec<_>>(), [true, false]);
+    game.come_back(a);
+    let back = snapshot(game, a);
+    assert_eq!((back.room, back.players[0].away, gone(&after, &back)), (room, false, 0));
+    send(game, a, input(1000, 0));
+    assert_eq!(gone(&back, &snapshot(game, a)), 300);
+    game.leave(a);
+    game.disconnect(a);
+    assert_eq!(players(&snapshot(game, b)), [player_b]);
+}
+
+#[test]
+fn a_player_who_comes_from_a_room_of_another_gateway_gets_one_here() {
+    let game = &mut game();
+    let (a, ..) = join(game);
+    // The tag is the number of the room at the other gateway.
+    let b = game.hand_over(Some(7), 1000);
+    let joined = match &received(game, b)[..] {
+        [Response::RoomJoined(joined)] => *joined,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((joined.room, game.tag(b), game.members(1)), (1, 1, vec![a, b]));
+    assert_eq!(players(&snapshot(game, b)), [1, joined.player]);
+    // A session without a place has none here either.
+    let c = game.hand_over(None, 0);
+    assert_eq!((received(game, c), game.tag(c)), (vec![], 0));
+}
+
+#[test]
 fn players_of_a_lost_room_find_a_new_one() {
     let game = &mut game();
     let (session, ..) = join(game);

@@ -1,7 +1,7 @@
 //! A policy that answers each packet with a greeting.
 //!
-//! There are three more traits that a plugin can implement and name in `export!`: `Hearing` for bus messages,
-//! `Sessions` for the beginning and the end of sessions, and `Timers`.
+//! There are four more traits that a plugin can implement and name in `export!`: `Hearing` for bus messages,
+//! `Sessions` for the beginning and the end of sessions, `Presence` for clients that go away and come back, and `Timers`.
 
 use gateway_plugin_sdk::{Action, NoConfig, Packet, Plugin, Policy, Rejection, Settings, export};
 
