@@ -3,7 +3,7 @@
 mod arguments;
 mod author;
 
-use arguments::{Arguments, Command, Configured, LogFormat, PluginCommand};
+use arguments::{Arguments, Command, Configured, LogFormat, PluginCommand, Shown};
 use author::{NewPlugin, Sample};
 use clap::Parser;
 use gateway::{
@@ -29,11 +29,15 @@ fn main() -> ExitCode {
     let Arguments { command, log_format } = Arguments::parse();
     start_log(log_format);
     let outcome = match command {
-        Command::Run(Configured { config }) => {
+        Command::Run { configured: Configured { config }, shown: Shown { print_config: true } }
+        | Command::Check { configured: Configured { config }, shown: Shown { print_config: true } } => {
+            print_config(&config)
+        }
+        Command::Run { configured: Configured { config }, .. } => {
             memory::give_back_at_once();
             read(&config).and_then(|read| run(&config, read))
         }
-        Command::Check(Configured { config }) => read(&config).and_then(|read| check(&read)),
+        Command::Check { configured: Configured { config }, .. } => read(&config).and_then(|read| check(&read)),
         Command::Plugin(command) => plugin(command),
         Command::JudgePlugin(arguments) => judge::child::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
@@ -46,6 +50,11 @@ fn main() -> ExitCode {
 
 fn read(path: &Path) -> anyhow::Result<Config> {
     Ok(Config::read(path)?)
+}
+
+fn print_config(path: &Path) -> anyhow::Result<ExitCode> {
+    write!(stdout(), "{}", Config::effective(path)?)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run(path: &Path, config: Config) -> anyhow::Result<ExitCode> {
