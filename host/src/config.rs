@@ -1,6 +1,8 @@
-//! The configuration: the file gateway.yaml becomes a [`Config`], or a list of everything that is wrong with it.
+//! The configuration: the file gateway.yaml and the environment variables over it become a [`Config`], or a list of
+//! everything that is wrong with them.
 //!
-//! `raw` holds the file as it is written. `settings` holds the meaning of the file, with types, units and defaults.
+//! `raw` holds the file as it is written. `environment` reads the variables, and `shape` asks the types of `raw` what
+//! they expect. `effective` shows what takes effect, and its origin. `settings` holds the meaning of the file, with types, units and defaults.
 //! `resolve` turns the raw file into settings and checks ranges. `duplicates` finds duplicate keys, and `keys` finds
 //! unknown keys. No other module reads the file's text or checks its values again.
 //!
@@ -9,17 +11,23 @@
 
 mod auth;
 mod duplicates;
+mod effective;
+mod environment;
 mod keys;
 mod origins;
 mod proxies;
 mod raw;
 mod resolve;
+mod secret;
 mod settings;
+mod shape;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod written;
 
 pub use auth::Auth;
+pub use environment::Environment;
 pub use origins::Origins;
 pub use proxies::Proxies;
 pub use settings::{
@@ -30,6 +38,7 @@ pub use streams::Streams;
 use crate::file;
 use keys::MAX_ERRORS;
 use std::path::Path;
+use written::Written;
 
 /// The maximum size of the file, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -42,12 +51,23 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads and parses a file.
+    /// Reads and parses a file, with the environment variables of the process over it.
     ///
     /// # Errors
     /// Returns a [`ConfigError`] with everything that is wrong.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         Self::parse_file(path, &Self::text(path)?)
+    }
+
+    /// Reads a file, and returns the configuration that takes effect as YAML, in which each value has its origin beside
+    /// it. Secrets are hidden.
+    ///
+    /// # Errors
+    /// Returns a [`ConfigError`] with everything that is wrong.
+    pub fn effective(path: &Path) -> Result<String, ConfigError> {
+        let text = Self::text(path)?;
+        Self::parse_file(path, &text)?;
+        Self::show(path, &text, &Environment::of_process()).map_err(|errors| ConfigError::new(path, errors))
     }
 
     /// Reads the text of a file without parsing it. The error may be temporary.
@@ -60,42 +80,46 @@ impl Config {
         String::from_utf8(bytes).map_err(|error| fail(format!("it is not UTF-8: {error}")))
     }
 
-    /// Parses the text of the file `path`.
+    /// Parses the text of the file `path`, with the environment variables of the process over it.
     ///
     /// # Errors
     /// Returns a [`ConfigError`] with everything that is wrong.
     pub fn parse_file(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        Self::parse(text).map_err(|mut errors| {
-            let more = errors.len().saturating_sub(MAX_ERRORS);
-            errors.truncate(MAX_ERRORS);
-            if more > 0 {
-                errors.push(format!("and {more} more"));
-            }
-            ConfigError { path: path.to_owned(), errors }
-        })
+        Self::parse_over(text, &Environment::of_process()).map_err(|errors| ConfigError::new(path, errors))
     }
 
-    /// Parses the text of a file.
+    /// Parses the text of a file, without environment variables.
     ///
     /// # Errors
     /// Returns one line for each error.
     pub fn parse(text: &str) -> Result<Self, Vec<String>> {
-        if let Some(error) = duplicates::check(text) {
-            return Err(vec![error]);
+        Self::parse_over(text, &Environment::default())
+    }
+
+    fn parse_over(text: &str, environment: &Environment) -> Result<Self, Vec<String>> {
+        let mut errors = Vec::new();
+        let Some(written) = Written::read(text, environment, &mut errors) else { return Err(errors) };
+        let mut unresolved = Vec::new();
+        let config = resolve::resolve(written.file, &mut unresolved);
+        environment::name_variables(&written.settings, &mut unresolved);
+        errors.append(&mut unresolved);
+        if errors.is_empty() { Ok(config) } else { Err(errors) }
+    }
+
+    fn show(path: &Path, text: &str, environment: &Environment) -> Result<String, Vec<String>> {
+        let mut errors = Vec::new();
+        let written = Written::read(text, environment, &mut errors);
+        written.filter(|_| errors.is_empty()).map(|written| effective::show(&written, path)).ok_or(errors)
+    }
+}
+
+impl ConfigError {
+    fn new(path: &Path, mut errors: Vec<String>) -> Self {
+        let more = errors.len().saturating_sub(MAX_ERRORS);
+        errors.truncate(MAX_ERRORS);
+        if more > 0 {
+            errors.push(format!("and {more} more"));
         }
-        let value: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| vec![error.to_string()])?;
-        let mut errors = keys::wrong(text, &value);
-        // An empty file is a file of defaults.
-        let file = if value.is_null() { Ok(raw::File::default()) } else { serde_yaml::from_str(text) };
-        match file {
-            Ok(file) => {
-                let config = resolve::resolve(file, &mut errors);
-                if errors.is_empty() { Ok(config) } else { Err(errors) }
-            }
-            Err(error) => {
-                errors.push(error.to_string());
-                Err(errors)
-            }
-        }
+        Self { path: path.to_owned(), errors }
     }
 }

@@ -68,7 +68,7 @@ async fn compose_accepts_its_file() {
 /// Returns the content of a configuration in the file of Compose, with a token.
 fn content(name: &str) -> String {
     let content = yaml(COMPOSE)["configs"][name]["content"].as_str().unwrap().to_owned();
-    let (mut pieces, mut text) = (content.split("${GATEWAY_TOKEN"), String::new());
+    let (mut pieces, mut text) = (content.split("${ADMIN_TOKEN"), String::new());
     text.push_str(pieces.next().unwrap());
     for piece in pieces {
         text.push_str("0123456789abcdef");

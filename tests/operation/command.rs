@@ -215,6 +215,52 @@ async fn check_names_the_settings_that_a_plugin_refuses() {
     assert!(stdout(&output).starts_with(because), "{output:?}");
 }
 
+#[tokio::test]
+async fn environment_variables_go_over_the_file_and_print_config_shows_their_origin() {
+    let folder = folder(GOOD);
+    fs::write(folder.path().join("token"), "0123456789abcdef-hush\n").unwrap();
+    let variables =
+        [("GATEWAY_SERVER__PORT", "9000"), ("GATEWAY_ADMIN__TOKEN_FILE", "token"), ("GATEWAY_REDIS__ADDR", "u:1")];
+    for command in ["run", "check"] {
+        let mut gateway = Gateway::command(None);
+        gateway.args([command, "--print-config"]).current_dir(&folder).envs(variables).kill_on_drop(true);
+        let output = ended(gateway).await;
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let lines = [
+            "  port: 9000  # GATEWAY_SERVER__PORT",
+            "  host: \"0.0.0.0\"  # default",
+            "  addr: \"u:1\"  # GATEWAY_REDIS__ADDR",
+            "games: [{\"id\":\"mmo\",\"backends\":{}}]  # gateway.yaml:1",
+        ];
+        for line in lines {
+            assert!(stdout(&output).lines().any(|shown| shown == line), "{line:?} is not in:\n{}", stdout(&output));
+        }
+        assert!(!stdout(&output).contains("hush"), "{output:?}");
+    }
+    for (name, because) in [
+        ("GATEWAY_REDIS__ADR", "unknown key `redis.adr`, did you mean GATEWAY_REDIS__ADDR?"),
+        ("GATEWAY_ADMIN__TOKEN_FILE", "admin.token_file: nowhere: it cannot be read: No such file"),
+    ] {
+        for arguments in [&["run"][..], &["check"], &["check", "--print-config"]] {
+            let mut gateway = Gateway::command(None);
+            gateway.args(arguments).env(name, "nowhere").current_dir(&folder).kill_on_drop(true);
+            let output = ended(gateway).await;
+            assert_eq!(output.status.code(), BAD_CONFIG, "{output:?}");
+            assert!(stderr(&output).contains(because), "{output:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_gateway_serves_with_the_keys_of_environment_variables() {
+    let env = vec![("GATEWAY_GAMES", "[{ id: other }]"), ("GATEWAY_ADMIN__TOKEN", "0123456789abcdef")];
+    let gateway = Gateway::start(Setup { env, ..Setup::default() }).await;
+    assert_eq!(gateway.get("/metrics").await.0, 401);
+    let mut client = gateway.client().await;
+    // Status 4: the game of the file is not served.
+    assert_eq!(client.request(1, &gateway_tests::chat_request("mmo", 1, "hello")).await.status, 4);
+}
+
 /// Asserts that `run` exits with code 1 if a port is already in use, and that the error names the port's key.
 async fn taken(yaml: impl Fn(u16) -> String, key: &str) {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();

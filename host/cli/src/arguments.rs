@@ -20,9 +20,19 @@ pub(crate) struct Arguments {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Serve until SIGTERM or SIGINT, then drain.
-    Run(Configured),
+    Run {
+        #[command(flatten)]
+        configured: Configured,
+        #[command(flatten)]
+        shown: Shown,
+    },
     /// Parse the configuration, load every plugin, and report all errors.
-    Check(Configured),
+    Check {
+        #[command(flatten)]
+        configured: Configured,
+        #[command(flatten)]
+        shown: Shown,
+    },
     /// Ask the gateway on this machine whether it lives. The exit code is 0 if it does.
     Healthcheck {
         #[command(flatten)]
@@ -97,6 +107,13 @@ pub(crate) struct Configured {
     /// The configuration file.
     #[arg(long, default_value = "gateway.yaml")]
     pub(crate) config: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Shown {
+    /// Only print the configuration that takes effect, with the origin of each value. Secrets are hidden.
+    #[arg(long)]
+    pub(crate) print_config: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

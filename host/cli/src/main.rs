@@ -5,7 +5,7 @@ mod author;
 mod documents;
 mod healthcheck;
 
-use arguments::{Arguments, Command, Configured, LogFormat, PluginCommand};
+use arguments::{Arguments, Command, Configured, LogFormat, PluginCommand, Shown};
 use author::{NewPlugin, Sample};
 use clap::Parser;
 use clap_complete::Shell;
@@ -34,11 +34,15 @@ fn main() -> ExitCode {
     let recent = RecentLog::default();
     start_log(log_format, &recent);
     let outcome = match command {
-        Command::Run(Configured { config }) => {
+        Command::Run { configured: Configured { config }, shown: Shown { print_config: true } }
+        | Command::Check { configured: Configured { config }, shown: Shown { print_config: true } } => {
+            print_config(&config)
+        }
+        Command::Run { configured: Configured { config }, .. } => {
             memory::give_back_at_once();
             read(&config).and_then(|read| run(&config, read, recent))
         }
-        Command::Check(Configured { config }) => read(&config).and_then(|read| check(&read)),
+        Command::Check { configured: Configured { config }, .. } => read(&config).and_then(|read| check(&read)),
         Command::Healthcheck { configured: Configured { config }, ready } => {
             read(&config).and_then(|read| healthcheck::ask(&read.admin, ready)).map(|()| ExitCode::SUCCESS)
         }
@@ -56,6 +60,11 @@ fn main() -> ExitCode {
 
 fn read(path: &Path) -> anyhow::Result<Config> {
     Ok(Config::read(path)?)
+}
+
+fn print_config(path: &Path) -> anyhow::Result<ExitCode> {
+    write!(stdout(), "{}", Config::effective(path)?)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run(path: &Path, config: Config, recent: RecentLog) -> anyhow::Result<ExitCode> {

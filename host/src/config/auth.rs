@@ -1,6 +1,6 @@
 //! The section `auth`: which tokens of clients are valid, and the keys that check them.
 
-use super::raw;
+use super::{raw, secret};
 use std::{fmt, path::PathBuf};
 use tungstenite::http::Uri;
 
@@ -42,10 +42,15 @@ impl fmt::Debug for Auth {
 
 /// Returns the settings of the section. Adds a line to `errors` for each value that is not valid.
 pub(super) fn resolve(raw: raw::Auth, errors: &mut Vec<String>) -> Auth {
-    if raw.jwt_secret.is_none() && raw.jwks_file.is_none() && raw.jwks_url.is_none() {
-        errors.push("auth: there is no key to check tokens with: set jwt_secret, jwks_file or jwks_url".to_owned());
+    let has_secret = raw.jwt_secret.is_some() || raw.jwt_secret_file.is_some();
+    if !has_secret && raw.jwks_file.is_none() && raw.jwks_url.is_none() {
+        errors.push(
+            "auth: there is no key to check tokens with: set jwt_secret, jwt_secret_file, jwks_file or jwks_url"
+                .to_owned(),
+        );
     }
-    if raw.jwt_secret.as_ref().is_some_and(|secret| secret.len() < MIN_SECRET_BYTES) {
+    let jwt_secret = secret::resolve("auth.jwt_secret", raw.jwt_secret, raw.jwt_secret_file, errors);
+    if jwt_secret.as_ref().is_some_and(|secret| secret.len() < MIN_SECRET_BYTES) {
         let least = MIN_SECRET_BYTES;
         errors.push(format!(
             "auth.jwt_secret: at least {least} bytes, as HS256 asks for (`openssl rand -hex 32` makes a secret)"
@@ -74,7 +79,7 @@ pub(super) fn resolve(raw: raw::Auth, errors: &mut Vec<String>) -> Auth {
     }
     Auth {
         required: raw.required,
-        jwt_secret: raw.jwt_secret,
+        jwt_secret,
         jwks_file: raw.jwks_file.map(PathBuf::from),
         jwks_url: raw.jwks_url.and_then(|written| url(&written, errors)),
         issuer: raw.issuer,
@@ -115,7 +120,10 @@ mod tests {
 
     #[test]
     fn each_wrong_value_has_its_own_error() {
-        check("required: true", &["auth: there is no key to check tokens with: set jwt_secret, jwks_file or jwks_url"]);
+        check(
+            "required: true",
+            &["auth: there is no key to check tokens with: set jwt_secret, jwt_secret_file, jwks_file or jwks_url"],
+        );
         check("jwks_file: no/keys.json", &["auth.jwks_file: there is no file no/keys.json"]);
         let secret = format!("jwt_secret: {SECRET}");
         check(

@@ -10,8 +10,8 @@ use std::fmt;
 pub(super) const MAX_ERRORS: usize = 20;
 
 /// A step on the path to a key.
-#[derive(Clone, Debug)]
-enum Step {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
     Key(String),
     Index(usize),
 }
@@ -95,9 +95,7 @@ impl Wrong<'_> {
             let key = key.as_str().unwrap_or("(not a string)");
             if !known.contains(&key) {
                 self.report(key, |path| {
-                    let near = |known: &str| strsim::jaro_winkler(known, key);
-                    let nearest = known.iter().max_by(|a, b| near(a).total_cmp(&near(b)));
-                    let hint = nearest.map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
+                    let hint = nearest(key, known).map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
                     format!("unknown key `{path}`{hint} (known here: {})", known.join(", "))
                 });
             } else if value.is_null() {
@@ -121,7 +119,8 @@ impl Wrong<'_> {
     }
 }
 
-fn shown(path: &[Step]) -> String {
+/// Returns the path as an operator writes it.
+pub(super) fn shown(path: &[Step]) -> String {
     let mut shown = String::new();
     for step in path {
         match step {
@@ -131,6 +130,12 @@ fn shown(path: &[Step]) -> String {
         }
     }
     shown
+}
+
+/// Returns the known key that is most similar.
+pub(super) fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+    let near = |known: &str| strsim::jaro_winkler(known, key);
+    known.iter().copied().max_by(|a, b| near(a).total_cmp(&near(b)))
 }
 
 /// Returns the names of a struct's fields. The struct's `Deserialize` passes these names to the deserializer.
@@ -164,9 +169,12 @@ fn fields<T: for<'de> de::Deserialize<'de>>() -> &'static [&'static str] {
     fields
 }
 
-/// Returns the line of the last key of the path. The parser walks to the key and fails there, because only an error has
+/// Returns the line of the last key of the path, or `None` if the text is empty. The parser walks to the key and fails there, because only an error has
 /// a line number.
-fn line(text: &str, path: &[Step]) -> Option<usize> {
+pub(super) fn line(text: &str, path: &[Step]) -> Option<usize> {
+    if text.is_empty() {
+        return None;
+    }
     let error = Walk(path).deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
     error.location().map(|location| location.line())
 }

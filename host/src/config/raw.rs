@@ -71,11 +71,14 @@ section! {
         listen: String = "127.0.0.1:8081".to_owned(),
         #[serde(skip_serializing_if = "Option::is_none")]
         token: Option<String> = None,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        token_file: Option<String> = None,
     }
 
     Auth {
         required: bool = true,
         jwt_secret: Option<String> = None,
+        jwt_secret_file: Option<String> = None,
         jwks_file: Option<String> = None,
         jwks_url: Option<String> = None,
         issuer: Option<String> = None,
@@ -113,6 +116,8 @@ section! {
         cluster: Option<Cluster> = None,
         username: String = String::new(),
         password: String = String::new(),
+        #[serde(skip_serializing_if = "Option::is_none")]
+        password_file: Option<String> = None,
         timeout_ms: u64 = 2000,
         probe_interval_ms: u64 = 1000,
         streams: Vec<String> = Vec::new(),
@@ -125,6 +130,8 @@ section! {
         addrs: Vec<String> = Vec::new(),
         username: String = String::new(),
         password: String = String::new(),
+        #[serde(skip_serializing_if = "Option::is_none")]
+        password_file: Option<String> = None,
     }
 
     Cluster {

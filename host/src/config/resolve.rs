@@ -5,7 +5,7 @@ use super::{
     auth,
     origins::Origins,
     proxies::Proxies,
-    raw,
+    raw, secret,
     settings::{Admin, CompileLimits, Config, Game, Reconnect, Redis, RedisPlace, Resume, Server, Tls},
     streams::Streams,
 };
@@ -238,19 +238,21 @@ fn address(key: &str, written: &str, address: impl ToSocketAddrs, errors: &mut V
 
 fn admin(raw: raw::Admin, errors: &mut Vec<String>) -> Admin {
     let listen = address("admin.listen", &raw.listen, raw.listen.as_str(), errors);
-    if let Some(token) = &raw.token
+    let is_open = raw.token.is_none() && raw.token_file.is_none();
+    let token = secret::resolve("admin.token", raw.token, raw.token_file, errors);
+    if let Some(token) = &token
         && (token.len() < MIN_ADMIN_TOKEN_BYTES || !token.bytes().all(|byte| byte.is_ascii_graphic()))
     {
         let rule = format!("at least {MIN_ADMIN_TOKEN_BYTES} bytes of visible ASCII, `openssl rand -hex 32` makes one");
         errors.push(format!("admin.token: {rule}"));
     }
-    if raw.token.is_none() && !listen.ip().is_loopback() {
+    if is_open && !listen.ip().is_loopback() {
         errors.push(format!(
             "admin.listen: other machines can reach {}, so set admin.token, or listen on 127.0.0.1",
             raw.listen
         ));
     }
-    Admin { listen, token: raw.token }
+    Admin { listen, token }
 }
 
 fn redis(raw: raw::Redis, max_message_bytes: usize, errors: &mut Vec<String>) -> Redis {
@@ -267,8 +269,8 @@ fn redis(raw: raw::Redis, max_message_bytes: usize, errors: &mut Vec<String>) ->
             RedisPlace::Server(String::new())
         }
     };
-    if !raw.username.is_empty() && raw.password.is_empty() {
-        errors.push("redis.username: it needs redis.password".to_owned());
+    if !raw.username.is_empty() && raw.password.is_empty() && raw.password_file.is_none() {
+        errors.push("redis.username: it needs redis.password or redis.password_file".to_owned());
     }
     if !(100..=60_000).contains(&raw.timeout_ms) {
         errors.push(format!("redis.timeout_ms: {} is not within 100 to 60000", raw.timeout_ms));
@@ -282,7 +284,7 @@ fn redis(raw: raw::Redis, max_message_bytes: usize, errors: &mut Vec<String>) ->
     Redis {
         place,
         username: given(raw.username),
-        password: given(raw.password),
+        password: secret::resolve("redis.password", given(raw.password), raw.password_file, errors),
         timeout: Duration::from_millis(raw.timeout_ms),
         probe_interval: Duration::from_millis(raw.probe_interval_ms),
         max_message_bytes,
@@ -294,14 +296,14 @@ fn sentinels(raw: raw::Sentinel, errors: &mut Vec<String>) -> RedisPlace {
     if raw.master.is_empty() {
         errors.push("redis.sentinel.master: the name of the master is required".to_owned());
     }
-    if !raw.username.is_empty() && raw.password.is_empty() {
-        errors.push("redis.sentinel.username: it needs redis.sentinel.password".to_owned());
+    if !raw.username.is_empty() && raw.password.is_empty() && raw.password_file.is_none() {
+        errors.push("redis.sentinel.username: it needs password or password_file beside it".to_owned());
     }
     RedisPlace::Sentinel {
         urls: redis_urls("redis.sentinel", &raw.addrs, errors),
         master: raw.master,
         username: given(raw.username),
-        password: given(raw.password),
+        password: secret::resolve("redis.sentinel.password", given(raw.password), raw.password_file, errors),
     }
 }
 

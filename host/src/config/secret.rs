@@ -1,0 +1,43 @@
+//! Secrets, which are in gateway.yaml or in a file of their own.
+
+use crate::file::{self, Unreadable};
+use std::path::Path;
+
+/// The maximum size of a file with a secret, in bytes.
+const MAX_SECRET_BYTES: u64 = 64 << 10;
+
+/// Returns the secret `key`, whose value or file is given. Adds a line to `errors` if both are, or if the file has no
+/// secret.
+pub(super) fn resolve(
+    key: &str,
+    value: Option<String>,
+    file: Option<String>,
+    errors: &mut Vec<String>,
+) -> Option<String> {
+    let Some(file) = file else { return value };
+    if value.is_some() {
+        errors.push(format!("{key}: {key}_file is set as well, keep one of them"));
+    }
+    match read(Path::new(&file)) {
+        Ok(secret) => Some(secret),
+        Err(why) => {
+            errors.push(format!("{key}_file: {file}: {why}"));
+            None
+        }
+    }
+}
+
+/// Reads a secret without the line break at its end, which editors and `echo` add.
+fn read(path: &Path) -> Result<String, String> {
+    let bytes = file::read(path, MAX_SECRET_BYTES).map_err(|error| match error {
+        Unreadable::Io(_) => format!("{error}: put the secret there for the gateway's user, or correct the path"),
+        Unreadable::TooLarge { .. } => format!("{error}: correct the path"),
+        error => error.to_string(),
+    })?;
+    let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8: write the secret as text".to_owned())?;
+    let secret = text.strip_suffix('\n').map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line));
+    if secret.is_empty() {
+        return Err("it is empty: write the secret into it".to_owned());
+    }
+    Ok(secret.to_owned())
+}

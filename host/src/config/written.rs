@@ -1,0 +1,53 @@
+//! Everything that is written: the file, and the environment variables that set keys in its place.
+
+use super::{
+    duplicates,
+    environment::{self, Environment, Setting},
+    keys, raw,
+};
+use serde_yaml::Value;
+
+/// What is written, before it is resolved.
+pub(super) struct Written<'t> {
+    /// The text of the file.
+    pub(super) text: &'t str,
+    /// The values of the file.
+    pub(super) value: Value,
+    /// The keys that environment variables set.
+    pub(super) settings: Vec<Setting>,
+    /// The values that take effect.
+    pub(super) file: raw::File,
+}
+
+impl<'t> Written<'t> {
+    /// Reads the file and the variables. Adds a line to `errors` for each error. Returns `None` if nothing can be made of
+    /// them.
+    pub(super) fn read(text: &'t str, environment: &Environment, errors: &mut Vec<String>) -> Option<Self> {
+        let value = match Self::value(text) {
+            Ok(value) => value,
+            Err(error) => {
+                errors.push(error);
+                return None;
+            }
+        };
+        errors.append(&mut keys::wrong(text, &value));
+        // An empty file is a file of defaults.
+        let file = if value.is_null() { Ok(raw::File::default()) } else { serde_yaml::from_str(text) };
+        let settings = environment.settings(errors);
+        let file = file.map_err(|error| error.to_string()).and_then(|file| environment::apply(file, &settings));
+        match file {
+            Ok(file) => Some(Self { text, value, settings, file }),
+            Err(error) => {
+                errors.push(error);
+                None
+            }
+        }
+    }
+
+    fn value(text: &str) -> Result<Value, String> {
+        match duplicates::check(text) {
+            Some(error) => Err(error),
+            None => serde_yaml::from_str(text).map_err(|error| error.to_string()),
+        }
+    }
+}
