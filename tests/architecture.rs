@@ -28,7 +28,7 @@ const fn rule(room: &'static str, rooms: &'static [&'static str], crates: &'stat
 }
 
 /// The rules of all top-level modules of the host, from the top to the bottom. A module uses only modules further down.
-const RULES: [Rule; 15] = [
+const RULES: [Rule; 16] = [
     rule(
         "app",
         &[
@@ -37,6 +37,7 @@ const RULES: [Rule; 15] = [
             "bus",
             "config",
             "file",
+            "finding",
             "memory",
             "net",
             "plugin",
@@ -64,12 +65,13 @@ const RULES: [Rule; 15] = [
     ),
     rule("reload", &["config", "file", "memory", "plugin", "routing", "telemetry"], &["notify"]),
     rule("routing", &["bus", "delivery", "plugin", "sync", "telemetry"], &[]),
-    rule("bus", &["config", "sync", "telemetry", "tls_client"], &["redis", "tokio::net", "tokio_rustls"]),
+    rule("bus", &["config", "finding", "sync", "telemetry", "tls_client"], &["redis", "tokio::net", "tokio_rustls"]),
     rule("config", &["delivery", "file", "plugin"], &["redis", "serde_yaml"]),
     rule("plugin", &["sync", "telemetry"], &["prometheus_client", "wasmtime", "wasmparser", "wit_component"]),
     rule("delivery", &["sync"], &["subtle"]),
     rule("telemetry", &["sync"], &["prometheus_client", "tracing_subscriber"]),
     rule("file", &[], &[]),
+    rule("finding", &[], &[]),
     rule("memory", &[], &[]),
     rule("tls_client", &[], &["tokio_rustls"]),
     rule("sync", &[], &[]),

@@ -2,6 +2,8 @@
 //! commands, its limits and how it stops.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "operation/checkup.rs"]
+mod checkup;
 #[path = "operation/command.rs"]
 mod command;
 #[path = "operation/counters.rs"]

@@ -6,6 +6,7 @@
 //! does not know what a packet, a bus message or a plugin means. No other module uses this folder.
 
 mod certificate;
+mod checkup;
 mod saved;
 mod signals;
 mod supervisor;
@@ -15,9 +16,10 @@ use crate::{
     auth::{self, Authenticator},
     bus,
     config::{Config, ConfigError},
+    finding::Finding,
     memory,
     net::certificate::Invalid,
-    net::{half_open, server},
+    net::server,
     reload::{
         catalog::Report,
         reloader::{self, End, Reloading},
@@ -46,9 +48,6 @@ const STOP_MARGIN: Duration = Duration::from_secs(2);
 
 /// The time that the reload thread may take to end. The thread has no work to finish.
 const FILES_STOP: Duration = Duration::from_secs(1);
-
-/// The number of open files that are no connections of clients: listeners, plugins, Redis, the admin listener.
-const OTHER_FILES: u64 = 64;
 
 /// The time that writing the state of the plugins may take.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -106,7 +105,9 @@ impl Running {
             let is_ordered = !redis.place.is_cluster();
             gateway.enable_handovers(config.server.outbox, is_ordered, bus::Keys::new(redis.clone()));
         }
-        warn_of_too_few_files(&config);
+        if let Some(warning) = checkup::too_few_files(&config) {
+            tracing::warn!("{warning}");
+        }
         if let Some(path) = &config.state_file {
             let state = saved::load(path)?;
             // A file that cannot be written is an error now, and not at the end, when the state would be lost.
@@ -256,20 +257,6 @@ fn apply(config: &Config, gateway: &Gateway, auth: &Authenticator) {
     auth.configure(config.auth.as_ref());
 }
 
-/// Warns if the limit of open files allows fewer sessions than the configuration.
-fn warn_of_too_few_files(config: &Config) {
-    let Some(sessions) = config.limits.sessions else { return };
-    let (files, handshakes) =
-        (half_open::open_files(), config.limits.handshakes.unwrap_or_else(half_open::default_max));
-    let allowed = files.saturating_sub(u64::from(handshakes) + OTHER_FILES);
-    if u64::from(sessions) > allowed {
-        tracing::warn!(
-            "limits.sessions is {sessions}, but the limit of open files, {files}, allows {allowed} sessions next to \
-             {handshakes} handshakes (limits.handshakes): raise it (ulimit -n), or lower limits.sessions"
-        );
-    }
-}
-
 /// Logs every second how many log lines were suppressed.
 async fn log_suppressed(metrics: Arc<Metrics>) -> anyhow::Result<()> {
     let mut interval = time::interval(Duration::from_secs(1));
@@ -306,6 +293,22 @@ fn pages(mut admin: SocketAddr) -> String {
 /// Returns an error if no cache directory can be created, or if the machine cannot run WebAssembly.
 pub fn check(config: &Config) -> anyhow::Result<Vec<Report>> {
     reloader::load_once(config)
+}
+
+/// Looks at the machine, and at Redis unless `is_offline`. Returns what is wrong for this configuration.
+///
+/// # Errors
+/// Returns an error if no runtime for the connections can be started.
+pub fn examine(config: &Config, is_offline: bool) -> anyhow::Result<Vec<Finding>> {
+    // The gateway raises the limit as well, so the check is about the limit that it will have.
+    raise_open_files();
+    let mut findings = checkup::machine(config);
+    if let (Some(redis), false) = (&config.redis, is_offline) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        findings.extend(runtime.block_on(bus::examine(redis)));
+        runtime.shutdown_background();
+    }
+    Ok(findings)
 }
 
 /// Reads the files of `server.tls`, if there are any. Returns a warning if the certificate can be used, but clients will

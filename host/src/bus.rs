@@ -20,10 +20,15 @@ pub use queue::{ChangeNumber, DRAIN, Full, Load, Permit, Queue, Share};
 pub use redis::keys::Keys;
 pub use topics::Topics;
 
-use crate::config;
+use crate::{config, finding::Finding};
 use intake::Intake;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+
+/// Looks whether Redis can be reached, and whether it is set up for the bus. Returns what is wrong.
+pub async fn examine(config: &config::Redis) -> Vec<Finding> {
+    redis::examine(config).await
+}
 
 /// Carries publishes and messages until `stop`, and then publishes or refuses the queued publishes. Over Redis,
 /// the handler receives the messages of `topics`. The embedded bus passes every message to the handler.

@@ -24,6 +24,7 @@
 //! - `admin` serves health and metrics over HTTP.
 //! - `config` reads and checks gateway.yaml.
 //! - `app` starts all parts of the process and drains them at its end.
+//! - `finding` is what `gateway check` finds wrong.
 //! - `file`, `memory`, `telemetry`, `tls_client` and `sync` are tools of the other modules.
 
 pub mod net;
@@ -47,6 +48,8 @@ pub mod config;
 pub mod app;
 
 pub mod file;
+
+pub mod finding;
 
 pub mod memory;
 

@@ -26,12 +26,14 @@ pub(crate) enum Command {
         #[command(flatten)]
         shown: Shown,
     },
-    /// Parse the configuration, load every plugin, and report all errors.
+    /// Parse the configuration, load every plugin, look at the machine and at Redis, and report all that is wrong.
     Check {
         #[command(flatten)]
         configured: Configured,
         #[command(flatten)]
         shown: Shown,
+        #[command(flatten)]
+        examination: Examination,
     },
     /// Ask the gateway on this machine whether it lives. The exit code is 0 if it does.
     Healthcheck {
@@ -114,6 +116,25 @@ pub(crate) struct Shown {
     /// Only print the configuration that takes effect, with the origin of each value. Secrets are hidden.
     #[arg(long)]
     pub(crate) print_config: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Examination {
+    /// Look at nothing that is not on this machine: Redis.
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// Exit with 78 if there are warnings, too.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// How the result is written to stdout.
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: CheckFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum CheckFormat {
+    Text,
+    Json,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

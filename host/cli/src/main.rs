@@ -2,6 +2,7 @@
 
 mod arguments;
 mod author;
+mod check;
 mod documents;
 mod healthcheck;
 
@@ -35,14 +36,16 @@ fn main() -> ExitCode {
     start_log(log_format, &recent);
     let outcome = match command {
         Command::Run { configured: Configured { config }, shown: Shown { print_config: true } }
-        | Command::Check { configured: Configured { config }, shown: Shown { print_config: true } } => {
+        | Command::Check { configured: Configured { config }, shown: Shown { print_config: true }, .. } => {
             print_config(&config)
         }
         Command::Run { configured: Configured { config }, .. } => {
             memory::give_back_at_once();
             read(&config).and_then(|read| run(&config, read, recent))
         }
-        Command::Check { configured: Configured { config }, .. } => read(&config).and_then(|read| check(&read)),
+        Command::Check { configured: Configured { config }, examination, .. } => {
+            read(&config).and_then(|read| check::check(&read, &examination, &mut stdout())).map(exit_code)
+        }
         Command::Healthcheck { configured: Configured { config }, ready } => {
             read(&config).and_then(|read| healthcheck::ask(&read.admin, ready)).map(|()| ExitCode::SUCCESS)
         }
@@ -62,6 +65,10 @@ fn read(path: &Path) -> anyhow::Result<Config> {
     Ok(Config::read(path)?)
 }
 
+fn exit_code(passed: bool) -> ExitCode {
+    if passed { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIG) }
+}
+
 fn print_config(path: &Path) -> anyhow::Result<ExitCode> {
     write!(stdout(), "{}", Config::effective(path)?)?;
     Ok(ExitCode::SUCCESS)
@@ -73,39 +80,6 @@ fn run(path: &Path, config: Config, recent: RecentLog) -> anyhow::Result<ExitCod
     // The process does not wait for a stuck thread, for example one that waits for an answer of a DNS server.
     runtime.shutdown_background();
     outcome.map(|()| ExitCode::SUCCESS)
-}
-
-fn check(config: &Config) -> anyhow::Result<ExitCode> {
-    let mut code = ExitCode::SUCCESS;
-    match app::check_certificate(config) {
-        Ok(warning) => warning.iter().try_for_each(|warning| writeln!(stdout(), "warning: {warning}"))?,
-        Err(error) => {
-            writeln!(stdout(), "{error}")?;
-            code = ExitCode::from(BAD_CONFIG);
-        }
-    }
-    if let Err(error) = app::check_keys(config) {
-        writeln!(stdout(), "{error}")?;
-        code = ExitCode::from(BAD_CONFIG);
-    }
-    let files = app::check(config)?;
-    for name in &config.required {
-        let serves = |serving: &String| serving.split(' ').next() == Some(name);
-        if !files.iter().filter_map(|file| file.serving.as_ref()).any(serves) {
-            writeln!(stdout(), "plugins.required: no file has the plugin {name}")?;
-            code = ExitCode::from(BAD_CONFIG);
-        }
-    }
-    for file in files {
-        match (file.error, file.serving) {
-            (Some(error), _) => {
-                writeln!(stdout(), "{}: {error}", file.file)?;
-                code = ExitCode::from(BAD_CONFIG);
-            }
-            (None, serving) => writeln!(stdout(), "{}: ok, {}", file.file, serving.unwrap_or_default())?,
-        }
-    }
-    Ok(code)
 }
 
 fn completions(shell: Shell) -> anyhow::Result<ExitCode> {

@@ -22,12 +22,14 @@ use tokio::{task, time};
 /// The time between two looks at the files. A change is taken when two looks have found the same.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Checks the files of `server.tls`. Returns a warning if the certificate can be used, but clients will refuse it.
+/// Checks the files of `server.tls`. Returns a warning if the certificate can be used, but clients refuse it, or will
+/// soon do.
 ///
 /// # Errors
 /// Returns an [`Invalid`] that names the key, the file, what is wrong, and what would mend it.
 pub(super) fn check(files: &config::Tls) -> Result<Option<String>, Invalid> {
-    Ok(Certificate::load(files)?.warning(SystemTime::now()))
+    let (certificate, now) = (Certificate::load(files)?, SystemTime::now());
+    Ok(certificate.warning(now).or_else(|| certificate.is_due(now)))
 }
 
 /// The certificate in use, and the files that it comes from.

@@ -8,6 +8,7 @@
 //! The connections to Redis and the commands on them belong here. This module and its submodules may know the types of
 //! `bus`, the configuration of Redis, and the sockets to Redis. They must not know sessions or plugins.
 
+mod checkup;
 mod cluster;
 mod confirmation;
 mod connection;
@@ -32,6 +33,7 @@ use super::{
     topics::Topics,
 };
 use crate::config::{self, RedisPlace};
+pub(super) use checkup::examine;
 use observer::Alone;
 use server::Server;
 use std::sync::Arc;

@@ -26,6 +26,10 @@ use x509_cert::{der::Decode, time::Time};
 /// The maximum size of each of the two files, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
+/// The time before its end at which a certificate should have been renewed. Most tools renew a certificate of 90 days a
+/// month before its end.
+const RENEWAL: Duration = Duration::from_secs(14 * 86_400);
+
 /// Why a pair of files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Invalid {
@@ -154,6 +158,23 @@ impl Certificate {
     #[must_use]
     pub fn expiry(&self) -> Duration {
         self.not_after.to_unix_duration()
+    }
+
+    /// Returns a warning if the certificate should have been renewed by this time. One that lives for days only is due in
+    /// the last quarter of its life.
+    #[must_use]
+    pub fn is_due(&self, now: SystemTime) -> Option<String> {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let left = self.expiry().saturating_sub(now);
+        let life = self.expiry().saturating_sub(self.not_before.to_unix_duration());
+        (left < RENEWAL.min(life / 4)).then(|| {
+            let (file, hours, end) = (self.file.display(), left.as_secs() / 3600, self.not_after);
+            let (days, hours) = (hours / 24, hours % 24);
+            format!(
+                "server.tls.cert: {file}: the certificate expires in {days} days and {hours} hours, at {end}: renew it (the \
+                 files are read again when they change)"
+            )
+        })
     }
 
     /// Returns what is wrong with the certificate at this time, although it can be used: it has expired, or it is not
