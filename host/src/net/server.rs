@@ -326,14 +326,6 @@ mod tests {
     use super::*;
     use crate::{bus, delivery::outbox::Limits, telemetry::metrics::Metrics};
 
-    #[test]
-    fn tmp_size() {
-        fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
-            size_of::<F>()
-        }
-        eprintln!("connection {}", size(connection));
-    }
-
     #[tokio::test]
     async fn a_panic_ends_only_its_own_session_and_is_counted() {
         let metrics = Arc::new(Metrics::new());
