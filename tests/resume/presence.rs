@@ -56,14 +56,17 @@ async fn a_plugin_hears_that_a_client_is_away_and_back_and_then_of_the_end() {
 #[tokio::test]
 async fn the_first_packet_of_a_client_that_is_back_comes_after_its_return() {
     let gateway = start("").await;
-    let mut player = Player::begin(&gateway, 7).await;
+    let (mut player, mut other) = (Player::begin(&gateway, 7).await, Player::begin(&gateway, 8).await);
     player.ask("put on-away put seen away; put on-back put seen back").await;
     // After these quick calls, the plugin is called without its offload thread, for which a client may not wait.
     for _ in 0..20 {
         player.ask("say x").await;
     }
     for _ in 0..20 {
-        player.return_after_break(&gateway).await;
+        player.leave(&gateway).await;
+        // A client that is back sooner was never away.
+        while other.ask("get seen").await != "away" {}
+        drop(player.come_back(&gateway).await);
         assert_eq!(player.ask("get seen").await, "back");
     }
 }
@@ -87,10 +90,10 @@ async fn a_client_that_takes_its_session_over_was_never_away() {
     assert!(player.welcome().resumed);
     assert_eq!(u16::from(old.closed().await.unwrap().code), 4010);
     gateway.metric_is(&resumes("resumed"), 1.0).await;
-    player.client.assert_alive().await;
+    player.ask("tag 4").await;
     // A break that follows is the first thing that the plugin hears.
     player.leave(&gateway).await;
-    watcher.gets(1, "away 7 3").await;
+    watcher.gets(1, "away 7 4").await;
 }
 
 #[tokio::test]
@@ -109,8 +112,9 @@ async fn the_new_gateway_hears_of_a_session_that_is_handed_over_before_its_first
     at_new.gets(1, "back 7 3 true").await;
     at_old.gets(2, "end 7 3 handed_over").await;
     // From here on, the session is like any other.
-    player.return_after_break(&new).await;
+    player.leave(&new).await;
     at_new.gets(2, "away 7 3").await;
+    drop(player.come_back(&new).await);
     at_new.gets(3, "back 7 3 false").await;
     player.gets(2, "welcome back").await;
 
@@ -184,6 +188,7 @@ async fn a_call_that_waits_for_a_slow_plugin_is_not_made_once_the_client_is_back
         client.send(ROUTE, b"spin 500").await;
         slow.push(client);
     }
+    gateway.metric_is("gateway_messages_received_total{route=\"112\"}", 14.0).await;
     // The calls before it take three seconds.
     player.return_after_break(&gateway).await;
     for client in &mut slow {
@@ -191,8 +196,9 @@ async fn a_call_that_waits_for_a_slow_plugin_is_not_made_once_the_client_is_back
     }
     // The answer comes after all that has waited.
     watcher.ask("say x").await;
+    player.ask("tag 4").await;
     player.leave(&gateway).await;
-    watcher.gets(1, "away 7 3").await;
+    watcher.gets(1, "away 7 4").await;
 }
 
 /// Starts a gateway with a plugin that was built against another version of the interface.
@@ -201,10 +207,12 @@ async fn with_guest(name: &str) -> Gateway {
     Gateway::start(Setup { files, ..setup("") }).await
 }
 
-/// Breaks a client's connection, and returns the client over another one.
-async fn resumed(gateway: &Gateway, client: &mut Client) -> Client {
+/// Breaks a client's connection, waits until the plugin has answered this number of calls, and returns the client over
+/// another connection.
+async fn resumed(gateway: &Gateway, client: &mut Client, plugin: &str, calls: f64) -> Client {
     client.cut().await;
     gateway.metric_is("gateway_sessions_parked", 1.0).await;
+    gateway.metric_is(&format!("gateway_plugin_calls_total{{plugin=\"{plugin}\",outcome=\"ok\"}}"), calls).await;
     let path = format!("/ws?resume={}&seen=0&replies=1", client.welcome.resume_token);
     let client = Client::connect_to(gateway.address, &path).await;
     assert!(client.welcome.resumed);
@@ -213,13 +221,13 @@ async fn resumed(gateway: &Gateway, client: &mut Client) -> Client {
 
 #[tokio::test]
 async fn plugins_of_older_versions_serve_sessions_that_are_resumed_and_are_not_asked_for_what_they_lack() {
-    for (name, route) in [("first", 0x77), ("second", 0x78)] {
+    // `second` is asked at connect.
+    for (name, route, calls) in [("first", 0x77, 1.0), ("second", 0x78, 2.0)] {
         let gateway = with_guest(name).await;
         let mut client = gateway.client().await;
         assert_eq!(client.request(route, b"reply").await.status, 256);
-        let mut client = resumed(&gateway, &mut client).await;
+        let mut client = resumed(&gateway, &mut client, name, calls).await;
         assert_eq!(client.request(route, b"reply").await.status, 256);
-        // `second` is asked at connect, and a call that failed would be counted.
         for outcome in ["trap", "invalid"] {
             let failed = format!("gateway_plugin_calls_total{{plugin=\"{name}\",outcome=\"{outcome}\"}}");
             gateway.metric_is(&failed, 0.0).await;
@@ -232,7 +240,7 @@ async fn a_plugin_that_is_built_without_the_sdk_hears_of_clients_in_a_world_of_i
     let gateway = with_guest("third").await;
     let mut client = gateway.client().await;
     assert_eq!(client.request(0x79, b"").await.status, 256);
-    let mut client = resumed(&gateway, &mut client).await;
+    let mut client = resumed(&gateway, &mut client, "third", 2.0).await;
     for name in ["Absence", "Arrival"] {
         let push = client.receive().await;
         assert!(push.text().starts_with(&format!("{name} {{ session: SessionId {{")), "{push:?}");

@@ -18,6 +18,7 @@ export const DROPPED = {
   state_full: "the plugin's state is larger than state_mb",
   plugin_replaced: "the new version has another state format",
   departures: "too many ends of sessions wait for a plugin",
+  presence: "too many clients that went or came back wait for a plugin",
 };
 
 export const ROUTING = {
@@ -80,11 +81,13 @@ export const ENDS = {
   drain: "the gateway stopped",
   panic: "a defect of the gateway",
   moved: "the client goes on over another connection",
+  dismissed: "the gateway stops, and the session waits in Redis",
 };
 
 export const RESUMES = {
   resumed: "the client has its session back",
   handed_over: "the session has come from another gateway",
+  restored: "the session has waited in Redis, because its gateway stopped",
   busy: "could not be handed over at this moment",
   no_answer: "the gateway that had the session does not answer",
   unknown: "the session has ended, or the token was used before",
@@ -94,6 +97,7 @@ export const RESUMES = {
 
 export const UNRESUMED = {
   handed_over: "the session goes on at another gateway",
+  stored: "the session waits in Redis, because the gateway stops",
   window: "the client was away for too long",
   evicted: "made room for others: resume.total_bytes",
   full: "more waited than resume keeps",
