@@ -32,17 +32,34 @@ pub(crate) async fn tell(redis: &Redis, user: u32, text: &str) {
     redis.publish(TOPIC, format!("deliver user:{user} always {text}").as_bytes()).await;
 }
 
-#[tokio::test]
-async fn a_session_goes_on_at_another_gateway_with_everything_that_it_has() {
-    let (redis, old, new) = start("").await;
-    let mut player = Player::begin(&old, 7).await;
-    let id = player.welcome().session_id.clone();
+/// Begins a session of user 7 with a group, a tag and a topic. Of its three pushes, the client takes the first one.
+pub(crate) async fn with_everything(redis: &Redis, gateway: &Gateway) -> Player {
+    let mut player = Player::begin(gateway, 7).await;
     player.ask("join 5; tag 3; listen private").await;
     redis.subscribers_are("private", 1).await;
     for text in ["a", "b", "c"] {
-        tell(&redis, 7, text).await;
+        tell(redis, 7, text).await;
     }
     player.gets(1, "a").await;
+    player
+}
+
+/// Asserts that a session goes on as [`with_everything`] began it. Its next three pushes have these numbers.
+pub(crate) async fn has_everything(redis: &Redis, player: &mut Player, id: &str, numbers: [u32; 3]) {
+    tell(redis, 7, "to the user").await;
+    player.gets(numbers[0], "to the user").await;
+    redis.publish(TOPIC, b"deliver group:5 always to the group").await;
+    player.gets(numbers[1], "to the group").await;
+    redis.publish("private", b"deliver user:7 always over the topic").await;
+    player.gets(numbers[2], "over the topic").await;
+    assert_eq!(player.ask("say $session $user $tag").await, format!("{id} 7 3"));
+}
+
+#[tokio::test]
+async fn a_session_goes_on_at_another_gateway_with_everything_that_it_has() {
+    let (redis, old, new) = start("").await;
+    let mut player = with_everything(&redis, &old).await;
+    let id = player.welcome().session_id.clone();
     player.leave(&old).await;
     tell(&redis, 7, "d").await;
     drop(player.come_back(&new).await);
@@ -55,13 +72,7 @@ async fn a_session_goes_on_at_another_gateway_with_everything_that_it_has() {
     sessions_are(&new, 1.0).await;
     new.metric_is(&resumes("handed_over"), 1.0).await;
     old.metric_is(&not_resumed("handed_over"), 1.0).await;
-    tell(&redis, 7, "e").await;
-    player.gets(5, "e").await;
-    redis.publish(TOPIC, b"deliver group:5 always f").await;
-    player.gets(6, "f").await;
-    redis.publish("private", b"deliver user:7 always g").await;
-    player.gets(7, "g").await;
-    assert_eq!(player.ask("say $session $user $tag").await, format!("{id} 7 3"));
+    has_everything(&redis, &mut player, &id, [5, 6, 7]).await;
     // And back again.
     tell(&redis, 7, "h").await;
     drop(player.come_back(&old).await);

@@ -1,6 +1,6 @@
 //! Tests of sessions whose gateway stops before another one has them. They wait in Redis.
 
-use super::handovers::{TOPIC, setup, start, tell};
+use super::handovers::{TOPIC, has_everything, setup, start, tell, with_everything};
 use crate::{Player, not_resumed, resumes, sessions_are};
 use gateway_tests::{Client, Cluster, Gateway, Redis, Setup, probe};
 use std::time::Duration;
@@ -38,14 +38,8 @@ impl Player {
 #[tokio::test]
 async fn a_session_goes_on_after_its_gateway_has_stopped() {
     let (redis, old, new) = start("").await;
-    let mut player = Player::begin(&old, 7).await;
+    let mut player = with_everything(&redis, &old).await;
     let id = player.welcome().session_id.clone();
-    player.ask("join 5; tag 3; listen private").await;
-    redis.subscribers_are("private", 1).await;
-    for text in ["a", "b", "c"] {
-        tell(&redis, 7, text).await;
-    }
-    player.gets(1, "a").await;
     // The client has received b and c, and says that it has not.
     for text in ["b", "c"] {
         assert_eq!(player.client.receive_any().await.text(), text);
@@ -64,13 +58,7 @@ async fn a_session_goes_on_after_its_gateway_has_stopped() {
         player.gets(seq, text).await;
     }
     player.gets_gap(Duration::from_millis(300)).await;
-    tell(&redis, 7, "d").await;
-    player.gets(4, "d").await;
-    redis.publish(TOPIC, b"deliver group:5 always e").await;
-    player.gets(5, "e").await;
-    redis.publish("private", b"deliver user:7 always f").await;
-    player.gets(6, "f").await;
-    assert_eq!(player.ask("say $session $user $tag").await, format!("{id} 7 3"));
+    has_everything(&redis, &mut player, &id, [4, 5, 6]).await;
 }
 
 #[tokio::test]
