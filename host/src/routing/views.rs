@@ -329,7 +329,11 @@ mod tests {
         assert!(!story.record(true, false) && !story.record(false, false));
         story.tell(false, true);
         story.is_forgotten();
+
+        // The client is away again while the plugin is told.
+        story.record(false, true);
         story.record(true, false);
+        story.views.told(&story.session, PLUGIN, false);
         story.tell(true, false);
         assert!(story.record(false, false));
         story.tell(false, false);
