@@ -60,6 +60,26 @@ async fn a_flood_of_unfinished_handshakes_keeps_no_good_client_out() {
 }
 
 #[tokio::test]
+async fn of_connections_that_arrive_together_the_last_ones_stay() {
+    let gateway = start("handshakes: 50").await;
+    // They wait for the gateway in the kernel, and it accepts all of them in one go.
+    gateway.signal("STOP").await;
+    let mut flood = Vec::new();
+    for _ in 0..100 {
+        flood.push(Wire::connect(gateway.address).await);
+    }
+    gateway.signal("CONT").await;
+    gateway.metric_is(&refused("handshake_evicted"), 50.0).await;
+    for wire in &mut flood[..50] {
+        assert_eq!(wire.frame().await, None);
+    }
+    for wire in &mut flood[50..] {
+        wire.send(UPGRADE.as_bytes()).await;
+        assert_eq!(wire.response().await.status, 101);
+    }
+}
+
+#[tokio::test]
 async fn by_default_a_quarter_of_the_open_files_is_for_handshakes() {
     let gateway = start("").await;
     let mut flood = Vec::new();

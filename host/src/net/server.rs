@@ -11,6 +11,7 @@ use crate::{
     net::budget::Budget,
     net::drain,
     net::expiry::Expiry,
+    net::half_open::Place,
     net::handshake::{self, Refused, Request},
     net::proxy_header,
     net::resume::{Claim, Found, Resumes},
@@ -70,7 +71,9 @@ pub async fn serve(
             Some(ended) = tasks.join_next() => drain::account(gateway, ended),
             accepted = listener.accept() => match accepted {
                 Ok((stream, remote)) => {
-                    tasks.spawn(connection(stream, remote, Arc::clone(&shared)));
+                    // Here, because the tasks of connections that arrive together do not begin in their order.
+                    let place = shared.admission.wait(gateway);
+                    tasks.spawn(connection(stream, remote, place, Arc::clone(&shared)));
                 }
                 Err(error) => {
                     gateway.metrics.handshake_refused("accept_failed");
@@ -93,14 +96,19 @@ pub async fn serve(
 
 /// Serves a connection until its session ends, or until the task of the session that it resumes has it. Returns the
 /// label of `gateway_disconnections_total`, or `None` if no end of a connection is left to count.
-async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Shared>) -> Option<&'static str> {
+async fn connection(
+    stream: TcpStream,
+    mut remote: SocketAddr,
+    place: Place,
+    shared: Arc<Shared>,
+) -> Option<&'static str> {
     let Shared { gateway, config, auth, admission, resumes, stop, .. } = &*shared;
     let server = &config.server;
     // Packets are sent without delay. An error means that the connection broke, and the next step handles that.
     let _ = stream.set_nodelay(true);
     // The box keeps the task of a connection small, which lives as long as its session.
     let (mut stream, request) = tokio::select! {
-        opened = Box::pin(open(Tcp::new(stream), &mut remote, &shared)) => opened?,
+        opened = Box::pin(open(Tcp::new(stream), &mut remote, place, &shared)) => opened?,
         () = stop.cancelled() => return None,
     };
     let expiry = request.identity.and_then(Expiry::of).map(Box::new);
@@ -166,22 +174,37 @@ async fn resume(
 /// Opens the stream of a client and reads its request for a WebSocket. Returns `None` if the client was refused, took
 /// too long, or had to make room for another one. `remote` becomes the client's address as soon as a trusted proxy names
 /// it.
-async fn open(mut tcp: Tcp, remote: &mut SocketAddr, shared: &Shared) -> Option<(Stream, Request)> {
+async fn open(
+    mut tcp: Tcp,
+    remote: &mut SocketAddr,
+    place: Place,
+    shared: &Shared,
+) -> Option<(Stream, Request)> {
     let server = &shared.config.server;
     let client = proxy_header::client(&mut tcp, *remote, server, &shared.gateway.metrics).await?;
     *remote = client.address;
     let deadline = Instant::now() + server.handshake_timeout;
-    let mut stream = match &shared.tls {
-        None => Stream::Plain(tcp),
-        // A connection without TLS has no room for its handshake.
-        Some(tls) => Box::pin(secure(tcp, tls, *remote, shared, deadline)).await?,
+    let (mut stream, place) = match &shared.tls {
+        None => (Stream::Plain(tcp), place),
+        Some(tls) => {
+            // A connection without TLS has no room for its handshake.
+            let stream = Box::pin(secure(tcp, tls, *remote, place, shared, deadline)).await?;
+            (stream, shared.admission.wait(&shared.gateway))
+        }
     };
-    let request = request(&mut stream, remote, client.may_be_forwarded, shared, deadline).await?;
+    let request = request(&mut stream, remote, client.may_be_forwarded, place, shared, deadline).await?;
     Some((stream, request))
 }
 
 /// Performs the TLS handshake. Returns `None` if it failed, took too long, or had to make room.
-async fn secure(tcp: Tcp, tls: &Tls, remote: SocketAddr, shared: &Shared, deadline: Instant) -> Option<Stream> {
+async fn secure(
+    tcp: Tcp,
+    tls: &Tls,
+    remote: SocketAddr,
+    place: Place,
+    shared: &Shared,
+    deadline: Instant,
+) -> Option<Stream> {
     let Shared { gateway, config, admission, .. } = shared;
     // The connections of a proxy are those of many clients.
     if !config.server.proxies.trust(remote.ip())
@@ -191,7 +214,7 @@ async fn secure(tcp: Tcp, tls: &Tls, remote: SocketAddr, shared: &Shared, deadli
         gateway.metrics.handshake_refused(limit.reason());
         return None;
     }
-    match in_time(tls.accept(tcp), remote, shared, deadline).await? {
+    match in_time(tls.accept(tcp), remote, place, shared, deadline).await? {
         Ok(stream) => Some(stream),
         Err((refused, mut tcp)) => {
             tracing::debug!(%remote, %refused, "TLS handshake refused");
@@ -206,6 +229,7 @@ async fn request(
     stream: &mut Stream,
     remote: &mut SocketAddr,
     may_be_forwarded: bool,
+    place: Place,
     shared: &Shared,
     deadline: Instant,
 ) -> Option<Request> {
@@ -213,7 +237,7 @@ async fn request(
     let (peer, server) = (*remote, &config.server);
     let admit = |client| admission.admit(gateway, client);
     let request = handshake::request(stream, remote, may_be_forwarded, server, auth, admit);
-    match in_time(request, peer, shared, deadline).await? {
+    match in_time(request, peer, place, shared, deadline).await? {
         Ok(request) => Some(request),
         Err(refused) => {
             tracing::debug!(%remote, %refused, "handshake refused");
@@ -231,10 +255,10 @@ async fn request(
 async fn in_time<T>(
     step: impl Future<Output = T>,
     remote: SocketAddr,
+    mut place: Place,
     shared: &Shared,
     deadline: Instant,
 ) -> Option<T> {
-    let mut place = shared.admission.wait(&shared.gateway);
     let reason = tokio::select! {
         biased;
         outcome = time::timeout_at(deadline, step) => match outcome {
