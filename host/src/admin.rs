@@ -12,6 +12,7 @@ pub(crate) use access::Access;
 pub(crate) use probes::Probes;
 pub(crate) use state::{Admin, Facts, Stopping};
 
+use crate::net::half_open::HalfOpen;
 use access::Denied;
 use axum::{
     Extension, Json, Router,
@@ -32,8 +33,9 @@ use tokio::{net::TcpListener, task::JoinSet, time};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The maximum number of connections. Further ones wait until one of these ends.
-const MAX_CONNECTIONS: usize = 256;
+/// The maximum number of connections. The oldest one makes room for a new one, because anybody who reaches the listener
+/// can open connections and let them wait.
+const MAX_CONNECTIONS: u32 = 256;
 
 /// The time that a client has for the head of a request, the wait for a further request included.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,17 +69,22 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), guard))
         .with_state(admin);
     let mut connections = JoinSet::new();
+    let open = Arc::<HalfOpen>::default();
     loop {
         tokio::select! {
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok((stream, remote)) => {
                     let service = router.clone().layer(Extension(ConnectInfo(remote)));
+                    let mut place = open.enter(MAX_CONNECTIONS);
                     connections.spawn(async move {
                         let mut http = http1::Builder::new();
                         http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-                        // An error means that the client broke the connection or the protocol.
-                        let _ = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).await;
+                        tokio::select! {
+                            // An error means that the client broke the connection or the protocol.
+                            _ = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)) => {}
+                            () = place.evicted() => {}
+                        }
                     });
                 }
                 Err(error) => {

@@ -1,5 +1,5 @@
 //! A bound on the connections that wait for something from a client that is no session: a request, or the end of a
-//! connection that was refused.
+//! connection that was refused. The admin listener bounds its connections in the same way.
 //!
 //! A flood of such connections would use up the file descriptors until `handshake_timeout_s` has passed. So the oldest
 //! of them makes room for a new one. A good client finishes its handshake at once, and is among the newest until then.
