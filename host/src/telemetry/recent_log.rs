@@ -25,6 +25,10 @@ use tracing_subscriber::{
 /// The maximum number of lines that are kept.
 const MAX_LINES: usize = 200;
 
+/// The maximum number of lines with the same message. So clients that cause one warning again and again cannot push the
+/// others out.
+const MAX_SAME: usize = 20;
+
 /// The maximum number of bytes of one line's texts. What exceeds it is cut.
 const MAX_LINE_BYTES: usize = 16 << 10;
 
@@ -84,6 +88,7 @@ impl RecentLog {
         let mut ring = self.ring();
         ring.last += 1;
         line.number = ring.last;
+        ring.make_room_for_same(&line);
         ring.bytes += line.bytes;
         ring.lines.push_back(Arc::new(line));
         while ring.lines.len() > MAX_LINES || ring.bytes > MAX_BYTES {
@@ -95,6 +100,20 @@ impl RecentLog {
     fn ring(&self) -> MutexGuard<'_, Ring> {
         // No code panics in the middle of a change under this lock, so a poisoned ring is still consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ring {
+    /// Removes the oldest line with the same message if there are as many as there may be.
+    fn make_room_for_same(&mut self, new: &Line) {
+        let is_same = |line: &Arc<Line>| line.target == new.target && line.message == new.message;
+        let mut same = self.lines.iter().enumerate().filter(|(_, line)| is_same(line)).map(|(index, _)| index);
+        let oldest = same.next();
+        if 1 + same.count() >= MAX_SAME
+            && let Some(removed) = oldest.and_then(|index| self.lines.remove(index))
+        {
+            self.bytes -= removed.bytes;
+        }
     }
 }
 
@@ -186,11 +205,21 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_comes_again_and_again_pushes_only_itself_out() {
+        let (lines, last) = recorded(|| {
+            tracing::warn!("the reason");
+            (0..1000).for_each(|i| tracing::warn!(i, "noise"));
+        });
+        assert_eq!((lines.len(), last), (1 + MAX_SAME, 1001));
+        assert_eq!((&*lines[0].message, &*lines[1].fields["i"]), ("the reason", "980"));
+    }
+
+    #[test]
     fn long_lines_are_cut_and_take_the_place_of_more_than_one() {
         let long = "x".repeat(1 << 20);
         let (lines, _) = recorded(|| {
-            for _ in 0..MAX_LINES {
-                tracing::warn!(a = long, b = %long, c = ?long, d = long, e = long, f = long, "{long}");
+            for i in 0..MAX_LINES {
+                tracing::warn!(a = long, b = %long, c = ?long, d = long, e = long, f = long, "{i} {long}");
             }
         });
         assert!((10..MAX_LINES).contains(&lines.len()), "{}", lines.len());
