@@ -12,6 +12,8 @@ mod handovers;
 mod presence;
 #[path = "resume/returns.rs"]
 mod returns;
+#[path = "resume/room.rs"]
+mod room;
 #[path = "resume/stops.rs"]
 mod stops;
 #[path = "resume/strangers.rs"]

@@ -100,10 +100,11 @@ impl Running {
 
         let queue = Arc::<bus::Queue<_>>::default();
         let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), Arc::clone(&queue), config.server.max_message_bytes));
-        if let (Some(_), Some(redis)) = (&config.resume, &config.redis) {
+        if let (Some(resume), Some(redis)) = (&config.resume, &config.redis) {
             // In a Cluster, no message has a place in one order with those of all topics.
             let is_ordered = !redis.place.is_cluster();
-            gateway.enable_handovers(config.server.outbox, is_ordered, bus::Keys::new(redis.clone()));
+            let keys = bus::Keys::new(redis.clone());
+            gateway.enable_handovers(config.server.outbox, is_ordered, keys, resume.window);
         }
         if let Some(warning) = checkup::too_few_files(&config) {
             tracing::warn!("{warning}");

@@ -17,7 +17,7 @@ mod topics;
 pub use health::Health;
 pub use intake::{Handler, Message};
 pub use queue::{ChangeNumber, DRAIN, Full, Load, Permit, Queue, Share};
-pub use redis::keys::Keys;
+pub use redis::keys::{Keys, Value};
 pub use topics::Topics;
 
 use crate::{config, finding::Finding};

@@ -15,7 +15,7 @@ fn stored(outcome: &str) -> String {
 }
 
 /// Stops a gateway, and waits until it has ended.
-async fn stop(gateway: Gateway) {
+pub(crate) async fn stop(gateway: Gateway) {
     gateway.signal("TERM").await;
     ended(gateway).await;
 }
@@ -117,6 +117,58 @@ async fn a_wrong_secret_or_number_leaves_a_stored_session_where_it_is() {
     for outcome in ["unknown", "missed"] {
         new.metric_is(&resumes(outcome), 1.0).await;
     }
+    drop(player.come_back(&new).await);
+    assert!(player.welcome().resumed);
+}
+
+#[tokio::test]
+async fn an_operator_ends_sessions_that_wait_in_redis_too() {
+    let (redis, old, new) = start("").await;
+    let [mut banned, mut closed, mut other] =
+        [Player::begin(&old, 7).await, Player::begin(&old, 8).await, Player::begin(&old, 9).await];
+    stop(old).await;
+    let order = "{\"closed\":0,\"published\":true}";
+    let session = format!("/api/sessions/{}/close", closed.welcome().session_id);
+    for path in ["/api/users/7/close", &session] {
+        assert_eq!(new.post(path).await, (200, order.to_owned()));
+    }
+    for player in [&mut banned, &mut closed] {
+        drop(player.come_back(&new).await);
+        assert!(!player.welcome().resumed);
+    }
+    drop(other.come_back(&new).await);
+    assert!(other.welcome().resumed);
+    // What the user begins later is not meant.
+    let third = Gateway::start(setup(&redis, "")).await;
+    let mut again = Player::begin(&new, 7).await;
+    stop(new).await;
+    drop(again.come_back(&third).await);
+    assert!(again.welcome().resumed);
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_while_its_gateway_stops_keeps_its_session() {
+    let redis = Redis::start().await;
+    let with_patience = |setup: Setup| {
+        let yaml = setup.yaml.replace("probe: { config", "probe: { call_timeout_ms: 5000, config");
+        Setup { yaml, ..setup }
+    };
+    let old = Gateway::start(with_patience(setup(&redis, ""))).await;
+    let new = Gateway::start(setup(&redis, "")).await;
+    redis.subscribers_are(TOPIC, 2).await;
+    let mut player = Player::begin(&old, 7).await;
+    player.ask("put on-back spin 900").await;
+    player.leave(&old).await;
+    let (path, address) = (player.path(), old.address);
+    let returning = tokio::spawn(async move { Client::connect_to(address, &path).await });
+    // The plugin is being told that the client is back, so the client has no token yet.
+    sleep(Duration::from_millis(300)).await;
+    old.signal("TERM").await;
+    player.client = returning.await.unwrap();
+    assert!(player.welcome().resumed);
+    let frame = player.client.closed().await.unwrap();
+    assert_eq!(u16::from(frame.code), 1001, "{frame:?}");
+    ended(old).await;
     drop(player.come_back(&new).await);
     assert!(player.welcome().resumed);
 }

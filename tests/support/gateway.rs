@@ -275,9 +275,19 @@ impl Gateway {
 
     /// Sends a GET request to the admin listener, and returns the status and the body.
     pub async fn get(&self, path: &str) -> (u16, String) {
+        self.ask("GET", path).await
+    }
+
+    /// Sends a POST request of the API without a body to the admin listener, and returns the status and the body.
+    pub async fn post(&self, path: &str) -> (u16, String) {
+        self.ask("POST", path).await
+    }
+
+    async fn ask(&self, method: &str, path: &str) -> (u16, String) {
         let asking = async {
             let mut stream = TcpStream::connect(self.admin).await.unwrap();
-            let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            let headers = "Host: localhost\r\nContent-Type: application/json\r\nConnection: close";
+            let request = format!("{method} {path} HTTP/1.1\r\n{headers}\r\n\r\n");
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut response = String::new();
             stream.read_to_string(&mut response).await.unwrap();

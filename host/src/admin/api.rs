@@ -163,6 +163,8 @@ async fn close(admin: &Admin, target: Target, headers: &HeaderMap, body: Result<
         Some(why) => Err(format!("the bus is not connected: {why}")),
         None => closings.publish(target, &notice).await.map_err(|error| error.to_string()),
     };
+    // Afterwards, so that a gateway that stops has heard the order before it leaves further sessions in Redis.
+    let published = published.and(admin.gateway.handovers.end_stored(target).await);
     tracing::info!(?target, ?notice, closed, published = published.is_ok(), "an operator closes sessions");
     match published {
         Ok(()) => Json(json!({ "closed": closed, "published": true })).into_response(),

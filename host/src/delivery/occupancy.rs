@@ -12,7 +12,10 @@ use dashmap::{DashMap, Entry};
 use foldhash::fast::RandomState;
 use std::{
     net::IpAddr,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 /// The numbers of live sessions.
@@ -22,12 +25,42 @@ pub(super) struct Occupancy {
     networks: DashMap<Network, u32, RandomState>,
 }
 
+/// Room for one session that is about to begin. Dropping it gives the room up.
+pub struct Seat {
+    /// The numbers in which the seat counts, and the client's address, until a session has the seat.
+    counted: Option<(Arc<Occupancy>, IpAddr)>,
+}
+
+impl Seat {
+    /// Leaves the seat to a session, whose end has to give it up.
+    pub(super) fn pass_on(mut self) {
+        self.counted = None;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some((occupancy, address)) = self.counted.take() {
+            occupancy.leave(address);
+        }
+    }
+}
+
 impl Occupancy {
+    /// Counts a session that is about to begin.
+    ///
+    /// # Errors
+    /// Returns the limit that would be exceeded. Then the session is not counted.
+    pub(super) fn reserve(self: &Arc<Self>, address: IpAddr, limits: &Limits) -> Result<Seat, OverLimit> {
+        self.enter(address, limits)?;
+        Ok(Seat { counted: Some((Arc::clone(self), address)) })
+    }
+
     /// Counts a session that begins.
     ///
     /// # Errors
     /// Returns the limit that would be exceeded. Then the session is not counted.
-    pub(super) fn enter(&self, address: IpAddr, limits: &Limits) -> Result<(), OverLimit> {
+    fn enter(&self, address: IpAddr, limits: &Limits) -> Result<(), OverLimit> {
         let before = self.sessions.fetch_add(1, Ordering::Relaxed);
         if limits.sessions.is_some_and(|max| before >= max as usize) {
             self.sessions.fetch_sub(1, Ordering::Relaxed);
@@ -124,6 +157,20 @@ mod tests {
         assert_eq!(occupancy.enter(a, &limits), Err(OverLimit::SessionsPerIp));
         occupancy.leave(a);
         assert_eq!(occupancy.enter(a, &limits), Ok(()));
+    }
+
+    #[test]
+    fn room_that_is_reserved_is_taken_until_it_is_given_up() {
+        let occupancy = Arc::<Occupancy>::default();
+        let limits = Limits { sessions: Some(1), ..Limits::default() };
+        let a = address("192.0.2.1");
+        let seat = occupancy.reserve(a, &limits).ok().unwrap();
+        assert_eq!(occupancy.reserve(a, &limits).err(), Some(OverLimit::Sessions));
+        drop(seat);
+        occupancy.reserve(a, &limits).ok().unwrap().pass_on();
+        assert_eq!(occupancy.enter(a, &limits), Err(OverLimit::Sessions));
+        occupancy.leave(a);
+        assert_eq!(occupancy.networks.len(), 0);
     }
 
     #[test]

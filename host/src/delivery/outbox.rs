@@ -105,6 +105,8 @@ struct State {
     pushes: u32,
     closing: Option<Closing>,
     aborted: bool,
+    /// Whether the gateway stops, so that each connection ends as soon as its client can claim the session.
+    is_dismissed: bool,
     /// The number of messages that were dropped from the queue when the session was aborted.
     lost: usize,
     /// The messages that the client may need again. The box is made when the first message is written.

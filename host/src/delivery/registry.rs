@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod tests;
 
+pub use crate::delivery::occupancy::Seat;
+
 use crate::delivery::{
     groups::Groups,
     holdings::{Held, Holding, Holdings},
@@ -17,7 +19,11 @@ use crate::delivery::{
 };
 use dashmap::{DashMap, Entry};
 use foldhash::fast::RandomState;
-use std::{net::SocketAddr, ops::Deref, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::Deref,
+    sync::Arc,
+};
 use uuid::Uuid;
 
 /// All live sessions of this gateway.
@@ -29,7 +35,7 @@ pub struct Registry {
     pub limits: LiveLimits,
     /// The sessions whose clients are away.
     pub parking: Arc<Parking>,
-    occupancy: Occupancy,
+    occupancy: Arc<Occupancy>,
     sessions: DashMap<Uuid, Arc<Session>, RandomState>,
     users: DashMap<i64, Vec<Arc<Session>>, RandomState>,
     groups: Groups,
@@ -59,7 +65,7 @@ impl Registry {
         Self {
             limits: LiveLimits::default(),
             parking: Arc::default(),
-            occupancy: Occupancy::default(),
+            occupancy: Arc::default(),
             sessions: DashMap::default(),
             users: DashMap::default(),
             groups: Groups::default(),
@@ -72,10 +78,23 @@ impl Registry {
     /// # Errors
     /// Returns the limit on the number of sessions that would be exceeded.
     pub fn admit(self: &Arc<Self>, session: Session) -> Result<Registered, OverLimit> {
-        self.occupancy.enter(session.remote().ip(), &self.limits.all())?;
+        Ok(self.admit_to(self.reserve(session.remote().ip())?, session))
+    }
+
+    /// Reserves room for a session of a client with this address.
+    ///
+    /// # Errors
+    /// Returns the limit on the number of sessions that would be exceeded.
+    pub fn reserve(&self, address: IpAddr) -> Result<Seat, OverLimit> {
+        self.occupancy.reserve(address, &self.limits.all())
+    }
+
+    /// Registers a session for which there is room, as [`Self::admit`] does.
+    pub fn admit_to(self: &Arc<Self>, seat: Seat, session: Session) -> Registered {
         let session = Arc::new(session);
         self.sessions.insert(session.id, Arc::clone(&session));
-        Ok(Registered { registry: Arc::clone(self), session })
+        seat.pass_on();
+        Registered { registry: Arc::clone(self), session }
     }
 
     /// Counts a session for the network from which its client has come back. No limit can refuse it, because the session
@@ -98,10 +117,21 @@ impl Registry {
     /// Returns a [`BindError`] if the session is bound to another user, if the user may have no further session, or if
     /// the session ended before it was bound.
     pub fn bind(&self, session: &Arc<Session>, user: i64) -> Result<bool, BindError> {
+        self.bind_up_to(self.refused_above(), session, user)
+    }
+
+    /// Binds a session that has come from another gateway, as [`Self::bind`] does, but whatever the limit is.
+    ///
+    /// # Errors
+    /// Returns a [`BindError`] as [`Self::bind`] does.
+    pub fn bind_anyway(&self, session: &Arc<Session>, user: i64) -> Result<bool, BindError> {
+        self.bind_up_to(None, session, user)
+    }
+
+    fn bind_up_to(&self, max: Option<usize>, session: &Arc<Session>, user: i64) -> Result<bool, BindError> {
         if session.user() == Some(user) {
             return Ok(false);
         }
-        let max = self.refused_above();
         // The session is bound and listed under one lock. The end of a session takes the same lock after it has ruled
         // out further binds, so it removes every session that was listed before.
         match self.users.entry(user) {

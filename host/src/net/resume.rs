@@ -7,6 +7,7 @@
 use crate::{
     auth::Identity,
     config,
+    delivery::limits::OverLimit,
     delivery::outbox::{Closing, Received, Secret, Unclaimed},
     delivery::registry::Registry,
     delivery::session::Session,
@@ -14,7 +15,7 @@ use crate::{
     net::resume_token::{Token, Wanted},
     net::socket::Socket,
     routing::gateway::Gateway,
-    routing::handovers::{self, Arrived, Handovers},
+    routing::handovers::{self, Arrived, Handovers, NotFetched},
     telemetry::metrics::Metrics,
 };
 use futures_util::future::{FusedFuture, FutureExt};
@@ -62,6 +63,8 @@ pub(super) enum Found {
     Here(Claim),
     /// It has come from another gateway and has no task yet.
     Arrived(Arrived),
+    /// It is at another gateway, and stays there because this one has no room for it.
+    NoRoom(OverLimit),
 }
 
 /// A session that a client has claimed. Dropping it gives the claim up.
@@ -115,12 +118,16 @@ impl Resumes {
 
     /// Finds the session that a client wants, on this gateway or on another. Returns `None` if the client gets a new
     /// session instead. `checked` says whom the client's token names, and is `None` if no tokens are checked.
-    pub(super) async fn find(
+    ///
+    /// # Errors
+    /// Returns the value of `given_up` if that comes before it is known where the session is.
+    pub(super) async fn find<E>(
         self: &Arc<Self>,
         Wanted { token, received }: Wanted,
         checked: Option<Option<Identity>>,
         remote: SocketAddr,
-    ) -> Option<Found> {
+        given_up: impl Future<Output = E>,
+    ) -> Result<Option<Found>, E> {
         let checked = checked.map(|identity| identity.map(|identity| identity.user));
         let found = match token {
             None => Err("unknown"),
@@ -129,13 +136,26 @@ impl Resumes {
             }
             Some(Token { gateway, session, secret }) => {
                 let wanted = handovers::Wanted { gateway, session, secret, received, checked, remote };
-                let fetched = self.handovers.fetch(wanted).await;
-                fetched.map(|(arrived, outcome)| (Found::Arrived(arrived), outcome))
+                let located = tokio::select! {
+                    biased;
+                    located = self.handovers.locate(&wanted) => located,
+                    why = given_up => return Err(why),
+                };
+                // From here on, nothing may interrupt it, because the session could be lost on its way.
+                let fetched = match located {
+                    Ok(located) => self.handovers.fetch(located, &wanted).await,
+                    Err(why) => Err(why),
+                };
+                match fetched {
+                    Ok((arrived, outcome)) => Ok((Found::Arrived(arrived), outcome)),
+                    Err(NotFetched::NoRoom(limit)) => Ok((Found::NoRoom(limit), "no_room")),
+                    Err(NotFetched::Lost(why)) => Err(why),
+                }
             }
         };
         let (found, outcome) = found.map_or_else(|why| (None, why), |(found, outcome)| (Some(found), outcome));
         self.metrics.resume.resumed(outcome);
-        found
+        Ok(found)
     }
 
     fn claim(
@@ -203,7 +223,7 @@ impl Resumes {
                     deadline = Instant::now();
                 }
                 () = time::sleep_until(deadline) => {
-                    if is_leaving && let Some(closing) = self.handovers.store(session, self.window).await {
+                    if is_leaving && let Some(closing) = self.handovers.store(session).await {
                         break closing;
                     }
                     if session.outbox.give_up(Closing::window_passed()) {

@@ -113,17 +113,25 @@ async fn connection(
     };
     let expiry = request.identity.and_then(Expiry::of).map(Box::new);
     let context = session::Context { gateway, config: server, auth, resumes: resumes.as_ref() };
-    match Box::pin(find(&request, remote, &shared)).await {
+    match Box::pin(find(&request, remote, &shared)).await.ok()? {
         Some(Found::Here(claim)) => {
             Box::pin(resume(stream, request, claim, expiry, remote, &shared)).await;
             return None;
         }
         Some(Found::Arrived((session, replies_lost))) => {
-            let socket = Box::pin(shared.upgrade(stream, request, &session)).await?;
+            let Some(socket) = Box::pin(shared.upgrade(stream, request, &session)).await else {
+                Box::pin(end_before_it_begins(session, gateway)).await;
+                return None;
+            };
             session.outbox.take_back();
+            gateway.registry.close_oldest_of_user(&session);
             Box::pin(gateway.client_has_arrived(&session)).await;
             gateway.metrics.connections.inc();
             return Box::pin(session::run(socket, session, &context, expiry, Some(replies_lost))).await;
+        }
+        Some(Found::NoRoom(limit)) => {
+            Box::pin(admission.refuse_over_limit(&mut stream, request, limit, remote, gateway, server)).await;
+            return None;
         }
         None => {}
     }
@@ -150,10 +158,22 @@ async fn connection(
     cause
 }
 
-/// Finds the session that the client wants to resume, if there is one.
-async fn find(request: &Request, remote: SocketAddr, shared: &Shared) -> Option<Found> {
-    let (resumes, wanted) = (shared.resumes.as_ref()?, request.resume()?);
-    resumes.find(wanted, shared.auth.is_on().then_some(request.identity), remote).await
+/// The connection had to make room for another one, or the gateway stops.
+struct GivenUp;
+
+/// Finds the session that the client wants to resume, if there is one. While other gateways are asked, the handshake is
+/// not finished.
+async fn find(request: &Request, remote: SocketAddr, shared: &Shared) -> Result<Option<Found>, GivenUp> {
+    let (Some(resumes), Some(wanted)) = (&shared.resumes, request.resume()) else { return Ok(None) };
+    let mut place = shared.admission.wait(&shared.gateway);
+    let given_up = async {
+        tokio::select! {
+            () = place.evicted() => shared.gateway.metrics.handshake_refused("handshake_evicted"),
+            () = shared.stop.cancelled() => {}
+        }
+        GivenUp
+    };
+    resumes.find(wanted, shared.auth.is_on().then_some(request.identity), remote, given_up).await
 }
 
 /// Gives a connection to the task of the session that the client has claimed.
@@ -174,12 +194,7 @@ async fn resume(
 /// Opens the stream of a client and reads its request for a WebSocket. Returns `None` if the client was refused, took
 /// too long, or had to make room for another one. `remote` becomes the client's address as soon as a trusted proxy names
 /// it.
-async fn open(
-    mut tcp: Tcp,
-    remote: &mut SocketAddr,
-    place: Place,
-    shared: &Shared,
-) -> Option<(Stream, Request)> {
+async fn open(mut tcp: Tcp, remote: &mut SocketAddr, place: Place, shared: &Shared) -> Option<(Stream, Request)> {
     let server = &shared.config.server;
     let client = proxy_header::client(&mut tcp, *remote, server, &shared.gateway.metrics).await?;
     *remote = client.address;
@@ -321,12 +336,20 @@ async fn begin(
         }
         _ => {
             gateway.metrics.handshake_refused("gone");
-            let gone = Arc::clone(&session);
-            let Ended { tags, .. } = session.end();
-            Box::pin(gateway.on_disconnect(gone, "gone", tags)).await;
+            Box::pin(end_before_it_begins(session, gateway)).await;
             None
         }
     }
+}
+
+/// Ends a session whose client is gone before it has the answer to its request.
+async fn end_before_it_begins(session: Registered, gateway: &Arc<Gateway>) {
+    let gone = Arc::clone(&session);
+    let Ended { lost, tags } = session.end();
+    if lost > 0 {
+        gateway.metrics.dropped("session_ended", lost);
+    }
+    gateway.on_disconnect(gone, "gone", tags).await;
 }
 
 /// Answers a client whose session a plugin has denied.

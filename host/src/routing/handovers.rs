@@ -16,6 +16,7 @@
 //! If a step fails or takes too long, the client gets a new session, and is told so. Each gateway forgets a hand-over
 //! that does not go on, and the old one then lets the client claim its session again.
 
+mod leaving;
 mod messages;
 mod parts;
 mod stored;
@@ -23,8 +24,9 @@ mod stored;
 use crate::{
     bus::{ChangeNumber, Keys, Load, Share},
     delivery::{
-        outbox::{Limits, Received, Secret, Unclaimed},
-        registry::Registered,
+        limits::OverLimit,
+        outbox::Limits,
+        registry::{Registered, Seat},
         session::Session,
     },
     plugin::HOST_TOPIC,
@@ -32,6 +34,7 @@ use crate::{
 };
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
+use leaving::Leaving;
 pub use messages::Wanted;
 use messages::{Content, Envelope, Mark, Offer, Refusal, State, Want};
 pub(super) use parts::Parts;
@@ -43,6 +46,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use stored::Found;
 use tokio::{
     sync::oneshot,
     time::{self, Instant},
@@ -51,12 +55,6 @@ use uuid::Uuid;
 
 /// The time that the new gateway waits for each answer of the old one.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The time that the old gateway keeps a claimed session for the next step. It is longer than all waits of the new one.
-const STEP_TIMEOUT: Duration = Duration::from_secs(6);
-
-/// How often the old gateway looks whether the old connection is closed.
-const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How long a gateway looks for a session that the old one may be about to leave in Redis, if the old one cannot be asked.
 const STORE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -72,6 +70,43 @@ const REFUSALS: [&str; 4] = ["unknown", "another_user", "missed", "busy"];
 
 /// A session that has come from another gateway, and the number of replies that cannot be sent again.
 pub type Arrived = (Registered, u64);
+
+/// Why a client does not get its session from another gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotFetched {
+    /// An outcome of `gateway_resumes_total`. The client gets a new session.
+    Lost(&'static str),
+    /// This gateway has no room for the session, which stays where it is.
+    NoRoom(OverLimit),
+}
+
+impl From<&'static str> for NotFetched {
+    fn from(why: &'static str) -> Self {
+        Self::Lost(why)
+    }
+}
+
+impl From<OverLimit> for NotFetched {
+    fn from(limit: OverLimit) -> Self {
+        Self::NoRoom(limit)
+    }
+}
+
+/// Where a session is that a client wants.
+pub enum Located<'a> {
+    /// It waits in Redis.
+    Stored(Box<Found>),
+    /// Another gateway offers it.
+    Offered(Offered<'a>),
+}
+
+/// A session that another gateway offers.
+pub struct Offered<'a> {
+    handover: Uuid,
+    offer: Offer,
+    seat: Seat,
+    _forgetting: Forgetting<'a>,
+}
 
 /// The sessions that move between this gateway and others.
 pub struct Handovers {
@@ -94,14 +129,8 @@ pub(super) struct Ways {
     pub(super) is_ordered: bool,
     /// The values in Redis.
     pub(super) keys: Keys,
-}
-
-/// A session that another gateway wants, and that this one has offered.
-struct Leaving {
-    session: Arc<Session>,
-    secret: Secret,
-    offer: Offer,
-    answer: String,
+    /// How long a session waits in Redis for its client.
+    pub(super) window: Duration,
 }
 
 /// A session that this gateway wants.
@@ -109,7 +138,7 @@ enum Arriving {
     /// It waits for the offer.
     Wanted(oneshot::Sender<Result<Offer, &'static str>>),
     /// It waits for the mark.
-    Offered { session: Box<Session>, offer: Offer, state: oneshot::Sender<Result<Arrived, &'static str>> },
+    Offered { session: Box<Session>, seat: Seat, offer: Offer, state: oneshot::Sender<Result<Arrived, &'static str>> },
     /// It waits for the state.
     Here { session: Registered, replies_lost: u64, state: oneshot::Sender<Result<Arrived, &'static str>> },
 }
@@ -163,55 +192,85 @@ impl Handovers {
         self.ways.load().as_ref().is_some_and(|ways| ways.is_ordered)
     }
 
-    /// Brings a session from another gateway to this one. Its messages wait until it has its connection. Returns it with
-    /// an outcome of `gateway_resumes_total`.
+    /// Looks for a session of another gateway. Cancel-safe: if the future is dropped, the session stays where it is.
     ///
     /// # Errors
-    /// Returns an outcome that says why there is no such session.
-    pub async fn fetch(&self, wanted: Wanted) -> Result<(Arrived, &'static str), &'static str> {
-        if let Some(arrived) = self.restore(&wanted).await? {
-            return Ok((arrived, "restored"));
+    /// Returns a [`NotFetched`] if the client cannot have it.
+    pub async fn locate(&self, wanted: &Wanted) -> Result<Located<'_>, NotFetched> {
+        if let Some(found) = self.find_stored(wanted).await? {
+            return Ok(Located::Stored(found));
         }
-        let why = match self.take_over(&wanted).await {
-            Ok(arrived) => return Ok((arrived, "handed_over")),
-            Err(why) => why,
+        let why = match self.ask_for(wanted).await {
+            Ok(offered) => return Ok(Located::Offered(offered)),
+            Err(NotFetched::Lost(why)) => why,
+            Err(no_room) => return Err(no_room),
         };
         if matches!(why, "another_user" | "missed") || !self.can_store() {
-            return Err(why);
+            return Err(why.into());
         }
         // The old gateway may be about to store the session.
         let wait = if self.are_possible() { 2 * STORE_INTERVAL } else { STORE_TIMEOUT };
         let deadline = Instant::now() + wait;
         while Instant::now() < deadline {
             time::sleep(STORE_INTERVAL).await;
-            if let Some(arrived) = self.restore(&wanted).await? {
-                return Ok((arrived, "restored"));
+            if let Some(found) = self.find_stored(wanted).await? {
+                return Ok(Located::Stored(found));
             }
         }
-        Err(why)
+        Err(why.into())
     }
 
-    /// Brings a session from another gateway to this one while both run.
-    async fn take_over(&self, wanted: &Wanted) -> Result<Arrived, &'static str> {
-        let ways = self.ways.load_full().filter(|_| self.are_possible()).ok_or("unknown")?;
+    /// Brings a session to this gateway. Its messages wait until it has its connection. Returns it with an outcome of
+    /// `gateway_resumes_total`. If the future is dropped, the session may be lost.
+    ///
+    /// # Errors
+    /// Returns a [`NotFetched`] if the client cannot have it.
+    pub async fn fetch(&self, located: Located<'_>, wanted: &Wanted) -> Result<(Arrived, &'static str), NotFetched> {
+        match located {
+            Located::Stored(found) => Ok((self.restore(*found, wanted).await?, "restored")),
+            Located::Offered(offered) => Ok((self.take_over(offered, wanted).await?, "handed_over")),
+        }
+    }
+
+    /// Asks another gateway for a session while both run. There is room for the session before the other gateway learns
+    /// of it.
+    async fn ask_for(&self, wanted: &Wanted) -> Result<Offered<'_>, NotFetched> {
+        if !self.are_possible() {
+            return Err("unknown".into());
+        }
+        let seat = self.parts.registry.reserve(wanted.remote.ip())?;
         let (handover, theirs) = (Uuid::new_v4(), topic_of(wanted.gateway));
         let (sender, offer) = oneshot::channel();
         match self.parts.registry.session(wanted.session) {
             // The session is here already, so its token was used before.
-            Some(_) => return Err("unknown"),
-            None if self.arriving().len() >= MAX_HANDOVERS => return Err("busy"),
+            Some(_) => return Err("unknown".into()),
+            None if self.arriving().len() >= MAX_HANDOVERS => return Err("busy".into()),
             None => {}
         }
         self.arriving().insert(handover, Arriving::Wanted(sender));
         let _forgetting = Forgetting(self, handover);
         self.publish(0, &theirs, handover, Content::Want(Want::new(wanted, topic_of(self.id))))?;
         let offer = answer(offer).await?;
+        if let Err(limit) = self.parts.has_room_for(offer.user) {
+            // If this is lost, the other gateway gives the offer up after a while.
+            let _ = self.publish(0, &theirs, handover, Content::Refusal(Refusal { why: "no_room".to_owned() }));
+            return Err(limit.into());
+        }
+        Ok(Offered { handover, offer, seat, _forgetting })
+    }
+
+    /// Brings a session from another gateway to this one while both run.
+    async fn take_over(&self, offered: Offered<'_>, wanted: &Wanted) -> Result<Arrived, &'static str> {
+        let Offered { handover, offer, seat, _forgetting } = offered;
+        let ways = self.ways.load_full().ok_or("unknown")?;
+        let theirs = topic_of(wanted.gateway);
         let session = Session::new(wanted.remote, ways.limits);
         let session = if offer.is_anonymous { session.anonymous() } else { session }.moving_in(wanted.session);
         let mut listening = self.parts.listening();
         let after = listening.begin(&theirs).max(listening.begin_all(&offer));
         let (sender, state) = oneshot::channel();
-        self.arriving().insert(handover, Arriving::Offered { session: Box::new(session), offer, state: sender });
+        let offered = Arriving::Offered { session: Box::new(session), seat, offer, state: sender };
+        self.arriving().insert(handover, offered);
         self.publish(after, &theirs, handover, Content::Mark(Mark {}))?;
         answer(state).await
     }
@@ -230,88 +289,19 @@ impl Handovers {
             Content::Want(want) => {
                 tokio::spawn(Arc::clone(self).offer(handover, want));
             }
-            Content::Refusal(Refusal { why }) => self.refused(handover, &why),
+            Content::Refusal(Refusal { why }) => {
+                self.give_back(handover);
+                self.refused(handover, &why);
+            }
             Content::Offer(offer) => self.offered(handover, offer),
             Content::State(state) => self.complete(handover, state),
         }
     }
 
-    /// Offers a session that another gateway wants, and waits for the mark.
-    async fn offer(self: Arc<Self>, handover: Uuid, want: Want) {
-        let answer = want.answer.clone();
-        let leaving = match self.claim(want).await {
-            Ok(leaving) => leaving,
-            Err(why) => {
-                // If the answer is lost, the other gateway stops waiting for it.
-                let _ = self.publish(0, &answer, handover, Content::Refusal(Refusal { why: why.to_owned() }));
-                return;
-            }
-        };
-        let offer = leaving.offer.clone();
-        self.leaving().insert(handover, leaving);
-        if self.publish(0, &answer, handover, Content::Offer(offer)).is_ok() {
-            time::sleep(STEP_TIMEOUT).await;
-        }
-        let given_up = self.leaving().remove(&handover);
-        if let Some(Leaving { session, secret, .. }) = given_up {
-            session.outbox.unclaim(secret);
-        }
-    }
-
-    /// Claims a session for a client that wants it at another gateway.
-    async fn claim(&self, want: Want) -> Result<Leaving, &'static str> {
-        let Want { answer, session, secret, push, replies, is_checked, user } = want;
-        let (Ok(session), Ok(secret)) = (Uuid::from_slice(&session), Secret::try_from(secret)) else {
-            return Err("unknown");
-        };
-        if !self.are_possible() || self.leaving().len() >= MAX_HANDOVERS {
-            return Err("busy");
-        }
-        let session = self.parts.registry.session(session).ok_or("unknown")?;
-        // Another user's client must not even end the session.
-        if is_checked && user != session.user() {
-            return Err("another_user");
-        }
-        let claimed = session.outbox.claim(&secret, Received { push, replies });
-        let replies_lost = claimed.map_err(|why| match why {
-            Unclaimed::Unknown => "unknown",
-            Unclaimed::Missed => "missed",
-        })?;
-        let deadline = Instant::now() + ANSWER_TIMEOUT / 2;
-        while !session.outbox.can_move_out() {
-            if Instant::now() >= deadline {
-                session.outbox.unclaim(secret);
-                return Err("busy");
-            }
-            time::sleep(LOOK_INTERVAL).await;
-        }
-        let offer = self.parts.describe(&session, replies_lost);
-        Ok(Leaving { session, secret, offer, answer })
-    }
-
-    /// Ends a session at this gateway, because the mark has arrived, and passes on what waits for its client.
-    fn end_here(&self, handover: Uuid, is_busy: bool) {
-        let Some(Leaving { session, secret, offer, answer }) = self.leaving().remove(&handover) else { return };
-        // What a slow plugin is about to send would come too late, what has changed since the offer would be lost, and the
-        // client would not be told of a gap that this gateway has.
-        let can_move =
-            !is_busy && !self.parts.topics.has_gap() && self.parts.describe(&session, offer.replies_lost) == offer;
-        let content = match can_move.then(|| session.outbox.move_out()).flatten() {
-            Some(moving) => Content::State(State::new(moving, session.packets())),
-            None => {
-                session.outbox.unclaim(secret);
-                Content::Refusal(Refusal { why: "busy".to_owned() })
-            }
-        };
-        if self.publish(0, &answer, handover, content).is_err() {
-            tracing::warn!(session = %session.id, "a session is lost: the bus has no room for its messages");
-        }
-    }
-
     /// Begins a session at this gateway, because the mark has arrived. From here on, it gets messages.
     fn begin_here(&self, handover: Uuid, is_busy: bool) {
-        let Some(Arriving::Offered { session, offer, state }) = self.take_if_offered(handover) else { return };
-        let outcome = if is_busy { Err("busy") } else { self.parts.admit(*session, &offer) };
+        let Some(Arriving::Offered { session, seat, offer, state }) = self.take_if_offered(handover) else { return };
+        let outcome = if is_busy { Err("busy") } else { self.parts.admit(seat, *session, &offer) };
         match outcome {
             Ok(session) => {
                 let replies_lost = offer.replies_lost;

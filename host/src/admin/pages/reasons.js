@@ -90,6 +90,7 @@ export const RESUMES = {
   restored: "the session has waited in Redis, because its gateway stopped",
   busy: "could not be handed over at this moment",
   no_answer: "the gateway that had the session does not answer",
+  no_room: "over a limit here, so the session stays where it is",
   unknown: "the session has ended, or the token was used before",
   another_user: "the token names another user",
   missed: "not everything that the client misses is still there",

@@ -22,7 +22,14 @@ impl Outbox {
     /// their connections.
     pub fn admit_claims(&self, secret: Secret) {
         let mut state = self.state();
-        if self.limits.replay.is_some() && state.client == Client::Bound {
+        if self.limits.replay.is_none() || state.client != Client::Bound {
+            return;
+        }
+        if state.is_dismissed {
+            state.client = Client::Dismissed(secret);
+            self.store_load(&mut state);
+            state.receiver.wake();
+        } else {
             state.client = Client::Here(secret);
         }
     }
@@ -65,19 +72,20 @@ impl Outbox {
         Ok(lost)
     }
 
-    /// Ends the connection because the gateway stops, if its client can claim the session. Returns whether the client is
-    /// away then, or already was.
+    /// Ends the connection because the gateway stops, now or as soon as its client can claim the session. Returns false
+    /// if sessions end with their connections, or if the session ends anyway.
     pub fn dismiss(&self) -> bool {
         let mut state = self.state();
-        if state.closing.is_some() {
+        if self.limits.replay.is_none() || state.closing.is_some() {
             return false;
         }
+        state.is_dismissed = true;
         if let Client::Here(secret) = state.client {
             state.client = Client::Dismissed(secret);
             self.store_load(&mut state);
             state.receiver.wake();
         }
-        state.client.is_away()
+        true
     }
 
     /// Gives a claim up, so that the client can claim the session again with the same secret.

@@ -58,9 +58,9 @@ impl Outbox {
     }
 
     /// Takes all messages of a session whose client is away, and ends the session here, because its gateway stops. Returns
-    /// them with what the client needs to claim the session. Returns `None` if the client is about to come back, or if
-    /// the session ends anyway.
-    pub fn store(&self) -> Option<(Secret, Moving)> {
+    /// what the client needs to claim it, the messages, and how many of them were never written. Returns `None` if the
+    /// client is about to come back, or if the session ends anyway.
+    pub fn store(&self) -> Option<(Secret, Moving, usize)> {
         let mut state = self.state();
         let state = &mut *state;
         let Client::Away(secret) = state.client else { return None };
@@ -68,10 +68,12 @@ impl Outbox {
             return None;
         }
         let (received, mut waiting) = state.replay.take().map(|replay| replay.into_sent()).unwrap_or_default();
-        waiting.extend(mem::take(&mut state.queue).into_messages());
+        let queued = mem::take(&mut state.queue).into_messages();
+        let unwritten = queued.len();
+        waiting.extend(queued);
         waiting.iter_mut().for_each(forget_key);
         self.begin_closing(state, Closing::stored());
-        Some((secret, Moving { pushes: state.pushes, received, waiting }))
+        Some((secret, Moving { pushes: state.pushes, received, waiting }, unwritten))
     }
 
     /// Returns whether the session is claimed and does not serve its old connection any more.
@@ -205,8 +207,8 @@ mod tests {
     #[test]
     fn a_stored_session_has_all_that_its_client_may_miss() {
         let old = away();
-        let (secret, moving) = old.store().unwrap();
-        assert_eq!((secret, moving.pushes, moving.received), ([1; 16], 5, (0, 0)));
+        let (secret, moving, unwritten) = old.store().unwrap();
+        assert_eq!((secret, moving.pushes, moving.received, unwritten), ([1; 16], 5, (0, 0), 2));
         let seqs: Vec<_> = moving.waiting.iter().map(|outgoing| outgoing.header.seq).collect();
         assert_eq!(seqs, [1, 2, 3, 9, 4, 5]);
         assert_eq!(moving.waiting[5].keep, Keep::MayDrop);

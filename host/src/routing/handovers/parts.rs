@@ -4,8 +4,9 @@ use super::messages::{Held, Offer};
 use crate::{
     bus::{self, ChangeNumber, Queue},
     delivery::{
+        limits::OverLimit,
         owner::{Interests, Owner},
-        registry::{Holder, Registered, Registry},
+        registry::{Holder, Registered, Registry, Seat},
         session::Session,
     },
     routing::{accounts::Accounts, interests::Heard, origin::Origin},
@@ -31,19 +32,28 @@ impl Parts {
         Offer { user: session.user(), is_anonymous: session.is_anonymous(), holdings: named.collect(), replies_lost }
     }
 
-    /// Begins a session that was at another gateway.
+    /// Checks whether the user of a session that comes here may have another one.
+    ///
+    /// # Errors
+    /// Returns the limit that would be exceeded.
+    pub(super) fn has_room_for(&self, user: Option<i64>) -> Result<(), OverLimit> {
+        let has_room = user.is_none_or(|user| self.registry.may_have_another(user));
+        has_room.then_some(()).ok_or(OverLimit::SessionsPerUser)
+    }
+
+    /// Begins a session that was at another gateway. No limit refuses it any more, because it has ended there.
     ///
     /// # Errors
     /// Returns an outcome of `gateway_resumes_total`.
-    pub(super) fn admit(&self, session: Session, offer: &Offer) -> Result<Registered, &'static str> {
+    pub(super) fn admit(&self, seat: Seat, session: Session, offer: &Offer) -> Result<Registered, &'static str> {
         let Self { registry, accounts, .. } = self;
         // The end of a session that was here before would end the new one with the same id as well.
         if registry.session(session.id).is_some() {
             return Err("busy");
         }
-        let session = registry.admit(session).map_err(|_| "busy")?;
+        let session = registry.admit_to(seat, session);
         if let Some(user) = offer.user {
-            registry.bind(&session, user).map_err(|_| "busy")?;
+            registry.bind_anyway(&session, user).map_err(|_| "busy")?;
         }
         for Held { plugin, tag, attributes, groups, topics } in &offer.holdings {
             let owner = &accounts.of(&plugin.as_str().into()).owner;

@@ -4,12 +4,16 @@
 //! gateway stopped. It learns for how long nobody heard its messages, because what was sent in that time is lost.
 
 use super::{
-    Arrived, Handovers,
+    Arrived, Handovers, NotFetched,
     messages::{Offer, State, Stored, Wanted},
 };
-use crate::delivery::{
-    outbox::{self, Closing, Moving},
-    session::Session,
+use crate::{
+    bus::{Keys, Value},
+    delivery::{
+        outbox::{self, Closing, Moving},
+        session::Session,
+    },
+    routing::closings::Target,
 };
 use bytes::Bytes;
 use gateway_proto::{Control, Gap, control::Event};
@@ -24,6 +28,18 @@ const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
+/// A session that waits in Redis.
+pub struct Found {
+    bytes: Vec<u8>,
+    /// When Redis was asked for it, and for how long it had been there then.
+    asked: Instant,
+    age: Duration,
+    offer: Offer,
+    moving: Moving,
+    replies_lost: u64,
+    packets: u64,
+}
+
 impl Handovers {
     /// Returns whether sessions can wait in Redis.
     #[must_use]
@@ -31,21 +47,22 @@ impl Handovers {
         self.ways.load().is_some()
     }
 
-    /// Ends a session whose client is away, and leaves it in Redis for this time. Returns why it ends, or `None` if that
-    /// is not possible at the moment: the client is about to come back, or the session ends anyway.
-    pub async fn store(&self, session: &Session, window: Duration) -> Option<Closing> {
+    /// Ends a session whose client is away, and leaves it in Redis. Returns why it ends, or `None` if that is not possible
+    /// at the moment: the client is about to come back, or the session ends anyway.
+    pub async fn store(&self, session: &Session) -> Option<Closing> {
         let ways = self.ways.load_full()?;
         let offer = self.parts.describe(session, 0);
-        let (secret, moving) = session.outbox.store()?;
+        let (secret, moving, unwritten) = session.outbox.store()?;
         let stored = Stored {
             secret: secret.to_vec(),
-            lives_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
+            lives_ms: milliseconds(ways.window),
             offer: Some(offer),
             state: Some(State::new(moving, session.packets())),
         };
-        let outcome = ways.keys.set(&key(session.id), &stored.encode_to_vec(), window).await;
+        let outcome = ways.keys.set(&key(session.id), &stored.encode_to_vec(), ways.window).await;
         self.metrics.resume.stored(outcome.is_ok());
         let Err(error) = outcome else { return Some(Closing::stored()) };
+        self.metrics.dropped("session_ended", unwritten);
         if self.metrics.log_limits.permit("session not stored", "") {
             tracing::warn!(
                 session = %session.id,
@@ -55,19 +72,36 @@ impl Handovers {
         Some(Closing::going_away())
     }
 
-    /// Goes on with a session that waits in Redis. Returns `None` if there is none that the client may have.
+    /// Ends the sessions that wait in Redis.
     ///
     /// # Errors
-    /// Returns an outcome of `gateway_resumes_total`.
-    pub(super) async fn restore(&self, wanted: &Wanted) -> Result<Option<Arrived>, &'static str> {
+    /// Returns a text if Redis has not confirmed it.
+    pub async fn end_stored(&self, target: Target) -> Result<(), String> {
+        let Some(ways) = self.ways.load_full() else { return Ok(()) };
+        let ended = match target {
+            Target::Session(session) => ways.keys.take(&key(session)).await.map(|_| ()),
+            // Which sessions of the user wait is not known. Those that were written before this mark have ended.
+            Target::User(user) => {
+                let lives = milliseconds(ways.window).to_string();
+                ways.keys.set(&ended_key(user), lives.as_bytes(), ways.window).await
+            }
+        };
+        ended.map_err(|error| error.to_string())
+    }
+
+    /// Looks for a session that waits in Redis. Returns `None` if there is none.
+    ///
+    /// # Errors
+    /// Returns an outcome of `gateway_resumes_total` if the client may not have it.
+    pub(super) async fn find_stored(&self, wanted: &Wanted) -> Result<Option<Box<Found>>, &'static str> {
         let Some(ways) = self.ways.load_full() else { return Ok(None) };
-        let key = key(wanted.session);
-        let found = ways.keys.get(&key).await.unwrap_or_else(|error| {
+        let asked = Instant::now();
+        let value = ways.keys.get(&key(wanted.session)).await.unwrap_or_else(|error| {
             tracing::debug!(session = %wanted.session, "cannot look for a session: {error}");
             None
         });
-        let Some(found) = found else { return Ok(None) };
-        let Some((stored, offer, state)) = parse(&found.bytes) else { return Ok(None) };
+        let Some(value) = value else { return Ok(None) };
+        let Some((stored, offer, state)) = parse(&value.bytes) else { return Ok(None) };
         if !outbox::is_same(&stored.secret, &wanted.secret) {
             return Err("unknown");
         }
@@ -75,24 +109,37 @@ impl Handovers {
         if wanted.checked.is_some_and(|user| user != offer.user) {
             return Err("another_user");
         }
+        let age = age(stored.lives_ms, value.left);
+        if let Some(user) = offer.user
+            && was_ended(&ways.keys, user, age + asked.elapsed()).await?
+        {
+            return Err("unknown");
+        }
         let packets = state.packets;
-        let (moving, replies_lost): (Moving, u64) =
-            state.into_moving().ok_or("unknown")?.claim(wanted.received).ok_or("missed")?;
+        let (moving, replies_lost) = state.into_moving().ok_or("unknown")?.claim(wanted.received).ok_or("missed")?;
+        Ok(Some(Box::new(Found { bytes: value.bytes, asked, age, offer, moving, replies_lost, packets })))
+    }
+
+    /// Goes on with a session that waits in Redis. It stays there if there is no room for it here.
+    pub(super) async fn restore(&self, found: Found, wanted: &Wanted) -> Result<Arrived, NotFetched> {
+        let Found { bytes, asked, age, offer, moving, replies_lost, packets } = found;
+        let ways = self.ways.load_full().ok_or("unknown")?;
+        let seat = self.parts.registry.reserve(wanted.remote.ip())?;
+        self.parts.has_room_for(offer.user)?;
         let mut listening = self.parts.listening();
         self.subscribed(listening.begin_all(&offer)).await?;
         // Only one of several gateways gets the value.
-        let taken = ways.keys.take(&key).await.map_err(|_| "no_answer")?;
-        if taken.as_deref() != Some(&found.bytes) {
-            return Err("unknown");
+        let taken = ways.keys.take(&key(wanted.session)).await.map_err(|_| "no_answer")?;
+        if taken != Some(bytes) {
+            return Err("unknown".into());
         }
         let session = Session::new(wanted.remote, ways.limits);
         let session = if offer.is_anonymous { session.anonymous() } else { session }.moving_in(wanted.session);
-        let session = self.parts.admit(session, &offer)?;
-        let blind = Duration::from_millis(stored.lives_ms).saturating_sub(found.left);
-        session.outbox.control(gap(blind));
+        let session = self.parts.admit(seat, session, &offer)?;
+        session.outbox.control(gap(age + asked.elapsed()));
         session.set_packets(packets);
         session.outbox.move_in(moving);
-        Ok(Some((session, replies_lost)))
+        Ok((session, replies_lost))
     }
 
     /// Waits until Redis has carried out a change of the subscriptions.
@@ -108,6 +155,20 @@ impl Handovers {
     }
 }
 
+/// Returns whether the sessions of a user have ended that are older than this.
+async fn was_ended(keys: &Keys, user: i64, than: Duration) -> Result<bool, &'static str> {
+    let Some(Value { bytes, left }) = keys.get(&ended_key(user)).await.map_err(|_| "no_answer")? else {
+        return Ok(false);
+    };
+    let lives_ms = str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok()).ok_or("unknown")?;
+    Ok(than >= age(lives_ms, left))
+}
+
+/// Returns for how long a value has been in Redis. Both times are those of Redis, so no clocks are compared.
+fn age(lives_ms: u64, left: Duration) -> Duration {
+    Duration::from_millis(lives_ms).saturating_sub(left)
+}
+
 fn parse(bytes: &[u8]) -> Option<(Stored, Offer, State)> {
     let mut stored = Stored::decode(bytes).ok()?;
     let (offer, state) = (stored.offer.take()?, stored.state.take()?);
@@ -117,6 +178,15 @@ fn parse(bytes: &[u8]) -> Option<(Stored, Offer, State)> {
 /// Returns the key of a session.
 fn key(session: Uuid) -> String {
     format!("gateway:session:{session}")
+}
+
+/// Returns the key of the mark that the sessions of a user have ended.
+fn ended_key(user: i64) -> String {
+    format!("gateway:session:ended:{user}")
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn gap(blind: Duration) -> Bytes {

@@ -56,8 +56,8 @@ pub(super) const DISCONNECTIONS: [&str; 21] = [
 ];
 
 /// The outcomes of resumes.
-pub(super) const RESUMES: [&str; 8] =
-    ["resumed", "handed_over", "restored", "unknown", "another_user", "missed", "busy", "no_answer"];
+pub(super) const RESUMES: [&str; 9] =
+    ["resumed", "handed_over", "restored", "unknown", "another_user", "missed", "busy", "no_answer", "no_room"];
 
 /// The outcomes of leaving a session in Redis.
 pub(super) const STORED: [&str; 2] = ["ok", "failed"];

@@ -265,7 +265,22 @@ fn a_connection_ends_when_the_gateway_stops_and_the_session_waits() {
     assert_eq!(outbox.claim(&SECRET, seen(0)), Ok(0));
     outbox.take_back();
     assert_eq!(written(&outbox), (vec![1], None));
-    assert!(!outbox.dismiss(), "nobody could claim it");
+    // The gateway still stops, so this connection ends as well, once the client can claim the session again.
+    outbox.admit_claims(SECRET);
+    assert_eq!(written(&outbox), (vec![], Some(1001)));
+    assert!(park(&outbox));
+    assert_eq!(outbox.claim(&SECRET, seen(1)), Ok(0));
+}
+
+#[test]
+fn a_connection_that_begins_while_the_gateway_stops_ends_when_the_client_can_claim_the_session() {
+    let limits = Limits { replay: Some(ReplayLimits { messages: 4, bytes: 1000 }), ..Limits::of(8, 1000) };
+    let outbox = Outbox::new(limits);
+    assert!(outbox.dismiss());
+    assert_eq!(written(&outbox), (vec![], None));
+    outbox.admit_claims(SECRET);
+    assert_eq!(written(&outbox), (vec![], Some(1001)));
+    assert!(!Outbox::new(Limits::of(8, 1000)).dismiss(), "it ends with its connection");
 }
 
 #[test]

@@ -1,0 +1,105 @@
+//! Tests of clients that come back at another gateway, which has no room for them, and of those that keep it busy.
+
+use super::{
+    handovers::{setup, start, tell},
+    stops::stop,
+};
+use crate::{Player, resumes, sessions_are};
+use gateway_tests::{
+    Client, Gateway, Redis, Setup,
+    wire::{UPGRADE, Wire},
+};
+use std::time::Duration;
+use tokio::{io::AsyncReadExt, task::JoinSet, time::timeout};
+use tokio_tungstenite::tungstenite::Error;
+
+/// Starts a gateway with this section `limits`.
+async fn limited(redis: &Redis, limits: &str) -> Gateway {
+    let setup = setup(redis, "");
+    let yaml = format!("{}\nlimits: {{ {limits} }}", setup.yaml);
+    Gateway::start(Setup { yaml, ..setup }).await
+}
+
+/// Lets the client try to come back, and returns the HTTP status of the refusal.
+async fn refused(player: &Player, gateway: &Gateway) -> u16 {
+    match Client::handshake(gateway.address, &player.path()).await {
+        Err(Error::Http(response)) => response.status().as_u16(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Limits that hold for a second session of user 7, and the status of a refusal.
+const LIMITS: [(&str, u16); 3] =
+    [("sessions: 1", 503), ("sessions_per_ip: 1", 429), ("sessions_per_user: 1, on_user_limit: refuse", 429)];
+
+#[tokio::test]
+async fn a_session_for_which_another_gateway_has_no_room_stays_where_it_is() {
+    for (limits, status) in LIMITS {
+        let (redis, old, _) = start("").await;
+        let new = limited(&redis, limits).await;
+        let there = Player::begin(&new, 7).await;
+        let mut player = Player::begin(&old, 7).await;
+        player.leave(&old).await;
+        tell(&redis, 7, "a").await;
+        assert_eq!(refused(&player, &new).await, status, "{limits}");
+        new.metric_is(&resumes("no_room"), 1.0).await;
+        drop(player.come_back(&old).await);
+        assert!(player.welcome().resumed, "{limits}");
+        player.gets(1, "a").await;
+        // As soon as there is room, it can move.
+        drop(there);
+        sessions_are(&new, 0.0).await;
+        drop(player.come_back(&new).await);
+        assert!(player.welcome().resumed, "{limits}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_for_which_there_is_no_room_stays_in_redis() {
+    for (limits, status) in LIMITS {
+        let (redis, old, _) = start("").await;
+        let new = limited(&redis, limits).await;
+        let there = Player::begin(&new, 7).await;
+        let mut player = Player::begin(&old, 7).await;
+        stop(old).await;
+        assert_eq!(refused(&player, &new).await, status, "{limits}");
+        drop(there);
+        sessions_are(&new, 0.0).await;
+        drop(player.come_back(&new).await);
+        assert!(player.welcome().resumed, "{limits}");
+        new.metric_is("gateway_sessions", 1.0).await;
+    }
+}
+
+#[tokio::test]
+async fn where_the_oldest_session_of_a_user_makes_room_it_does_so_for_one_that_arrives() {
+    let (redis, old, _) = start("").await;
+    let new = limited(&redis, "sessions_per_user: 1").await;
+    let mut there = Player::begin(&new, 7).await;
+    let mut player = Player::begin(&old, 7).await;
+    drop(player.come_back(&new).await);
+    assert!(player.welcome().resumed);
+    assert!(there.client.closed().await.is_some());
+    player.client.assert_alive().await;
+}
+
+#[tokio::test]
+async fn made_up_tokens_are_handshakes_that_are_not_finished() {
+    const STRANGERS: usize = 40;
+    let redis = Redis::start().await;
+    let gateway = limited(&redis, "handshakes: 10").await;
+    let mut strangers = JoinSet::new();
+    for i in 0..STRANGERS {
+        let mut wire = Wire::connect(gateway.address).await;
+        let path = format!("/ws?resume={:096x}&seen=0", 1 + i);
+        wire.send(UPGRADE.replace("/ws", &path).as_bytes()).await;
+        // While a gateway that does not exist is asked, the oldest ones make room.
+        strangers.spawn(async move {
+            let read = timeout(Duration::from_secs(30), wire.stream.read(&mut [0])).await;
+            read.unwrap().unwrap_or(0) == 0
+        });
+    }
+    let evicted = strangers.join_all().await.into_iter().filter(|is_evicted| *is_evicted).count();
+    assert_eq!(evicted, STRANGERS - 10);
+    gateway.metric_is("gateway_handshakes_refused_total{reason=\"handshake_evicted\"}", evicted as f64).await;
+}
