@@ -161,8 +161,6 @@ namespace Gateway.Client
         /// </summary>
         public void Poll()
         {
-            // A listener may have called it.
-            if (_isDelivering) return;
             Deliver();
             _requests.Cancel();
             TakeTokens();

@@ -22,7 +22,7 @@ namespace Gateway.Client
         public static WebSocketUrl Parse(string text)
         {
             Uri uri;
-            if (!Uri.TryCreate(text, UriKind.Absolute, out uri) || uri.Host.Length == 0) return null;
+            if (!Uri.TryCreate(text, UriKind.Absolute, out uri)) return null;
             if (uri.Scheme != "ws" && uri.Scheme != "wss") return null;
             const UriComponents BeforeQuery = UriComponents.SchemeAndServer | UriComponents.Path;
             return new WebSocketUrl(

@@ -23,6 +23,7 @@ namespace Gateway.Client.Tests
             suite.Test("the send buffer is bounded", BufferFull);
             suite.Test("one Poll takes a bounded number of messages", BoundedPoll);
             suite.Test("the largest numbers of a gateway do no harm", LargestNumbers);
+            suite.Test("only the last 64 KiB are kept, and the last packet", KeptBytes);
             suite.Test("a token of a gateway does not make the URL endless", EndlessToken);
             suite.Test("the size of a gap is right where the numbers begin anew", GapsThatWrap);
             suite.Test("a URL that is none of a WebSocket is refused", BadUrls);
@@ -68,6 +69,15 @@ namespace Gateway.Client.Tests
             refreshed.Session.Poll();
             Same("done", refresh.IsCompleted, true);
             Same("token", refreshed.Back().Token, "newer");
+            // When that has expired as well, the same one again does not help.
+            var token = "T";
+            var renewing = FakeNetwork.Begun(new SessionOptions { TokenSource = () => Task.FromResult(token) });
+            token = "newer";
+            renewing.Control(1, new ProtoWriter().Int(1, 30000));
+            renewing.Last.Reply(1, 0, "");
+            renewing.Last.End(4001);
+            renewing.Session.Poll();
+            Same("code", renewing.Session.Over.Code, 4001);
         }
 
         private static void TokenSourceFails()
@@ -225,6 +235,15 @@ namespace Gateway.Client.Tests
             }
         }
 
+        private static void KeptBytes()
+        {
+            var sent = new Sent();
+            for (var index = 0; index < 9; index++) sent.Push(1, new byte[(8 << 10) - Packet.HeaderBytes]);
+            Same("kept", List(sent.Waiting, sent.Oldest), List(8, 2));
+            sent.Push(1, new byte[1 << 20]);
+            Same("kept", List(sent.Waiting, sent.Oldest), List(1, 10));
+        }
+
         private static void EndlessToken()
         {
             foreach (var length in new[] { 1024, 1025 })
@@ -248,7 +267,7 @@ namespace Gateway.Client.Tests
 
         private static void BadUrls()
         {
-            foreach (var url in new[] { "http://a/ws", "a:8080", "", "ws://", "/ws", null })
+            foreach (var url in new[] { "http://a/ws", "a:8080", "", "ws://", "ws:///ws", "ws:a", "/ws", null })
             {
                 var error = Throws<ArgumentException>(() => Session.Connect(url));
                 Same("message", error.Message.Contains("ws://HOST:PORT/ws"), true);

@@ -26,6 +26,7 @@ namespace Gateway.Client.Tests
             {
                 Suite.Same("valid", Welcome.Decode(Bytes("0a0173")).SessionId, "s");
                 Suite.Same("invalid", Welcome.Decode(Bytes("0a01730001")) == null, true);
+                Suite.Same("without an id", Welcome.Decode(Bytes("1005")) == null, true);
             });
             suite.Test("of a field that comes several times the last one counts", () =>
             {

@@ -30,6 +30,7 @@ namespace Gateway.Client.Tests
             MessageVectors.Run(suite);
             SessionTests.Run(suite);
             BoundaryTests.Run(suite);
+            SocketTests.Run(suite);
             suite.Test("the example of the README is the sample of the package", Example.IsThatOfTheReadme);
             Console.WriteLine("passed: " + suite.Passed);
             return suite.Failed == 0 ? 0 : 1;

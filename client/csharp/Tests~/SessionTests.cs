@@ -60,9 +60,18 @@ namespace Gateway.Client.Tests
             Same("error", List(error.Route, error.Status, error.Text), List(9, 3, "no plugin serves route 0x09"));
             Same("message", error.Message, "status 3 no route on route 9: no plugin serves route 0x09");
             network.Last.Reply(network.Session.Send(1, "?"), 1, "not now", 300);
+            // A packet that is served may have a reply, which says nothing, and each packet has one reply.
+            network.Last.Reply(network.Session.Send(1, "?"), 1, "ok");
+            network.Last.Reply(1, 9, "twice", Status.PayloadTooLarge);
+            network.Last.Reply(1, 9, "twice", Status.Unavailable);
+            network.Last.Reply(1, 9, "twice", 200);
             network.Session.Poll();
-            var refused = "refused 2: status 300 (the game's own) on route 1: not now";
-            Same("events", network.Events, List("welcome", refused));
+            Same("events", network.Events, List(
+                "welcome",
+                "refused 2: status 300 (the game's own) on route 1: not now",
+                "refused 1: status 9 payload too large on route 9: twice",
+                "refused 1: status 5 unavailable on route 9: twice",
+                "refused 1: status 200 (unknown) on route 9: twice"));
         }
 
         private static void Pushes()
