@@ -8,6 +8,7 @@
 # make deny        check the licenses, sources and known vulnerabilities of all dependencies
 # make bench       measure the gateway and, for comparison, gateways written by hand (BENCH.md)
 # make typescript  build the client for browsers and Node into target/typescript
+# make csharp      compile the client for Unity, in C#, and its tests into target/csharp
 # make languages   measure the same plugin in each language on this machine
 
 PLUGINS ?= arena chat control demo-chat system
@@ -50,7 +51,7 @@ plugins: setup
 		echo "$(DIST)/$$plugin.wasm"; \
 	done
 
-test: build guests lobby redis openssl pyjwt tls-clients typescript deploy-tools backends
+test: build guests lobby redis openssl pyjwt tls-clients typescript csharp deploy-tools backends
 	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --release --locked --workspace
 
 # Builds the plugins that only the tests use. The tests read them from the build directory.
@@ -108,6 +109,9 @@ include tests/tls/clients/clients.mk
 
 # The client for browsers and Node.
 include client/typescript/typescript.mk
+
+# The client for Unity.
+include client/csharp/csharp.mk
 
 # The targets that install the programs that the tests of deploy/ run.
 include tests/deploy/tools.mk

@@ -1,11 +1,14 @@
 //! Tests of the clients in other languages, each against the real gateway: chat, refusals, tokens, connections that
 //! break, gateways that stop, and sessions that must not come back.
 //!
-//! `make typescript` builds the client for Node and browsers. A client is skipped if its tools are missing.
+//! `make typescript` builds the client for Node and browsers, and `make csharp` the one in C#. A client is skipped if its
+//! tools are missing.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "clients/agent.rs"]
 mod agent;
+#[path = "clients/example.rs"]
+mod example;
 #[path = "clients/scenarios.rs"]
 mod scenarios;
 #[path = "clients/units.rs"]
@@ -36,7 +39,7 @@ macro_rules! on_every_client {
 }
 
 on_every_client! {
-    { node: Node, node_with_ws: NodeWithWs, chromium: Chromium, godot: Godot }
+    { node: Node, node_with_ws: NodeWithWs, chromium: Chromium, godot: Godot, mono: Mono }
     {
         two_sessions_chat,
         a_refusal_says_why_and_the_session_goes_on,

@@ -23,6 +23,8 @@ pub(crate) enum Kind {
     Chromium,
     /// The GDScript client in Godot 3.
     Godot,
+    /// The C# client in Mono.
+    Mono,
 }
 
 /// A client that obeys.
@@ -55,12 +57,29 @@ pub(crate) fn godot(script: &str, home: &TempDir) -> Command {
     command
 }
 
+/// Returns what to say if `make csharp` has not built the tests of the C# client, or if nothing runs them.
+pub(crate) fn csharp_is_missing() -> Option<String> {
+    let file = root().join(CSHARP);
+    let unbuilt = || format!("{} does not exist, and `make csharp` says why", file.display());
+    missing_program(&["mono"]).or_else(|| (!file.exists()).then(unbuilt))
+}
+
+/// Returns a command that runs the tests of the C# client in Mono.
+pub(crate) fn csharp() -> Command {
+    let mut command = Command::new("mono");
+    command.arg(CSHARP).current_dir(root()).kill_on_drop(true);
+    command
+}
+
+const CSHARP: &str = "target/csharp/client-tests.exe";
+
 impl Kind {
     fn missing(self) -> Option<String> {
         match self {
             Self::Node | Self::NodeWithWs => typescript_is_missing(),
             Self::Chromium => typescript_is_missing().or_else(|| missing_program(&["chromium"])),
             Self::Godot => missing_program(&["godot3-server"]),
+            Self::Mono => csharp_is_missing(),
         }
     }
 
@@ -76,6 +95,7 @@ impl Kind {
             Self::NodeWithWs => node(Some("--no-experimental-websocket")),
             Self::Chromium => chromium(home.path(), &[&format!("{origin}/")]),
             Self::Godot => godot("agent.gd", home).env("TEST_ORIGIN", origin).spawn().unwrap(),
+            Self::Mono => csharp().arg(origin).spawn().unwrap(),
         }
     }
 }

@@ -210,7 +210,7 @@ pub(crate) async fn a_token_goes_along_and_can_be_replaced(agent: &Agent) {
     // Only this WebSocket tells the client what the gateway has answered.
     let why = match agent.kind {
         Kind::NodeWithWs => "the gateway refused the upgrade with HTTP 401",
-        Kind::Node | Kind::Chromium | Kind::Godot => "the gateway cannot be reached",
+        Kind::Node | Kind::Chromium | Kind::Godot | Kind::Mono => "the gateway cannot be reached",
     };
     assert!(closed["message"].as_str().unwrap().starts_with(why), "{closed}");
 }

@@ -1,6 +1,6 @@
 //! Runs the tests of the clients that need no gateway, such as the cases of `client/vectors`.
 
-use crate::agent::{godot, typescript_is_missing};
+use crate::agent::{csharp, csharp_is_missing, godot, typescript_is_missing};
 use chat_proto::{
     chat::{ChatRequest, ChatResponse, MessageBroadcast},
     common::{MessageBase, MessageMeta},
@@ -41,6 +41,18 @@ async fn the_godot_client_passes_its_tests() {
     assert!(output.status.success() && !errors.contains("SCRIPT ERROR"), "{printed}{errors}");
     let passed = printed.lines().find_map(|line| line.strip_prefix("passed: ")?.parse::<u32>().ok());
     assert!(passed.unwrap() > 86, "{printed}{errors}");
+}
+
+#[tokio::test]
+async fn the_csharp_client_passes_its_tests() {
+    if !has("the C# client", csharp_is_missing().as_deref()) {
+        return;
+    }
+    let output = in_time("the end of the tests", csharp().output()).await.unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{printed}");
+    let passed = printed.lines().find_map(|line| line.strip_prefix("passed: ")?.parse::<u32>().ok());
+    assert!(passed.unwrap() > 86, "{printed}");
 }
 
 fn control(event: Event) -> Vec<u8> {
