@@ -1,4 +1,4 @@
-//! Secrets, which are in gateway.yaml or in a file of their own.
+//! Secrets, which are in gateway.yaml, in a file of their own, or in addresses.
 
 use crate::file::{self, Unreadable};
 use std::path::Path;
@@ -40,4 +40,17 @@ fn read(path: &Path) -> Result<String, String> {
         return Err("it is empty: write the secret into it".to_owned());
     }
     Ok(secret.to_owned())
+}
+
+/// Returns an address or a URL as it may be shown: without its user, its password and its query.
+pub(super) fn without_secrets(address: &str) -> String {
+    let scheme = address.find("://").map_or(0, |at| at + 3);
+    let (scheme, rest) = address.split_at(scheme);
+    let (place, query) = rest.split_once(['?', '#']).map_or((rest, None), |(place, query)| (place, Some(query)));
+    if query.is_some_and(|query| query.contains('@')) {
+        // It may be a password with one of these characters.
+        return format!("{scheme}(hidden)");
+    }
+    let place = place.rsplit_once('@').map_or_else(|| place.to_owned(), |(_, host)| format!("(hidden)@{host}"));
+    format!("{scheme}{place}{}", query.map_or("", |_| "?(hidden)"))
 }

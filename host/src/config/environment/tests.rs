@@ -291,3 +291,32 @@ fn secrets_are_hidden() {
         ],
     );
 }
+
+#[test]
+fn what_may_be_secret_in_an_address_is_hidden() {
+    let shown_as = |keys: &str, line: &str| {
+        let shown = show(keys, &[]);
+        assert!(!shown.contains("hush"), "{shown}");
+        has_lines(&shown, &[line]);
+    };
+    let addr = |addr: &str, as_: &str| {
+        shown_as(&format!("redis: {{ addr: '{addr}' }}\n"), &format!("  addr: \"{as_}\"  # gateway.yaml:1"));
+    };
+    addr("user:hush@h:1", "(hidden)@h:1");
+    addr("user:hush@hush@h:1", "(hidden)@h:1");
+    addr("redis://u:hush@h:1/0?protocol=hush", "redis://(hidden)@h:1/0?(hidden)");
+    addr("h:1?x=hush", "h:1?(hidden)");
+    addr("redis://h:1/0?x=hush@hush", "redis://(hidden)");
+    shown_as(
+        "redis: { sentinel: { master: m, addrs: ['u:hush@a:1', 'b:2'] } }\n",
+        "    addrs: [\"(hidden)@a:1\",\"b:2\"]  # gateway.yaml:1",
+    );
+    shown_as("redis: { cluster: { addrs: ['u:hush@a:1'] } }\n", "    addrs: [\"(hidden)@a:1\"]  # gateway.yaml:1");
+    shown_as(
+        "auth: { jwks_url: 'http://h/keys?api_key=hush' }\n",
+        "  jwks_url: \"http://h/keys?(hidden)\"  # gateway.yaml:1",
+    );
+    shown_as("auth: { jwks_url: 'http://h/keys#hush' }\n", "  jwks_url: \"http://h/keys?(hidden)\"  # gateway.yaml:1");
+    // These are no addresses.
+    shown_as("auth: { jwt_secret: hush, issuer: 'ops@game?' }\n", "  issuer: \"ops@game?\"  # gateway.yaml:1");
+}
