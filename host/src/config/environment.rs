@@ -6,7 +6,7 @@ mod tests;
 use super::{
     duplicates,
     keys::{self, Step},
-    raw,
+    raw, secret,
     shape::{self, Shape},
 };
 use serde_yaml::{Mapping, Value};
@@ -117,7 +117,7 @@ fn typed(nested: &Value, keys: &[&str]) -> Result<serde_json::Value, String> {
     // Only an error in a text names the key.
     let text = serde_yaml::to_string(nested).map_err(|error| error.to_string())?;
     let file = serde_yaml::from_str::<raw::File>(&text).map_err(|error| {
-        let error = error.to_string();
+        let error = secret::without_value(&error.to_string());
         error.rsplit_once(" at line ").map_or(&*error, |(error, _)| error).to_owned()
     })?;
     let file = serde_json::to_value(file).map_err(|error| error.to_string())?;

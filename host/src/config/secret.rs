@@ -42,6 +42,16 @@ fn read(path: &Path) -> Result<String, String> {
     Ok(secret.to_owned())
 }
 
+/// Returns the error of a value of the wrong type without the value, which may be a secret at the wrong place.
+pub(super) fn without_value(error: &str) -> String {
+    const BEGINNING: &str = "invalid type: ";
+    let parts = error.split_once(BEGINNING).and_then(|(key, rest)| Some((key, rest.rsplit_once(", expected ")?)));
+    let Some((key, (found, expected))) = parts else { return error.to_owned() };
+    // Serde writes the kind of the value, and then the value in quotes: `string "x"` or "integer `1`".
+    let kind = found.split(['"', '`']).next().unwrap_or_default().trim_end();
+    format!("{key}{BEGINNING}{kind}, expected {expected}")
+}
+
 /// Returns an address or a URL as it may be shown: without its user, its password and its query.
 pub(super) fn without_secrets(address: &str) -> String {
     let scheme = address.find("://").map_or(0, |at| at + 3);

@@ -320,3 +320,23 @@ fn what_may_be_secret_in_an_address_is_hidden() {
     // These are no addresses.
     shown_as("auth: { jwt_secret: hush, issuer: 'ops@game?' }\n", "  issuer: \"ops@game?\"  # gateway.yaml:1");
 }
+
+#[test]
+fn a_value_of_the_wrong_type_is_not_repeated_because_it_may_be_a_secret() {
+    let is_hidden = |text: &str, variables: &[(&str, &str)], beginning: &str| {
+        let errors = Config::parse_over(&format!("{FILE}{text}"), &environment(variables)).expect_err("a wrong type");
+        assert!(errors[0].starts_with(beginning), "{errors:?} does not begin with {beginning:?}");
+        assert!(!errors[0].contains("hush") && !errors[0].contains("1234"), "{errors:?}");
+    };
+    let string = "invalid type: string, expected";
+    is_hidden("auth: hush\n", &[], &format!("auth: {string} struct Auth at line 2"));
+    is_hidden("auth: 12345678\n", &[], "auth: invalid type: integer, expected");
+    is_hidden("redis: 'hu\\\", expected hush'\n", &[], &format!("redis: {string} struct Redis at line 2"));
+    is_hidden("admin: { token: [hush] }\n", &[], "admin.token: invalid type: sequence, expected");
+    is_hidden("", &[("GATEWAY_AUTH", "hush")], &format!("GATEWAY_AUTH: auth: {string}"));
+    is_hidden("", &[("GATEWAY_ADMIN", "1234.5")], "GATEWAY_ADMIN: admin: invalid type: floating point, expected");
+    let config = "GATEWAY_PLUGINS__SETTINGS__CHAT__CONFIG";
+    is_hidden("", &[(config, "hush")], &format!("{config}: plugins.settings.chat.config: {string}"));
+    let whole = Config::parse("hush\n").expect_err("no section");
+    assert!(!whole[0].contains("hush") && whole[0].starts_with(string), "{whole:?}");
+}
