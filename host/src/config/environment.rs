@@ -66,8 +66,12 @@ impl Environment {
     }
 }
 
-/// Returns whether Kubernetes sets such a variable, for a Service whose name begins with `gateway`.
+/// Returns whether Kubernetes sets such a variable, for a Service whose name begins with `gateway`. A name with the
+/// separator of keys is never taken for one, so that no wrong value is ignored.
 fn is_service_link(name: &str, value: &str) -> bool {
+    if name[PREFIX.len()..].contains(LEVEL) {
+        return false;
+    }
     let is_address = value.contains("://");
     name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")

@@ -155,6 +155,13 @@ fn variables_of_others_are_left_alone() {
 #[test]
 fn secrets_come_from_files_without_the_line_break_at_the_end() {
     let folder = tempfile::tempdir().unwrap();
+#[test]
+fn a_name_with_two_underscores_is_never_taken_for_a_variable_of_kubernetes() {
+    let link = "tcp://10.0.0.1:8080";
+    refused("", &[("GATEWAY_SERVER__PORT", link)], &["GATEWAY_SERVER__PORT: server.port: invalid type: string"]);
+    refused("", &[("GATEWAY_SERVER__SERVICE_HOST", "x")], &["GATEWAY_SERVER__SERVICE_HOST: unknown key"]);
+}
+
     let file = |name: &str, content: &[u8]| {
         let path = folder.path().join(name);
         fs::write(&path, content).unwrap();
