@@ -138,8 +138,10 @@ fn unknown(keys: &[&str], depth: usize, known: &[&str]) -> String {
         (!matches!(shape::at(&below), Shape::Unknown { .. }))
             .then(|| format!("{PREFIX}{}", below.join(LEVEL).to_ascii_uppercase()))
     });
-    let hint = one_underscore.or_else(|| keys::nearest(keys[depth], known).map(variable)).unwrap_or_default();
-    format!("unknown key `{path}`, did you mean {hint}? (known here: {})", known.join(", "))
+    let hint = one_underscore
+        .or_else(|| keys::nearest(keys[depth], known).map(variable))
+        .map_or_else(String::new, |hint| format!(", did you mean {hint}?"));
+    format!("unknown key `{path}`{hint} (known here: {})", known.join(", "))
 }
 
 /// Returns the file with these settings in the place of its own values.

@@ -84,13 +84,16 @@ fn a_section_in_a_variable_replaces_that_of_the_file_and_its_keys_go_over_it() {
 }
 
 #[test]
-fn unknown_names_are_errors_with_the_nearest_known_one() {
+fn unknown_names_are_errors_with_a_similar_one_that_is_known() {
     let check = |name, because: &str| refused("", &[(name, "1")], &[&format!("{name}: unknown key {because}")]);
     check("GATEWAY_REDIS__ADR", "`redis.adr`, did you mean GATEWAY_REDIS__ADDR? (known here: addr, ");
     check("GATEWAY_REDSI__ADDR", "`redsi`, did you mean GATEWAY_REDIS? (known here: server, ");
     check("GATEWAY_REDIS_ADDR", "`redis_addr`, did you mean GATEWAY_REDIS__ADDR?");
     check("GATEWAY_SERVER__TLS_CERT", "`server.tls_cert`, did you mean GATEWAY_SERVER__TLS__CERT?");
-    check("GATEWAY_PORT", "`port`, did you mean GATEWAY_");
+    // Nothing is similar to these.
+    for (name, key) in [("GATEWAY_PORT", "port"), ("GATEWAY_CONFIG", "config"), ("GATEWAY_INTERFACE", "interface")] {
+        check(name, &format!("`{key}` (known here: server, "));
+    }
     check(
         "GATEWAY_PLUGINS__SETTINGS__CHAT__MEMORY",
         "`plugins.settings.chat.memory`, did you mean GATEWAY_PLUGINS__SETTINGS__CHAT__MEMORY_MB?",
