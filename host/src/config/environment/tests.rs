@@ -156,15 +156,15 @@ fn variables_of_others_are_left_alone() {
 }
 
 #[test]
-fn secrets_come_from_files_without_the_line_break_at_the_end() {
-    let folder = tempfile::tempdir().unwrap();
-#[test]
 fn a_name_with_two_underscores_is_never_taken_for_a_variable_of_kubernetes() {
     let link = "tcp://10.0.0.1:8080";
     refused("", &[("GATEWAY_SERVER__PORT", link)], &["GATEWAY_SERVER__PORT: server.port: invalid type: string"]);
     refused("", &[("GATEWAY_SERVER__SERVICE_HOST", "x")], &["GATEWAY_SERVER__SERVICE_HOST: unknown key"]);
 }
 
+#[test]
+fn secrets_come_from_files_without_the_line_break_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &[u8]| {
         let path = folder.path().join(name);
         fs::write(&path, content).unwrap();
@@ -186,9 +186,9 @@ fn a_name_with_two_underscores_is_never_taken_for_a_variable_of_kubernetes() {
         let place = parse("", &variables).redis.unwrap().place;
         assert!(matches!(place, crate::config::RedisPlace::Sentinel { password: Some(p), .. } if p == secret));
     }
-    let only_one = file("breaks", b" two\n\n");
-    let redis = parse(&format!("redis: {{ password_file: '{only_one}' }}\n"), &[]).redis.unwrap();
-    assert_eq!(redis.password.unwrap(), " two\n");
+    let spaces = file("spaces", b" two \n");
+    let redis = parse(&format!("redis: {{ password_file: '{spaces}' }}\n"), &[]).redis.unwrap();
+    assert_eq!(redis.password.unwrap(), " two ");
 }
 
 #[test]
@@ -199,6 +199,8 @@ fn a_secret_file_that_cannot_be_used_is_an_error_with_a_remedy() {
     fs::write(path("bytes"), [0xff, 0xfe]).unwrap();
     fs::write(path("large"), vec![b'x'; (64 << 10) + 1]).unwrap();
     fs::write(path("short"), "short").unwrap();
+    fs::write(path("lines"), "one\n\n").unwrap();
+    fs::write(path("mark"), "\u{feff}one\n").unwrap();
     let check = |name: &str, why: &str| {
         let file = path(name);
         let expected = format!("redis.password_file: {file}: {why}");
@@ -210,6 +212,8 @@ fn a_secret_file_that_cannot_be_used_is_an_error_with_a_remedy() {
     );
     check("empty", "it is empty: write the secret into it");
     check("bytes", "it is not UTF-8: write the secret as text");
+    check("lines", "it has more than one line: write only the secret into it");
+    check("mark", "it begins with a byte order mark: save it as UTF-8 without one");
     check("large", "it has 65537 bytes, and 65536 are the most: correct the path");
     check("", "it is not a file: put a regular file");
     let file = path("short");
@@ -224,7 +228,10 @@ fn a_secret_file_that_cannot_be_used_is_an_error_with_a_remedy() {
         refused(&keys, &[], &[&both]);
     }
     let token = "at least 16 bytes of visible ASCII";
-    refused(&format!("admin: {{ token_file: '{file}' }}\n"), &[], &[&format!("admin.token: {token}")]);
+    let rule = format!("admin.token_file: {file}: {token}");
+    refused(&format!("admin: {{ token_file: '{file}' }}\n"), &[], &[&rule]);
+    let rule = format!("auth.jwt_secret_file: {file}: at least 32 bytes");
+    refused(&format!("auth: {{ jwt_secret_file: '{file}' }}\n"), &[], &[&rule]);
     let variable = ("GATEWAY_ADMIN__TOKEN_FILE", "nowhere/x");
     let gone = "admin.token_file: nowhere/x: it cannot be read";
     refused("admin: { listen: '0.0.0.0:1' }\n", &[variable], &[gone]);
