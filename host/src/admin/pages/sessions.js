@@ -79,7 +79,8 @@ function row(session, wanted) {
   const end = () => confirm(`/api/sessions/${session.id}/close`, `session ${session.id}`, wanted);
   const cells = [
     el("code", {}, session.id),
-    session.user ?? "none",
+    // The number `user` loses its last digits in a script if it is above 2^53.
+    session.user_id ?? "none",
     session.remote,
     ago(session.connected_at_ms),
     el("span", { class: "pill", "data-status": session.away ? "warn" : "ok" }, session.away ? "away" : "connected"),
