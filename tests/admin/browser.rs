@@ -178,7 +178,7 @@ async fn the_dashboard_computes_rates_and_quantiles_from_the_metrics() {
             `x_bucket{plugin="a\\"b\\n",le="0.001"} ${fast}`,
             `x_bucket{le="0.002",plugin="a\\"b\\n"} ${all}`,
             `x_bucket{plugin="a\\"b\\n",le="+Inf"} ${all + slow}`,
-            `lost_total{reason="r"} ${lost}`,
+            `lost_total{reason="r"} ${lost} # {trace_id="abc"} 0.05`,
             `lost_total{reason="s"} 1.0`,
             "# EOF",
         ].join("\n");
