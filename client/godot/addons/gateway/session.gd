@@ -34,7 +34,7 @@ var token = ""
 var protocols = PoolStringArray()
 # The time between two heartbeats in milliseconds.
 var heartbeat_ms = 25000
-# The largest message in KiB. Godot reserves this memory twice for each connection.
+# The largest message in KiB, of the gateway and of this client. Godot reserves this memory twice for each connection.
 var max_message_kb = 1024
 # The id of the session, which is empty before the first welcome. It changes when a new session begins.
 var id = ""
@@ -70,12 +70,15 @@ func is_connected_to_gateway() -> bool:
 	return _link != null and _link.welcomed_at >= 0
 
 
-# Sends a packet, and returns its seq, or -1 if the session is over. `payload` is a PoolByteArray, or a String that is
-# sent as UTF-8. Without a connection, the packet waits for the next one of this session.
+# Sends a packet, and returns its seq, or -1 if the session is over or the packet is larger than `max_message_kb`.
+# `payload` is a PoolByteArray, or a String that is sent as UTF-8. Without a connection, the packet waits for the next one
+# of this session.
 func send(route: int, payload) -> int:
-	if over != null:
+	var bytes: PoolByteArray = payload.to_utf8() if payload is String else payload
+	# Godot might never take it, and everything behind it would wait.
+	if over != null or Packet.HEADER_BYTES + bytes.size() > max_message_kb * 1024:
 		return -1
-	var seq = _state.sent.push(route, payload.to_utf8() if payload is String else payload)
+	var seq = _state.sent.push(route, bytes)
 	_write()
 	return seq
 
@@ -87,7 +90,8 @@ func request(route: int, payload) -> Reply:
 	var reply = Reply.new()
 	var seq = send(route, payload)
 	if seq < 0:
-		_fail_later(reply, over)
+		var error = _error("too_large", "the packet has more than max_message_kb, %d KiB" % max_message_kb)
+		_fail_later(reply, error if over == null else over)
 	else:
 		_pending[seq] = reply
 	return reply
@@ -350,6 +354,6 @@ func _close(why: String, code) -> void:
 	emit_signal("closed", over)
 
 
-# `kind` is "status", "lost" or "closed".
+# `kind` is "status", "lost", "too_large" or "closed".
 func _error(kind: String, text: String) -> Dictionary:
 	return {"kind": kind, "text": text}
