@@ -178,6 +178,22 @@ func test_replies_that_the_gateway_has_lost_fail_their_requests_and_only_these()
 	_same("results", [session.results.get("b"), session.results.get("c")], ["B", "C"])
 
 
+func test_a_refusal_that_comes_after_its_request_counted_as_lost_is_nobodys():
+	var session = _begun()
+	for name in ["a", "b"]:
+		session.ask(name)
+	var second = session.back()
+	second.welcome("s", true, 2, 1)
+	second.receive(3, 3, 1)
+	yield(_tree, "idle_frame")
+	second.receive(2, 9, 1, 5, "late".to_utf8())
+	_same("results", session.results, {"a": "lost", "b": "lost"})
+	_same("events", session.events, ["welcome", "reconnecting", "welcome", "resumed"])
+	for _index in 300:
+		session._on_beat()
+	_same("bound", session._unwanted.size(), 256)
+
+
 func test_a_code_that_does_not_come_back_ends_everything():
 	var session = _begun()
 	session.ask("a")

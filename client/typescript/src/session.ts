@@ -350,8 +350,8 @@ export class Session {
   }
 
   /**
-   * Finds the requests whose replies were lost with the connection. Replies come in the order of the packets, so the
-   * ones that are still missing when a later packet is answered do not come any more.
+   * Finds the requests whose replies were lost with the connection: those without a reply when a later packet is
+   * answered. Only a refusal because of the bus may come later still, and nobody waits for it then.
    */
   #findLostReplies(): void {
     const error = new LostError("the reply was lost with the connection");
@@ -364,7 +364,7 @@ export class Session {
   #rejectBefore(seq: number, count: number, error: LostError): void {
     for (const [other, pending] of this.#pending) {
       if ((seq - other - 1) >>> 0 >= count) continue;
-      this.#pending.delete(other);
+      this.#forget(other);
       pending.reject(error);
     }
   }

@@ -185,6 +185,17 @@ test("replies that the gateway has lost reject their requests, and only these", 
   assert.equal(new TextDecoder().decode(await later), "C");
 });
 
+test("a refusal that comes after its request counted as lost is nobody's", async () => {
+  const { session, events } = await begun();
+  const replies = ["a", "b"].map((text) => session.request(9, text));
+  const second = await back();
+  second.welcome({ resumed: true, received: 2, repliesLost: 1 });
+  second.receive(3, 3, 1, 0, "beat");
+  for (const reply of replies) await assert.rejects(reply, LostError);
+  second.receive(2, 9, 1, 5, "the bus did not answer in time");
+  assert.deepEqual(names(events), ["welcome", "reconnecting", "welcome", "resumed"]);
+});
+
 test("a code that does not come back closes the session, and what follows is refused", async () => {
   const { session, events, first } = await begun();
   const reply = session.request(9);

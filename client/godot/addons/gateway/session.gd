@@ -28,6 +28,9 @@ const Packet = preload("packet.gd")
 const Reply = preload("reply.gd")
 const State = preload("state.gd")
 
+# The most packets of which is remembered that nobody waits for their replies.
+const MAX_UNWANTED = 256
+
 # The token: a String, or a FuncRef of a function that returns the newest one.
 var token = ""
 # The subprotocols to offer.
@@ -44,8 +47,10 @@ var _state = null
 var _link = null
 # The connections of sessions that were closed, until they are gone.
 var _closing = []
-# The replies that have not come yet, by the seq of their packets. A packet whose reply nobody waits for has null.
+# The replies that have not come yet, by the seq of their packets.
 var _pending = {}
+# The seqs of packets whose replies nobody waits for, the oldest first. Their refusals are no signals.
+var _unwanted = []
 # The seqs of packets that only find out whether older replies were lost.
 var _barriers = []
 var _used_token = ""
@@ -230,14 +235,14 @@ func _on_reply(packet: Dictionary) -> void:
 		error = _error("status", packet.payload.get_string_from_utf8())
 		error.route = packet.route
 		error.status = packet.status
-	if not _pending.has(packet.seq):
-		if error != null:
-			emit_signal("refused", packet.seq, error)
-		return
-	var reply = _pending[packet.seq]
-	_pending.erase(packet.seq)
-	if reply != null:
+	var is_unwanted = packet.seq in _unwanted
+	_unwanted.erase(packet.seq)
+	if _pending.has(packet.seq):
+		var reply = _pending[packet.seq]
+		_pending.erase(packet.seq)
 		reply.emit_signal("completed", packet.payload if error == null else null, error)
+	elif error != null and not is_unwanted:
+		emit_signal("refused", packet.seq, error)
 
 
 func _on_refreshed(_payload, error, newer: String) -> void:
@@ -262,15 +267,23 @@ func _on_control(control) -> void:
 
 
 func _on_beat() -> void:
-	_pending[send(Packet.ROUTE_SYSTEM, "beat")] = null
+	_forget(send(Packet.ROUTE_SYSTEM, "beat"))
 
 
-# Finds the requests whose replies were lost with the connection. Replies come in the order of the packets, so the ones
-# that are still missing when a later packet is answered do not come any more.
+# Finds the requests whose replies were lost with the connection: those without a reply when a later packet is answered.
+# Only a refusal because of the bus may come later still, and nobody waits for it then.
 func _find_lost_replies() -> void:
 	var seq = send(Packet.ROUTE_SYSTEM, "beat")
-	_pending[seq] = null
+	_forget(seq)
 	_barriers.append(seq)
+
+
+# Takes note that nobody waits for the reply to this packet.
+func _forget(seq: int) -> void:
+	_unwanted.append(seq)
+	# Many packets never get a reply.
+	if _unwanted.size() > MAX_UNWANTED:
+		_unwanted.pop_front()
 
 
 func _on_ended(end, why: String, link) -> void:
@@ -317,19 +330,20 @@ func _fail_before(seq: int, count: int, error: Dictionary) -> void:
 	for other in _pending.keys():
 		if seq - other - 1 & 0xffffffff < count:
 			_fail(other, error)
+			_forget(other)
 
 
 func _fail_all(error: Dictionary) -> void:
 	for seq in _pending.keys():
 		_fail(seq, error)
 	_barriers = []
+	_unwanted = []
 
 
 func _fail(seq: int, error: Dictionary) -> void:
 	var reply = _pending[seq]
 	_pending.erase(seq)
-	if reply != null:
-		_fail_later(reply, error)
+	_fail_later(reply, error)
 
 
 # Fails a request after whoever has made it had the time to wait for it.
