@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let mut sources =
         fs::read_dir(SOURCE)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, std::io::Error>>()?;
+    sources.retain(|path| is_source(path));
     sources.sort();
     let mut table = "[\n".to_owned();
     for source in sources {
@@ -36,6 +37,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     table.push(']');
     fs::write(out.join("client.rs"), table)?;
     Ok(())
+}
+
+/// Whether a file is a part of the client. Editors keep their own files beside those that are open.
+fn is_source(path: &Path) -> bool {
+    let is_hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    path.extension().is_some_and(|extension| extension == "ts") && !is_hidden
 }
 
 /// Returns the file as JavaScript, without types and comments.

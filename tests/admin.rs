@@ -102,6 +102,7 @@ async fn the_sessions_of_a_user_are_listed_and_no_others() {
         let expected = json!({
             "id": client.welcome.session_id,
             "user": 7,
+            "user_id": "7",
             "remote": remote,
             "away": false,
             "connected_at_ms": connected_at,

@@ -178,7 +178,7 @@ async fn the_dashboard_computes_rates_and_quantiles_from_the_metrics() {
             `x_bucket{plugin="a\\"b\\n",le="0.001"} ${fast}`,
             `x_bucket{le="0.002",plugin="a\\"b\\n"} ${all}`,
             `x_bucket{plugin="a\\"b\\n",le="+Inf"} ${all + slow}`,
-            `lost_total{reason="r"} ${lost}`,
+            `lost_total{reason="r"} ${lost} # {trace_id="abc"} 0.05`,
             `lost_total{reason="s"} 1.0`,
             "# EOF",
         ].join("\n");
@@ -197,4 +197,38 @@ async fn the_dashboard_computes_rates_and_quantiles_from_the_metrics() {
     })()"##;
     let expected = json!([null, [1000, 1980], null, [3, 30], [36, 1], [0.002]]);
     assert_eq!(page.evaluate(script).await, expected);
+}
+
+/// A gateway that has one session of a user with a large id, and from which no answer to an order comes.
+const SILENT_GATEWAY: &str = r##"(() => {
+    const sessions = `{ "sessions": [{
+        "id": "01234567-89ab-cdef-0123-456789abcdef", "user": 9007199254740993, "user_id": "9007199254740993",
+        "remote": "192.0.2.1:40000", "away": false, "connected_at_ms": 0, "queued_messages": 0, "queued_bytes": 0
+    }], "total": 1 }`;
+    const real = window.fetch;
+    window.fetch = async (path, options) => {
+        if (path.startsWith("/api/sessions?")) return new Response(sessions);
+        if (!path.endsWith("/close")) return real(path, options);
+        if (document.querySelector("#reason").value === "wrong") return new Response("{}", { status: 400 });
+        throw new DOMException("", "TimeoutError");
+    };
+})()"##;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dashboard_shows_large_user_ids_and_does_not_guess_what_became_of_an_order() {
+    let Some(browser) = Browser::start("the sessions on the dashboard").await else { return };
+    let gateway = Gateway::start(Setup::default()).await;
+    let page = browser.open(&url(&gateway, "/")).await;
+    page.says("#state", "Ready").await;
+    page.evaluate(SILENT_GATEWAY).await;
+    page.fill("#wanted", "9007199254740993").await;
+    page.click("#find button").await;
+    page.says("#found tbody", "9007199254740993").await;
+
+    page.click("#found tbody button").await;
+    page.click("#end").await;
+    page.says("#ending-error", "It is not known whether anything was ended: no answer within 5 s.").await;
+    page.fill("#reason", "wrong").await;
+    page.click("#end").await;
+    page.says("#ending-error", "Nothing was ended: the gateway answered with status 400.").await;
 }

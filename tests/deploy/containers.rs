@@ -139,12 +139,16 @@ fn the_manifests_fit_together() {
     let pause = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap();
     let (stop, wait) = (pause + drain_timeout(&config) + STOP_S, pod["spec"]["terminationGracePeriodSeconds"].as_u64());
     assert!(wait.unwrap() >= stop, "the pod takes up to {stop} s to stop, and Kubernetes waits {wait:?} s");
+    let values: Value = serde_yaml::from_str(&config).unwrap();
+    let rate = values["server"]["reconnect"]["rate_per_s"].as_u64().unwrap();
+    let told = values["limits"]["sessions"].as_u64().unwrap() / rate;
+    assert!(drain_timeout(&config) > told, "it takes {told} s to tell all players of a pod to go on at another one");
     let ports: BTreeSet<_> = container["ports"].as_array().unwrap().iter().map(|port| port["name"].as_str()).collect();
     for probe in ["readinessProbe", "livenessProbe"] {
         assert!(ports.contains(&container[probe]["httpGet"]["port"].as_str()), "{probe}");
     }
     let mounts = container["volumeMounts"].as_array().unwrap();
     let paths: Vec<_> = mounts.iter().map(|mount| mount["mountPath"].as_str().unwrap()).collect();
-    let directory = serde_yaml::from_str::<Value>(&config).unwrap()["plugins"]["directory"].clone();
-    assert!(paths.contains(&directory.as_str().unwrap()), "{directory} in {paths:?}");
+    let directory = values["plugins"]["directory"].as_str().unwrap();
+    assert!(paths.contains(&directory), "{directory} in {paths:?}");
 }

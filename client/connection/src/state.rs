@@ -167,6 +167,7 @@ impl State {
     /// `lived` is the time since the welcome.
     pub(crate) fn left(&mut self, lived: Duration) -> Delay {
         self.is_welcome = false;
+        self.sent.end();
         let delay = self.backoff(Duration::ZERO, lived);
         // The gateway has chosen the moment. It only must not be able to make the client turn in a circle.
         if lived >= LIVED { Delay::default() } else { delay }
@@ -179,6 +180,7 @@ impl State {
         if !self.has_begun {
             return Decision::Stop;
         }
+        self.sent.end();
         if end == End::Closed(Some(1009)) {
             // Probably one of the packets was too large. It would be too large again.
             self.sent.give_up();

@@ -16,6 +16,8 @@ var headers = []
 var sent = []
 var has_left = false
 var is_closed = false
+# Whether the network takes packets.
+var is_stuck = false
 
 
 func open(to: String, _protocols, with: PoolStringArray, _max_message_kb: int) -> void:
@@ -32,6 +34,8 @@ func is_writable() -> bool:
 
 
 func send(packet: PoolByteArray) -> bool:
+	if is_stuck:
+		return false
 	sent.append(Packet.decode(packet))
 	return true
 

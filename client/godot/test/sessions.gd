@@ -131,6 +131,38 @@ func test_packets_that_are_no_longer_kept_fail_their_requests():
 	_same("sent", second.sent.size(), 256)
 
 
+func test_packets_wait_for_a_connection_that_takes_none_and_are_sent_once():
+	var session = _begun()
+	var first = session.links[0]
+	first.is_stuck = true
+	for index in 300:
+		session.ask(str(index))
+	first.is_stuck = false
+	session._process(0)
+	_same("sent", first.sent.size(), 300)
+	for seq in range(1, 301):
+		first.receive(seq, 9, 1)
+	_same("results", session.results.size(), 300)
+	var second = session.back()
+	second.welcome("s", true, 300)
+	_same("sent again", second.sent, [])
+
+
+func test_packets_that_are_too_large_are_refused():
+	var session = _begun()
+	var payload = PoolByteArray()
+	payload.resize(1024 * 1024 - 8)
+	_same("seq", session.send(9, payload), 1)
+	payload.append(0)
+	_same("refused", session.send(9, payload), -1)
+	session.ask("b")
+	var reply = session.request(9, payload)
+	reply.connect("completed", session, "_record_result", ["large"])
+	yield(_tree, "idle_frame")
+	_same("results", session.results, {"large": "too_large"})
+	_same("sent", _seqs(session.links[0]), [1, 2])
+
+
 func test_replies_that_the_gateway_has_lost_fail_their_requests_and_only_these():
 	var session = _begun()
 	for name in ["a", "b"]:
@@ -144,6 +176,22 @@ func test_replies_that_the_gateway_has_lost_fail_their_requests_and_only_these()
 	yield(_tree, "idle_frame")
 	_same("a", session.results.get("a"), "lost")
 	_same("results", [session.results.get("b"), session.results.get("c")], ["B", "C"])
+
+
+func test_a_refusal_that_comes_after_its_request_counted_as_lost_is_nobodys():
+	var session = _begun()
+	for name in ["a", "b"]:
+		session.ask(name)
+	var second = session.back()
+	second.welcome("s", true, 2, 1)
+	second.receive(3, 3, 1)
+	yield(_tree, "idle_frame")
+	second.receive(2, 9, 1, 5, "late".to_utf8())
+	_same("results", session.results, {"a": "lost", "b": "lost"})
+	_same("events", session.events, ["welcome", "reconnecting", "welcome", "resumed"])
+	for _index in 300:
+		session._on_beat()
+	_same("bound", session._unwanted.size(), 256)
 
 
 func test_a_code_that_does_not_come_back_ends_everything():

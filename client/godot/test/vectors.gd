@@ -40,6 +40,8 @@ func _reconnect(case: Dictionary) -> Array:
 	for index in case.steps.size():
 		var step = case.steps[index]
 		var effect = _happen(state, step.event, int(step.get("lived_ms", 0)))
+		if effect.has("failure"):
+			errors.append("step %d: %s" % [index + 1, effect.failure])
 		effect.url = state.url()
 		if step.has("ack"):
 			state.sent.push(1, PoolByteArray())
@@ -82,7 +84,7 @@ func _happen(state, event, lived_ms: int) -> Dictionary:
 		"written":
 			for _index in int(value):
 				if state.next_packet() == null:
-					return {"url": "no packet waits"}
+					return {"failure": "no packet waits"}
 				state.sent.wrote()
 			return {}
 		"reconnect":

@@ -20,8 +20,8 @@ export class StatusError extends Error {
 }
 
 /**
- * The reply cannot come any more. Either the gateway has never received the packet, or the reply was lost with the
- * connection. The session goes on, or a new one has begun.
+ * There was no reply after a break of the connection. Either the gateway has never received the packet, or the reply was
+ * lost, or it comes so late that nobody waits for it any more. The session goes on, or a new one has begun.
  */
 export class LostError extends Error {
   override readonly name = "LostError";

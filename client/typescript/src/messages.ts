@@ -1,5 +1,6 @@
 // The gateway's own messages: proto/gateway/proto/gateway.proto.
 
+import { FLAG_REPLY, HEADER_BYTES, Route, decodeHeader } from "./packet.ts";
 import { ProtoWriter, decodeProto } from "./proto.ts";
 
 /** What the gateway says first on each connection. */
@@ -18,6 +19,14 @@ export interface Welcome {
   packetsReceived: number;
   /** How many replies the gateway cannot send again. */
   repliesLost: number;
+}
+
+/** Returns the welcome in a message, or `undefined` if the message is another one. */
+export function welcomeOf(message: Uint8Array): Welcome | undefined {
+  if (message.length < HEADER_BYTES) return undefined;
+  const { seq, route, flags, status } = decodeHeader(message);
+  const isWelcome = route === Route.system && seq === 0 && status === 0 && !(flags & FLAG_REPLY);
+  return isWelcome ? decodeWelcome(message.subarray(HEADER_BYTES)) : undefined;
 }
 
 /** Returns `undefined` if the bytes are no welcome. */

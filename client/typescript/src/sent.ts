@@ -3,7 +3,10 @@ import { HEADER_BYTES, type Packet } from "./packet.ts";
 /** The most packets that are kept to be sent again. */
 const MAX_PACKETS = 256;
 
-/** The most bytes that are kept to be sent again. The last packet is always kept. */
+/**
+ * The most bytes that are kept to be sent again. The last packet is always kept, and so are all that wait for a connection
+ * that lives: it is only slow.
+ */
 const MAX_BYTES = 64 << 10;
 
 /** The largest count of packets that a gateway can claim. Sums with it are still exact. */
@@ -24,14 +27,16 @@ export class Sent {
   #written = 0;
   /** The number up to which no packet is sent again. */
   #givenUp = 0;
+  /** Whether the present connection takes packets. */
+  #isLive = false;
 
-  /** Adds a packet, which waits to be written, and returns its seq. The oldest are forgotten if there are too many. */
+  /** Adds a packet, which waits to be written, and returns its seq. */
   push(route: number, payload: Uint8Array): number {
     this.#seq = (this.#seq + 1) >>> 0;
     this.#packets.push({ seq: this.#seq, route, flags: 0, status: 0, payload });
     this.#bytes += HEADER_BYTES + payload.length;
     this.#last += 1;
-    while (this.#packets.length > MAX_PACKETS || (this.#bytes > MAX_BYTES && this.#packets.length > 1)) this.#pop();
+    this.#trim();
     return this.#seq;
   }
 
@@ -53,6 +58,13 @@ export class Sent {
   /** Takes note that the next packet was written. */
   wrote(): void {
     this.#written = Math.max(this.#written, this.#forgotten) + 1;
+    this.#trim();
+  }
+
+  /** Takes note of the end of the connection. The packets that still wait count to those that are kept. */
+  end(): void {
+    this.#isLive = false;
+    this.#trim();
   }
 
   /** Decides that the packets that were written so far are never sent again. */
@@ -73,6 +85,7 @@ export class Sent {
     this.#written = received;
     this.#last = received + this.#packets.length;
     this.#givenUp = 0;
+    this.#isLive = true;
     return lost;
   }
 
@@ -81,12 +94,22 @@ export class Sent {
     const lost = Math.max(0, this.#last - this.#written);
     this.#packets = [];
     this.#bytes = this.#last = this.#written = this.#givenUp = 0;
+    this.#isLive = true;
     return lost;
   }
 
   /** The number of the last packet that is no longer kept. */
   get #forgotten(): number {
     return this.#last - this.#packets.length;
+  }
+
+  /** Forgets the oldest packets if there are too many. */
+  #trim(): void {
+    while (this.#packets.length > MAX_PACKETS || (this.#bytes > MAX_BYTES && this.#packets.length > 1)) {
+      // A packet that is forgotten unwritten has a number, but the gateway does not count it. The next welcome tells.
+      if (this.#isLive && this.#forgotten >= this.#written) return;
+      this.#pop();
+    }
   }
 
   #pop(): void {

@@ -1,7 +1,7 @@
 import { ClosedError, LostError, StatusError } from "./errors.ts";
 import { Listeners } from "./events.ts";
 import { Link, type SocketConstructor } from "./link.ts";
-import { decodeControl, decodeWelcome, encodeRefresh, type Welcome } from "./messages.ts";
+import { decodeControl, encodeRefresh, welcomeOf, type Welcome } from "./messages.ts";
 import { FLAG_REPLACES, FLAG_REPLY, HEADER_BYTES, Route, decodeHeader, encodePacket, type Header } from "./packet.ts";
 import { encodeText } from "./proto.ts";
 import { State, withQuery, type Delay, type End } from "./state.ts";
@@ -75,6 +75,9 @@ export interface SessionEvents {
   closed: ClosedError;
 }
 
+/** The most packets of which is remembered that nobody waits for their replies. */
+const MAX_UNWANTED = 256;
+
 /** A request whose reply has not come yet. */
 interface Pending {
   resolve(reply: Uint8Array): void;
@@ -99,6 +102,8 @@ export class Session {
   #state: State;
   #listeners = new Listeners<SessionEvents>();
   #pending = new Map<number, Pending>();
+  /** The seqs of packets whose replies nobody waits for any more, the oldest first. Their refusals are no events. */
+  #unwanted = new Set<number>();
   #welcome: Welcome | undefined;
   #link: Link | undefined;
   /** The next attempt, or the moment at which the client leaves its connection. */
@@ -167,8 +172,10 @@ export class Session {
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
       const seq = this.send(route, payload);
-      // The request stays pending, so that a late refusal does not count as one of a packet of `send`.
-      const abort = () => reject(signal?.reason);
+      const abort = () => {
+        this.#forget(seq);
+        reject(signal?.reason);
+      };
       const settling =
         <T>(settle: (outcome: T) => void) =>
         (outcome: T) => {
@@ -273,10 +280,11 @@ export class Session {
   #reply({ seq, route, status }: Header, payload: Uint8Array): void {
     const pending = this.#pending.get(seq);
     this.#pending.delete(seq);
+    const isUnwanted = this.#unwanted.delete(seq);
     if (status === 0) return pending?.resolve(payload);
     const error = new StatusError(route, status, new TextDecoder().decode(payload));
     if (pending) pending.reject(error);
-    else this.#listeners.emit("refused", { seq, error });
+    else if (!isUnwanted) this.#listeners.emit("refused", { seq, error });
   }
 
   #control(payload: Uint8Array): void {
@@ -338,12 +346,12 @@ export class Session {
   }
 
   #beat(): void {
-    this.#pending.set(this.send(Route.system, "beat"), IGNORED);
+    this.#forget(this.send(Route.system, "beat"));
   }
 
   /**
-   * Finds the requests whose replies were lost with the connection. Replies come in the order of the packets, so the
-   * ones that are still missing when a later packet is answered do not come any more.
+   * Finds the requests whose replies were lost with the connection: those without a reply when a later packet is
+   * answered. Only a refusal because of the bus may come later still, and nobody waits for it then.
    */
   #findLostReplies(): void {
     const error = new LostError("the reply was lost with the connection");
@@ -356,14 +364,24 @@ export class Session {
   #rejectBefore(seq: number, count: number, error: LostError): void {
     for (const [other, pending] of this.#pending) {
       if ((seq - other - 1) >>> 0 >= count) continue;
-      this.#pending.delete(other);
+      this.#forget(other);
       pending.reject(error);
     }
+  }
+
+  /** Takes note that nobody waits for the reply to this packet any more. */
+  #forget(seq: number): void {
+    this.#pending.delete(seq);
+    this.#unwanted.add(seq);
+    // Many packets never get a reply.
+    const [oldest = 0] = this.#unwanted;
+    if (this.#unwanted.size > MAX_UNWANTED) this.#unwanted.delete(oldest);
   }
 
   #rejectAll(error: Error): void {
     const all = [...this.#pending.values()];
     this.#pending.clear();
+    this.#unwanted.clear();
     for (const pending of all) pending.reject(error);
   }
 
@@ -377,14 +395,4 @@ export class Session {
     // A listener may have closed the session while there was more to tell.
     this.#listeners.clear();
   }
-}
-
-/** The packet whose reply nobody waits for. */
-const IGNORED: Pending = { resolve() {}, reject() {} };
-
-function welcomeOf(message: Uint8Array): Welcome | undefined {
-  if (message.length < HEADER_BYTES) return undefined;
-  const { seq, route, flags, status } = decodeHeader(message);
-  const isWelcome = route === Route.system && seq === 0 && status === 0 && !(flags & FLAG_REPLY);
-  return isWelcome ? decodeWelcome(message.subarray(HEADER_BYTES)) : undefined;
 }

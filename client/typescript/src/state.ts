@@ -159,6 +159,7 @@ export class State {
   /** Returns the delay before the next connection when the client has left because of a `Reconnect`. */
   left(livedMs: number): Delay {
     this.#isWelcome = false;
+    this.sent.end();
     const delay = this.#backoff(0, livedMs);
     // The gateway has chosen the moment. It only must not be able to make the client turn in a circle.
     return livedMs >= LIVED_MS ? [0, 0] : delay;
@@ -168,6 +169,7 @@ export class State {
   end(end: End, livedMs: number): Decision {
     // If there has never been a gateway, the application has to know at once.
     if (!this.#hasBegun) return "stop";
+    this.sent.end();
     // Probably one of the packets was too large. It would be too large again.
     if (typeof end === "object" && "closed" in end && end.closed === 1009) this.sent.giveUp();
     const isAttempt = !this.#isWelcome;

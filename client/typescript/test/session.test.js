@@ -87,6 +87,19 @@ test("a request that is aborted rejects with the reason, and its late reply is n
   assert.equal(getEventListeners(signal, "abort").length, 0, "the signal may live longer than the request");
 });
 
+test("only the last 256 requests that were aborted are remembered", async () => {
+  const { session, events, first } = await begun();
+  for (let i = 0; i < 257; i++) {
+    const abort = new AbortController();
+    const reply = session.request(9, "", { signal: abort.signal });
+    abort.abort(new Error("too slow"));
+    await assert.rejects(reply, /too slow/);
+  }
+  for (const seq of [2, 257, 1]) first.receive(seq, 9, 1, 5, "late");
+  assert.deepEqual(names(events), ["welcome", "refused"]);
+  assert.equal(events[1][1].seq, 1);
+});
+
 test("pushes come once and in order, gaps are told, and what follows acknowledges", async () => {
   const { session, events, first } = await begun();
   for (const number of [1, 2, 2, 5]) first.receive(number, 7, number === 5 ? 2 : 0, 0, `${number}`);
@@ -170,6 +183,17 @@ test("replies that the gateway has lost reject their requests, and only these", 
   assert.equal(new TextDecoder().decode(await replies[1]), "B");
   second.receive(5, 9, 1, 0, "C");
   assert.equal(new TextDecoder().decode(await later), "C");
+});
+
+test("a refusal that comes after its request counted as lost is nobody's", async () => {
+  const { session, events } = await begun();
+  const replies = ["a", "b"].map((text) => session.request(9, text));
+  const second = await back();
+  second.welcome({ resumed: true, received: 2, repliesLost: 1 });
+  second.receive(3, 3, 1, 0, "beat");
+  for (const reply of replies) await assert.rejects(reply, LostError);
+  second.receive(2, 9, 1, 5, "the bus did not answer in time");
+  assert.deepEqual(names(events), ["welcome", "reconnecting", "welcome", "resumed"]);
 });
 
 test("a code that does not come back closes the session, and what follows is refused", async () => {

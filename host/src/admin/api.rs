@@ -86,6 +86,8 @@ pub(super) async fn sessions(State(admin): State<Arc<Admin>>, RawQuery(query): R
         json!({
             "id": session.id,
             "user": session.user(),
+            // Many JSON parsers round numbers above 2^53.
+            "user_id": session.user().map(|user| user.to_string()),
             "remote": session.remote(),
             "away": session.outbox.is_away(),
             "connected_at_ms": session.connected_at_ms(),

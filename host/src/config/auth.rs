@@ -49,13 +49,12 @@ pub(super) fn resolve(raw: raw::Auth, errors: &mut Vec<String>) -> Auth {
                 .to_owned(),
         );
     }
-    let jwt_secret = secret::resolve("auth.jwt_secret", raw.jwt_secret, raw.jwt_secret_file, errors);
-    if jwt_secret.as_ref().is_some_and(|secret| secret.len() < MIN_SECRET_BYTES) {
+    let broken_rule = |secret: &str| {
         let least = MIN_SECRET_BYTES;
-        errors.push(format!(
-            "auth.jwt_secret: at least {least} bytes, as HS256 asks for (`openssl rand -hex 32` makes a secret)"
-        ));
-    }
+        (secret.len() < least)
+            .then(|| format!("at least {least} bytes, as HS256 asks for (`openssl rand -hex 32` makes a secret)"))
+    };
+    let jwt_secret = secret::resolve("auth.jwt_secret", raw.jwt_secret, raw.jwt_secret_file, broken_rule, errors);
     if let Some(file) = &raw.jwks_file
         && !PathBuf::from(file).is_file()
     {

@@ -3,6 +3,7 @@
 use super::{
     environment::Setting,
     keys::{self, Step},
+    secret,
     written::Written,
 };
 use serde_yaml::{Mapping, Value};
@@ -10,6 +11,9 @@ use std::{fmt::Write, path::Path};
 
 /// The keys whose values are never shown.
 const SECRETS: [&str; 4] = ["admin.token", "auth.jwt_secret", "redis.password", "redis.sentinel.password"];
+
+/// The keys whose values are addresses, also those without a scheme.
+const ADDRESSES: [&str; 3] = ["redis.addr", "redis.cluster.addrs", "redis.sentinel.addrs"];
 
 /// Returns the configuration. `path` is the file's name in the origins.
 pub(super) fn show(written: &Written<'_>, path: &Path) -> String {
@@ -60,7 +64,7 @@ impl Shown<'_> {
                 format!("{name}: \"(hidden)\"  # {}", self.origin())
             }
             value => {
-                let value = serde_json::to_string(&without_passwords(value)).unwrap_or_default();
+                let value = serde_json::to_string(&self.without_secrets(value)).unwrap_or_default();
                 format!("{name}: {value}  # {}", self.origin())
             }
         };
@@ -69,6 +73,17 @@ impl Shown<'_> {
 
     fn is_secret(&self) -> bool {
         SECRETS.contains(&&*keys::shown(&self.at))
+    }
+
+    /// Returns the value without what may be secret in its addresses and URLs.
+    fn without_secrets(&self, value: &Value) -> Value {
+        match value {
+            Value::String(text) if text.contains("://") || ADDRESSES.contains(&&*keys::shown(&self.at)) => {
+                Value::from(secret::without_secrets(text))
+            }
+            Value::Sequence(values) => values.iter().map(|value| self.without_secrets(value)).collect(),
+            value => value.clone(),
+        }
     }
 
     fn is_config_of_plugin(&self) -> bool {
@@ -104,16 +119,4 @@ fn has(value: &Value, path: &[Step]) -> bool {
         Step::Index(i) => value.get(i),
     });
     inside.is_some()
-}
-
-/// Returns the value without the users and passwords in its URLs.
-fn without_passwords(value: &Value) -> Value {
-    match value {
-        Value::String(text) => match text.split_once("://").zip(text.rsplit_once('@')) {
-            Some(((scheme, _), (_, host))) => Value::from(format!("{scheme}://(hidden)@{host}")),
-            None => value.clone(),
-        },
-        Value::Sequence(values) => values.iter().map(without_passwords).collect(),
-        value => value.clone(),
-    }
 }

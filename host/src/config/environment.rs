@@ -6,7 +6,7 @@ mod tests;
 use super::{
     duplicates,
     keys::{self, Step},
-    raw,
+    raw, secret,
     shape::{self, Shape},
 };
 use serde_yaml::{Mapping, Value};
@@ -66,8 +66,12 @@ impl Environment {
     }
 }
 
-/// Returns whether Kubernetes sets such a variable, for a Service whose name begins with `gateway`.
+/// Returns whether Kubernetes sets such a variable, for a Service whose name begins with `gateway`. A name with the
+/// separator of keys is never taken for one, so that no wrong value is ignored.
 fn is_service_link(name: &str, value: &str) -> bool {
+    if name[PREFIX.len()..].contains(LEVEL) {
+        return false;
+    }
     let is_address = value.contains("://");
     name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")
@@ -117,7 +121,7 @@ fn typed(nested: &Value, keys: &[&str]) -> Result<serde_json::Value, String> {
     // Only an error in a text names the key.
     let text = serde_yaml::to_string(nested).map_err(|error| error.to_string())?;
     let file = serde_yaml::from_str::<raw::File>(&text).map_err(|error| {
-        let error = error.to_string();
+        let error = secret::without_value(&error.to_string());
         error.rsplit_once(" at line ").map_or(&*error, |(error, _)| error).to_owned()
     })?;
     let file = serde_json::to_value(file).map_err(|error| error.to_string())?;
@@ -134,8 +138,10 @@ fn unknown(keys: &[&str], depth: usize, known: &[&str]) -> String {
         (!matches!(shape::at(&below), Shape::Unknown { .. }))
             .then(|| format!("{PREFIX}{}", below.join(LEVEL).to_ascii_uppercase()))
     });
-    let hint = one_underscore.or_else(|| keys::nearest(keys[depth], known).map(variable)).unwrap_or_default();
-    format!("unknown key `{path}`, did you mean {hint}? (known here: {})", known.join(", "))
+    let hint = one_underscore
+        .or_else(|| keys::nearest(keys[depth], known).map(variable))
+        .map_or_else(String::new, |hint| format!(", did you mean {hint}?"));
+    format!("unknown key `{path}`{hint} (known here: {})", known.join(", "))
 }
 
 /// Returns the file with these settings in the place of its own values.

@@ -1,5 +1,5 @@
 //! Finds the unknown keys of a file, and the known ones without a value. Each error names the line, and the error of an
-//! unknown key also names the known key that is most similar.
+//! unknown key also names a similar one that is known.
 
 use super::raw;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -8,6 +8,10 @@ use std::fmt;
 
 /// The maximum number of errors of one file that are listed.
 pub(super) const MAX_ERRORS: usize = 20;
+
+/// The similarity from which on a known key is proposed for an unknown one, between 0 and 1. Mistyped keys are above 0.9,
+/// and keys that have nothing in common below 0.7.
+const MIN_SIMILARITY: f64 = 0.7;
 
 /// A step on the path to a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,10 +136,10 @@ pub(super) fn shown(path: &[Step]) -> String {
     shown
 }
 
-/// Returns the known key that is most similar.
+/// Returns the known key that is most similar, if one is similar at all.
 pub(super) fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
     let near = |known: &str| strsim::jaro_winkler(known, key);
-    known.iter().copied().max_by(|a, b| near(a).total_cmp(&near(b)))
+    known.iter().copied().filter(|known| near(known) >= MIN_SIMILARITY).max_by(|a, b| near(a).total_cmp(&near(b)))
 }
 
 /// Returns the names of a struct's fields. The struct's `Deserialize` passes these names to the deserializer.

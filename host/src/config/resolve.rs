@@ -239,13 +239,12 @@ fn address(key: &str, written: &str, address: impl ToSocketAddrs, errors: &mut V
 fn admin(raw: raw::Admin, errors: &mut Vec<String>) -> Admin {
     let listen = address("admin.listen", &raw.listen, raw.listen.as_str(), errors);
     let is_open = raw.token.is_none() && raw.token_file.is_none();
-    let token = secret::resolve("admin.token", raw.token, raw.token_file, errors);
-    if let Some(token) = &token
-        && (token.len() < MIN_ADMIN_TOKEN_BYTES || !token.bytes().all(|byte| byte.is_ascii_graphic()))
-    {
-        let rule = format!("at least {MIN_ADMIN_TOKEN_BYTES} bytes of visible ASCII, `openssl rand -hex 32` makes one");
-        errors.push(format!("admin.token: {rule}"));
-    }
+    let broken_rule = |token: &str| {
+        let is_good = token.len() >= MIN_ADMIN_TOKEN_BYTES && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let least = MIN_ADMIN_TOKEN_BYTES;
+        (!is_good).then(|| format!("at least {least} bytes of visible ASCII, `openssl rand -hex 32` makes one"))
+    };
+    let token = secret::resolve("admin.token", raw.token, raw.token_file, broken_rule, errors);
     if is_open && !listen.ip().is_loopback() {
         errors.push(format!(
             "admin.listen: other machines can reach {}, so set admin.token, or listen on 127.0.0.1",
@@ -284,7 +283,7 @@ fn redis(raw: raw::Redis, max_message_bytes: usize, errors: &mut Vec<String>) ->
     Redis {
         place,
         username: given(raw.username),
-        password: secret::resolve("redis.password", given(raw.password), raw.password_file, errors),
+        password: secret::resolve("redis.password", given(raw.password), raw.password_file, |_| None, errors),
         timeout: Duration::from_millis(raw.timeout_ms),
         probe_interval: Duration::from_millis(raw.probe_interval_ms),
         max_message_bytes,
@@ -303,7 +302,7 @@ fn sentinels(raw: raw::Sentinel, errors: &mut Vec<String>) -> RedisPlace {
         urls: redis_urls("redis.sentinel", &raw.addrs, errors),
         master: raw.master,
         username: given(raw.username),
-        password: secret::resolve("redis.sentinel.password", given(raw.password), raw.password_file, errors),
+        password: secret::resolve("redis.sentinel.password", given(raw.password), raw.password_file, |_| None, errors),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Secrets, which are in gateway.yaml or in a file of their own.
+//! Secrets, which are in gateway.yaml, in a file of their own, or in addresses.
 
 use crate::file::{self, Unreadable};
 use std::path::Path;
@@ -6,25 +6,24 @@ use std::path::Path;
 /// The maximum size of a file with a secret, in bytes.
 const MAX_SECRET_BYTES: u64 = 64 << 10;
 
-/// Returns the secret `key`, whose value or file is given. Adds a line to `errors` if both are, or if the file has no
-/// secret.
+/// Returns the secret `key`, whose value or file is given. `broken_rule` says which rule a secret breaks. Adds a line to
+/// `errors` if both are given, if the file has no secret, or if the secret breaks a rule.
 pub(super) fn resolve(
     key: &str,
     value: Option<String>,
     file: Option<String>,
+    broken_rule: impl Fn(&str) -> Option<String>,
     errors: &mut Vec<String>,
 ) -> Option<String> {
-    let Some(file) = file else { return value };
-    if value.is_some() {
+    if value.is_some() && file.is_some() {
         errors.push(format!("{key}: {key}_file is set as well, keep one of them"));
     }
-    match read(Path::new(&file)) {
-        Ok(secret) => Some(secret),
-        Err(why) => {
-            errors.push(format!("{key}_file: {file}: {why}"));
-            None
-        }
-    }
+    let (origin, secret) = match file {
+        Some(file) => (format!("{key}_file: {file}"), read(Path::new(&file))),
+        None => (key.to_owned(), Ok(value?)),
+    };
+    let checked = secret.and_then(|secret| broken_rule(&secret).map_or(Ok(secret), Err));
+    checked.map_err(|why| errors.push(format!("{origin}: {why}"))).ok()
 }
 
 /// Reads a secret without the line break at its end, which editors and `echo` add.
@@ -36,8 +35,38 @@ fn read(path: &Path) -> Result<String, String> {
     })?;
     let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8: write the secret as text".to_owned())?;
     let secret = text.strip_suffix('\n').map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line));
+    // These are never meant, and nobody sees them in an editor.
+    if secret.starts_with('\u{feff}') {
+        return Err("it begins with a byte order mark: save it as UTF-8 without one".to_owned());
+    }
+    if secret.contains(['\n', '\r']) {
+        return Err("it has more than one line: write only the secret into it".to_owned());
+    }
     if secret.is_empty() {
         return Err("it is empty: write the secret into it".to_owned());
     }
     Ok(secret.to_owned())
+}
+
+/// Returns the error of a value of the wrong type without the value, which may be a secret at the wrong place.
+pub(super) fn without_value(error: &str) -> String {
+    const BEGINNING: &str = "invalid type: ";
+    let parts = error.split_once(BEGINNING).and_then(|(key, rest)| Some((key, rest.rsplit_once(", expected ")?)));
+    let Some((key, (found, expected))) = parts else { return error.to_owned() };
+    // Serde writes the kind of the value, and then the value in quotes: `string "x"` or "integer `1`".
+    let kind = found.split(['"', '`']).next().unwrap_or_default().trim_end();
+    format!("{key}{BEGINNING}{kind}, expected {expected}")
+}
+
+/// Returns an address or a URL as it may be shown: without its user, its password and its query.
+pub(super) fn without_secrets(address: &str) -> String {
+    let scheme = address.find("://").map_or(0, |at| at + 3);
+    let (scheme, rest) = address.split_at(scheme);
+    let (place, query) = rest.split_once(['?', '#']).map_or((rest, None), |(place, query)| (place, Some(query)));
+    if query.is_some_and(|query| query.contains('@')) {
+        // It may be a password with one of these characters.
+        return format!("{scheme}(hidden)");
+    }
+    let place = place.rsplit_once('@').map_or_else(|| place.to_owned(), |(_, host)| format!("(hidden)@{host}"));
+    format!("{scheme}{place}{}", query.map_or("", |_| "?(hidden)"))
 }

@@ -1,6 +1,6 @@
 //! The meaning of gateway.yaml, with types, units and defaults.
 
-use super::{auth::Auth, origins::Origins, proxies::Proxies, raw, streams::Streams};
+use super::{auth::Auth, origins::Origins, proxies::Proxies, raw, secret::without_secrets, streams::Streams};
 use crate::{
     delivery::{limits::Limits, outbox},
     plugin,
@@ -208,24 +208,18 @@ impl RedisPlace {
 }
 
 impl fmt::Display for RedisPlace {
-    /// Shows the place without users and passwords. A URL with a user is shown without the scheme.
+    /// Shows the place without users, passwords and queries.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Server(url) => f.write_str(without_user(url)),
-            Self::Sentinel { master, urls, .. } => {
-                let urls: Vec<_> = urls.iter().map(|url| without_user(url)).collect();
-                write!(f, "{master} of the Sentinels {}", urls.join(", "))
-            }
-            Self::Cluster { urls } => {
-                let urls: Vec<_> = urls.iter().map(|url| without_user(url)).collect();
-                write!(f, "the Cluster of {}", urls.join(", "))
-            }
+            Self::Server(url) => f.write_str(&without_secrets(url)),
+            Self::Sentinel { master, urls, .. } => write!(f, "{master} of the Sentinels {}", list(urls)),
+            Self::Cluster { urls } => write!(f, "the Cluster of {}", list(urls)),
         }
     }
 }
 
-fn without_user(url: &str) -> &str {
-    url.rsplit_once('@').map_or(url, |(_, host)| host)
+fn list(urls: &[String]) -> String {
+    urls.iter().map(|url| without_secrets(url)).collect::<Vec<_>>().join(", ")
 }
 
 impl fmt::Debug for Redis {

@@ -118,9 +118,11 @@ fn keys_that_need_a_restart_are_listed() {
 
 #[test]
 fn secrets_are_not_shown() {
-    let config = parse("redis: { addr: 'redis://:secret@db:1', password: hidden }\n");
+    let config = parse("redis: { addr: 'redis://:secret@db:1', password: covert }\n");
     let shown = format!("{:?}", config.redis);
-    assert!(shown.contains("db:1") && !shown.contains("secret") && !shown.contains("hidden"), "{shown}");
+    assert!(shown.contains("db:1") && !shown.contains("secret") && !shown.contains("covert"), "{shown}");
+    let query = parse("redis: { addr: 'redis://db:1/0?x=secret@secret' }\n");
+    assert_eq!(format!("{:?}", query.redis.unwrap()), "redis://(hidden)");
     assert_eq!(format!("{config:?}"), "Config");
 }
 
@@ -142,7 +144,7 @@ fn redis_is_a_server_or_the_master_of_sentinels_or_a_cluster() {
     let config =
         parse("redis: { sentinel: { master: main, addrs: ['a:1', 'redis://u:secret@b:2'], password: hidden } }\n");
     let shown = format!("{:?}", config.redis.unwrap());
-    assert_eq!(shown, "main of the Sentinels redis://a:1, b:2");
+    assert_eq!(shown, "main of the Sentinels redis://a:1, redis://(hidden)@b:2");
     let errors =
         |keys: &str| Config::parse(&format!("plugins: {{ directory: . }}\nredis: {{ {keys} }}\n")).expect_err(keys);
     assert_eq!(
@@ -160,7 +162,7 @@ fn redis_is_a_server_or_the_master_of_sentinels_or_a_cluster() {
     assert!(parse("redis: { cluster: { addrs: ['a:1'] }, streams: [a] }\n").redis.unwrap().streams.contains("a"));
     let shown =
         format!("{:?}", parse("redis: { cluster: { addrs: ['a:1', 'redis://u:secret@b:2'] } }\n").redis.unwrap());
-    assert_eq!(shown, "the Cluster of redis://a:1, b:2");
+    assert_eq!(shown, "the Cluster of redis://a:1, redis://(hidden)@b:2");
     let wrong = errors("sentinel: { master: main, addrs: ['a:1', 'http://b'] }");
     assert!(wrong[0].starts_with("redis.sentinel.addrs[1]: neither host:port nor"), "{wrong:?}");
 }

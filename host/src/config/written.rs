@@ -3,7 +3,7 @@
 use super::{
     duplicates,
     environment::{self, Environment, Setting},
-    keys, raw,
+    keys, raw, secret,
 };
 use serde_yaml::Value;
 
@@ -34,7 +34,9 @@ impl<'t> Written<'t> {
         // An empty file is a file of defaults.
         let file = if value.is_null() { Ok(raw::File::default()) } else { serde_yaml::from_str(text) };
         let settings = environment.settings(errors);
-        let file = file.map_err(|error| error.to_string()).and_then(|file| environment::apply(file, &settings));
+        let file = file
+            .map_err(|error| secret::without_value(&error.to_string()))
+            .and_then(|file| environment::apply(file, &settings));
         match file {
             Ok(file) => Some(Self { text, value, settings, file }),
             Err(error) => {

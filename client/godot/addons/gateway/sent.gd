@@ -4,7 +4,8 @@ extends Reference
 
 const Packet = preload("packet.gd")
 
-# The most packets and bytes that are kept to be sent again. The last packet is always kept.
+# The most packets and bytes that are kept to be sent again. The last packet is always kept, and so are all that wait for a
+# connection that lives: it is only slow.
 const MAX_PACKETS = 256
 const MAX_BYTES = 65536
 
@@ -20,16 +21,17 @@ var _last = 0
 var _written = 0
 # The number up to which no packet is sent again.
 var _given_up = 0
+# Whether the present connection takes packets.
+var _is_live = false
 
 
-# Adds a packet, which waits to be written, and returns its seq. The oldest are forgotten if there are too many.
+# Adds a packet, which waits to be written, and returns its seq.
 func push(route: int, payload: PoolByteArray) -> int:
 	_seq = _seq + 1 & 0xffffffff
 	_packets.append({"seq": _seq, "route": route, "flags": 0, "status": 0, "payload": payload})
 	_bytes += Packet.HEADER_BYTES + payload.size()
 	_last += 1
-	while _packets.size() > MAX_PACKETS or _bytes > MAX_BYTES and _packets.size() > 1:
-		_pop()
+	_trim()
 	return _seq
 
 
@@ -52,6 +54,13 @@ func waiting() -> int:
 # Takes note that the next packet was written.
 func wrote() -> void:
 	_written = int(max(_written, _forgotten())) + 1
+	_trim()
+
+
+# Takes note of the end of the connection. The packets that still wait count to those that are kept.
+func end() -> void:
+	_is_live = false
+	_trim()
 
 
 # Decides that the packets that were written so far are never sent again.
@@ -72,6 +81,7 @@ func resume(packets_received: int) -> int:
 	_written = received
 	_last = received + _packets.size()
 	_given_up = 0
+	_is_live = true
 	return lost
 
 
@@ -83,12 +93,22 @@ func restart() -> int:
 	_last = 0
 	_written = 0
 	_given_up = 0
+	_is_live = true
 	return lost
 
 
 # The number of the last packet that is no longer kept.
 func _forgotten() -> int:
 	return _last - _packets.size()
+
+
+# Forgets the oldest packets if there are too many.
+func _trim() -> void:
+	while _packets.size() > MAX_PACKETS or _bytes > MAX_BYTES and _packets.size() > 1:
+		# A packet that is forgotten unwritten has a number, but the gateway does not count it. The next welcome tells.
+		if _is_live and _forgotten() >= _written:
+			return
+		_pop()
 
 
 func _pop() -> void:

@@ -28,13 +28,16 @@ const Packet = preload("packet.gd")
 const Reply = preload("reply.gd")
 const State = preload("state.gd")
 
+# The most packets of which is remembered that nobody waits for their replies.
+const MAX_UNWANTED = 256
+
 # The token: a String, or a FuncRef of a function that returns the newest one.
 var token = ""
 # The subprotocols to offer.
 var protocols = PoolStringArray()
 # The time between two heartbeats in milliseconds.
 var heartbeat_ms = 25000
-# The largest message in KiB. Godot reserves this memory twice for each connection.
+# The largest message in KiB, of the gateway and of this client. Godot reserves this memory twice for each connection.
 var max_message_kb = 1024
 # The id of the session, which is empty before the first welcome. It changes when a new session begins.
 var id = ""
@@ -44,8 +47,10 @@ var _state = null
 var _link = null
 # The connections of sessions that were closed, until they are gone.
 var _closing = []
-# The replies that have not come yet, by the seq of their packets. A packet whose reply nobody waits for has null.
+# The replies that have not come yet, by the seq of their packets.
 var _pending = {}
+# The seqs of packets whose replies nobody waits for, the oldest first. Their refusals are no signals.
+var _unwanted = []
 # The seqs of packets that only find out whether older replies were lost.
 var _barriers = []
 var _used_token = ""
@@ -70,12 +75,15 @@ func is_connected_to_gateway() -> bool:
 	return _link != null and _link.welcomed_at >= 0
 
 
-# Sends a packet, and returns its seq, or -1 if the session is over. `payload` is a PoolByteArray, or a String that is
-# sent as UTF-8. Without a connection, the packet waits for the next one of this session.
+# Sends a packet, and returns its seq, or -1 if the session is over or the packet is larger than `max_message_kb`.
+# `payload` is a PoolByteArray, or a String that is sent as UTF-8. Without a connection, the packet waits for the next one
+# of this session.
 func send(route: int, payload) -> int:
-	if over != null:
+	var bytes: PoolByteArray = payload.to_utf8() if payload is String else payload
+	# Godot might never take it, and everything behind it would wait.
+	if over != null or Packet.HEADER_BYTES + bytes.size() > max_message_kb * 1024:
 		return -1
-	var seq = _state.sent.push(route, payload.to_utf8() if payload is String else payload)
+	var seq = _state.sent.push(route, bytes)
 	_write()
 	return seq
 
@@ -87,7 +95,8 @@ func request(route: int, payload) -> Reply:
 	var reply = Reply.new()
 	var seq = send(route, payload)
 	if seq < 0:
-		_fail_later(reply, over)
+		var error = _error("too_large", "the packet has more than max_message_kb, %d KiB" % max_message_kb)
+		_fail_later(reply, error if over == null else over)
 	else:
 		_pending[seq] = reply
 	return reply
@@ -226,14 +235,14 @@ func _on_reply(packet: Dictionary) -> void:
 		error = _error("status", packet.payload.get_string_from_utf8())
 		error.route = packet.route
 		error.status = packet.status
-	if not _pending.has(packet.seq):
-		if error != null:
-			emit_signal("refused", packet.seq, error)
-		return
-	var reply = _pending[packet.seq]
-	_pending.erase(packet.seq)
-	if reply != null:
+	var is_unwanted = packet.seq in _unwanted
+	_unwanted.erase(packet.seq)
+	if _pending.has(packet.seq):
+		var reply = _pending[packet.seq]
+		_pending.erase(packet.seq)
 		reply.emit_signal("completed", packet.payload if error == null else null, error)
+	elif error != null and not is_unwanted:
+		emit_signal("refused", packet.seq, error)
 
 
 func _on_refreshed(_payload, error, newer: String) -> void:
@@ -258,15 +267,23 @@ func _on_control(control) -> void:
 
 
 func _on_beat() -> void:
-	_pending[send(Packet.ROUTE_SYSTEM, "beat")] = null
+	_forget(send(Packet.ROUTE_SYSTEM, "beat"))
 
 
-# Finds the requests whose replies were lost with the connection. Replies come in the order of the packets, so the ones
-# that are still missing when a later packet is answered do not come any more.
+# Finds the requests whose replies were lost with the connection: those without a reply when a later packet is answered.
+# Only a refusal because of the bus may come later still, and nobody waits for it then.
 func _find_lost_replies() -> void:
 	var seq = send(Packet.ROUTE_SYSTEM, "beat")
-	_pending[seq] = null
+	_forget(seq)
 	_barriers.append(seq)
+
+
+# Takes note that nobody waits for the reply to this packet.
+func _forget(seq: int) -> void:
+	_unwanted.append(seq)
+	# Many packets never get a reply.
+	if _unwanted.size() > MAX_UNWANTED:
+		_unwanted.pop_front()
 
 
 func _on_ended(end, why: String, link) -> void:
@@ -313,19 +330,20 @@ func _fail_before(seq: int, count: int, error: Dictionary) -> void:
 	for other in _pending.keys():
 		if seq - other - 1 & 0xffffffff < count:
 			_fail(other, error)
+			_forget(other)
 
 
 func _fail_all(error: Dictionary) -> void:
 	for seq in _pending.keys():
 		_fail(seq, error)
 	_barriers = []
+	_unwanted = []
 
 
 func _fail(seq: int, error: Dictionary) -> void:
 	var reply = _pending[seq]
 	_pending.erase(seq)
-	if reply != null:
-		_fail_later(reply, error)
+	_fail_later(reply, error)
 
 
 # Fails a request after whoever has made it had the time to wait for it.
@@ -350,6 +368,6 @@ func _close(why: String, code) -> void:
 	emit_signal("closed", over)
 
 
-# `kind` is "status", "lost" or "closed".
+# `kind` is "status", "lost", "too_large" or "closed".
 func _error(kind: String, text: String) -> Dictionary:
 	return {"kind": kind, "text": text}

@@ -151,6 +151,7 @@ func leave_after(url: String, after_ms: int) -> int:
 # Returns the range of the delay before the next connection when the client has left because of a Reconnect.
 func left(lived_ms: int) -> Array:
 	_is_welcome = false
+	sent.end()
 	var delay = _backoff(0, lived_ms)
 	# The gateway has chosen the moment. It only must not be able to make the client turn in a circle.
 	return [0, 0] if lived_ms >= LIVED_MS else delay
@@ -162,6 +163,7 @@ func end(end: Dictionary, lived_ms: int):
 	# If there has never been a gateway, the application has to know at once.
 	if not _has_begun:
 		return "stop"
+	sent.end()
 	# Probably one of the packets was too large. It would be too large again.
 	if end.kind == CLOSED and end.code == 1009:
 		sent.give_up()

@@ -1,7 +1,8 @@
 // Reads the text of /metrics, and remembers the last two minutes of it. Every figure on the pages comes from here, so the
 // pages and a Prometheus show the same.
 
-const LINE = /^([a-zA-Z_][\w]*)(?:\{(.*)\})? (\S+)/;
+// The labels end at the first `}` outside of quotes: an exemplar, which may follow the value, has labels as well.
+const LINE = /^([a-zA-Z_]\w*)(?:\{((?:[^"}]|"(?:\\.|[^"\\])*")*)\})? (\S+)/;
 const LABEL = /(\w+)="((?:[^"\\]|\\.)*)"/g;
 
 /** The number of samples that are kept, one for each second. */

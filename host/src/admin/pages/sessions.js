@@ -79,7 +79,8 @@ function row(session, wanted) {
   const end = () => confirm(`/api/sessions/${session.id}/close`, `session ${session.id}`, wanted);
   const cells = [
     el("code", {}, session.id),
-    session.user ?? "none",
+    // The number `user` loses its last digits in a script if it is above 2^53.
+    session.user_id ?? "none",
     session.remote,
     ago(session.connected_at_ms),
     el("span", { class: "pill", "data-status": session.away ? "warn" : "ok" }, session.away ? "away" : "connected"),
@@ -105,7 +106,7 @@ function confirm(path, whom, wanted) {
       const body = { code: Number(byId("code").value), reason: byId("reason").value };
       // Without the bus, the sessions here have ended as well, and the answer says why the others have not.
       const { closed, published, error } = await ask(path, { body, also: [503] });
-      if (closed === undefined) throw new ApiError(503, error);
+      if (closed === undefined) throw new ApiError(503, error ?? "the answer is not complete");
       dialog.close();
       await find(wanted);
       const here = `${plural(closed, "session")} ended on this gateway. `;
@@ -114,7 +115,10 @@ function confirm(path, whom, wanted) {
         : `The other gateways may not know (${error}): try again.`;
       byId("found").prepend(el("p", { class: `notice ${published ? "ok" : "bad"}` }, here + others));
     } catch (error) {
-      setText(byId("ending-error"), `Nothing was ended: ${error.message}.`);
+      // Without an answer, and with one that a proxy may have given, the order may have been carried out.
+      const isRefused = error.status >= 400 && error.status < 500;
+      const outcome = isRefused ? "Nothing was ended" : "It is not known whether anything was ended";
+      setText(byId("ending-error"), `${outcome}: ${error.message}.`);
     } finally {
       byId("end").disabled = false;
     }

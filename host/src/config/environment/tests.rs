@@ -84,13 +84,16 @@ fn a_section_in_a_variable_replaces_that_of_the_file_and_its_keys_go_over_it() {
 }
 
 #[test]
-fn unknown_names_are_errors_with_the_nearest_known_one() {
+fn unknown_names_are_errors_with_a_similar_one_that_is_known() {
     let check = |name, because: &str| refused("", &[(name, "1")], &[&format!("{name}: unknown key {because}")]);
     check("GATEWAY_REDIS__ADR", "`redis.adr`, did you mean GATEWAY_REDIS__ADDR? (known here: addr, ");
     check("GATEWAY_REDSI__ADDR", "`redsi`, did you mean GATEWAY_REDIS? (known here: server, ");
     check("GATEWAY_REDIS_ADDR", "`redis_addr`, did you mean GATEWAY_REDIS__ADDR?");
     check("GATEWAY_SERVER__TLS_CERT", "`server.tls_cert`, did you mean GATEWAY_SERVER__TLS__CERT?");
-    check("GATEWAY_PORT", "`port`, did you mean GATEWAY_");
+    // Nothing is similar to these.
+    for (name, key) in [("GATEWAY_PORT", "port"), ("GATEWAY_CONFIG", "config"), ("GATEWAY_INTERFACE", "interface")] {
+        check(name, &format!("`{key}` (known here: server, "));
+    }
     check(
         "GATEWAY_PLUGINS__SETTINGS__CHAT__MEMORY",
         "`plugins.settings.chat.memory`, did you mean GATEWAY_PLUGINS__SETTINGS__CHAT__MEMORY_MB?",
@@ -153,6 +156,13 @@ fn variables_of_others_are_left_alone() {
 }
 
 #[test]
+fn a_name_with_two_underscores_is_never_taken_for_a_variable_of_kubernetes() {
+    let link = "tcp://10.0.0.1:8080";
+    refused("", &[("GATEWAY_SERVER__PORT", link)], &["GATEWAY_SERVER__PORT: server.port: invalid type: string"]);
+    refused("", &[("GATEWAY_SERVER__SERVICE_HOST", "x")], &["GATEWAY_SERVER__SERVICE_HOST: unknown key"]);
+}
+
+#[test]
 fn secrets_come_from_files_without_the_line_break_at_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &[u8]| {
@@ -176,9 +186,9 @@ fn secrets_come_from_files_without_the_line_break_at_the_end() {
         let place = parse("", &variables).redis.unwrap().place;
         assert!(matches!(place, crate::config::RedisPlace::Sentinel { password: Some(p), .. } if p == secret));
     }
-    let only_one = file("breaks", b" two\n\n");
-    let redis = parse(&format!("redis: {{ password_file: '{only_one}' }}\n"), &[]).redis.unwrap();
-    assert_eq!(redis.password.unwrap(), " two\n");
+    let spaces = file("spaces", b" two \n");
+    let redis = parse(&format!("redis: {{ password_file: '{spaces}' }}\n"), &[]).redis.unwrap();
+    assert_eq!(redis.password.unwrap(), " two ");
 }
 
 #[test]
@@ -189,6 +199,8 @@ fn a_secret_file_that_cannot_be_used_is_an_error_with_a_remedy() {
     fs::write(path("bytes"), [0xff, 0xfe]).unwrap();
     fs::write(path("large"), vec![b'x'; (64 << 10) + 1]).unwrap();
     fs::write(path("short"), "short").unwrap();
+    fs::write(path("lines"), "one\n\n").unwrap();
+    fs::write(path("mark"), "\u{feff}one\n").unwrap();
     let check = |name: &str, why: &str| {
         let file = path(name);
         let expected = format!("redis.password_file: {file}: {why}");
@@ -200,6 +212,8 @@ fn a_secret_file_that_cannot_be_used_is_an_error_with_a_remedy() {
     );
     check("empty", "it is empty: write the secret into it");
     check("bytes", "it is not UTF-8: write the secret as text");
+    check("lines", "it has more than one line: write only the secret into it");
+    check("mark", "it begins with a byte order mark: save it as UTF-8 without one");
     check("large", "it has 65537 bytes, and 65536 are the most: correct the path");
     check("", "it is not a file: put a regular file");
     let file = path("short");
@@ -214,7 +228,10 @@ fn a_secret_file_that_cannot_be_used_is_an_error_with_a_remedy() {
         refused(&keys, &[], &[&both]);
     }
     let token = "at least 16 bytes of visible ASCII";
-    refused(&format!("admin: {{ token_file: '{file}' }}\n"), &[], &[&format!("admin.token: {token}")]);
+    let rule = format!("admin.token_file: {file}: {token}");
+    refused(&format!("admin: {{ token_file: '{file}' }}\n"), &[], &[&rule]);
+    let rule = format!("auth.jwt_secret_file: {file}: at least 32 bytes");
+    refused(&format!("auth: {{ jwt_secret_file: '{file}' }}\n"), &[], &[&rule]);
     let variable = ("GATEWAY_ADMIN__TOKEN_FILE", "nowhere/x");
     let gone = "admin.token_file: nowhere/x: it cannot be read";
     refused("admin: { listen: '0.0.0.0:1' }\n", &[variable], &[gone]);
@@ -290,4 +307,53 @@ fn secrets_are_hidden() {
             "    addrs: [\"redis://(hidden)@a:1\",\"b:2\"]  # gateway.yaml:1",
         ],
     );
+}
+
+#[test]
+fn what_may_be_secret_in_an_address_is_hidden() {
+    let shown_as = |keys: &str, line: &str| {
+        let shown = show(keys, &[]);
+        assert!(!shown.contains("hush"), "{shown}");
+        has_lines(&shown, &[line]);
+    };
+    let addr = |addr: &str, as_: &str| {
+        shown_as(&format!("redis: {{ addr: '{addr}' }}\n"), &format!("  addr: \"{as_}\"  # gateway.yaml:1"));
+    };
+    addr("user:hush@h:1", "(hidden)@h:1");
+    addr("user:hush@hush@h:1", "(hidden)@h:1");
+    addr("redis://u:hush@h:1/0?protocol=hush", "redis://(hidden)@h:1/0?(hidden)");
+    addr("h:1?x=hush", "h:1?(hidden)");
+    addr("redis://h:1/0?x=hush@hush", "redis://(hidden)");
+    shown_as(
+        "redis: { sentinel: { master: m, addrs: ['u:hush@a:1', 'b:2'] } }\n",
+        "    addrs: [\"(hidden)@a:1\",\"b:2\"]  # gateway.yaml:1",
+    );
+    shown_as("redis: { cluster: { addrs: ['u:hush@a:1'] } }\n", "    addrs: [\"(hidden)@a:1\"]  # gateway.yaml:1");
+    shown_as(
+        "auth: { jwks_url: 'http://h/keys?api_key=hush' }\n",
+        "  jwks_url: \"http://h/keys?(hidden)\"  # gateway.yaml:1",
+    );
+    shown_as("auth: { jwks_url: 'http://h/keys#hush' }\n", "  jwks_url: \"http://h/keys?(hidden)\"  # gateway.yaml:1");
+    // These are no addresses.
+    shown_as("auth: { jwt_secret: hush, issuer: 'ops@game?' }\n", "  issuer: \"ops@game?\"  # gateway.yaml:1");
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_not_repeated_because_it_may_be_a_secret() {
+    let is_hidden = |text: &str, variables: &[(&str, &str)], beginning: &str| {
+        let errors = Config::parse_over(&format!("{FILE}{text}"), &environment(variables)).expect_err("a wrong type");
+        assert!(errors[0].starts_with(beginning), "{errors:?} does not begin with {beginning:?}");
+        assert!(!errors[0].contains("hush") && !errors[0].contains("1234"), "{errors:?}");
+    };
+    let string = "invalid type: string, expected";
+    is_hidden("auth: hush\n", &[], &format!("auth: {string} struct Auth at line 2"));
+    is_hidden("auth: 12345678\n", &[], "auth: invalid type: integer, expected");
+    is_hidden("redis: 'hu\\\", expected hush'\n", &[], &format!("redis: {string} struct Redis at line 2"));
+    is_hidden("admin: { token: [hush] }\n", &[], "admin.token: invalid type: sequence, expected");
+    is_hidden("", &[("GATEWAY_AUTH", "hush")], &format!("GATEWAY_AUTH: auth: {string}"));
+    is_hidden("", &[("GATEWAY_ADMIN", "1234.5")], "GATEWAY_ADMIN: admin: invalid type: floating point, expected");
+    let config = "GATEWAY_PLUGINS__SETTINGS__CHAT__CONFIG";
+    is_hidden("", &[(config, "hush")], &format!("{config}: plugins.settings.chat.config: {string}"));
+    let whole = Config::parse("hush\n").expect_err("no section");
+    assert!(!whole[0].contains("hush") && whole[0].starts_with(string), "{whole:?}");
 }
