@@ -10,14 +10,21 @@ namespace Gateway.Client
     {
         private sealed class Request
         {
-            /// <summary>What the application waits for, or null.</summary>
+            /// <summary>What the application waits for, or null if this is a barrier.</summary>
             public TaskCompletionSource<byte[]> Reply;
             public CancellationToken Cancellation;
             /// <summary>Whether the replies to older packets that are still missing do not come any more.</summary>
             public bool IsBarrier;
         }
 
+        /// <summary>The most packets of which is remembered that nobody waits for their replies.</summary>
+        private const int MaxUnwanted = 256;
+
         private readonly Dictionary<uint, Request> _requests = new Dictionary<uint, Request>();
+        /// <summary>
+        /// The packets whose replies nobody waits for any more, the oldest first. Their refusals are no events.
+        /// </summary>
+        private readonly Queue<uint> _unwanted = new Queue<uint>();
         /// <summary>Calls the application later.</summary>
         private readonly Action<Action> _later;
 
@@ -37,12 +44,12 @@ namespace Gateway.Client
         /// <summary>Adds a packet whose reply nobody waits for.</summary>
         public void AddHeartbeat(uint seq)
         {
-            _requests.Add(seq, new Request());
+            Unwant(seq);
         }
 
         /// <summary>
-        /// Adds a packet that finds the requests whose replies were lost with a connection. Replies come in the order
-        /// of the packets, so the ones that are still missing when a later packet is answered do not come any more.
+        /// Adds a packet that finds the requests whose replies were lost with a connection: those without a reply when
+        /// it is answered. Only a refusal because of the bus may come later still, and nobody waits for it then.
         /// </summary>
         public void AddBarrier(uint seq)
         {
@@ -50,13 +57,13 @@ namespace Gateway.Client
         }
 
         /// <summary>
-        /// Takes note of a reply, which has an error if the packet was refused. Returns false if there is no such
-        /// request.
+        /// Takes note of a reply, which has an error if the packet was refused. Returns false if the packet was none of
+        /// these.
         /// </summary>
         public bool Replied(uint seq, byte[] payload, Exception error)
         {
             Request request;
-            if (!_requests.TryGetValue(seq, out request)) return false;
+            if (!_requests.TryGetValue(seq, out request)) return _unwanted.Contains(seq);
             _requests.Remove(seq);
             if (request.IsBarrier)
             {
@@ -70,13 +77,12 @@ namespace Gateway.Client
         /// <summary>Cancels what the application does not wait for any more.</summary>
         public void Cancel()
         {
-            foreach (var request in _requests.Values)
+            foreach (var seq in new List<uint>(_requests.Keys))
             {
+                var request = _requests[seq];
                 if (request.Reply == null || !request.Cancellation.IsCancellationRequested) continue;
-                var reply = request.Reply;
-                // The request stays, so that a late refusal does not count as one of a packet of Send.
-                request.Reply = null;
-                _later(() => reply.TrySetCanceled(request.Cancellation));
+                Unwant(seq);
+                _later(() => request.Reply.TrySetCanceled(request.Cancellation));
             }
         }
 
@@ -87,7 +93,7 @@ namespace Gateway.Client
             {
                 if (unchecked(seq - other - 1) >= count) continue;
                 Fail(_requests[other], error);
-                _requests.Remove(other);
+                Unwant(other);
             }
         }
 
@@ -95,6 +101,16 @@ namespace Gateway.Client
         {
             foreach (var request in _requests.Values) Fail(request, error);
             _requests.Clear();
+            _unwanted.Clear();
+        }
+
+        /// <summary>Takes note that nobody waits for the reply to this packet any more.</summary>
+        private void Unwant(uint seq)
+        {
+            _requests.Remove(seq);
+            _unwanted.Enqueue(seq);
+            // Many packets never get a reply.
+            if (_unwanted.Count > MaxUnwanted) _unwanted.Dequeue();
         }
 
         private void Fail(Request request, Exception error)

@@ -12,7 +12,10 @@ namespace Gateway.Client
         /// <summary>The most packets that are kept to be sent again.</summary>
         private const int MaxPackets = 256;
 
-        /// <summary>The most bytes that are kept to be sent again. The last packet is always kept.</summary>
+        /// <summary>
+        /// The most bytes that are kept to be sent again. The last packet is always kept, and so are all that wait for a
+        /// connection that lives: it is only slow.
+        /// </summary>
         private const int MaxBytes = 64 << 10;
 
         /// <summary>The largest count of packets that a gateway can claim. Sums with it do not overflow.</summary>
@@ -28,6 +31,8 @@ namespace Gateway.Client
         private long _written;
         /// <summary>The number up to which no packet is sent again.</summary>
         private long _givenUp;
+        /// <summary>Whether the present connection takes packets.</summary>
+        private bool _isLive;
 
         /// <summary>The next packet to write, or null.</summary>
         public Packet? Unwritten
@@ -57,17 +62,14 @@ namespace Gateway.Client
             get { return _last - _packets.Count; }
         }
 
-        /// <summary>
-        /// Adds a packet, which waits to be written, and returns its seq. The oldest are forgotten if there are too
-        /// many.
-        /// </summary>
+        /// <summary>Adds a packet, which waits to be written, and returns its seq.</summary>
         public uint Push(byte route, byte[] payload)
         {
             _seq = unchecked(_seq + 1);
             _packets.Add(new Packet { Seq = _seq, Route = route, Payload = payload });
             _bytes += Packet.HeaderBytes + payload.Length;
             _last += 1;
-            while (_packets.Count > MaxPackets || _bytes > MaxBytes && _packets.Count > 1) Forget(1);
+            Trim();
             return _seq;
         }
 
@@ -75,6 +77,16 @@ namespace Gateway.Client
         public void Wrote()
         {
             _written = Math.Max(_written, Forgotten) + 1;
+            Trim();
+        }
+
+        /// <summary>
+        /// Takes note of the end of the connection. The packets that still wait count to those that are kept.
+        /// </summary>
+        public void End()
+        {
+            _isLive = false;
+            Trim();
         }
 
         /// <summary>Decides that the packets that were written so far are never sent again.</summary>
@@ -96,6 +108,7 @@ namespace Gateway.Client
             _written = received;
             _last = received + _packets.Count;
             _givenUp = 0;
+            _isLive = true;
             return lost;
         }
 
@@ -107,7 +120,24 @@ namespace Gateway.Client
             var lost = Math.Max(0, _last - _written);
             Forget(_packets.Count);
             _last = _written = _givenUp = 0;
+            _isLive = true;
             return lost;
+        }
+
+        /// <summary>Forgets the oldest packets if there are too many.</summary>
+        private void Trim()
+        {
+            var count = 0;
+            var bytes = _bytes;
+            while (_packets.Count - count > MaxPackets || bytes > MaxBytes && _packets.Count - count > 1)
+            {
+                // A packet that is forgotten unwritten has a number, but the gateway does not count it. The next
+                // welcome tells.
+                if (_isLive && Forgotten + count >= _written) break;
+                bytes -= Packet.HeaderBytes + _packets[count].Payload.Length;
+                count += 1;
+            }
+            Forget(count);
         }
 
         private void Forget(int count)

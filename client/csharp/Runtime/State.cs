@@ -160,6 +160,7 @@ namespace Gateway.Client
         {
             var isAttempt = !_isWelcome;
             _isWelcome = false;
+            Sent.End();
             // The gateway has chosen the moment. It only must not be able to make the client turn in a circle.
             if (end.Cause == Cause.Left)
             {
