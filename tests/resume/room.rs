@@ -28,6 +28,13 @@ async fn refused(player: &Player, gateway: &Gateway) -> u16 {
     }
 }
 
+/// Ends a session.
+async fn close(gateway: &Gateway, player: Player) {
+    let path = format!("/api/sessions/{}/close", player.welcome().session_id);
+    assert_eq!(gateway.post(&path).await.0, 200);
+    sessions_are(gateway, 0.0).await;
+}
+
 /// Limits that hold for a second session of user 7, and the status of a refusal.
 const LIMITS: [(&str, u16); 3] =
     [("sessions: 1", 503), ("sessions_per_ip: 1", 429), ("sessions_per_user: 1, on_user_limit: refuse", 429)];
@@ -47,8 +54,7 @@ async fn a_session_for_which_another_gateway_has_no_room_stays_where_it_is() {
         assert!(player.welcome().resumed, "{limits}");
         player.gets(1, "a").await;
         // As soon as there is room, it can move.
-        drop(there);
-        sessions_are(&new, 0.0).await;
+        close(&new, there).await;
         drop(player.come_back(&new).await);
         assert!(player.welcome().resumed, "{limits}");
     }
@@ -63,8 +69,7 @@ async fn a_session_for_which_there_is_no_room_stays_in_redis() {
         let mut player = Player::begin(&old, 7).await;
         stop(old).await;
         assert_eq!(refused(&player, &new).await, status, "{limits}");
-        drop(there);
-        sessions_are(&new, 0.0).await;
+        close(&new, there).await;
         drop(player.come_back(&new).await);
         assert!(player.welcome().resumed, "{limits}");
         new.metric_is("gateway_sessions", 1.0).await;
