@@ -30,24 +30,27 @@ pub(super) async fn run<H: Handler>(intake: &Intake<H>, health: Arc<Health>, sto
         if batch.is_empty() {
             return;
         }
-        let mut waiting = batch.iter().map(message);
+        let mut waiting = batch.iter();
         loop {
-            let messages: Vec<_> = waiting.by_ref().take(MESSAGES_PER_TURN).collect();
+            let turn = waiting.clone();
+            let messages: Vec<_> = waiting.by_ref().take(MESSAGES_PER_TURN).map(message).collect();
             if messages.is_empty() {
                 break;
             }
             let taken = messages.len();
             let unheard = intake.handler.messages(messages).await;
             intake.taken(taken);
-            for Message { topic, body, cause, .. } in &unheard {
-                intake.unheard(&Publication { topic, body, origin: cause.as_ref() });
+            for Message { topic, body, cause, trace, .. } in &unheard {
+                intake.unheard(&Publication { topic, body, origin: cause.as_ref(), trace: trace.as_ref() });
             }
+            turn.take(taken).for_each(|publication| Intake::<H>::end_trace(&publication));
             tokio::task::yield_now().await;
         }
     }
 }
 
-fn message<O: Copy>(Publication { topic, body, origin }: Publication<'_, O>) -> Message<O> {
+fn message<O: Copy>(Publication { topic, body, origin, trace }: Publication<'_, O>) -> Message<O> {
     // The body is copied, so that a session that reads slowly does not keep the buffer of the publish alive.
-    Message { topic: topic.to_owned(), body: Bytes::copy_from_slice(body), cause: origin.copied(), is_entry: false }
+    let (topic, body) = (topic.to_owned(), Bytes::copy_from_slice(body));
+    Message { topic, body, cause: origin.copied(), trace: trace.cloned(), is_entry: false }
 }

@@ -9,7 +9,8 @@ use serde_yaml::{Mapping, Value};
 use std::{fmt::Write, path::Path};
 
 /// The keys whose values are never shown.
-const SECRETS: [&str; 4] = ["admin.token", "auth.jwt_secret", "redis.password", "redis.sentinel.password"];
+const SECRETS: [&str; 5] =
+    ["admin.token", "auth.jwt_secret", "redis.password", "redis.sentinel.password", "traces.headers"];
 
 /// Returns the configuration. `path` is the file's name in the origins.
 pub(super) fn show(written: &Written<'_>, path: &Path) -> String {

@@ -19,6 +19,7 @@ use crate::{
     net::stream::Stream,
     net::tcp::Tcp,
     net::tls::Tls,
+    net::traced::{Handshake, NotUpgraded},
     routing::{gateway::Gateway, hooks::Asked, refusal::Denied},
 };
 use rustix::io::Errno;
@@ -103,15 +104,19 @@ async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Share
         opened = Box::pin(open(Tcp::new(stream), &mut remote, &shared)) => opened?,
         () = stop.cancelled() => return None,
     };
+    let handshake = Handshake::begin(&gateway.traces, &request);
     let expiry = request.identity.and_then(Expiry::of).map(Box::new);
     let context = session::Context { gateway, config: server, auth, resumes: resumes.as_ref() };
     match Box::pin(find(&request, remote, &shared)).await {
         Some(Found::Here(claim)) => {
-            Box::pin(resume(stream, request, claim, expiry, remote, &shared)).await;
+            Box::pin(resume(stream, request, claim, expiry, remote, handshake, &shared)).await;
             return None;
         }
         Some(Found::Arrived((session, replies_lost))) => {
-            let socket = Box::pin(shared.upgrade(stream, request, &session)).await?;
+            let socket = Box::pin(shared.upgrade(stream, request, &session)).await;
+            let outcome = if socket.is_some() { Ok(&**session) } else { Err(NotUpgraded::GONE) };
+            end_trace(handshake, gateway, remote, outcome);
+            let socket = socket?;
             session.outbox.take_back();
             Box::pin(gateway.client_has_arrived(&session)).await;
             gateway.metrics.connections.inc();
@@ -119,16 +124,21 @@ async fn connection(stream: TcpStream, mut remote: SocketAddr, shared: Arc<Share
         }
         None => {}
     }
-    let session = Session::new(remote, server.outbox);
+    let session = Session::new(remote, server.outbox).traced(handshake.as_ref().and_then(|it| it.context()));
     let session = if request.identity.is_none() && auth.is_on() { session.anonymous() } else { session };
     let session = match admission.admit_new(gateway).and_then(|()| gateway.registry.admit(session)) {
         Ok(session) => session,
         Err(limit) => {
+            let refused = NotUpgraded { status: Some(limit.status()), reason: limit.reason() };
+            end_trace(handshake, gateway, remote, Err(refused));
             Box::pin(admission.refuse_over_limit(&mut stream, request, limit, remote, gateway, server)).await;
             return None;
         }
     };
-    let (session, early) = begin(&mut stream, request, session, gateway, server, admission).await?;
+    let begun = begin(&mut stream, request, session, gateway, server, admission).await;
+    let outcome = begun.as_ref().map(|(session, _)| &***session).ok_or(NotUpgraded::REFUSED);
+    end_trace(handshake, gateway, remote, outcome);
+    let (session, early) = begun?;
     let socket = shared.socket(stream, early, &session);
     // The drain may have closed all sessions before this one was registered.
     if stop.is_cancelled() {
@@ -155,11 +165,27 @@ async fn resume(
     claim: Claim,
     expiry: Option<Box<Expiry>>,
     remote: SocketAddr,
+    handshake: Option<Box<Handshake>>,
     shared: &Shared,
 ) {
+    let socket = shared.upgrade(stream, request, &claim.session).await;
+    let outcome = if socket.is_some() { Ok(&*claim.session) } else { Err(NotUpgraded::GONE) };
+    end_trace(handshake, &shared.gateway, remote, outcome);
     // Without a connection, the client can try again with the same token, because it cannot have got another one.
-    if let Some(socket) = shared.upgrade(stream, request, &claim.session).await {
+    if let Some(socket) = socket {
         claim.complete(socket, expiry, remote);
+    }
+}
+
+/// Ends the span of a handshake, if it is recorded.
+fn end_trace(
+    handshake: Option<Box<Handshake>>,
+    gateway: &Gateway,
+    remote: SocketAddr,
+    outcome: Result<&Session, NotUpgraded>,
+) {
+    if let Some(handshake) = handshake {
+        handshake.end(&gateway.traces, remote, outcome);
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     start::Starter,
     usage::Usage,
 };
-use crate::sync::moment::Moment;
+use crate::{sync::moment::Moment, traces::OpenSpan};
 
 /// A call that was made.
 pub struct Called<R> {
@@ -23,17 +23,25 @@ pub struct Lease<'a> {
     starter: &'a Starter,
     slot: Held<'a>,
     is_muted: bool,
+    trace: Option<Box<OpenSpan>>,
 }
 
 impl<'a> Lease<'a> {
     pub(super) fn new(starter: &'a Starter, slot: Held<'a>) -> Self {
-        Self { starter, slot, is_muted: false }
+        Self { starter, slot, is_muted: false, trace: None }
     }
 
     /// Keeps what the plugin logs during the call out of the log. [`Usage::wanted_to_log`] says whether there was anything.
     #[must_use]
     pub fn muted(self) -> Self {
         Self { is_muted: true, ..self }
+    }
+
+    /// Gives the call its span. The plugin may put the call into another trace, and then the span is another one:
+    /// [`Usage::trace`].
+    #[must_use]
+    pub fn traced(self, trace: Option<OpenSpan>) -> Self {
+        Self { trace: trace.map(Box::new), ..self }
     }
 
     /// Asks the plugin for a decision on a packet. The call is measured from `began`.
@@ -91,8 +99,12 @@ impl<'a> Lease<'a> {
         if self.is_muted {
             instance.mute();
         }
+        if self.trace.is_some() {
+            instance.begin_trace(self.trace.take());
+        }
         let answer = call(&mut instance);
         let mut usage = Usage::new(instance.busy(), copied, instance.take_reads());
+        usage.trace = instance.end_trace();
         usage.wanted_to_log = self.is_muted && instance.unmute();
         if answer.is_ok() {
             *self.slot = Some(instance);

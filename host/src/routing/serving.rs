@@ -9,9 +9,10 @@ use super::{
     reach::Reach,
     refusal::Refusal,
     snapshot::Snapshot,
+    traced,
 };
 use crate::{
-    plugin::{CallPermit, Called, Decision, Fault, Lease, Sender, offload::JobKind, trace},
+    plugin::{CallPermit, Called, Decision, Fault, Lease, Sender, Usage, offload::JobKind, trace},
     sync::moment::Moment,
     telemetry::text,
 };
@@ -74,20 +75,27 @@ impl Gateway {
         let began = Moment::now();
         let now = call.time(began);
         let mut attributes = None;
+        let lease = traced::begin(&self.traces, call, lease);
         let traced = trace::begin(|| call.span());
         let called = ask(call, lease, &self.rules(call, snapshot), (began, now), &mut attributes);
         trace::end(traced, || trace::outcome(&called.answer));
         settle(call, &permit, &called, now)?;
         let actions = match called.answer {
             Ok(Ok(actions)) => actions,
-            Ok(Err(rejection)) => return Err(Refusal::Rejected(rejection)),
+            Ok(Err(rejection)) => {
+                let refusal = Refusal::Rejected(rejection);
+                traced::refuse(&self.traces, call, called.usage.trace.as_deref(), &refusal);
+                return Err(refusal);
+            }
             Err(fault) => {
                 self.log_fault(call, &fault);
+                traced::refuse(&self.traces, call, called.usage.trace.as_deref(), &Refusal::Fault);
                 return Err(Refusal::Fault);
             }
         };
         let needs = self.executor.needs(call, &actions);
-        Ok(Decided { actions, attributes, reads: called.usage.reads, needs, now })
+        let Usage { reads, trace, .. } = called.usage;
+        Ok(Decided { actions, attributes, reads, needs, now, trace })
     }
 
     /// Hands the rest of a call to the offload thread. `done` gets the call and its outcome there.
