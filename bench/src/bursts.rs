@@ -102,8 +102,7 @@ impl Load {
 
 /// Hands over a burst, and returns the time of a message in µs.
 async fn burst(gateway: Arc<Gateway>, body: Bytes) -> anyhow::Result<f64> {
-    let message =
-        || Message { topic: "broadcast".to_owned(), body: body.clone(), cause: None, trace: None, is_entry: false };
+    let message = || Message { topic: "broadcast".to_owned(), body: body.clone(), cause: None, is_entry: false };
     let messages = (0..BURST).map(|_| message()).collect();
     let began = Instant::now();
     let unheard = gateway.messages(messages).await;

@@ -141,13 +141,7 @@ fn measured_heartbeat(gateway: &Arc<Gateway>, session: &Arc<Session>, packet: &B
 #[inline(never)]
 fn measured_delivery(gateway: &Arc<Gateway>, message: &Bytes) {
     for _ in 0..TIMES {
-        let message = BusMessage {
-            topic: "broadcast".to_owned(),
-            body: message.clone(),
-            cause: None,
-            trace: None,
-            is_entry: false,
-        };
+        let message = BusMessage { topic: "broadcast".to_owned(), body: message.clone(), cause: None, is_entry: false };
         black_box(gateway.on_message(&message));
     }
 }

@@ -4,7 +4,7 @@
 use super::{
     batch::{Batch, Publication},
     health::{Direction, Health},
-    intake::{Handler, Intake, Message},
+    intake::{Handler, Intake, Message, NotTaken},
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -40,17 +40,20 @@ pub(super) async fn run<H: Handler>(intake: &Intake<H>, health: Arc<Health>, sto
             let taken = messages.len();
             let unheard = intake.handler.messages(messages).await;
             intake.taken(taken);
-            for Message { topic, body, cause, trace, .. } in &unheard {
-                intake.unheard(&Publication { topic, body, origin: cause.as_ref(), trace: trace.as_ref() });
+            for Message { topic, body, cause, .. } in &unheard {
+                intake.unheard(&Publication { topic, body, origin: cause.as_ref(), trace: None });
             }
-            turn.take(taken).for_each(|publication| Intake::<H>::end_trace(&publication));
+            for publication in turn.take(taken).filter(|publication| publication.trace.is_some()) {
+                // Either all messages on a topic are heard or none.
+                let is_heard = unheard.iter().all(|message| message.topic != publication.topic);
+                Intake::<H>::end_trace(&publication, (!is_heard).then_some(&NotTaken::Unheard(publication.topic)));
+            }
             tokio::task::yield_now().await;
         }
     }
 }
 
-fn message<O: Copy>(Publication { topic, body, origin, trace }: Publication<'_, O>) -> Message<O> {
+fn message<O: Copy>(Publication { topic, body, origin, .. }: Publication<'_, O>) -> Message<O> {
     // The body is copied, so that a session that reads slowly does not keep the buffer of the publish alive.
-    let (topic, body) = (topic.to_owned(), Bytes::copy_from_slice(body));
-    Message { topic, body, cause: origin.copied(), trace: trace.cloned(), is_entry: false }
+    Message { topic: topic.to_owned(), body: Bytes::copy_from_slice(body), cause: origin.copied(), is_entry: false }
 }

@@ -2,7 +2,7 @@
 //! publishes that reach no subscriber.
 
 use super::{
-    batch::{Batch, Publication, Trace},
+    batch::{Batch, Publication},
     queue::Queue,
 };
 use crate::telemetry::{metrics::Metrics, text};
@@ -21,8 +21,6 @@ pub struct Message<O> {
     pub body: Bytes,
     /// The packet that caused the message. Only the embedded bus knows it.
     pub cause: Option<O>,
-    /// The span of the publish, if it is recorded. Only the embedded bus knows it.
-    pub trace: Trace,
     /// Whether the message is an entry of a stream, which no plugin may miss because it is busy.
     pub is_entry: bool,
 }
@@ -114,10 +112,10 @@ impl<H: Handler> Intake<H> {
         self.metrics.published.inc_by(count as u64);
     }
 
-    /// Ends the span of a publish that the bus has taken, if it has one that has not ended.
-    pub(super) fn end_trace(publication: &Publication<'_, H::Origin>) {
+    /// Ends the span of a publish, if it has one that has not ended. `error` is why the publish reached nobody.
+    pub(super) fn end_trace(publication: &Publication<'_, H::Origin>, error: Option<&NotTaken<'_>>) {
         if let Some(trace) = publication.trace {
-            trace.end(publication.topic, publication.body.len(), None);
+            trace.end(publication.topic, publication.body.len(), error.map(NotTaken::kind));
         }
     }
 
@@ -145,9 +143,7 @@ impl<H: Handler> Intake<H> {
     }
 
     fn answer(&self, publication: &Publication<'_, H::Origin>, why: &NotTaken<'_>) {
-        if let Some(trace) = publication.trace {
-            trace.end(publication.topic, publication.body.len(), Some(why.kind()));
-        }
+        Self::end_trace(publication, Some(why));
         // A publish that no packet caused may well have no subscriber, so that case is not logged.
         let is_news = publication.origin.is_some() || !matches!(why, NotTaken::Unheard(_));
         if is_news && self.metrics.log_limits.permit("publish refused", why.kind()) {

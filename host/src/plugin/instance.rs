@@ -118,8 +118,8 @@ impl Instance {
     }
 
     /// Gives the next call its span.
-    pub(super) fn begin_trace(&mut self, span: Option<Box<OpenSpan>>) {
-        self.store.data_mut().tracing().span = span;
+    pub(super) fn begin_trace(&mut self, span: Box<OpenSpan>) {
+        self.store.data_mut().tracing().span = Some(span);
     }
 
     /// Returns the span of the last call, if it is recorded.

@@ -23,12 +23,11 @@ pub struct Lease<'a> {
     starter: &'a Starter,
     slot: Held<'a>,
     is_muted: bool,
-    trace: Option<Box<OpenSpan>>,
 }
 
 impl<'a> Lease<'a> {
     pub(super) fn new(starter: &'a Starter, slot: Held<'a>) -> Self {
-        Self { starter, slot, is_muted: false, trace: None }
+        Self { starter, slot, is_muted: false }
     }
 
     /// Keeps what the plugin logs during the call out of the log. [`Usage::wanted_to_log`] says whether there was anything.
@@ -38,10 +37,11 @@ impl<'a> Lease<'a> {
     }
 
     /// Gives the call its span. The plugin may put the call into another trace, and then the span is another one:
-    /// [`Usage::trace`].
-    #[must_use]
-    pub fn traced(self, trace: Option<OpenSpan>) -> Self {
-        Self { trace: trace.map(Box::new), ..self }
+    /// [`Usage::trace`]. A call that has to start its instance first is not recorded.
+    pub fn begin_trace(&mut self, span: OpenSpan) {
+        if let Some(instance) = &mut *self.slot {
+            instance.begin_trace(Box::new(span));
+        }
     }
 
     /// Asks the plugin for a decision on a packet. The call is measured from `began`.
@@ -98,9 +98,6 @@ impl<'a> Lease<'a> {
         };
         if self.is_muted {
             instance.mute();
-        }
-        if self.trace.is_some() {
-            instance.begin_trace(self.trace.take());
         }
         let answer = call(&mut instance);
         let mut usage = Usage::new(instance.busy(), copied, instance.take_reads());

@@ -110,6 +110,21 @@ impl Executor {
     pub(super) fn carry_out(
         &self,
         call: &Call<'_>,
+        decided: Decided,
+        alone: Option<MutexGuard<'_, ()>>,
+    ) -> Result<Reach, Refusal> {
+        if decided.trace.is_none() {
+            self.carry_out_all(call, decided, alone, None)
+        } else {
+            self.carry_out_traced(call, decided, alone)
+        }
+    }
+
+    /// Does the same for a call that is recorded.
+    #[cold]
+    fn carry_out_traced(
+        &self,
+        call: &Call<'_>,
         mut decided: Decided,
         alone: Option<MutexGuard<'_, ()>>,
     ) -> Result<Reach, Refusal> {

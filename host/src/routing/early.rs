@@ -56,7 +56,10 @@ impl Gateway {
         if !pause.is_over() || plugin.is_quarantined() {
             return None;
         }
-        let lease = traced::begin(&self.traces, call, plugin.lease_in_order()?.muted());
+        let mut lease = plugin.lease_in_order()?.muted();
+        if let Some(tracer) = self.traces.tracer() {
+            traced::begin(tracer, call, &mut lease);
+        }
         let began = Moment::now();
         let now = call.time(began);
         let Called { answer, usage } = ask(call, lease, &self.rules(call, snapshot), (began, now), &mut None);

@@ -241,7 +241,7 @@ fn helpers(workers: usize) -> usize {
 }
 
 fn call<'a>(served: &'a Arc<ServingPlugin>, message: &'a Message<Origin>) -> Call<'a> {
-    let Message { topic, body, cause, is_entry, .. } = message;
+    let Message { topic, body, cause, is_entry } = message;
     Call { served, occasion: Occasion::Message { topic, payload: body, cause: *cause, is_entry: *is_entry } }
 }
 

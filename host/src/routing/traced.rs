@@ -7,7 +7,7 @@ use super::{
 use crate::{
     plugin::{Delivery, Lease, Target},
     telemetry::text,
-    traces::{Finished, KeyValue, OpenSpan, Publishing, SpanContext, SpanKind, Traces},
+    traces::{Finished, KeyValue, OpenSpan, Publishing, SpanContext, SpanKind, Tracer, Traces},
 };
 use std::{cell::Cell, sync::Arc};
 
@@ -26,20 +26,15 @@ pub(super) struct Traced<'a> {
 }
 
 /// Begins the span of a call, if the call is recorded.
-pub(super) fn begin<'a>(traces: &Traces, call: &Call<'_>, lease: Lease<'a>) -> Lease<'a> {
-    let Some(tracer) = traces.tracer() else { return lease };
+#[cold]
+pub(super) fn begin(tracer: &Tracer, call: &Call<'_>, lease: &mut Lease<'_>) {
     let span = match call.occasion {
         // The call is a part of the handshake.
         Occasion::Connect { session, .. } => session.trace().filter(|trace| !trace.is_remote()).map(OpenSpan::child_of),
         _ => tracer.begin(),
     };
-    lease.traced(span)
-}
-
-/// Ends the span of a call whose decision is not carried out, if the call is recorded.
-pub(super) fn refuse(traces: &Arc<Traces>, call: &Call<'_>, span: Option<&OpenSpan>, refusal: &Refusal) {
     if let Some(span) = span {
-        Traced::new(traces, span).end(call, Some(refusal));
+        lease.begin_trace(span);
     }
 }
 
@@ -49,12 +44,14 @@ impl<'a> Traced<'a> {
     }
 
     /// Begins the span of a publish.
+    #[cold]
     pub(super) fn publish(&self) -> Option<Arc<Publishing>> {
         self.permits().then(|| Publishing::begin(self.traces, self.span))
     }
 
     /// Adds the span of a delivery of `bytes` bytes that reached `receivers` sessions of this gateway. `dropped` is the
     /// number of messages that their send queues dropped for it.
+    #[cold]
     pub(super) fn delivered(&self, delivery: &Delivery, bytes: usize, receivers: usize, dropped: usize) {
         let Some(tracer) = self.traces.tracer().filter(|_| self.permits()) else { return };
         let mut attributes = vec![
@@ -75,6 +72,7 @@ impl<'a> Traced<'a> {
     }
 
     /// Ends the span of the call. `refusal` is why the call was not served.
+    #[cold]
     pub(super) fn end(&self, call: &Call<'_>, refusal: Option<&Refusal>) {
         let Some(tracer) = self.traces.tracer() else { return };
         let plugin = &call.served.plugin;

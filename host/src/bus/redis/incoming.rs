@@ -93,13 +93,7 @@ impl Incoming {
                     if let Ok(topic) = str::from_utf8(topic) {
                         // The body is copied, so that a session that reads slowly does not keep a read buffer alive.
                         let body = Bytes::copy_from_slice(body);
-                        messages.push(Message {
-                            topic: topic.to_owned(),
-                            body,
-                            cause: None,
-                            trace: None,
-                            is_entry: false,
-                        });
+                        messages.push(Message { topic: topic.to_owned(), body, cause: None, is_entry: false });
                     }
                 }
                 [Frame::Text(kind), Frame::Text(topic), ..]

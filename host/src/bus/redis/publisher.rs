@@ -311,7 +311,7 @@ impl<H: Handler> Answers<'_, H> {
                 if *receivers == 0 {
                     self.intake.unheard(&publication);
                 } else {
-                    Intake::<H>::end_trace(&publication);
+                    Intake::<H>::end_trace(&publication, None);
                 }
             }
             Frame::Error(error) if error.starts_with(MOVED) && self.observer.take_back(&publication) => {}

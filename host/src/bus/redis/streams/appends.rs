@@ -154,7 +154,7 @@ impl<O: Copy> Appends<O> {
             Frame::Text(_) if self.streams.replicas > 0 => Outcome::Written,
             Frame::Text(_) => {
                 intake.taken(1);
-                Intake::<H>::end_trace(&append.publication());
+                Intake::<H>::end_trace(&append.publication(), None);
                 Outcome::Accepted
             }
             Frame::Error(error) if PASSING.iter().any(|code| error.starts_with(code)) => {
@@ -260,7 +260,7 @@ impl<O: Copy> Appends<O> {
         loop {
             if self.have_replicas(connection, link).await? {
                 intake.taken(self.unaccepted.len());
-                self.unaccepted.drain(..).for_each(|append| Intake::<H>::end_trace(&append.publication()));
+                self.unaccepted.drain(..).for_each(|append| Intake::<H>::end_trace(&append.publication(), None));
                 break;
             }
             // Once they are missing, each batch would wait for the whole time, and the queue would fill up.

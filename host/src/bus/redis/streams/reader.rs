@@ -269,7 +269,7 @@ fn message<H: Handler>(
         }
         return None;
     }
-    Some(Message { topic: stream.to_owned(), body: Bytes::from(payload), cause: None, trace: None, is_entry: true })
+    Some(Message { topic: stream.to_owned(), body: Bytes::from(payload), cause: None, is_entry: true })
 }
 
 #[cfg(test)]
