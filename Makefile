@@ -12,7 +12,7 @@
 # make languages   measure the same plugin in each language on this machine
 
 PLUGINS ?= arena chat control demo-chat system
-GUESTS  := chat-next first hostile probe second third variant
+GUESTS  := chat-next first fourth hostile probe second third variant
 CARGO   ?= cargo
 BENCH_ROUNDS  ?= 3
 BENCH_SECONDS ?= 3

@@ -28,7 +28,7 @@ const fn rule(room: &'static str, rooms: &'static [&'static str], crates: &'stat
 }
 
 /// The rules of all top-level modules of the host, from the top to the bottom. A module uses only modules further down.
-const RULES: [Rule; 16] = [
+const RULES: [Rule; 18] = [
     rule(
         "app",
         &[
@@ -45,6 +45,7 @@ const RULES: [Rule; 16] = [
             "routing",
             "sync",
             "telemetry",
+            "traces",
         ],
         &["tokio::net", "tokio::signal"],
     ),
@@ -55,24 +56,30 @@ const RULES: [Rule; 16] = [
     ),
     rule(
         "net",
-        &["auth", "config", "delivery", "file", "routing", "sync", "telemetry"],
+        &["auth", "config", "delivery", "file", "routing", "sync", "telemetry", "traces"],
         &["httparse", "tokio::net", "tokio_rustls", "x509_cert"],
     ),
-    rule(
-        "auth",
-        &["config", "file", "reload", "telemetry", "tls_client"],
-        &["hyper", "jsonwebtoken", "tokio::net", "tokio_rustls"],
-    ),
+    rule("auth", &["config", "file", "http_client", "reload", "telemetry"], &["hyper", "jsonwebtoken"]),
     rule("reload", &["config", "file", "memory", "plugin", "routing", "telemetry"], &["notify"]),
-    rule("routing", &["bus", "delivery", "plugin", "sync", "telemetry"], &[]),
-    rule("bus", &["config", "finding", "sync", "telemetry", "tls_client"], &["redis", "tokio::net", "tokio_rustls"]),
-    rule("config", &["delivery", "file", "plugin"], &["redis", "serde_yaml"]),
-    rule("plugin", &["sync", "telemetry"], &["prometheus_client", "wasmtime", "wasmparser", "wit_component"]),
-    rule("delivery", &["sync"], &["subtle"]),
+    rule("routing", &["bus", "delivery", "plugin", "sync", "telemetry", "traces"], &[]),
+    rule(
+        "bus",
+        &["config", "finding", "sync", "telemetry", "tls_client", "traces"],
+        &["redis", "tokio::net", "tokio_rustls"],
+    ),
+    rule("config", &["delivery", "file", "plugin", "traces"], &["hyper", "redis", "serde_yaml"]),
+    rule("plugin", &["sync", "telemetry", "traces"], &["prometheus_client", "wasmtime", "wasmparser", "wit_component"]),
+    rule("delivery", &["sync", "traces"], &["subtle"]),
+    rule(
+        "traces",
+        &["http_client", "sync", "telemetry"],
+        &["hyper", "opentelemetry", "opentelemetry_proto", "opentelemetry_sdk"],
+    ),
     rule("telemetry", &["sync"], &["prometheus_client", "tracing_subscriber"]),
     rule("file", &[], &[]),
     rule("finding", &[], &[]),
     rule("memory", &[], &[]),
+    rule("http_client", &["tls_client"], &["hyper", "tokio::net", "tokio_rustls"]),
     rule("tls_client", &[], &["tokio_rustls"]),
     rule("sync", &[], &[]),
 ];

@@ -93,6 +93,7 @@ fn response(user_id: i32, session_id: &str, number: i64) -> Vec<u8> {
         timestamp: -1,
         target_user_id: user_id,
         target_session_id: session_id.to_owned(),
+        meta: Some(MessageMeta { session_id: session_id.to_owned(), ..Default::default() }),
     };
     [&response.encode_to_vec()[..], UNKNOWN_FIELD].concat()
 }
@@ -107,6 +108,7 @@ fn broadcast(user_id: i32, number: i64) -> Vec<u8> {
         timestamp: -1,
         r#type: 2,
         target_user_id: user_id,
+        meta: None,
     };
     [&broadcast.encode_to_vec()[..], UNKNOWN_FIELD].concat()
 }

@@ -28,6 +28,7 @@ use crate::{
     routing::gateway::Gateway,
     sync::uptime::unix_ms,
     telemetry::{metrics::Metrics, recent_log::RecentLog},
+    traces::{self, Tracer},
 };
 use anyhow::Context;
 use certificate::Followed;
@@ -55,6 +56,7 @@ const SAVE_TIMEOUT: Duration = Duration::from_secs(10);
 const LISTENER: &str = "the listener";
 const BUS: &str = "the bus";
 const TIMERS: &str = "the timers of plugins";
+const TRACES: &str = "the exporter of traces";
 const RELOAD: &str = "the thread that follows the files";
 
 /// Serves until SIGTERM or SIGINT, and then drains. `recent` is what operators see of the log.
@@ -67,7 +69,7 @@ pub async fn run(path: &Path, config: Config, recent: RecentLog) -> anyhow::Resu
     memory::refuse_huge_pages();
     let stop = CancellationToken::new();
     let save = if config.state_file.is_some() { SAVE_TIMEOUT } else { Duration::ZERO };
-    let bound = config.server.drain_timeout + bus::DRAIN + FILES_STOP + save + 5 * STOP_MARGIN;
+    let bound = config.server.drain_timeout + bus::DRAIN + FILES_STOP + save + traces::FLUSH + 6 * STOP_MARGIN;
     signals::listen(stop.clone(), bound).context("cannot listen to signals")?;
     let mut running = Running::start(path, config, recent, &stop).await?;
     running.until_stop(&stop).await;
@@ -79,6 +81,7 @@ struct Running {
     supervisor: Supervisor,
     stopping: Arc<Stopping>,
     bus_stop: CancellationToken,
+    traces_stop: CancellationToken,
     metrics: Arc<Metrics>,
     drain_timeout: Duration,
     /// The file that the state of the plugins is written to at the end.
@@ -100,6 +103,13 @@ impl Running {
 
         let queue = Arc::<bus::Queue<_>>::default();
         let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), Arc::clone(&queue), config.server.max_message_bytes));
+        let traces_stop = CancellationToken::new();
+        if let Some(settings) = &config.traces {
+            let bus = if config.redis.is_some() { "redis" } else { "embedded" };
+            let (tracer, exporter) = Tracer::new(settings.clone(), bus, &metrics);
+            gateway.traces.enable(tracer);
+            supervisor.start(TRACES, &traces_stop, exporter.run(traces_stop.clone()).map(Ok));
+        }
         if let (Some(resume), Some(redis)) = (&config.resume, &config.redis) {
             // In a Cluster, no message has a place in one order with those of all topics.
             let is_ordered = !redis.place.is_cluster();
@@ -156,7 +166,7 @@ impl Running {
         }
         let serving = server::serve(listener, gateway, Arc::new(config), auth, tls, stop.clone());
         supervisor.start(LISTENER, stop, serving.map(Ok));
-        Ok(Self { supervisor, stopping, bus_stop, metrics, drain_timeout, state_file, gateway: running })
+        Ok(Self { supervisor, stopping, bus_stop, traces_stop, metrics, drain_timeout, state_file, gateway: running })
     }
 
     /// Waits until the gateway has to stop, because of a signal or because a part failed.
@@ -177,6 +187,8 @@ impl Running {
         self.supervisor.ended(RELOAD, FILES_STOP).await;
         self.supervisor.ended(TIMERS, STOP_MARGIN).await;
         self.save_state().await;
+        self.traces_stop.cancel();
+        self.supervisor.ended(TRACES, traces::FLUSH + STOP_MARGIN).await;
         self.metrics.log_limits.log_suppressed();
         tracing::info!("stopped");
         Ok(self.supervisor.finish()?)
@@ -296,7 +308,8 @@ pub fn check(config: &Config) -> anyhow::Result<Vec<Report>> {
     reloader::load_once(config)
 }
 
-/// Looks at the machine, and at Redis unless `is_offline`. Returns what is wrong for this configuration.
+/// Looks at the machine, and at Redis and the collector of traces unless `is_offline`. Returns what is wrong for this
+/// configuration.
 ///
 /// # Errors
 /// Returns an error if no runtime for the connections can be started.
@@ -304,9 +317,9 @@ pub fn examine(config: &Config, is_offline: bool) -> anyhow::Result<Vec<Finding>
     // The gateway raises the limit as well, so the check is about the limit that it will have.
     raise_open_files();
     let mut findings = checkup::machine(config);
-    if let (Some(redis), false) = (&config.redis, is_offline) {
+    if !is_offline {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        findings.extend(runtime.block_on(bus::examine(redis)));
+        findings.extend(runtime.block_on(checkup::servers(config)));
         runtime.shutdown_background();
     }
     Ok(findings)
@@ -337,8 +350,9 @@ mod tests {
     fn running(supervisor: Supervisor) -> Running {
         let metrics = Arc::<Metrics>::default();
         let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), Arc::default(), 1 << 20));
-        let (stopping, bus_stop, drain_timeout) = (Arc::default(), CancellationToken::new(), Duration::from_secs(10));
-        Running { supervisor, stopping, bus_stop, metrics, drain_timeout, state_file: None, gateway }
+        let (stopping, [bus_stop, traces_stop]) = (Arc::default(), [(); 2].map(|()| CancellationToken::new()));
+        let drain_timeout = Duration::from_secs(10);
+        Running { supervisor, stopping, bus_stop, traces_stop, metrics, drain_timeout, state_file: None, gateway }
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@
 //! `resolve` turns the raw file into settings and checks ranges. `duplicates` finds duplicate keys, and `keys` finds
 //! unknown keys. No other module reads the file's text or checks its values again.
 //!
-//! This folder may use `file` to read gateway.yaml. It may use `delivery` and `plugin` for the types of their
+//! This folder may use `file` to read gateway.yaml. It may use `delivery`, `plugin` and `traces` for the types of their
 //! settings.
 
 mod auth;
@@ -24,6 +24,7 @@ mod shape;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod written;
 
 pub use auth::Auth;

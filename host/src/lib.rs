@@ -25,7 +25,8 @@
 //! - `config` reads and checks gateway.yaml.
 //! - `app` starts all parts of the process and drains them at its end.
 //! - `finding` is what `gateway check` finds wrong.
-//! - `file`, `memory`, `telemetry`, `tls_client` and `sync` are tools of the other modules.
+//! - `traces` records OpenTelemetry traces and sends them to a collector.
+//! - `file`, `memory`, `telemetry`, `http_client`, `tls_client` and `sync` are tools of the other modules.
 
 pub mod net;
 
@@ -53,7 +54,11 @@ pub mod finding;
 
 pub mod memory;
 
+pub mod traces;
+
 pub mod telemetry;
+
+mod http_client;
 
 mod tls_client;
 

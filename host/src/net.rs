@@ -1,8 +1,8 @@
 //! The network side: the listener, TLS, the HTTP upgrade, the WebSocket protocol, and the task of each session.
 //!
 //! A session's task reads packets from its socket, passes them to `routing`, and writes the packets of its outbox.
-//! Modules of this folder may use `auth`, `config`, `delivery`, `file`, `routing`, `sync` and `telemetry`. They do not
-//! know `plugin`, `bus` or `reload`. No module outside this folder knows the socket of a client.
+//! Modules of this folder may use `auth`, `config`, `delivery`, `file`, `routing`, `sync`, `telemetry` and
+//! `traces`. They do not know `plugin`, `bus` or `reload`. No module outside this folder knows the socket of a client.
 
 pub mod admission;
 pub mod budget;
@@ -18,6 +18,7 @@ pub mod handshake;
 pub mod handshake_rate;
 pub mod head;
 pub mod meter;
+mod opening;
 pub mod origin;
 pub mod proxy_header;
 pub mod receiver;
@@ -32,5 +33,6 @@ pub mod subprotocol;
 pub mod tcp;
 pub mod tls;
 pub mod tls_stream;
+mod traced;
 pub mod violation;
 pub mod wire;

@@ -42,7 +42,7 @@ pub use described::{Described, LoadError};
 pub use fault::Fault;
 pub use generation::Plugin;
 pub use health::{CallPermit, Sender};
-pub use imports::{ATTRIBUTES, LOG, STATE};
+pub use imports::{ATTRIBUTES, LOG, STATE, TRACING};
 pub use interface::Takes;
 pub use kept::{Attributes, Keeper, Kept, Standalone};
 pub use lease::{Called, Lease};

@@ -40,5 +40,6 @@ pub mod refusal;
 mod serving;
 pub mod snapshot;
 pub mod timers;
+mod traced;
 mod views;
 mod wakes;

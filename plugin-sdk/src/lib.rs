@@ -59,6 +59,7 @@ mod settings;
 pub mod state;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
+pub mod tracing;
 
 pub use bindings::{
     imports::gateway::policy::types::{

@@ -12,7 +12,7 @@ pub use world::Push;
 
 use crate::{
     Absence, Action, Admission, Arrival, Closing, Connection, Denial, Departure, Exported, Instance, Manifest, Packet,
-    Rejection, SessionId, plugin,
+    Rejection, SessionId, plugin, tracing::Context,
 };
 use rules::{Call, exported};
 use serde_json::{Value, json};
@@ -140,6 +140,16 @@ impl<P: Exported> Harness<P> {
     /// Removes and returns the topics and the messages that the plugin has published, in order.
     pub fn published(&mut self) -> Vec<(String, Vec<u8>)> {
         std::mem::take(&mut self.world.published)
+    }
+
+    /// Gives every call from now on this span, or none.
+    pub fn record(&mut self, span: Option<Context>) {
+        self.world.reads.span = span;
+    }
+
+    /// Removes and returns the traces that the plugin has named with [`tracing::join`](crate::tracing::join), in order.
+    pub fn joined(&mut self) -> Vec<Context> {
+        std::mem::take(&mut self.world.reads.joined)
     }
 
     /// Returns the members of a group, in the order of their ids.

@@ -32,7 +32,12 @@ async fn chat(from: &mut Client, sender: i32, to: &mut Client, receiver: i32, co
         channel_id: 3,
         r#type: 2,
         content: content.to_owned(),
-        meta: Some(MessageMeta { session_id: from.welcome.session_id.clone(), ..Default::default() }),
+        meta: Some(MessageMeta {
+            session_id: from.welcome.session_id.clone(),
+            trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".to_owned(),
+            span_id: "00f067aa0ba902b7".to_owned(),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     from.send(CHAT, &request.encode_to_vec()).await;
@@ -50,6 +55,7 @@ async fn chat(from: &mut Client, sender: i32, to: &mut Client, receiver: i32, co
         timestamp,
         target_user_id: sender,
         target_session_id: from.welcome.session_id.clone(),
+        meta: request.meta.clone(),
     };
     assert_eq!(answer, expected);
     let message = MessageBroadcast::decode(to.receive().await.payload).unwrap();
@@ -62,6 +68,7 @@ async fn chat(from: &mut Client, sender: i32, to: &mut Client, receiver: i32, co
         timestamp,
         r#type: 2,
         target_user_id: receiver,
+        meta: request.meta,
     };
     assert_eq!(message, expected);
 }

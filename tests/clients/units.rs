@@ -103,6 +103,8 @@ fn messages() -> [(&'static str, Vec<u8>); 18] {
         timestamp: 1_700_000_000_000,
         target_user_id: 7,
         target_session_id: "s".into(),
+        // The clients have no use for it.
+        meta: None,
     };
     let failed = ChatResponse { error_message: "full".into(), target_user_id: 1, ..Default::default() };
     let terse = ChatResponse { success: true, target_user_id: 1, ..Default::default() };
@@ -115,6 +117,7 @@ fn messages() -> [(&'static str, Vec<u8>); 18] {
         timestamp: 1_700_000_000_000,
         r#type: 1,
         target_user_id: 8,
+        meta: None,
     };
     let negative = MessageBroadcast { message_id: -1, ..Default::default() };
     let sender = MessageBroadcast { sender_id: 2, target_user_id: 1, ..Default::default() };

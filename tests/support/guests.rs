@@ -49,6 +49,12 @@ pub fn probe() -> Vec<u8> {
     built("probe")
 }
 
+/// Returns the plugin of `tests/guests/fourth`, which names the trace of its call on the payload `join`.
+#[must_use]
+pub fn fourth() -> Vec<u8> {
+    built("fourth")
+}
+
 /// Returns a plugin like [`probe`] with another name, another format of its state, or no gatekeeper.
 #[must_use]
 pub fn probe_as(name: &str, state_format: u32, gatekeeper: bool) -> Vec<u8> {

@@ -27,6 +27,8 @@ func answer(ctx context.Context, broker *redis.Client, payload string) error {
 		Base: request.GetBase(), Success: true, MessageId: now.UnixMicro(), Timestamp: now.UnixMilli(),
 		// An answer for the session that asked. Without a session id, it goes to every session of the user.
 		TargetUserId: sender, TargetSessionId: request.GetMeta().GetSessionId(),
+		// It has the trace of the request, to which the deliveries belong then.
+		Meta: request.GetMeta(),
 	}
 	if err := publish(ctx, broker, sender, response); err != nil || request.ReceiverId <= 0 {
 		return err
@@ -34,7 +36,7 @@ func answer(ctx context.Context, broker *redis.Client, payload string) error {
 	return publish(ctx, broker, request.ReceiverId, &chat.MessageBroadcast{
 		MessageId: now.UnixMicro(), SenderId: sender, SenderName: fmt.Sprintf("user %d", sender),
 		ChannelId: request.ChannelId, Content: request.Content, Timestamp: now.UnixMilli(), Type: request.Type,
-		TargetUserId: request.ReceiverId,
+		TargetUserId: request.ReceiverId, Meta: request.GetMeta(),
 	})
 }
 

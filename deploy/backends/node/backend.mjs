@@ -17,7 +17,9 @@ const [ChatRequest, ChatResponse, MessageBroadcast] = ["ChatRequest", "ChatRespo
 async function answer(payload) {
   const request = ChatRequest.toObject(ChatRequest.decode(payload), { defaults: true });
   const sender = request.base?.userId ?? 0;
-  const shared = { messageId: Math.round((performance.timeOrigin + performance.now()) * 1000), timestamp: Date.now() };
+  const messageId = Math.round((performance.timeOrigin + performance.now()) * 1000);
+  // The meta has the trace of the request, to which the deliveries belong then.
+  const shared = { messageId, timestamp: Date.now(), meta: request.meta };
   // An answer for the session that asked. Without a session id, it goes to every session of the user.
   const targetSessionId = request.meta?.sessionId ?? "";
   const response = { base: request.base, success: true, targetUserId: sender, targetSessionId, ...shared };

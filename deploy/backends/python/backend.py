@@ -21,7 +21,8 @@ def stop(*_):
 def answer(broker, payload):
     request = ChatRequest.FromString(payload)
     sender, now = request.base.user_id, time.time_ns()
-    shared = {"message_id": now // 1000, "timestamp": now // 1_000_000}
+    # The meta has the trace of the request, to which the deliveries belong then.
+    shared = {"message_id": now // 1000, "timestamp": now // 1_000_000, "meta": request.meta}
     # An answer for the session that asked. Without a session id, it goes to every session of the user.
     response = ChatResponse(
         base=request.base, success=True, target_user_id=sender, target_session_id=request.meta.session_id, **shared

@@ -1,6 +1,7 @@
-//! What `gateway check` looks at on the machine: the limits of open files and memory, and the queue of new connections.
+//! What `gateway check` looks at: the limits of open files and memory of the machine, the queue of new connections, and
+//! the servers that the gateway uses.
 
-use crate::{config::Config, finding::Finding, net::half_open};
+use crate::{bus, config::Config, finding::Finding, net::half_open, traces};
 use std::{fs, path::Path};
 
 /// The number of open files that are no connections of clients: listeners, plugins, Redis, the admin listener.
@@ -27,6 +28,22 @@ pub(super) fn machine(config: &Config) -> Vec<Finding> {
         memory_limit().and_then(|limit| too_little_memory(limit, config)),
     ];
     findings.into_iter().flatten().collect()
+}
+
+/// Returns what is wrong with the servers that the configuration names.
+pub(super) async fn servers(config: &Config) -> Vec<Finding> {
+    let mut findings = match &config.redis {
+        Some(redis) => bus::examine(redis).await,
+        None => Vec::new(),
+    };
+    if let Some(settings) = &config.traces
+        && let Err(error) = traces::probe(settings).await
+    {
+        // The gateway serves without the collector, and drops its spans.
+        let text = format!("the collector takes no spans: {error}: start it, or correct the URL");
+        findings.push(Finding::warning("traces.endpoint", text));
+    }
+    findings
 }
 
 /// Returns a warning if the limit of open files allows fewer sessions than the configuration, or only few.

@@ -1,27 +1,19 @@
 //! Fetches a document over HTTP or HTTPS, within bounds of time and size.
-//!
-//! A client library with redirects, proxies, cookies and a pool of connections was rejected: one document is fetched
-//! every few minutes, and a redirect could lead from `https` to `http` or to a host of another owner.
 
 use super::key_set::MAX_BYTES;
-use crate::{telemetry::text, tls_client};
+use crate::{
+    http_client::{self, RequestError},
+    telemetry::text,
+};
 use bytes::Bytes;
-use futures_util::future::{Either, select};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::Full;
 use hyper::{
     Request, Response, Uri,
     body::Incoming,
-    client::conn::http1,
-    header::{ACCEPT, CACHE_CONTROL, HOST, HeaderMap, USER_AGENT},
+    header::{ACCEPT, CACHE_CONTROL, HeaderMap, HeaderValue},
 };
-use hyper_util::rt::TokioIo;
-use std::{fmt::Display, io, pin::pin, time::Duration};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    time,
-};
-use tokio_rustls::rustls::pki_types::ServerName;
+use std::time::Duration;
+use tokio::time;
 
 /// The time that a fetch may take.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,13 +29,8 @@ pub(super) struct Fetched {
 /// Why a document could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
-    #[error("it cannot be reached: {0}")]
-    Io(#[from] io::Error),
-    #[error(
-        "the TLS handshake failed: {0}: the server needs a certificate for its host from an authority that the system \
-         or the file in SSL_CERT_FILE has"
-    )]
-    Tls(io::Error),
+    #[error(transparent)]
+    Request(#[from] RequestError),
     #[error("it did not answer within {TIMEOUT:?}")]
     Timeout,
     #[error("it answers with HTTP status {0}: redirects are not followed, so the URL has to be that of the key set")]
@@ -52,10 +39,6 @@ pub(super) enum FetchError {
     Status(u16),
     #[error("the answer is broken or has more than {MAX_BYTES} bytes: {0}")]
     Body(String),
-    #[error("it does not speak HTTP: {0}")]
-    Http(#[from] hyper::Error),
-    #[error("the URL cannot be requested: {0}")]
-    Url(String),
 }
 
 /// Fetches the document at an `http` or `https` URL.
@@ -63,40 +46,12 @@ pub(super) enum FetchError {
 /// # Errors
 /// Returns a [`FetchError`] if there is no document within the bounds.
 pub(super) async fn get(url: &Uri) -> Result<Fetched, FetchError> {
-    time::timeout(TIMEOUT, connect(url)).await.unwrap_or(Err(FetchError::Timeout))
-}
-
-async fn connect(url: &Uri) -> Result<Fetched, FetchError> {
-    // An IPv6 address is in brackets.
-    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
-    let is_tls = url.scheme_str() == Some("https");
-    let stream = TcpStream::connect((host, url.port_u16().unwrap_or(if is_tls { 443 } else { 80 }))).await?;
-    if !is_tls {
-        return exchange(stream, url).await;
-    }
-    let name = ServerName::try_from(host.to_owned()).map_err(|error| FetchError::Url(error.to_string()))?;
-    let stream = tls_client::connector().await?.connect(name, stream).await.map_err(FetchError::Tls)?;
-    exchange(stream, url).await
-}
-
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    url: &Uri,
-) -> Result<Fetched, FetchError> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let path = url.path_and_query().map_or("/", |path| path.as_str());
-    let request = Request::get(path)
-        .header(HOST, url.authority().map_or("", |authority| authority.as_str()))
-        .header(ACCEPT, "application/json, application/jwk-set+json")
-        .header(USER_AGENT, concat!("gateway/", env!("CARGO_PKG_VERSION")))
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| FetchError::Url(error.to_string()))?;
-    let answer = pin!(async { document(sender.send_request(request).await?).await });
-    // The connection moves the bytes of the exchange. It ends when the server closes it, possibly before the document
-    // is read.
-    match select(answer, pin!(connection)).await {
-        Either::Left((fetched, _)) => fetched,
-        Either::Right((_, answer)) => answer.await,
+    let mut request = Request::new(Full::default());
+    *request.uri_mut() = url.clone();
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json, application/jwk-set+json"));
+    match time::timeout(TIMEOUT, http_client::send(request, document)).await {
+        Ok(fetched) => fetched?,
+        Err(_) => Err(FetchError::Timeout),
     }
 }
 
@@ -109,9 +64,9 @@ async fn document(response: Response<Incoming>) -> Result<Fetched, FetchError> {
         return Err(FetchError::Status(status.as_u16()));
     }
     let max_age = max_age(response.headers());
-    let broken = |error: &dyn Display| FetchError::Body(text::bounded_to(200, error));
-    let body = Limited::new(response.into_body(), MAX_BYTES).collect().await.map_err(|error| broken(&error))?;
-    Ok(Fetched { body: body.to_bytes(), max_age })
+    let broken = |error| FetchError::Body(text::bounded_to(200, error));
+    let body = http_client::body(response, MAX_BYTES).await.map_err(broken)?;
+    Ok(Fetched { body, max_age })
 }
 
 /// Returns the `max-age` of a response, unless it may not be kept.

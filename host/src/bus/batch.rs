@@ -4,8 +4,9 @@
 //! taken in one step. A channel was rejected: each publish would carry allocations to the bus's thread, and a pipelined
 //! request cost a sixth more.
 
+use crate::traces::Publishing;
 use bytes::Bytes;
-use std::{borrow::Cow, slice};
+use std::{borrow::Cow, slice, sync::Arc};
 
 /// The size in bytes from which a body is shared with its owner. A smaller body is copied.
 pub(super) const MIN_SHARED_BYTES: usize = 4096;
@@ -26,9 +27,11 @@ pub(super) struct Batch<O> {
 
 #[derive(Debug)]
 struct Entry<O> {
-    topic_len: usize,
+    /// The length of the topic in bytes. So few bits leave room for the trace.
+    topic_len: u16,
     body: Body,
     origin: Option<O>,
+    trace: Trace,
     /// Whether the publish was withdrawn. A withdrawn publish is not sent.
     is_withdrawn: bool,
 }
@@ -41,8 +44,11 @@ enum Body {
     Shared(Bytes),
 }
 
+/// The span of a publish, which is usually not recorded.
+pub(super) type Trace = Option<Arc<Publishing>>;
+
 /// An iterator over the publishes of a batch.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Publications<'a, O> {
     entries: slice::Iter<'a, Entry<O>>,
     topics: &'a str,
@@ -56,6 +62,7 @@ pub(super) struct Publication<'a, O> {
     pub(super) body: &'a [u8],
     /// The packet that caused the publish. The packet is answered if the publish reaches no subscriber.
     pub(super) origin: Option<&'a O>,
+    pub(super) trace: Option<&'a Arc<Publishing>>,
 }
 
 impl<O> Default for Batch<O> {
@@ -82,7 +89,9 @@ impl<O> Batch<O> {
         Publications { entries: self.entries.iter(), topics: &self.topics, copies: &self.copies }
     }
 
-    pub(super) fn push(&mut self, topic: &str, body: Cow<'_, Bytes>, origin: Option<O>) {
+    pub(super) fn push(&mut self, topic: &str, body: Cow<'_, Bytes>, origin: Option<O>, trace: Trace) {
+        // Topics of plugins have at most 256 bytes, and those of the host are even shorter.
+        let topic = &topic[..topic.floor_char_boundary(usize::from(u16::MAX))];
         self.bytes += topic.len() + body.len();
         self.topics.push_str(topic);
         let body = if body.len() < MIN_SHARED_BYTES {
@@ -91,7 +100,8 @@ impl<O> Batch<O> {
         } else {
             Body::Shared(body.into_owned())
         };
-        self.entries.push(Entry { topic_len: topic.len(), body, origin, is_withdrawn: false });
+        let topic_len = u16::try_from(topic.len()).unwrap_or(u16::MAX);
+        self.entries.push(Entry { topic_len, body, origin, trace, is_withdrawn: false });
     }
 
     /// Withdraws the publishes for which `is_stale` returns true. [`iter`](Self::iter) skips withdrawn publishes.
@@ -136,7 +146,7 @@ impl<'a, O> Iterator for Publications<'a, O> {
 impl<O> Entry<O> {
     /// Returns the entry's publish. Takes its topic and its body from the fronts of `topics` and `copies`.
     fn publication<'e, 't: 'e>(&'e self, topics: &mut &'t str, copies: &mut &'t [u8]) -> Publication<'e, O> {
-        let (topic, rest) = topics.split_at(self.topic_len);
+        let (topic, rest) = topics.split_at(self.topic_len.into());
         *topics = rest;
         let body = match &self.body {
             Body::Shared(body) => body,
@@ -146,6 +156,17 @@ impl<O> Entry<O> {
                 body
             }
         };
-        Publication { topic, body, origin: self.origin.as_ref() }
+        Publication { topic, body, origin: self.origin.as_ref(), trace: self.trace.as_ref() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trace_takes_no_more_room() {
+        // An origin of the gateway has 24 bytes: a UUID, and the header of a packet.
+        assert_eq!(size_of::<Entry<[u32; 6]>>(), 72);
     }
 }

@@ -4,7 +4,7 @@
 use super::{
     batch::{Batch, Publication},
     health::{Direction, Health},
-    intake::{Handler, Intake, Message},
+    intake::{Handler, Intake, Message, NotTaken},
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -30,9 +30,10 @@ pub(super) async fn run<H: Handler>(intake: &Intake<H>, health: Arc<Health>, sto
         if batch.is_empty() {
             return;
         }
-        let mut waiting = batch.iter().map(message);
+        let mut waiting = batch.iter();
         loop {
-            let messages: Vec<_> = waiting.by_ref().take(MESSAGES_PER_TURN).collect();
+            let turn = waiting.clone();
+            let messages: Vec<_> = waiting.by_ref().take(MESSAGES_PER_TURN).map(message).collect();
             if messages.is_empty() {
                 break;
             }
@@ -40,14 +41,19 @@ pub(super) async fn run<H: Handler>(intake: &Intake<H>, health: Arc<Health>, sto
             let unheard = intake.handler.messages(messages).await;
             intake.taken(taken);
             for Message { topic, body, cause, .. } in &unheard {
-                intake.unheard(&Publication { topic, body, origin: cause.as_ref() });
+                intake.unheard(&Publication { topic, body, origin: cause.as_ref(), trace: None });
+            }
+            for publication in turn.take(taken).filter(|publication| publication.trace.is_some()) {
+                // Either all messages on a topic are heard or none.
+                let is_heard = unheard.iter().all(|message| message.topic != publication.topic);
+                Intake::<H>::end_trace(&publication, (!is_heard).then_some(&NotTaken::Unheard(publication.topic)));
             }
             tokio::task::yield_now().await;
         }
     }
 }
 
-fn message<O: Copy>(Publication { topic, body, origin }: Publication<'_, O>) -> Message<O> {
+fn message<O: Copy>(Publication { topic, body, origin, .. }: Publication<'_, O>) -> Message<O> {
     // The body is copied, so that a session that reads slowly does not keep the buffer of the publish alive.
     Message { topic: topic.to_owned(), body: Bytes::copy_from_slice(body), cause: origin.copied(), is_entry: false }
 }

@@ -112,6 +112,13 @@ impl<H: Handler> Intake<H> {
         self.metrics.published.inc_by(count as u64);
     }
 
+    /// Ends the span of a publish, if it has one that has not ended. `error` is why the publish reached nobody.
+    pub(super) fn end_trace(publication: &Publication<'_, H::Origin>, error: Option<&NotTaken<'_>>) {
+        if let Some(trace) = publication.trace {
+            trace.end(publication.topic, publication.body.len(), error.map(NotTaken::kind));
+        }
+    }
+
     /// Accounts for a publish that the bus has taken and that has no subscriber.
     pub(super) fn unheard(&self, publication: &Publication<'_, H::Origin>) {
         self.metrics.unheard.inc();
@@ -136,6 +143,7 @@ impl<H: Handler> Intake<H> {
     }
 
     fn answer(&self, publication: &Publication<'_, H::Origin>, why: &NotTaken<'_>) {
+        Self::end_trace(publication, Some(why));
         // A publish that no packet caused may well have no subscriber, so that case is not logged.
         let is_news = publication.origin.is_some() || !matches!(why, NotTaken::Unheard(_));
         if is_news && self.metrics.log_limits.permit("publish refused", why.kind()) {

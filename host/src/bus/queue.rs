@@ -7,7 +7,7 @@
 //! The publishes of a session that begins to listen to a topic are held back until Redis has subscribed to it. Otherwise
 //! the answer to a publish could be published before this gateway hears the topic. Nobody else's publishes wait.
 
-use super::batch::Batch;
+use super::batch::{Batch, Publication, Trace};
 use crate::sync::{
     primitives::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError},
     wakeup::Wakeup,
@@ -106,6 +106,7 @@ struct Held<O> {
     topic: Box<str>,
     body: Bytes,
     origin: Option<O>,
+    trace: Trace,
 }
 
 impl<O> Default for Queue<O> {
@@ -150,12 +151,16 @@ impl<O> Queue<O> {
     }
 
     /// Queues a publish that another queue has already taken. Returns false if this queue is full or closed.
-    pub(super) fn pass_on(&self, topic: &str, body: &[u8], origin: Option<O>) -> bool {
+    pub(super) fn pass_on(&self, publication: &Publication<'_, O>) -> bool
+    where
+        O: Copy,
+    {
+        let Publication { topic, body, origin, trace } = *publication;
         let mut state = self.state();
         if !state.free().is_some_and(|free| free.publishes > 0 && free.bytes >= topic.len() + body.len()) {
             return false;
         }
-        state.push(topic, Cow::Owned(Bytes::copy_from_slice(body)), origin, 0);
+        state.push(topic, Cow::Owned(Bytes::copy_from_slice(body)), origin.copied(), trace.cloned(), 0);
         state.receiver.wake();
         true
     }
@@ -259,9 +264,9 @@ impl<O> State<O> {
         self.carried_out = change;
         for publish in mem::take(&mut self.held) {
             if publish.after <= change {
-                let Held { topic, body, origin, .. } = publish;
+                let Held { topic, body, origin, trace, .. } = publish;
                 self.held_bytes -= topic.len() + body.len();
-                self.waiting.push(&topic, Cow::Owned(body), origin);
+                self.waiting.push(&topic, Cow::Owned(body), origin, trace);
             } else {
                 self.held.push_back(publish);
             }
@@ -271,12 +276,12 @@ impl<O> State<O> {
         }
     }
 
-    fn push(&mut self, topic: &str, body: Cow<'_, Bytes>, origin: Option<O>, after: ChangeNumber) {
+    fn push(&mut self, topic: &str, body: Cow<'_, Bytes>, origin: Option<O>, trace: Trace, after: ChangeNumber) {
         if after <= self.carried_out {
-            self.waiting.push(topic, body, origin);
+            self.waiting.push(topic, body, origin, trace);
         } else {
             self.held_bytes += topic.len() + body.len();
-            self.held.push_back(Held { after, topic: topic.into(), body: body.into_owned(), origin });
+            self.held.push_back(Held { after, topic: topic.into(), body: body.into_owned(), origin, trace });
         }
     }
 }
@@ -308,9 +313,18 @@ impl<O> Permit<'_, O> {
         after: ChangeNumber,
         publishes: impl Iterator<Item = (&'p str, Cow<'p, Bytes>, Option<O>)>,
     ) {
+        self.commit_traced(after, publishes.map(|(topic, body, origin)| (topic, body, origin, None)));
+    }
+
+    /// Does the same as [`commit`](Self::commit) for publishes whose spans may be recorded.
+    pub fn commit_traced<'p>(
+        self,
+        after: ChangeNumber,
+        publishes: impl Iterator<Item = (&'p str, Cow<'p, Bytes>, Option<O>, Trace)>,
+    ) {
         let mut state = self.queue.state();
-        for (topic, body, origin) in publishes.take(self.wanted.publishes) {
-            state.push(topic, body, origin, after);
+        for (topic, body, origin, trace) in publishes.take(self.wanted.publishes) {
+            state.push(topic, body, origin, trace, after);
         }
         let queued = self.share.queued_in(state.batch);
         self.share.queued.store(plus(queued, self.wanted));

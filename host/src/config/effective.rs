@@ -10,7 +10,8 @@ use serde_yaml::{Mapping, Value};
 use std::{fmt::Write, path::Path};
 
 /// The keys whose values are never shown.
-const SECRETS: [&str; 4] = ["admin.token", "auth.jwt_secret", "redis.password", "redis.sentinel.password"];
+const SECRETS: [&str; 5] =
+    ["admin.token", "auth.jwt_secret", "redis.password", "redis.sentinel.password", "traces.headers"];
 
 /// The keys whose values are addresses, also those without a scheme.
 const ADDRESSES: [&str; 3] = ["redis.addr", "redis.cluster.addrs", "redis.sentinel.addrs"];

@@ -25,6 +25,7 @@ section! {
         auth: Option<Auth> = None,
         limits: Limits = Limits::default(),
         resume: Option<Resume> = None,
+        traces: Option<Traces> = None,
         redis: Option<Redis> = None,
         games: Vec<Game> = Vec::new(),
         plugins: Plugins = Plugins::default(),
@@ -105,6 +106,17 @@ section! {
         messages: u32 = 256,
         bytes: u32 = 65_536,
         total_bytes: u64 = 256 << 20,
+    }
+
+    Traces {
+        endpoint: String = String::new(),
+        sample_ratio: f64 = 0.01,
+        max_per_s: u32 = 100,
+        service_name: String = "gateway".to_owned(),
+        #[serde(skip_serializing_if = "Option::is_none")]
+        headers: Option<String> = None,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        headers_file: Option<String> = None,
     }
 
     Redis {

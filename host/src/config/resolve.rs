@@ -8,6 +8,7 @@ use super::{
     raw, secret,
     settings::{Admin, CompileLimits, Config, Game, Reconnect, Redis, RedisPlace, Resume, Server, Tls},
     streams::Streams,
+    traces,
 };
 use crate::delivery::{
     limits::{Limits, OnUserLimit, Rates},
@@ -48,6 +49,7 @@ pub(super) fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
         auth: file.auth.map(|written| auth::resolve(written, errors)),
         limits: limits(&file.limits, errors),
         resume: file.resume.as_ref().map(|written| resume(written, errors)),
+        traces: file.traces.map(|written| traces::resolve(written, errors)),
         redis: file.redis.map(|written| redis(written, file.server.max_message_bytes, errors)),
         games: games(file.games, errors),
         directory,

@@ -6,12 +6,32 @@ use std::path::Path;
 /// The maximum size of a file with a secret, in bytes.
 const MAX_SECRET_BYTES: u64 = 64 << 10;
 
-/// Returns the secret `key`, whose value or file is given. `broken_rule` says which rule a secret breaks. Adds a line to
-/// `errors` if both are given, if the file has no secret, or if the secret breaks a rule.
+/// Returns the secret `key`, whose value or file is given. The file has one line. `broken_rule` says which rule a secret
+/// breaks. Adds a line to `errors` if both are given, if the file has no secret, or if the secret breaks a rule.
 pub(super) fn resolve(
     key: &str,
     value: Option<String>,
     file: Option<String>,
+    broken_rule: impl Fn(&str) -> Option<String>,
+    errors: &mut Vec<String>,
+) -> Option<String> {
+    resolve_with(read_line, key, (value, file), broken_rule, errors)
+}
+
+/// Does the same as [`resolve`] for a secret of several lines, which has no rules.
+pub(super) fn resolve_lines(
+    key: &str,
+    value: Option<String>,
+    file: Option<String>,
+    errors: &mut Vec<String>,
+) -> Option<String> {
+    resolve_with(read, key, (value, file), |_| None, errors)
+}
+
+fn resolve_with(
+    read: fn(&Path) -> Result<String, String>,
+    key: &str,
+    (value, file): (Option<String>, Option<String>),
     broken_rule: impl Fn(&str) -> Option<String>,
     errors: &mut Vec<String>,
 ) -> Option<String> {
@@ -26,6 +46,15 @@ pub(super) fn resolve(
     checked.map_err(|why| errors.push(format!("{origin}: {why}"))).ok()
 }
 
+fn read_line(path: &Path) -> Result<String, String> {
+    let secret = read(path)?;
+    // It is never meant, and nobody sees it in an editor.
+    if secret.contains(['\n', '\r']) {
+        return Err("it has more than one line: write only the secret into it".to_owned());
+    }
+    Ok(secret)
+}
+
 /// Reads a secret without the line break at its end, which editors and `echo` add.
 fn read(path: &Path) -> Result<String, String> {
     let bytes = file::read(path, MAX_SECRET_BYTES).map_err(|error| match error {
@@ -35,12 +64,9 @@ fn read(path: &Path) -> Result<String, String> {
     })?;
     let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8: write the secret as text".to_owned())?;
     let secret = text.strip_suffix('\n').map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line));
-    // These are never meant, and nobody sees them in an editor.
+    // It is never meant, and nobody sees it in an editor.
     if secret.starts_with('\u{feff}') {
         return Err("it begins with a byte order mark: save it as UTF-8 without one".to_owned());
-    }
-    if secret.contains(['\n', '\r']) {
-        return Err("it has more than one line: write only the secret into it".to_owned());
     }
     if secret.is_empty() {
         return Err("it is empty: write the secret into it".to_owned());

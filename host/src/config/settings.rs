@@ -3,7 +3,7 @@
 use super::{auth::Auth, origins::Origins, proxies::Proxies, raw, secret::without_secrets, streams::Streams};
 use crate::{
     delivery::{limits::Limits, outbox},
-    plugin,
+    plugin, traces,
 };
 use gateway_wire::packet::ROUTE_SYSTEM;
 use std::{
@@ -40,6 +40,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long sessions outlive their connections. If it is `None`, they end with them.
     pub resume: Option<Resume>,
+    /// The traces. If it is `None`, nothing is recorded.
+    pub traces: Option<traces::Settings>,
     /// The Redis that carries the bus. If it is `None`, the bus is embedded in the process.
     pub redis: Option<Redis>,
     /// The games.

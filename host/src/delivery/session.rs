@@ -8,6 +8,7 @@ use crate::{
         owner::Owner,
     },
     sync::uptime::{now_ms, unix_ms},
+    traces::SpanContext,
 };
 use std::{
     mem,
@@ -42,6 +43,9 @@ pub struct Session {
     listens_since: AtomicU64,
     /// The number of packets that were received, over all connections.
     packets: AtomicU64,
+    /// The span of the handshake, or that of the client if the handshake is not recorded. A session that comes from
+    /// another gateway has none. The box keeps sessions small.
+    trace: Option<Box<SpanContext>>,
     /// What the session holds, or `None` after its end.
     holdings: Mutex<Option<Holdings>>,
 }
@@ -75,6 +79,7 @@ impl Session {
             is_tagged: AtomicBool::new(false),
             listens_since: AtomicU64::new(0),
             packets: AtomicU64::new(0),
+            trace: None,
             holdings: Mutex::new(Some(Holdings::default())),
         }
     }
@@ -91,6 +96,18 @@ impl Session {
     #[must_use]
     pub fn anonymous(self) -> Self {
         Self { is_anonymous: true, ..self }
+    }
+
+    /// Returns the session as one whose handshake has this span, or whose client does.
+    #[must_use]
+    pub fn traced(self, trace: Option<SpanContext>) -> Self {
+        Self { trace: trace.map(Box::new), ..self }
+    }
+
+    /// Returns the span of the handshake, or that of the client if the handshake is not recorded.
+    #[must_use]
+    pub fn trace(&self) -> Option<&SpanContext> {
+        self.trace.as_deref()
     }
 
     /// Returns whether the client has no token although tokens are checked.

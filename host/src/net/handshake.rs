@@ -218,7 +218,7 @@ impl Request {
     }
 
     /// Reads from the request once more. It was valid before, so it is valid again.
-    fn read<T>(&self, read: impl FnOnce(&Head<'_, '_>) -> T) -> T {
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Head<'_, '_>) -> T) -> T {
         let mut headers = [EMPTY_HEADER; MAX_HEADERS];
         let mut head = Head::new(&mut headers);
         let _ = head.parse(&self.received);

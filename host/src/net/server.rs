@@ -7,19 +7,20 @@ use crate::{
     delivery::outbox::Closing,
     delivery::registry::{Ended, Registered},
     delivery::session::{BindError, Session},
-    net::admission::{self, Admission},
+    net::admission::Admission,
     net::budget::Budget,
     net::drain,
     net::expiry::Expiry,
     net::half_open::Place,
-    net::handshake::{self, Refused, Request},
-    net::proxy_header,
+    net::handshake::Request,
+    net::opening::open,
     net::resume::{Claim, Found, Resumes},
     net::session,
     net::shared::Shared,
     net::stream::Stream,
     net::tcp::Tcp,
     net::tls::Tls,
+    net::traced::{Handshake, NotUpgraded},
     routing::{gateway::Gateway, hooks::Asked, refusal::Denied},
 };
 use rustix::io::Errno;
@@ -27,7 +28,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
-    time::{self, Instant},
+    time,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -111,15 +112,19 @@ async fn connection(
         opened = Box::pin(open(Tcp::new(stream), &mut remote, place, &shared)) => opened?,
         () = stop.cancelled() => return None,
     };
+    let handshake = Handshake::begin(&gateway.traces, &request);
     let expiry = request.identity.and_then(Expiry::of).map(Box::new);
     let context = session::Context { gateway, config: server, auth, resumes: resumes.as_ref() };
     match Box::pin(find(&request, remote, &shared)).await.ok()? {
         Some(Found::Here(claim)) => {
-            Box::pin(resume(stream, request, claim, expiry, remote, &shared)).await;
+            Box::pin(resume(stream, request, claim, expiry, remote, handshake, &shared)).await;
             return None;
         }
         Some(Found::Arrived((session, replies_lost))) => {
-            let Some(socket) = Box::pin(shared.upgrade(stream, request, &session)).await else {
+            let socket = Box::pin(shared.upgrade(stream, request, &session)).await;
+            let outcome = if socket.is_some() { Ok(&**session) } else { Err(NotUpgraded::GONE) };
+            end_trace(handshake, gateway, remote, outcome);
+            let Some(socket) = socket else {
                 Box::pin(end_before_it_begins(session, gateway)).await;
                 return None;
             };
@@ -130,21 +135,28 @@ async fn connection(
             return Box::pin(session::run(socket, session, &context, expiry, Some(replies_lost))).await;
         }
         Some(Found::NoRoom(limit)) => {
+            let refused = NotUpgraded { status: Some(limit.status()), reason: limit.reason() };
+            end_trace(handshake, gateway, remote, Err(refused));
             Box::pin(admission.refuse_over_limit(&mut stream, request, limit, remote, gateway, server)).await;
             return None;
         }
         None => {}
     }
-    let session = Session::new(remote, server.outbox);
+    let session = Session::new(remote, server.outbox).traced(handshake.as_ref().and_then(|it| it.context()));
     let session = if request.identity.is_none() && auth.is_on() { session.anonymous() } else { session };
     let session = match admission.admit_new(gateway).and_then(|()| gateway.registry.admit(session)) {
         Ok(session) => session,
         Err(limit) => {
+            let refused = NotUpgraded { status: Some(limit.status()), reason: limit.reason() };
+            end_trace(handshake, gateway, remote, Err(refused));
             Box::pin(admission.refuse_over_limit(&mut stream, request, limit, remote, gateway, server)).await;
             return None;
         }
     };
-    let (session, early) = begin(&mut stream, request, session, gateway, server, admission).await?;
+    let begun = begin(&mut stream, request, session, gateway, server, admission).await;
+    let outcome = begun.as_ref().map(|(session, _)| &***session).ok_or(NotUpgraded::REFUSED);
+    end_trace(handshake, gateway, remote, outcome);
+    let (session, early) = begun?;
     let socket = shared.socket(stream, early, &session);
     // The drain may have closed all sessions before this one was registered.
     if stop.is_cancelled() {
@@ -183,113 +195,28 @@ async fn resume(
     claim: Claim,
     expiry: Option<Box<Expiry>>,
     remote: SocketAddr,
+    handshake: Option<Box<Handshake>>,
     shared: &Shared,
 ) {
+    let socket = shared.upgrade(stream, request, &claim.session).await;
+    let outcome = if socket.is_some() { Ok(&*claim.session) } else { Err(NotUpgraded::GONE) };
+    end_trace(handshake, &shared.gateway, remote, outcome);
     // Without a connection, the client can try again with the same token, because it cannot have got another one.
-    if let Some(socket) = shared.upgrade(stream, request, &claim.session).await {
+    if let Some(socket) = socket {
         claim.complete(socket, expiry, remote);
     }
 }
 
-/// Opens the stream of a client and reads its request for a WebSocket. Returns `None` if the client was refused, took
-/// too long, or had to make room for another one. `remote` becomes the client's address as soon as a trusted proxy names
-/// it.
-async fn open(mut tcp: Tcp, remote: &mut SocketAddr, place: Place, shared: &Shared) -> Option<(Stream, Request)> {
-    let server = &shared.config.server;
-    let client = proxy_header::client(&mut tcp, *remote, server, &shared.gateway.metrics).await?;
-    *remote = client.address;
-    let deadline = Instant::now() + server.handshake_timeout;
-    let (mut stream, place) = match &shared.tls {
-        None => (Stream::Plain(tcp), place),
-        Some(tls) => {
-            // A connection without TLS has no room for its handshake.
-            let stream = Box::pin(secure(tcp, tls, *remote, place, shared, deadline)).await?;
-            (stream, shared.admission.wait(&shared.gateway))
-        }
-    };
-    let request = request(&mut stream, remote, client.may_be_forwarded, place, shared, deadline).await?;
-    Some((stream, request))
-}
-
-/// Performs the TLS handshake. Returns `None` if it failed, took too long, or had to make room.
-async fn secure(
-    tcp: Tcp,
-    tls: &Tls,
+/// Ends the span of a handshake, if it is recorded.
+fn end_trace(
+    handshake: Option<Box<Handshake>>,
+    gateway: &Gateway,
     remote: SocketAddr,
-    place: Place,
-    shared: &Shared,
-    deadline: Instant,
-) -> Option<Stream> {
-    let Shared { gateway, config, admission, .. } = shared;
-    // The connections of a proxy are those of many clients.
-    if !config.server.proxies.trust(remote.ip())
-        && let Err(limit) = admission.admit_tls(gateway, remote.ip())
-    {
-        admission::log_over_limit(gateway, remote, limit);
-        gateway.metrics.handshake_refused(limit.reason());
-        return None;
+    outcome: Result<&Session, NotUpgraded>,
+) {
+    if let Some(handshake) = handshake {
+        handshake.end(&gateway.traces, remote, outcome);
     }
-    match in_time(tls.accept(tcp), remote, place, shared, deadline).await? {
-        Ok(stream) => Some(stream),
-        Err((refused, mut tcp)) => {
-            tracing::debug!(%remote, %refused, "TLS handshake refused");
-            admission.refuse(&mut tcp, gateway, &config.server, refused.reason()).await;
-            None
-        }
-    }
-}
-
-/// Reads a client's request for a WebSocket. Returns `None` if it was refused, took too long, or had to make room.
-async fn request(
-    stream: &mut Stream,
-    remote: &mut SocketAddr,
-    may_be_forwarded: bool,
-    place: Place,
-    shared: &Shared,
-    deadline: Instant,
-) -> Option<Request> {
-    let Shared { gateway, config, auth, admission, .. } = shared;
-    let (peer, server) = (*remote, &config.server);
-    let admit = |client| admission.admit(gateway, client);
-    let request = handshake::request(stream, remote, may_be_forwarded, server, auth, admit);
-    match in_time(request, peer, place, shared, deadline).await? {
-        Ok(request) => Some(request),
-        Err(refused) => {
-            tracing::debug!(%remote, %refused, "handshake refused");
-            if let Refused::OverLimit(limit) = refused {
-                admission::log_over_limit(gateway, *remote, limit);
-            }
-            admission.refuse(stream, gateway, server, refused.reason()).await;
-            None
-        }
-    }
-}
-
-/// Waits for a step of a handshake. Returns `None` if it took too long, or if the connection had to make room for
-/// another one.
-async fn in_time<T>(
-    step: impl Future<Output = T>,
-    remote: SocketAddr,
-    mut place: Place,
-    shared: &Shared,
-    deadline: Instant,
-) -> Option<T> {
-    let reason = tokio::select! {
-        biased;
-        outcome = time::timeout_at(deadline, step) => match outcome {
-            Ok(outcome) => return Some(outcome),
-            Err(_) => {
-                tracing::debug!(%remote, "handshake timed out");
-                "timeout"
-            }
-        },
-        () = place.evicted() => {
-            tracing::debug!(%remote, "handshake evicted: too many handshakes are not finished");
-            "handshake_evicted"
-        }
-    };
-    shared.gateway.metrics.handshake_refused(reason);
-    None
 }
 
 /// Begins a session, if no plugin denies it. Returns it with the bytes that the client has sent after its request, or

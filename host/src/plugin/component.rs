@@ -2,7 +2,7 @@
 
 use super::{
     clock::Clock,
-    imports::{self, ATTRIBUTES, LOG, STATE, TYPES},
+    imports::{self, ATTRIBUTES, LOG, STATE, TRACING, TYPES},
     interface::{Interface, PLUGIN, POLICY},
     state::{MAX_MEMORIES, MAX_TABLES},
     wasi,
@@ -22,7 +22,7 @@ use wasmtime::{
 use wit_component::ComponentEncoder;
 
 /// The versions of the plugin interface that this gateway offers: those of `wit/0.2/policy.wit` and `wit/policy.wit`.
-pub const OFFERED: [Version; 2] = [Version::new(0, 2, 1), Version::new(0, 1, 0)];
+pub const OFFERED: [Version; 2] = [Version::new(0, 2, 2), Version::new(0, 1, 0)];
 
 /// The version of the SDK that matches this gateway. All packages of the repository have the same version.
 const SDK: &str = env!("CARGO_PKG_VERSION");
@@ -61,8 +61,8 @@ pub enum Unfit {
     },
     /// The component imports an interface that this gateway does not offer.
     #[error(
-        "it imports `{name}`, and this gateway offers only `{LOG}`, `{STATE}` and `{ATTRIBUTES}` of version {version}, and \
-         WASI 0.2 (`wasi:…@0.2.x`)", version = OFFERED[0]
+        "it imports `{name}`, and this gateway offers only `{LOG}`, `{STATE}`, `{ATTRIBUTES}` and `{TRACING}` of version \
+         {version}, and WASI 0.2 (`wasi:…@0.2.x`)", version = OFFERED[0]
     )]
     Import {
         /// The name of the import.
@@ -273,7 +273,8 @@ fn check_exports(exports: &[String]) -> Result<String, Unfit> {
 }
 
 fn check_import(import: &str) -> Result<(), Unfit> {
-    if let Some(found) = [LOG, TYPES, STATE, ATTRIBUTES].into_iter().find_map(|name| version_of(import, name)) {
+    if let Some(found) = [LOG, TYPES, STATE, ATTRIBUTES, TRACING].into_iter().find_map(|name| version_of(import, name))
+    {
         return check_version(found);
     }
     let wasi = import.starts_with("wasi:") && import.split_once('@').is_some_and(|(_, v)| v.starts_with("0.2."));
@@ -309,10 +310,10 @@ mod tests {
 
     #[test]
     fn only_offered_versions_are_served() {
-        for served in ["0.1.0", "0.2.0", "0.2.1"] {
+        for served in ["0.1.0", "0.2.0", "0.2.1", "0.2.2"] {
             assert!(check_version(served).is_ok(), "{served}");
         }
-        for other in ["0.1.1", "0.2.2", "0.3.0", "1.0.0", "0.1.0-rc.1", "0.2.0-rc.1", "", "x"] {
+        for other in ["0.1.1", "0.2.3", "0.3.0", "1.0.0", "0.1.0-rc.1", "0.2.0-rc.1", "", "x"] {
             assert!(check_version(other).is_err(), "{other}");
         }
         let later = Version::new(0, 1, 3);
@@ -340,7 +341,7 @@ mod tests {
         refused(b"\0asm\x01\0\0\0", "core module");
         refused(
             b"\0asm\x0d\0\x01\0",
-            "exports neither `gateway:policy/plugin@0.2.1` nor `gateway:policy/policy@0.1.0`",
+            "exports neither `gateway:policy/plugin@0.2.2` nor `gateway:policy/policy@0.1.0`",
         );
     }
 

@@ -1,14 +1,16 @@
-//! The interfaces that plugins import, besides WASI: the log, their state, and the attributes of sessions.
+//! The interfaces that plugins import, besides WASI: the log, their state, the attributes of sessions, and the trace of a
+//! call.
 
 use super::{
     bindings::{Level, SessionId},
     kept::{MAX_READS, Reading},
     state::State,
 };
-use std::sync::Arc;
+use crate::traces;
+use std::{mem, sync::Arc};
 use wasmtime::{
     Error, Result, StoreContextMut,
-    component::{ComponentType, Lift, Linker},
+    component::{ComponentType, Lift, Linker, Lower},
 };
 
 /// The import for the plugin's log, in every version of the interface.
@@ -19,6 +21,9 @@ pub(super) const TYPES: &str = "gateway:policy/types";
 pub const STATE: &str = "gateway:policy/state";
 /// The import for the attributes of sessions.
 pub const ATTRIBUTES: &str = "gateway:policy/attributes";
+
+/// The import for the trace of a call.
+pub const TRACING: &str = "gateway:policy/tracing";
 
 /// The maximum number of entries that one scan returns.
 const MAX_SCANNED: usize = 10_000;
@@ -35,6 +40,10 @@ pub(super) fn define(linker: &mut Linker<State>, import: &str) -> Result<()> {
             linker.instance(import)?.func_wrap("scan", scan)
         }
         ATTRIBUTES => linker.instance(import)?.func_wrap("get", attribute),
+        TRACING => {
+            linker.instance(import)?.func_wrap("current", current)?;
+            linker.instance(import)?.func_wrap("join", join)
+        }
         _ => Ok(()),
     }
 }
@@ -73,6 +82,53 @@ fn attribute(mut store: StoreContextMut<'_, State>, (session, name): (Session, S
     let Reading { kept, .. } = reading(&mut store)?;
     let Session { high, low } = session;
     Ok((kept.attributes.attribute(SessionId { high, low }, &name),))
+}
+
+/// The record `trace-id` of the interface.
+#[derive(ComponentType, Lift, Lower)]
+#[component(record)]
+struct TraceId {
+    high: u64,
+    low: u64,
+}
+
+/// The record `context` of the interface.
+#[derive(ComponentType, Lift, Lower)]
+#[component(record)]
+struct Context {
+    #[component(name = "trace-id")]
+    trace: TraceId,
+    #[component(name = "span-id")]
+    span: u64,
+    sampled: bool,
+}
+
+fn current(mut store: StoreContextMut<'_, State>, (): ()) -> Result<(Option<Context>,)> {
+    let context = store.data_mut().tracing().span.as_ref().map(|span| {
+        let (trace, span) = (span.context().trace_id().to_bytes(), span.context().span_id().to_bytes());
+        let trace = u128::from_be_bytes(trace);
+        let trace = TraceId { high: (trace >> 64) as u64, low: trace as u64 };
+        Context { trace, span: u64::from_be_bytes(span), sampled: true }
+    });
+    Ok((context,))
+}
+
+/// Puts the call into a trace. An id of 0 is invalid, and W3C demands that such a context is ignored.
+fn join(mut store: StoreContextMut<'_, State>, (context,): (Context,)) -> Result<()> {
+    let state = store.data_mut();
+    let Some(kept) = state.reading().filter(|reading| reading.is_open).map(|reading| Arc::clone(&reading.kept)) else {
+        return Ok(());
+    };
+    let Some(tracer) = kept.traces.tracer() else { return Ok(()) };
+    let Context { trace: TraceId { high, low }, span, sampled } = context;
+    let trace = u128::from(high) << 64 | u128::from(low);
+    if let Some(remote) = traces::context(trace, span, sampled, traces::TraceState::default())
+        && !mem::replace(&mut state.tracing().has_joined, true)
+    {
+        let span = &mut state.tracing().span;
+        *span = tracer.join(&remote, span.is_some()).map(Box::new);
+    }
+    Ok(())
 }
 
 /// Returns what the current call reads. `describe` and `configure` may not read, because nothing would check their

@@ -12,7 +12,7 @@ use super::{
     state::{Simulated, State},
     store::Reads,
 };
-use crate::telemetry::metrics::PluginMetrics;
+use crate::{telemetry::metrics::PluginMetrics, traces::OpenSpan};
 use prometheus_client::metrics::gauge::Gauge;
 use std::{sync::Arc, time::Duration};
 use wasmtime::{Store, Trap, UpdateDeadline};
@@ -115,6 +115,18 @@ impl Instance {
     /// Returns whether the plugin has tried to log something since [`mute`](Self::mute).
     pub(super) fn unmute(&mut self) -> bool {
         self.store.data_mut().unmute()
+    }
+
+    /// Gives the next call its span.
+    pub(super) fn begin_trace(&mut self, span: Box<OpenSpan>) {
+        self.store.data_mut().tracing().span = Some(span);
+    }
+
+    /// Returns the span of the last call, if it is recorded.
+    pub(super) fn end_trace(&mut self) -> Option<Box<OpenSpan>> {
+        let tracing = self.store.data_mut().tracing();
+        tracing.has_joined = false;
+        tracing.span.take()
     }
 
     /// Returns what the last call has read.

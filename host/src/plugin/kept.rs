@@ -4,6 +4,7 @@ use super::{
     bindings::SessionId,
     store::{Reads, Store},
 };
+use crate::traces::Traces;
 use std::sync::Arc;
 
 /// The maximum number of reads of one call. Each read is remembered until the call's actions are carried out.
@@ -15,6 +16,8 @@ pub struct Kept {
     pub store: Store,
     /// The attributes that the plugin gave to sessions.
     pub attributes: Box<dyn Attributes>,
+    /// The traces that calls may belong to.
+    pub traces: Arc<Traces>,
 }
 
 /// The source of session attributes.
@@ -34,7 +37,7 @@ pub struct Standalone;
 
 impl Keeper for Standalone {
     fn kept(&self, _: &Arc<str>) -> Arc<Kept> {
-        Arc::new(Kept { store: Store::new(usize::MAX), attributes: Box::new(NoSessions) })
+        Arc::new(Kept { store: Store::new(usize::MAX), attributes: Box::new(NoSessions), traces: Arc::default() })
     }
 }
 

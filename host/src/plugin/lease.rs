@@ -8,7 +8,7 @@ use super::{
     start::Starter,
     usage::Usage,
 };
-use crate::sync::moment::Moment;
+use crate::{sync::moment::Moment, traces::OpenSpan};
 
 /// A call that was made.
 pub struct Called<R> {
@@ -34,6 +34,14 @@ impl<'a> Lease<'a> {
     #[must_use]
     pub fn muted(self) -> Self {
         Self { is_muted: true, ..self }
+    }
+
+    /// Gives the call its span. The plugin may put the call into another trace, and then the span is another one:
+    /// [`Usage::trace`]. A call that has to start its instance first is not recorded.
+    pub fn begin_trace(&mut self, span: OpenSpan) {
+        if let Some(instance) = &mut *self.slot {
+            instance.begin_trace(Box::new(span));
+        }
     }
 
     /// Asks the plugin for a decision on a packet. The call is measured from `began`.
@@ -93,6 +101,7 @@ impl<'a> Lease<'a> {
         }
         let answer = call(&mut instance);
         let mut usage = Usage::new(instance.busy(), copied, instance.take_reads());
+        usage.trace = instance.end_trace();
         usage.wanted_to_log = self.is_muted && instance.unmute();
         if answer.is_ok() {
             *self.slot = Some(instance);

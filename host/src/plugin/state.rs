@@ -7,6 +7,7 @@ use super::{
     limits::Limits,
     store::Reads,
 };
+use crate::traces::OpenSpan;
 use prometheus_client::metrics::gauge::Gauge;
 use std::{
     mem,
@@ -37,6 +38,7 @@ pub(super) struct State {
     /// `None` for an instance that only describes its plugin.
     reading: Option<Reading>,
     simulated: Option<Simulated>,
+    tracing: Tracing,
     log: Log,
     /// If nothing may be logged, whether the plugin has tried to.
     muted: Option<bool>,
@@ -63,6 +65,15 @@ impl Simulated {
     }
 }
 
+/// The trace of the current call.
+#[derive(Default)]
+pub(super) struct Tracing {
+    /// The span of the call, if it is recorded.
+    pub(super) span: Option<Box<OpenSpan>>,
+    /// Whether the plugin has named the trace. It does so once in a call.
+    pub(super) has_joined: bool,
+}
+
 /// A resource of which an instance requested more than its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
@@ -85,6 +96,7 @@ impl State {
             deadline: Deadline::default(),
             reading,
             simulated: None,
+            tracing: Tracing::default(),
             log,
             muted: None,
             stdout: Vec::new(),
@@ -105,6 +117,11 @@ impl State {
     /// Returns what the instance reads, if it may read.
     pub(super) fn reading(&mut self) -> Option<&mut Reading> {
         self.reading.as_mut()
+    }
+
+    /// Returns the trace of the current call.
+    pub(super) fn tracing(&mut self) -> &mut Tracing {
+        &mut self.tracing
     }
 
     /// Makes the clocks and random numbers of WASI reproducible, for a run of test vectors.

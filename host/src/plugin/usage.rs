@@ -1,6 +1,7 @@
 //! What one call of a plugin used.
 
 use super::{limits::allowance, store::Reads};
+use crate::traces::OpenSpan;
 use std::time::Duration;
 
 /// What one call used.
@@ -12,6 +13,8 @@ pub struct Usage {
     pub reads: Reads,
     /// The time that the call took, in nanoseconds.
     pub elapsed_ns: u64,
+    /// The span of the call, if it is recorded.
+    pub trace: Option<Box<OpenSpan>>,
     /// Whether the call was muted, and the plugin wanted to log something.
     pub wanted_to_log: bool,
 }

@@ -8,6 +8,7 @@ use crate::{
         Attributes, Keeper, Kept, SessionId,
         store::{Saved, Store},
     },
+    traces::Traces,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -50,6 +51,7 @@ impl Account {
 /// The accounts of all plugins.
 pub struct Accounts {
     registry: Arc<Registry>,
+    traces: Arc<Traces>,
     accounts: Mutex<HashMap<Arc<str>, Arc<Account>>>,
     /// The number of accounts that were ever opened.
     opened: AtomicU32,
@@ -58,8 +60,8 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    pub(super) fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, accounts: Mutex::default(), opened: AtomicU32::new(0), timer_set: Arc::default() }
+    pub(super) fn new(registry: Arc<Registry>, traces: Arc<Traces>) -> Self {
+        Self { registry, traces, accounts: Mutex::default(), opened: AtomicU32::new(0), timer_set: Arc::default() }
     }
 
     /// Returns the account of a plugin. Opens it if there is none.
@@ -76,7 +78,8 @@ impl Accounts {
         let owner = Arc::new(Owner::new(self.opened.fetch_add(1, Ordering::Relaxed)));
         let attributes = AttributesOf { registry: Arc::clone(&self.registry), owner: Arc::clone(&owner) };
         // The operator's limit is set when a generation of the plugin is put to use.
-        let kept = Kept { store: Store::new(usize::MAX), attributes: Box::new(attributes) };
+        let (store, traces) = (Store::new(usize::MAX), Arc::clone(&self.traces));
+        let kept = Kept { store, attributes: Box::new(attributes), traces };
         Arc::new(Account {
             share: bus::Share::default(),
             loops: LoopLimit::default(),

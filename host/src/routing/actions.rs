@@ -15,6 +15,7 @@ use super::{
     reach::Reach,
     refusal::Refusal,
     snapshot::ServingPlugin,
+    traced::Traced,
 };
 use crate::{
     bus::{Full, Load, Permit, Queue},
@@ -24,6 +25,7 @@ use crate::{
         store::{Abort, Put, Reads},
     },
     telemetry::{metrics::Metrics, text},
+    traces::{OpenSpan, Traces},
 };
 use bytes::Bytes;
 use std::{
@@ -36,6 +38,7 @@ pub(super) struct Executor {
     pub(super) registry: Arc<Registry>,
     pub(super) bus: Arc<Queue<Origin>>,
     pub(super) causes: Causes,
+    pub(super) traces: Arc<Traces>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -50,6 +53,8 @@ pub(super) struct Decided {
     pub(super) needs: Needs,
     /// The time of the call, in milliseconds since 1970.
     pub(super) now: u64,
+    /// The span of the call, if it is recorded.
+    pub(super) trace: Option<Box<OpenSpan>>,
 }
 
 /// What a list of actions needs, so that the usual decision pays only for what it uses.
@@ -100,13 +105,45 @@ impl Executor {
         needs
     }
 
-    /// Carries out the actions of a decision, all or none, and returns what they led to. If the caller holds the lock on the plugin's transactions, it is
-    /// passed in `alone`.
+    /// Carries out the actions of a decision, all or none, and returns what they led to. If the caller holds the lock on
+    /// the plugin's transactions, it is passed in `alone`.
     pub(super) fn carry_out(
+        &self,
+        call: &Call<'_>,
+        decided: Decided,
+        alone: Option<MutexGuard<'_, ()>>,
+    ) -> Result<Reach, Refusal> {
+        if decided.trace.is_none() {
+            self.carry_out_all(call, decided, alone, None)
+        } else {
+            self.carry_out_traced(call, decided, alone)
+        }
+    }
+
+    /// Does the same for a call that is recorded.
+    #[cold]
+    fn carry_out_traced(
         &self,
         call: &Call<'_>,
         mut decided: Decided,
         alone: Option<MutexGuard<'_, ()>>,
+    ) -> Result<Reach, Refusal> {
+        let Some(span) = decided.trace.take() else { return self.carry_out_all(call, decided, alone, None) };
+        let traced = Traced::new(&self.traces, &span);
+        let outcome = self.carry_out_all(call, decided, alone, Some(&traced));
+        // After a conflict, the call is made again.
+        if !matches!(outcome, Err(Refusal::Conflict)) {
+            traced.end(call, outcome.as_ref().err());
+        }
+        outcome
+    }
+
+    fn carry_out_all(
+        &self,
+        call: &Call<'_>,
+        mut decided: Decided,
+        alone: Option<MutexGuard<'_, ()>>,
+        traced: Option<&Traced<'_>>,
     ) -> Result<Reach, Refusal> {
         let (served, needs, actions) = (call.served, &decided.needs, &mut decided.actions);
         if needs.binds {
@@ -133,13 +170,13 @@ impl Executor {
         {
             session.set_attributes(&served.account.owner, *attributes);
         }
-        let effects = Effects { registry: &self.registry, metrics: &self.metrics, call };
+        let effects = Effects { registry: &self.registry, metrics: &self.metrics, call, traced };
         let mut reach = Reach::NotHere;
         for action in &mut *actions {
             reach = reach.or(effects.carry_out(action));
         }
         if let Some(permit) = permit {
-            self.publish(permit, call, actions);
+            self.publish(permit, call, actions, traced);
         }
         Ok(reach)
     }
@@ -195,7 +232,13 @@ impl Executor {
         })
     }
 
-    fn publish(&self, permit: Permit<'_, Origin>, call: &Call<'_>, actions: &mut [Action]) {
+    fn publish(
+        &self,
+        permit: Permit<'_, Origin>,
+        call: &Call<'_>,
+        actions: &mut [Action],
+        traced: Option<&Traced<'_>>,
+    ) {
         // While the bus is not connected, a payload may wait for a long time. It is copied, because a slice would keep
         // its whole read buffer alive.
         let copy;
@@ -209,11 +252,11 @@ impl Executor {
         };
         let origin = call.origin();
         let after = call.session().map_or(0, |session| session.listens_since());
-        permit.commit(
+        permit.commit_traced(
             after,
             actions.iter_mut().filter_map(publication_mut).map(|Publication { topic, body }| {
                 let body = body.take().map_or(Cow::Borrowed(payload), |body| Cow::Owned(body.into()));
-                (topic.as_str(), body, origin)
+                (topic.as_str(), body, origin, traced.and_then(Traced::publish))
             }),
         );
     }

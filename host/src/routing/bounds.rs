@@ -109,7 +109,7 @@ mod tests {
     impl Kept {
         fn new() -> Self {
             let registry = Arc::new(Registry::new(Box::new(())));
-            let account = Accounts::new(Arc::clone(&registry)).of(&"plugin".into());
+            let account = Accounts::new(Arc::clone(&registry), Arc::default()).of(&"plugin".into());
             Self { registry, account }
         }
 

@@ -12,6 +12,7 @@ use super::{
     refusal::Refusal,
     serving::{MAX_INLINE_PUSHES, ask},
     snapshot::{ServingPlugin, Snapshot},
+    traced,
 };
 use crate::{
     plugin::{Action, Called, Delivery, Publication, Usage},
@@ -55,7 +56,10 @@ impl Gateway {
         if !pause.is_over() || plugin.is_quarantined() {
             return None;
         }
-        let lease = plugin.lease_in_order()?.muted();
+        let mut lease = plugin.lease_in_order()?.muted();
+        if let Some(tracer) = self.traces.tracer() {
+            traced::begin(tracer, call, &mut lease);
+        }
         let began = Moment::now();
         let now = call.time(began);
         let Called { answer, usage } = ask(call, lease, &self.rules(call, snapshot), (began, now), &mut None);
@@ -85,7 +89,8 @@ impl Gateway {
         let permit = plugin.admit()?;
         // Earlier messages may have changed whom the actions reach.
         let needs = self.executor.needs(call, &actions);
-        let decided = Decided { actions, attributes: None, reads: usage.reads.take(), needs, now };
+        let (reads, trace) = (usage.reads.take(), usage.trace.take());
+        let decided = Decided { actions, attributes: None, reads, needs, now, trace };
         let outcome = if needs.pushes > MAX_INLINE_PUSHES {
             Ok(Progress::Left(Rest::CarryOut(Box::new(decided))))
         } else {

@@ -3,6 +3,7 @@
 use super::{
     calls::{Call, uuid},
     reach::Reach,
+    traced::Traced,
 };
 use crate::{
     delivery::{
@@ -25,6 +26,8 @@ pub(super) struct Effects<'a> {
     pub(super) registry: &'a Registry,
     pub(super) metrics: &'a Metrics,
     pub(super) call: &'a Call<'a>,
+    /// The call's span, if it is recorded.
+    pub(super) traced: Option<&'a Traced<'a>>,
 }
 
 impl Effects<'_> {
@@ -94,14 +97,18 @@ impl Effects<'_> {
             Keep::Latest(key) => outbox::Keep::Latest { owner: call.served.account.owner.id, key },
         };
         let except = delivery.except.map(uuid);
-        let mut pushes = 0;
+        let (mut pushes, mut dropped) = (0, 0);
         let is_on_this_gateway = self.each(&delivery.to, |session| {
             if Some(session.id) != except {
                 pushes += 1;
-                count_if_dropped(self.metrics, session, session.outbox.push(delivery.route, body.clone(), keep));
+                let pushed = session.outbox.push(delivery.route, body.clone(), keep);
+                dropped += count_if_dropped(self.metrics, session, pushed);
             }
         });
         call.served.plugin.pushed(pushes);
+        if let Some(traced) = self.traced {
+            traced.delivered(delivery, body.len(), pushes, dropped);
+        }
         if is_on_this_gateway {
             self.metrics.delivered.inc();
             Reach::Here
@@ -156,15 +163,18 @@ fn log_undelivered(plugin: &Plugin, delivery: &Delivery) {
     }
 }
 
-/// Counts and logs a message that a send queue refused or dropped.
-pub(super) fn count_if_dropped(metrics: &Metrics, session: &Session, outcome: Outcome) {
+/// Counts and logs a message that a send queue refused or dropped. Returns how many messages were dropped.
+pub(super) fn count_if_dropped(metrics: &Metrics, session: &Session, outcome: Outcome) -> usize {
     let dropped = match outcome {
-        Outcome::Queued => return,
+        Outcome::Queued => return 0,
         Outcome::Replaced => {
             metrics.replaced.inc();
-            return;
+            return 0;
         }
-        Outcome::Closed => return metrics.dropped("session_closing", 1),
+        Outcome::Closed => {
+            metrics.dropped("session_closing", 1);
+            return 1;
+        }
         Outcome::Full => 1,
         Outcome::Evicted(older) => older,
     };
@@ -173,4 +183,5 @@ pub(super) fn count_if_dropped(metrics: &Metrics, session: &Session, outcome: Ou
         let (session, remote) = (session.id, session.remote());
         tracing::warn!(%session, %remote, "send queue full: the client reads too slowly, messages are dropped");
     }
+    dropped
 }

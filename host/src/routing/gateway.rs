@@ -21,6 +21,7 @@ use crate::{
     delivery::{conduct::Penalty, outbox::Closing, outbox::Limits, owner::Owner, registry::Registry, session::Session},
     plugin::Plugin,
     telemetry::{metrics::Metrics, text},
+    traces::Traces,
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -47,6 +48,8 @@ pub struct Gateway {
     pub closings: Closings,
     /// The sessions that move between this gateway and others.
     pub handovers: Arc<Handovers>,
+    /// The traces that are recorded, if any are.
+    pub traces: Arc<Traces>,
     pub(super) executor: Executor,
     pub(super) snapshot: ArcSwap<Snapshot>,
     /// The names of the plugins without which no session begins.
@@ -113,8 +116,9 @@ impl Gateway {
     pub fn new(metrics: Arc<Metrics>, bus: Arc<bus::Queue<Origin>>, max_message_bytes: usize) -> Self {
         let topics = Arc::<Topics>::default();
         let heard = Arc::new(Heard::new(Arc::clone(&topics)));
+        let traces = Arc::<Traces>::default();
         let registry = Arc::new(Registry::new(Box::new(Arc::clone(&heard))));
-        let accounts = Arc::new(Accounts::new(Arc::clone(&registry)));
+        let accounts = Arc::new(Accounts::new(Arc::clone(&registry), Arc::clone(&traces)));
         // The host's own topic is heard from the start, before there is any plugin.
         topics.set_fixed(Snapshot::default().topics());
         let parts = Parts {
@@ -132,9 +136,11 @@ impl Gateway {
                 registry: Arc::clone(&registry),
                 bus,
                 causes: Causes::default(),
+                traces: Arc::clone(&traces),
                 metrics: Arc::clone(&metrics),
             },
             registry,
+            traces,
             accounts,
             snapshot: ArcSwap::default(),
             required: ArcSwap::default(),

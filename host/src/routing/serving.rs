@@ -9,9 +9,10 @@ use super::{
     reach::Reach,
     refusal::Refusal,
     snapshot::Snapshot,
+    traced::{self, Traced},
 };
 use crate::{
-    plugin::{CallPermit, Called, Decision, Fault, Lease, Sender, offload::JobKind, trace},
+    plugin::{CallPermit, Called, Decision, Fault, Lease, Sender, Usage, offload::JobKind, trace},
     sync::moment::Moment,
     telemetry::text,
 };
@@ -69,25 +70,36 @@ impl Gateway {
         self.executor.carry_out(call, decided, alone).map(Progress::Done)
     }
 
-    fn decide_with(&self, lease: Lease<'_>, call: &Call<'_>, snapshot: &Snapshot) -> Result<Decided, Refusal> {
+    fn decide_with(&self, mut lease: Lease<'_>, call: &Call<'_>, snapshot: &Snapshot) -> Result<Decided, Refusal> {
         let permit = call.served.plugin.admit().ok_or(Refusal::Quarantined)?;
         let began = Moment::now();
         let now = call.time(began);
         let mut attributes = None;
+        if let Some(tracer) = self.traces.tracer() {
+            traced::begin(tracer, call, &mut lease);
+        }
         let traced = trace::begin(|| call.span());
         let called = ask(call, lease, &self.rules(call, snapshot), (began, now), &mut attributes);
         trace::end(traced, || trace::outcome(&called.answer));
         settle(call, &permit, &called, now)?;
         let actions = match called.answer {
             Ok(Ok(actions)) => actions,
-            Ok(Err(rejection)) => return Err(Refusal::Rejected(rejection)),
+            Ok(Err(rejection)) => return Err(self.undecided(call, &called.usage, Refusal::Rejected(rejection))),
             Err(fault) => {
                 self.log_fault(call, &fault);
-                return Err(Refusal::Fault);
+                return Err(self.undecided(call, &called.usage, Refusal::Fault));
             }
         };
         let needs = self.executor.needs(call, &actions);
-        Ok(Decided { actions, attributes, reads: called.usage.reads, needs, now })
+        Ok(Decided { actions, attributes, reads: called.usage.reads, needs, now, trace: called.usage.trace })
+    }
+
+    /// Ends the span of a call that led to no decision, if the call is recorded. Returns the refusal.
+    fn undecided(&self, call: &Call<'_>, usage: &Usage, refusal: Refusal) -> Refusal {
+        if let Some(span) = &usage.trace {
+            Traced::new(&self.traces, span).end(call, Some(&refusal));
+        }
+        refusal
     }
 
     /// Hands the rest of a call to the offload thread. `done` gets the call and its outcome there.

@@ -6,6 +6,7 @@ mod labels;
 mod register;
 mod resume;
 mod seconds;
+mod traces;
 
 pub use count::Count;
 pub use custom::Custom;
@@ -97,6 +98,8 @@ pub struct Metrics {
     jwks_fetches: Family<Outcome, Counter>,
     /// The metrics of sessions that outlive their connections.
     pub resume: resume::Metrics,
+    /// The metrics of traces.
+    pub traces: traces::Metrics,
     plugin_calls: Family<NameOutcome, Count>,
     plugin_pushes: Family<Name, Count>,
     plugin_publishes_refused: Family<NameReason, Counter>,
@@ -181,6 +184,7 @@ impl Metrics {
             ),
             jwks_fetches: known_outcomes(r, "auth_jwks_fetches", "Fetches of auth.jwks_url, by outcome", JWKS_FETCHES),
             resume: resume::Metrics::new(r),
+            traces: traces::Metrics::new(r),
             plugin_calls: register(r, "plugin_calls", "Calls of a plugin, by outcome"),
             plugin_pushes: register(r, "plugin_pushes", "Messages that a plugin's deliveries put into send queues"),
             plugin_publishes_refused: register(r, "plugin_publishes_refused", "Publishes that were refused, by reason"),

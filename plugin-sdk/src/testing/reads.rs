@@ -1,6 +1,7 @@
-//! What a plugin reads during a call in a native test: the plugin's state, and the attributes of sessions.
+//! What a plugin reads during a call in a native test: the plugin's state, the attributes of sessions, and the span of
+//! the call.
 
-use crate::SessionId;
+use crate::{SessionId, bindings::imports::gateway::policy::tracing::Context};
 use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap},
@@ -12,6 +13,10 @@ use std::{
 pub(crate) struct Reads {
     pub(super) entries: BTreeMap<String, Vec<u8>>,
     pub(super) attributes: HashMap<SessionId, HashMap<String, String>>,
+    /// The span of each call.
+    pub(super) span: Option<Context>,
+    /// The traces that the plugin has named.
+    pub(super) joined: Vec<Context>,
 }
 
 std::thread_local! {
@@ -45,6 +50,20 @@ pub(crate) fn entries(prefix: &str, max: u32) -> Vec<(String, Vec<u8>)> {
 /// Implements [`attributes::get`](crate::attributes::get).
 pub(crate) fn attribute(session: SessionId, name: &str) -> Option<String> {
     read(|reads| reads.attributes.get(&session)?.get(name).cloned())
+}
+
+/// Implements [`tracing::current`](crate::tracing::current).
+pub(crate) fn span() -> Option<Context> {
+    CURRENT.with_borrow(|reads| reads.as_ref()?.span)
+}
+
+/// Implements [`tracing::join`](crate::tracing::join). `configure` belongs to no trace.
+pub(crate) fn join(context: Context) {
+    CURRENT.with_borrow_mut(|reads| {
+        if let Some(reads) = reads {
+            reads.joined.push(context);
+        }
+    });
 }
 
 fn read<R>(read: impl FnOnce(&Reads) -> R) -> R {

@@ -61,6 +61,7 @@ impl<P: Exported> Subject for Native<P> {
         let mut reads = Reads {
             entries: state.into_iter().map(|(key, Bytes(value))| (key, value)).collect(),
             attributes: HashMap::from([(session_id(call.session()), attributes.into_iter().collect())]),
+            ..Reads::default()
         };
         caught(|| reads::during(&mut reads, || self.0.with(|plugin| outcome(plugin, call, now))))
     }

@@ -6,13 +6,14 @@
 //! hear `broadcast:user:7`, because a session listens to its user's topic as soon as it is bound: from its beginning if
 //! a token names the user, otherwise from its first accepted request on.
 //!
-//! The policy decodes only the fields that it decides on. The gateway forwards each message unchanged, including fields
-//! of newer versions.
+//! The policy decodes only the fields that it decides on, and the trace that a message belongs to. The gateway forwards
+//! each message unchanged, including fields of newer versions.
 
 use gateway_plugin_sdk::{
     Action, Admission, Connection, Denial, Hearing, NoConfig, Packet, Plugin, Policy, Rejection, SessionId, Sessions,
     Settings, Target, export,
     protobuf::{Malformed, fields},
+    tracing::{self, Context},
 };
 
 #[cfg(test)]
@@ -46,16 +47,35 @@ impl<'a> Base<'a> {
         Ok(())
     }
 
-    /// Reads the field `base` of a `chat.ChatRequest`. Returns `None` if the request has no such field.
+    /// Reads the field `base` of a `chat.ChatRequest`. Returns `None` if the request has no such field. Joins the
+    /// trace of the request.
     fn of_request(message: &'a [u8]) -> Result<Option<Self>, Malformed> {
         let mut base = None;
         for field in fields(message) {
             let field = field?;
-            if field.number == 1 {
-                base.get_or_insert_with(Self::default).read(field.bytes()?)?;
+            match field.number {
+                1 => base.get_or_insert_with(Self::default).read(field.bytes()?)?,
+                10 => join(field.bytes().unwrap_or_default()),
+                _ => {}
             }
         }
         Ok(base)
+    }
+}
+
+/// Joins the trace that a `common.MessageMeta` names, if it names one. Nothing else depends on this message, so an error
+/// in it is no reason to refuse what it is a part of.
+fn join(meta: &[u8]) {
+    let (mut trace, mut span) = ("", "");
+    for field in fields(meta).map_while(Result::ok) {
+        match field.number {
+            5 => trace = field.string().unwrap_or_default(),
+            6 => span = field.string().unwrap_or_default(),
+            _ => {}
+        }
+    }
+    if let Some(context) = Context::from_hex(trace, span, false) {
+        tracing::join(context);
     }
 }
 
@@ -68,6 +88,7 @@ struct Targets<'a> {
 }
 
 impl<'a> Targets<'a> {
+    /// Reads the fields, and joins the trace of the message.
     fn read(message: &'a [u8]) -> Result<Self, Malformed> {
         let mut targets = Self::default();
         for field in fields(message) {
@@ -75,6 +96,7 @@ impl<'a> Targets<'a> {
             match field.number {
                 10 => targets.user_id = field.int32()?,
                 11 => targets.session_id = field.string()?,
+                12 => join(field.bytes().unwrap_or_default()),
                 _ => {}
             }
         }

@@ -1,9 +1,9 @@
 use super::*;
 use chat_proto::{
     chat::{ChatRequest, ChatResponse, MessageBroadcast},
-    common::MessageBase,
+    common::{MessageBase, MessageMeta},
 };
-use gateway_plugin_sdk::testing::Harness;
+use gateway_plugin_sdk::{testing::Harness, tracing::TraceId};
 use proptest::prelude::*;
 use prost::Message;
 
@@ -129,7 +129,8 @@ prop_compose! {
         let base = base.map(|(game_id, user_id, timestamp)| MessageBase { game_id, user_id, timestamp });
         let id = |(high, low)| gateway_plugin_sdk::SessionId { high, low }.to_string();
         let target_session_id = session.map(id).unwrap_or_default();
-        ChatResponse { base, success, error_message, message_id, timestamp, target_user_id, target_session_id }
+        let meta = traced(TRACE, SPAN).filter(|_| success);
+        ChatResponse { base, success, error_message, message_id, timestamp, target_user_id, target_session_id, meta }
     }
 }
 
@@ -138,7 +139,8 @@ prop_compose! {
         message_id: i64, sender_id: i32, sender_name: String, channel_id: i32, content: String, timestamp: i64,
         r#type in 0..4, target_user_id in 1..i32::MAX,
     ) -> MessageBroadcast {
-        MessageBroadcast { message_id, sender_id, sender_name, channel_id, content, timestamp, r#type, target_user_id }
+        let meta = None;
+        MessageBroadcast { message_id, sender_id, sender_name, channel_id, content, timestamp, r#type, target_user_id, meta }
     }
 }
 
@@ -203,4 +205,42 @@ proptest! {
         let request = ChatRequest { base, content, extra_data, ..Default::default() };
         prop_assert!(Base::of_request(&request.encode_to_vec()).is_ok());
     }
+}
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const SPAN: &str = "00f067aa0ba902b7";
+
+fn traced(trace_id: &str, span_id: &str) -> Option<MessageMeta> {
+    Some(MessageMeta { trace_id: trace_id.to_owned(), span_id: span_id.to_owned(), ..Default::default() })
+}
+
+#[test]
+fn a_request_and_a_message_join_the_trace_that_their_meta_names() {
+    let trace_id = TraceId { high: 0x4bf9_2f35_77b3_4da6, low: 0xa3ce_929d_0e0e_4736 };
+    let context = Context { trace_id, span_id: 0x00f0_67aa_0ba9_02b7, sampled: false };
+    let mut chat = Harness::<Chat>::new(MMO).unwrap();
+    let base = MessageBase { game_id: "mmo".to_owned(), user_id: 7, timestamp: 5 };
+    let mut request = ChatRequest { base: Some(base), meta: traced(TRACE, SPAN), ..Default::default() };
+    chat.packet(ROUTE, &request.encode_to_vec()).unwrap();
+    assert_eq!(chat.joined(), [context]);
+    let response = ChatResponse { target_user_id: 7, meta: traced(TRACE, SPAN), ..Default::default() };
+    chat.message(BROADCAST, &response.encode_to_vec()).unwrap();
+    let broadcast = MessageBroadcast { target_user_id: 7, meta: traced(TRACE, SPAN), ..Default::default() };
+    chat.message(BROADCAST, &broadcast.encode_to_vec()).unwrap();
+    assert_eq!(chat.joined(), [context; 2]);
+
+    for (trace, span) in [("", ""), (TRACE, ""), ("", SPAN), (&TRACE[1..], SPAN), (TRACE, "x")] {
+        request.meta = traced(trace, span);
+        chat.packet(ROUTE, &request.encode_to_vec()).unwrap();
+    }
+    assert_eq!(chat.joined(), []);
+}
+
+#[test]
+fn an_error_in_the_meta_is_no_reason_to_refuse_a_message() {
+    let mut chat = Harness::<Chat>::new(MMO).unwrap();
+    for meta in [&b"\x52\x02\x2a\x05"[..], b"\x50\x07", b"\x52\x03\x2a\x01\xff"] {
+        chat.packet(ROUTE, &[&request("mmo", 7), meta].concat()).unwrap();
+    }
+    assert_eq!(chat.joined(), []);
 }

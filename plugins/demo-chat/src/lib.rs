@@ -56,13 +56,16 @@ impl Hearing for DemoChat {
         let sender = request.base.as_ref().map_or(0, |base| base.user_id);
         let timestamp = i64::try_from(now).unwrap_or(i64::MAX);
         let message_id = self.ids.next();
+        // So the deliveries belong to the trace of the request.
+        let meta = request.meta;
         let response = ChatResponse {
             base: request.base,
             success: true,
             message_id,
             timestamp,
             target_user_id: sender,
-            target_session_id: request.meta.map(|meta| meta.session_id).unwrap_or_default(),
+            target_session_id: meta.as_ref().map(|meta| meta.session_id.clone()).unwrap_or_default(),
+            meta: meta.clone(),
             ..Default::default()
         };
         let mut actions = vec![Action::publish_body(BROADCAST, response.encode_to_vec())];
@@ -76,6 +79,7 @@ impl Hearing for DemoChat {
                 timestamp,
                 r#type: request.r#type,
                 target_user_id: request.receiver_id,
+                meta,
             };
             actions.push(Action::publish_body(BROADCAST, broadcast.encode_to_vec()));
         }

@@ -65,7 +65,7 @@ impl Tested {
     fn start(described: &Described, limits: Limits) -> Result<Self, String> {
         let attributes = Arc::<Mutex<Given>>::default();
         let source = Box::new(Source(Arc::clone(&attributes)));
-        let kept = Arc::new(Kept { store: Store::new(usize::MAX), attributes: source });
+        let kept = Arc::new(Kept { store: Store::new(usize::MAX), attributes: source, traces: Arc::default() });
         let trial = Trial::new(described, limits, Arc::clone(&kept)).map_err(|fault| fault.to_string())?;
         Ok(Self { trial, kept, attributes, format: described.state_format })
     }

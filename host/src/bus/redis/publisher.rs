@@ -310,6 +310,8 @@ impl<H: Handler> Answers<'_, H> {
                 self.taken += 1;
                 if *receivers == 0 {
                     self.intake.unheard(&publication);
+                } else {
+                    Intake::<H>::end_trace(&publication, None);
                 }
             }
             Frame::Error(error) if error.starts_with(MOVED) && self.observer.take_back(&publication) => {}

@@ -128,6 +128,10 @@ pub(super) const DROPPED: [&str; 18] = [
     "plugin_busy",
 ];
 
+/// The reasons why spans are lost.
+pub(super) const SPANS_DROPPED: [&str; 7] =
+    ["queue_full", "unreachable", "timeout", "refused", "rejected", "stopping", "too_many"];
+
 /// The outcomes of fetches of keys.
 pub(super) const JWKS_FETCHES: [&str; 2] = ["ok", "failed"];
 

@@ -3,7 +3,7 @@
 use super::slots::Slots;
 use crate::{
     bus::{
-        batch::{Batch, Publication},
+        batch::{Batch, Publication, Trace},
         health::{Direction, Health, Part},
         intake::{Handler, Intake, Message},
         queue::{ChangeNumber, Queue},
@@ -82,6 +82,7 @@ pub(super) struct Returned<O> {
     topic: Box<str>,
     body: Bytes,
     origin: Option<O>,
+    trace: Trace,
 }
 
 impl<O> Default for Reports<O> {
@@ -113,7 +114,7 @@ impl<O> Reports<O> {
 
 impl<O> Returned<O> {
     pub(super) fn publication(&self) -> Publication<'_, O> {
-        Publication { topic: &self.topic, body: &self.body, origin: self.origin.as_ref() }
+        Publication { topic: &self.topic, body: &self.body, origin: self.origin.as_ref(), trace: self.trace.as_ref() }
     }
 
     /// Returns whether the node at the address `by`, which has refused the publish, may still say who is responsible, if
@@ -175,7 +176,7 @@ impl<O: Copy + Send + Sync + 'static> Node<O> {
 
     /// Queues a publish. Returns false if the node's queue is full.
     pub(super) fn queue(&self, publication: &Publication<'_, O>) -> bool {
-        self.queue.pass_on(publication.topic, publication.body, publication.origin.copied())
+        self.queue.pass_on(publication)
     }
 
     /// Stops the node, which publishes what is queued.
@@ -257,6 +258,7 @@ impl<O: Copy> Returned<O> {
             topic: publication.topic.into(),
             body: Bytes::copy_from_slice(publication.body),
             origin: publication.origin.copied(),
+            trace: publication.trace.cloned(),
         }
     }
 }

@@ -111,7 +111,7 @@ impl<H: Handler> StreamSlots<H> {
     ) -> bool {
         let slot = self.begin(publication.topic, slots, tasks);
         slot.used = Instant::now();
-        slot.queue.pass_on(publication.topic, publication.body, publication.origin.copied())
+        slot.queue.pass_on(publication)
     }
 
     /// Begins the slot of a stream, unless it has begun already.

@@ -72,7 +72,7 @@ fn refused(cluster: &Cluster<Deaf>) -> usize {
 /// The first master refuses a publish, because another one is responsible.
 fn is_refused_by_the_first(cluster: &Cluster<Deaf>) {
     // The slot of this topic is 4435.
-    let publication = Publication { topic: "game:request:mmo", body: b"hi", origin: None };
+    let publication = Publication { topic: "game:request:mmo", body: b"hi", origin: None, trace: None };
     assert!(cluster.nodes[MASTERS[0]].observer().take_back(&publication));
 }
 
@@ -147,7 +147,7 @@ async fn streams_are_no_channels_and_publishes_wait_until_they_are_read() {
     cluster.change_topics();
     assert_eq!(cluster.fixed.keys().map(|topic| &**topic).collect::<Vec<_>>(), ["game:request:mmo"]);
     for topic in ["broadcast", "game:request:mmo"] {
-        cluster.pass_on(&Publication { topic, body: b"hi", origin: None });
+        cluster.pass_on(&Publication { topic, body: b"hi", origin: None, trace: None });
     }
     // The slot of the stream belongs to the second master.
     assert_eq!((cluster.nodes[MASTERS[0]].queued(), cluster.nodes[MASTERS[1]].queued(), refused(&cluster)), (1, 0, 0));
@@ -212,7 +212,7 @@ async fn a_slot_ends_when_no_stream_of_it_was_wanted_or_published_to_for_a_while
     let mut cluster = cluster_with(&["broadcast", "game:request:mmo", "x"]);
     cluster.topics.set_fixed(["broadcast".to_owned()].into());
     cluster.streams.begin_wanted(&cluster.slots, &mut cluster.tasks);
-    cluster.pass_on(&Publication { topic: "game:request:mmo", body: b"hi", origin: None });
+    cluster.pass_on(&Publication { topic: "game:request:mmo", body: b"hi", origin: None, trace: None });
     let begun = |cluster: &Cluster<Deaf>| {
         ["broadcast", "game:request:mmo", "x"].map(|stream| cluster.streams.part_of(stream).is_some())
     };
@@ -229,6 +229,6 @@ async fn a_slot_ends_when_no_stream_of_it_was_wanted_or_published_to_for_a_while
     let first = cluster.streams.part_of("x");
     cluster.topics.set_fixed([].into());
     cluster.streams.end_unused(soon + Duration::from_secs(300));
-    cluster.pass_on(&Publication { topic: "x", body: b"hi", origin: None });
+    cluster.pass_on(&Publication { topic: "x", body: b"hi", origin: None, trace: None });
     assert!(cluster.streams.part_of("x").is_some_and(|part| Some(part) != first));
 }

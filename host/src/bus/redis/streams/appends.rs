@@ -10,7 +10,7 @@ mod tests;
 use super::{ID, PAYLOAD};
 use crate::{
     bus::{
-        batch::Publication,
+        batch::{Publication, Trace},
         intake::{Handler, Intake, NotTaken},
         redis::{
             connection::Connection,
@@ -74,6 +74,7 @@ struct Append<O> {
     topic: Box<str>,
     body: Bytes,
     origin: Option<O>,
+    trace: Trace,
     outcome: Outcome,
 }
 
@@ -94,7 +95,7 @@ enum Outcome {
 
 impl<O> Append<O> {
     fn publication(&self) -> Publication<'_, O> {
-        Publication { topic: &self.topic, body: &self.body, origin: self.origin.as_ref() }
+        Publication { topic: &self.topic, body: &self.body, origin: self.origin.as_ref(), trace: self.trace.as_ref() }
     }
 }
 
@@ -129,6 +130,7 @@ impl<O: Copy> Appends<O> {
             topic: publication.topic.into(),
             body: Bytes::copy_from_slice(publication.body),
             origin: publication.origin.copied(),
+            trace: publication.trace.cloned(),
             outcome: Outcome::Unknown,
         });
     }
@@ -152,6 +154,7 @@ impl<O: Copy> Appends<O> {
             Frame::Text(_) if self.streams.replicas > 0 => Outcome::Written,
             Frame::Text(_) => {
                 intake.taken(1);
+                Intake::<H>::end_trace(&append.publication(), None);
                 Outcome::Accepted
             }
             Frame::Error(error) if PASSING.iter().any(|code| error.starts_with(code)) => {
@@ -257,7 +260,7 @@ impl<O: Copy> Appends<O> {
         loop {
             if self.have_replicas(connection, link).await? {
                 intake.taken(self.unaccepted.len());
-                self.unaccepted.clear();
+                self.unaccepted.drain(..).for_each(|append| Intake::<H>::end_trace(&append.publication(), None));
                 break;
             }
             // Once they are missing, each batch would wait for the whole time, and the queue would fill up.

@@ -75,7 +75,7 @@ impl Stage {
     }
 
     fn push_to(&mut self, topic: &str, number: u64) {
-        self.appends.push(&Publication { topic, body: b"hi", origin: Some(&number) });
+        self.appends.push(&Publication { topic, body: b"hi", origin: Some(&number), trace: None });
     }
 
     fn answer(&mut self, answer: &Frame<'_>) {
