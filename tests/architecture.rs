@@ -51,7 +51,7 @@ const RULES: [Rule; 18] = [
     ),
     rule(
         "admin",
-        &["auth", "bus", "config", "reload", "routing", "telemetry"],
+        &["auth", "bus", "config", "reload", "routing", "sync", "telemetry"],
         &["axum", "hyper", "subtle", "tokio::net"],
     ),
     rule(

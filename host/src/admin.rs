@@ -12,7 +12,7 @@ pub(crate) use access::Access;
 pub(crate) use probes::Probes;
 pub(crate) use state::{Admin, Facts, Stopping};
 
-use crate::net::half_open::HalfOpen;
+use crate::sync::half_open::HalfOpen;
 use access::Denied;
 use axum::{
     Extension, Json, Router,

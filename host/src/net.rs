@@ -13,7 +13,6 @@ mod drain;
 mod end;
 mod expiry;
 pub mod forwarded;
-pub mod half_open;
 pub mod handshake;
 pub mod handshake_rate;
 pub mod head;

@@ -3,6 +3,7 @@
 //!
 //! A tool belongs here if it knows nothing of gateways. Modules of this folder use nothing else of this crate.
 
+pub mod half_open;
 pub mod moment;
 pub mod primitives;
 pub mod rate_limit;

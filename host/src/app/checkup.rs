@@ -1,7 +1,7 @@
 //! What `gateway check` looks at: the limits of open files and memory of the machine, the queue of new connections, and
 //! the servers that the gateway uses.
 
-use crate::{bus, config::Config, finding::Finding, net::half_open, traces};
+use crate::{bus, config::Config, finding::Finding, net::admission, traces};
 use std::{fs, path::Path};
 
 /// The number of open files that are no connections of clients: listeners, plugins, Redis, the admin listener.
@@ -49,7 +49,7 @@ pub(super) async fn servers(config: &Config) -> Vec<Finding> {
 /// Returns a warning if the limit of open files allows fewer sessions than the configuration, or only few.
 pub(super) fn too_few_files(config: &Config) -> Option<String> {
     let (files, handshakes) =
-        (half_open::open_files(), config.limits.handshakes.unwrap_or_else(half_open::default_max));
+        (admission::open_files(), config.limits.handshakes.unwrap_or_else(admission::default_max));
     let allowed = files.saturating_sub(u64::from(handshakes) + OTHER_FILES);
     let allows = format!("{files}, allows {allowed} sessions next to {handshakes} handshakes (limits.handshakes)");
     match config.limits.sessions {

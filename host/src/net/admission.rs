@@ -4,12 +4,15 @@ use crate::{
     config,
     delivery::limits::OverLimit,
     net::closing::linger,
-    net::half_open::{self, HalfOpen, Place},
     net::handshake::Request,
     net::handshake_rate::HandshakeRate,
     routing::gateway::Gateway,
-    sync::rate_limit::RateLimit,
+    sync::{
+        half_open::{HalfOpen, Place},
+        rate_limit::RateLimit,
+    },
 };
+use rustix::process::{Resource, getrlimit};
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -22,6 +25,12 @@ use tokio::{
 
 /// The maximum time that a client may take to read the answer to a refused handshake.
 const REFUSAL_LINGER: Duration = Duration::from_secs(2);
+
+/// The share of the file descriptors that handshakes may use by default, as a divisor.
+const DESCRIPTORS_DIVISOR: u64 = 4;
+
+/// The largest default bound. A waiting handshake takes about 4 KiB, so this many take 64 MiB.
+const MAX_DEFAULT: u32 = 16_384;
 
 /// The state of the limits on connections that have no session.
 pub struct Admission {
@@ -37,7 +46,7 @@ impl Default for Admission {
     fn default() -> Self {
         Self {
             half_open: Arc::default(),
-            default_half_open: half_open::default_max(),
+            default_half_open: default_max(),
             handshake_rate: HandshakeRate::default(),
             tls_rate: HandshakeRate::default(),
             new_sessions: RateLimit::new(1),
@@ -128,4 +137,18 @@ pub fn log_over_limit(gateway: &Gateway, remote: SocketAddr, limit: OverLimit) {
     if gateway.metrics.log_limits.permit("handshake over a limit", limit.reason()) {
         tracing::warn!(%remote, reason = limit.reason(), "handshake refused: {limit} (section `limits`)");
     }
+}
+
+/// Returns the default bound, which depends on the limit of open files.
+#[must_use]
+pub fn default_max() -> u32 {
+    let share = open_files() / DESCRIPTORS_DIVISOR;
+    u32::try_from(share).map_or(MAX_DEFAULT, |share| share.clamp(1, MAX_DEFAULT))
+}
+
+/// Returns the number of files that this process may have open.
+#[must_use]
+pub fn open_files() -> u64 {
+    // No number means that there is no limit.
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }

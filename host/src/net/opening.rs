@@ -3,7 +3,6 @@
 
 use crate::net::{
     admission,
-    half_open::Place,
     handshake::{self, Refused, Request},
     proxy_header,
     shared::Shared,
@@ -11,6 +10,7 @@ use crate::net::{
     tcp::Tcp,
     tls::Tls,
 };
+use crate::sync::half_open::Place;
 use std::net::SocketAddr;
 use tokio::time::{self, Instant};
 

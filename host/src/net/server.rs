@@ -11,7 +11,6 @@ use crate::{
     net::budget::Budget,
     net::drain,
     net::expiry::Expiry,
-    net::half_open::Place,
     net::handshake::Request,
     net::opening::open,
     net::resume::{Claim, Found, Resumes},
@@ -22,6 +21,7 @@ use crate::{
     net::tls::Tls,
     net::traced::{Handshake, NotUpgraded},
     routing::{gateway::Gateway, hooks::Asked, refusal::Denied},
+    sync::half_open::Place,
 };
 use rustix::io::Errno;
 use std::{net::SocketAddr, sync::Arc, time::Duration};

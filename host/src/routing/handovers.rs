@@ -25,7 +25,7 @@ use crate::{
     bus::{ChangeNumber, Keys, Load, Share},
     delivery::{
         limits::OverLimit,
-        outbox::Limits,
+        outbox::{Limits, Moving, Secret},
         registry::{Registered, Seat},
         session::Session,
     },
@@ -34,7 +34,6 @@ use crate::{
 };
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use leaving::Leaving;
 pub use messages::Wanted;
 use messages::{Content, Envelope, Mark, Offer, Refusal, State, Want};
 pub(super) use parts::Parts;
@@ -46,7 +45,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use stored::Found;
 use tokio::{
     sync::oneshot,
     time::{self, Instant},
@@ -100,6 +98,18 @@ pub enum Located<'a> {
     Offered(Offered<'a>),
 }
 
+/// A session that waits in Redis.
+pub struct Found {
+    bytes: Vec<u8>,
+    /// When Redis was asked for it, and for how long it had been there then.
+    asked: Instant,
+    age: Duration,
+    offer: Offer,
+    moving: Moving,
+    replies_lost: u64,
+    packets: u64,
+}
+
 /// A session that another gateway offers.
 pub struct Offered<'a> {
     handover: Uuid,
@@ -131,6 +141,14 @@ pub(super) struct Ways {
     pub(super) keys: Keys,
     /// How long a session waits in Redis for its client.
     pub(super) window: Duration,
+}
+
+/// A session that another gateway wants, and that this one has offered.
+struct Leaving {
+    session: Arc<Session>,
+    secret: Secret,
+    offer: Offer,
+    answer: String,
 }
 
 /// A session that this gateway wants.

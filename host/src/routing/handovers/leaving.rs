@@ -1,13 +1,10 @@
 //! The old gateway's side of a hand-over: it offers a session, and ends it at the mark.
 
 use super::{
-    ANSWER_TIMEOUT, Handovers, MAX_HANDOVERS,
-    messages::{Content, Offer, Refusal, State, Want},
+    ANSWER_TIMEOUT, Handovers, Leaving, MAX_HANDOVERS,
+    messages::{Content, Refusal, State, Want},
 };
-use crate::delivery::{
-    outbox::{Received, Secret, Unclaimed},
-    session::Session,
-};
+use crate::delivery::outbox::{Received, Secret, Unclaimed};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{self, Instant};
 use uuid::Uuid;
@@ -17,14 +14,6 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How often the old gateway looks whether the old connection is closed.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
-
-/// A session that another gateway wants, and that this one has offered.
-pub(super) struct Leaving {
-    session: Arc<Session>,
-    secret: Secret,
-    offer: Offer,
-    answer: String,
-}
 
 impl Handovers {
     /// Offers a session that another gateway wants, and waits for the mark.

@@ -4,13 +4,13 @@
 //! gateway stopped. It learns for how long nobody heard its messages, because what was sent in that time is lost.
 
 use super::{
-    Arrived, Handovers, NotFetched,
+    Arrived, Found, Handovers, NotFetched,
     messages::{Offer, State, Stored, Wanted},
 };
 use crate::{
     bus::{Keys, Value},
     delivery::{
-        outbox::{self, Closing, Moving},
+        outbox::{self, Closing},
         session::Session,
     },
     routing::closings::Target,
@@ -27,18 +27,6 @@ const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often it looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
-
-/// A session that waits in Redis.
-pub struct Found {
-    bytes: Vec<u8>,
-    /// When Redis was asked for it, and for how long it had been there then.
-    asked: Instant,
-    age: Duration,
-    offer: Offer,
-    moving: Moving,
-    replies_lost: u64,
-    packets: u64,
-}
 
 impl Handovers {
     /// Returns whether sessions can wait in Redis.

@@ -1,22 +1,15 @@
-//! A bound on the connections that wait for something from a client that is no session: a request, or the end of a
-//! connection that was refused. The admin listener bounds its connections in the same way.
+//! A bound on the connections that wait for something from a client that is no session. The listener for clients has one
+//! for handshakes and for connections that were refused, and the admin listener has one for all of its connections.
 //!
 //! A flood of such connections would use up the file descriptors until `handshake_timeout_s` has passed. So the oldest
 //! of them makes room for a new one. A good client finishes its handshake at once, and is among the newest until then.
 //! A bound that refuses new connections was rejected, because it would keep good clients out.
 
-use rustix::process::{Resource, getrlimit};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::oneshot;
-
-/// The share of the file descriptors that handshakes may use by default, as a divisor.
-const DESCRIPTORS_DIVISOR: u64 = 4;
-
-/// The largest default bound. A waiting handshake takes about 4 KiB, so this many take 64 MiB.
-const MAX_DEFAULT: u32 = 16_384;
 
 /// The connections that wait.
 #[derive(Debug, Default)]
@@ -83,20 +76,6 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.half_open.waiting().connections.remove(&self.number);
     }
-}
-
-/// Returns the default bound, which depends on the limit of open files.
-#[must_use]
-pub fn default_max() -> u32 {
-    let share = open_files() / DESCRIPTORS_DIVISOR;
-    u32::try_from(share).map_or(MAX_DEFAULT, |share| share.clamp(1, MAX_DEFAULT))
-}
-
-/// Returns the number of files that this process may have open.
-#[must_use]
-pub fn open_files() -> u64 {
-    // No number means that there is no limit.
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
