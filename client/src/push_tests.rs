@@ -44,7 +44,7 @@ fn a_payload_that_could_be_both_is_a_terse_response() {
 #[test]
 fn fields_of_a_later_version_do_not_matter() {
     let mut later = ChatResponse { timestamp: 5, ..Default::default() }.encode_to_vec();
-    later.extend(b"\x62\x02hi"); // field 12, two bytes
+    later.extend(b"\x6a\x02hi"); // field 13, two bytes
     assert_eq!(chat(later), Some(Push::Response(ChatResponse { timestamp: 5, ..Default::default() })));
 }
 
@@ -52,7 +52,7 @@ fn fields_of_a_later_version_do_not_matter() {
 fn other_payloads_are_left_alone() {
     assert_eq!(chat(""), None);
     assert_eq!(chat("hello"), None);
-    assert_eq!(chat(*b"\x62\x02hi"), None, "no field that is known");
+    assert_eq!(chat(*b"\x6a\x02hi"), None, "no field that is known");
     assert_eq!(chat(*b"\x08\x01\x5a\x01s"), None, "field 1 of a broadcast, field 11 of a response");
     assert_eq!(chat(*b"\x18\x01"), None, "field 3 is a string in both");
     assert_eq!(chat(*b"\x08\x01\x2a\x01\xff"), None, "content that is not UTF-8");
