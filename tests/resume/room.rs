@@ -1,16 +1,20 @@
 //! Tests of clients that come back at another gateway, which has no room for them, and of those that keep it busy.
 
 use super::{
-    handovers::{setup, start, tell},
+    handovers::{TOPIC, setup, start, tell},
     stops::stop,
 };
 use crate::{Player, resumes, sessions_are};
 use gateway_tests::{
-    Client, Gateway, Redis, Setup,
+    Bound, Client, Connections, Gateway, Proxy, Redis, Setup,
     wire::{UPGRADE, Wire},
 };
 use std::time::Duration;
-use tokio::{io::AsyncReadExt, task::JoinSet, time::timeout};
+use tokio::{
+    io::AsyncReadExt,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tokio_tungstenite::tungstenite::Error;
 
 /// Starts a gateway with this section `limits`.
@@ -107,4 +111,57 @@ async fn made_up_tokens_are_handshakes_that_are_not_finished() {
     let evicted = strangers.join_all().await.into_iter().filter(|is_evicted| *is_evicted).count();
     assert_eq!(evicted, STRANGERS - 10);
     gateway.metric_is("gateway_handshakes_refused_total{reason=\"handshake_evicted\"}", evicted as f64).await;
+}
+
+/// Starts a gateway behind a proxy.
+async fn behind_a_proxy(redis: &Redis, limits: &str) -> (Proxy, Gateway) {
+    let proxy = Proxy::start(redis).await;
+    let setup = setup(redis, "");
+    let place = |port: u16| format!("127.0.0.1:{port}");
+    let yaml = setup.yaml.replace(&place(redis.port), &place(proxy.port));
+    let yaml = format!("{yaml}\nlimits: {{ {limits} }}");
+    let gateway = Gateway::start(Setup { yaml, ..setup }).await;
+    redis.subscribers_are(TOPIC, 3).await;
+    (proxy, gateway)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hand_over_that_makes_room_for_another_handshake_leaves_the_session_where_it_is() {
+    let (redis, old, _other) = start("").await;
+    let (proxy, new) = behind_a_proxy(&redis, "handshakes: 1").await;
+    let mut player = Player::begin(&old, 7).await;
+    player.leave(&old).await;
+    // The old gateway offers the session, and the new one does not hear it.
+    proxy.drop_silently(Connections::Subscribing, Bound::ToGateway);
+    let (path, address) = (player.path(), new.address);
+    let waiting = tokio::spawn(async move { Client::handshake(address, &path).await.is_ok() });
+    sleep(Duration::from_millis(500)).await;
+    let _newest = Wire::connect(new.address).await;
+    assert!(!waiting.await.unwrap());
+    sleep(Duration::from_millis(500)).await;
+    drop(player.come_back(&old).await);
+    assert!(player.welcome().resumed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_arrives_while_its_new_gateway_stops_is_not_lost() {
+    let (redis, old, other) = start("").await;
+    let (proxy, mut new) = behind_a_proxy(&redis, "").await;
+    let mut player = Player::begin(&old, 7).await;
+    player.ask("listen private").await;
+    stop(old).await;
+    proxy.hold_subscriptions();
+    let (path, address) = (player.path(), new.address);
+    let returning = tokio::spawn(async move { Client::connect_to(address, &path).await });
+    proxy.holds_a_subscription().await;
+    new.signal("TERM").await;
+    sleep(Duration::from_millis(500)).await;
+    proxy.release();
+    player.client = returning.await.unwrap();
+    assert!(player.welcome().resumed);
+    let frame = player.client.closed().await.unwrap();
+    assert_eq!(u16::from(frame.code), 1001, "{frame:?}");
+    assert_eq!(new.exit().await.code(), Some(0));
+    drop(player.come_back(&other).await);
+    assert!(player.welcome().resumed);
 }

@@ -48,9 +48,11 @@ fn url(endpoint: &str, errors: &mut Vec<String>) -> Uri {
         let is_plain = !authority.is_empty() && !authority.contains('@') && url.query().is_none();
         matches!(url.scheme_str(), Some("http" | "https")) && is_plain
     };
-    let url = format!("{endpoint}{PATH}").parse::<Uri>().ok().filter(fits);
+    // A fragment would swallow the path.
+    let whole = Some(format!("{endpoint}{PATH}")).filter(|_| !endpoint.contains('#'));
+    let url = whole.and_then(|url| url.parse::<Uri>().ok()).filter(fits);
     if url.is_none() && !endpoint.is_empty() {
-        wrong("it is not an http:// or https:// URL without user, password and query");
+        wrong("it is not an http:// or https:// URL without user, password, query and fragment");
     }
     url.unwrap_or_default()
 }
@@ -89,7 +91,8 @@ mod tests {
     fn each_wrong_value_has_its_own_error() {
         check("", &["traces.endpoint: the URL of a collector is required, such as http://127.0.0.1:4318"]);
         for url in ["localhost:4318", "ftp://a", "http://", "http://user:word@a", "http://a?b", "grpc://a:4317"] {
-            let error = "traces.endpoint: it is not an http:// or https:// URL without user, password and query";
+            let error =
+                "traces.endpoint: it is not an http:// or https:// URL without user, password, query and fragment";
             check(&format!("endpoint: \"{url}\""), &[error]);
         }
         let path = "traces.endpoint: the gateway adds the path /v1/traces itself, leave it out";

@@ -129,6 +129,10 @@ async fn connection(
                 return None;
             };
             session.outbox.take_back();
+            // The drain may have ended all connections before this session was here.
+            if stop.is_cancelled() && !session.outbox.dismiss() {
+                session.outbox.close(Closing::going_away());
+            }
             gateway.registry.close_oldest_of_user(&session);
             Box::pin(gateway.client_has_arrived(&session)).await;
             gateway.metrics.connections.inc();

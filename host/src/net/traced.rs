@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     delivery::session::Session,
-    traces::{self, Finished, KeyValue, OpenSpan, SpanContext, SpanKind, Traces},
+    traces::{self, Finished, KeyValue, OpenSpan, SpanContext, SpanKind, TraceState, Traces},
 };
 use std::{net::SocketAddr, str};
 
@@ -43,9 +43,12 @@ impl Handshake {
         Some(Box::new(Self { client, span }))
     }
 
-    /// Returns the span that the session is about: that of the handshake, or else that of the client.
+    /// Returns the span that the session is about: that of the handshake, or else that of the client. Its state is left
+    /// out, because the session keeps the span, and clients decide how long the state is.
     pub(super) fn context(&self) -> Option<SpanContext> {
-        self.span.as_ref().map(OpenSpan::context).or(self.client.as_ref()).cloned()
+        let context = self.span.as_ref().map(OpenSpan::context).or(self.client.as_ref())?;
+        let (trace, span, flags) = (context.trace_id(), context.span_id(), context.trace_flags());
+        Some(SpanContext::new(trace, span, flags, context.is_remote(), TraceState::NONE))
     }
 
     /// Ends the span of a handshake whose client has the address `remote`.

@@ -110,13 +110,12 @@ impl Executor {
     pub(super) fn carry_out(
         &self,
         call: &Call<'_>,
-        decided: Decided,
+        mut decided: Decided,
         alone: Option<MutexGuard<'_, ()>>,
     ) -> Result<Reach, Refusal> {
-        if decided.trace.is_none() {
-            self.carry_out_all(call, decided, alone, None)
-        } else {
-            self.carry_out_traced(call, decided, alone)
+        match decided.trace.take() {
+            None => self.carry_out_all(call, &mut decided, alone, None),
+            Some(span) => self.carry_out_traced(call, &mut decided, &span, alone),
         }
     }
 
@@ -125,11 +124,11 @@ impl Executor {
     fn carry_out_traced(
         &self,
         call: &Call<'_>,
-        mut decided: Decided,
+        decided: &mut Decided,
+        span: &OpenSpan,
         alone: Option<MutexGuard<'_, ()>>,
     ) -> Result<Reach, Refusal> {
-        let Some(span) = decided.trace.take() else { return self.carry_out_all(call, decided, alone, None) };
-        let traced = Traced::new(&self.traces, &span);
+        let traced = Traced::new(&self.traces, span);
         let outcome = self.carry_out_all(call, decided, alone, Some(&traced));
         // After a conflict, the call is made again.
         if !matches!(outcome, Err(Refusal::Conflict)) {
@@ -141,7 +140,7 @@ impl Executor {
     fn carry_out_all(
         &self,
         call: &Call<'_>,
-        mut decided: Decided,
+        decided: &mut Decided,
         alone: Option<MutexGuard<'_, ()>>,
         traced: Option<&Traced<'_>>,
     ) -> Result<Reach, Refusal> {
@@ -165,7 +164,7 @@ impl Executor {
         } else {
             alone
         };
-        if let Some(attributes) = decided.attributes
+        if let Some(attributes) = decided.attributes.take()
             && let Some(session) = call.session()
         {
             session.set_attributes(&served.account.owner, *attributes);

@@ -16,6 +16,7 @@
 //! If a step fails or takes too long, the client gets a new session, and is told so. Each gateway forgets a hand-over
 //! that does not go on, and the old one then lets the client claim its session again.
 
+mod asking;
 mod leaving;
 mod messages;
 mod parts;
@@ -35,12 +36,12 @@ use crate::{
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 pub use messages::Wanted;
-use messages::{Content, Envelope, Mark, Offer, Refusal, State, Want};
+use messages::{Content, Envelope, Mark, Offer, Refusal, State};
 pub(super) use parts::Parts;
 use prost::Message as _;
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     iter,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -112,10 +113,9 @@ pub struct Found {
 
 /// A session that another gateway offers.
 pub struct Offered<'a> {
-    handover: Uuid,
+    forgetting: Forgetting<'a>,
     offer: Offer,
     seat: Seat,
-    _forgetting: Forgetting<'a>,
 }
 
 /// The sessions that move between this gateway and others.
@@ -128,6 +128,8 @@ pub struct Handovers {
     ways: ArcSwapOption<Ways>,
     share: Share,
     leaving: Mutex<HashMap<Uuid, Leaving>>,
+    /// The hand-overs for which a session is being claimed.
+    claiming: Mutex<HashSet<Uuid>>,
     arriving: Mutex<HashMap<Uuid, Arriving>>,
 }
 
@@ -162,11 +164,22 @@ enum Arriving {
 }
 
 /// What forgets a hand-over at the new gateway when it is dropped.
-struct Forgetting<'a>(&'a Handovers, Uuid);
+struct Forgetting<'a> {
+    handovers: &'a Handovers,
+    handover: Uuid,
+    /// The topic of the old gateway, as long as it may wait for the mark. Then it is told that none comes, so that the
+    /// client can claim its session there again.
+    told: Option<String>,
+}
 
 impl Drop for Forgetting<'_> {
     fn drop(&mut self) {
-        self.0.arriving().remove(&self.1);
+        let Self { handovers, handover, told } = self;
+        handovers.arriving().remove(handover);
+        if let Some(theirs) = told.take() {
+            // If this is lost, the old gateway stops waiting after a while.
+            let _ = handovers.publish(0, &theirs, *handover, Content::Refusal(Refusal { why: "given_up".to_owned() }));
+        }
     }
 }
 
@@ -179,6 +192,7 @@ impl Handovers {
             ways: ArcSwapOption::default(),
             share: Share::default(),
             leaving: Mutex::default(),
+            claiming: Mutex::default(),
             arriving: Mutex::default(),
         }
     }
@@ -250,49 +264,6 @@ impl Handovers {
         }
     }
 
-    /// Asks another gateway for a session while both run. There is room for the session before the other gateway learns
-    /// of it.
-    async fn ask_for(&self, wanted: &Wanted) -> Result<Offered<'_>, NotFetched> {
-        if !self.are_possible() {
-            return Err("unknown".into());
-        }
-        let seat = self.parts.registry.reserve(wanted.remote.ip())?;
-        let (handover, theirs) = (Uuid::new_v4(), topic_of(wanted.gateway));
-        let (sender, offer) = oneshot::channel();
-        match self.parts.registry.session(wanted.session) {
-            // The session is here already, so its token was used before.
-            Some(_) => return Err("unknown".into()),
-            None if self.arriving().len() >= MAX_HANDOVERS => return Err("busy".into()),
-            None => {}
-        }
-        self.arriving().insert(handover, Arriving::Wanted(sender));
-        let _forgetting = Forgetting(self, handover);
-        self.publish(0, &theirs, handover, Content::Want(Want::new(wanted, topic_of(self.id))))?;
-        let offer = answer(offer).await?;
-        if let Err(limit) = self.parts.has_room_for(offer.user) {
-            // If this is lost, the other gateway gives the offer up after a while.
-            let _ = self.publish(0, &theirs, handover, Content::Refusal(Refusal { why: "no_room".to_owned() }));
-            return Err(limit.into());
-        }
-        Ok(Offered { handover, offer, seat, _forgetting })
-    }
-
-    /// Brings a session from another gateway to this one while both run.
-    async fn take_over(&self, offered: Offered<'_>, wanted: &Wanted) -> Result<Arrived, &'static str> {
-        let Offered { handover, offer, seat, _forgetting } = offered;
-        let ways = self.ways.load_full().ok_or("unknown")?;
-        let theirs = topic_of(wanted.gateway);
-        let session = Session::new(wanted.remote, ways.limits);
-        let session = if offer.is_anonymous { session.anonymous() } else { session }.moving_in(wanted.session);
-        let mut listening = self.parts.listening();
-        let after = listening.begin(&theirs).max(listening.begin_all(&offer));
-        let (sender, state) = oneshot::channel();
-        let offered = Arriving::Offered { session: Box::new(session), seat, offer, state: sender };
-        self.arriving().insert(handover, offered);
-        self.publish(after, &theirs, handover, Content::Mark(Mark {}))?;
-        answer(state).await
-    }
-
     /// Handles a message on a topic of the host. `is_busy` says whether a plugin still decides on messages that came
     /// before it.
     pub(super) fn on_message(self: &Arc<Self>, topic: &str, body: &Bytes, is_busy: bool) {
@@ -305,6 +276,8 @@ impl Handovers {
             // While this gateway waits for a mark, it hears what is for another one.
             _ if !is_for_this => {}
             Content::Want(want) => {
+                // Before the next message, which may give the hand-over up.
+                self.claiming().insert(handover);
                 tokio::spawn(Arc::clone(self).offer(handover, want));
             }
             Content::Refusal(Refusal { why }) => {
@@ -374,6 +347,11 @@ impl Handovers {
     fn leaving(&self) -> MutexGuard<'_, HashMap<Uuid, Leaving>> {
         // No code panics in the middle of a change under this lock, so a poisoned map is consistent.
         self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn claiming(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+        // No code panics in the middle of a change under this lock, so a poisoned set is consistent.
+        self.claiming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn arriving(&self) -> MutexGuard<'_, HashMap<Uuid, Arriving>> {

@@ -84,22 +84,26 @@ impl Gateway {
         settle(call, &permit, &called, now)?;
         let actions = match called.answer {
             Ok(Ok(actions)) => actions,
-            Ok(Err(rejection)) => return Err(self.undecided(call, &called.usage, Refusal::Rejected(rejection))),
+            Ok(Err(rejection)) => {
+                let refusal = Refusal::Rejected(rejection);
+                self.end_undecided(call, &called.usage, &refusal);
+                return Err(refusal);
+            }
             Err(fault) => {
                 self.log_fault(call, &fault);
-                return Err(self.undecided(call, &called.usage, Refusal::Fault));
+                self.end_undecided(call, &called.usage, &Refusal::Fault);
+                return Err(Refusal::Fault);
             }
         };
         let needs = self.executor.needs(call, &actions);
         Ok(Decided { actions, attributes, reads: called.usage.reads, needs, now, trace: called.usage.trace })
     }
 
-    /// Ends the span of a call that led to no decision, if the call is recorded. Returns the refusal.
-    fn undecided(&self, call: &Call<'_>, usage: &Usage, refusal: Refusal) -> Refusal {
+    /// Ends the span of a call that led to no decision, if the call is recorded.
+    fn end_undecided(&self, call: &Call<'_>, usage: &Usage, refusal: &Refusal) {
         if let Some(span) = &usage.trace {
-            Traced::new(&self.traces, span).end(call, Some(&refusal));
+            Traced::new(&self.traces, span).end(call, Some(refusal));
         }
-        refusal
     }
 
     /// Hands the rest of a call to the offload thread. `done` gets the call and its outcome there.

@@ -22,6 +22,7 @@ impl Handovers {
         let leaving = match self.claim(want).await {
             Ok(leaving) => leaving,
             Err(why) => {
+                self.claiming().remove(&handover);
                 // If the answer is lost, the other gateway stops waiting for it.
                 let _ = self.publish(0, &answer, handover, Content::Refusal(Refusal { why: why.to_owned() }));
                 return;
@@ -29,7 +30,9 @@ impl Handovers {
         };
         let offer = leaving.offer.clone();
         self.leaving().insert(handover, leaving);
-        if self.publish(0, &answer, handover, Content::Offer(offer)).is_ok() {
+        // From here on, `give_back` finds the session, so the other order would miss a hand-over that is given up now.
+        let is_wanted = self.claiming().remove(&handover);
+        if is_wanted && self.publish(0, &answer, handover, Content::Offer(offer)).is_ok() {
             time::sleep(STEP_TIMEOUT).await;
         }
         let given_up = self.leaving().remove(&handover);
@@ -90,8 +93,9 @@ impl Handovers {
         }
     }
 
-    /// Gives an offer up, because the other gateway has no room for the session.
+    /// Gives a hand-over up, because the other gateway does not go on with it.
     pub(super) fn give_back(&self, handover: Uuid) {
+        self.claiming().remove(&handover);
         if let Some(Leaving { session, secret, .. }) = self.leaving().remove(&handover) {
             session.outbox.unclaim(secret);
         }

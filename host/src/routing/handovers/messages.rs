@@ -41,7 +41,7 @@ pub(super) enum Content {
     /// To the old gateway: a client wants to go on with its session at a new one.
     #[prost(message, tag = "2")]
     Want(Want),
-    /// To the new gateway: the client gets a new session. To the old gateway: the new one has no room for the session.
+    /// To the new gateway: the client gets a new session. To the old gateway: the new one does not go on.
     #[prost(message, tag = "3")]
     Refusal(Refusal),
     /// To the new gateway: what the session is, so that the new one can listen to what it listens to.

@@ -98,11 +98,6 @@ impl Handovers {
             return Err("another_user");
         }
         let age = age(stored.lives_ms, value.left);
-        if let Some(user) = offer.user
-            && was_ended(&ways.keys, user, age + asked.elapsed()).await?
-        {
-            return Err("unknown");
-        }
         let packets = state.packets;
         let (moving, replies_lost) = state.into_moving().ok_or("unknown")?.claim(wanted.received).ok_or("missed")?;
         Ok(Some(Box::new(Found { bytes: value.bytes, asked, age, offer, moving, replies_lost, packets })))
@@ -119,6 +114,13 @@ impl Handovers {
         // Only one of several gateways gets the value.
         let taken = ways.keys.take(&key(wanted.session)).await.map_err(|_| "no_answer")?;
         if taken != Some(bytes) {
+            return Err("unknown".into());
+        }
+        // As late as possible, so that no order of an operator comes in between.
+        if let Some(user) = offer.user
+            && let Some(since) = ended_since(&ways.keys, user).await?
+            && age + asked.elapsed() >= since
+        {
             return Err("unknown".into());
         }
         let session = Session::new(wanted.remote, ways.limits);
@@ -143,13 +145,13 @@ impl Handovers {
     }
 }
 
-/// Returns whether the sessions of a user have ended that are older than this.
-async fn was_ended(keys: &Keys, user: i64, than: Duration) -> Result<bool, &'static str> {
+/// Returns how long ago the sessions of a user have ended, if an operator has closed them.
+async fn ended_since(keys: &Keys, user: i64) -> Result<Option<Duration>, &'static str> {
     let Some(Value { bytes, left }) = keys.get(&ended_key(user)).await.map_err(|_| "no_answer")? else {
-        return Ok(false);
+        return Ok(None);
     };
     let lives_ms = str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok()).ok_or("unknown")?;
-    Ok(than >= age(lives_ms, left))
+    Ok(Some(age(lives_ms, left)))
 }
 
 /// Returns for how long a value has been in Redis. Both times are those of Redis, so no clocks are compared.
