@@ -113,26 +113,27 @@ async fn made_up_tokens_are_handshakes_that_are_not_finished() {
     gateway.metric_is("gateway_handshakes_refused_total{reason=\"handshake_evicted\"}", evicted as f64).await;
 }
 
-/// Starts a gateway behind a proxy.
-async fn behind_a_proxy(redis: &Redis, limits: &str) -> (Proxy, Gateway) {
+/// Starts a gateway behind a proxy, and waits until so many gateways have subscribed.
+async fn behind_a_proxy(redis: &Redis, gateways: usize) -> (Proxy, Gateway) {
     let proxy = Proxy::start(redis).await;
     let setup = setup(redis, "");
     let place = |port: u16| format!("127.0.0.1:{port}");
     let yaml = setup.yaml.replace(&place(redis.port), &place(proxy.port));
-    let yaml = format!("{yaml}\nlimits: {{ {limits} }}");
     let gateway = Gateway::start(Setup { yaml, ..setup }).await;
-    redis.subscribers_are(TOPIC, 3).await;
+    redis.subscribers_are(TOPIC, gateways).await;
     (proxy, gateway)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hand_over_that_makes_room_for_another_handshake_leaves_the_session_where_it_is() {
-    let (redis, old, _other) = start("").await;
-    let (proxy, new) = behind_a_proxy(&redis, "handshakes: 1").await;
+    let redis = Redis::start().await;
+    let (proxy, old) = behind_a_proxy(&redis, 1).await;
+    let new = limited(&redis, "handshakes: 1").await;
+    redis.subscribers_are(TOPIC, 2).await;
     let mut player = Player::begin(&old, 7).await;
     player.leave(&old).await;
     // The old gateway offers the session, and the new one does not hear it.
-    proxy.drop_silently(Connections::Subscribing, Bound::ToGateway);
+    proxy.drop_silently(Connections::Publishing, Bound::ToRedis);
     let (path, address) = (player.path(), new.address);
     let waiting = tokio::spawn(async move { Client::handshake(address, &path).await.is_ok() });
     sleep(Duration::from_millis(500)).await;
@@ -146,7 +147,7 @@ async fn a_hand_over_that_makes_room_for_another_handshake_leaves_the_session_wh
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_arrives_while_its_new_gateway_stops_is_not_lost() {
     let (redis, old, other) = start("").await;
-    let (proxy, mut new) = behind_a_proxy(&redis, "").await;
+    let (proxy, mut new) = behind_a_proxy(&redis, 3).await;
     let mut player = Player::begin(&old, 7).await;
     player.ask("listen private").await;
     stop(old).await;
