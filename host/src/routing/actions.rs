@@ -110,12 +110,12 @@ impl Executor {
     pub(super) fn carry_out(
         &self,
         call: &Call<'_>,
-        mut decided: Decided,
+        decided: &mut Decided,
         alone: Option<MutexGuard<'_, ()>>,
     ) -> Result<Reach, Refusal> {
         match decided.trace.take() {
-            None => self.carry_out_all(call, &mut decided, alone, None),
-            Some(span) => self.carry_out_traced(call, &mut decided, &span, alone),
+            None => self.carry_out_all(call, decided, alone, None),
+            Some(span) => self.carry_out_traced(call, decided, &span, alone),
         }
     }
 

@@ -90,11 +90,11 @@ impl Gateway {
         // Earlier messages may have changed whom the actions reach.
         let needs = self.executor.needs(call, &actions);
         let (reads, trace) = (usage.reads.take(), usage.trace.take());
-        let decided = Decided { actions, attributes: None, reads, needs, now, trace };
+        let mut decided = Decided { actions, attributes: None, reads, needs, now, trace };
         let outcome = if needs.pushes > MAX_INLINE_PUSHES {
             Ok(Progress::Left(Rest::CarryOut(Box::new(decided))))
         } else {
-            self.executor.carry_out(call, decided, None).map(Progress::Done)
+            self.executor.carry_out(call, &mut decided, None).map(Progress::Done)
         };
         if matches!(outcome, Err(Refusal::Conflict)) {
             call.served.account.pause.begin();

@@ -63,11 +63,11 @@ impl Gateway {
     fn attempt(&self, thread: Thread, call: &Call<'_>, snapshot: &Snapshot, alone: bool) -> Result<Progress, Refusal> {
         let Some(lease) = lease(thread, call) else { return Ok(Progress::Left(Rest::Call)) };
         let alone = alone.then(|| call.served.account.kept.store.transaction());
-        let decided = self.decide_with(lease, call, snapshot)?;
+        let mut decided = self.decide_with(lease, call, snapshot)?;
         if decided.needs.pushes > MAX_INLINE_PUSHES && thread == Thread::Worker && alone.is_none() {
             return Ok(Progress::Left(Rest::CarryOut(Box::new(decided))));
         }
-        self.executor.carry_out(call, decided, alone).map(Progress::Done)
+        self.executor.carry_out(call, &mut decided, alone).map(Progress::Done)
     }
 
     fn decide_with(&self, mut lease: Lease<'_>, call: &Call<'_>, snapshot: &Snapshot) -> Result<Decided, Refusal> {
@@ -125,7 +125,7 @@ impl Gateway {
         let job = Box::new(move || {
             let call = call.borrow();
             let outcome = match rest {
-                Rest::CarryOut(decided) => gateway.executor.carry_out(&call, *decided, None),
+                Rest::CarryOut(mut decided) => gateway.executor.carry_out(&call, &mut decided, None),
                 Rest::Call if !gateway.views.begin(&call) => Err(Refusal::Withdrawn),
                 Rest::Call => Err(Refusal::Conflict),
             };
