@@ -69,7 +69,7 @@ const RULES: [Rule; 18] = [
     ),
     rule("config", &["delivery", "file", "plugin", "traces"], &["hyper", "redis", "serde_yaml"]),
     rule("plugin", &["sync", "telemetry", "traces"], &["prometheus_client", "wasmtime", "wasmparser", "wit_component"]),
-    rule("delivery", &["sync", "traces"], &["subtle"]),
+    rule("delivery", &["sync", "traces"], &["subtle", "tokio::net"]),
     rule(
         "traces",
         &["http_client", "sync", "telemetry"],

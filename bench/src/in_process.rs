@@ -60,7 +60,7 @@ pub fn session(gateway: &Gateway, config: &Config) -> anyhow::Result<Registered>
 #[must_use]
 pub fn drained(session: &Session) -> Vec<Outgoing> {
     let (mut all, mut batch) = (Vec::new(), VecDeque::new());
-    while session.outbox.poll_drain(&Context::from_waker(Waker::noop()), &mut batch).is_ready() {
+    while session.outbox.poll_drain(&Context::from_waker(Waker::noop()), &mut batch, &mut None).is_ready() {
         all.extend(batch.drain(..));
     }
     all

@@ -41,5 +41,6 @@ mod serving;
 pub mod snapshot;
 pub mod timers;
 mod traced;
+pub mod turn;
 mod views;
 mod wakes;

@@ -16,7 +16,6 @@ use gateway::delivery::session::Session;
 use gateway::net::budget::Budget;
 use gateway::net::meter::{Meter, Verdict};
 use gateway::net::receiver::Receiver;
-use gateway::net::socket::put_packet;
 use gateway::plugin::Action;
 use gateway::routing::gateway::{Gateway, Served};
 use gateway_bench::chat_request;
@@ -152,7 +151,7 @@ fn measured_frame_out(deliveries: &[Outgoing]) {
     let mut out = Vec::new();
     for outgoing in deliveries {
         out.clear();
-        put_packet(black_box(outgoing), &mut out);
+        black_box(outgoing).put_frame(&mut out);
         black_box(&out);
     }
 }

@@ -7,16 +7,19 @@
 mod away;
 mod client;
 mod closing;
+mod draining;
 mod moving;
 mod queue;
 mod replay;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 pub use client::{Secret, Unclaimed, is_same};
 pub use closing::Closing;
 pub use queue::{Keep, Outgoing};
 pub use replay::{Moving, Received, ReplayLimits};
+pub use writer::Writer;
 
 use crate::sync::wakeup::Wakeup;
 use bytes::Bytes;
@@ -25,13 +28,11 @@ use gateway_wire::packet::{HEADER_LEN, Header, ROUTE_CONTROL};
 use queue::{Queue, Size};
 use replay::Replay;
 use std::{
-    collections::VecDeque,
     mem,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -69,6 +70,9 @@ impl Limits {
 pub enum Outcome {
     /// The message is in the queue.
     Queued,
+    /// The push is in the queue, and nobody writes it yet. The caller has to call [`Outbox::flush`] or
+    /// [`Outbox::leave_to_receiver`].
+    Unannounced,
     /// The push is in the queue, in the place of an older one. That is no loss.
     Replaced,
     /// The message is in the queue, and this number of older pushes were dropped for it.
@@ -114,6 +118,8 @@ struct State {
     /// Whether the client has a connection.
     client: Client,
     receiver: Wakeup,
+    /// The sending side of the connection, while the receiver waits.
+    writer: Option<Writer>,
 }
 
 impl Outbox {
@@ -125,7 +131,7 @@ impl Outbox {
 
     /// Queues a reply.
     pub fn reply(&self, header: Header, payload: Bytes) -> Outcome {
-        self.queue(&mut self.state(), Outgoing { header, payload, keep: Keep::Always })
+        self.announce(Outgoing { header, payload, keep: Keep::Always })
     }
 
     /// Queues a push of the gateway itself. It is outside of the delivery counter, and is dropped like any other message
@@ -137,11 +143,23 @@ impl Outbox {
     /// Queues a push of the gateway itself that means nothing over another connection.
     pub fn control_here(&self, payload: Bytes) -> Outcome {
         let header = Header::push(ROUTE_CONTROL, 0);
-        self.queue(&mut self.state(), Outgoing { header, payload, keep: Keep::MayDrop })
+        self.announce(Outgoing { header, payload, keep: Keep::MayDrop })
+    }
+
+    /// Queues a message, and wakes the receiver up.
+    fn announce(&self, outgoing: Outgoing) -> Outcome {
+        let mut state = self.state();
+        let outcome = self.queue(&mut state, outgoing);
+        state.receiver.wake();
+        outcome
     }
 
     /// Queues a push. It gets the session's next delivery number, which is used up even if the queue is full. If the
     /// push replaces a waiting one, it gets that one's number instead.
+    ///
+    /// If the outbox has the sending side of the connection, the receiver is not woken up: the caller gets
+    /// [`Outcome::Unannounced`], and no other caller does until [`Self::flush`] or
+    /// [`Self::leave_to_receiver`].
     pub fn push(&self, route: u8, payload: Bytes, keep: Keep) -> Outcome {
         let mut state = self.state();
         if let Some((index, replaced_len)) = state.queue.replaceable(keep) {
@@ -150,7 +168,13 @@ impl Outbox {
         // After the last number comes 1, because 0 means that a push has no number.
         state.pushes = state.pushes.checked_add(1).unwrap_or(1);
         let header = Header::push(route, state.pushes);
-        self.queue(&mut state, Outgoing { header, payload, keep })
+        let outcome = self.queue(&mut state, Outgoing { header, payload, keep });
+        if state.writer.is_none() {
+            state.receiver.wake();
+        } else if outcome == Outcome::Queued && state.receiver.defer() {
+            return Outcome::Unannounced;
+        }
+        outcome
     }
 
     /// Ends the session once all queued messages have been sent. The first call decides the close code.
@@ -188,66 +212,9 @@ impl Outbox {
         let mut state = self.state();
         self.begin_aborting(&mut state, Closing { code: 1000, reason: String::new(), cause: "closed" });
         state.replay = None;
+        state.writer = None;
         state.client = Client::Ended;
         mem::take(&mut state.lost)
-    }
-
-    /// Moves the next batch of messages into `batch`, which must be empty. Waits until there are messages or the
-    /// session is to end. If the session is to end, returns the closing together with the last queued messages.
-    pub fn poll_drain(&self, cx: &Context<'_>, batch: &mut VecDeque<Outgoing>) -> Poll<Option<Closing>> {
-        let mut state = self.state();
-        if state.queue.is_empty() && state.closing.is_none() && !state.client.is_away() {
-            state.in_flight = Size::default();
-            state.receiver.wait(cx);
-            return Poll::Pending;
-        }
-        state.receiver.announce_drain();
-        Poll::Ready(self.take(&mut state, batch))
-    }
-
-    /// Moves a batch of the messages that are queued now into `batch`, without waiting. Returns the closing as
-    /// [`Self::poll_drain`] does.
-    pub fn drain(&self, batch: &mut VecDeque<Outgoing>) -> Option<Closing> {
-        self.take(&mut self.state(), batch)
-    }
-
-    fn take(&self, state: &mut State, batch: &mut VecDeque<Outgoing>) -> Option<Closing> {
-        if state.client.is_away() {
-            return Some(state.closing.clone().unwrap_or_else(|| state.client.closing()));
-        }
-        state.in_flight = state.queue.take(self.limits.batch_bytes, batch);
-        if let Some(limits) = self.limits.replay
-            && !batch.is_empty()
-        {
-            let replay = state.replay.get_or_insert_default();
-            batch.iter().for_each(|outgoing| replay.keep(outgoing.clone(), limits));
-        }
-        if state.queue.is_overdue(self.limits.max_delay) {
-            self.begin_aborting(state, Closing::send_timeout());
-        }
-        self.store_load(state);
-        if state.queue.is_empty() { state.closing.clone() } else { None }
-    }
-
-    /// Tells the queue that the last batch has been written and that a drain will follow. The receiver calls this
-    /// before its own task may queue messages. Until the drain, new messages do not wake the receiver.
-    pub fn announce_drain(&self) {
-        let mut state = self.state();
-        state.in_flight = Size::default();
-        state.receiver.announce_drain();
-    }
-
-    /// Waits until the session has to end without sending its queue, and returns the closing.
-    pub fn poll_abort(&self, cx: &Context<'_>) -> Poll<Closing> {
-        let mut state = self.state();
-        if let Some(closing) = state.closing.as_ref().filter(|_| state.aborted) {
-            return Poll::Ready(closing.clone());
-        }
-        if state.client.is_away() {
-            return Poll::Ready(state.client.closing());
-        }
-        state.receiver.wait(cx);
-        Poll::Pending
     }
 
     /// Returns whether the session has to write before it serves another packet: a full batch is queued, or the session
@@ -287,7 +254,6 @@ impl Outbox {
         }
         state.queue.push(outgoing);
         self.store_load(state);
-        state.receiver.wake();
         outcome
     }
 

@@ -2,6 +2,7 @@
 
 mod control;
 mod kept;
+mod writing;
 
 use crate::{
     auth::Authenticator,
@@ -16,8 +17,8 @@ use crate::{
     net::resume::{Arrival, Resumes},
     net::socket::{Error, Socket},
     routing::gateway::{Gateway, Offloaded, Served},
+    routing::turn::Turn,
 };
-use futures_util::FutureExt;
 use gateway_wire::{
     packet::{self, Header, ROUTE_SYSTEM},
     websocket::Opcode,
@@ -27,7 +28,6 @@ use prost::Message as _;
 use std::{
     collections::VecDeque,
     future::poll_fn,
-    io, iter,
     ops::ControlFlow,
     pin::{Pin, pin},
     sync::Arc,
@@ -40,9 +40,6 @@ const MAX_READ_MESSAGES: usize = 64;
 
 /// The time limit for the last writes, the close frame and the client's answer to it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The delay of a timer from which on the gateway itself did not run for a while.
-const MIN_STALL: Duration = Duration::from_millis(100);
 
 /// What all sessions of the listener share.
 pub(crate) struct Context<'a> {
@@ -144,6 +141,16 @@ pub(crate) async fn run(
     (!is_counted).then_some(cause)
 }
 
+/// Why the task of a session goes on.
+enum Event {
+    /// The timer has fired.
+    Tick,
+    /// A message has arrived, or the connection has ended.
+    Message(Result<Message, Error>),
+    /// Packets are to be written, or the session is to end.
+    Drained(Option<Closing>),
+}
+
 struct Actor<'a> {
     socket: &'a mut Socket,
     session: &'a Registered,
@@ -182,15 +189,27 @@ impl Actor<'_> {
     async fn serve(&mut self) -> End {
         self.expire_in_time();
         loop {
-            let flow = tokio::select! {
+            let mut writer = self.socket.lend();
+            let event = tokio::select! {
                 biased;
                 // The timer comes before the socket, because a flood keeps the socket ready all the time.
-                () = self.timer.as_mut() => self.tick().await,
+                () = self.timer.as_mut() => Event::Tick,
                 // Backpressure: while a client does not read its answers, nothing is read from the client.
-                message = self.socket.message(), if !self.session.outbox.is_congested() => self.read(message).await,
-                closing = poll_fn(|cx| self.session.outbox.poll_drain(cx, &mut self.batch)) => {
-                    self.write(closing).await
+                message = self.socket.message(), if !self.session.outbox.is_congested() => Event::Message(message),
+                closing = poll_fn(|cx| self.session.outbox.poll_drain(cx, &mut self.batch, &mut writer)) => {
+                    Event::Drained(closing)
                 }
+            };
+            if !matches!(event, Event::Drained(_)) {
+                writer = self.session.outbox.announce_drain().or(writer);
+            }
+            if let Some(writer) = writer {
+                self.socket.take_back(writer);
+            }
+            let flow = match event {
+                Event::Tick => self.tick().await,
+                Event::Message(message) => self.read(message).await,
+                Event::Drained(closing) => self.write(closing).await,
             };
             if let ControlFlow::Break(end) = flow {
                 return end;
@@ -216,22 +235,23 @@ impl Actor<'_> {
     /// Serves a message and the messages that have arrived after it, and writes the answers. Stops serving when the
     /// answers fill a batch.
     async fn read(&mut self, first: Result<Message, Error>) -> ControlFlow<End> {
-        self.session.outbox.announce_drain();
         self.kept.begin_metering(self.context.gateway.registry.limits.rates());
-        self.on_message(first).await?;
+        let mut turn = Turn::new(&self.context.gateway.metrics);
+        self.on_message(first, &mut turn).await?;
         for _ in 1..MAX_READ_MESSAGES {
             // The outbox is also congested once the session is to end. Then no further packet is served.
             if self.session.outbox.is_congested() || self.socket.is_drained() {
                 break;
             }
             let Some(message) = self.socket.received_message().await else { break };
-            self.on_message(message).await?;
+            self.on_message(message, &mut turn).await?;
         }
+        drop(turn);
         let closing = self.session.outbox.drain(&mut self.batch);
         self.write(closing).await
     }
 
-    async fn on_message(&mut self, message: Result<Message, Error>) -> ControlFlow<End> {
+    async fn on_message(&mut self, message: Result<Message, Error>, turn: &mut Turn<'_>) -> ControlFlow<End> {
         if let Ok(Message::Packet(packet)) = &message
             && let Some(number) = packet::acknowledged(packet)
         {
@@ -248,9 +268,12 @@ impl Actor<'_> {
             };
         }
         let end = match message {
-            Ok(Message::Packet(packet)) => match self.context.gateway.on_packet(self.session, packet) {
+            Ok(Message::Packet(packet)) => match turn.run(|| self.context.gateway.on_packet(self.session, packet)) {
                 Served::Done => return ControlFlow::Continue(()),
-                Served::Offloaded(offloaded) => return self.wait_for_offloaded(offloaded).await,
+                Served::Offloaded(offloaded) => {
+                    turn.end();
+                    return self.wait_for_offloaded(offloaded).await;
+                }
                 // The box keeps this rare case out of the task of each session.
                 Served::Control(packet) => return Box::pin(self.on_control(*packet)).await,
             },
@@ -291,7 +314,7 @@ impl Actor<'_> {
             tokio::select! {
                 biased;
                 output = &mut future => return ControlFlow::Continue(output),
-                closing = poll_fn(|cx| self.session.outbox.poll_drain(cx, &mut self.batch)) => {
+                closing = poll_fn(|cx| self.session.outbox.poll_drain(cx, &mut self.batch, &mut None)) => {
                     self.write(closing).await?;
                 }
             }
@@ -310,71 +333,4 @@ impl Actor<'_> {
         self.socket.put_control(Opcode::Ping, &[]);
         self.write(None).await
     }
-
-    /// Writes the batch. Then ends the session if there is a `closing`.
-    async fn write(&mut self, closing: Option<Closing>) -> ControlFlow<End> {
-        let written = self.write_batch(None).await;
-        closing.map_or(written, |closing| ControlFlow::Break(closing.into()))
-    }
-
-    /// Writes the packets that were queued before the session ended.
-    async fn write_rest(&mut self, deadline: Instant) {
-        loop {
-            if self.batch.is_empty() {
-                let _ = self.session.outbox.drain(&mut self.batch);
-            }
-            if self.batch.is_empty() || self.write_batch(Some(deadline)).await.is_break() {
-                return;
-            }
-        }
-    }
-
-    async fn write_batch(&mut self, deadline: Option<Instant>) -> ControlFlow<End> {
-        let count = self.batch.len();
-        let flow = self.write_out(deadline).await;
-        self.context.gateway.metrics.sent.inc_by((count - self.batch.len()) as u64);
-        if self.batch.is_empty() {
-            // A session with nothing to write holds no buffer.
-            self.batch = VecDeque::new();
-        }
-        flow
-    }
-
-    /// Writes the batch, until it is written or one of three limits ends the session:
-    /// - The client takes no bytes for `idle_timeout` while the gateway runs, and counts as unreachable.
-    /// - The client does not take the batch within `send_timeout`, or until `deadline` if there is one, and counts as
-    ///   too slow.
-    /// - The session is aborted.
-    async fn write_out(&mut self, deadline: Option<Instant>) -> ControlFlow<End> {
-        let (socket, batch, outbox) = (&mut *self.socket, &mut self.batch, &self.session.outbox);
-        let mut packets = iter::from_fn(|| batch.pop_front());
-        // Nearly every write finishes at once and needs no timer.
-        if let Some(outcome) = poll_fn(|cx| socket.poll_write(cx, &mut packets)).now_or_never() {
-            return written(outcome);
-        }
-        let deadline = deadline.unwrap_or_else(|| Instant::now() + self.context.config.send_timeout);
-        loop {
-            let before = socket.written();
-            let patience = Instant::now() + self.context.config.idle_timeout;
-            tokio::select! {
-                biased;
-                outcome = poll_fn(|cx| socket.poll_write(cx, &mut packets)) => return written(outcome),
-                closing = poll_fn(|cx| outbox.poll_abort(cx)) => return ControlFlow::Break(closing.into()),
-                () = time::sleep_until(patience.min(deadline)) => {
-                    if Instant::now() >= deadline {
-                        return ControlFlow::Break(Closing::send_timeout().into());
-                    }
-                    // A client that had no time to read while the gateway did not run either has `idle_timeout` again.
-                    let has_stalled = patience.elapsed() >= MIN_STALL;
-                    if socket.written() == before && !has_stalled {
-                        return ControlFlow::Break(End::silent("write_timeout"));
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn written(outcome: io::Result<()>) -> ControlFlow<End> {
-    outcome.map_or_else(|error| ControlFlow::Break(Error::from(error).into()), ControlFlow::Continue)
 }

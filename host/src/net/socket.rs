@@ -1,7 +1,7 @@
 //! A WebSocket that is driven by the one task that owns it. It reads messages, and writes packets and control frames.
 
 use crate::{
-    delivery::outbox::Outgoing,
+    delivery::outbox::{Outgoing, Writer},
     net::receiver::{Message, Receiver},
     net::stream::Stream,
     net::violation::Violation,
@@ -116,6 +116,18 @@ impl Socket {
         websocket::put_control(opcode, payload, &mut self.out);
     }
 
+    /// Takes the sending side out of the connection, if nothing is to be written. Returns `None` under TLS, too.
+    pub fn lend(&mut self) -> Option<Writer> {
+        if self.out.is_empty() { self.wire.lend().map(Writer::new) } else { None }
+    }
+
+    /// Takes the sending side back. What it has not written is queued for the next write.
+    pub fn take_back(&mut self, writer: Writer) {
+        let (write, unwritten) = writer.into_parts();
+        self.out = unwritten;
+        self.wire.take_back(write);
+    }
+
     /// Writes the queued bytes, and then the packets.
     ///
     /// # Errors
@@ -128,7 +140,7 @@ impl Socket {
         loop {
             while self.out.len() < self.batch_bytes {
                 let Some(packet) = packets.next() else { return self.poll_flush(cx) };
-                put_packet(&packet, &mut self.out);
+                packet.put_frame(&mut self.out);
             }
             ready!(self.poll_flush(cx))?;
         }
@@ -152,14 +164,6 @@ impl Socket {
         (self.out, self.written) = (Vec::new(), 0);
         self.wire.poll_flush(cx)
     }
-}
-
-/// Appends a packet to `out`, as one frame.
-pub fn put_packet(packet: &Outgoing, out: &mut Vec<u8>) {
-    out.reserve(packet.packet_len() + websocket::MAX_SERVER_HEAD_BYTES);
-    websocket::put_head(Opcode::Binary, packet.packet_len(), out);
-    out.extend_from_slice(&packet.header.encode());
-    out.extend_from_slice(&packet.payload);
 }
 
 #[cfg(test)]

@@ -12,7 +12,10 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::tcp::OwnedWriteHalf,
+};
 
 /// A client's connection.
 #[derive(Debug)]
@@ -44,6 +47,16 @@ impl Wire {
     #[must_use]
     pub fn into_stream(self) -> Stream {
         self.stream
+    }
+
+    /// Takes the sending side out of the connection. Under TLS it cannot be taken out, because reading may need it too.
+    pub fn lend(&mut self) -> Option<OwnedWriteHalf> {
+        if let Stream::Plain(tcp) = &mut self.stream { tcp.lend() } else { None }
+    }
+
+    /// Takes the sending side back.
+    pub fn take_back(&mut self, write: OwnedWriteHalf) {
+        self.stream.tcp_mut().take_back(write);
     }
 
     /// Closes the sending side of the connection.

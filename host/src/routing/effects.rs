@@ -4,6 +4,7 @@ use super::{
     calls::{Call, uuid},
     reach::Reach,
     traced::Traced,
+    turn,
 };
 use crate::{
     delivery::{
@@ -102,6 +103,9 @@ impl Effects<'_> {
             if Some(session.id) != except {
                 pushes += 1;
                 let pushed = session.outbox.push(delivery.route, body.clone(), keep);
+                if pushed == Outcome::Unannounced {
+                    turn::write_later(session);
+                }
                 dropped += count_if_dropped(self.metrics, session, pushed);
             }
         });
@@ -166,7 +170,7 @@ fn log_undelivered(plugin: &Plugin, delivery: &Delivery) {
 /// Counts and logs a message that a send queue refused or dropped. Returns how many messages were dropped.
 pub(super) fn count_if_dropped(metrics: &Metrics, session: &Session, outcome: Outcome) -> usize {
     let dropped = match outcome {
-        Outcome::Queued => return 0,
+        Outcome::Queued | Outcome::Unannounced => return 0,
         Outcome::Replaced => {
             metrics.replaced.inc();
             return 0;

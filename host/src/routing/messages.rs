@@ -18,6 +18,7 @@ use super::{
     reach::{Reach, Tally},
     refusal::Refusal,
     snapshot::{ServingPlugin, Snapshot},
+    turn::Turn,
 };
 use crate::{
     bus::Message,
@@ -88,15 +89,16 @@ impl Gateway {
     /// Handles messages in their order. Returns those that no plugin hears.
     pub(super) async fn on_messages(self: &Arc<Self>, messages: Vec<Message<Origin>>) -> Vec<Message<Origin>> {
         let (mut unheard, mut rest) = (Vec::new(), messages.into_iter());
+        let mut turn = Turn::new(&self.metrics);
         let began = (rest.len() > PIECE).then(Instant::now);
-        self.handle_all(rest.by_ref().take(PIECE), &mut unheard);
+        self.handle_all(rest.by_ref().take(PIECE), &mut turn, &mut unheard);
         let estimate = began.map(|began| began.elapsed() / PIECE as u32 * rest.len() as u32);
         let helpers = helpers(Handle::current().metrics().num_workers());
         // A trace has each call once, and in its turn.
         if helpers > 0 && estimate.is_some_and(|estimate| estimate >= MIN_SHARED) && !trace::is_on() {
-            self.share(rest, helpers, &mut unheard).await;
+            self.share(rest, helpers, &mut turn, &mut unheard).await;
         } else {
-            self.handle_all(rest, &mut unheard);
+            self.handle_all(rest, &mut turn, &mut unheard);
         }
         unheard
     }
@@ -104,9 +106,10 @@ impl Gateway {
     fn handle_all(
         self: &Arc<Self>,
         messages: impl Iterator<Item = Message<Origin>>,
+        turn: &mut Turn<'_>,
         unheard: &mut Vec<Message<Origin>>,
     ) {
-        unheard.extend(messages.filter(|message| self.on_message(message) == 0));
+        unheard.extend(messages.filter(|message| turn.run(|| self.on_message(message)) == 0));
     }
 
     /// Handles messages in their order while up to `helpers` other threads call the plugins.
@@ -114,6 +117,7 @@ impl Gateway {
         self: &Arc<Self>,
         mut rest: vec::IntoIter<Message<Origin>>,
         helpers: usize,
+        turn: &mut Turn<'_>,
         unheard: &mut Vec<Message<Origin>>,
     ) {
         let (mut pieces, mut waiting) = (Vec::new(), VecDeque::new());
@@ -149,10 +153,12 @@ impl Gateway {
             };
             let mut decisions = decisions.into_iter();
             for message in &*piece {
-                if self.handle(message, decisions.next().flatten()) == 0 {
+                if turn.run(|| self.handle(message, decisions.next().flatten())) == 0 {
                     unheard.push(message.clone());
                 }
             }
+            // The next decisions may take long.
+            turn.end();
         }
     }
 

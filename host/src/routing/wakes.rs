@@ -8,6 +8,7 @@ use super::{
     refusal::Refusal,
     snapshot::{ServingPlugin, Snapshot},
     timers::Due,
+    turn::Turn,
 };
 use crate::sync::uptime::{now_ms, unix_ms};
 use std::{
@@ -55,11 +56,13 @@ impl Gateway {
     /// Calls a plugin for each of its timers that are due now.
     async fn wake_all(self: &Arc<Self>, served: &Arc<ServingPlugin>, snapshot: &Arc<Snapshot>) {
         let now = now_ms();
+        let mut turn = Turn::new(&self.metrics);
         let mut wakes = 0;
         while let Some(due) = served.account.timers.take_due(now) {
-            self.wake(served, snapshot, due);
+            turn.run(|| self.wake(served, snapshot, due));
             wakes += 1;
             if wakes % MAX_WAKES_PER_TURN == 0 {
+                turn.end();
                 task::yield_now().await;
             }
         }

@@ -1,6 +1,9 @@
 //! The wake-up of a queue's receiver, at most once until the receiver has looked at the queue again.
 
-use std::task::{Context, Waker};
+use std::{
+    mem,
+    task::{Context, Waker},
+};
 
 /// The waker of a queue's receiver, protected by the queue's lock.
 #[derive(Debug, Default)]
@@ -27,11 +30,21 @@ impl Wakeup {
 
     /// Wakes the receiver up, because something was queued. Does nothing if the receiver will look at the queue anyway.
     pub fn wake(&mut self) {
-        if !self.will_look
+        if self.defer()
             && let Some(receiver) = &self.receiver
         {
-            self.will_look = true;
             receiver.wake_by_ref();
         }
+    }
+
+    /// Does the same later: until [`Self::recall`], nothing wakes the receiver up. Returns false if the receiver will look
+    /// at the queue anyway.
+    pub fn defer(&mut self) -> bool {
+        !mem::replace(&mut self.will_look, true) && self.receiver.is_some()
+    }
+
+    /// Ends what [`Self::defer`] began.
+    pub fn recall(&mut self) {
+        self.will_look = false;
     }
 }

@@ -119,7 +119,7 @@ mod tests {
 
     fn written(outbox: &Outbox) -> Vec<u32> {
         let mut batch = VecDeque::new();
-        let outcome = outbox.poll_drain(&Context::from_waker(Waker::noop()), &mut batch);
+        let outcome = outbox.poll_drain(&Context::from_waker(Waker::noop()), &mut batch, &mut None);
         assert!(outcome.is_pending() || matches!(outcome, Poll::Ready(None)), "{outcome:?}");
         batch.iter().map(|outgoing| outgoing.header.seq).collect()
     }

@@ -5,7 +5,10 @@
 
 use crate::sync::uptime::now_ms;
 use bytes::Bytes;
-use gateway_wire::packet::{FLAG_REPLACES, HEADER_LEN, Header, ROUTE_CONTROL};
+use gateway_wire::{
+    packet::{FLAG_REPLACES, HEADER_LEN, Header, ROUTE_CONTROL},
+    websocket::{self, Opcode},
+};
 use std::{collections::VecDeque, mem, time::Duration};
 
 /// What may happen to a message while it waits to be sent.
@@ -40,6 +43,14 @@ impl Outgoing {
     #[must_use]
     pub fn packet_len(&self) -> usize {
         HEADER_LEN + self.payload.len()
+    }
+
+    /// Appends the packet to `out`, as one frame.
+    pub fn put_frame(&self, out: &mut Vec<u8>) {
+        out.reserve(self.packet_len() + websocket::MAX_SERVER_HEAD_BYTES);
+        websocket::put_head(Opcode::Binary, self.packet_len(), out);
+        out.extend_from_slice(&self.header.encode());
+        out.extend_from_slice(&self.payload);
     }
 
     /// Returns whether the packet is for the client's present connection only.

@@ -1,7 +1,11 @@
 use super::*;
 use gateway_wire::packet::{FLAG_REPLACES, FLAG_REPLY};
 use proptest::prelude::*;
-use std::{task::Waker, thread};
+use std::{
+    collections::VecDeque,
+    task::{Context, Poll, Waker},
+    thread,
+};
 
 const LIMITS: Limits = Limits {
     messages: 2,
@@ -20,7 +24,7 @@ fn drained(outbox: &Outbox) -> (Vec<u32>, Option<u16>) {
 
 fn batch(outbox: &Outbox) -> (VecDeque<Outgoing>, Option<u16>) {
     let mut batch = VecDeque::new();
-    match outbox.poll_drain(&Context::from_waker(Waker::noop()), &mut batch) {
+    match outbox.poll_drain(&Context::from_waker(Waker::noop()), &mut batch, &mut None) {
         Poll::Ready(closing) => (batch, closing.map(|closing| closing.code)),
         Poll::Pending => (batch, None),
     }
@@ -323,7 +327,7 @@ proptest! {
             match outcome {
                 Outcome::Evicted(count) => dropped += count,
                 Outcome::Replaced => replaced += 1,
-                Outcome::Queued | Outcome::Full => {}
+                Outcome::Queued | Outcome::Unannounced | Outcome::Full => {}
                 Outcome::Closed => prop_assert!(false, "nothing closes the queue"),
             }
             let state = outbox.state();

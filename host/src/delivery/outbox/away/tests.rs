@@ -22,7 +22,7 @@ fn push(outbox: &Outbox) -> Outcome {
 
 fn written(outbox: &Outbox) -> (Vec<u32>, Option<u16>) {
     let mut batch = VecDeque::new();
-    let closing = match outbox.poll_drain(&Context::from_waker(Waker::noop()), &mut batch) {
+    let closing = match outbox.poll_drain(&Context::from_waker(Waker::noop()), &mut batch, &mut None) {
         Poll::Ready(closing) => closing,
         Poll::Pending => None,
     };
