@@ -22,6 +22,8 @@ pub(crate) struct Tally {
     /// The messages that are not this program's. A message that was changed on its way counts as well, and is also
     /// lost.
     pub(crate) stray: u64,
+    /// The number of clients that each message has reached, in the mode `fanout`.
+    pub(crate) reached: Vec<u32>,
     /// The times from when messages were sent, or were due, to when they arrived.
     pub(crate) latency: Times,
     /// The times by which messages were sent later than they were due.
@@ -38,6 +40,7 @@ impl Tally {
             refusal: None,
             miscounted: 0,
             stray: 0,
+            reached: Vec::new(),
             latency: Times::new()?,
             lateness: Times::new()?,
         })
