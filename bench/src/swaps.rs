@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{anyhow, ensure};
 
@@ -32,8 +32,8 @@ const P99: f64 = 1.5;
 /// The plugin that is replaced.
 const PLUGIN: &str = "chat.wasm";
 
-/// A custom section of WebAssembly without meaning: its id, its length, the length of its name, and its name.
-const SECTION: &[u8] = b"\x00\x05\x04swap";
+/// The name of the section in which the builds differ.
+const SECTION: &[u8] = b"swap";
 
 /// The load.
 pub(crate) fn works() -> Vec<Work> {
@@ -41,8 +41,7 @@ pub(crate) fn works() -> Vec<Work> {
     vec![Work { seconds: Some(SECONDS), ..work }]
 }
 
-/// A thread that replaces the plugin `chat` of [`Contender::Swapped`] by another build of it, which has one more section,
-/// and the other build by the first one, until it is told to end.
+/// A thread that replaces the plugin `chat` of [`Contender::Swapped`] by ever other builds of it, until it is told to end.
 pub(crate) struct Swapper {
     stop: Sender<()>,
     thread: JoinHandle<anyhow::Result<u32>>,
@@ -52,13 +51,12 @@ impl Swapper {
     /// Starts the thread.
     pub(crate) fn start(folders: &Folders) -> anyhow::Result<Self> {
         let folder = folders.swapped();
-        let build = fs::read(folders.plugins().join(PLUGIN))?;
-        let builds = [[&build, SECTION].concat(), build];
+        let plugin = fs::read(folders.plugins().join(PLUGIN))?;
         let (stop, stopped) = channel();
         let thread = thread::spawn(move || {
             let mut swaps = 0;
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(PERIOD) {
-                replace(&folder, &builds[swaps as usize % 2])?;
+                replace(&folder, &build(&plugin, SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos()))?;
                 swaps += 1;
             }
             Ok(swaps)
@@ -76,6 +74,15 @@ impl Swapper {
         ensure!(swapped * 2 > swaps, "only {swapped} of {swaps} swaps were carried out");
         Ok(swapped)
     }
+}
+
+/// The plugin with a custom section that has no meaning but its number. The gateway keeps the compiled code of the builds
+/// that it has seen, so each build has a number of its own.
+fn build(plugin: &[u8], number: u128) -> Vec<u8> {
+    let number = number.to_be_bytes();
+    // The section has an id, its length, the length of its name, and its name.
+    let length = 1 + SECTION.len() + number.len();
+    [plugin, &[0, length as u8, SECTION.len() as u8], SECTION, &number].concat()
 }
 
 /// Writes a hidden file and then renames it, so that the gateway never reads a partial file.
@@ -169,8 +176,10 @@ mod tests {
     }
 
     #[test]
-    fn the_section_has_the_length_that_it_says() {
-        assert_eq!(SECTION.len(), 2 + usize::from(SECTION[1]));
-        assert_eq!(usize::from(SECTION[1]), 1 + usize::from(SECTION[2]));
+    fn a_build_is_the_plugin_and_a_section() {
+        let mut expected = b"plugin\x00\x15\x04swap".to_vec();
+        expected.extend([0; 14]);
+        expected.extend([1, 2]);
+        assert_eq!(build(b"plugin", 0x0102), expected);
     }
 }
