@@ -140,13 +140,12 @@ async fn bind(traffic: &Traffic) -> anyhow::Result<()> {
             let request = if traffic.way.relay().is_some() { "--join" } else { "a ChatRequest" };
             bail!("the gateway refuses {request}: {refusal}");
         }
-        if Instant::now() > deadline
-            && let Some(relay) = traffic.way.relay()
-        {
-            bail!("no reply on route {} to what user {} sends to join", relay.route, index + 1);
-        }
         if Instant::now() > deadline {
-            bail!("the request of user {} has not come to this Redis; is it the gateway's?", index + 1);
+            let user = index + 1;
+            match traffic.way.relay() {
+                Some(relay) => bail!("no reply on route {} to what user {user} sends to join", relay.route),
+                None => bail!("the request of user {user} has not come to this Redis; is it the gateway's?"),
+            }
         }
         sleep(POLL).await;
     }

@@ -8,10 +8,9 @@ const NUMBER_BASE: u64 = 1 << 42;
 pub(crate) const NUMBER_BYTES: usize = 7;
 
 /// The form of the number in a message.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     /// A varint of [`NUMBER_BASE`] and the number, for messages of Protocol Buffers.
-    #[default]
     Varint,
     /// Letters from `@` on, of 5 bits each, for messages that are text.
     Letters,

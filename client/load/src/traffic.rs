@@ -14,7 +14,6 @@ use crate::client::Client;
 use crate::clock::{Clock, Period, Schedule, nanos};
 use crate::frame;
 use crate::message::user_of;
-use crate::order::Arrival;
 use crate::plan::{Pace, Way};
 use crate::resp;
 use crate::session;
@@ -78,7 +77,6 @@ impl Traffic {
             // All messages count as sent from here on. To note each of them at each client when it is sent would take
             // the time in which others are due.
             let total = schedule.total(nanos(warmup + duration));
-            self.tally().reached = vec![0; total as usize];
             for client in &self.clients {
                 lock(&client.stream).send(total, 0);
             }
@@ -208,15 +206,12 @@ impl Traffic {
             return;
         };
         tally.note(arrival);
-        if let Way::Fanout(_) = self.way {
-            let Some(reached) = tally.reached.get_mut(number as usize) else { return };
-            *reached += u32::from(arrival != Arrival::Doubled);
-            if *reached as usize != self.clients.len() || arrival == Arrival::Doubled {
-                return;
-            }
+        let is_fanout = matches!(self.way, Way::Fanout(_));
+        if is_fanout && !tally.is_last(number, arrival, self.clients.len()) {
+            return;
         }
         let Some(period) = self.period.get() else { return };
-        let index = if let Way::Fanout(_) = self.way { 0 } else { index };
+        let index = if is_fanout { 0 } else { index };
         let due = |schedule: Schedule| period.start + schedule.due(schedule.message(index, number));
         if let Some(begin) = sent_at.or_else(|| self.schedule.map(due))
             && period.measured.contains(&begin)
