@@ -17,8 +17,8 @@ pub(crate) struct Arguments {
     /// The measured seconds of each measurement
     #[arg(long, value_name = "S", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub(crate) seconds: u32,
-    /// Measure only the loads whose name contains this, or only the rows of the table `TLS`, `limits` or
-    /// `gateways`
+    /// Measure only the loads whose name contains this, or only the rows of the table `TLS`, `limits`, `gateways`,
+    /// `fanout`, `arena` or `swaps`
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) only: String,
     /// A file in which the report replaces the text between the lines with `bench:begin` and `bench:end`

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
@@ -13,8 +14,17 @@ use crate::bus::Bus;
 use crate::certificate;
 use crate::output::output;
 
-/// The oldest major version of Node that the libraries support.
-const NODE: u32 = 18;
+/// The major versions of Node that the libraries of the server in Node support.
+const NODE: RangeInclusive<u32> = 18..=u32::MAX;
+
+/// The major versions of Node for which the package of uWebSockets has a native library.
+const UWS_NODE: RangeInclusive<u32> = 18..=20;
+
+/// Fails if the package of uWebSockets cannot load its native library, without which it goes on in JavaScript.
+const UWS_LOADS: &str = "if (!require('@trufflesuite/uws-js-unofficial').SSLApp) throw 'no native library'";
+
+/// The folder with the plugin `probe`.
+const PROBE: &str = "probe";
 
 /// A gateway that is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,10 +33,18 @@ pub(crate) enum Contender {
     Gateway,
     /// The same gateway, and its clients come over TLS.
     Tls,
+    /// The same gateway with the plugin `probe` of the tests, which delivers to groups.
+    Group,
+    /// The same gateway with the plugin `arena`.
+    Arena,
+    /// The same gateway, whose plugin `chat` is replaced all the time.
+    Swapped,
     /// The smallest gateway that is written by hand in Rust, with the usual libraries.
     Baseline,
     /// The usual gateway that is written by hand in Node.
     Node,
+    /// A server on uWebSockets, which has neither a bus nor a policy.
+    Uws,
 }
 
 impl Contender {
@@ -35,9 +53,18 @@ impl Contender {
         match self {
             Self::Gateway => "gateway",
             Self::Tls => "gateway over TLS",
+            Self::Group => "gateway, to a group",
+            Self::Arena => "gateway with arena",
+            Self::Swapped => "gateway with swaps",
             Self::Baseline => "baseline",
             Self::Node => "node",
+            Self::Uws => "uWebSockets",
         }
+    }
+
+    /// Whether this is the gateway of this repository.
+    pub(crate) fn is_gateway(self) -> bool {
+        !matches!(self, Self::Baseline | Self::Node | Self::Uws)
     }
 
     /// The arguments of `gateway-client load` for this gateway, which listens on `port`.
@@ -47,9 +74,7 @@ impl Contender {
                 let url = format!("wss://127.0.0.1:{port}/ws");
                 vec!["--url".into(), url.into(), "--ca".into(), certificate::cert(&folders.bench).into()]
             }
-            Self::Gateway | Self::Baseline | Self::Node => {
-                vec!["--url".into(), format!("ws://127.0.0.1:{port}/ws").into()]
-            }
+            _ => vec!["--url".into(), format!("ws://127.0.0.1:{port}/ws").into()],
         }
     }
 
@@ -57,7 +82,7 @@ impl Contender {
     pub(crate) fn command(self, folders: &Folders, port: u16, admin: u16, redis: u16) -> anyhow::Result<Command> {
         let mut command;
         match self {
-            Self::Gateway | Self::Tls => {
+            Self::Gateway | Self::Tls | Self::Group | Self::Arena | Self::Swapped => {
                 let config = folders.config_file();
                 fs::write(&config, folders.config(self, port, admin, redis))?;
                 command = Command::new(folders.binary("gateway"));
@@ -70,6 +95,10 @@ impl Contender {
             Self::Node => {
                 command = Command::new("node");
                 command.arg(folders.node().join("server.js")).args([port.to_string(), redis.to_string()]);
+            }
+            Self::Uws => {
+                command = Command::new("node");
+                command.arg(folders.uws().join("server.js")).arg(port.to_string());
             }
         }
         Ok(command)
@@ -96,12 +125,18 @@ impl Folders {
             root.context("run this in the repository: neither this folder nor one above has bench/node/server.js")?;
         let bench = target.with_file_name("bench");
         let folders = Self { root, target, bench };
-        let plugins = folders.plugins();
-        fs::create_dir_all(&plugins)?;
-        for plugin in ["chat.wasm", "system.wasm"] {
-            let file = folders.root.join("plugins/dist").join(plugin);
-            fs::copy(&file, plugins.join(plugin)).with_context(|| format!("{}: `make plugins`", file.display()))?;
+        for (folder, plugins) in [
+            (folders.plugins(), ["chat.wasm", "system.wasm"]),
+            (folders.swapped(), ["chat.wasm", "system.wasm"]),
+            (folders.arena(), ["arena.wasm", "system.wasm"]),
+        ] {
+            fs::create_dir_all(&folder)?;
+            for plugin in plugins {
+                let file = folders.root.join("plugins/dist").join(plugin);
+                fs::copy(&file, folder.join(plugin)).with_context(|| format!("{}: `make plugins`", file.display()))?;
+            }
         }
+        folders.probe()?;
         certificate::make(&folders.bench)?;
         Ok(folders)
     }
@@ -114,6 +149,15 @@ impl Folders {
     /// The folder of the gateway's plugins.
     pub(crate) fn plugins(&self) -> PathBuf {
         self.bench.join("plugins")
+    }
+
+    /// The folder of the plugins one of which is replaced all the time.
+    pub(crate) fn swapped(&self) -> PathBuf {
+        self.bench.join("swapped")
+    }
+
+    fn arena(&self) -> PathBuf {
+        self.bench.join("arena")
     }
 
     /// The file of the gateway's configuration.
@@ -142,9 +186,15 @@ impl Folders {
                     certificate::key(&self.bench)
                 )
             }
-            Contender::Gateway | Contender::Baseline | Contender::Node => String::new(),
+            _ => String::new(),
         };
-        self.config_with(&self.plugins(), &tls, [port, admin], &Bus::Standalone(redis))
+        let plugins = match contender {
+            Contender::Group => self.bench.join(PROBE),
+            Contender::Arena => self.arena(),
+            Contender::Swapped => self.swapped(),
+            _ => self.plugins(),
+        };
+        self.config_with(&plugins, &tls, [port, admin], &Bus::Standalone(redis))
     }
 
     /// The gateway's configuration with these plugins, these further keys of `server`, these ports, and this bus.
@@ -158,7 +208,7 @@ impl Folders {
 
     /// A folder with the plugin `probe` of the tests.
     pub(crate) fn probe(&self) -> anyhow::Result<PathBuf> {
-        let folder = self.bench.join("probe");
+        let folder = self.bench.join(PROBE);
         fs::create_dir_all(&folder)?;
         let file = self.root.join("target/wasm32-wasip2/plugin/guest_probe.wasm");
         fs::copy(&file, folder.join("probe.wasm")).with_context(|| format!("{}: `make guests`", file.display()))?;
@@ -169,29 +219,56 @@ impl Folders {
         self.bench.join("node")
     }
 
-    /// Installs the libraries of the server in Node, and returns the version of Node. Fails if there is no Node or no
+    fn uws(&self) -> PathBuf {
+        self.bench.join("uws")
+    }
+
+    /// Installs the server in Node and its libraries, and returns the version of Node. Fails if there is no Node or no
     /// npm.
     pub(crate) fn install_node(&self) -> anyhow::Result<String> {
-        let version = output(Command::new("node").arg("--version")).context("no node")?;
-        let major = version.trim_start_matches('v').split('.').next().and_then(|major| major.parse().ok());
-        ensure!(major >= Some(NODE), "node {version} is older than {NODE}");
-        let node = self.node();
-        fs::create_dir_all(&node)?;
-        for file in
-            ["bench/node/package.json", "bench/node/package-lock.json", "bench/node/server.js"].into_iter().chain([
-                "proto/chat/proto/chat.proto",
-                "proto/chat/proto/common.proto",
-                "proto/gateway/proto/gateway.proto",
-            ])
-        {
-            let from = self.root.join(file);
-            let name = from.file_name().context(file)?;
-            fs::copy(&from, node.join(name)).with_context(|| from.display().to_string())?;
-        }
-        let npm = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
-        output(Command::new("npm").args(npm).current_dir(&node)).context("npm ci")?;
+        let version = node_version(NODE)?;
+        let files = ["package.json", "package-lock.json", "server.js"].map(|file| format!("bench/node/{file}"));
+        let protos = ["chat/proto/chat.proto", "chat/proto/common.proto", "gateway/proto/gateway.proto"];
+        let protos = protos.map(|file| format!("proto/{file}"));
+        self.install(&self.node(), files.iter().chain(&protos))?;
         Ok(version)
     }
+
+    /// Installs the server on uWebSockets and its library, and returns the version of the package. Fails if there is no
+    /// npm, no Node for which the package is made, or if the library does not load.
+    pub(crate) fn install_uws(&self) -> anyhow::Result<String> {
+        node_version(UWS_NODE)?;
+        let files =
+            ["package.json", "package-lock.json", "server.js", "arena.js"].map(|file| format!("bench/uws/{file}"));
+        let folder = self.uws();
+        self.install(&folder, files.iter())?;
+        output(Command::new("node").args(["-e", UWS_LOADS]).current_dir(&folder)).context("uWebSockets")?;
+        let package = "require('@trufflesuite/uws-js-unofficial/package.json')";
+        output(Command::new("node").args(["-p", &format!("{package}.version")]).current_dir(&folder))
+    }
+
+    /// Copies files of the repository into a folder, and installs what its package.json names.
+    fn install<'a>(&self, folder: &Path, files: impl Iterator<Item = &'a String>) -> anyhow::Result<()> {
+        fs::create_dir_all(folder)?;
+        for file in files {
+            let from = self.root.join(file);
+            let name = from.file_name().context(file.clone())?;
+            fs::copy(&from, folder.join(name)).with_context(|| from.display().to_string())?;
+        }
+        let npm = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
+        output(Command::new("npm").args(npm).current_dir(folder)).context("npm ci")?;
+        Ok(())
+    }
+}
+
+/// The version of Node. Fails if there is none, or if its major version is not one of these.
+fn node_version(majors: RangeInclusive<u32>) -> anyhow::Result<String> {
+    let version = output(Command::new("node").arg("--version")).context("no node")?;
+    let major = version.trim_start_matches('v').split('.').next().and_then(|major| major.parse().ok());
+    let (first, last) = majors.clone().into_inner();
+    let wanted = if last == u32::MAX { format!("{first} or later") } else { format!("{first} to {last}") };
+    ensure!(major.is_some_and(|major| majors.contains(&major)), "node {version} is not {wanted}");
+    Ok(version)
 }
 
 /// Finds the repository: the nearest folder, from this one upwards, that has the server in Node. A path that is

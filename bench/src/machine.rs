@@ -6,16 +6,16 @@ use std::thread::available_parallelism;
 
 use crate::output::output;
 
-/// Describes the machine and the versions of Redis and Node, with one line for each fact.
-pub(crate) fn describe(node: &Result<String, String>) -> Vec<String> {
+/// Describes the machine and the versions of Redis, Node and uWebSockets, with one line for each fact.
+pub(crate) fn describe(node: &Result<String, String>, uws: &Result<String, String>) -> Vec<String> {
     let cores = available_parallelism().map_or(0, usize::from);
     let redis = output(Command::new("redis-server").arg("--version")).unwrap_or_default();
     let redis = redis.split(' ').find_map(|word| word.strip_prefix("v=")).unwrap_or("unknown").to_owned();
-    let node = node.clone().unwrap_or_else(|why| format!("left out: {why}"));
+    let [node, uws] = [node, uws].map(|server| server.clone().unwrap_or_else(|why| format!("left out: {why}")));
     vec![
         format!("{cores} cores of {}, {} of memory", field("/proc/cpuinfo", "model name"), memory()),
         format!("Linux {}", read("/proc/sys/kernel/osrelease")),
-        format!("redis-server {redis}; node {node}"),
+        format!("redis-server {redis}; node {node}; uWebSockets {uws}"),
         format!("load average at the start: {}", load_average()),
     ]
 }

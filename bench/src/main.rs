@@ -4,12 +4,14 @@
 //! Every measurement has a fresh server, and only one server lives at a time. The servers take turns, so that other
 //! work on the machine disturbs all of them alike. The load and the figures are those of `gateway-client load`.
 
+mod arena;
 mod arguments;
 mod bursts;
 mod bus;
 mod certificate;
 mod cluster;
 mod contender;
+mod fanout;
 mod fleet;
 mod limits;
 mod machine;
@@ -20,6 +22,8 @@ mod player;
 mod plugin_call;
 mod report;
 mod server;
+mod sessions;
+mod swaps;
 mod table;
 mod work;
 

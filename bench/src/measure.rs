@@ -3,7 +3,10 @@
 use std::io::{Write, stderr};
 use std::process::Command;
 
+use anyhow::anyhow;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use serde_json::Value;
 
 use crate::arguments::Arguments;
 use crate::contender::{Contender, Folders};
@@ -12,8 +15,9 @@ use crate::limits::{self, Toggled};
 use crate::measured::{Measured, Run, faults};
 use crate::report::Report;
 use crate::server::Server;
+use crate::swaps::Swapper;
 use crate::work::{self, Work};
-use crate::{bursts, machine, plugin_call};
+use crate::{arena, bursts, fanout, machine, plugin_call, swaps};
 
 /// The files that a process may have open besides its sessions.
 const OTHER_FILES: u64 = 500;
@@ -31,9 +35,10 @@ pub(crate) struct Bench<'a> {
     arguments: &'a Arguments,
     folders: Folders,
     redis: Server,
-    contenders: Vec<Contender>,
     /// The version of Node, or the reason why Node is left out.
     node: Result<String, String>,
+    /// The version of uWebSockets, or the reason why it is left out.
+    uws: Result<String, String>,
     /// The largest number of sessions that the limit of open files allows.
     sessions: u64,
     /// The limit of open files.
@@ -41,29 +46,29 @@ pub(crate) struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    /// Starts Redis, and sets up the folders and Node.
+    /// Starts Redis, and sets up the folders, Node and uWebSockets.
     pub(crate) fn new(arguments: &'a Arguments) -> anyhow::Result<Self> {
         let files = raise_open_files();
         let folders = Folders::new()?;
         let node = folders.install_node().map_err(|error| format!("{error:#}"));
-        let mut contenders = vec![Contender::Gateway, Contender::Baseline];
-        match &node {
-            Ok(_) => contenders.push(Contender::Node),
-            Err(why) => writeln!(stderr(), "NODE IS LEFT OUT: {why}")?,
+        let uws = folders.install_uws().map_err(|error| format!("{error:#}"));
+        for (name, installed) in [("NODE", &node), ("UWEBSOCKETS", &uws)] {
+            if let Err(why) = installed {
+                writeln!(stderr(), "{name} IS LEFT OUT: {why}")?;
+            }
         }
         let redis = Server::redis(&folders)?;
         let files = files.unwrap_or(u64::MAX);
         let sessions = files.saturating_sub(OTHER_FILES).clamp(1, SESSIONS);
-        Ok(Self { arguments, folders, redis, contenders, node, sessions, files })
+        Ok(Self { arguments, folders, redis, node, uws, sessions, files })
     }
 
     /// Measures everything.
     pub(crate) fn run(&self) -> anyhow::Result<Report> {
         Ok(Report {
-            machine: machine::describe(&self.node),
+            machine: machine::describe(&self.node, &self.uws),
             rounds: self.arguments.rounds,
             seconds: self.arguments.seconds,
-            contenders: self.contenders.clone(),
             plugin_call: plugin_call::measure(&self.folders)?,
             bursts: bursts::measure(&self.folders)?,
             budget: self.folders.budget()?,
@@ -71,6 +76,9 @@ impl<'a> Bench<'a> {
             loops: self.measure_all(work::loops())?,
             idle: self.measure_all(work::idle(self.sessions))?,
             crowds: self.measure_all(work::crowds(self.sessions))?,
+            fanout: self.measure_all(fanout::works())?,
+            arena: self.measure_all(arena::works(self.sessions))?,
+            swaps: self.measure_all(swaps::works())?,
             limits: self.measure_limits()?,
             fleet: self.measure_fleet()?,
         })
@@ -86,13 +94,22 @@ impl<'a> Bench<'a> {
     fn contenders(&self, work: &Work) -> Vec<Contender> {
         let only = &self.arguments.only;
         let tls = work.has_tls.then_some(Contender::Tls);
-        if work.name.contains(only) {
-            let (gateway, others) = self.contenders.split_at(1);
-            gateway.iter().copied().chain(tls).chain(others.iter().copied()).collect()
+        if work.name.contains(only) || work.table == only {
+            let (gateway, others) = work.lineup.split_at(1);
+            let others = others.iter().copied().filter(|contender| self.is_installed(*contender));
+            gateway.iter().copied().chain(tls).chain(others).collect()
         } else if only == TLS {
             tls.map_or_else(Vec::new, |tls| vec![Contender::Gateway, tls])
         } else {
             Vec::new()
+        }
+    }
+
+    fn is_installed(&self, contender: Contender) -> bool {
+        match contender {
+            Contender::Node => self.node.is_ok(),
+            Contender::Uws => self.uws.is_ok(),
+            _ => true,
         }
     }
 
@@ -119,7 +136,7 @@ impl<'a> Bench<'a> {
         for round in 1..=rounds {
             for contender in contenders {
                 write!(stderr(), "{}, {} ({round} of {rounds}): ", work.name, contender.name())?;
-                let run = self.load(&work, *contender);
+                let run = self.run_once(&work, *contender).map_err(|error| format!("{error:#}"));
                 writeln!(stderr(), "{}", summary(&run))?;
                 runs.push((*contender, run));
             }
@@ -127,20 +144,34 @@ impl<'a> Bench<'a> {
         Ok(Measured { work, runs })
     }
 
-    fn load(&self, work: &Work, contender: Contender) -> Run {
-        let server =
-            Server::gateway(contender, &self.folders, self.redis.port, None).map_err(|error| format!("{error:#}"))?;
+    fn run_once(&self, work: &Work, contender: Contender) -> anyhow::Result<Value> {
+        let server = Server::gateway(contender, &self.folders, self.redis.port, None)?;
+        if work.table == arena::ARENA {
+            return arena::run(work, contender, &self.folders, &server);
+        }
+        let swapper = if contender == Contender::Swapped { Some(Swapper::start(&self.folders)?) } else { None };
+        let mut figures = self.load(work, contender, &server)?;
+        if let Some(swapper) = swapper {
+            figures["swaps"] = swapper.end(&server)?.into();
+        }
+        Ok(figures)
+    }
+
+    fn load(&self, work: &Work, contender: Contender, server: &Server) -> anyhow::Result<Value> {
         let seconds = work.seconds.unwrap_or(self.arguments.seconds).to_string();
         let mut command = Command::new(self.folders.binary("gateway-client"));
         command.arg("load").args(work.load.split(' '));
         command.args(contender.target(&self.folders, server.port)).args(["--pid", &server.pid().to_string()]);
-        command.args(["--duration-s", &seconds, "--warmup-s", "1", "--format", "json"]);
-        if work.has_bus() {
+        command.args(["--duration-s", &seconds, "--warmup-s", &work.warmup.to_string(), "--format", "json"]);
+        if work.table == fanout::FANOUT {
+            command.args(fanout::arguments(contender, self.redis.port));
+        } else if work.has_bus() {
             command.args(["--redis", &format!("127.0.0.1:{}", self.redis.port)]);
         }
-        let output = command.output().map_err(|error| error.to_string())?;
+        let output = command.output()?;
         // If messages were lost, the client fails, but it prints the figures all the same.
-        serde_json::from_slice(&output.stdout).map_err(|_| String::from_utf8_lossy(&output.stderr).trim().to_owned())
+        serde_json::from_slice(&output.stdout)
+            .map_err(|_| anyhow!("{}", String::from_utf8_lossy(&output.stderr).trim()))
     }
 }
 
@@ -148,7 +179,14 @@ fn summary(run: &Run) -> String {
     match run {
         Err(error) => error.clone(),
         Ok(figures) => {
-            let keys = ["server_cpu_us_per_message", "server_cpu_us_per_open", "server_bytes_per_session"];
+            let keys = [
+                "server_cpu_us_per_message",
+                "own_cpu_us_per_message",
+                "server_cpu_us_per_open",
+                "server_bytes_per_session",
+                "latency_p99_ms",
+                "interval_p99_ms",
+            ];
             let found = keys.iter().filter_map(|key| Some(format!("{key} {}", figures.get(key)?)));
             found.chain(faults(figures)).collect::<Vec<_>>().join(", ")
         }

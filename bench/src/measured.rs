@@ -26,14 +26,24 @@ impl Measured {
         quantile(&values, 0.5)
     }
 
+    /// The median of one contender as a multiple of another one's.
+    pub(crate) fn quotient(&self, one: Contender, other: Contender, figure: &str) -> Option<f64> {
+        Some(self.median(one, figure)? / self.median(other, figure)?)
+    }
+
     /// The gateway's median as a multiple of the baseline's.
     pub(crate) fn ratio(&self, figure: &str) -> Option<f64> {
-        Some(self.median(Contender::Gateway, figure)? / self.median(Contender::Baseline, figure)?)
+        self.quotient(Contender::Gateway, Contender::Baseline, figure)
+    }
+
+    /// The gateway's median as a multiple of that of uWebSockets.
+    pub(crate) fn uws_ratio(&self, figure: &str) -> Option<f64> {
+        self.quotient(Contender::Gateway, Contender::Uws, figure)
     }
 
     /// The gateway's median over TLS, as a multiple of its median without.
     pub(crate) fn tls_ratio(&self, figure: &str) -> Option<f64> {
-        Some(self.median(Contender::Tls, figure)? / self.median(Contender::Gateway, figure)?)
+        self.quotient(Contender::Tls, Contender::Gateway, figure)
     }
 
     /// Whether this contender was measured.
@@ -57,6 +67,17 @@ impl Measured {
             Some(format!("{}, {}: {what}", self.work.name, contender.name()))
         })
     }
+}
+
+/// The loads under which the gateway was compared with the others.
+pub(crate) fn compared(works: &[Measured]) -> impl Iterator<Item = &Measured> {
+    works.iter().filter(|measured| measured.has(Contender::Baseline))
+}
+
+/// The contenders that have a column in a table of these loads.
+pub(crate) fn columns(works: &[Measured]) -> Vec<Contender> {
+    let all = [Contender::Gateway, Contender::Baseline, Contender::Node, Contender::Uws];
+    all.into_iter().filter(|contender| works.iter().any(|measured| measured.has(*contender))).collect()
 }
 
 /// The value below which this part of the values lie, which are in ascending order. Between two values, it is in
@@ -95,6 +116,7 @@ mod tests {
         assert_eq!(measured.median(Contender::Gateway, "cpu"), Some(2.0));
         assert_eq!(measured.median(Contender::Baseline, "cpu"), Some(1.5));
         assert_eq!(measured.ratio("cpu"), Some(2.0 / 1.5));
+        assert_eq!(measured.uws_ratio("cpu"), None);
         assert_eq!(measured.median(Contender::Node, "cpu"), None);
         assert_eq!(measured.median(Contender::Gateway, "rss"), None);
         assert_eq!(measured.name(), "10 sessions opened");

@@ -7,8 +7,10 @@ use crate::bursts::Burst;
 use crate::contender::Contender;
 use crate::fleet::{self, Fleet};
 use crate::limits::{Checks, Limited, Toggled};
-use crate::measured::Measured;
+use crate::measured::{Measured, columns, compared};
+use crate::sessions::sessions;
 use crate::table::{Table, cell, judged};
+use crate::{arena, fanout, swaps};
 
 /// The line of a file before the report.
 const BEGIN: &str = "<!-- bench:begin -->\n";
@@ -23,13 +25,11 @@ const CPU: &str = "server_cpu_us_per_message";
 const P99: &str = "latency_p99_ms";
 
 /// The nanoseconds that a call of a plugin may take.
-const PLUGIN_CALL: f64 = 500.0;
+const PLUGIN_CALL: f64 = 300.0;
 
-/// The KiB that an idle session may take.
-const SESSION: f64 = 5.0;
-
-/// The KiB that an idle session may take over TLS.
+/// The KiB that a session may take over TLS when it is opened, and when it has done nothing for 30 s.
 const TLS_SESSION: f64 = 10.0;
+const TLS_IDLE_SESSION: f64 = 8.0;
 
 /// The largest allowed cost of a message with limits, as a multiple of its cost without.
 const LIMITS: f64 = 1.02;
@@ -42,7 +42,6 @@ pub(crate) struct Report {
     pub(crate) machine: Vec<String>,
     pub(crate) rounds: u32,
     pub(crate) seconds: u32,
-    pub(crate) contenders: Vec<Contender>,
     /// The cost of a plugin's call in nanoseconds.
     pub(crate) plugin_call: f64,
     /// The number of all threads, and the cost of the messages of a burst.
@@ -53,6 +52,9 @@ pub(crate) struct Report {
     pub(crate) loops: Vec<Measured>,
     pub(crate) idle: Vec<Measured>,
     pub(crate) crowds: Vec<Measured>,
+    pub(crate) fanout: Vec<Measured>,
+    pub(crate) arena: Vec<Measured>,
+    pub(crate) swaps: Vec<Measured>,
     pub(crate) limits: Vec<Toggled>,
     pub(crate) fleet: Option<Fleet>,
 }
@@ -69,13 +71,16 @@ impl fmt::Display for Report {
         )?;
         writeln!(f)?;
         let sections = [
-            ("Server CPU per message, µs", self.costs(&self.messages, "work")),
+            ("Server CPU per message, µs", costs(&self.messages, "work")),
             ("Throughput and latency", self.throughput()),
             ("The whole loop, ms", self.latency()),
-            ("Sessions that do nothing", self.sessions()),
+            ("One message to many sessions", fanout::table(&self.fanout)),
+            ("The game", arena::table(&self.arena)),
+            ("A swap of a plugin", swaps::table(&self.swaps)),
+            ("Sessions that do nothing", sessions(&self.idle)),
             ("One plugin call, ns", self.call()),
             ("A burst of bus messages, µs of time per message", self.bursts()),
-            ("Server CPU per message with ever more sessions, µs", self.costs(&self.crowds, "20000/s")),
+            ("Server CPU per message with ever more sessions, µs", costs(&self.crowds, "20000/s")),
             ("TLS", self.tls()),
             ("Limits: server CPU per message, µs", self.limits()),
             ("Many gateways", self.gateways()),
@@ -86,7 +91,8 @@ impl fmt::Display for Report {
             writeln!(f, "### {title}\n\n{table}")?;
         }
         writeln!(f, "### † Lost, doubled, reordered, miscounted or refused\n")?;
-        let works = [&self.messages, &self.loops, &self.idle, &self.crowds].into_iter().flatten();
+        let works = [&self.messages, &self.loops, &self.idle, &self.crowds, &self.fanout, &self.arena, &self.swaps];
+        let works = works.into_iter().flatten();
         let faults = works.flat_map(Measured::faults).chain(self.limits.iter().filter_map(Toggled::fault));
         let faults: Vec<_> = faults.collect();
         if faults.is_empty() {
@@ -97,32 +103,14 @@ impl fmt::Display for Report {
 }
 
 impl Report {
-    fn names(&self) -> impl Iterator<Item = String> {
-        self.contenders.iter().map(|contender| contender.name().to_owned())
-    }
-
-    /// The cells of one figure, one for each contender.
-    fn medians(&self, measured: &Measured, figure: &str, decimals: usize) -> impl Iterator<Item = String> {
-        self.contenders.iter().map(move |contender| cell(measured.median(*contender, figure), decimals))
-    }
-
-    fn costs(&self, works: &[Measured], first: &str) -> Table {
-        let ratio = ["gateway ÷ baseline", "target", ""].map(str::to_owned);
-        let mut table = Table::new([first.to_owned()].into_iter().chain(self.names()).chain(ratio));
-        for measured in compared(works) {
-            let ratio = measured.ratio(CPU);
-            let cells = [measured.name()].into_iter().chain(self.medians(measured, CPU, 2));
-            table.row(cells.chain([cell(ratio, 2)]).chain(judged(ratio, measured.work.target)).collect());
-        }
-        table
-    }
-
     fn throughput(&self) -> Table {
-        let heads = self.names().flat_map(|name| [format!("{name}: messages/s"), "p50, ms".into(), "p99, ms".into()]);
+        let columns = columns(&self.messages);
+        let heads = columns.iter().map(|contender| contender.name());
+        let heads = heads.flat_map(|name| [format!("{name}: messages/s"), "p50, ms".into(), "p99, ms".into()]);
         let mut table = Table::new(["work".to_owned()].into_iter().chain(heads));
         for measured in compared(&self.messages) {
             let figures = [("messages_per_s", 0), ("latency_p50_ms", 2), (P99, 2)];
-            let cells = self.contenders.iter().flat_map(|contender| {
+            let cells = columns.iter().flat_map(|contender| {
                 figures.map(|(figure, decimals)| cell(measured.median(*contender, figure), decimals))
             });
             table.row([measured.name()].into_iter().chain(cells).collect());
@@ -134,7 +122,7 @@ impl Report {
         let head = ["rate", "", "p50", "p99", "p99.9", "server CPU, µs", "p99, gateway ÷ baseline", "target", ""];
         let mut table = Table::new(head);
         for measured in compared(&self.loops) {
-            for contender in &self.contenders {
+            for contender in &columns(&self.loops) {
                 let figures = [("latency_p50_ms", 3), (P99, 3), ("latency_p999_ms", 3), (CPU, 1)];
                 let figures = figures.map(|(figure, decimals)| cell(measured.median(*contender, figure), decimals));
                 let verdict = if *contender == Contender::Gateway {
@@ -151,25 +139,6 @@ impl Report {
         table
     }
 
-    fn sessions(&self) -> Table {
-        let mut table =
-            Table::new([String::new()].into_iter().chain(self.names()).chain(["target".to_owned(), String::new()]));
-        let idle: Vec<_> = compared(&self.idle).collect();
-        let [opened, held] = idle[..] else { return table };
-        let kib = |contender| opened.median(contender, "server_bytes_per_session").map(|bytes| bytes / 1024.0);
-        let memory = self.contenders.iter().map(|contender| cell(kib(*contender), 2));
-        let name = format!("memory of a session, KiB ({})", opened.name());
-        table.row([name].into_iter().chain(memory).chain(judged(kib(Contender::Gateway), Some(SESSION))).collect());
-        let connects = self.medians(opened, "server_cpu_us_per_open", 1);
-        table.row(
-            ["a connect, µs of server CPU".to_owned()].into_iter().chain(connects).chain(judged(None, None)).collect(),
-        );
-        let name = format!("server CPU, ms in a second ({})", held.name());
-        let cpu = self.medians(held, "server_cpu_ms_per_idle_s", 2);
-        table.row([name].into_iter().chain(cpu).chain(judged(None, None)).collect());
-        table
-    }
-
     /// The gateway over TLS, and without.
     fn tls(&self) -> Table {
         let mut table = Table::new(["", "plain", "TLS", "TLS ÷ plain", "target", ""]);
@@ -180,13 +149,13 @@ impl Report {
         }
         let [opened, held] = self.idle.as_slice() else { return table };
         let kib = (1.0 / 1024.0, 2);
-        for (measured, what, figure) in [
-            (opened, "memory of a session", "server_bytes_per_session"),
-            (held, "memory of an idle session", "server_bytes_per_idle_session"),
+        for (measured, what, figure, target) in [
+            (opened, "memory of a session", "server_bytes_per_session", TLS_SESSION),
+            (held, "memory of an idle session", "server_bytes_per_idle_session", TLS_IDLE_SESSION),
         ] {
             let verdict = measured.median(Contender::Tls, figure).map(|bytes| bytes * kib.0);
             let name = format!("{what}, KiB ({})", measured.name());
-            tls_row(&mut table, name, measured, figure, kib, judged(verdict, Some(TLS_SESSION)));
+            tls_row(&mut table, name, measured, figure, kib, judged(verdict, Some(target)));
         }
         let name = "a connect, µs of server CPU".to_owned();
         tls_row(&mut table, name, opened, "server_cpu_us_per_open", (1.0, 1), judged(None, None));
@@ -278,9 +247,26 @@ impl Report {
     }
 }
 
-/// The loads under which the gateway was compared with the others.
-fn compared(works: &[Measured]) -> impl Iterator<Item = &Measured> {
-    works.iter().filter(|measured| measured.has(Contender::Baseline))
+/// The costs of a message with each contender.
+fn costs(works: &[Measured], first: &str) -> Table {
+    let columns = columns(works);
+    let names = columns.iter().map(|contender| contender.name());
+    let has_uws = columns.contains(&Contender::Uws);
+    let versus = if has_uws { &["gateway ÷ uWebSockets", "target", ""][..] } else { &[] };
+    let head = [first].into_iter().chain(names).chain(["gateway ÷ baseline", "target", ""]);
+    let mut table = Table::new(head.chain(versus.iter().copied()));
+    for measured in compared(works) {
+        let mut row = vec![measured.name()];
+        row.extend(columns.iter().map(|contender| cell(measured.median(*contender, CPU), 2)));
+        let ratio = measured.ratio(CPU);
+        row.extend([cell(ratio, 2)].into_iter().chain(judged(ratio, measured.work.target)));
+        if has_uws {
+            let ratio = measured.uws_ratio(CPU);
+            row.extend([cell(ratio, 2)].into_iter().chain(judged(ratio, measured.work.uws_target)));
+        }
+        table.row(row);
+    }
+    table
 }
 
 /// Adds a row about one figure of the gateway, in the unit that is `factor` times the figure's, and with this number of

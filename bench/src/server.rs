@@ -62,10 +62,13 @@ impl Server {
         if let Some(log) = log {
             command.env("RUST_LOG", "info").stderr(log);
         }
-        Self::start(command, port, admin, || match contender {
-            Contender::Gateway | Contender::Tls => is_ready(admin).unwrap_or(false),
-            // These two listen once they are connected to Redis.
-            Contender::Baseline | Contender::Node => TcpStream::connect(("127.0.0.1", port)).is_ok(),
+        Self::start(command, port, admin, || {
+            if contender.is_gateway() {
+                is_ready(admin).unwrap_or(false)
+            } else {
+                // The others listen once they are connected to Redis, if they use it.
+                TcpStream::connect(("127.0.0.1", port)).is_ok()
+            }
         })
     }
 

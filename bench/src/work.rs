@@ -1,38 +1,67 @@
 //! The loads under which the servers are measured.
 
+use crate::contender::Contender;
+
+/// The servers with a bus, in the order of their turns.
+const WITH_BUS: &[Contender] = &[Contender::Gateway, Contender::Baseline, Contender::Node];
+
+/// All servers, for loads without Redis.
+const ALL: &[Contender] = &[Contender::Gateway, Contender::Baseline, Contender::Node, Contender::Uws];
+
 /// A load under which each server is measured in turn.
 pub(crate) struct Work {
     /// The first cell of the row.
     pub(crate) name: String,
-    /// The arguments of `gateway-client load`.
+    /// The arguments of `gateway-client load`, or for the game those of `gateway-client`.
     pub(crate) load: String,
+    /// The name of the table, if `--only` selects it by its name.
+    pub(crate) table: &'static str,
+    /// The servers that are measured, in the order of their turns.
+    pub(crate) lineup: &'static [Contender],
     /// The largest allowed figure of the gateway, as a multiple of the baseline's.
     pub(crate) target: Option<f64>,
+    /// The largest allowed figure of the gateway, as a multiple of that of uWebSockets.
+    pub(crate) uws_target: Option<f64>,
     /// Whether the gateway is also measured over TLS.
     pub(crate) has_tls: bool,
     /// The largest allowed figure of the gateway over TLS, as a multiple of its figure without.
     pub(crate) tls_target: Option<f64>,
     /// The measured seconds, if they differ from those on the command line.
     pub(crate) seconds: Option<u32>,
+    /// The seconds before the measured ones.
+    pub(crate) warmup: u32,
     /// Whether the load is measured once and not in every round.
     pub(crate) once: bool,
 }
 
 impl Work {
-    fn new(name: impl Into<String>, load: impl Into<String>) -> Self {
+    pub(crate) fn new(name: impl Into<String>, load: impl Into<String>) -> Self {
         Self {
             name: name.into(),
             load: load.into(),
+            table: "",
+            lineup: WITH_BUS,
             target: None,
+            uws_target: None,
             has_tls: false,
             tls_target: None,
             seconds: None,
+            warmup: 1,
             once: false,
         }
     }
 
+    /// Makes this a row of a table with these servers.
+    pub(crate) fn among(self, table: &'static str, lineup: &'static [Contender]) -> Self {
+        Self { table, lineup, ..self }
+    }
+
     fn target(self, target: f64) -> Self {
         Self { target: Some(target), ..self }
+    }
+
+    fn uws_target(self, target: f64) -> Self {
+        Self { lineup: ALL, uws_target: Some(target), ..self }
     }
 
     fn tls(self) -> Self {
@@ -58,8 +87,8 @@ pub(crate) fn messages() -> Vec<Work> {
         // With a longer pipeline, tens of megabytes are under way, and the figures are those of the queues.
         Work::new("client to Redis, 64 KiB, 4 pipelined", "request --pipeline 4 --payload 65536"),
         Work::new("Redis to client, 64 B, 16 pipelined", "deliver --pipeline 16").target(1.3).tls(),
-        Work::new("heartbeat, 64 B, one at a time", "ping --pipeline 1").target(1.15).tls_target(1.5),
-        Work::new("heartbeat, 64 B, 16 pipelined", "ping --pipeline 16").tls_target(1.5),
+        Work::new("heartbeat, 64 B, one at a time", "ping --pipeline 1").target(1.15).uws_target(0.9).tls_target(1.5),
+        Work::new("heartbeat, 64 B, 16 pipelined", "ping --pipeline 16").target(1.3).uws_target(0.7).tls_target(1.5),
     ]
 }
 
@@ -78,11 +107,16 @@ pub(crate) fn crowds(most: u64) -> Vec<Work> {
 /// each session.
 const PING_INTERVAL_S: u32 = 25;
 
+/// The seconds from the opening of all sessions to the end of the measurement of sessions that do nothing.
+const IDLE_S: u32 = 30;
+
 /// Sessions that do nothing, for the cost of opening them and of keeping them.
 pub(crate) fn idle(most: u64) -> [Work; 2] {
     let load = format!("idle --clients {most}");
-    let opened = Work { seconds: Some(1), ..Work::new(format!("{most} sessions opened"), &load).tls() };
+    let opened = Work::new(format!("{most} sessions opened"), &load).tls();
+    let opened = Work { seconds: Some(1), lineup: ALL, ..opened };
     let held = Work::new(format!("{most} sessions held"), &load).tls();
-    let held = Work { seconds: Some(PING_INTERVAL_S), once: true, ..held };
+    let warmup = IDLE_S - PING_INTERVAL_S;
+    let held = Work { seconds: Some(PING_INTERVAL_S), warmup, once: true, lineup: ALL, ..held };
     [opened, held]
 }

@@ -96,6 +96,10 @@ mod tests {
         check_refused(&["gateway-client", "arena", "--bots", "0"], "0 is not in 1..");
         check_refused(&["gateway-client", "load"], "request");
         check_refused(&["gateway-client", "load", "loop"], "--rate <R>");
+        check_refused(&["gateway-client", "load", "fanout"], "--rate <R>");
+        check_refused(&["gateway-client", "load", "fanout", "--rate", "1", "--join", "x"], "--route <N>");
+        let both = ["gateway-client", "load", "fanout", "--rate", "1", "--route", "9", "--redis", "x"];
+        check_refused(&both, "cannot be used with");
         check_refused(&["gateway-client", "load", "ping", "--rate", "0"], "a rate is a number");
         check_refused(&["gateway-client", "load", "ping", "--rate", "1", "--pipeline", "1"], "cannot be used with");
         check_refused(&["gateway-client", "load", "idle", "--pipeline", "1"], "--pipeline");

@@ -7,14 +7,17 @@ use std::sync::atomic::AtomicBool;
 use gateway_wire::packet::{ROUTE_CHAT, ROUTE_SYSTEM};
 
 use crate::bus::DELIVERIES;
-use crate::plan::Way;
+use crate::plan::{Relay, Source, Way};
 use crate::socket::Outlet;
 use crate::stream::Stream;
-use crate::template::{Payload, Template};
+use crate::template::{Form, Payload, Template};
 use crate::{frame, message, resp};
 
 /// The length in bytes of the request that binds a session to its user. It is enough for the longest game id.
 const BINDING_BYTES: usize = 128;
+
+/// The user of all sessions that get the same messages.
+const EVERYBODY: i32 = 1;
 
 /// One client. The messages that it sends, or that are sent to it, are numbered in one stream.
 pub(crate) struct Client {
@@ -27,7 +30,8 @@ pub(crate) struct Client {
 
 /// The messages of one client.
 pub(crate) struct Script {
-    /// The message that the client sends. In the mode `deliver` it is the message that the backend sends.
+    /// The message that the client sends. In the modes `deliver` and `fanout` it is the message that the backend or one
+    /// more client sends.
     message: Template,
     /// The payload that the gateway publishes for the message.
     pub(crate) published: Option<Payload>,
@@ -35,7 +39,8 @@ pub(crate) struct Script {
     pub(crate) answer: Option<Template>,
     /// The payload that the client gets in the end.
     pub(crate) received: Option<Payload>,
-    /// The request that binds the session to its user, in the mode `deliver`. Without it the client gets nothing.
+    /// The request that binds the session to its user or lets it join the others, in the modes `deliver` and `fanout`.
+    /// Without it the client gets nothing.
     pub(crate) binding: Option<Template>,
 }
 
@@ -47,7 +52,8 @@ impl Script {
                 let request = message::request(&bus.game, user_id, payload)?;
                 Self { published: Some(request.clone()), ..Self::sending(frame::packet(ROUTE_CHAT, &request)) }
             }
-            Way::Deliver(bus) => {
+            Way::Deliver(bus) | Way::Fanout(Source::Backend(bus)) => {
+                let user_id = if let Way::Fanout(_) = way { EVERYBODY } else { user_id };
                 let response = message::response(user_id, payload)?;
                 let binding = message::request(&bus.game, user_id, BINDING_BYTES)?;
                 Self {
@@ -55,6 +61,17 @@ impl Script {
                     published: Some(binding),
                     received: Some(response.clone()),
                     ..Self::sending(resp::publish(DELIVERIES, &response))
+                }
+            }
+            Way::Fanout(Source::Client(Relay { route, join, before })) => {
+                let text = message::text(payload)?;
+                let join = Payload { bytes: join.clone().into_bytes(), number_at: None, form: Form::Letters };
+                let bytes = [before.as_bytes(), &text.bytes].concat();
+                let sent = Payload { bytes, number_at: text.number_at.map(|at| before.len() + at), form: text.form };
+                Self {
+                    binding: Some(frame::packet(*route, &join)),
+                    received: Some(text),
+                    ..Self::sending(frame::packet(*route, &sent))
                 }
             }
             Way::Ping => {

@@ -87,7 +87,8 @@ impl Schedule {
     }
 }
 
-fn nanos(duration: Duration) -> u64 {
+/// The nanoseconds of a duration.
+pub(crate) fn nanos(duration: Duration) -> u64 {
     narrow(duration.as_nanos())
 }
 

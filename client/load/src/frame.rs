@@ -34,7 +34,8 @@ pub(crate) fn packet(route: u8, payload: &Payload) -> Template {
     let packet = Packet::request(0, route, payload.bytes.clone()).encode();
     let bytes = masked(Opcode::Binary, &packet);
     let seq_at = bytes.len() - packet.len();
-    Template { seq_at: Some(seq_at), number_at: payload.number_at.map(|at| seq_at + HEADER_LEN + at), bytes }
+    let number_at = payload.number_at.map(|at| seq_at + HEADER_LEN + at);
+    Template { seq_at: Some(seq_at), number_at, form: payload.form, bytes }
 }
 
 /// Builds the answer to a ping.
@@ -108,6 +109,7 @@ mod tests {
 
     use super::*;
     use crate::carry::cuts;
+    use crate::template::Form;
 
     /// A frame as a server sends it.
     fn served(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
@@ -192,7 +194,7 @@ mod tests {
     #[tokio::test]
     async fn a_websocket_library_reads_what_is_built() {
         use futures_util::StreamExt;
-        let payload = |length| Payload { bytes: vec![7; length], number_at: None };
+        let payload = |length| Payload { bytes: vec![7; length], number_at: None, form: Form::Varint };
         let mut stream = Vec::new();
         let lengths = [0, 117, 118, 65_527, 65_528];
         for (number, length) in lengths.into_iter().enumerate() {

@@ -102,8 +102,14 @@ fn report(plan: &Plan, opening: &Times, [before, some, opened, settled, end]: &[
     report.times("each", ["open_p50_ms", "open_p99_ms", "open_p999_ms", "open_max_ms"], opening);
     let cpu_each = micros_each(opened.cpu_since(before), clients);
     report.line("server CPU", [Figure::number("server_cpu_us_per_open", "", cpu_each, 1, "µs/session opened")]);
-    report
-        .line("server RSS", [Figure::number("server_bytes_per_session", "", bytes_each(settled), 0, "bytes/session")]);
+    let at_rest = before.resident_bytes.map(|bytes| bytes as f64);
+    report.line(
+        "server RSS",
+        [
+            Figure::number("server_bytes_per_session", "", bytes_each(settled), 0, "bytes/session"),
+            Figure::number("server_bytes_at_rest", "before", at_rest, 0, "bytes"),
+        ],
+    );
     report.line(
         "idle",
         [

@@ -1,12 +1,12 @@
 //! The chat messages of the load. Each has exactly the length that is asked for, and its number at a known place.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use chat_proto::chat::{ChatRequest, ChatResponse};
 use chat_proto::common::MessageBase;
 use prost::Message;
 use prost::encoding::encoded_len_varint;
 
-use crate::template::{NUMBER_BYTES, Payload, first_number};
+use crate::template::{Form, NUMBER_BYTES, Payload, first_number};
 
 /// The bytes of a `ChatRequest` before the game id: the tag of `base` and its length, the tag of `game_id` and its
 /// length.
@@ -23,7 +23,7 @@ pub(crate) fn request(game_id: &str, user_id: i32, size: usize) -> anyhow::Resul
     })
     .context("a ChatRequest")?;
     let number_at = BEFORE_GAME + game_id.len() + field_len(user_id) + 1;
-    Ok(Payload { bytes, number_at: Some(number_at) })
+    Ok(Payload { bytes, number_at: Some(number_at), form: Form::Varint })
 }
 
 /// Builds a `ChatResponse` of `size` bytes for a user. The message id is the number, and the error message, which is
@@ -38,12 +38,19 @@ pub(crate) fn response(target_user_id: i32, size: usize) -> anyhow::Result<Paylo
     })
     .context("a ChatResponse")?;
     let number_at = bytes.len() - field_len(target_user_id) - NUMBER_BYTES;
-    Ok(Payload { bytes, number_at: Some(number_at) })
+    Ok(Payload { bytes, number_at: Some(number_at), form: Form::Varint })
 }
 
 /// Builds the payload of a heartbeat: the user id over and over, so that replies that are mixed up are noticed.
 pub(crate) fn heartbeat(user_id: i32, size: usize) -> Payload {
-    Payload { bytes: user_id.to_be_bytes().into_iter().rev().cycle().take(size).collect(), number_at: None }
+    let bytes = user_id.to_be_bytes().into_iter().rev().cycle().take(size).collect();
+    Payload { bytes, number_at: None, form: Form::Varint }
+}
+
+/// Builds a text of `size` bytes that begins with the number.
+pub(crate) fn text(size: usize) -> anyhow::Result<Payload> {
+    ensure!(size >= NUMBER_BYTES, "--payload {size}: {NUMBER_BYTES} bytes are the least");
+    Ok(Payload { bytes: vec![b'x'; size], number_at: Some(0), form: Form::Letters })
 }
 
 /// Returns the user id in a serialized `ChatRequest` of this game that [`request`] has built, or `None` for any other
@@ -88,7 +95,8 @@ mod tests {
     /// The payload as it is sent.
     fn numbered(payload: &Payload, number: u64) -> Vec<u8> {
         let mut sent = Vec::new();
-        Template { bytes: payload.bytes.clone(), seq_at: None, number_at: payload.number_at }.append(number, &mut sent);
+        let Payload { bytes, number_at, form } = payload.clone();
+        Template { bytes, seq_at: None, number_at, form }.append(number, &mut sent);
         sent
     }
 
@@ -133,6 +141,17 @@ mod tests {
         assert_eq!(refusal(response(200, 0)), "a ChatResponse: --payload 0: 14 bytes are the least");
         assert!(request("mmo", 1, 19).is_err());
         assert!(request("mmo", 1, 20).is_ok());
+    }
+
+    #[test]
+    fn a_text_has_its_size_and_its_number() {
+        for size in [7, 8, 64] {
+            let payload = text(size).unwrap();
+            let sent = numbered(&payload, 1000);
+            assert!(sent.is_ascii());
+            assert_eq!((sent.len(), payload.number_in(&sent)), (size, Some(1000)));
+        }
+        assert_eq!(text(6).err().unwrap().to_string(), "--payload 6: 7 bytes are the least");
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub(crate) enum Mode {
     Ping(Heartbeats),
     /// The whole loop: chat requests, which this program answers on Redis as the backend, until the answers arrive
     Loop(Loop),
+    /// One message to many clients: from a backend to all sessions of the user 1, or with --route from one more client
+    /// to all that have joined
+    Fanout(Fanout),
     /// Sessions that do nothing: what it costs to open and to keep them
     Idle(Common),
 }
@@ -56,6 +59,30 @@ pub(crate) struct Loop {
     /// due
     #[arg(long, value_name = "R", value_parser = positive)]
     rate: f64,
+    #[command(flatten)]
+    messages: Messages,
+    #[command(flatten)]
+    bus: Bus,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Fanout {
+    /// Messages a second, each of which goes to all clients. Its latency counts from the time at which it is due to its
+    /// arrival at the last client. All other figures are about deliveries
+    #[arg(long, value_name = "R", value_parser = positive)]
+    rate: f64,
+    /// One more client sends the messages on this route, whose plugin has to pass their payload on to all clients.
+    /// Redis is not used
+    #[arg(long, value_name = "N", conflicts_with_all = ["redis", "game"])]
+    route: Option<u8>,
+    /// What each client sends on the route to get the messages, and to which it needs a reply
+    #[arg(long, value_name = "TEXT", requires = "route", default_value = "join")]
+    join: String,
+    /// What the sender's packets have before the payload, and the deliveries do not
+    #[arg(long, value_name = "TEXT", requires = "route", default_value = "")]
+    before: String,
     #[command(flatten)]
     messages: Messages,
     #[command(flatten)]
@@ -158,6 +185,26 @@ pub(crate) enum Way {
     Deliver(Bus),
     Ping,
     Loop(Bus),
+    Fanout(Source),
+}
+
+/// The sender of the messages that go to all clients.
+#[derive(Clone)]
+pub(crate) enum Source {
+    /// A backend, which publishes them for the user of all sessions.
+    Backend(Bus),
+    /// One more client.
+    Client(Relay),
+}
+
+/// The way from one client to all others.
+#[derive(Clone)]
+pub(crate) struct Relay {
+    pub(crate) route: u8,
+    /// The payload with which a client joins those who get the messages.
+    pub(crate) join: String,
+    /// What the sender's packets have before the payload of a message.
+    pub(crate) before: String,
 }
 
 /// The time at which a message is sent.
@@ -183,6 +230,13 @@ impl Plan {
             }
             Mode::Loop(Loop { rate, messages, bus, common }) => {
                 (common, Load::new(Way::Loop(bus), Pace::Rate(rate), &messages))
+            }
+            Mode::Fanout(Fanout { rate, route, join, before, messages, bus, common }) => {
+                let source = match route {
+                    Some(route) => Source::Client(Relay { route, join, before }),
+                    None => Source::Backend(bus),
+                };
+                (common, Load::new(Way::Fanout(source), Pace::Rate(rate), &messages))
             }
         };
         // The command line allows at most 1,000,000.
@@ -216,6 +270,7 @@ impl Load {
                 Way::Deliver(_) => "deliver",
                 Way::Ping => "ping",
                 Way::Loop(_) => "loop",
+                Way::Fanout(_) => "fanout",
             },
         }
     }
@@ -241,8 +296,21 @@ impl Way {
     /// The Redis and the game, unless the messages do not involve Redis.
     pub(crate) fn bus(&self) -> Option<&Bus> {
         match self {
-            Self::Request(bus) | Self::Deliver(bus) | Self::Loop(bus) => Some(bus),
-            Self::Ping => None,
+            Self::Request(bus) | Self::Deliver(bus) | Self::Loop(bus) | Self::Fanout(Source::Backend(bus)) => Some(bus),
+            Self::Ping | Self::Fanout(Source::Client(_)) => None,
+        }
+    }
+
+    /// Whether a session gets messages only when it is bound to its user or has joined the others.
+    pub(crate) fn has_binding(&self) -> bool {
+        matches!(self, Self::Deliver(_) | Self::Fanout(_))
+    }
+
+    /// The way from one client to all others, if it is this one.
+    pub(crate) fn relay(&self) -> Option<&Relay> {
+        match self {
+            Self::Fanout(Source::Client(relay)) => Some(relay),
+            _ => None,
         }
     }
 }

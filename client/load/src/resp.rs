@@ -12,7 +12,7 @@ pub(crate) fn publish(topic: &str, payload: &Payload) -> Template {
     let mut bytes = Vec::new();
     resp::publish(&mut bytes, topic.as_bytes(), &payload.bytes);
     let payload_at = bytes.len() - payload.bytes.len() - b"\r\n".len();
-    Template { seq_at: None, number_at: payload.number_at.map(|at| payload_at + at), bytes }
+    Template { seq_at: None, number_at: payload.number_at.map(|at| payload_at + at), form: payload.form, bytes }
 }
 
 /// Finds the frames in the stream of Redis.
@@ -39,7 +39,7 @@ impl Scanner {
 mod tests {
     use super::*;
     use crate::carry::cuts;
-    use crate::template::first_number;
+    use crate::template::{Form, first_number};
 
     #[track_caller]
     fn scanned(pieces: &[&[u8]]) -> Vec<String> {
@@ -77,7 +77,7 @@ mod tests {
         let number = first_number() as u64;
         let mut varint = Vec::new();
         prost::encoding::encode_varint(number + 5, &mut varint);
-        let payload = Payload { bytes: b"<.......>".into(), number_at: Some(1) };
+        let payload = Payload { bytes: b"<.......>".into(), number_at: Some(1), form: Form::Varint };
         let mut sent = Vec::new();
         publish("broadcast", &payload).append(5, &mut sent);
         let expected = [b"*3\r\n$7\r\nPUBLISH\r\n$9\r\nbroadcast\r\n$9\r\n<", &varint[..], b">\r\n"].concat();

@@ -15,7 +15,7 @@ use crate::clock::Period;
 use crate::pace;
 use crate::plan::{Flow, Plan, Way};
 use crate::process::Process;
-use crate::session::{self, Dialer};
+use crate::session::{self, Dialer, Session};
 use crate::tasks::Tasks;
 use crate::traffic::Traffic;
 
@@ -63,11 +63,15 @@ pub(crate) async fn run(plan: &Plan, flow: &Flow) -> anyhow::Result<Run> {
         }
     })
     .await?;
+    let sender = if way.relay().is_some() { Some(dialer.open().await?) } else { None };
+    let (sender, relay) = sender.map(|Session { outlet, reader }| (outlet, reader)).unzip();
     let (outlet, publisher) = publisher.map(|Publisher { outlet, reader }| (outlet, reader)).unzip();
+    let outlet = outlet.or(sender);
     let traffic = Arc::new(Traffic::new(way.clone(), *pace, clients, outlet)?);
     let mut tasks = Tasks::default();
     tasks.listen(&traffic, readers);
     publisher.into_iter().for_each(|reader| tasks.publish(&traffic, reader));
+    relay.into_iter().for_each(|reader| tasks.relay(&traffic, reader));
     subscriber.into_iter().for_each(|subscriber| tasks.subscribe(&traffic, subscriber));
     let (begin, end) = tokio::select! {
         outcome = course(plan, &traffic) => outcome?,
@@ -89,7 +93,7 @@ fn scripts(way: &Way, clients: usize, payload: usize) -> anyhow::Result<Vec<Scri
 async fn connect_bus(way: &Way) -> anyhow::Result<(Option<Subscriber>, Option<Publisher>)> {
     let Some(bus) = way.bus() else { return Ok((None, None)) };
     let subscriber = bus::subscribe(&bus.redis, &bus::requests_of(&bus.game)).await?;
-    let publishes = matches!(way, Way::Deliver(_) | Way::Loop(_));
+    let publishes = way.has_binding() || matches!(way, Way::Loop(_));
     let publisher = if publishes { Some(bus::publisher(&bus.redis).await?) } else { None };
     Ok((Some(subscriber), publisher))
 }
@@ -97,7 +101,7 @@ async fn connect_bus(way: &Way) -> anyhow::Result<(Option<Subscriber>, Option<Pu
 /// Binds the sessions if need be, lets traffic flow, and waits for the messages under way. Everything is connected
 /// already.
 async fn course(plan: &Plan, traffic: &Arc<Traffic>) -> anyhow::Result<(Reading, Reading)> {
-    if matches!(traffic.way, Way::Deliver(_)) {
+    if traffic.way.has_binding() {
         bind(traffic).await?;
     }
     let period = traffic.begin(plan.warmup, plan.duration);
@@ -119,23 +123,29 @@ async fn course(plan: &Plan, traffic: &Arc<Traffic>) -> anyhow::Result<(Reading,
     Ok(readings)
 }
 
-/// Binds each session to its user with a request. Before that, the gateway delivers nothing to the session.
+/// Binds each session to its user with a request, or lets it join the others. Before that, the gateway delivers nothing to
+/// the session.
 async fn bind(traffic: &Traffic) -> anyhow::Result<()> {
     let mut request = Vec::new();
-    for client in &traffic.clients {
+    for (number, client) in (0..).zip(&traffic.clients) {
         if let Some(binding) = &client.script.binding {
             request.clear();
-            binding.append(0, &mut request);
+            binding.append(number, &mut request);
             client.outlet.send(&request)?;
         }
     }
     let deadline = Instant::now() + BINDING_TIMEOUT;
     while let Some(index) = traffic.clients.iter().position(|client| !client.bound.load(Ordering::Relaxed)) {
         if let Some(refusal) = &traffic.tally().refusal {
-            bail!("the gateway refuses a ChatRequest: {refusal}");
+            let request = if traffic.way.relay().is_some() { "--join" } else { "a ChatRequest" };
+            bail!("the gateway refuses {request}: {refusal}");
         }
         if Instant::now() > deadline {
-            bail!("the request of user {} has not come to this Redis; is it the gateway's?", index + 1);
+            let user = index + 1;
+            match traffic.way.relay() {
+                Some(relay) => bail!("no reply on route {} to what user {user} sends to join", relay.route),
+                None => bail!("the request of user {user} has not come to this Redis; is it the gateway's?"),
+            }
         }
         sleep(POLL).await;
     }

@@ -34,8 +34,22 @@ impl Tasks {
 
     /// Writes the publishes that wait, and notices the end of the publishing connection.
     pub(crate) fn publish(&mut self, traffic: &Arc<Traffic>, reader: Reader) {
-        let writing = Arc::clone(traffic);
         self.others.spawn(async move { reader.read(|_| Ok(())).await.context("the publishing connection to Redis") });
+        self.drain_publisher(traffic);
+    }
+
+    /// Writes the packets that wait to be sent to all others, and reads from the session of their sender.
+    pub(crate) fn relay(&mut self, traffic: &Arc<Traffic>, reader: Reader) {
+        let hearing = Arc::clone(traffic);
+        self.sessions.spawn(async move {
+            let mut scanner = Scanner::default();
+            reader.read(|piece| hearing.answer(&mut scanner, piece)).await.context("the session of the sender")
+        });
+        self.drain_publisher(traffic);
+    }
+
+    fn drain_publisher(&mut self, traffic: &Arc<Traffic>) {
+        let writing = Arc::clone(traffic);
         self.others.spawn(async move {
             match &writing.publisher {
                 Some(publisher) => publisher.drain().await,
@@ -67,6 +81,6 @@ impl Tasks {
 
     /// Closes the sessions with code 1000.
     pub(crate) async fn close(mut self, traffic: &Traffic) {
-        session::close_all(traffic.clients.iter().map(|client| &client.outlet), &mut self.sessions).await;
+        session::close_all(traffic.sessions(), &mut self.sessions).await;
     }
 }

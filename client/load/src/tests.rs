@@ -11,6 +11,9 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::*;
 
+#[path = "fanout_tests.rs"]
+mod fanout;
+
 /// A command for Redis.
 fn command(parts: &[&[u8]]) -> Vec<u8> {
     let mut command = Vec::new();
@@ -20,12 +23,17 @@ fn command(parts: &[&[u8]]) -> Vec<u8> {
 
 /// Runs a load of one client. Returns the JSON, and the error if there was one.
 async fn load(url: &str, arguments: &str) -> (String, Option<String>) {
+    load_of(1, url, arguments).await
+}
+
+/// Runs a load of some clients.
+async fn load_of(clients: usize, url: &str, arguments: &str) -> (String, Option<String>) {
     #[derive(Parser)]
     struct Arguments {
         #[command(flatten)]
         options: Options,
     }
-    let all = format!("load {arguments} --url {} --clients 1 --format json --warmup-s 0", url);
+    let all = format!("load {arguments} --url {url} --clients {clients} --format json --warmup-s 0");
     let Arguments { options } = Arguments::try_parse_from(all.split(' ')).unwrap();
     match measure(&Plan::new(options.mode).unwrap()).await {
         Ok((report, verdict)) => (report, verdict.err().map(|error| error.to_string())),

@@ -11,7 +11,7 @@ use gateway_wire::resp::Frame;
 use hdrhistogram::CreationError;
 
 use crate::client::Client;
-use crate::clock::{Clock, Period, Schedule};
+use crate::clock::{Clock, Period, Schedule, nanos};
 use crate::frame;
 use crate::message::user_of;
 use crate::plan::{Pace, Way};
@@ -26,7 +26,8 @@ use crate::tally::Tally;
 pub(crate) struct Traffic {
     pub(crate) way: Way,
     pub(crate) clients: Vec<Client>,
-    /// The connection to Redis for publishes, if this program plays the backend.
+    /// The connection to Redis for publishes, if this program plays the backend, or the session of the client that sends
+    /// to all others.
     pub(crate) publisher: Option<Outlet>,
     pub(crate) clock: Clock,
     /// The period, once traffic has begun.
@@ -55,7 +56,7 @@ impl Traffic {
     ) -> Result<Self, CreationError> {
         let schedule = match pace {
             Pace::Window(_) => None,
-            Pace::Rate(rate) => Some(Schedule::new(clients.len(), rate)),
+            Pace::Rate(rate) => Some(Schedule::new(if let Way::Fanout(_) = way { 1 } else { clients.len() }, rate)),
         };
         let (clock, tally) = (Clock::new(), Mutex::new(Tally::new()?));
         Ok(Self {
@@ -72,6 +73,14 @@ impl Traffic {
 
     /// Begins the period now. Latencies count from here on.
     pub(crate) fn begin(&self, warmup: Duration, duration: Duration) -> &Period {
+        if let (Way::Fanout(_), Some(schedule)) = (&self.way, self.schedule) {
+            // All messages count as sent from here on. To note each of them at each client when it is sent would take
+            // the time in which others are due.
+            let total = schedule.total(nanos(warmup + duration));
+            for client in &self.clients {
+                lock(&client.stream).send(total, 0);
+            }
+        }
         self.period.get_or_init(|| Period::new(self.clock.now(), warmup, duration))
     }
 
@@ -108,12 +117,17 @@ impl Traffic {
         if !header.is_reply() && !stream.counts_on(header.seq) {
             tally.miscounted += 1;
         }
+        let ok = header.status == Status::Ok as u16;
+        if header.is_reply() && ok && self.way.relay().is_some_and(|relay| relay.route == header.route) {
+            self.clients[index].bound.store(true, Ordering::Relaxed);
+            return;
+        }
         let number = match (&self.clients[index].script.received, header.is_reply()) {
-            _ if header.status != Status::Ok as u16 => {
+            _ if !ok => {
                 stream.refused(header.seq);
                 return tally.refused(header.status, payload);
             }
-            (Some(expected), false) => expected.number_in(payload),
+            (Some(expected), false) => self.unwired(expected.number_in(payload)),
             (Some(expected), true) => {
                 (header.route == ROUTE_SYSTEM && payload == expected.bytes).then(|| stream.number_of(header.seq))
             }
@@ -176,6 +190,11 @@ impl Traffic {
                 }
             }
             (Way::Deliver(_), Some(_)) => client.bound.store(true, Ordering::Relaxed),
+            // All are of the same user, and the number of the request is that of the client.
+            (Way::Fanout(_), Some(number)) => match self.clients.get(number as usize) {
+                Some(client) => client.bound.store(true, Ordering::Relaxed),
+                None => tally.stray += 1,
+            },
             (_, None) | (Way::Ping, _) => tally.stray += 1,
         }
     }
@@ -187,7 +206,12 @@ impl Traffic {
             return;
         };
         tally.note(arrival);
+        let is_fanout = matches!(self.way, Way::Fanout(_));
+        if is_fanout && !tally.is_last(number, arrival, self.clients.len()) {
+            return;
+        }
         let Some(period) = self.period.get() else { return };
+        let index = if is_fanout { 0 } else { index };
         let due = |schedule: Schedule| period.start + schedule.due(schedule.message(index, number));
         if let Some(begin) = sent_at.or_else(|| self.schedule.map(due))
             && period.measured.contains(&begin)
@@ -225,6 +249,10 @@ impl Traffic {
         out: &mut Vec<u8>,
     ) -> anyhow::Result<()> {
         out.clear();
+        if let Way::Fanout(_) = self.way {
+            self.clients[0].script.append(from + 1..to + 1, out);
+            return self.backend().map_or(Ok(()), |sender| sender.send(out));
+        }
         for (index, count) in schedule.shares(from, to) {
             let client = &self.clients[index];
             let numbers = lock(&client.stream).send(count, 0);
@@ -237,9 +265,35 @@ impl Traffic {
         self.backend().map_or(Ok(()), |publisher| publisher.send(out))
     }
 
-    /// The connection to which all messages go, if the backend sends them.
+    /// The number of a message that has this number where it arrives. In the mode `fanout`, these numbers begin with 1:
+    /// if a packet is passed on as it is, its seq then serves as the delivery counter.
+    fn unwired(&self, number: Option<u64>) -> Option<u64> {
+        number?.checked_sub(u64::from(matches!(self.way, Way::Fanout(_))))
+    }
+
+    /// Takes a piece of the stream of the session that sends to all others.
+    pub(crate) fn answer(&self, scanner: &mut frame::Scanner, piece: &[u8]) -> anyhow::Result<()> {
+        let Some(sender) = &self.publisher else { return Ok(()) };
+        scanner.feed(piece, |frame| {
+            if let Some(message) = session::message(&frame, sender)?
+                && let Ok((header, payload)) = packet::split(message)
+                && header.status != Status::Ok as u16
+            {
+                self.tally().refused(header.status, payload);
+            }
+            Ok(())
+        })
+    }
+
+    /// The connection to which all messages go, if the backend or one more client sends them.
     fn backend(&self) -> Option<&Outlet> {
-        self.publisher.as_ref().filter(|_| matches!(self.way, Way::Deliver(_)))
+        self.publisher.as_ref().filter(|_| self.way.has_binding())
+    }
+
+    /// The sessions, with that of a client that sends to all others.
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = &Outlet> {
+        let sender = self.publisher.iter().filter(|_| self.way.relay().is_some());
+        self.clients.iter().map(|client| &client.outlet).chain(sender)
     }
 
     /// The number of messages that have neither arrived nor been refused.
