@@ -52,7 +52,7 @@ pub fn gateway(config: &Config, files: &[impl AsRef<Path>]) -> anyhow::Result<Ar
 /// # Errors
 /// Fails if the gateway takes no more sessions.
 pub fn session(gateway: &Gateway, config: &Config) -> anyhow::Result<Registered> {
-    let session = Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), config.server.outbox);
+    let session = Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), Arc::clone(&config.server.outbox));
     Ok(gateway.registry.admit(session)?)
 }
 

@@ -114,7 +114,7 @@ impl Running {
             // In a Cluster, no message has a place in one order with those of all topics.
             let is_ordered = !redis.place.is_cluster();
             let keys = bus::Keys::new(redis.clone());
-            gateway.enable_handovers(config.server.outbox, is_ordered, keys, resume.window);
+            gateway.enable_handovers(Arc::clone(&config.server.outbox), is_ordered, keys, resume.window);
         }
         if let Some(warning) = checkup::too_few_files(&config) {
             tracing::warn!("{warning}");

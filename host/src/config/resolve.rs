@@ -18,6 +18,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -106,14 +107,14 @@ fn server(raw: &raw::Server, resume: Option<&raw::Resume>, has_auth: bool, error
         listen: address("server.host", &raw.host, (raw.host.as_str(), raw.port), errors),
         read_buffer_bytes: raw.read_buffer_bytes,
         write_buffer_bytes: raw.write_buffer_bytes,
-        outbox: outbox::Limits {
+        outbox: Arc::new(outbox::Limits {
             messages: raw.send_queue,
             bytes: raw.send_queue_bytes,
             close_when_full: raw.on_full_queue == raw::OnFullQueue::Close,
             batch_bytes: raw.write_buffer_bytes,
             max_delay: Duration::from_secs(raw.send_timeout_s),
             replay: resume.map(|resume| outbox::ReplayLimits { messages: resume.messages, bytes: resume.bytes }),
-        },
+        }),
         max_message_bytes: raw.max_message_bytes,
         receive_budget_bytes: raw.receive_budget_bytes,
         control_frames_per_s: raw.control_frames_per_s,

@@ -11,6 +11,7 @@ use std::{
     fmt,
     net::SocketAddr,
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -77,7 +78,7 @@ pub struct Server {
     /// The number of bytes that are gathered before a write.
     pub write_buffer_bytes: usize,
     /// The limits of a session's send queue.
-    pub outbox: outbox::Limits,
+    pub outbox: Arc<outbox::Limits>,
     /// The maximum size of a message in bytes, with the packet header.
     pub max_message_bytes: usize,
     /// The maximum number of bytes that all connections together hold of incomplete messages.

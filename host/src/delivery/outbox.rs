@@ -30,7 +30,7 @@ use replay::Replay;
 use std::{
     mem,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -86,7 +86,8 @@ pub enum Outcome {
 /// The send queue of one session.
 #[derive(Debug)]
 pub struct Outbox {
-    limits: Limits,
+    /// All outboxes of the gateway share them.
+    limits: Arc<Limits>,
     state: Mutex<State>,
     /// The bytes in the queue, or [`CLOSING`]. It is written under the lock, and the session reads it for each packet
     /// without the lock.
@@ -107,12 +108,13 @@ struct State {
     in_flight: Size,
     /// The delivery number of the last push.
     pushes: u32,
-    closing: Option<Closing>,
+    /// Why the session is to end, if it is. The box keeps sessions small.
+    closing: Option<Box<Closing>>,
     aborted: bool,
     /// Whether the gateway stops, so that each connection ends as soon as its client can claim the session.
     is_dismissed: bool,
     /// The number of messages that were dropped from the queue when the session was aborted.
-    lost: usize,
+    lost: u32,
     /// The messages that the client may need again. The box is made when the first message is written.
     replay: Option<Box<Replay>>,
     /// Whether the client has a connection.
@@ -125,8 +127,8 @@ struct State {
 impl Outbox {
     /// Returns an empty queue.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
-        Self { limits, state: Mutex::default(), load: AtomicUsize::new(0) }
+    pub fn new(limits: impl Into<Arc<Limits>>) -> Self {
+        Self { limits: limits.into(), state: Mutex::default(), load: AtomicUsize::new(0) }
     }
 
     /// Queues a reply.
@@ -214,7 +216,7 @@ impl Outbox {
         state.replay = None;
         state.writer = None;
         state.client = Client::Ended;
-        mem::take(&mut state.lost)
+        mem::take(&mut state.lost) as usize
     }
 
     /// Returns whether the session has to write before it serves another packet: a full batch is queued, or the session
@@ -292,13 +294,13 @@ impl Outbox {
     }
 
     fn begin_closing(&self, state: &mut State, closing: Closing) {
-        state.closing.get_or_insert(closing);
+        state.closing.get_or_insert_with(|| Box::new(closing));
         self.store_load(state);
     }
 
     fn begin_aborting(&self, state: &mut State, closing: Closing) {
         state.aborted = true;
-        state.lost += state.queue.clear();
+        state.lost += u32::try_from(state.queue.clear()).unwrap_or(u32::MAX);
         self.begin_closing(state, closing);
     }
 

@@ -12,7 +12,7 @@ use crate::{
 };
 use std::{
     mem,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -26,7 +26,7 @@ pub struct Session {
     /// The session's identifier in packets, logs and deliveries.
     pub id: Uuid,
     /// The address of the client, which may come back from another one.
-    remote: Mutex<SocketAddr>,
+    remote: Mutex<(IpAddr, u16)>,
     /// The packets that wait to be sent to the client.
     pub outbox: Outbox,
     /// The record of calls that were slow or failed because of the session's packets.
@@ -67,10 +67,10 @@ pub enum BindError {
 impl Session {
     /// Returns a session with a new id that is bound to no user and holds nothing.
     #[must_use]
-    pub fn new(remote: SocketAddr, limits: Limits) -> Self {
+    pub fn new(remote: SocketAddr, limits: impl Into<Arc<Limits>>) -> Self {
         Self {
             id: Uuid::new_v4(),
-            remote: Mutex::new(remote),
+            remote: Mutex::new((remote.ip(), remote.port())),
             outbox: Outbox::new(limits),
             conduct: Conduct::default(),
             began_s: u32::try_from(now_ms() / 1000).unwrap_or(u32::MAX),
@@ -136,12 +136,13 @@ impl Session {
     /// Returns the address of the client.
     #[must_use]
     pub fn remote(&self) -> SocketAddr {
-        *self.remote.lock().unwrap_or_else(PoisonError::into_inner)
+        SocketAddr::from(*self.remote.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Records that the client has come back from this address. Returns the one that it had before.
     pub(super) fn set_remote(&self, remote: SocketAddr) -> SocketAddr {
-        mem::replace(&mut *self.remote.lock().unwrap_or_else(PoisonError::into_inner), remote)
+        let mut current = self.remote.lock().unwrap_or_else(PoisonError::into_inner);
+        SocketAddr::from(mem::replace(&mut *current, (remote.ip(), remote.port())))
     }
 
     /// Returns when the session began, in milliseconds since 1970, to the second.

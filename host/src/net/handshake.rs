@@ -194,15 +194,22 @@ impl Request {
     ///
     /// # Errors
     /// Returns an error if the connection broke.
-    pub async fn accept(mut self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<Vec<u8>> {
+    pub async fn accept(self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<Vec<u8>> {
+        let (answer, early) = self.accepted();
+        stream.write_all(&answer).await?;
+        Ok(early)
+    }
+
+    /// Returns the answer that accepts the request, and the bytes that the client sent right after it.
+    #[must_use]
+    pub fn accepted(mut self) -> (Vec<u8>, Vec<u8>) {
         let protocol = self.protocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n")).unwrap_or_default();
         let response = format!(
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Accept: {}\r\n{protocol}\r\n",
             self.accept
         );
-        stream.write_all(response.as_bytes()).await?;
-        Ok(self.received.split_off(self.len))
+        (response.into_bytes(), self.received.split_off(self.len))
     }
 
     /// Refuses the request with an HTTP status from 400 to 599 and a reason, of which the client gets the first 1024

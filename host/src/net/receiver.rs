@@ -56,23 +56,29 @@ pub struct Receiver {
     metrics: Arc<Metrics>,
     lease: Lease,
     limits: Arc<PayloadLimits>,
-    /// The frame of which only a part has arrived.
-    frame: Option<Frame>,
-    /// The type of the current message, [`Opcode::Text`] or [`Opcode::Binary`].
-    message: Option<Opcode>,
-    /// The buffered bytes of the current message. If the message is too large for its route, only its packet header
-    /// is buffered.
-    payload: Vec<u8>,
-    /// The number of bytes of the current message that have arrived, kept or not.
-    message_bytes: usize,
-    /// The largest payload that the message's route takes, if the message is larger.
-    exceeded_max_payload: Option<usize>,
+    /// The message of which only a part has arrived. The box keeps connections between two messages small.
+    partial: Option<Box<Partial>>,
     /// Whether payloads are dropped.
     discarding: bool,
     /// Whether the client has sent a close frame or broken a rule.
     ended: bool,
     /// The time in microseconds at which the client may send a full burst of limited frames again.
     frames_due_us: u64,
+}
+
+/// What has arrived of a message.
+#[derive(Debug, Default)]
+struct Partial {
+    /// The frame of which only a part has arrived.
+    frame: Option<Frame>,
+    /// The type of the message, [`Opcode::Text`] or [`Opcode::Binary`], or `None` if no message has begun.
+    opcode: Option<Opcode>,
+    /// The buffered bytes of the message. If the message is too large for its route, only its packet header is buffered.
+    payload: Vec<u8>,
+    /// The number of bytes of the message that have arrived, kept or not.
+    bytes: usize,
+    /// The largest payload that the message's route takes, if the message is larger.
+    exceeded_max_payload: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -91,11 +97,7 @@ impl Receiver {
             metrics,
             lease,
             limits,
-            frame: None,
-            message: None,
-            payload: Vec::new(),
-            message_bytes: 0,
-            exceeded_max_payload: None,
+            partial: None,
             discarding: false,
             ended: false,
             frames_due_us: 0,
@@ -105,7 +107,9 @@ impl Receiver {
     /// Drops all payloads from now on. The receiver still finds the end of each message.
     pub fn discard(&mut self) {
         self.discarding = true;
-        self.payload = Vec::new();
+        if let Some(partial) = &mut self.partial {
+            partial.payload = Vec::new();
+        }
         // A smaller size is never refused.
         let _ = self.lease.resize(0);
     }
@@ -126,11 +130,20 @@ impl Receiver {
     }
 
     fn advance(&mut self, bytes: &mut &[u8]) -> Result<Option<Message>, Violation> {
+        let mut partial = self.partial.take().map_or_else(Partial::default, |partial| *partial);
+        let message = self.advance_with(&mut partial, bytes)?;
+        if partial.opcode.is_some() {
+            self.partial = Some(Box::new(partial));
+        }
+        Ok(message)
+    }
+
+    fn advance_with(&mut self, partial: &mut Partial, bytes: &mut &[u8]) -> Result<Option<Message>, Violation> {
         loop {
-            if let Some(frame) = self.frame.take() {
-                let Some(last) = self.continue_frame(frame, bytes)? else { return Ok(None) };
+            if let Some(frame) = partial.frame.take() {
+                let Some(last) = self.continue_frame(partial, frame, bytes)? else { return Ok(None) };
                 if last {
-                    return self.complete().map(Some);
+                    return self.complete(mem::take(partial)).map(Some);
                 }
             }
             let Some(head) = Head::parse(bytes, Sender::Client)? else { return Ok(None) };
@@ -141,19 +154,19 @@ impl Receiver {
                 return self.control(head, payload).map(Some);
             }
             *bytes = &bytes[head.size..];
-            self.begin_frame(&head)?;
-            self.frame = Some(Frame { head, received: 0 });
+            self.begin_frame(partial, &head)?;
+            partial.frame = Some(Frame { head, received: 0 });
         }
     }
 
-    fn begin_frame(&mut self, head: &Head) -> Result<(), Violation> {
-        match (head.opcode, self.message) {
+    fn begin_frame(&mut self, partial: &mut Partial, head: &Head) -> Result<(), Violation> {
+        match (head.opcode, partial.opcode) {
             (Opcode::Continuation, None) => return Err(ProtocolError::Rule("a fragment continues nothing").into()),
             (Opcode::Continuation, Some(_)) => {}
             (_, Some(_)) => return Err(ProtocolError::Rule("a message begins within another one").into()),
-            (begins, None) => self.message = Some(begins),
+            (begins, None) => partial.opcode = Some(begins),
         }
-        let bytes = head.len.saturating_add(self.message_bytes as u64);
+        let bytes = head.len.saturating_add(partial.bytes as u64);
         if bytes > self.max_message_bytes as u64 {
             return Err(Violation::TooLarge { bytes, most: self.max_message_bytes });
         }
@@ -168,61 +181,41 @@ impl Receiver {
 
     /// Adds the received part of a frame to its message. Returns `None` until the frame is complete, and then whether
     /// it is the last frame of its message.
-    fn continue_frame(&mut self, mut frame: Frame, bytes: &mut &[u8]) -> Result<Option<bool>, Violation> {
+    fn continue_frame(
+        &mut self,
+        partial: &mut Partial,
+        mut frame: Frame,
+        bytes: &mut &[u8],
+    ) -> Result<Option<bool>, Violation> {
         let missing = frame.head.len - frame.received;
         let (part, rest) =
             bytes.split_at(usize::try_from(missing).map_or(bytes.len(), |missing| missing.min(bytes.len())));
         *bytes = rest;
         let missing = missing - part.len() as u64;
-        self.message_bytes += part.len();
-        if !self.discarding && self.exceeded_max_payload.is_none() {
-            self.append(part, &frame, missing as usize);
+        partial.bytes += part.len();
+        if !self.discarding && partial.exceeded_max_payload.is_none() {
+            partial.append(part, &frame, missing as usize);
         }
         if missing == 0 && frame.head.last {
             return Ok(Some(true));
         }
-        self.drop_if_too_large(missing as usize);
-        self.lease.resize(self.payload.capacity())?;
+        partial.drop_if_too_large(missing as usize, &self.limits);
+        self.lease.resize(partial.payload.capacity())?;
         if missing == 0 {
             return Ok(Some(false));
         }
         frame.received += part.len() as u64;
-        self.frame = Some(frame);
+        partial.frame = Some(frame);
         Ok(None)
     }
 
-    /// Appends a part to the buffer. The buffer grows by half of its size at a time, or more if the part needs more. It
-    /// does not grow beyond the end of a message of known length.
-    fn append(&mut self, part: &[u8], frame: &Frame, missing: usize) {
-        let (len, capacity) = (self.payload.len(), self.payload.capacity());
-        if capacity - len < part.len() {
-            let most = if frame.head.last { len + part.len() + missing } else { usize::MAX };
-            let wanted = (capacity + capacity / 2).min(most);
-            self.payload.reserve_exact(wanted.saturating_sub(len).max(part.len()));
-        }
-        self.payload.extend_from_slice(part);
-        websocket::apply_mask(&mut self.payload[len..], frame.head.mask, frame.received);
-    }
-
-    /// Drops the payload of a packet that is larger than its route takes. Its route refuses such a packet in any case.
-    fn drop_if_too_large(&mut self, missing: usize) {
-        let Ok((header, _)) = packet::split(&self.payload) else { return };
-        let max = self.limits.max(header.route);
-        if self.message == Some(Opcode::Binary) && self.message_bytes + missing > max.saturating_add(HEADER_LEN) {
-            self.exceeded_max_payload = Some(max);
-            self.payload = self.payload[..HEADER_LEN].to_vec();
-        }
-    }
-
-    fn complete(&mut self) -> Result<Message, Violation> {
-        let mut payload = mem::take(&mut self.payload);
-        let message_bytes = mem::take(&mut self.message_bytes);
-        let opcode = self.message.take();
+    fn complete(&mut self, message: Partial) -> Result<Message, Violation> {
+        let Partial { opcode, mut payload, bytes, exceeded_max_payload, .. } = message;
         self.lease.resize(0)?;
-        if let Some(max) = self.exceeded_max_payload.take()
+        if let Some(max) = exceeded_max_payload
             && let Ok((header, _)) = packet::parse(payload.clone().into())
         {
-            return Ok(Message::TooLarge { header, bytes: message_bytes - HEADER_LEN, max });
+            return Ok(Message::TooLarge { header, bytes: bytes - HEADER_LEN, max });
         }
         if opcode == Some(Opcode::Text) {
             return std::str::from_utf8(&payload).map_err(|_| ProtocolError::NotUtf8.into()).map(|_| Message::Text);
@@ -252,5 +245,30 @@ impl Receiver {
         let now_us = now_ms() * 1000;
         self.frames_due_us = self.frames_due_us.max(now_us) + 1_000_000 / u64::from(self.control_frames_per_s);
         if self.frames_due_us - now_us > BURST_S * 1_000_000 { Err(Violation::Flood) } else { Ok(()) }
+    }
+}
+
+impl Partial {
+    /// Appends a part to the buffer. The buffer grows by half of its size at a time, or more if the part needs more. It
+    /// does not grow beyond the end of a message of known length.
+    fn append(&mut self, part: &[u8], frame: &Frame, missing: usize) {
+        let (len, capacity) = (self.payload.len(), self.payload.capacity());
+        if capacity - len < part.len() {
+            let most = if frame.head.last { len + part.len() + missing } else { usize::MAX };
+            let wanted = (capacity + capacity / 2).min(most);
+            self.payload.reserve_exact(wanted.saturating_sub(len).max(part.len()));
+        }
+        self.payload.extend_from_slice(part);
+        websocket::apply_mask(&mut self.payload[len..], frame.head.mask, frame.received);
+    }
+
+    /// Drops the payload of a packet that is larger than its route takes. Its route refuses such a packet in any case.
+    fn drop_if_too_large(&mut self, missing: usize, limits: &PayloadLimits) {
+        let Ok((header, _)) = packet::split(&self.payload) else { return };
+        let max = limits.max(header.route);
+        if self.opcode == Some(Opcode::Binary) && self.bytes + missing > max.saturating_add(HEADER_LEN) {
+            self.exceeded_max_payload = Some(max);
+            self.payload = self.payload[..HEADER_LEN].to_vec();
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     net::handshake::Request,
     net::opening::open,
     net::resume::{Claim, Found, Resumes},
-    net::session,
+    net::session::{self, Actor, Begun},
     net::shared::Shared,
     net::stream::Stream,
     net::tcp::Tcp,
@@ -74,7 +74,8 @@ pub async fn serve(
                 Ok((stream, remote)) => {
                     // Here, because the tasks of connections that arrive together do not begin in their order.
                     let place = shared.admission.wait(gateway);
-                    tasks.spawn(connection(stream, remote, place, Arc::clone(&shared)));
+                    // The box is there until the session begins. Without it, every session would have room for it.
+                    tasks.spawn(session::run(Box::pin(begin(stream, remote, place, Arc::clone(&shared)))));
                 }
                 Err(error) => {
                     gateway.metrics.handshake_refused("accept_failed");
@@ -95,37 +96,30 @@ pub async fn serve(
     drain::drain(&shared, tasks).await;
 }
 
-/// Serves a connection until its session ends, or until the task of the session that it resumes has it. Returns the
-/// label of `gateway_disconnections_total`, or `None` if no end of a connection is left to count.
-async fn connection(
-    stream: TcpStream,
-    mut remote: SocketAddr,
-    place: Place,
-    shared: Arc<Shared>,
-) -> Option<&'static str> {
-    let Shared { gateway, config, auth, admission, resumes, stop, .. } = &*shared;
+/// Opens a connection and begins its session. Returns `None` if there is no session, or if the task of another
+/// connection serves it.
+async fn begin(stream: TcpStream, mut remote: SocketAddr, place: Place, shared: Arc<Shared>) -> Option<Begun> {
+    let Shared { gateway, config, auth, admission, stop, .. } = &*shared;
     let server = &config.server;
     // Packets are sent without delay. An error means that the connection broke, and the next step handles that.
     let _ = stream.set_nodelay(true);
-    // The box keeps the task of a connection small, which lives as long as its session.
     let (mut stream, request) = tokio::select! {
         opened = Box::pin(open(Tcp::new(stream), &mut remote, place, &shared)) => opened?,
         () = stop.cancelled() => return None,
     };
     let handshake = Handshake::begin(&gateway.traces, &request);
     let expiry = request.identity.and_then(Expiry::of).map(Box::new);
-    let context = session::Context { gateway, config: server, auth, resumes: resumes.as_ref() };
     match Box::pin(find(&request, remote, &shared)).await.ok()? {
         Some(Found::Here(claim)) => {
-            Box::pin(resume(stream, request, claim, expiry, remote, handshake, &shared)).await;
+            resume(stream, request, claim, expiry, remote, handshake, &shared).await;
             return None;
         }
         Some(Found::Arrived((session, replies_lost))) => {
-            let socket = Box::pin(shared.upgrade(stream, request, &session)).await;
+            let socket = shared.upgrade(stream, request, &session).await;
             let outcome = if socket.is_some() { Ok(&**session) } else { Err(NotUpgraded::GONE) };
             end_trace(handshake, gateway, remote, outcome);
             let Some(socket) = socket else {
-                Box::pin(end_before_it_begins(session, gateway)).await;
+                end_before_it_begins(session, gateway).await;
                 return None;
             };
             session.outbox.take_back();
@@ -134,44 +128,45 @@ async fn connection(
                 session.outbox.close(Closing::going_away());
             }
             gateway.registry.close_oldest_of_user(&session);
-            Box::pin(gateway.client_has_arrived(&session)).await;
+            gateway.client_has_arrived(&session).await;
             gateway.metrics.connections.inc();
-            return Box::pin(session::run(socket, session, &context, expiry, Some(replies_lost))).await;
+            return Some((Actor::new(Arc::clone(&shared), session, socket, expiry), Some(replies_lost)));
         }
         Some(Found::NoRoom(limit)) => {
             let refused = NotUpgraded { status: Some(limit.status()), reason: limit.reason() };
             end_trace(handshake, gateway, remote, Err(refused));
-            Box::pin(admission.refuse_over_limit(&mut stream, request, limit, remote, gateway, server)).await;
+            admission.refuse_over_limit(&mut stream, request, limit, remote, gateway, server).await;
             return None;
         }
         None => {}
     }
-    let session = Session::new(remote, server.outbox).traced(handshake.as_ref().and_then(|it| it.context()));
+    let session =
+        Session::new(remote, Arc::clone(&server.outbox)).traced(handshake.as_ref().and_then(|it| it.context()));
     let session = if request.identity.is_none() && auth.is_on() { session.anonymous() } else { session };
     let session = match admission.admit_new(gateway).and_then(|()| gateway.registry.admit(session)) {
         Ok(session) => session,
         Err(limit) => {
             let refused = NotUpgraded { status: Some(limit.status()), reason: limit.reason() };
             end_trace(handshake, gateway, remote, Err(refused));
-            Box::pin(admission.refuse_over_limit(&mut stream, request, limit, remote, gateway, server)).await;
+            admission.refuse_over_limit(&mut stream, request, limit, remote, gateway, server).await;
             return None;
         }
     };
-    let begun = begin(&mut stream, request, session, gateway, server, admission).await;
+    let begun = begin_new(&mut stream, request, session, gateway, server, admission).await;
     let outcome = begun.as_ref().map(|(session, _)| &***session).ok_or(NotUpgraded::REFUSED);
     end_trace(handshake, gateway, remote, outcome);
-    let (session, early) = begun?;
-    let socket = shared.socket(stream, early, &session);
+    let (session, request) = begun?;
+    let (answer, early) = request.accepted();
+    let mut socket = shared.socket(stream, early, &session);
+    // It is written together with the welcome.
+    socket.put_answer(answer);
     // The drain may have closed all sessions before this one was registered.
     if stop.is_cancelled() {
         session.outbox.close(Closing::going_away());
     }
     gateway.metrics.connections.inc();
     tracing::debug!(session = %session.id, %remote, user = session.user(), "session began");
-    let id = session.id;
-    let cause = session::run(socket, session, &context, expiry, None).await;
-    tracing::debug!(session = %id, cause, "session ended");
-    cause
+    Some((Actor::new(Arc::clone(&shared), session, socket, expiry), None))
 }
 
 /// The connection had to make room for another one, or the gateway stops.
@@ -223,23 +218,23 @@ fn end_trace(
     }
 }
 
-/// Begins a session, if no plugin denies it. Returns it with the bytes that the client has sent after its request, or
-/// `None` if the session does not begin.
-async fn begin(
+/// Begins a session, if no plugin denies it. Returns it with the request, which is to be accepted, or `None` if the
+/// session does not begin.
+async fn begin_new(
     stream: &mut Stream,
     request: Request,
     mut session: Registered,
     gateway: &Arc<Gateway>,
     server: &config::Server,
     admission: &Admission,
-) -> Option<(Registered, Vec<u8>)> {
+) -> Option<(Registered, Request)> {
     // A new session is bound to no other user.
     if let Some(identity) = request.identity
         && gateway.registry.bind(&session, identity.user) == Err(BindError::TooManySessions)
     {
         let (limit, remote) = (OverLimit::SessionsPerUser, session.remote());
         drop(session);
-        Box::pin(admission.refuse_over_limit(stream, request, limit, remote, gateway, server)).await;
+        admission.refuse_over_limit(stream, request, limit, remote, gateway, server).await;
         return None;
     }
     if gateway.asks_at_connect() {
@@ -249,28 +244,18 @@ async fn begin(
             headers.retain(|(name, _)| name != "authorization");
         }
         let asked = Asked { query, headers, claims: request.claims() };
-        // The boxes keep the task of a connection small, which lives as long as its session.
-        session = match Box::pin(gateway.on_connect(session, asked)).await {
+        session = match gateway.on_connect(session, asked).await {
             Ok(session) => session,
             Err((denied, departing)) => {
-                let answer = Box::pin(deny(stream, request, &denied, gateway, server, admission));
-                tokio::join!(answer, Box::pin(gateway.depart(departing, "not_admitted")));
+                let answer = deny(stream, request, &denied, gateway, server, admission);
+                tokio::join!(answer, gateway.depart(departing, "not_admitted"));
                 return None;
             }
         };
     }
-    match time::timeout(server.handshake_timeout, request.accept(stream)).await {
-        Ok(Ok(early)) => {
-            // Only now, because a client whose session does not begin must not end another one.
-            gateway.registry.close_oldest_of_user(&session);
-            Some((session, early))
-        }
-        _ => {
-            gateway.metrics.handshake_refused("gone");
-            Box::pin(end_before_it_begins(session, gateway)).await;
-            None
-        }
-    }
+    // Only now, because a client whose session does not begin must not end another one.
+    gateway.registry.close_oldest_of_user(&session);
+    Some((session, request))
 }
 
 /// Ends a session whose client is gone before it has the answer to its request.

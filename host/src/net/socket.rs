@@ -11,7 +11,7 @@ use gateway_wire::websocket::{self, Opcode};
 use std::{
     future::poll_fn,
     io,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 /// Why a socket returns no more messages.
@@ -71,7 +71,7 @@ impl Socket {
         self.receiver.discard();
     }
 
-    /// Returns the next message. Cancel-safe: no message is lost if the future is dropped.
+    /// Returns the next message.
     ///
     /// # Errors
     /// Returns an [`Error`] that says why there are no more messages.
@@ -83,12 +83,11 @@ impl Socket {
     ///
     /// # Errors
     /// Returns an [`Error`] that says why there are no more messages.
-    pub async fn received_message(&mut self) -> Option<Result<Message, Error>> {
-        poll_fn(|cx| match self.poll_message(cx) {
-            Poll::Ready(message) => Poll::Ready(Some(message)),
-            Poll::Pending => Poll::Ready(None),
-        })
-        .await
+    pub fn received_message(&mut self) -> Option<Result<Message, Error>> {
+        match self.poll_message(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(message) => Some(message),
+            Poll::Pending => None,
+        }
     }
 
     /// Returns whether no message can be waiting: the last read got all received bytes, and messages have used all of
@@ -98,7 +97,8 @@ impl Socket {
         self.wire.is_drained()
     }
 
-    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {
+    /// Returns the next message, once it has been received.
+    pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {
         if self.wire.has_unused()
             && let Some(message) = self.wire.use_unused(|bytes| self.receiver.next(bytes))?
         {
@@ -109,6 +109,11 @@ impl Socket {
                 return Poll::Ready(Ok(message));
             }
         }
+    }
+
+    /// Queues bytes that the client gets before any frame.
+    pub fn put_answer(&mut self, answer: Vec<u8>) {
+        self.out = answer;
     }
 
     /// Queues a control frame for the next write.
@@ -186,7 +191,7 @@ mod tests {
         while messages.len() < count {
             messages.push(socket.message().await.unwrap());
             while !socket.is_drained()
-                && let Some(message) = socket.received_message().await
+                && let Some(message) = socket.received_message()
             {
                 messages.push(message.unwrap());
             }
@@ -224,7 +229,7 @@ mod tests {
             messages.expect("a message was not received within 20 s") == expected,
             "the received messages differ from the sent ones"
         );
-        assert!(socket.received_message().await.is_none());
+        assert!(socket.received_message().is_none());
     }
 
     proptest! {

@@ -21,7 +21,7 @@ use tokio::{
 #[derive(Debug)]
 pub struct Wire {
     stream: Stream,
-    read_bytes: usize,
+    read_bytes: u32,
     /// The bytes that were received. Messages have used the first `used` of them.
     unused: Vec<u8>,
     used: usize,
@@ -40,6 +40,7 @@ impl Wire {
     pub fn new(mut stream: Stream, early: Vec<u8>, read_bytes: usize) -> Self {
         // The time that plugins took to admit the client is no silence of the client.
         stream.tcp_mut().heard_ms = now_ms();
+        let read_bytes = u32::try_from(read_bytes).unwrap_or(u32::MAX);
         Self { stream, read_bytes, unused: early, used: 0, drained: false }
     }
 
@@ -117,7 +118,8 @@ impl Wire {
     pub fn poll_receive<T>(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&mut &[u8]) -> T) -> Poll<io::Result<T>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let kept = self.unused.len() - self.used;
-            let size = kept + self.read_bytes;
+            let read_bytes = self.read_bytes as usize;
+            let size = kept + read_bytes;
             if scratch.len() < size {
                 scratch.resize(size, 0);
             }
@@ -127,7 +129,7 @@ impl Wire {
             if received == 0 {
                 return Poll::Ready(Err(ErrorKind::UnexpectedEof.into()));
             }
-            self.drained = received < self.read_bytes;
+            self.drained = received < read_bytes;
             scratch[..kept].copy_from_slice(&self.unused[self.used..]);
             let mut left = &scratch[..kept + received];
             let used = take(&mut left);

@@ -158,7 +158,7 @@ impl Gateway {
     /// Lets sessions move between this gateway and others of the same Redis. Those that come here get these limits, and
     /// those that wait in Redis do so for the time `window`. `is_ordered` says whether all messages of the bus come in
     /// one order.
-    pub fn enable_handovers(&self, limits: Limits, is_ordered: bool, keys: bus::Keys, window: Duration) {
+    pub fn enable_handovers(&self, limits: Arc<Limits>, is_ordered: bool, keys: bus::Keys, window: Duration) {
         let installing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
         self.handovers.enable(Ways { limits, is_ordered, keys, window });
         self.topics.set_fixed(self.fixed_topics(&self.snapshot.load()));

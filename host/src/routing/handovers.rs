@@ -136,7 +136,7 @@ pub struct Handovers {
 /// How sessions move between gateways.
 pub(super) struct Ways {
     /// The limits of sessions that come here.
-    pub(super) limits: Limits,
+    pub(super) limits: Arc<Limits>,
     /// Whether one order of the bus holds all its messages. Without it, sessions move through Redis only.
     pub(super) is_ordered: bool,
     /// The values in Redis.

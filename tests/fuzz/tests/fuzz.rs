@@ -58,7 +58,7 @@ fn received(bytes: &[u8], part: usize) -> Vec<Message> {
     static CONFIG: LazyLock<Config> =
         LazyLock::new(|| Config::parse("plugins: { directory: . }\nserver: { max_message_bytes: 65536 }").unwrap());
     let metrics = Arc::new(Metrics::new());
-    let session = Arc::new(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), CONFIG.server.outbox));
+    let session = Arc::new(Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), Arc::clone(&CONFIG.server.outbox)));
     let budget = Arc::new(Budget::new(1 << 20, Arc::clone(&metrics)));
     let limits = Arc::<PayloadLimits>::default();
     let mut receiver = Receiver::new(&CONFIG.server, budget.lease(session), limits, metrics);

@@ -134,7 +134,7 @@ impl Outbox {
     pub fn poll_away(&self, cx: &Context<'_>) -> Poll<Closing> {
         let mut state = self.state();
         state.receiver.wait(cx);
-        state.closing.clone().map_or(Poll::Pending, Poll::Ready)
+        state.closing.as_deref().cloned().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Wakes the session's task up.

@@ -17,7 +17,7 @@ impl Outbox {
         cx: &Context<'_>,
         batch: &mut VecDeque<Outgoing>,
         writer: &mut Option<Writer>,
-    ) -> Poll<Option<Closing>> {
+    ) -> Poll<Option<Box<Closing>>> {
         let mut state = self.state();
         if writer.is_none() {
             *writer = state.writer.take();
@@ -40,13 +40,13 @@ impl Outbox {
 
     /// Moves a batch of the messages that are queued now into `batch`, without waiting. Returns the closing as
     /// [`Self::poll_drain`] does.
-    pub fn drain(&self, batch: &mut VecDeque<Outgoing>) -> Option<Closing> {
+    pub fn drain(&self, batch: &mut VecDeque<Outgoing>) -> Option<Box<Closing>> {
         self.take(&mut self.state(), batch)
     }
 
-    fn take(&self, state: &mut State, batch: &mut VecDeque<Outgoing>) -> Option<Closing> {
+    fn take(&self, state: &mut State, batch: &mut VecDeque<Outgoing>) -> Option<Box<Closing>> {
         if state.client.is_away() {
-            return Some(state.closing.clone().unwrap_or_else(|| state.client.closing()));
+            return Some(state.closing.clone().unwrap_or_else(|| Box::new(state.client.closing())));
         }
         state.in_flight = state.queue.take(self.limits.batch_bytes, batch);
         if let Some(limits) = self.limits.replay
@@ -76,7 +76,7 @@ impl Outbox {
     pub fn poll_abort(&self, cx: &Context<'_>) -> Poll<Closing> {
         let mut state = self.state();
         if let Some(closing) = state.closing.as_ref().filter(|_| state.aborted) {
-            return Poll::Ready(closing.clone());
+            return Poll::Ready((**closing).clone());
         }
         if state.client.is_away() {
             return Poll::Ready(state.client.closing());

@@ -9,7 +9,7 @@ use gateway_wire::{
     packet::{FLAG_REPLACES, HEADER_LEN, Header, ROUTE_CONTROL},
     websocket::{self, Opcode},
 };
-use std::{collections::VecDeque, mem, time::Duration};
+use std::{collections::VecDeque, mem, num::NonZeroU64, time::Duration};
 
 /// What may happen to a message while it waits to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,8 @@ pub(super) struct Size {
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     messages: VecDeque<Outgoing>,
-    size: Size,
+    /// Their bytes with headers.
+    bytes: usize,
     /// The number of waiting messages that are not [`Keep::Always`].
     pub(super) droppable: usize,
     /// The number of messages that have been taken so far.
@@ -86,8 +87,8 @@ pub(super) struct Queue {
 /// If the message is replaced, the wait of its place is measured on.
 #[derive(Clone, Copy, Debug)]
 struct Delay {
-    /// The value of [`Queue::taken`] once this message has been taken.
-    position: u64,
+    /// The value of [`Queue::taken`] once this message has been taken. That it is not zero makes an outbox smaller.
+    position: NonZeroU64,
     /// A time at which the message was already in the queue.
     since_ms: u64,
 }
@@ -98,12 +99,11 @@ impl Queue {
     }
 
     pub(super) fn size(&self) -> Size {
-        self.size
+        Size { messages: self.messages.len(), bytes: self.bytes }
     }
 
     pub(super) fn push(&mut self, outgoing: Outgoing) {
-        self.size.messages += 1;
-        self.size.bytes += outgoing.packet_len();
+        self.bytes += outgoing.packet_len();
         self.droppable += usize::from(outgoing.is_droppable());
         self.messages.push_back(outgoing);
     }
@@ -120,24 +120,19 @@ impl Queue {
     /// Gives a waiting push another route and payload. It keeps its place and its delivery number.
     pub(super) fn replace(&mut self, index: usize, route: u8, payload: Bytes) {
         let Some(outgoing) = self.messages.get_mut(index) else { return };
-        self.size.bytes -= outgoing.packet_len();
+        self.bytes -= outgoing.packet_len();
         outgoing.header = Header { flags: FLAG_REPLACES, ..Header::push(route, outgoing.header.seq) };
         outgoing.payload = payload;
-        self.size.bytes += outgoing.packet_len();
+        self.bytes += outgoing.packet_len();
     }
 
     /// Puts messages that were taken before back in front of those that wait.
     pub(super) fn put_back(&mut self, taken: VecDeque<Outgoing>) {
         let waiting = mem::replace(&mut self.messages, taken);
-        let (size, droppable) = (mem::take(&mut self.size), mem::take(&mut self.droppable));
         for outgoing in &self.messages {
-            self.size.messages += 1;
-            self.size.bytes += outgoing.packet_len();
+            self.bytes += outgoing.packet_len();
             self.droppable += usize::from(outgoing.is_droppable());
         }
-        self.size.messages += size.messages;
-        self.size.bytes += size.bytes;
-        self.droppable += droppable;
         self.messages.extend(waiting);
         self.delay = None;
     }
@@ -181,15 +176,14 @@ impl Queue {
 
     /// Drops the messages that `is_dropped` chooses by their index and content.
     fn drop_where(&mut self, mut is_dropped: impl FnMut(usize, &Outgoing) -> bool) {
-        let Self { messages, size, droppable, taken, delay } = self;
-        let measured = delay.map_or(0, |delay| delay.position.saturating_sub(*taken));
+        let Self { messages, bytes, droppable, taken, delay } = self;
+        let measured = delay.map_or(0, |delay| delay.position.get().saturating_sub(*taken));
         let (mut index, mut dropped_up_to_measured) = (0, 0);
         messages.retain(|outgoing| {
             let is_dropped = is_dropped(index, outgoing);
             index += 1;
             if is_dropped {
-                size.messages -= 1;
-                size.bytes -= outgoing.packet_len();
+                *bytes -= outgoing.packet_len();
                 *droppable -= usize::from(outgoing.is_droppable());
                 dropped_up_to_measured += u64::from(index as u64 <= measured);
             }
@@ -197,35 +191,35 @@ impl Queue {
         });
         // If the measured message itself is dropped, the one before it is measured, which has waited for at least as
         // long.
-        if let Some(delay) = delay {
-            delay.position -= dropped_up_to_measured;
-        }
+        *delay = delay.and_then(|delay| {
+            let position = NonZeroU64::new(delay.position.get() - dropped_up_to_measured)?;
+            Some(Delay { position, ..delay })
+        });
     }
 
     /// Moves messages into `batch`, which must be empty, until they have `batch_bytes`. Returns their size.
     pub(super) fn take(&mut self, batch_bytes: usize, batch: &mut VecDeque<Outgoing>) -> Size {
-        let before = self.size;
+        let before = self.size();
         if before.bytes <= batch_bytes {
             mem::swap(batch, &mut self.messages);
-            self.size = Size::default();
+            self.bytes = 0;
             self.droppable = 0;
         } else {
-            while before.bytes - self.size.bytes < batch_bytes
+            while before.bytes - self.bytes < batch_bytes
                 && let Some(outgoing) = self.messages.pop_front()
             {
-                self.size.messages -= 1;
-                self.size.bytes -= outgoing.packet_len();
+                self.bytes -= outgoing.packet_len();
                 self.droppable -= usize::from(outgoing.is_droppable());
                 batch.push_back(outgoing);
             }
         }
         self.taken += batch.len() as u64;
-        Size { messages: before.messages - self.size.messages, bytes: before.bytes - self.size.bytes }
+        Size { messages: batch.len(), bytes: before.bytes - self.bytes }
     }
 
     /// Drops all messages, and returns their number.
     pub(super) fn clear(&mut self) -> usize {
-        self.size = Size::default();
+        self.bytes = 0;
         self.droppable = 0;
         mem::take(&mut self.messages).len()
     }
@@ -238,8 +232,9 @@ impl Queue {
             return false;
         }
         let now = now_ms();
-        let newest = Delay { position: self.taken + self.messages.len() as u64, since_ms: now };
-        let measured = self.delay.filter(|delay| delay.position > self.taken).unwrap_or(newest);
+        let position = NonZeroU64::MIN.saturating_add(self.taken + self.messages.len() as u64 - 1);
+        let newest = Delay { position, since_ms: now };
+        let measured = self.delay.filter(|delay| delay.position.get() > self.taken).unwrap_or(newest);
         self.delay = Some(measured);
         u128::from(now - measured.since_ms) > max_delay.as_millis()
     }

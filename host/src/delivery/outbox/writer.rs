@@ -20,20 +20,20 @@ thread_local! {
 pub struct Writer {
     write: OwnedWriteHalf,
     /// The bytes that the connection has not taken.
-    unwritten: Vec<u8>,
+    unwritten: Box<[u8]>,
 }
 
 impl Writer {
     /// Returns the sending side of a connection that has taken everything so far.
     #[must_use]
     pub fn new(write: OwnedWriteHalf) -> Self {
-        Self { write, unwritten: Vec::new() }
+        Self { write, unwritten: Box::default() }
     }
 
     /// Returns the sending side, and the bytes that are to be written next.
     #[must_use]
     pub fn into_parts(self) -> (OwnedWriteHalf, Vec<u8>) {
-        (self.write, self.unwritten)
+        (self.write, self.unwritten.into_vec())
     }
 
     pub(super) fn has_unwritten(&self) -> bool {
@@ -47,7 +47,7 @@ impl Writer {
             scratch.clear();
             packets.into_iter().for_each(|packet| packet.put_frame(scratch));
             let written = self.write.try_write(scratch).unwrap_or(0);
-            self.unwritten.extend_from_slice(&scratch[written..]);
+            self.unwritten = scratch[written..].into();
             if scratch.capacity() > MAX_KEPT_BYTES {
                 *scratch = Vec::new();
             }

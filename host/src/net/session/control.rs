@@ -1,9 +1,10 @@
 //! The packets of the control route, and the expiry of the session's token.
 
-use super::{Actor, End};
+use super::{Actor, Flow, Work};
 use crate::{
     auth::Denied,
     delivery::outbox::{Keep, Outgoing},
+    net::end::End,
     net::expiry::{Due, Expiry},
     sync::uptime::unix_ms,
 };
@@ -11,28 +12,28 @@ use bytes::Bytes;
 use gateway_proto::{ClientControl, Control, TokenExpires, client_control::Request, control::Event};
 use gateway_wire::packet::{Header, ROUTE_CONTROL, Status};
 use prost::Message as _;
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::Arc};
 use tokio::time::Instant;
 
 /// Why a packet of the control route is refused.
 type Refusal = (Status, String);
 
-impl Actor<'_> {
+impl Actor {
     /// Answers a packet of the control route.
-    pub(super) async fn on_control(&mut self, (header, payload): (Header, Bytes)) -> ControlFlow<End> {
+    pub(super) async fn on_control(&mut self, (header, payload): (Header, Bytes)) -> Flow<Work> {
         let outcome = match ClientControl::decode(payload).map(|control| control.request) {
             Ok(Some(Request::Refresh(refresh))) => self.refresh(&refresh.token).await?,
             Ok(None) | Err(_) => {
                 Err((Status::MalformedPayload, "the payload is not a gateway.ClientControl with a request".to_owned()))
             }
         };
-        self.context.gateway.answer_control(self.session, header, outcome);
-        ControlFlow::Continue(())
+        self.shared.gateway.answer_control(&self.session, header, outcome);
+        ControlFlow::Continue(self.write_answers())
     }
 
     /// Replaces the token of the session by a new one of the same user.
-    async fn refresh(&mut self, token: &str) -> ControlFlow<End, Result<(), Refusal>> {
-        let auth = self.context.auth;
+    async fn refresh(&mut self, token: &str) -> Flow<Result<(), Refusal>> {
+        let auth = Arc::clone(&self.shared.auth);
         if self.session.user().is_none() && auth.is_on() {
             let why = "the session has no user whose token could be refreshed: connect with the token".to_owned();
             return ControlFlow::Continue(Err((Status::Forbidden, why)));
@@ -64,7 +65,7 @@ impl Actor<'_> {
     }
 
     /// Warns the client that its token expires, or ends the session if it has expired.
-    pub(super) async fn expire(&mut self) -> ControlFlow<End> {
+    pub(super) async fn expire(&mut self) -> Flow {
         let Some(expiry) = &mut self.expiry else { return ControlFlow::Continue(()) };
         let due = expiry.due(unix_ms());
         if let Due::Warning(in_ms) = due {
@@ -75,8 +76,8 @@ impl Actor<'_> {
             self.write(None).await?;
         }
         if due == Due::End {
-            if self.context.auth.is_on() {
-                return ControlFlow::Break(End::with_code("token_expired", 4001, "the token has expired"));
+            if self.shared.auth.is_on() {
+                return ControlFlow::Break(Box::new(End::with_code("token_expired", 4001, "the token has expired")));
             }
             // No tokens are checked any more, so none expires.
             self.expiry = None;

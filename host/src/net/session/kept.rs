@@ -16,8 +16,6 @@ pub(super) struct Kept {
     meter: Option<Box<Meter>>,
     /// The packet that the offload thread still served when the connection ended.
     pub(super) offloaded: Option<Offloaded>,
-    /// The number of packets that were not written when the session ended.
-    pub(super) unwritten: usize,
 }
 
 impl Kept {

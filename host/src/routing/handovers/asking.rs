@@ -6,6 +6,7 @@ use super::{
     topic_of,
 };
 use crate::delivery::session::Session;
+use std::sync::Arc;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -39,7 +40,7 @@ impl Handovers {
         let Offered { mut forgetting, offer, seat } = offered;
         let ways = self.ways.load_full().ok_or("unknown")?;
         let (handover, theirs) = (forgetting.handover, topic_of(wanted.gateway));
-        let session = Session::new(wanted.remote, ways.limits);
+        let session = Session::new(wanted.remote, Arc::clone(&ways.limits));
         let session = if offer.is_anonymous { session.anonymous() } else { session }.moving_in(wanted.session);
         let mut listening = self.parts.listening();
         let after = listening.begin(&theirs).max(listening.begin_all(&offer));

@@ -18,7 +18,7 @@ use crate::{
 use bytes::Bytes;
 use gateway_proto::{Control, Gap, control::Event};
 use prost::Message as _;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::time::{self, Instant};
 use uuid::Uuid;
 
@@ -123,7 +123,7 @@ impl Handovers {
         {
             return Err("unknown".into());
         }
-        let session = Session::new(wanted.remote, ways.limits);
+        let session = Session::new(wanted.remote, Arc::clone(&ways.limits));
         let session = if offer.is_anonymous { session.anonymous() } else { session }.moving_in(wanted.session);
         let session = self.parts.admit(seat, session, &offer)?;
         session.outbox.control(gap(age + asked.elapsed()));
