@@ -7,16 +7,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use anyhow::anyhow;
+use anyhow::{anyhow, ensure};
 use gateway::bus::Queue;
 use gateway::config::Config;
-use gateway::delivery::outbox::Outgoing;
+use gateway::delivery::outbox::{Outgoing, Writer};
 use gateway::delivery::registry::Registered;
 use gateway::delivery::session::Session;
 use gateway::plugin::offload::OffloadThread;
 use gateway::plugin::{Compiler, Described, Keeper, Plugin};
 use gateway::routing::gateway::Gateway;
 use gateway::telemetry::metrics::Metrics;
+use tokio::net::TcpStream;
 
 /// Returns the configuration: the defaults, and the game `mmo`.
 ///
@@ -54,6 +55,22 @@ pub fn gateway(config: &Config, files: &[impl AsRef<Path>]) -> anyhow::Result<Ar
 pub fn session(gateway: &Gateway, config: &Config) -> anyhow::Result<Registered> {
     let session = Session::new(SocketAddr::from(([127, 0, 0, 1], 1)), Arc::clone(&config.server.outbox));
     Ok(gateway.registry.admit(session)?)
+}
+
+/// Lets a session wait, as its task does, with a connection to the returned client. To be called in a runtime.
+///
+/// # Errors
+/// Fails if the system does.
+pub fn wait(session: &Session) -> anyhow::Result<std::net::TcpStream> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let client = std::net::TcpStream::connect(listener.local_addr()?)?;
+    let (stream, _) = listener.accept()?;
+    stream.set_nonblocking(true)?;
+    let (_, write) = TcpStream::from_std(stream)?.into_split();
+    let cx = Context::from_waker(Waker::noop());
+    let poll = session.outbox.poll_drain(&cx, &mut VecDeque::new(), &mut Some(Writer::new(write)));
+    ensure!(poll.is_pending(), "the session has something to do");
+    Ok(client)
 }
 
 /// Takes what waits for a session.

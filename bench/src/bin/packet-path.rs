@@ -3,7 +3,9 @@
 
 use std::env;
 use std::hint::black_box;
+use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::ensure;
 use bytes::Bytes;
@@ -18,9 +20,10 @@ use gateway::net::meter::{Meter, Verdict};
 use gateway::net::receiver::Receiver;
 use gateway::plugin::Action;
 use gateway::routing::gateway::{Gateway, Served};
+use gateway::routing::turn::Turn;
 use gateway_bench::chat_request;
-use gateway_bench::in_process::{config, drained, gateway, session};
-use gateway_wire::packet::{self, Header, ROUTE_CHAT, ROUTE_SYSTEM};
+use gateway_bench::in_process::{config, drained, gateway, session, wait};
+use gateway_wire::packet::{self, HEADER_LEN, Header, ROUTE_CHAT, ROUTE_SYSTEM};
 use gateway_wire::websocket::{self, Opcode};
 use prost::Message as _;
 
@@ -29,6 +32,9 @@ static ALLOCATOR: gateway::memory::Allocator = gateway::memory::Allocator;
 
 /// The number of times that each step is done.
 const TIMES: usize = 1000;
+
+/// The number of sessions that one message is for. It is written for so many by one thread.
+const RECEIVERS: usize = 50;
 
 fn main() -> anyhow::Result<()> {
     let files: Vec<_> = env::args().skip(1).collect();
@@ -84,7 +90,40 @@ impl Stage {
         let answers = drained(&self.session).len();
         ensure!((served, answers) == (TIMES, TIMES), "{served} heartbeats are served, and {answers} answered");
         measured_frame_out(&deliveries);
+        self.fan_out(&Bytes::from(response.encode_to_vec()))
+    }
+
+    /// Counts a delivery to one of many sessions of a user.
+    fn fan_out(&self, message: &Bytes) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let _in_runtime = runtime.enter();
+        let mut others = Vec::new();
+        for _ in 1..RECEIVERS {
+            let other = session(&self.gateway, &config()?)?;
+            self.gateway.registry.bind(&other, 1)?;
+            others.push(other);
+        }
+        let sessions = || others.iter().chain([&self.session]);
+        let clients = sessions().map(|session| wait(session)).collect::<anyhow::Result<Vec<_>>>()?;
+        // The runtime notices that the connections can be written to.
+        runtime.block_on(tokio::time::sleep(Duration::from_millis(10)));
+        measured_fan_out(&self.gateway, message);
+        ensure!(sessions().all(|session| session.outbox.waiting() == (0, 0)), "not everything is written");
+        let frame = HEADER_LEN + 2 + message.len();
+        let mut received = vec![0; frame * TIMES / RECEIVERS];
+        clients.into_iter().try_for_each(|mut client| client.read_exact(&mut received))?;
         Ok(())
+    }
+}
+
+/// Takes a message of the bus to the connections of all sessions of its user, whose tasks wait.
+#[inline(never)]
+fn measured_fan_out(gateway: &Arc<Gateway>, message: &Bytes) {
+    for _ in 0..TIMES / RECEIVERS {
+        let message = BusMessage { topic: "broadcast".to_owned(), body: message.clone(), cause: None, is_entry: false };
+        let mut turn = Turn::new(&gateway.metrics);
+        black_box(turn.run(|| gateway.on_message(&message)));
+        turn.end();
     }
 }
 
