@@ -170,11 +170,16 @@ impl Outbox {
         // After the last number comes 1, because 0 means that a push has no number.
         state.pushes = state.pushes.checked_add(1).unwrap_or(1);
         let header = Header::push(route, state.pushes);
+        let before = state.queue.size().bytes;
         let outcome = self.queue(&mut state, Outgoing { header, payload, keep });
         if state.writer.is_none() {
             state.receiver.wake();
         } else if outcome == Outcome::Queued && state.receiver.defer() {
             return Outcome::Unannounced;
+        } else if before < self.limits.batch_bytes && state.queue.size().bytes >= self.limits.batch_bytes {
+            // Waiting for more messages would save no further write.
+            state.receiver.recall();
+            state.receiver.wake();
         }
         outcome
     }

@@ -253,7 +253,7 @@ async fn begin_new(
             }
         };
     }
-    // Only now, because a client whose session does not begin must not end another one.
+    // Only now, because a client whose session is not admitted must not end another one.
     gateway.registry.close_oldest_of_user(&session);
     Some((session, request))
 }

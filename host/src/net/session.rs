@@ -153,9 +153,8 @@ impl Actor {
             return Poll::Ready(Work::Tick);
         }
         // Backpressure: while a client does not read its answers, nothing is read from the client.
-        if !self.session.outbox.is_congested()
-            && let Poll::Ready(message) = self.socket.poll_message(cx)
-        {
+        let is_congested = self.session.outbox.is_congested();
+        if !is_congested && let Poll::Ready(message) = self.socket.poll_message(cx) {
             self.begin_work();
             return Poll::Ready(self.read(message));
         }
@@ -163,6 +162,10 @@ impl Actor {
         let drained = self.session.outbox.poll_drain(cx, &mut self.batch, &mut writer);
         if let Some(writer) = writer {
             self.socket.take_back(writer);
+        }
+        if is_congested && drained.is_pending() {
+            // Another thread has written everything meanwhile, and the socket was not polled.
+            cx.waker().wake_by_ref();
         }
         drained.map(Work::Write)
     }

@@ -120,6 +120,8 @@ impl Gateway {
         turn: &mut Turn<'_>,
         unheard: &mut Vec<Message<Origin>>,
     ) {
+        // The decisions may take long.
+        turn.end();
         let (mut pieces, mut waiting) = (Vec::new(), VecDeque::new());
         while rest.len() > 0 {
             let piece = Arc::new(rest.by_ref().take(PIECE).collect::<Vec<_>>());
@@ -157,7 +159,6 @@ impl Gateway {
                     unheard.push(message.clone());
                 }
             }
-            // The next decisions may take long.
             turn.end();
         }
     }

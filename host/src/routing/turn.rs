@@ -69,7 +69,8 @@ struct Running<'t, 'a>(&'t mut Turn<'a>);
 
 impl<'t, 'a> Running<'t, 'a> {
     fn begin(turn: &'t mut Turn<'a>) -> Self {
-        PUSHED.set(Some(mem::take(&mut turn.pushed)));
+        let outer = PUSHED.replace(Some(mem::take(&mut turn.pushed)));
+        debug_assert!(outer.is_none(), "a turn within a turn");
         Self(turn)
     }
 }

@@ -67,9 +67,12 @@ impl Outbox {
     /// side of the connection, if the outbox has it.
     pub fn announce_drain(&self) -> Option<Writer> {
         let mut state = self.state();
-        state.in_flight = Size::default();
         state.receiver.announce_drain();
-        state.writer.take()
+        let writer = state.writer.take();
+        if !writer.as_ref().is_some_and(Writer::has_unwritten) {
+            state.in_flight = Size::default();
+        }
+        writer
     }
 
     /// Waits until the session has to end without sending its queue, and returns the closing.
@@ -104,7 +107,8 @@ impl Outbox {
             let _ = self.take(state, &mut batch);
             writer.write(&batch);
         }
-        let is_done = state.queue.is_empty() && state.closing.is_none() && !writer.has_unwritten();
+        let has_work = !state.queue.is_empty() || state.closing.is_some() || state.client.is_away();
+        let is_done = !has_work && !writer.has_unwritten();
         state.writer = Some(writer);
         state.receiver.recall();
         if is_done {

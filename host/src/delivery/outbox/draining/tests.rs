@@ -1,5 +1,5 @@
 use super::*;
-use crate::delivery::outbox::{Keep, Limits, Outcome};
+use crate::delivery::outbox::{Keep, Limits, Outcome, ReplayLimits};
 use bytes::Bytes;
 use gateway_wire::packet::Header;
 use proptest::prelude::*;
@@ -205,6 +205,49 @@ async fn a_broken_connection_is_left_to_the_receiver() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     panic!("the receiver does not get to know it");
+}
+
+#[tokio::test]
+async fn a_full_batch_is_left_to_the_receiver_before_the_flush() {
+    let mut connection = Connection::new().await;
+    assert!(connection.poll().is_none());
+    assert_eq!(connection.push(16_000), Outcome::Unannounced);
+    assert_eq!(connection.wakes(), 0);
+    // Only the push that completes the batch wakes the receiver up.
+    for _ in 0..3 {
+        assert_eq!(connection.push(400), Outcome::Queued);
+        assert_eq!(connection.wakes(), 1);
+    }
+    connection.receive().await;
+    assert_eq!(connection.outbox.flush(), 0);
+    connection.read_all().await;
+}
+
+#[tokio::test]
+async fn what_is_not_written_counts_until_the_receiver_asks_for_more() {
+    let mut connection = Connection::new().await;
+    assert!(connection.poll().is_none());
+    while connection.wakes() == 0 {
+        connection.push(LARGE);
+        connection.outbox.flush();
+    }
+    assert!(connection.outbox.announce_drain().unwrap().has_unwritten());
+    assert_eq!(connection.outbox.waiting().0, 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_to_end_is_left_to_its_receiver_even_if_nothing_waits() {
+    let mut connection = Connection::new().await;
+    let replay = Some(ReplayLimits { messages: 4, bytes: 1000 });
+    connection.outbox = Outbox::new(Limits { replay, ..Limits::of(4, 100) });
+    connection.outbox.admit_claims([1; 16]);
+    assert!(connection.poll().is_none());
+    let latest = |len| connection.outbox.push(1, Bytes::from(vec![0; len]), Keep::Latest { owner: 1, key: 1 });
+    assert_eq!(latest(10), Outcome::Unannounced);
+    // The push is too large to take the place of the first one, so both are dropped.
+    assert_eq!(latest(200), Outcome::Full);
+    assert!(connection.outbox.dismiss());
+    assert_eq!((connection.outbox.flush(), connection.wakes()), (0, 1));
 }
 
 /// What happens to a connection.
