@@ -3,7 +3,7 @@
 
 use gateway_tests::{Gateway, PATIENCE, Setup, bombs, component, dist, eventually, greeter, in_time, put, wat};
 use serde_json::Value;
-use std::{fs, path::PathBuf, time::Instant};
+use std::{fs, path::PathBuf, thread, time::Instant};
 
 /// Returns a setup with chat and system, with an empty compilation cache, and with these keys of `plugins`.
 fn setup(keys: &str) -> Setup {
@@ -237,6 +237,16 @@ async fn a_file_that_is_slow_to_compile_delays_nothing_else() {
     let (status, body) = gateway.get("/readyz").await;
     let report: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((status, &report["plugins"][0]["compiling"]), (200, &true.into()), "{report}");
+
+    // The other processors are free for the threads that serve players.
+    let processors = thread::available_parallelism().unwrap().get();
+    let compile = eventually("the threads of the compiler", || async {
+        let threads = niceness(child).into_iter().filter(|(thread, _)| thread.ends_with("(judge")).count();
+        // One of these threads waits for the others.
+        (threads > 1).then(|| threads - 1)
+    })
+    .await;
+    assert!(compile <= (processors / 2).max(1), "{compile} threads compile on {processors} processors");
     assert_eq!(children(&gateway), [child], "the child has to be still compiling");
 
     fs::remove_file(gateway.plugin("bomb")).unwrap();

@@ -58,13 +58,6 @@ impl CacheDirectory {
     pub fn path(&self) -> &Path {
         &self.path
     }
-
-    /// Removes the files that were written longest ago, until the other files fit into the maximum size.
-    pub fn sweep(&self) {
-        if let Err(error) = sweep(&self.path, MAX_BYTES, SystemTime::now()) {
-            tracing::debug!(%error, cache = %self.path.display(), "the cache of compiled code cannot be swept");
-        }
-    }
 }
 
 impl Drop for CacheDirectory {
@@ -95,7 +88,14 @@ fn private(path: &Path) -> io::Result<()> {
     fs::remove_file(probe)
 }
 
-fn sweep(directory: &Path, max_bytes: u64, now: SystemTime) -> io::Result<()> {
+/// Removes the files of the directory that were written longest ago, until the other files fit into the maximum size.
+pub(super) fn sweep(directory: &Path) {
+    if let Err(error) = sweep_to(directory, MAX_BYTES, SystemTime::now()) {
+        tracing::debug!(%error, cache = %directory.display(), "the cache of compiled code cannot be swept");
+    }
+}
+
+fn sweep_to(directory: &Path, max_bytes: u64, now: SystemTime) -> io::Result<()> {
     let mut files = Vec::new();
     list(directory, &mut files)?;
     files.sort_by_key(|(written, ..)| std::cmp::Reverse(*written));
@@ -143,7 +143,7 @@ mod tests {
         for (name, age) in [("new", 1), ("older", 5), ("oldest", 9), ("a.wip-x", 2), ("b.wip-x", 601)] {
             put(name, age);
         }
-        sweep(folder.path(), 30, now).unwrap();
+        sweep_to(folder.path(), 30, now).unwrap();
         let mut left: Vec<_> =
             fs::read_dir(folder.path().join("modules")).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();

@@ -38,7 +38,8 @@ const MAX_REMOVED_WITH_METRICS: usize = 16;
 /// The plugin files of a directory, and their states.
 pub struct Catalog {
     loader: Arc<Loader>,
-    cache: CacheDirectory,
+    /// The directory of the loader's compiled code, which is removed with this value if it is temporary.
+    _cache: CacheDirectory,
     inbox: Arc<Inbox<Done>>,
     metrics: Arc<Metrics>,
     keeper: Arc<dyn Keeper>,
@@ -101,7 +102,7 @@ impl Catalog {
         let loader = Arc::new(Loader::new(cache.path(), config.compile)?);
         Ok(Self {
             loader,
-            cache,
+            _cache: cache,
             inbox,
             metrics,
             keeper,
@@ -257,7 +258,6 @@ impl Catalog {
         match outcome {
             Outcome::Loaded(loaded) => {
                 self.loading -= 1;
-                self.cache.sweep();
                 let Some(file) = self.files.get_mut(&path) else { return };
                 let Some((_, stamp)) = file.loading.take_if(|(loading, _)| loading.id == job) else { return };
                 // If the file was replaced while it was read, the outcome is dropped, and the next check finds the new

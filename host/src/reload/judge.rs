@@ -14,6 +14,7 @@ use crate::{
     config::CompileLimits,
     memory::PURGE_DELAY,
     plugin::{Compiler, Described},
+    reload::cache,
     telemetry::text,
 };
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -87,10 +88,14 @@ impl Loader {
     /// # Errors
     /// Returns a [`Failure`] that says why the file was not loaded.
     pub fn load(&self, bytes: &[u8], cancel: &Cancel) -> Result<Described, Failure> {
-        let component = self.judge(bytes, cancel)?;
-        // The bytes have passed in the child, so this process probably lacks a resource, such as memory or a file
-        // descriptor.
-        Described::load(&self.compiler, &component).map_err(|error| Failure::Retry(text::bounded(error)))
+        let loaded = self.judge(bytes, cancel).and_then(|component| {
+            // The bytes have passed in the child, so this process probably lacks a resource, such as memory or a file
+            // descriptor.
+            Described::load(&self.compiler, &component).map_err(|error| Failure::Retry(text::bounded(error)))
+        });
+        // The directory may have thousands of files. So it is swept here, on a thread with a low priority.
+        cache::sweep(&self.cache);
+        loaded
     }
 
     /// Judges the bytes in a child process. Returns the file itself if it is a component, or the component that was
@@ -138,6 +143,9 @@ impl Loader {
         command.env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
         // The child ends soon and then gives back all its memory, so it need not purge memory earlier.
         command.env_remove(PURGE_DELAY);
+        // The compiler's threads are those of rayon. A low priority alone does not keep them off the processors: the
+        // scheduler lets each run for milliseconds while a thread that serves players waits.
+        command.env("RAYON_NUM_THREADS", compiler_threads().to_string());
         // A backtrace takes memory and processor time, of which a child may have run out.
         command.env("RUST_BACKTRACE", "0");
         // The child gets its own process group. So it does not receive the Ctrl-C that is meant for this process, and
@@ -178,6 +186,12 @@ impl Loader {
         }
         text::bounded(format_args!("the process that compiled it ended without an answer ({status}): {}", log.trim()))
     }
+}
+
+/// Returns the number of threads on which a child compiles: half of the processors, so that the other half is free for
+/// the threads that serve players.
+fn compiler_threads() -> usize {
+    thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1))
 }
 
 /// Returns whether a child's log says that it got no more memory.
