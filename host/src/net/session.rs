@@ -17,7 +17,7 @@ use crate::{
     net::receiver::Message,
     net::shared::Shared,
     net::socket::{Error, Socket},
-    routing::gateway::{Offloaded, Served},
+    routing::gateway::{Gateway, Offloaded, Served},
     routing::turn::Turn,
 };
 use bytes::Bytes;
@@ -194,63 +194,27 @@ impl Actor {
 
     /// Serves a message and the messages that have arrived after it. Stops when the answers fill a batch.
     fn read(&mut self, first: Result<Message, Error>) -> Work {
-        let gateway = Arc::clone(&self.shared.gateway);
-        self.kept.begin_metering(gateway.registry.limits.rates());
+        let Self { shared, session, socket, kept, .. } = self;
+        let gateway = &shared.gateway;
+        kept.begin_metering(gateway.registry.limits.rates());
         let mut turn = Turn::new(&gateway.metrics);
-        let mut work = self.on_message(first, &mut turn);
+        let mut serve = |message, socket: &mut Socket| on_message(message, gateway, session, socket, kept, &mut turn);
+        let mut work = serve(first, socket);
         for _ in 1..MAX_READ_MESSAGES {
             // The outbox is also congested once the session is to end. Then no further packet is served.
-            if work.is_some() || self.session.outbox.is_congested() || self.socket.is_drained() {
+            if work.is_some() || session.outbox.is_congested() || socket.is_drained() {
                 break;
             }
-            let Some(message) = self.socket.received_message() else { break };
-            work = self.on_message(message, &mut turn);
+            let Some(message) = socket.received_message() else { break };
+            work = serve(message, socket);
         }
+        drop(turn);
         work.unwrap_or_else(|| self.write_answers())
     }
 
     /// Returns the writing of what was queued so far.
     fn write_answers(&mut self) -> Work {
         Work::Write(self.session.outbox.drain(&mut self.batch))
-    }
-
-    /// Serves a message. Returns what has to be done before the next one.
-    fn on_message(&mut self, message: Result<Message, Error>, turn: &mut Turn<'_>) -> Option<Work> {
-        if let Ok(Message::Packet(packet)) = &message
-            && let Some(number) = packet::acknowledged(packet)
-        {
-            self.session.outbox.acknowledge(number);
-        }
-        if matches!(message, Ok(Message::Packet(_) | Message::TooLarge { .. })) {
-            self.session.count_packet();
-        }
-        let gateway = &self.shared.gateway;
-        if let Some((header, verdict)) = self.kept.count(&message) {
-            gateway.on_excess_packet(&self.session, header);
-            let end = || End::with_code("rate", 1008, "too many requests for too long");
-            return (verdict == Verdict::End).then(|| Work::End(Box::new(end())));
-        }
-        let end = match message {
-            Ok(Message::Packet(packet)) => match turn.run(|| gateway.on_packet(&self.session, packet)) {
-                Served::Done => return None,
-                Served::Offloaded(offloaded) => return Some(Work::Wait(offloaded)),
-                Served::Control(packet) => return Some(Work::Answer(packet)),
-            },
-            Ok(Message::TooLarge { header, bytes, max }) => {
-                gateway.on_oversized_packet(&self.session, header, bytes, max);
-                return None;
-            }
-            Ok(Message::Ping(payload)) => {
-                self.socket.put_control(Opcode::Pong, &payload);
-                return None;
-            }
-            Ok(Message::Pong) => return None,
-            Ok(Message::Text) => End::with_code("text", 1003, "packets are binary messages"),
-            // A close frame is answered with the same payload (RFC 6455, 5.5.1).
-            Ok(Message::Close(payload)) => End::by_client(payload.into()),
-            Err(error) => error.into(),
-        };
-        Some(Work::End(Box::new(end)))
     }
 
     /// Waits until the offload thread has served a packet. Meanwhile the session reads no packets, but still writes.
@@ -290,6 +254,51 @@ impl Actor {
         self.socket.put_control(Opcode::Ping, &[]);
         Work::Write(None)
     }
+}
+
+/// Serves a message. Returns what has to be done before the next one.
+fn on_message(
+    message: Result<Message, Error>,
+    gateway: &Arc<Gateway>,
+    session: &Registered,
+    socket: &mut Socket,
+    kept: &mut Kept,
+    turn: &mut Turn<'_>,
+) -> Option<Work> {
+    if let Ok(Message::Packet(packet)) = &message
+        && let Some(number) = packet::acknowledged(packet)
+    {
+        session.outbox.acknowledge(number);
+    }
+    if matches!(message, Ok(Message::Packet(_) | Message::TooLarge { .. })) {
+        session.count_packet();
+    }
+    if let Some((header, verdict)) = kept.count(&message) {
+        gateway.on_excess_packet(session, header);
+        let end = || End::with_code("rate", 1008, "too many requests for too long");
+        return (verdict == Verdict::End).then(|| Work::End(Box::new(end())));
+    }
+    let end = match message {
+        Ok(Message::Packet(packet)) => match turn.run(|| gateway.on_packet(session, packet)) {
+            Served::Done => return None,
+            Served::Offloaded(offloaded) => return Some(Work::Wait(offloaded)),
+            Served::Control(packet) => return Some(Work::Answer(packet)),
+        },
+        Ok(Message::TooLarge { header, bytes, max }) => {
+            gateway.on_oversized_packet(session, header, bytes, max);
+            return None;
+        }
+        Ok(Message::Ping(payload)) => {
+            socket.put_control(Opcode::Pong, &payload);
+            return None;
+        }
+        Ok(Message::Pong) => return None,
+        Ok(Message::Text) => End::with_code("text", 1003, "packets are binary messages"),
+        // A close frame is answered with the same payload (RFC 6455, 5.5.1).
+        Ok(Message::Close(payload)) => End::by_client(payload.into()),
+        Err(error) => error.into(),
+    };
+    Some(Work::End(Box::new(end)))
 }
 
 #[cfg(test)]
