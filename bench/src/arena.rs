@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::contender::{Contender, Folders};
 use crate::measured::Measured;
 use crate::server::Server;
-use crate::table::{Table, cell, judged};
+use crate::table::{Table, cell, judged_quotient};
 use crate::work::Work;
 
 /// The name of the table, on the command line, and the load of its work.
@@ -65,10 +65,9 @@ pub(crate) fn table(works: &[Measured]) -> Table {
         for contender in LINEUP.iter().filter(|contender| measured.has(**contender)) {
             let figure = |figure, decimals| cell(measured.median(*contender, figure), decimals);
             let ratio = measured.quotient(*contender, Contender::Uws, "server_cpu_us_per_message");
-            let verdict = judged(ratio, contender.is_gateway().then_some(CPU));
+            let verdict = judged_quotient(ratio, contender.is_gateway().then_some(CPU));
             let names = [measured.name(), contender.name().to_owned()];
-            let cells =
-                names.into_iter().chain([figure("server_cpu_us_per_message", 2), cell(ratio, 2)]).chain(verdict);
+            let cells = names.into_iter().chain([figure("server_cpu_us_per_message", 2)]).chain(verdict);
             let more = [("messages_per_s", 0), ("replaced", 0)];
             let intervals = [("interval_p50_ms", 1), ("interval_p99_ms", 1), ("interval_max_ms", 1)];
             let more = more.into_iter().chain(intervals).map(|(name, decimals)| figure(name, decimals));

@@ -2,7 +2,7 @@
 
 use crate::contender::Contender;
 use crate::measured::Measured;
-use crate::table::{Table, cell, judged};
+use crate::table::{Table, cell, judged_quotient};
 use crate::work::Work;
 
 /// The name of the table, on the command line.
@@ -52,8 +52,7 @@ pub(crate) fn table(works: &[Measured]) -> Table {
             let name = if *contender == Contender::Gateway { "gateway, to a user" } else { contender.name() };
             let versus = |figure, target| {
                 let ratio = measured.quotient(*contender, Contender::Uws, figure);
-                let [target, verdict] = judged(ratio, contender.is_gateway().then_some(target));
-                [cell(ratio, 2), target, verdict]
+                judged_quotient(ratio, contender.is_gateway().then_some(target))
             };
             let figure = |figure, decimals| cell(measured.median(*contender, figure), decimals);
             let cpu =

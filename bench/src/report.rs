@@ -9,7 +9,7 @@ use crate::fleet::{self, Fleet};
 use crate::limits::{Checks, Limited, Toggled};
 use crate::measured::{Measured, columns, compared};
 use crate::sessions::sessions;
-use crate::table::{Table, cell, judged};
+use crate::table::{Table, cell, judged, judged_quotient};
 use crate::{arena, fanout, swaps};
 
 /// The line of a file before the report.
@@ -126,9 +126,7 @@ impl Report {
                 let figures = [("latency_p50_ms", 3), (P99, 3), ("latency_p999_ms", 3), (CPU, 1)];
                 let figures = figures.map(|(figure, decimals)| cell(measured.median(*contender, figure), decimals));
                 let verdict = if *contender == Contender::Gateway {
-                    let ratio = measured.ratio(P99);
-                    let [target, verdict] = judged(ratio, measured.work.target);
-                    [cell(ratio, 2), target, verdict]
+                    judged_quotient(measured.ratio(P99), measured.work.target)
                 } else {
                     Default::default()
                 };
@@ -258,11 +256,9 @@ fn costs(works: &[Measured], first: &str) -> Table {
     for measured in compared(works) {
         let mut row = vec![measured.name()];
         row.extend(columns.iter().map(|contender| cell(measured.median(*contender, CPU), 2)));
-        let ratio = measured.ratio(CPU);
-        row.extend([cell(ratio, 2)].into_iter().chain(judged(ratio, measured.work.target)));
+        row.extend(judged_quotient(measured.ratio(CPU), measured.work.target));
         if has_uws {
-            let ratio = measured.uws_ratio(CPU);
-            row.extend([cell(ratio, 2)].into_iter().chain(judged(ratio, measured.work.uws_target)));
+            row.extend(judged_quotient(measured.uws_ratio(CPU), measured.work.uws_target));
         }
         table.row(row);
     }

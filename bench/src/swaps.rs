@@ -11,7 +11,7 @@ use anyhow::{anyhow, ensure};
 use crate::contender::{Contender, Folders};
 use crate::measured::Measured;
 use crate::server::{Server, ask};
-use crate::table::{Table, cell, judged};
+use crate::table::{Table, cell, judged_quotient};
 use crate::work::Work;
 
 /// The name of the table, on the command line.
@@ -125,12 +125,8 @@ pub(crate) fn table(works: &[Measured]) -> Table {
             ];
             let figures = figures.map(|(figure, decimals)| cell(measured.median(*contender, figure), decimals));
             let ratio = measured.quotient(*contender, Contender::Gateway, "latency_p99_ms");
-            let verdict = if *contender == Contender::Swapped {
-                let [target, verdict] = judged(ratio, Some(P99));
-                [cell(ratio, 2), target, verdict]
-            } else {
-                Default::default()
-            };
+            let verdict = (*contender == Contender::Swapped).then(|| judged_quotient(ratio, Some(P99)));
+            let verdict = verdict.unwrap_or_default();
             let names = [measured.name(), contender.name().to_owned()];
             table.row(names.into_iter().chain(figures).chain(verdict).collect());
         }

@@ -49,6 +49,12 @@ pub(crate) fn judged(value: Option<f64>, target: Option<f64>) -> [String; 2] {
     [format!("≤ {target}"), verdict.to_owned()]
 }
 
+/// The cells of a quotient, of its target and of the verdict on it.
+pub(crate) fn judged_quotient(value: Option<f64>, target: Option<f64>) -> [String; 3] {
+    let [target, verdict] = judged(value, target);
+    [cell(value, 2), target, verdict]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -67,8 +67,8 @@ pub(super) struct Actor {
     shared: Arc<Shared>,
     session: Registered,
     socket: Box<Socket>,
-    /// The time of the next ping, or of the next step of the expiry. The task itself has no room for it, because the
-    /// runtime rounds the size of a task up to a power of two.
+    /// The time of the next ping, or of the next step of the expiry. In a box of its own it takes less memory: the
+    /// allocator rounds the size of a task up to a power of two, and with the timer that would be the next one.
     timer: Pin<Box<Sleep>>,
     /// The expiry of the client's token. The box keeps sessions without one small.
     expiry: Option<Box<Expiry>>,
@@ -145,7 +145,7 @@ impl Actor {
 
     /// Waits until there is something to do. Messages that have arrived are served at once.
     ///
-    /// This is no `select!`, whose state takes more memory than all the rest of a waiting task but its timer.
+    /// The task polls by hand, because the state of a `select!` takes more memory than the rest of a task that waits.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Work> {
         // The timer comes before the socket, because a flood keeps the socket ready all the time.
         if self.timer.as_mut().poll(cx).is_ready() {
@@ -231,7 +231,7 @@ impl Actor {
         }
     }
 
-    /// Waits for a future. Meanwhile the session reads nothing, but still writes.
+    /// Waits for a future. Meanwhile the session reads nothing, but still writes. The task keeps the sending side.
     async fn write_until<T>(&mut self, mut future: impl Future<Output = T> + Unpin) -> Flow<T> {
         loop {
             tokio::select! {

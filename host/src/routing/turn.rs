@@ -41,13 +41,10 @@ impl<'a> Turn<'a> {
 
     /// Writes what was pushed.
     pub fn end(&mut self) {
-        if self.pushed.len() > PIECE {
-            self.hand_over();
-        }
         write(mem::take(&mut self.pushed), self.metrics);
     }
 
-    /// Leaves the writing to whichever threads have time for it.
+    /// Leaves the writing to other threads of the runtime, or to this one when it has time.
     fn hand_over(&mut self) {
         let Ok(runtime) = Handle::try_current() else { return };
         while self.pushed.len() >= PIECE {
