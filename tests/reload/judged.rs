@@ -5,6 +5,10 @@ use gateway_tests::{Gateway, PATIENCE, Setup, bombs, component, dist, eventually
 use serde_json::Value;
 use std::{fs, path::PathBuf, thread, time::Instant};
 
+/// The scheduling class of normal threads, and the one for idle processors (sched(7)).
+const SCHED_OTHER: u32 = 0;
+const SCHED_IDLE: u32 = 5;
+
 /// Returns a setup with chat and system, with an empty compilation cache, and with these keys of `plugins`.
 fn setup(keys: &str) -> Setup {
     let yaml = format!("games: [{{ id: mmo }}]\nplugins: {{ directory: plugins, cache_directory: cache, {keys} }}");
@@ -37,17 +41,18 @@ async fn a_child_works(gateway: &Gateway) -> u32 {
     eventually("a child that compiles", || async { children(gateway).first().copied() }).await
 }
 
-/// Returns the name and the nice value of each thread of a process.
-fn niceness(pid: u32) -> Vec<(String, i32)> {
+/// Returns the names of a process's threads, each with its scheduling class and its nice value.
+fn scheduling(pid: u32) -> Vec<(String, u32, i32)> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     // A thread may end before its file is read.
     let stats = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("stat")).ok());
-    let nice = |stat: String| {
+    let scheduling = |stat: String| {
         let (name, fields) = stat.rsplit_once(')').unwrap();
-        // The first of these fields is the third of the line, and the nice value is the nineteenth.
-        (name.to_owned(), fields.split_whitespace().nth(16).unwrap().parse().unwrap())
+        // The first of these fields is the third of the line. The nineteenth is the nice value, and field 41 the class.
+        let fields: Vec<_> = fields.split_whitespace().collect();
+        (name.to_owned(), fields[38].parse().unwrap(), fields[16].parse().unwrap())
     };
-    let threads: Vec<_> = stats.map(nice).collect();
+    let threads: Vec<_> = stats.map(scheduling).collect();
     assert!(!threads.is_empty());
     threads
 }
@@ -224,9 +229,10 @@ async fn a_file_that_is_slow_to_compile_delays_nothing_else() {
     put(&gateway.plugin("bomb"), &endless_to_compile());
     gateway.logged("\"file\":\"bomb.wasm\",\"message\":\"compiling\"").await;
     let child = a_child_works(&gateway).await;
-    for (thread, nice) in niceness(child) {
-        assert!(nice > 0, "{thread} of the child has the nice value {nice}");
-    }
+    eventually("all threads of the child run only on idle processors", || async {
+        scheduling(child).into_iter().all(|(_, class, _)| class == SCHED_IDLE).then_some(())
+    })
+    .await;
 
     put(&gateway.plugin("new"), &greeter("new", "1", &[0x41]));
     client.answers_until(0x41, 0, "1").await;
@@ -269,6 +275,10 @@ async fn a_gateway_serves_while_a_file_still_compiles_at_its_start_and_readyz_sa
     assert_eq!(gateway.get("/healthz").await.0, 200);
     let mut client = gateway.client().await;
     client.answers_until(3, 0, "again").await;
+    // Players wait for the files that were there at the start.
+    for (thread, class, nice) in scheduling(a_child_works(&gateway).await) {
+        assert!(class == SCHED_OTHER && nice > 0, "{thread} of the child has class {class} and the nice value {nice}");
+    }
     let compiling = vec!["compiling bomb.wasm".to_owned()];
     eventually("only bomb.wasm is still compiling", || async {
         (reasons(&gateway).await.1 == compiling).then_some(())

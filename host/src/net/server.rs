@@ -24,6 +24,7 @@ use crate::{
     sync::half_open::Place,
 };
 use rustix::io::Errno;
+use socket2::SockRef;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -54,11 +55,7 @@ pub async fn serve(
     tls: Option<Arc<Tls>>,
     stop: CancellationToken,
 ) {
-    // Accepted connections inherit the option from the listener, so it costs nothing for each connection.
-    #[cfg(target_os = "linux")]
-    if let Err(error) = socket2::SockRef::from(&listener).set_tcp_notsent_lowat(MAX_UNSENT_BYTES) {
-        tracing::warn!(%error, "the bytes that wait unsent in the system for slow clients cannot be limited");
-    }
+    prepare(&listener);
     let mut tasks = JoinSet::new();
     let budget = Arc::new(Budget::new(config.server.receive_budget_bytes, Arc::clone(&gateway.metrics)));
     let admission = Admission::default();
@@ -96,13 +93,24 @@ pub async fn serve(
     drain::drain(&shared, tasks).await;
 }
 
+/// Sets the options of all connections. They inherit them from the listener, so the options cost nothing for each
+/// connection.
+fn prepare(listener: &TcpListener) {
+    let listener = SockRef::from(listener);
+    if let Err(error) = listener.set_tcp_nodelay(true) {
+        tracing::warn!(%error, "packets may be sent with a delay");
+    }
+    #[cfg(target_os = "linux")]
+    if let Err(error) = listener.set_tcp_notsent_lowat(MAX_UNSENT_BYTES) {
+        tracing::warn!(%error, "the bytes that wait unsent in the system for slow clients cannot be limited");
+    }
+}
+
 /// Opens a connection and begins its session. Returns `None` if there is no session, or if the task of another
 /// connection serves it.
 async fn begin(stream: TcpStream, mut remote: SocketAddr, place: Place, shared: Arc<Shared>) -> Option<Begun> {
     let Shared { gateway, config, auth, admission, stop, .. } = &*shared;
     let server = &config.server;
-    // Packets are sent without delay. An error means that the connection broke, and the next step handles that.
-    let _ = stream.set_nodelay(true);
     let (mut stream, request) = tokio::select! {
         opened = Box::pin(open(Tcp::new(stream), &mut remote, place, &shared)) => opened?,
         () = stop.cancelled() => return None,
@@ -288,6 +296,17 @@ async fn deny(
 mod tests {
     use super::*;
     use crate::{bus, delivery::outbox::Limits, telemetry::metrics::Metrics};
+
+    #[tokio::test]
+    async fn connections_inherit_the_options_of_their_listener() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        prepare(&listener);
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        assert!(stream.nodelay().unwrap());
+        #[cfg(target_os = "linux")]
+        assert_eq!(SockRef::from(&stream).tcp_notsent_lowat().unwrap(), MAX_UNSENT_BYTES);
+    }
 
     #[tokio::test]
     async fn a_panic_ends_only_its_own_session_and_is_counted() {

@@ -198,12 +198,14 @@ impl Catalog {
         let Some(stamp) = file.to_load.take() else { return };
         let name = file_name(path);
         let (loader, known, cancel) = (Arc::clone(&self.loader), file.digest, Arc::<Cancel>::default());
+        // At the start there are no players to give way to, and they wait for the files.
+        let in_background = !file.awaited;
         self.jobs += 1;
         let job = Job { id: self.jobs, cancel: Arc::clone(&cancel) };
         let done = |outcome| Done { path: path.to_owned(), job: job.id, outcome: Outcome::Loaded(outcome) };
         let (path_read, mut whole) = (path.to_owned(), done(Loaded::Same));
         let work = move || {
-            whole.outcome = Outcome::Loaded(load(&loader, &path_read, known, &cancel));
+            whole.outcome = Outcome::Loaded(load(&loader, &path_read, known, in_background, &cancel));
             whole
         };
         let panicked =
@@ -347,7 +349,7 @@ impl Catalog {
 }
 
 /// Reads, judges and compiles a file.
-fn load(loader: &Loader, path: &Path, known: Option<Digest>, cancel: &Cancel) -> Loaded {
+fn load(loader: &Loader, path: &Path, known: Option<Digest>, in_background: bool, cancel: &Cancel) -> Loaded {
     let bytes = match file::read(path, judge::MAX_FILE_BYTES) {
         Ok(bytes) => bytes,
         Err(error @ (Unreadable::NotRegular | Unreadable::TooLarge { .. })) => {
@@ -361,7 +363,7 @@ fn load(loader: &Loader, path: &Path, known: Option<Digest>, cancel: &Cancel) ->
     }
     tracing::info!(file = file_name(path), "compiling");
     let began = Instant::now();
-    match loader.load(&bytes, cancel) {
+    match loader.load(&bytes, in_background, cancel) {
         Ok(described) => Loaded::Plugin(digest, Arc::new(described), began.elapsed()),
         Err(Failure::Rejected(why)) => Loaded::Rejected(Some(digest), why),
         // The digest is left out, so that the file is tried again after a `touch`.

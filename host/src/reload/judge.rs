@@ -21,6 +21,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use std::{
     borrow::Cow,
     io::{self, BufRead, BufReader, Read, Write},
+    num::NonZeroUsize,
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -83,12 +84,13 @@ impl Loader {
     }
 
     /// Judges the bytes of a file in a child process, and then loads them into this process. This takes milliseconds to
-    /// minutes, and needs a stack of [`STACK_BYTES`].
+    /// minutes, and needs a stack of [`STACK_BYTES`]. In the background, the child gets only what the other threads of the
+    /// machine leave of the processors.
     ///
     /// # Errors
     /// Returns a [`Failure`] that says why the file was not loaded.
-    pub fn load(&self, bytes: &[u8], cancel: &Cancel) -> Result<Described, Failure> {
-        let loaded = self.judge(bytes, cancel).and_then(|component| {
+    pub fn load(&self, bytes: &[u8], in_background: bool, cancel: &Cancel) -> Result<Described, Failure> {
+        let loaded = self.judge(bytes, in_background, cancel).and_then(|component| {
             // The bytes have passed in the child, so this process probably lacks a resource, such as memory or a file
             // descriptor.
             Described::load(&self.compiler, &component).map_err(|error| Failure::Retry(text::bounded(error)))
@@ -100,9 +102,9 @@ impl Loader {
 
     /// Judges the bytes in a child process. Returns the file itself if it is a component, or the component that was
     /// made of a core module.
-    fn judge<'a>(&self, bytes: &'a [u8], cancel: &Cancel) -> Result<Cow<'a, [u8]>, Failure> {
+    fn judge<'a>(&self, bytes: &'a [u8], in_background: bool, cancel: &Cancel) -> Result<Cow<'a, [u8]>, Failure> {
         let retry = |error: io::Error| Failure::Retry(format!("no process can be started to compile it: {error}"));
-        let mut child = self.command().spawn().map_err(retry)?;
+        let mut child = self.command(in_background).spawn().map_err(retry)?;
         cancel.started(&child);
         let outcome = converse(&mut child, bytes);
         cancel.ended();
@@ -128,7 +130,7 @@ impl Loader {
         (CLOCK_TIMES_CPU * self.limits.cpu).max(MIN_DEADLINE)
     }
 
-    fn command(&self) -> Command {
+    fn command(&self, in_background: bool) -> Command {
         // This path names the executable of the current process, even if the file has been replaced since the start.
         let mut command = Command::new("/proc/self/exe");
         command.arg0("gateway").args(["--log-format", "json", COMMAND]);
@@ -136,6 +138,12 @@ impl Loader {
         command.arg("--deadline-s").arg(self.deadline().as_secs().to_string());
         command.arg("--memory-bytes").arg(self.limits.memory.to_string());
         command.arg("--cache").arg(&self.cache);
+        if in_background {
+            command.arg("--background");
+            // The compiler's threads are those of rayon. On half of the processors they disturb players less, even in
+            // their scheduling class.
+            command.env("RAYON_NUM_THREADS", (processors() / 2).max(1).to_string());
+        }
         // The child logs only the plugin's lines. This process decides which of those lines go into its own log.
         command.env("RUST_LOG", "off,plugin=debug");
         // With this option the allocator commits memory as needed. Otherwise it would commit a gigabyte at once, and
@@ -143,9 +151,6 @@ impl Loader {
         command.env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
         // The child ends soon and then gives back all its memory, so it need not purge memory earlier.
         command.env_remove(PURGE_DELAY);
-        // The compiler's threads are those of rayon. A low priority alone does not keep them off the processors: the
-        // scheduler lets each run for milliseconds while a thread that serves players waits.
-        command.env("RAYON_NUM_THREADS", compiler_threads().to_string());
         // A backtrace takes memory and processor time, of which a child may have run out.
         command.env("RUST_BACKTRACE", "0");
         // The child gets its own process group. So it does not receive the Ctrl-C that is meant for this process, and
@@ -188,10 +193,8 @@ impl Loader {
     }
 }
 
-/// Returns the number of threads on which a child compiles: half of the processors, so that the other half is free for
-/// the threads that serve players.
-fn compiler_threads() -> usize {
-    thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1))
+fn processors() -> usize {
+    thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// Returns whether a child's log says that it got no more memory.

@@ -24,7 +24,7 @@ pub(super) fn load(path: &Path, config: Option<&Config>) -> anyhow::Result<Descr
     let loader = Loader::new(cache.path(), config.compile)?;
     let thread = thread::Builder::new().stack_size(judge::STACK_BYTES);
     let loaded = thread::scope(|scope| {
-        let loading = thread.spawn_scoped(scope, || loader.load(&bytes, &Cancel::default()))?;
+        let loading = thread.spawn_scoped(scope, || loader.load(&bytes, false, &Cancel::default()))?;
         loading
             .join()
             .map_err(|_| anyhow!("{shown}: the gateway panicked over it, which is a defect: please report it"))

@@ -14,6 +14,10 @@ use std::{
     process, thread,
     time::Duration,
 };
+#[cfg(target_os = "linux")]
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
+};
 
 /// The maximum size of a plugin file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -45,6 +49,9 @@ pub struct Arguments {
     /// The directory that keeps compiled code.
     #[arg(long)]
     cache: PathBuf,
+    /// Run only while a processor has nothing else to do.
+    #[arg(long)]
+    background: bool,
 }
 
 /// Judges the file on stdin, and writes the verdict to stdout.
@@ -52,6 +59,9 @@ pub struct Arguments {
 /// # Errors
 /// Returns an error if the limits cannot be set, if no thread can be started, or if the parent process has ended.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.background {
+        give_way();
+    }
     limit(arguments).context("a limit cannot be set")?;
     let deadline = Duration::from_secs(arguments.deadline_s);
     thread::Builder::new().name("deadline".to_owned()).spawn(move || {
@@ -65,6 +75,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let judging = thread::Builder::new().name("judge".to_owned()).stack_size(STACK_BYTES).spawn(judge)?;
     judging.join().map_err(|_| anyhow::anyhow!("the thread that compiles panicked"))???;
     Ok(())
+}
+
+/// Puts this thread, and those that it starts, into the scheduling class `SCHED_IDLE`: they run only while a processor has
+/// nothing else to do, and give it up at once. A thread that merely has a low priority keeps it for milliseconds.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    {
+        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        // After the class, this function sets the nice value, which fails without privileges and means nothing in this
+        // class. Where there is no such class, the low priority remains.
+        let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
+    }
 }
 
 fn limit(arguments: &Arguments) -> io::Result<()> {
