@@ -17,8 +17,8 @@ CARGO   ?= cargo
 BENCH_ROUNDS  ?= 3
 BENCH_SECONDS ?= 3
 CHAOS_SECONDS ?= 180
-# Most tests wait for timers and other processes, so two of them share a processor.
-TEST_THREADS  ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
+# Most tests wait for timers and other processes, so three of them share a processor.
+TEST_THREADS  ?= $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN))))
 CARGO_DENY    := 0.20.2
 FUZZ_SECONDS  ?= 60
 CHAOS_SEED    ?= $(shell date +%s)
