@@ -35,6 +35,7 @@ use certificate::Followed;
 use futures_util::FutureExt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
+    io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -93,8 +94,10 @@ impl Running {
     async fn start(path: &Path, config: Config, recent: RecentLog, stop: &CancellationToken) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new());
         let certificate = load_certificate(path, &config, &metrics)?;
-        let listener = bind("server.host and server.port", config.server.listen).await?;
-        let admin_listener = bind("admin.listen", config.admin.listen).await?;
+        let address = config.server.listen;
+        let listener = listening("server.host and server.port", address, server::listen(address))?;
+        let address = config.admin.listen;
+        let admin_listener = listening("admin.listen", address, TcpListener::bind(address).await)?;
         let mut supervisor = Supervisor::default();
         let (stopping, bus_stop) = (Arc::<Stopping>::default(), CancellationToken::new());
         // The parts that get this token have to run until the process ends.
@@ -286,8 +289,8 @@ fn load_certificate(path: &Path, config: &Config, metrics: &Arc<Metrics>) -> Res
     config.server.tls.as_ref().map(start).transpose().map_err(invalid)
 }
 
-async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({key})"))?;
+fn listening(key: &str, address: SocketAddr, listener: io::Result<TcpListener>) -> anyhow::Result<TcpListener> {
+    let listener = listener.with_context(|| format!("cannot listen on {address} ({key})"))?;
     tracing::info!(address = %listener.local_addr()?, "listening ({key})");
     Ok(listener)
 }

@@ -24,10 +24,11 @@ use crate::{
     sync::half_open::Place,
 };
 use rustix::io::Errno;
+#[cfg(target_os = "linux")]
 use socket2::SockRef;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
     time,
 };
@@ -45,6 +46,27 @@ const EVICTION_PAUSE: Duration = Duration::from_millis(5);
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: u32 = 128 << 10;
 
+/// Listens for clients on an address.
+///
+/// Connections inherit their options from the listener, so the options cost nothing for each connection. They are set
+/// before the first connection can arrive.
+///
+/// # Errors
+/// Returns an error if the address cannot be used, for example because another process listens on it.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // After a restart, connections of the last process do not keep the address.
+    socket.set_reuseaddr(true)?;
+    socket.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    if let Err(error) = SockRef::from(&socket).set_tcp_notsent_lowat(MAX_UNSENT_BYTES) {
+        tracing::warn!(%error, "the bytes that wait unsent in the system for slow clients cannot be limited");
+    }
+    socket.bind(address)?;
+    // The system reduces the number to its own limit.
+    socket.listen(u32::MAX)
+}
+
 /// Serves the listener until `stop`, and then drains: no connection is accepted, queued packets are sent, and sessions
 /// close with 1001. Connections that have not ended within `drain_timeout` are cut off.
 pub async fn serve(
@@ -55,7 +77,6 @@ pub async fn serve(
     tls: Option<Arc<Tls>>,
     stop: CancellationToken,
 ) {
-    prepare(&listener);
     let mut tasks = JoinSet::new();
     let budget = Arc::new(Budget::new(config.server.receive_budget_bytes, Arc::clone(&gateway.metrics)));
     let admission = Admission::default();
@@ -91,19 +112,6 @@ pub async fn serve(
     }
     drop(listener);
     drain::drain(&shared, tasks).await;
-}
-
-/// Sets the options of all connections. They inherit them from the listener, so the options cost nothing for each
-/// connection.
-fn prepare(listener: &TcpListener) {
-    let listener = SockRef::from(listener);
-    if let Err(error) = listener.set_tcp_nodelay(true) {
-        tracing::warn!(%error, "packets may be sent with a delay");
-    }
-    #[cfg(target_os = "linux")]
-    if let Err(error) = listener.set_tcp_notsent_lowat(MAX_UNSENT_BYTES) {
-        tracing::warn!(%error, "the bytes that wait unsent in the system for slow clients cannot be limited");
-    }
 }
 
 /// Opens a connection and begins its session. Returns `None` if there is no session, or if the task of another
@@ -299,8 +307,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_inherit_the_options_of_their_listener() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        prepare(&listener);
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         assert!(stream.nodelay().unwrap());

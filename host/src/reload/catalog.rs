@@ -180,12 +180,12 @@ impl Catalog {
     }
 
     /// Begins the loads and the starts of generations that are due, up to [`MAX_LOADING`] and [`MAX_STARTING`] at a
-    /// time.
-    pub fn work(&mut self, config: &Config) {
+    /// time. In the background, files are compiled only when the processors have nothing else to do.
+    pub fn work(&mut self, config: &Config, in_background: bool) {
         let paths: Vec<_> = self.files.keys().cloned().collect();
         for path in &paths {
             if self.loading < MAX_LOADING {
-                self.load(path);
+                self.load(path, in_background);
             }
             if self.starting < MAX_STARTING {
                 self.start(path, config);
@@ -193,13 +193,11 @@ impl Catalog {
         }
     }
 
-    fn load(&mut self, path: &Path) {
+    fn load(&mut self, path: &Path, in_background: bool) {
         let Some(file) = self.files.get_mut(path) else { return };
         let Some(stamp) = file.to_load.take() else { return };
         let name = file_name(path);
         let (loader, known, cancel) = (Arc::clone(&self.loader), file.digest, Arc::<Cancel>::default());
-        // At the start there are no players to give way to, and they wait for the files.
-        let in_background = !file.awaited;
         self.jobs += 1;
         let job = Job { id: self.jobs, cancel: Arc::clone(&cancel) };
         let done = |outcome| Done { path: path.to_owned(), job: job.id, outcome: Outcome::Loaded(outcome) };

@@ -21,7 +21,6 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use std::{
     borrow::Cow,
     io::{self, BufRead, BufReader, Read, Write},
-    num::NonZeroUsize,
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -45,8 +44,12 @@ pub const STACK_BYTES: usize = 4 * child::STACK_BYTES;
 /// The hidden command of the gateway that judges the file on its stdin.
 pub const COMMAND: &str = "judge-plugin";
 
-/// The wall-clock deadline of a child as a multiple of its limit on processor time. A child runs with low priority, so
-/// it may get only a small share of the processors.
+/// The wall-clock deadline of a child in the background. If the processors leave it too little time until then, the file
+/// is judged again by a child that is not in the background.
+const BACKGROUND_DEADLINE: Duration = Duration::from_secs(20);
+
+/// The wall-clock deadline of any other child as a multiple of its limit on processor time. A child runs with low
+/// priority, so it may get only a small share of the processors.
 const CLOCK_TIMES_CPU: u32 = 10;
 
 /// The shortest wall-clock deadline of a child.
@@ -84,8 +87,8 @@ impl Loader {
     }
 
     /// Judges the bytes of a file in a child process, and then loads them into this process. This takes milliseconds to
-    /// minutes, and needs a stack of [`STACK_BYTES`]. In the background, the child gets only what the other threads of the
-    /// machine leave of the processors.
+    /// minutes, and needs a stack of [`STACK_BYTES`]. In the background, the child gets only what the threads that serve
+    /// players leave of the processors, as long as that is enough.
     ///
     /// # Errors
     /// Returns a [`Failure`] that says why the file was not loaded.
@@ -104,11 +107,11 @@ impl Loader {
     /// made of a core module.
     fn judge<'a>(&self, bytes: &'a [u8], in_background: bool, cancel: &Cancel) -> Result<Cow<'a, [u8]>, Failure> {
         let retry = |error: io::Error| Failure::Retry(format!("no process can be started to compile it: {error}"));
-        let mut child = self.command(in_background).spawn().map_err(retry)?;
-        cancel.started(&child);
-        let outcome = converse(&mut child, bytes);
-        cancel.ended();
-        let status = child.wait().map_err(retry)?;
+        let mut ended = self.run(bytes, in_background, cancel).map_err(retry)?;
+        if in_background && is_late(ended.status) && !cancel.is_cancelled() {
+            ended = self.run(bytes, false, cancel).map_err(retry)?;
+        }
+        let Ended { status, outcome } = ended;
         if cancel.is_cancelled() {
             return Err(Failure::Cancelled);
         }
@@ -125,7 +128,16 @@ impl Loader {
         }
     }
 
-    /// Returns the wall-clock deadline of a child.
+    /// Runs a child until it has ended.
+    fn run(&self, bytes: &[u8], in_background: bool, cancel: &Cancel) -> io::Result<Ended> {
+        let mut child = self.command(in_background).spawn()?;
+        cancel.started(&child);
+        let outcome = converse(&mut child, bytes);
+        cancel.ended();
+        Ok(Ended { status: child.wait()?, outcome })
+    }
+
+    /// Returns the wall-clock deadline of a child that is not in the background.
     fn deadline(&self) -> Duration {
         (CLOCK_TIMES_CPU * self.limits.cpu).max(MIN_DEADLINE)
     }
@@ -135,15 +147,11 @@ impl Loader {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("gateway").args(["--log-format", "json", COMMAND]);
         command.arg("--cpu-s").arg(self.limits.cpu.as_secs().to_string());
-        command.arg("--deadline-s").arg(self.deadline().as_secs().to_string());
+        let deadline = if in_background { BACKGROUND_DEADLINE } else { self.deadline() };
+        command.arg("--deadline-s").arg(deadline.as_secs().to_string());
         command.arg("--memory-bytes").arg(self.limits.memory.to_string());
         command.arg("--cache").arg(&self.cache);
-        if in_background {
-            command.arg("--background");
-            // The compiler's threads are those of rayon. On half of the processors they disturb players less, even in
-            // their scheduling class.
-            command.env("RAYON_NUM_THREADS", (processors() / 2).max(1).to_string());
-        }
+        command.args(in_background.then_some("--background"));
         // The child logs only the plugin's lines. This process decides which of those lines go into its own log.
         command.env("RUST_LOG", "off,plugin=debug");
         // With this option the allocator commits memory as needed. Otherwise it would commit a gigabyte at once, and
@@ -151,6 +159,9 @@ impl Loader {
         command.env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
         // The child ends soon and then gives back all its memory, so it need not purge memory earlier.
         command.env_remove(PURGE_DELAY);
+        // The compiler's threads are those of rayon. Neither a low priority nor the class for idle processors keeps them
+        // from slowing down the threads that serve players, so these have half of the processors for themselves.
+        command.env("RAYON_NUM_THREADS", compiler_threads().to_string());
         // A backtrace takes memory and processor time, of which a child may have run out.
         command.env("RUST_BACKTRACE", "0");
         // The child gets its own process group. So it does not receive the Ctrl-C that is meant for this process, and
@@ -173,7 +184,7 @@ impl Loader {
                 cpu.as_secs()
             );
         }
-        if status.code() == Some(i32::from(child::EXIT_DEADLINE)) {
+        if is_late(status) {
             let deadline = self.deadline().as_secs();
             return format!(
                 "to compile and start it took more than {deadline} s by the clock: the machine is busy, or \
@@ -193,8 +204,21 @@ impl Loader {
     }
 }
 
-fn processors() -> usize {
-    thread::available_parallelism().map_or(1, NonZeroUsize::get)
+/// How a child has ended.
+struct Ended {
+    status: ExitStatus,
+    /// The verdict, if there is one, and the log.
+    outcome: io::Result<(Option<child::Verdict>, Vec<u8>)>,
+}
+
+/// Returns whether a child has ended because of its wall-clock deadline.
+fn is_late(status: ExitStatus) -> bool {
+    status.code() == Some(i32::from(child::EXIT_DEADLINE))
+}
+
+/// Returns the number of threads on which a child compiles.
+fn compiler_threads() -> usize {
+    thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1))
 }
 
 /// Returns whether a child's log says that it got no more memory.

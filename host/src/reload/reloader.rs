@@ -6,7 +6,7 @@
 
 use crate::{
     config::Config,
-    plugin::{Standalone, offload::lower_thread_priority},
+    plugin::Standalone,
     reload::{
         catalog::{Catalog, Done, Report},
         choice::Assembly,
@@ -96,8 +96,6 @@ pub type Apply = Box<dyn Fn(&Config) + Send>;
 /// Starts the reload thread, which loads the plugins and follows the plugins directory and the file `path`. `config`
 /// was read from that file. `apply` is called with each later configuration. Returns at once.
 ///
-/// The thread, and all that load files for it, have a lower priority than the threads that serve players.
-///
 /// # Errors
 /// Returns an error if no thread can be started, if no cache directory can be created, or if the machine cannot run
 /// WebAssembly.
@@ -129,10 +127,7 @@ pub fn start(
         apply,
         phase,
     };
-    thread::Builder::new().name("reload".to_owned()).spawn(move || {
-        lower_thread_priority();
-        reloader.run();
-    })?;
+    thread::Builder::new().name("reload".to_owned()).spawn(move || reloader.run())?;
     Ok(Reloading { inbox, phase: phases })
 }
 
@@ -145,9 +140,8 @@ pub fn load_once(config: &Config) -> anyhow::Result<Vec<Report>> {
     let mut catalog = Catalog::new(config, Arc::clone(&inbox), Arc::default(), Arc::new(Standalone))?;
     let until = Instant::now() + MAX_UNSETTLED;
     let mut unsettled = catalog.look(&config.directory);
-    catalog.await_all();
     loop {
-        catalog.work(config);
+        catalog.work(config, false);
         if !catalog.is_busy() || (unsettled && Instant::now() > until) {
             catalog.assemble();
             return Ok(catalog.report());
@@ -168,7 +162,8 @@ impl Reloader {
         self.catalog.await_all();
         let mut looked = Instant::now();
         loop {
-            self.catalog.work(&self.config);
+            // Players wait for the files that were there at the start, and for no other.
+            self.catalog.work(&self.config, *self.phase.borrow() != Phase::Loading);
             self.install();
             let poll = if unsettled { MIN_CHECK_INTERVAL } else { MAX_CHECK_INTERVAL };
             let wake = self.inbox.wait(looked + MIN_CHECK_INTERVAL, looked + poll);

@@ -49,7 +49,7 @@ pub struct Arguments {
     /// The directory that keeps compiled code.
     #[arg(long)]
     cache: PathBuf,
-    /// Run only while a processor has nothing else to do.
+    /// Run only while the processors have nothing else to do.
     #[arg(long)]
     background: bool,
 }
@@ -77,8 +77,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Puts this thread, and those that it starts, into the scheduling class `SCHED_IDLE`: they run only while a processor has
-/// nothing else to do, and give it up at once. A thread that merely has a low priority keeps it for milliseconds.
+/// Puts this thread, and those that it starts, into the scheduling class `SCHED_IDLE`: they give a processor up as soon as
+/// another thread wants it. A thread that merely has a low priority keeps it for milliseconds.
 fn give_way() {
     #[cfg(target_os = "linux")]
     {
