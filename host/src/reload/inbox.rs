@@ -1,7 +1,6 @@
 //! The inbox of the reload thread. It wakes the thread up when a file has changed, when work on a file is done, or when
 //! the gateway stops.
 
-use crate::plugin::offload;
 use std::{
     panic::{self, AssertUnwindSafe},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -84,8 +83,8 @@ impl<T> Inbox<T> {
 }
 
 impl<T: Send + 'static> Inbox<T> {
-    /// Runs a piece of work on a new thread, with a lower priority than the threads that serve players. The inbox
-    /// always receives an outcome: if the work panics, it receives `panicked`.
+    /// Runs a piece of work on a new thread, with the priority of the current thread. The inbox always receives an
+    /// outcome: if the work panics, it receives `panicked`.
     ///
     /// # Errors
     /// Returns an error if no thread can be started.
@@ -98,7 +97,6 @@ impl<T: Send + 'static> Inbox<T> {
         let inbox = Arc::clone(self);
         let thread = thread::Builder::new().name("load".to_owned()).stack_size(stack_bytes);
         thread.spawn(move || {
-            offload::lower_thread_priority();
             // The panic hook has logged the panic.
             inbox.done(panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or(panicked));
         })?;

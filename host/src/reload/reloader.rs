@@ -6,7 +6,7 @@
 
 use crate::{
     config::Config,
-    plugin::Standalone,
+    plugin::{Standalone, offload::lower_thread_priority},
     reload::{
         catalog::{Catalog, Done, Report},
         choice::Assembly,
@@ -127,17 +127,24 @@ pub fn start(
         apply,
         phase,
     };
-    thread::Builder::new().name("reload".to_owned()).spawn(move || reloader.run())?;
+    thread::Builder::new().name("reload".to_owned()).spawn(move || {
+        // The threads that load files inherit it.
+        lower_thread_priority();
+        reloader.run();
+    })?;
     Ok(Reloading { inbox, phase: phases })
 }
 
-/// Loads every file of the plugins directory once, and returns the state of each file.
+/// Loads every file of the plugins directory once, and returns the state of each file. Lowers the priority of the current
+/// thread.
 ///
 /// # Errors
 /// Returns an error if no cache directory can be created, or if the machine cannot run WebAssembly.
 pub fn load_once(config: &Config) -> anyhow::Result<Vec<Report>> {
     let inbox = Arc::<Inbox<Done>>::default();
     let mut catalog = Catalog::new(config, Arc::clone(&inbox), Arc::default(), Arc::new(Standalone))?;
+    // A gateway may serve beside this process.
+    lower_thread_priority();
     let until = Instant::now() + MAX_UNSETTLED;
     let mut unsettled = catalog.look(&config.directory);
     loop {
