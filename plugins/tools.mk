@@ -73,7 +73,7 @@ $(PYTHON_TOOLS):
 # exports. The renames shorten the names in the bindings: the prefix of an interface becomes its name, without package
 # and version, and the prefix of the world becomes `plugin`.
 c_bindings = $(WIT_BINDGEN) c $(1) --world $(2) --rename-world plugin --out-dir $(4) \
-	$(foreach interface,types log state attributes $(3),--rename gateway:policy/$(interface)@0.2.2=$(interface))
+	$(foreach interface,types log state attributes $(3),--rename gateway:policy/$(interface)@0.2.3=$(interface))
 
 # $(call go_bindings,WIT,WORLD,FOLDER,POLICY) generates the Go module `wit_component` in FOLDER. POLICY is the path from
 # there to the plugin's own module, which is named `policy`.

@@ -26,23 +26,24 @@ fn a_published_version_of_the_interface_is_never_edited() {
     let (current, second) = published("wit/0.2/policy.wit", "0.2.0", "second");
     let (_, third) = published("wit/0.2/policy.wit", "0.2.1", "third");
     // Later versions have added interfaces and worlds, so all lines of earlier ones are still there, in their order.
-    for (version, published) in [("0.2.0", second), ("0.2.1", third)] {
+    let (_, fourth) = published("wit/0.2/policy.wit", "0.2.2", "fourth");
+    for (version, published) in [("0.2.0", second), ("0.2.1", third), ("0.2.2", fourth)] {
         let mut kept = published[1..].iter().peekable();
         current[1..].iter().for_each(|line| _ = kept.next_if_eq(&line));
         assert_eq!(kept.next(), None, "version {version} is published and must not change, see wit/README.md");
     }
-    let (current, fourth) = published("wit/0.2/policy.wit", "0.2.2", "fourth");
-    if current[0] == fourth[0] {
+    let (current, fifth) = published("wit/0.2/policy.wit", "0.2.3", "fifth");
+    if current[0] == fifth[0] {
         assert_eq!(
-            current, fourth,
-            "version 0.2.2 is published and must not change: publish a new version instead, see wit/README.md"
+            current, fifth,
+            "version 0.2.3 is published and must not change: publish a new version instead, see wit/README.md"
         );
     }
 }
 
 #[tokio::test]
 async fn a_plugin_of_each_published_version_passes_its_vectors() {
-    for (name, passed) in [("first", 10), ("second", 16), ("third", 4), ("fourth", 3)] {
+    for (name, passed) in [("first", 10), ("second", 16), ("third", 4), ("fourth", 3), ("fifth", 4)] {
         let vectors = root().join(format!("tests/guests/{name}/vectors.json"));
         let mut test = Gateway::command(None);
         test.args(["plugin", "test"]).args([guest(name), vectors]).kill_on_drop(true);
@@ -54,7 +55,7 @@ async fn a_plugin_of_each_published_version_passes_its_vectors() {
 
 #[tokio::test]
 async fn a_plugin_of_each_published_version_is_served() {
-    for (name, route) in [("first", 0x77), ("second", 0x78), ("third", 0x79), ("fourth", 0x7a)] {
+    for (name, route) in [("first", 0x77), ("second", 0x78), ("third", 0x79), ("fourth", 0x7a), ("fifth", 0x7b)] {
         let files = vec![("guest.wasm", fs::read(guest(name)).unwrap())];
         let gateway = Gateway::start(Setup { files, ..Setup::default() }).await;
         let line = gateway.logged("configured with").await;
@@ -86,7 +87,7 @@ async fn checked(file: &Path, key: &str) -> String {
 #[tokio::test]
 async fn a_plugin_of_the_sdk_exports_exactly_the_interfaces_that_it_lists() {
     const CALLS: [(&str, &str); 5] = [
-        ("Policy", "on-packet"),
+        ("Policy", "on-packet, on-packets"),
         ("Hearing", "on-message"),
         ("Sessions", "on-connect, on-disconnect"),
         ("Presence", "on-away, on-back"),
@@ -98,7 +99,7 @@ async fn a_plugin_of_the_sdk_exports_exactly_the_interfaces_that_it_lists() {
         let listed = CALLS.iter().filter(|(name, _)| traits.iter().any(|listed| listed == name));
         let calls: Vec<_> = listed.map(|(_, calls)| *calls).collect();
         assert_eq!(checked(&dist(plugin), "calls").await, calls.join(", "), "{plugin}");
-        assert_eq!(checked(&dist(plugin), "interface").await, "gateway:policy 0.2.2", "{plugin}");
+        assert_eq!(checked(&dist(plugin), "interface").await, "gateway:policy 0.2.3", "{plugin}");
     }
 }
 
@@ -123,7 +124,7 @@ fn of_version(version: &str) -> Vec<u8> {
 async fn a_plugin_of_another_version_is_rejected_with_both_versions_and_a_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("first.wasm");
-    for version in ["0.1.1", "0.2.3", "1.0.0"] {
+    for version in ["0.1.1", "0.2.4", "1.0.0"] {
         fs::write(&file, of_version(version)).unwrap();
         let mut check = Gateway::command(None);
         check.args(["plugin", "check"]).arg(&file).kill_on_drop(true);
@@ -132,7 +133,7 @@ async fn a_plugin_of_another_version_is_rejected_with_both_versions_and_a_remedy
         let told = String::from_utf8_lossy(&output.stderr);
         let because = format!(
             "it was built against version {version} of the plugin interface, and this gateway serves plugins built \
-             against 0.2.0 up to 0.2.2, or 0.1.0 up to 0.1.0: rebuild it with gateway-plugin-sdk 0.1.0 or this gateway's \
+             against 0.2.0 up to 0.2.3, or 0.1.0 up to 0.1.0: rebuild it with gateway-plugin-sdk 0.1.0 or this gateway's \
              wit/0.2/policy.wit, or serve it with a gateway that offers {version}"
         );
         assert!(told.trim_end().ends_with(&because), "{told}");

@@ -2,6 +2,8 @@
 //! and metrics. The plugin is `tests/guests/probe`, which does what its packets and queries ask for.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "policy/batches.rs"]
+mod batches;
 #[path = "policy/bursts.rs"]
 mod bursts;
 #[path = "policy/connects.rs"]

@@ -8,6 +8,7 @@
 mod bindings;
 mod clock;
 mod component;
+mod decisions;
 mod described;
 mod fault;
 mod generation;
@@ -33,9 +34,9 @@ mod usage;
 mod wasi;
 
 pub use bindings::{
-    Absence, Action, Admission, Alarm, Answer, Arrival, Closing, Connection, Decision, Delivery, Denial, Departure,
-    Ending, Entry, Holder, Interest, Keep, Manifest, Measurement, Membership, Metric, MetricKind, Packet, Publication,
-    Rejection, SessionId, Tagging, Target,
+    Absence, Action, Admission, Alarm, Answer, Arrival, Batch, Closing, Connection, Decision, Delivery, Denial,
+    Departure, Ending, Entry, Holder, Interest, Keep, Manifest, Measurement, Membership, Metric, MetricKind, Packet,
+    Publication, Rejection, SessionId, Tagging, Target,
 };
 pub use component::{Compiler, OFFERED, Unfit};
 pub use described::{Described, LoadError};

@@ -11,7 +11,7 @@ macro_rules! exported {
             wit_bindgen::generate!({
                 path: ["../wit/0.2", "wit"],
                 world: $world,
-                with: { "gateway:policy/types@0.2.2": crate::bindings::imports::gateway::policy::types },
+                with: { "gateway:policy/types@0.2.3": crate::bindings::imports::gateway::policy::types },
                 additional_derives: [PartialEq],
                 pub_export_macro: true,
                 export_macro_name: "export_component",
@@ -23,16 +23,17 @@ macro_rules! exported {
 pub mod imports {
     wit_bindgen::generate!({
         path: ["../wit/0.2", "wit"],
-        world: "gateway:sdk/imports@0.2.2",
+        world: "gateway:sdk/imports@0.2.3",
         additional_derives: [PartialEq],
         generate_all,
         generate_unused_types: true,
     });
 }
 
-exported!(plugin, "gateway:sdk/plugin@0.2.2");
-exported!(policy, "gateway:sdk/policy@0.2.2");
-exported!(hearing, "gateway:sdk/hearing@0.2.2");
-exported!(sessions, "gateway:sdk/sessions@0.2.2");
-exported!(timers, "gateway:sdk/timers@0.2.2");
-exported!(presence, "gateway:sdk/presence@0.2.2");
+exported!(plugin, "gateway:sdk/plugin@0.2.3");
+exported!(policy, "gateway:sdk/policy@0.2.3");
+exported!(batches, "gateway:sdk/batches@0.2.3");
+exported!(hearing, "gateway:sdk/hearing@0.2.3");
+exported!(sessions, "gateway:sdk/sessions@0.2.3");
+exported!(timers, "gateway:sdk/timers@0.2.3");
+exported!(presence, "gateway:sdk/presence@0.2.3");

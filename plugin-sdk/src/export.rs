@@ -2,7 +2,12 @@
 
 use crate::{
     Absence, Action, Admission, Arrival, Connection, Denial, Departure, Hearing, Manifest, Packet, Plugin, Policy,
-    Presence, Rejection, Sessions, Timers, bindings, plugin, settings,
+    Presence, Rejection, Sessions, Timers,
+    bindings::{
+        self,
+        batches::exports::gateway::policy::batches::{Batch, Decisions},
+    },
+    plugin, settings,
 };
 use std::{cell::RefCell, marker::PhantomData, thread::LocalKey};
 
@@ -159,6 +164,30 @@ impl<P: Exported + Policy> bindings::policy::exports::gateway::policy::policy::G
     }
 }
 
+impl<P: Exported + Policy> bindings::batches::exports::gateway::policy::batches::Guest for Component<P> {
+    fn on_packets(batch: Batch) -> Decisions {
+        let Batch { session, user, tag, now, seqs, routes, flags, lengths, payloads } = batch;
+        let (mut rest, count) = (&*payloads, seqs.len());
+        let mut decisions =
+            Decisions { counts: Vec::with_capacity(count), actions: Vec::with_capacity(count), rejections: Vec::new() };
+        let headers = seqs.into_iter().zip(routes).zip(flags).zip(lengths);
+        let decide = |plugin: &mut P| {
+            for (((seq, route), flags), length) in headers {
+                let payload = rest.split_off(..length as usize).expect("the payloads have the given lengths");
+                let answer = plugin.on_packet(&Packet { seq, route, flags, session, user, tag, now }, payload);
+                let (place, before) = (decisions.counts.len() as u32, decisions.actions.len());
+                match answer {
+                    Ok(actions) => decisions.actions.extend(actions),
+                    Err(rejection) => decisions.rejections.push((place, rejection)),
+                }
+                decisions.counts.push((decisions.actions.len() - before) as u32);
+            }
+        };
+        P::INSTANCE.with(|instance| instance.with(decide));
+        decisions
+    }
+}
+
 impl<P: Exported + Hearing> bindings::hearing::exports::gateway::policy::hearing::Guest for Component<P> {
     fn on_message(topic: String, payload: Vec<u8>, now: u64) -> Result<Vec<Action>, Rejection> {
         P::INSTANCE.with(|instance| instance.with(|plugin| plugin.on_message(&topic, &payload, now)))
@@ -252,6 +281,7 @@ macro_rules! export_interface {
     };
     (Policy for $component:ident) => {
         $crate::bindings::policy::export_component!($component with_types_in $crate::release::policy);
+        $crate::bindings::batches::export_component!($component with_types_in $crate::bindings::batches);
     };
     (Hearing for $component:ident) => {
         $crate::bindings::hearing::export_component!($component with_types_in $crate::release::hearing);

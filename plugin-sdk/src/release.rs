@@ -74,7 +74,7 @@ pub mod policy {
                     macro_rules! __export_on_packet {
                         ($component:ident with_types_in $($path:tt)*) => {
                             $crate::__export_with_late_release! {
-                                $component, "gateway:policy/policy@0.2.2#on-packet", policy::policy,
+                                $component, "gateway:policy/policy@0.2.3#on-packet", policy::policy,
                                 on_packet(
                                     seq: i32,
                                     route: i32,
@@ -91,7 +91,7 @@ pub mod policy {
                             }
                         };
                     }
-                    pub use __export_on_packet as __export_gateway_policy_policy_0_2_2_cabi;
+                    pub use __export_on_packet as __export_gateway_policy_policy_0_2_3_cabi;
                 }
             }
         }
@@ -108,7 +108,7 @@ pub mod hearing {
                     macro_rules! __export_on_message {
                         ($component:ident with_types_in $($path:tt)*) => {
                             $crate::__export_with_late_release! {
-                                $component, "gateway:policy/hearing@0.2.2#on-message", hearing::hearing,
+                                $component, "gateway:policy/hearing@0.2.3#on-message", hearing::hearing,
                                 on_message(
                                     topic: *mut u8,
                                     topic_len: usize,
@@ -119,7 +119,7 @@ pub mod hearing {
                             }
                         };
                     }
-                    pub use __export_on_message as __export_gateway_policy_hearing_0_2_2_cabi;
+                    pub use __export_on_message as __export_gateway_policy_hearing_0_2_3_cabi;
                 }
             }
         }

@@ -140,24 +140,24 @@ async fn text_is_rejected() {
 
 #[tokio::test]
 async fn a_component_without_the_interface_is_rejected() {
-    let because = "it exports neither `gateway:policy/plugin@0.2.2` nor `gateway:policy/policy@0.1.0`: build it against \
+    let because = "it exports neither `gateway:policy/plugin@0.2.3` nor `gateway:policy/policy@0.1.0`: build it against \
                    wit/0.2/policy.wit, for example with world `minimal`; it exports ";
     rejected_bytes(b"\0asm\x0d\0\x01\0", &format!("{because}nothing")).await;
-    let other = renamed("gateway:policy/plugin@0.2.2", "gateway:policy/plugim@0.2.2");
+    let other = renamed("gateway:policy/plugin@0.2.3", "gateway:policy/plugim@0.2.3");
     rejected_bytes(&other, &format!("{because}`gateway:policy/")).await;
 }
 
 #[tokio::test]
 async fn a_component_for_another_version_of_the_interface_is_rejected() {
     let because = "it was built against version 0.3.0 of the plugin interface, and this gateway serves plugins built \
-                   against 0.2.0 up to 0.2.2, or 0.1.0 up to 0.1.0";
-    rejected_bytes(&renamed("gateway:policy/plugin@0.2.2", "gateway:policy/plugin@0.3.0"), because).await;
+                   against 0.2.0 up to 0.2.3, or 0.1.0 up to 0.1.0";
+    rejected_bytes(&renamed("gateway:policy/plugin@0.2.3", "gateway:policy/plugin@0.3.0"), because).await;
 }
 
 #[tokio::test]
 async fn a_component_with_an_import_that_is_not_offered_is_rejected() {
     let because = "it imports `acme:cli/exit@0.2.6`, and this gateway offers only `gateway:policy/log`, \
-                   `gateway:policy/state`, `gateway:policy/attributes` and `gateway:policy/tracing` of version 0.2.2, \
+                   `gateway:policy/state`, `gateway:policy/attributes` and `gateway:policy/tracing` of version 0.2.3, \
                    and WASI 0.2";
     rejected_bytes(&renamed("wasi:cli/exit", "acme:cli/exit"), because).await;
 }

@@ -55,6 +55,12 @@ pub fn fourth() -> Vec<u8> {
     built("fourth")
 }
 
+/// Returns the plugin of `tests/guests/fifth`, which says how it was called.
+#[must_use]
+pub fn fifth() -> Vec<u8> {
+    built("fifth")
+}
+
 /// Returns a plugin like [`probe`] with another name, another format of its state, or no gatekeeper.
 #[must_use]
 pub fn probe_as(name: &str, state_format: u32, gatekeeper: bool) -> Vec<u8> {

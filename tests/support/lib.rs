@@ -31,7 +31,7 @@ pub use client::{Client, Packet, header};
 pub use cluster::{Cluster, ShardSubscription};
 pub use collector::{Answer, Collector, TracedSpan};
 pub use gateway::{DEMO_CHAT, Gateway, Setup, dist, root};
-pub use guests::{chat_next, component, fourth, greeter, guest, probe, probe_as, put, variant, wat};
+pub use guests::{chat_next, component, fifth, fourth, greeter, guest, probe, probe_as, put, variant, wat};
 pub use key_server::KeyServer;
 pub use open_files::raise_open_files;
 pub use ports::ReservedPort;

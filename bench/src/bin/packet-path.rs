@@ -19,6 +19,7 @@ use gateway::net::budget::Budget;
 use gateway::net::meter::{Meter, Verdict};
 use gateway::net::receiver::Receiver;
 use gateway::plugin::Action;
+use gateway::routing::batches::{Batch, MAX_PACKETS};
 use gateway::routing::gateway::{Gateway, Served};
 use gateway::routing::turn::Turn;
 use gateway_bench::chat_request;
@@ -89,6 +90,9 @@ impl Stage {
         let served = measured_heartbeat(&self.gateway, &self.session, &heartbeat);
         let answers = drained(&self.session).len();
         ensure!((served, answers) == (TIMES, TIMES), "{served} heartbeats are served, and {answers} answered");
+        let served = measured_pipelined(&self.gateway, &self.session, &vec![heartbeat; MAX_PACKETS]);
+        let answers = drained(&self.session).len();
+        ensure!((served, answers) == (TIMES, TIMES), "{served} pipelined heartbeats are served, {answers} answered");
         measured_frame_out(&deliveries);
         self.fan_out(&Bytes::from(response.encode_to_vec()))
     }
@@ -173,6 +177,20 @@ fn measured_request(gateway: &Arc<Gateway>, session: &Arc<Session>, packet: &Byt
 #[inline(never)]
 fn measured_heartbeat(gateway: &Arc<Gateway>, session: &Arc<Session>, packet: &Bytes) -> usize {
     (0..TIMES).filter(|_| matches!(gateway.on_packet(session, packet.clone()), Served::Done)).count()
+}
+
+/// Does the same for heartbeats that arrive together.
+#[inline(never)]
+fn measured_pipelined(gateway: &Arc<Gateway>, session: &Arc<Session>, packets: &[Bytes]) -> usize {
+    let mut batch = None;
+    let mut serve = |i: usize| {
+        if batch.as_ref().is_none_or(Batch::is_used_up) {
+            let left = packets.len().min(TIMES - i);
+            batch = gateway.decide_together(session, packets[..left].iter());
+        }
+        matches!(gateway.on_packet_of(&mut batch, session, packets[0].clone()), Served::Done)
+    };
+    (0..TIMES).filter(|i| serve(*i)).count()
 }
 
 /// Takes a message of the bus to the packet in the session's send queue: the plugin's call, the registry, the queue.

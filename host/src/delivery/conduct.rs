@@ -19,6 +19,10 @@ const MAX_FREE_FAULTS: u64 = 5;
 /// The session ends after this many failed calls in addition to the [`MAX_FREE_FAULTS`].
 const MAX_FAULTS_IN_PAUSE: u32 = 5;
 
+/// The number of packets with others right behind them for which plugins are called singly, after a call for several
+/// packets whose decisions were not all used. So hardly more than one call in a hundred is in vain.
+const SINGLE_CALLS: u32 = 1024;
+
 /// The record of one session. A time of 0 means that the session is not in that state.
 #[derive(Debug, Default)]
 pub struct Conduct {
@@ -26,6 +30,8 @@ pub struct Conduct {
     /// The time at which all failures so far are forgiven. Each failure adds one interval.
     forgiven_at_ms: AtomicU64,
     faults_in_pause: AtomicU32,
+    /// The number of packets left for which plugins are called singly.
+    single_calls: AtomicU32,
 }
 
 /// The penalty of a session for a failed call.
@@ -51,6 +57,21 @@ impl Conduct {
     pub fn is_paused(&self) -> bool {
         let forgiven_at = self.forgiven_at_ms.load(Ordering::Relaxed);
         forgiven_at != 0 && forgiven_at > now_ms() + (MAX_FREE_FAULTS - 1) * FAULT_INTERVAL_MS
+    }
+
+    /// Returns whether a plugin may decide on the session's next packet together with those behind it. The caller asks
+    /// once for each packet.
+    pub fn takes_batches(&self) -> bool {
+        if let left @ 1.. = self.single_calls.load(Ordering::Relaxed) {
+            self.single_calls.store(left - 1, Ordering::Relaxed);
+            return false;
+        }
+        !self.is_offloaded() && !self.is_paused()
+    }
+
+    /// Lets plugins be called singly for a while, because a decision on several packets was of no use.
+    pub fn end_batches(&self) {
+        self.single_calls.store(SINGLE_CALLS, Ordering::Relaxed);
     }
 
     /// Records a slow call.
@@ -92,6 +113,16 @@ mod tests {
         let (last, others) = penalties.split_last().unwrap();
         assert_eq!(*last, Penalty::Close);
         assert!(others.iter().all(|penalty| *penalty == Penalty::None));
+    }
+
+    #[test]
+    fn after_a_batch_that_was_of_no_use_plugins_are_called_singly_for_a_while() {
+        let conduct = Conduct::default();
+        assert!(conduct.takes_batches());
+        conduct.end_batches();
+        assert_eq!((0..).take_while(|_| !conduct.takes_batches()).count() as u32, SINGLE_CALLS);
+        conduct.record_slow();
+        assert!(!conduct.takes_batches());
     }
 
     #[test]

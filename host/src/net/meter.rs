@@ -81,6 +81,16 @@ impl Meter {
         (self.began_ns, self.packets_since, self.bytes_since) = (now_ns, 0, 0);
     }
 
+    /// Returns whether this many packets, with these bytes in all, would be served now.
+    #[must_use]
+    pub fn has_room(&self, packets: u64, bytes: usize) -> bool {
+        let Rates { packets_per_s, bytes_per_s } = self.rates;
+        let has_tokens = |mut copy: TokenBucket, per_s, tokens| per_s == 0 || copy.take(self.now_ns, per_s, tokens);
+        self.flood_s < MAX_FLOOD_S
+            && has_tokens(self.packets, packets_per_s, packets)
+            && has_tokens(self.bytes, bytes_per_s, bytes as u64)
+    }
+
     /// Counts a packet of `bytes` bytes, header included, and decides what happens to it.
     pub fn packet(&mut self, bytes: usize) -> Verdict {
         let Rates { packets_per_s, bytes_per_s } = self.rates;
@@ -127,6 +137,19 @@ mod tests {
             assert_eq!(send(&mut meter, rates, 2 * S, 50), Some((served, 50 - served)), "{rates:?}");
             assert_eq!(send(&mut meter, rates, 10 * S, 20), Some((20, 0)), "{rates:?}");
         }
+    }
+
+    #[test]
+    fn there_is_room_for_packets_exactly_if_all_of_them_are_served() {
+        for (rates, served) in [(rates(10, 0), 20), (rates(0, 1000), 20), (rates(10, 9000), 20), (rates(0, 0), 99)] {
+            let mut meter = Meter::at(rates, S);
+            assert!(meter.has_room(served, served as usize * BYTES), "{rates:?}");
+            assert_eq!(meter.has_room(served + 1, (served + 1) as usize * BYTES), rates == Rates::default());
+            assert_eq!(send(&mut meter, rates, S, served as usize), Some((served as usize, 0)), "{rates:?}");
+            assert_eq!(meter.has_room(1, BYTES), rates == Rates::default());
+        }
+        let flooding = Meter { flood_s: MAX_FLOOD_S, ..Meter::at(rates(10, 0), S) };
+        assert!(!flooding.has_room(1, BYTES));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::{
     net::receiver::Message,
     net::shared::Shared,
     net::socket::{Error, Socket},
+    routing::batches::{Batch, MAX_PACKETS},
     routing::gateway::{Gateway, Offloaded, Served},
     routing::turn::Turn,
 };
@@ -30,6 +31,7 @@ use prost::Message as _;
 use std::{
     collections::VecDeque,
     future::poll_fn,
+    iter,
     ops::ControlFlow,
     pin::Pin,
     sync::Arc,
@@ -197,18 +199,25 @@ impl Actor {
         let Self { shared, session, socket, kept, .. } = self;
         let gateway = &shared.gateway;
         kept.begin_metering(gateway.registry.limits.rates());
-        let mut turn = Turn::new(&gateway.metrics);
-        let mut serve = |message, socket: &mut Socket| on_message(message, gateway, session, socket, kept, &mut turn);
-        let mut work = serve(first, socket);
-        for _ in 1..MAX_READ_MESSAGES {
-            // The outbox is also congested once the session is to end. Then no further packet is served.
-            if work.is_some() || session.outbox.is_congested() || socket.is_drained() {
-                break;
+        let (mut turn, mut batch) = (Turn::new(&gateway.metrics), None);
+        let (mut message, mut left) = (first, MAX_READ_MESSAGES);
+        let work = loop {
+            if !socket.is_drained() && batch.as_ref().is_none_or(Batch::is_used_up) {
+                batch = decide_ahead(&message, left, gateway, session, socket, kept);
             }
-            let Some(message) = socket.received_message() else { break };
-            work = serve(message, socket);
-        }
+            let work = on_message(message, gateway, session, socket, kept, &mut turn, &mut batch);
+            left -= 1;
+            // The outbox is also congested once the session is to end. Then no further packet is served.
+            if work.is_some() || left == 0 || session.outbox.is_congested() || socket.is_drained() {
+                break work;
+            }
+            let Some(next) = socket.received_message() else { break None };
+            message = next;
+        };
         drop(turn);
+        if batch.is_some_and(|batch| !batch.is_used_up()) {
+            session.conduct.end_batches();
+        }
         work.unwrap_or_else(|| self.write_answers())
     }
 
@@ -256,6 +265,29 @@ impl Actor {
     }
 }
 
+/// Lets the plugin decide on a packet and the packets that have arrived right after it, on at most `most` of them.
+/// Packets over a limit of the session are not shown to the plugin.
+fn decide_ahead(
+    first: &Result<Message, Error>,
+    most: usize,
+    gateway: &Gateway,
+    session: &Registered,
+    socket: &mut Socket,
+    kept: &Kept,
+) -> Option<Batch> {
+    let first = packet(first).filter(|first| gateway.takes_batches(session, first))?;
+    let rest: Vec<_> = socket.look_ahead(most.min(MAX_PACKETS) - 1).map_while(packet).collect();
+    let packets = || iter::once(first).chain(rest.iter().copied());
+    if rest.is_empty() || !kept.have_room(packets()) {
+        return None;
+    }
+    gateway.decide_together(session, packets())
+}
+
+fn packet(message: &Result<Message, Error>) -> Option<&Bytes> {
+    if let Ok(Message::Packet(packet)) = message { Some(packet) } else { None }
+}
+
 /// Serves a message. Returns what has to be done before the next one.
 fn on_message(
     message: Result<Message, Error>,
@@ -264,6 +296,7 @@ fn on_message(
     socket: &mut Socket,
     kept: &mut Kept,
     turn: &mut Turn<'_>,
+    batch: &mut Option<Batch>,
 ) -> Option<Work> {
     if let Ok(Message::Packet(packet)) = &message
         && let Some(number) = packet::acknowledged(packet)
@@ -274,12 +307,13 @@ fn on_message(
         session.count_packet();
     }
     if let Some((header, verdict)) = kept.count(&message) {
+        *batch = None;
         gateway.on_excess_packet(session, header);
         let end = || End::with_code("rate", 1008, "too many requests for too long");
         return (verdict == Verdict::End).then(|| Work::End(Box::new(end())));
     }
     let end = match message {
-        Ok(Message::Packet(packet)) => match turn.run(|| gateway.on_packet(session, packet)) {
+        Ok(Message::Packet(packet)) => match turn.run(|| gateway.on_packet_of(batch, session, packet)) {
             Served::Done => return None,
             Served::Offloaded(offloaded) => return Some(Work::Wait(offloaded)),
             Served::Control(packet) => return Some(Work::Answer(packet)),

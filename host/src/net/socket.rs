@@ -9,6 +9,7 @@ use crate::{
 };
 use gateway_wire::websocket::{self, Opcode};
 use std::{
+    collections::VecDeque,
     future::poll_fn,
     io,
     task::{Context, Poll, Waker, ready},
@@ -29,6 +30,9 @@ pub enum Error {
 pub struct Socket {
     wire: Wire,
     receiver: Receiver,
+    /// The messages that were looked at before their turn.
+    #[allow(clippy::box_collection, reason = "a box keeps sockets without such messages small")]
+    ahead: Option<Box<VecDeque<Result<Message, Error>>>>,
     /// The bytes to send. The connection has taken the first `written` of them.
     out: Vec<u8>,
     written: usize,
@@ -40,7 +44,7 @@ impl Socket {
     /// Returns a WebSocket on which nothing was read or written yet.
     #[must_use]
     pub fn new(wire: Wire, receiver: Receiver, batch_bytes: usize) -> Self {
-        Self { wire, receiver, out: Vec::new(), written: 0, batch_bytes }
+        Self { wire, receiver, ahead: None, out: Vec::new(), written: 0, batch_bytes }
     }
 
     /// Returns the stream. Received bytes that no message has used, and unwritten bytes, are lost.
@@ -90,15 +94,34 @@ impl Socket {
         }
     }
 
+    /// Returns the next messages that were received by the last read, at most `max` of them, in the order in which they
+    /// will be returned. An error is the last one.
+    pub fn look_ahead(&mut self, max: usize) -> impl Iterator<Item = &Result<Message, Error>> {
+        let Self { wire, receiver, ahead, .. } = self;
+        let may_follow = |ahead: &VecDeque<_>| ahead.len() < max && !matches!(ahead.back(), Some(Err(_)));
+        while wire.has_unused() && ahead.as_deref().is_none_or(may_follow) {
+            let Some(message) = wire.use_unused(|bytes| receiver.next(bytes)).transpose() else { break };
+            let ahead = ahead.get_or_insert_with(|| Box::new(VecDeque::with_capacity(max)));
+            ahead.push_back(message.map_err(Error::from));
+        }
+        ahead.iter().flat_map(|ahead| ahead.iter()).take(max)
+    }
+
     /// Returns whether no message can be waiting: the last read got all received bytes, and messages have used all of
     /// them.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.wire.is_drained()
+        self.ahead.is_none() && self.wire.is_drained()
     }
 
     /// Returns the next message, once it has been received.
     pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {
+        if let Some(mut ahead) = self.ahead.take()
+            && let Some(message) = ahead.pop_front()
+        {
+            self.ahead = Some(ahead).filter(|ahead| !ahead.is_empty());
+            return Poll::Ready(message);
+        }
         if self.wire.has_unused()
             && let Some(message) = self.wire.use_unused(|bytes| self.receiver.next(bytes))?
         {
@@ -190,6 +213,13 @@ mod tests {
         let mut messages = Vec::new();
         while messages.len() < count {
             messages.push(socket.message().await.unwrap());
+            // What is seen before its turn is the same at its turn.
+            let ahead: Vec<_> = socket.look_ahead(messages.len() % 4).map(|it| it.as_ref().unwrap().clone()).collect();
+            for message in ahead {
+                assert!(!socket.is_drained());
+                messages.push(socket.received_message().unwrap().unwrap());
+                assert!(messages.last() == Some(&message), "a message has changed");
+            }
             while !socket.is_drained()
                 && let Some(message) = socket.received_message()
             {

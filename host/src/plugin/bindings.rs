@@ -11,12 +11,13 @@ pub(super) mod v0_1 {
 
 /// The bindings of `wit/0.2/policy.wit`.
 pub(super) mod v0_2 {
-    wasmtime::component::bindgen!({ path: "../wit/0.2", world: "game-with-presence" });
+    wasmtime::component::bindgen!({ path: "../wit/0.2", world: "game-with-batches" });
 }
 
 // The rest of the host knows the types of 0.2 only. `interface` translates those of 0.1.
 pub use v0_2::{
     exports::gateway::policy::{
+        batches::{Batch, Decisions},
         plugin::{Manifest, Metric, MetricKind},
         presence::{Absence, Arrival},
         sessions::{Admission, Connection, Denial, Departure},

@@ -22,7 +22,7 @@ use wasmtime::{
 use wit_component::ComponentEncoder;
 
 /// The versions of the plugin interface that this gateway offers: those of `wit/0.2/policy.wit` and `wit/policy.wit`.
-pub const OFFERED: [Version; 2] = [Version::new(0, 2, 2), Version::new(0, 1, 0)];
+pub const OFFERED: [Version; 2] = [Version::new(0, 2, 3), Version::new(0, 1, 0)];
 
 /// The version of the SDK that matches this gateway. All packages of the repository have the same version.
 const SDK: &str = env!("CARGO_PKG_VERSION");
@@ -310,10 +310,10 @@ mod tests {
 
     #[test]
     fn only_offered_versions_are_served() {
-        for served in ["0.1.0", "0.2.0", "0.2.1", "0.2.2"] {
+        for served in ["0.1.0", "0.2.0", "0.2.1", "0.2.2", "0.2.3"] {
             assert!(check_version(served).is_ok(), "{served}");
         }
-        for other in ["0.1.1", "0.2.3", "0.3.0", "1.0.0", "0.1.0-rc.1", "0.2.0-rc.1", "", "x"] {
+        for other in ["0.1.1", "0.2.4", "0.3.0", "1.0.0", "0.1.0-rc.1", "0.2.0-rc.1", "", "x"] {
             assert!(check_version(other).is_err(), "{other}");
         }
         let later = Version::new(0, 1, 3);
@@ -341,7 +341,7 @@ mod tests {
         refused(b"\0asm\x01\0\0\0", "core module");
         refused(
             b"\0asm\x0d\0\x01\0",
-            "exports neither `gateway:policy/plugin@0.2.2` nor `gateway:policy/policy@0.1.0`",
+            "exports neither `gateway:policy/plugin@0.2.3` nor `gateway:policy/policy@0.1.0`",
         );
     }
 

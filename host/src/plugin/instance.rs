@@ -1,9 +1,10 @@
 //! One instance of a plugin. Each instance has its own store, and is discarded after its first fault.
 
 use super::{
-    bindings::{Absence, Admission, Arrival, Connection, Decision, Denial, Departure, Manifest, Packet},
+    bindings::{Absence, Admission, Arrival, Batch, Connection, Decision, Denial, Departure, Manifest, Packet},
     clock::Clock,
     component::Linked,
+    decisions,
     fault::{Fault, fault},
     handover::hand_over,
     interface::Exports,
@@ -83,6 +84,13 @@ impl Instance {
         self.call(payload.len(), packet.now, |exports, store| exports.on_packet(store, packet, payload))
     }
 
+    /// Makes one call for several packets. Returns a decision on each of them.
+    pub(super) fn on_packets(&mut self, batch: &Batch) -> Result<Vec<Decision>, Fault> {
+        let call = |exports: &Exports, store: &mut Store<State>| exports.on_packets(store, batch);
+        let decisions = self.call(batch.payloads.len(), batch.now, call)?;
+        decisions::split(decisions, batch.seqs.len()).map_err(Fault::Answer)
+    }
+
     pub(super) fn on_message(&mut self, topic: &str, payload: &[u8], now: u64) -> Result<Decision, Fault> {
         self.call(payload.len(), now, |exports, store| exports.on_message(store, topic, payload, now))
     }
@@ -132,6 +140,11 @@ impl Instance {
     /// Returns what the last call has read.
     pub(super) fn take_reads(&mut self) -> Reads {
         self.store.data_mut().reading().map_or_else(Reads::default, |reading| reading.reads.take())
+    }
+
+    /// Returns whether the last call has read anything.
+    pub(super) fn has_read(&mut self) -> bool {
+        self.store.data_mut().reading().is_some_and(|reading| reading.count > 0)
     }
 
     /// Returns the processor time of the last call, without the time before its first tick. It is 0 if the call saw too

@@ -5,8 +5,9 @@
 
 use super::{
     bindings::{
-        Absence, Action, Admission, Arrival, Connection, Decision, Denial, Departure, Manifest, Packet, v0_1,
-        v0_2::exports::gateway::policy::{hearing, plugin, policy, presence, sessions, timers},
+        Absence, Action, Admission, Arrival, Batch, Connection, Decision, Decisions, Denial, Departure, Manifest,
+        Packet, v0_1,
+        v0_2::exports::gateway::policy::{batches, hearing, plugin, policy, presence, sessions, timers},
     },
     state::State,
     translate,
@@ -22,11 +23,16 @@ pub(super) const POLICY: &str = "gateway:policy/policy";
 /// The interface that every plugin of 0.2 exports.
 pub(super) const PLUGIN: &str = "gateway:policy/plugin";
 
+/// The interface with which a plugin of 0.2 decides on several packets in one call.
+const BATCHES: &str = "gateway:policy/batches";
+
 /// The calls that a plugin takes, besides `describe` and `configure`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Takes {
     /// It decides on packets.
     pub packets: bool,
+    /// It decides on several packets in one call.
+    pub batches: bool,
     /// It decides on bus messages.
     pub messages: bool,
     /// It is asked at the beginning of sessions, and is told their end.
@@ -52,6 +58,7 @@ enum Indices {
 struct IndicesOf0_2 {
     plugin: plugin::GuestIndices,
     policy: Option<policy::GuestIndices>,
+    batches: Option<batches::GuestIndices>,
     hearing: Option<hearing::GuestIndices>,
     sessions: Option<sessions::GuestIndices>,
     presence: Option<presence::GuestIndices>,
@@ -74,6 +81,8 @@ impl Interface {
             Indices::V0_2(Box::new(IndicesOf0_2 {
                 plugin: plugin::GuestIndices::new(&pre)?,
                 policy: exports(POLICY).then(|| policy::GuestIndices::new(&pre)).transpose()?,
+                // Some decisions of a batch are asked for again with `on-packet`.
+                batches: (exports(BATCHES) && exports(POLICY)).then(|| batches::GuestIndices::new(&pre)).transpose()?,
                 hearing: exports("gateway:policy/hearing").then(|| hearing::GuestIndices::new(&pre)).transpose()?,
                 sessions: exports("gateway:policy/sessions").then(|| sessions::GuestIndices::new(&pre)).transpose()?,
                 presence: exports("gateway:policy/presence").then(|| presence::GuestIndices::new(&pre)).transpose()?,
@@ -86,6 +95,7 @@ impl Interface {
             Indices::V0_1(_) => Takes { packets: true, messages: true, ..Takes::default() },
             Indices::V0_2(indices) => Takes {
                 packets: indices.policy.is_some(),
+                batches: indices.batches.is_some(),
                 messages: indices.hearing.is_some(),
                 sessions: indices.sessions.is_some(),
                 presence: indices.presence.is_some(),
@@ -113,6 +123,7 @@ impl Interface {
             Indices::V0_2(indices) => Exports::V0_2(Box::new(ExportsOf0_2 {
                 plugin: indices.plugin.load(&mut *store, &instance)?,
                 policy: indices.policy.as_ref().map(|it| it.load(&mut *store, &instance)).transpose()?,
+                batches: indices.batches.as_ref().map(|it| it.load(&mut *store, &instance)).transpose()?,
                 hearing: indices.hearing.as_ref().map(|it| it.load(&mut *store, &instance)).transpose()?,
                 sessions: indices.sessions.as_ref().map(|it| it.load(&mut *store, &instance)).transpose()?,
                 presence: indices.presence.as_ref().map(|it| it.load(&mut *store, &instance)).transpose()?,
@@ -132,6 +143,7 @@ pub(super) enum Exports {
 pub(super) struct ExportsOf0_2 {
     plugin: plugin::Guest,
     policy: Option<policy::Guest>,
+    batches: Option<batches::Guest>,
     hearing: Option<hearing::Guest>,
     sessions: Option<sessions::Guest>,
     presence: Option<presence::Guest>,
@@ -165,6 +177,10 @@ impl Exports {
             }
             Self::V0_2(it) => exported(it.policy.as_ref(), "policy")?.call_on_packet(store, packet, payload),
         }
+    }
+
+    pub(super) fn on_packets(&self, store: &mut Store<State>, batch: &Batch) -> Result<Decisions> {
+        exported(self.of_0_2().and_then(|it| it.batches.as_ref()), "batches")?.call_on_packets(store, batch)
     }
 
     pub(super) fn on_message(

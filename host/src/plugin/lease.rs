@@ -1,7 +1,7 @@
 //! One call of a plugin, with an instance that is leased for it.
 
 use super::{
-    bindings::{Absence, Admission, Arrival, Connection, Decision, Denial, Departure, Packet},
+    bindings::{Absence, Admission, Arrival, Batch, Connection, Decision, Denial, Departure, Packet},
     fault::Fault,
     instance::Instance,
     pool::Held,
@@ -47,6 +47,11 @@ impl<'a> Lease<'a> {
     /// Asks the plugin for a decision on a packet. The call is measured from `began`.
     pub fn on_packet(self, began: Moment, packet: Packet, payload: &[u8]) -> Called<Decision> {
         self.call(began, payload.len(), |instance| instance.on_packet(packet, payload))
+    }
+
+    /// Asks the plugin for decisions on packets of one session.
+    pub fn on_packets(self, began: Moment, batch: &Batch) -> Called<Vec<Decision>> {
+        self.call(began, batch.payloads.len(), |instance| instance.on_packets(batch))
     }
 
     /// Asks the plugin for a decision on a bus message. The time is in milliseconds since 1970.
@@ -101,6 +106,7 @@ impl<'a> Lease<'a> {
         }
         let answer = call(&mut instance);
         let mut usage = Usage::new(instance.busy(), copied, instance.take_reads());
+        usage.has_read = instance.has_read();
         usage.trace = instance.end_trace();
         usage.wanted_to_log = self.is_muted && instance.unmute();
         if answer.is_ok() {

@@ -1,7 +1,7 @@
 //! A single instance outside a running gateway, for the `gateway plugin` commands and for benchmarks.
 
 use super::{
-    bindings::{Absence, Admission, Arrival, Connection, Decision, Denial, Departure, Packet},
+    bindings::{Absence, Admission, Arrival, Batch, Connection, Decision, Denial, Departure, Packet},
     described::Described,
     fault::Fault,
     instance::Instance,
@@ -44,6 +44,14 @@ impl Trial {
     /// Returns a [`Fault`] if the call fails.
     pub fn on_packet(&mut self, packet: Packet, payload: &[u8]) -> Result<Decision, Fault> {
         self.0.on_packet(packet, payload)
+    }
+
+    /// Calls `on-packets`.
+    ///
+    /// # Errors
+    /// Returns a [`Fault`] if the call fails.
+    pub fn on_packets(&mut self, batch: &Batch) -> Result<Vec<Decision>, Fault> {
+        self.0.on_packets(batch)
     }
 
     /// Calls `on-message`.

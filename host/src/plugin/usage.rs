@@ -9,6 +9,8 @@ use std::time::Duration;
 pub struct Usage {
     /// Whether the call was slow for the number of bytes that the host copied into the plugin.
     pub is_slow: bool,
+    /// Whether the call has read anything: state, or attributes of sessions.
+    pub has_read: bool,
     /// What the call has read of the plugin's state.
     pub reads: Reads,
     /// The time that the call took, in nanoseconds.

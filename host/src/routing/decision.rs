@@ -233,7 +233,8 @@ mod tests {
     use gateway_wire::packet::Header;
     use std::{net::SocketAddr, sync::Arc};
 
-    const ALL: Takes = Takes { packets: true, messages: true, sessions: true, presence: true, timers: true };
+    const ALL: Takes =
+        Takes { packets: true, batches: true, messages: true, sessions: true, presence: true, timers: true };
 
     const WAKE: Occasion<'_> = Occasion::Wake { key: 1 };
 

@@ -15,7 +15,7 @@ use super::{
     traced,
 };
 use crate::{
-    plugin::{Action, Called, Delivery, Publication, Usage},
+    plugin::{Action, Called, Decision, Delivery, Publication, Usage},
     sync::moment::Moment,
 };
 use std::sync::Arc;
@@ -77,16 +77,39 @@ impl Gateway {
 
     /// Carries out an early decision at the turn of its message. Returns `None` if the plugin has to be called again.
     pub(super) fn serve_early(&self, call: &Call<'_>, early: Early) -> Option<Result<Progress, Refusal>> {
-        let (plugin, Early { actions, mut usage, now, .. }) = (&call.served.plugin, early);
+        let Early { actions, usage, now, .. } = early;
+        let plugin = &call.served.plugin;
         // An earlier message on the offload thread may not be overtaken, and may still change what was read.
-        if plugin.is_quarantined() || plugin.offload_thread().has_messages() {
+        if plugin.offload_thread().has_messages() {
             return None;
         }
-        if !plugin.kept().store.is_current(&usage.reads, now) {
+        let progress = self.carry_out_early(call, Ok(actions), usage, now);
+        if progress.is_none() {
             call.served.account.pause.begin();
+        }
+        progress
+    }
+
+    /// Carries out a decision that was made before its turn. Returns `None` if the plugin has to be called again.
+    pub(super) fn carry_out_early(
+        &self,
+        call: &Call<'_>,
+        decision: Decision,
+        mut usage: Usage,
+        now: u64,
+    ) -> Option<Result<Progress, Refusal>> {
+        let plugin = &call.served.plugin;
+        if plugin.is_quarantined() {
             return None;
         }
         let permit = plugin.admit()?;
+        let actions = match decision {
+            Ok(actions) => actions,
+            Err(rejection) => {
+                plugin.settle(|| call.sender(), &permit, &usage, Ok(&Err::<(), _>(rejection.clone())));
+                return Some(Err(Refusal::Rejected(rejection)));
+            }
+        };
         // Earlier messages may have changed whom the actions reach.
         let needs = self.executor.needs(call, &actions);
         let (reads, trace) = (usage.reads.take(), usage.trace.take());
@@ -97,7 +120,6 @@ impl Gateway {
             self.executor.carry_out(call, &mut decided, None).map(Progress::Done)
         };
         if matches!(outcome, Err(Refusal::Conflict)) {
-            call.served.account.pause.begin();
             return None;
         }
         plugin.settle(|| call.sender(), &permit, &usage, Ok(&Ok(())));

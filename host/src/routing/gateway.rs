@@ -3,6 +3,7 @@
 use super::{
     accounts::Accounts,
     actions::Executor,
+    batches::Batch,
     calls::{Call, Occasion},
     closings::Closings,
     effects::count_if_dropped,
@@ -210,8 +211,13 @@ impl Gateway {
 
     /// Serves one packet, or answers it with the reason for a refusal.
     pub fn on_packet(self: &Arc<Self>, session: &Arc<Session>, packet: Bytes) -> Served {
+        self.on_packet_of(&mut None, session, packet)
+    }
+
+    /// Serves the next packet of a batch. If there is no decision on it, the plugin is called.
+    pub fn on_packet_of(self: &Arc<Self>, batch: &mut Option<Batch>, session: &Arc<Session>, packet: Bytes) -> Served {
         match packet::parse(packet) {
-            Ok((header, payload)) => match self.route(session, header, &payload) {
+            Ok((header, payload)) => match self.route(batch, session, header, &payload) {
                 Ok(None) => Served::Done,
                 Ok(Some(offloaded)) => Served::Offloaded(offloaded),
                 // No plugin serves this route, so the packets of plugins do not pay for the comparison.
@@ -271,10 +277,12 @@ impl Gateway {
 
     fn route(
         self: &Arc<Self>,
+        batch: &mut Option<Batch>,
         session: &Arc<Session>,
         header: Header,
         payload: &Bytes,
     ) -> Result<Option<Offloaded>, Refusal> {
+        let decision = batch.as_mut().and_then(Batch::next);
         let snapshot = self.snapshot.load();
         let served = self.find(&snapshot, header.route)?;
         let max = served.plugin.settings().max_payload;
@@ -285,7 +293,8 @@ impl Gateway {
             return Err(Refusal::Paused);
         }
         let call = Call { served, occasion: Occasion::Packet { session, header, payload } };
-        let Progress::Left(rest) = self.serve(&call, &snapshot)? else { return Ok(None) };
+        let early = decision.and_then(|decision| self.serve_from(batch, decision, session, &call));
+        let Progress::Left(rest) = early.unwrap_or_else(|| self.serve(&call, &snapshot))? else { return Ok(None) };
         if served.plugin.admits_nothing() {
             return Err(Refusal::Quarantined);
         }

@@ -1,8 +1,8 @@
 // The lobby: clients log in, ask for their user, write to each other, and publish on the bus.
 
-import * as attributes from "gateway:policy/attributes@0.2.2";
-import * as log from "gateway:policy/log@0.2.2";
-import * as state from "gateway:policy/state@0.2.2";
+import * as attributes from "gateway:policy/attributes@0.2.3";
+import * as log from "gateway:policy/log@0.2.3";
+import * as state from "gateway:policy/state@0.2.3";
 
 const ROUTE = 0x10;
 

@@ -70,6 +70,7 @@ fn calls(described: &Described) -> Vec<String> {
     let takes = described.takes();
     let all = [
         (takes.packets, "on-packet"),
+        (takes.batches, "on-packets"),
         (takes.messages, "on-message"),
         (takes.sessions, "on-connect"),
         (takes.sessions, "on-disconnect"),

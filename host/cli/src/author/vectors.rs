@@ -5,7 +5,7 @@ use anyhow::Context;
 use gateway::{
     config::Config,
     plugin::{
-        Attributes, Described, Kept, Limits, SessionId,
+        Attributes, Batch, Decision, Described, Fault, Kept, Limits, Packet, SessionId,
         store::{Saved, SavedEntry, Store},
         trial::Trial,
     },
@@ -32,7 +32,14 @@ pub(crate) fn test(path: &Path, vectors: &Path, config: Option<&Config>) -> anyh
         serde_json::from_str(&table).with_context(|| format!("{} is no table of vectors", vectors.display()))?;
     let described = load(path, config)?;
     let limits = settings(&described, config).limits;
-    Ok(vectors::run(&table, || Tested::start(&described, limits)))
+    let (passed, failures) = vectors::run(&table, || Tested::start(&described, limits, false));
+    if !failures.is_empty() || !described.takes().batches {
+        return Ok((passed, failures));
+    }
+    // Packets that arrive together get the same answers.
+    let (passed, mut failures) = vectors::run(&table, || Tested::start(&described, limits, true));
+    failures.iter_mut().for_each(|failure| failure.what.insert_str(0, "with `on-packets`, "));
+    Ok((passed, failures))
 }
 
 /// The component under test.
@@ -41,6 +48,8 @@ struct Tested {
     kept: Arc<Kept>,
     attributes: Arc<Mutex<Given>>,
     format: u32,
+    /// Whether packets are handed in with `on-packets`.
+    in_batches: bool,
 }
 
 /// The attributes of the session that a case is about.
@@ -62,12 +71,12 @@ impl Attributes for Source {
 }
 
 impl Tested {
-    fn start(described: &Described, limits: Limits) -> Result<Self, String> {
+    fn start(described: &Described, limits: Limits, in_batches: bool) -> Result<Self, String> {
         let attributes = Arc::<Mutex<Given>>::default();
         let source = Box::new(Source(Arc::clone(&attributes)));
         let kept = Arc::new(Kept { store: Store::new(usize::MAX), attributes: source, traces: Arc::default() });
         let trial = Trial::new(described, limits, Arc::clone(&kept)).map_err(|fault| fault.to_string())?;
-        Ok(Self { trial, kept, attributes, format: described.state_format })
+        Ok(Self { trial, kept, attributes, format: described.state_format, in_batches })
     }
 
     /// Puts what the plugin reads during the case in place of what it read before.
@@ -94,6 +103,7 @@ impl Subject for Tested {
         self.give(call, given);
         let (trial, now) = (&mut self.trial, given.now);
         let outcome = match call {
+            Call::Packet(it) if self.in_batches => on_packets(trial, packet(it, now), &it.payload.0).map(decision),
             Call::Packet(it) => trial.on_packet(packet(it, now), &it.payload.0).map(decision),
             Call::Message(it) => trial.on_message(&it.topic, &it.payload.0, now).map(decision),
             Call::Connect(it) => trial.on_connect(&connection(it, now)).map(admission),
@@ -104,6 +114,15 @@ impl Subject for Tested {
         };
         outcome.map_err(|fault| fault.to_string())
     }
+}
+
+/// Hands in a packet as a batch.
+fn on_packets(trial: &mut Trial, packet: Packet, payload: &[u8]) -> Result<Decision, Fault> {
+    let Packet { seq, route, flags, session, user, tag, now } = packet;
+    let (seqs, routes, flags, lengths) = (vec![seq], vec![route], vec![flags], vec![payload.len() as u32]);
+    let batch = Batch { session, user, tag, now, seqs, routes, flags, lengths, payloads: payload.to_vec() };
+    let decisions = trial.on_packets(&batch)?;
+    Ok(decisions.into_iter().next().expect("there are as many decisions as packets"))
 }
 
 vectors::conversions!(gateway::plugin);

@@ -7,6 +7,7 @@ use crate::{
     net::socket::Error,
     routing::gateway::Offloaded,
 };
+use bytes::Bytes;
 use gateway_wire::packet::{self, HEADER_LEN, Header};
 
 /// What a session's task keeps from one connection to the next.
@@ -26,6 +27,13 @@ impl Kept {
             Some(meter) => meter.begin(rates),
             none => *none = Some(Box::new(Meter::new(rates))),
         }
+    }
+
+    /// Returns whether all of these packets are within the limits of the session.
+    pub(super) fn have_room<'a>(&self, packets: impl Iterator<Item = &'a Bytes>) -> bool {
+        let Some(meter) = &self.meter else { return true };
+        let (packets, bytes) = packets.fold((0, 0), |(packets, bytes), packet| (packets + 1, bytes + packet.len()));
+        meter.has_room(packets, bytes)
     }
 
     /// Counts a packet against the limits of the session. Returns its header if it is over a limit, and whether the

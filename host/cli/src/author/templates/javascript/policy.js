@@ -31,7 +31,7 @@ export const policy = {
     if (payload.length === 0) throw new Rejection(Status.MALFORMED_PAYLOAD, "the payload is empty");
     const body = new Uint8Array([...encoder.encode("hello, "), ...payload]);
     // Other actions push a message to a group (`deliver`), add a session to a group (`join`), set a timer (`wake`) and
-    // write state (`put`). `import { get } from "gateway:policy/state@0.2.2"` reads state.
+    // write state (`put`). `import { get } from "gateway:policy/state@0.2.3"` reads state.
     return [{ tag: "reply", val: { status: Status.OK, body } }];
   },
 };
