@@ -109,6 +109,14 @@ async fn each_packet_reads_the_state_that_the_one_before_it_has_written() {
 }
 
 #[tokio::test]
+async fn packets_that_write_and_do_not_read_are_decided_on_together() {
+    let gateway = start().await;
+    let mut client = gateway.client().await;
+    let expected = ["put 1: user None, tag 0, together", "put 2: user None, tag 0, together"];
+    assert_eq!(ask(&mut client, &["put 1", "put 2"]).await, ok(&expected));
+}
+
+#[tokio::test]
 async fn packets_that_arrive_together_are_answered_although_their_answers_fill_the_send_buffer() {
     let gateway = start().await;
     let mut client = gateway.client().await;

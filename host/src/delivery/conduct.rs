@@ -19,8 +19,8 @@ const MAX_FREE_FAULTS: u64 = 5;
 /// The session ends after this many failed calls in addition to the [`MAX_FREE_FAULTS`].
 const MAX_FAULTS_IN_PAUSE: u32 = 5;
 
-/// The number of packets with others right behind them for which plugins are called singly, after a call for several
-/// packets whose decisions were not all used. So hardly more than one call in a hundred is in vain.
+/// The number of packets with others right behind them for which plugins are called singly, if a call for several packets
+/// was not possible, or was not used to its end. So about one call in a thousand is in vain, with up to 16 decisions.
 const SINGLE_CALLS: u32 = 1024;
 
 /// The record of one session. A time of 0 means that the session is not in that state.
@@ -69,7 +69,7 @@ impl Conduct {
         !self.is_offloaded() && !self.is_paused()
     }
 
-    /// Lets plugins be called singly for a while, because a decision on several packets was of no use.
+    /// Lets plugins be called singly for a while, because decisions on several packets were of no use or not possible.
     pub fn end_batches(&self) {
         self.single_calls.store(SINGLE_CALLS, Ordering::Relaxed);
     }

@@ -278,7 +278,11 @@ fn decide_ahead(
     let first = packet(first).filter(|first| gateway.takes_batches(session, first))?;
     let rest: Vec<_> = socket.look_ahead(most.min(MAX_PACKETS) - 1).map_while(packet).collect();
     let packets = || iter::once(first).chain(rest.iter().copied());
-    if rest.is_empty() || !kept.have_room(packets()) {
+    if rest.is_empty() {
+        return None;
+    }
+    if !kept.have_room(packets()) {
+        session.conduct.end_batches();
         return None;
     }
     gateway.decide_together(session, packets())

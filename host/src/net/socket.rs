@@ -47,7 +47,7 @@ impl Socket {
         Self { wire, receiver, ahead: None, out: Vec::new(), written: 0, batch_bytes }
     }
 
-    /// Returns the stream. Received bytes that no message has used, and unwritten bytes, are lost.
+    /// Returns the stream. Received messages and bytes that were not returned, and unwritten bytes, are lost.
     #[must_use]
     pub fn into_stream(self) -> Stream {
         self.wire.into_stream()

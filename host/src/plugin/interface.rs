@@ -81,7 +81,7 @@ impl Interface {
             Indices::V0_2(Box::new(IndicesOf0_2 {
                 plugin: plugin::GuestIndices::new(&pre)?,
                 policy: exports(POLICY).then(|| policy::GuestIndices::new(&pre)).transpose()?,
-                // Some decisions of a batch are asked for again with `on-packet`.
+                // Without `policy`, the plugin could not be asked again about a batch that is not used.
                 batches: (exports(BATCHES) && exports(POLICY)).then(|| batches::GuestIndices::new(&pre)).transpose()?,
                 hearing: exports("gateway:policy/hearing").then(|| hearing::GuestIndices::new(&pre)).transpose()?,
                 sessions: exports("gateway:policy/sessions").then(|| sessions::GuestIndices::new(&pre)).transpose()?,

@@ -6,8 +6,11 @@
 //!
 //! A batch is used only if its call was quick, has read nothing of the host, and wants to log nothing. A decision of it is
 //! used only if the plugin would be asked the same question at the turn of the packet. For example, the packet before it
-//! may have bound the session to a user. Otherwise the plugin is called for the packet, and for the next ones of the
-//! session. A call that was not used counts nowhere and against nobody, as in [`early`](super::early).
+//! may have bound the session to a user. Otherwise the plugin is called for the packet, and singly for the next ones of
+//! the session ([`Conduct::end_batches`]). A call that was not used counts nowhere and against nobody, as in
+//! [`early`](super::early).
+//!
+//! [`Conduct::end_batches`]: crate::delivery::conduct::Conduct::end_batches
 
 use super::{
     calls::{Call, Occasion},
@@ -18,7 +21,7 @@ use super::{
 };
 use crate::{
     delivery::session::Session,
-    plugin::{self, Called, Decision, Fault, Packet, Plugin, Usage, trace},
+    plugin::{self, Called, Decision, Fault, Packet, Plugin, Usage, store::Reads, trace},
     sync::moment::Moment,
 };
 use bytes::Bytes;
@@ -97,10 +100,11 @@ impl Gateway {
         let served = &snapshot.route(header.route)?.served;
         let plugin = &served.plugin;
         let call = Call { served, occasion: Occasion::Packet { session, header, payload: &payload } };
-        let lease = plugin.lease()?.muted();
+        let lease = plugin.lease().filter(|_| plugin.takes().batches)?.muted();
         let began = Moment::now();
         let batch = batch(&call, session, call.time(began), packets, &snapshot);
         if batch.seqs.len() < 2 {
+            session.conduct.end_batches();
             return None;
         }
         let Called { answer, usage } = lease.on_packets(began, &batch);
@@ -158,7 +162,9 @@ impl Gateway {
     ) -> Option<Result<Progress, Refusal>> {
         let asked = batch.as_ref().map(|batch| &batch.asked).filter(|asked| asked.is_current(session, call));
         let progress = asked.and_then(|Asked { elapsed_ns, now, .. }| {
-            let usage = Usage { elapsed_ns: *elapsed_ns, ..Usage::default() };
+            // The call has read nothing, and writes in its format.
+            let reads = Reads::new(call.served.plugin.state_format());
+            let usage = Usage { reads, elapsed_ns: *elapsed_ns, ..Usage::default() };
             self.carry_out_early(call, decision, usage, *now)
         });
         if progress.is_none() {

@@ -83,7 +83,8 @@ impl Gateway {
         if plugin.offload_thread().has_messages() {
             return None;
         }
-        let progress = self.carry_out_early(call, Ok(actions), usage, now);
+        let is_current = plugin.kept().store.is_current(&usage.reads, now);
+        let progress = is_current.then(|| self.carry_out_early(call, Ok(actions), usage, now)).flatten();
         if progress.is_none() {
             call.served.account.pause.begin();
         }

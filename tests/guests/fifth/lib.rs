@@ -53,7 +53,7 @@ impl plugin::Guest for Fifth {
             version: "0.2.3".to_owned(),
             routes: vec![ROUTE],
             metrics: Vec::new(),
-            state_format: 0,
+            state_format: 1,
             gatekeeper: false,
         }
     }
@@ -101,6 +101,10 @@ fn sum() -> i64 {
     state::get("sum").map_or(0, |sum| String::from_utf8_lossy(&sum).parse().unwrap_or(0))
 }
 
+fn put(key: &str, value: Vec<u8>) -> Action {
+    Action::Put(Entry { key: key.to_owned(), value: Some(value), ttl_ms: None })
+}
+
 /// Follows the payload, and answers with the user and the tag of the session, and `how` the decision was made.
 fn decide(packet: &Packet, payload: &[u8], how: &str) -> Result<Vec<Action>, Rejection> {
     let text = std::str::from_utf8(payload).unwrap_or_default();
@@ -116,13 +120,11 @@ fn decide(packet: &Packet, payload: &[u8], how: &str) -> Result<Vec<Action>, Rej
             write(Level::Error, &format!("logged {number}"));
             Vec::new()
         }
+        "put" => vec![put(&number.to_string(), text.as_bytes().to_vec())],
         "below" if sum() >= number => return Err(Rejection { status: 301, message: format!("it is {}", sum()) }),
         "add" => {
-            let value = Some((sum() + number).to_string().into_bytes());
-            return Ok(vec![
-                Action::Put(Entry { key: "sum".to_owned(), value: value.clone(), ttl_ms: None }),
-                Action::Reply(Answer { status: 0, body: value.unwrap_or_default() }),
-            ]);
+            let body = (sum() + number).to_string().into_bytes();
+            return Ok(vec![put("sum", body.clone()), Action::Reply(Answer { status: 0, body })]);
         }
         "slow" => {
             (0..30_000_000_u64).for_each(|i| _ = std::hint::black_box(i));
