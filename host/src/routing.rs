@@ -7,7 +7,7 @@
 //! lists the reasons why a call is not served. `loops` limits publishes that lead back to the message that caused them.
 //! `origin` names the packet that caused a publish. `progress` says what is left of a call for another thread. `reach`
 //! counts the messages of the bus. `messages` serves them, `early` makes decisions on them before their turn, and `pause`
-//! says when not to. `batches` makes decisions on packets that have arrived together, in one call. `interests` holds the
+//! says when not to. `batches` makes decisions on packets that have arrived together, in one call, and `asked` holds them. `interests` holds the
 //! topics that sessions and groups want to hear.
 //! `closings` closes sessions for operators, on this gateway and on the others.
 //! `handovers` moves sessions between this gateway and others.
@@ -18,6 +18,7 @@
 
 pub mod accounts;
 mod actions;
+pub mod asked;
 pub mod batches;
 mod bounds;
 mod calls;

@@ -17,7 +17,8 @@ use crate::{
     net::receiver::Message,
     net::shared::Shared,
     net::socket::{Error, Socket},
-    routing::batches::{Batch, MAX_PACKETS},
+    routing::asked::Batch,
+    routing::batches::MAX_PACKETS,
     routing::gateway::{Gateway, Offloaded, Served},
     routing::turn::Turn,
 };

@@ -47,6 +47,6 @@ impl Shared {
         let (lease, limits) = (budget.lease(Arc::clone(session)), Arc::clone(&gateway.payload_limits));
         let receiver = Receiver::new(&config.server, lease, limits, Arc::clone(&gateway.metrics));
         let wire = Wire::new(stream, early, config.server.read_buffer_bytes);
-        Box::new(Socket::new(wire, receiver, config.server.write_buffer_bytes))
+        Box::new(Socket::new(wire, receiver))
     }
 }

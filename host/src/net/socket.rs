@@ -36,15 +36,13 @@ pub struct Socket {
     /// The bytes to send. The connection has taken the first `written` of them.
     out: Vec<u8>,
     written: usize,
-    /// The number of bytes that are gathered before they are written.
-    batch_bytes: usize,
 }
 
 impl Socket {
     /// Returns a WebSocket on which nothing was read or written yet.
     #[must_use]
-    pub fn new(wire: Wire, receiver: Receiver, batch_bytes: usize) -> Self {
-        Self { wire, receiver, ahead: None, out: Vec::new(), written: 0, batch_bytes }
+    pub fn new(wire: Wire, receiver: Receiver) -> Self {
+        Self { wire, receiver, ahead: None, out: Vec::new(), written: 0 }
     }
 
     /// Returns the stream. Received messages and bytes that were not returned, and unwritten bytes, are lost.
@@ -156,17 +154,18 @@ impl Socket {
         self.wire.take_back(write);
     }
 
-    /// Writes the queued bytes, and then the packets.
+    /// Writes the queued bytes, and then the packets. `batch_bytes` bytes are gathered before they are written.
     ///
     /// # Errors
     /// Returns the error of the connection. After it, nothing can be written.
     pub fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
+        batch_bytes: usize,
         packets: &mut impl Iterator<Item = Outgoing>,
     ) -> Poll<io::Result<()>> {
         loop {
-            while self.out.len() < self.batch_bytes {
+            while self.out.len() < batch_bytes {
                 let Some(packet) = packets.next() else { return self.poll_flush(cx) };
                 packet.put_frame(&mut self.out);
             }
@@ -241,7 +240,7 @@ mod tests {
         let (stream, _) = listener.accept().await.unwrap();
         let (early, mut rest) = bytes.split_at(early.min(bytes.len()));
         let wire = Wire::new(Stream::Plain(Tcp::new(stream)), early.to_vec(), read_bytes);
-        let mut socket = Socket::new(wire, receiver("max_message_bytes: 16777216"), 8192);
+        let mut socket = Socket::new(wire, receiver("max_message_bytes: 16777216"));
         let writing = async {
             for chunk in chunks.iter().cycle() {
                 if rest.is_empty() {

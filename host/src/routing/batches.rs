@@ -13,11 +13,12 @@
 //! [`Conduct::end_batches`]: crate::delivery::conduct::Conduct::end_batches
 
 use super::{
+    asked::{Asked, Batch},
     calls::{Call, Occasion},
     gateway::Gateway,
     progress::Progress,
     refusal::Refusal,
-    snapshot::{ServingPlugin, Snapshot},
+    snapshot::Snapshot,
 };
 use crate::{
     delivery::session::Session,
@@ -26,52 +27,13 @@ use crate::{
 };
 use bytes::Bytes;
 use gateway_wire::packet::{self, Header};
-use std::{sync::Arc, vec};
+use std::sync::Arc;
 
 /// The largest number of packets that a plugin decides on in one call.
 pub const MAX_PACKETS: usize = 16;
 
 /// The largest size of their payloads in bytes. The payloads are copied once more than that of a single packet.
 const MAX_PAYLOAD_BYTES: usize = 16 << 10;
-
-/// The decisions on the next packets of a session, in their order.
-pub struct Batch {
-    asked: Asked,
-    decisions: vec::IntoIter<Decision>,
-}
-
-/// The question that a plugin has answered with a batch.
-struct Asked {
-    served: Arc<ServingPlugin>,
-    user: Option<i64>,
-    tag: u64,
-    /// The time of the call, in milliseconds since 1970.
-    now: u64,
-    /// The time of the call in nanoseconds, divided by the number of packets.
-    elapsed_ns: u64,
-}
-
-impl Batch {
-    /// Returns whether no decision is left.
-    #[must_use]
-    pub fn is_used_up(&self) -> bool {
-        self.decisions.len() == 0
-    }
-
-    /// Returns the decision on the packet whose turn it is.
-    pub(super) fn next(&mut self) -> Option<Decision> {
-        self.decisions.next()
-    }
-}
-
-impl Asked {
-    /// Returns whether the plugin would be asked the same now.
-    fn is_current(&self, session: &Session, call: &Call<'_>) -> bool {
-        Arc::ptr_eq(&self.served, call.served)
-            && self.user == session.user()
-            && self.tag == session.tag(&call.served.account.owner)
-    }
-}
 
 impl Gateway {
     /// Returns whether the plugin that this packet is for may decide on it together with others.

@@ -3,7 +3,7 @@
 use super::{
     accounts::Accounts,
     actions::Executor,
-    batches::Batch,
+    asked::Batch,
     calls::{Call, Occasion},
     closings::Closings,
     effects::count_if_dropped,

@@ -47,8 +47,9 @@ impl Actor {
 
     /// Writes the batch, if the connection takes all of it at once. Nearly every write does, and needs no timer.
     fn write_now(&mut self) -> Poll<Flow> {
+        let batch_bytes = self.shared.config.server.write_buffer_bytes;
         let packets = &mut iter::from_fn(|| self.batch.pop_front());
-        self.socket.poll_write(&mut Context::from_waker(Waker::noop()), packets).map(written)
+        self.socket.poll_write(&mut Context::from_waker(Waker::noop()), batch_bytes, packets).map(written)
     }
 
     /// Writes the batch, which had `count` packets, as the connection takes them.
@@ -81,7 +82,7 @@ impl Actor {
             let patience = Instant::now() + server.idle_timeout;
             tokio::select! {
                 biased;
-                outcome = poll_fn(|cx| socket.poll_write(cx, &mut packets)) => return written(outcome),
+                outcome = poll_fn(|cx| socket.poll_write(cx, server.write_buffer_bytes, &mut packets)) => return written(outcome),
                 closing = poll_fn(|cx| outbox.poll_abort(cx)) => return ControlFlow::Break(Box::new(closing.into())),
                 () = time::sleep_until(patience.min(deadline)) => {
                     if Instant::now() >= deadline {
