@@ -28,7 +28,7 @@ export CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS ?= -C llvm-args=-inline-threshold=60
 DIST    := plugins/dist
 WASM    := target/wasm32-wasip2/plugin
 
-.PHONY: run build plugins test guests chaos fuzz deny bench lint setup redis openssl pyjwt languages
+.PHONY: run build plugins test build-tests guests chaos fuzz deny bench lint setup redis openssl pyjwt languages
 
 run: build
 	@echo
@@ -54,8 +54,12 @@ plugins: setup
 		echo "$(DIST)/$$plugin.wasm"; \
 	done
 
-test: build guests lobby redis openssl pyjwt tls-clients typescript csharp deploy-tools backends
+test: build-tests lobby redis openssl pyjwt tls-clients typescript csharp deploy-tools backends
 	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --release --locked --workspace
+
+# One command builds the programs and the tests, so that all processors have work while the largest crates compile.
+build-tests: plugins guests
+	$(CARGO) build --release --locked --workspace --bins --tests
 
 # Builds the plugins that only the tests use. The tests read them from the build directory.
 guests: setup

@@ -94,11 +94,6 @@ async fn the_lobby_in_javascript_passes_its_vectors() {
     speaks("javascript").await;
 }
 
-#[tokio::test]
-async fn the_lobby_in_python_passes_its_vectors() {
-    speaks("python").await;
-}
-
 /// Returns the processor time of a gateway and of the children that it has waited for.
 fn processor_time(gateway: &Gateway) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{}/stat", gateway.pid())).unwrap();
@@ -107,9 +102,11 @@ fn processor_time(gateway: &Gateway) -> Duration {
     Duration::from_millis(fields[11..15].iter().map(|field| field.parse::<u64>().unwrap() * 10).sum())
 }
 
-/// The Python lobby is the largest plugin: it contains the interpreter, and takes many seconds to compile.
+/// The Python lobby is the largest plugin: it contains the interpreter, and takes many seconds to compile. The test
+/// vectors come first, so that the gateway finds the compiled code in the cache.
 #[tokio::test]
-async fn a_restart_with_the_lobby_in_python_takes_less_than_a_second_of_processor_time() {
+async fn the_lobby_in_python_passes_its_vectors_and_restarts_in_less_than_a_second_of_processor_time() {
+    speaks("python").await;
     let Some(lobby) = lobby("python") else { return };
     let settings = "{ lobby: { memory_mb: 256, call_timeout_ms: 1000 } }";
     let yaml = format!("plugins: {{ directory: plugins, settings: {settings} }}");
@@ -182,7 +179,7 @@ async fn starts(language: &str) {
 /// Sends requests until a plugin answers. A component may contain the engine of its language, such as a JavaScript
 /// engine. Compiling such a component takes seconds of processor time, which is far longer on a busy machine.
 async fn served(client: &mut Client, route: u8, payload: &[u8]) -> Packet {
-    let deadline = Instant::now() + 4 * PATIENCE;
+    let deadline = Instant::now() + BUILD;
     loop {
         let reply = client.request(route, payload).await;
         if reply.status != NO_ROUTE {
