@@ -41,6 +41,7 @@ pub(super) fn wrong(text: &str, file: &Value) -> Vec<String> {
         });
         found.key(file, "limits", Wrong::leaf::<raw::Limits>);
         found.key(file, "resume", Wrong::leaf::<raw::Resume>);
+        found.key(file, "traces", Wrong::leaf::<raw::Traces>);
         found.key(file, "games", |found, games| {
             for (i, game) in games.as_sequence().into_iter().flatten().enumerate() {
                 found.step(Step::Index(i), game, |found, game| {
@@ -143,7 +144,7 @@ pub(super) fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
 }
 
 /// Returns the names of a struct's fields. The struct's `Deserialize` passes these names to the deserializer.
-fn fields<T: for<'de> de::Deserialize<'de>>() -> &'static [&'static str] {
+pub(super) fn fields<T: for<'de> de::Deserialize<'de>>() -> &'static [&'static str] {
     struct Ask<'a>(&'a mut &'static [&'static str]);
     impl<'de> Deserializer<'de> for Ask<'_> {
         type Error = de::value::Error;
@@ -173,8 +174,8 @@ fn fields<T: for<'de> de::Deserialize<'de>>() -> &'static [&'static str] {
     fields
 }
 
-/// Returns the line of the last key of the path, or `None` if the text is empty. The parser walks to the key and fails there, because only an error has
-/// a line number.
+/// Returns the line of the last key of the path, or `None` if the text is empty. The parser walks to the key and fails
+/// there, because only an error has a line number.
 pub(super) fn line(text: &str, path: &[Step]) -> Option<usize> {
     if text.is_empty() {
         return None;

@@ -46,6 +46,18 @@ fn all_unknown_keys_are_reported_at_once_with_line_and_nearest_key() {
 }
 
 #[test]
+fn unknown_keys_are_found_in_every_section() {
+    for section in keys::fields::<raw::File>() {
+        let text = match *section {
+            "games" => "games: [{ unheard_of: 1 }]\n".to_owned(),
+            section => format!("{section}: {{ unheard_of: 1 }}\n"),
+        };
+        let errors = Config::parse(&text).expect_err(section);
+        assert!(errors.iter().any(|error| error.contains("unheard_of")), "{section}: {errors:?}");
+    }
+}
+
+#[test]
 fn all_values_out_of_range_are_reported_at_once() {
     refused(
         "server: { send_queue: 0, ping_interval_s: 60 }\ngames: [{ id: a }, { id: a }, { id: 'a b' }]\n",
