@@ -1,7 +1,9 @@
 //! Tests of clients that may not resume a session, and of what they say about it.
 
-use crate::{Player, resumes, sessions_are, setup, start};
-use gateway_tests::{Client, Gateway, Issuer, SECRET, Setup};
+use crate::{Player, handovers, resumes, sessions_are, setup, start};
+use gateway_proto::{ClientControl, Refresh, client_control::Request};
+use gateway_tests::{Client, Gateway, Issuer, KeyServer, Redis, SECRET, Setup, eventually};
+use prost::Message;
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -107,6 +109,58 @@ async fn the_session_of_another_user_is_neither_resumed_nor_ended() {
     let again = connect(&gateway, &format!("{resume}&token={mine}")).await;
     assert!(again.welcome.resumed);
     assert_eq!(again.welcome.session_id, first.welcome.session_id);
+}
+
+#[tokio::test]
+async fn a_client_without_a_token_comes_back_to_the_user_that_a_plugin_gave_it() {
+    let redis = Redis::start().await;
+    let mut gateways = Vec::new();
+    for _ in 0..2 {
+        let setup = handovers::setup(&redis, "");
+        let yaml = format!("auth: {{ jwt_secret: {SECRET:?}, required: false }}\n{}", setup.yaml);
+        gateways.push(Gateway::start(Setup { yaml, ..setup }).await);
+    }
+    redis.subscribers_are(handovers::TOPIC, 2).await;
+    let mut player = Player::begin(&gateways[0], 7).await;
+    let id = player.welcome().session_id.clone();
+    for (gateway, outcome) in [(&gateways[0], "resumed"), (&gateways[1], "handed_over")] {
+        drop(player.come_back(gateway).await);
+        assert_eq!((player.welcome().resumed, &player.welcome().session_id), (true, &id), "{outcome}");
+        assert_eq!(player.ask("say $user").await, "7");
+        gateway.metric_is(&resumes(outcome), 1.0).await;
+    }
+    // A client with the token of another user does not.
+    let mut issuer = Issuer::start().await;
+    let theirs = token(&mut issuer, 8, 4_000_000_000).await;
+    let path = format!("{}&token={theirs}", player.path());
+    assert!(!Client::connect_to(gateways[1].address, &path).await.welcome.resumed);
+    gateways[1].metric_is(&resumes("another_user"), 1.0).await;
+}
+
+#[tokio::test]
+async fn a_refresh_whose_connection_ends_is_answered_over_the_next_one() {
+    let mut issuer = Issuer::start().await;
+    let keys = json!({ "keys": [issuer.key("a", "ed25519").await] });
+    let server = KeyServer::start(&keys.to_string()).await;
+    let auth = format!("auth: {{ jwks_url: \"{}\" }}", server.url());
+    let yaml = format!("resume: {{}}\n{auth}\nplugins: {{ directory: plugins }}");
+    let gateway = Gateway::start(Setup { yaml, ..setup("") }).await;
+    let claims = json!({ "sub": "7", "exp": 4_000_000_000_u64 });
+    let token = issuer.sign("EdDSA", "a", &claims).await;
+    let unknown = issuer.sign_with("EdDSA", "a", json!({ "kid": "b" }), &claims).await;
+    let client = connect(&gateway, &format!("token={token}")).await;
+    let mut player = Player { client, seen: 0, replies: 0 };
+    // The gateway asks for the unknown key, and gets no answer.
+    server.fall_silent();
+    let refresh = ClientControl { request: Some(Request::Refresh(Refresh { token: unknown })) };
+    let seq = player.client.send(0, &refresh.encode_to_vec()).await;
+    eventually("a request for the key", || async { (server.requests().len() == 2).then_some(()) }).await;
+    let path = format!("{}&token={token}", player.path());
+    player.client = Client::connect_to(gateway.address, &path).await;
+    assert_eq!((player.welcome().resumed, player.welcome().packets_received), (true, 1));
+    let reply = player.receive().await;
+    assert_eq!((reply.route, reply.seq, reply.status), (0, seq, 5), "{reply:?}");
+    assert_eq!(reply.text(), "the connection ended before the token was checked: try again");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! An HTTP server for one document, such as a key set.
 
 use std::{
+    future::pending,
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
@@ -18,7 +19,8 @@ pub struct KeyServer {
 }
 
 struct State {
-    answer: Vec<u8>,
+    /// The answer, or `None` if there is none.
+    answer: Option<Vec<u8>>,
     requests: Vec<String>,
 }
 
@@ -27,7 +29,7 @@ impl KeyServer {
     pub async fn start(document: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(Mutex::new(State { answer: ok(document), requests: Vec::new() }));
+        let state = Arc::new(Mutex::new(State { answer: Some(ok(document)), requests: Vec::new() }));
         let shared = Arc::clone(&state);
         let task = tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
@@ -40,6 +42,7 @@ impl KeyServer {
                     state.requests.push(String::from_utf8(request).unwrap());
                     state.answer.clone()
                 };
+                let Some(answer) = answer else { return pending().await };
                 // The gateway may close the connection before it has read everything.
                 let _ = stream.write_all(&answer).await;
             }
@@ -66,7 +69,12 @@ impl KeyServer {
 
     /// Answers with these bytes from now on.
     pub fn answer(&self, answer: Vec<u8>) {
-        self.state.lock().unwrap().answer = answer;
+        self.state.lock().unwrap().answer = Some(answer);
+    }
+
+    /// Accepts the next request, and answers nothing any more.
+    pub fn fall_silent(&self) {
+        self.state.lock().unwrap().answer = None;
     }
 
     /// Returns the requests up to now.

@@ -166,7 +166,7 @@ impl Resumes {
     ) -> Result<Claim, &'static str> {
         let session = self.registry.session(session).ok_or("unknown")?;
         // Another user's client must not even end the session.
-        if checked.is_some_and(|user| user != session.user()) {
+        if handovers::is_another_user(checked, session.user(), session.is_anonymous()) {
             return Err("another_user");
         }
         match session.outbox.claim(&secret, received) {

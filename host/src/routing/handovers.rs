@@ -183,6 +183,13 @@ impl Drop for Forgetting<'_> {
     }
 }
 
+/// Returns whether a client is not the one of a session, by the user that its token names. `checked` is `None` if no
+/// tokens are checked. A client without a token may come back to a session that began without one, whatever user the
+/// plugins gave it.
+pub fn is_another_user(checked: Option<Option<i64>>, user: Option<i64>, is_anonymous: bool) -> bool {
+    checked.is_some_and(|checked| checked != user && (checked.is_some() || !is_anonymous))
+}
+
 impl Handovers {
     pub(super) fn new(id: Uuid, parts: Parts, metrics: Arc<Metrics>) -> Self {
         Self {

@@ -170,7 +170,7 @@ impl Outbox {
         let mut state = self.state();
         state.client = Client::Bound;
         if let Some(replay) = &mut state.replay {
-            replay.place = None;
+            replay.resumed();
         }
         self.store_load(&mut state);
     }

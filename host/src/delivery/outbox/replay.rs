@@ -65,6 +65,8 @@ pub(super) struct Replay {
     floor: u32,
     /// The number of replies that are no longer kept.
     gone_replies: u64,
+    /// The number of missing replies that are no longer kept and that the client has not been told of yet.
+    lost_replies: u64,
     /// The place of the session while its client is away.
     pub(super) place: Option<Place>,
 }
@@ -99,8 +101,8 @@ impl Replay {
     }
 
     /// Takes the messages that the client has not received. Returns them with the number of missing replies that are no
-    /// longer kept. Returns `None` if a missing push is no longer kept, or if the client claims to have received what was
-    /// never sent.
+    /// longer kept, those of earlier claims that were given up included. Returns `None` if a missing push is no longer
+    /// kept, or if the client claims to have received what was never sent.
     pub(super) fn take_missing(&mut self, received: Received) -> Option<(VecDeque<Outgoing>, u64)> {
         let last = received.push?;
         // The client has received everything before its last push.
@@ -113,7 +115,7 @@ impl Replay {
         if received.replies.is_some_and(|count| count > self.gone_replies + kept_replies) {
             return None;
         }
-        let lost = received.replies.map_or(0, |count| self.gone_replies.saturating_sub(count));
+        self.lost_replies += received.replies.map_or(0, |count| self.gone_replies.saturating_sub(count));
         let mut reply = self.gone_replies;
         let mut missing = VecDeque::new();
         for (index, outgoing) in std::mem::take(&mut self.sent).into_iter().enumerate() {
@@ -132,7 +134,13 @@ impl Replay {
         // From here on, the replies are counted as the client counts them.
         let missing_replies = missing.iter().filter(|outgoing| is_reply(outgoing)).count() as u64;
         self.gone_replies = received.replies.unwrap_or(reply - missing_replies);
-        Some((missing, lost))
+        Some((missing, self.lost_replies))
+    }
+
+    /// Records that the client is back, and has been told of the replies that it has lost.
+    pub(super) fn resumed(&mut self) {
+        self.place = None;
+        self.lost_replies = 0;
     }
 
     /// Returns the number of the last push and the number of replies that the client has, if nothing is kept.
@@ -142,7 +150,7 @@ impl Replay {
 
     /// Returns what the client has if it has none of the messages that are kept, and these messages.
     pub(super) fn into_sent(self) -> ((u32, u64), VecDeque<Outgoing>) {
-        ((self.floor, self.gone_replies), self.sent)
+        ((self.floor, self.gone_replies + self.lost_replies), self.sent)
     }
 
     /// Returns what is kept for a client that has received this: nothing.
@@ -263,6 +271,7 @@ mod tests {
         assert_eq!(missing(&mut sent(), 0, Some(0)), Some(((3..=10).map(|seq: i64| -seq).collect(), 2)));
         let mut replay = sent();
         assert!(missing(&mut replay, 0, Some(0)).is_some());
+        replay.resumed();
         // The client has counted the eight that came again, and not the two that were lost.
         (3..=10).for_each(|seq| replay.keep(reply(seq), LIMITS));
         assert_eq!(missing(&mut replay, 0, Some(8)), Some((vec![], 0)));

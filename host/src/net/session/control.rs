@@ -22,7 +22,16 @@ impl Actor {
     /// Answers a packet of the control route.
     pub(super) async fn on_control(&mut self, (header, payload): (Header, Bytes)) -> Flow<Work> {
         let outcome = match ClientControl::decode(payload).map(|control| control.request) {
-            Ok(Some(Request::Refresh(refresh))) => self.refresh(&refresh.token).await?,
+            Ok(Some(Request::Refresh(refresh))) => match self.refresh(&refresh.token).await {
+                ControlFlow::Continue(outcome) => outcome,
+                ControlFlow::Break(end) => {
+                    // The packet counts as received, so the client does not repeat it, and gets the answer over its next
+                    // connection.
+                    let why = "the connection ended before the token was checked: try again".to_owned();
+                    self.shared.gateway.answer_control(&self.session, header, Err((Status::Unavailable, why)));
+                    return ControlFlow::Break(end);
+                }
+            },
             Ok(None) | Err(_) => {
                 Err((Status::MalformedPayload, "the payload is not a gateway.ClientControl with a request".to_owned()))
             }

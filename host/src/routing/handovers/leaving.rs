@@ -1,7 +1,7 @@
 //! The old gateway's side of a hand-over: it offers a session, and ends it at the mark.
 
 use super::{
-    ANSWER_TIMEOUT, Handovers, Leaving, MAX_HANDOVERS,
+    ANSWER_TIMEOUT, Handovers, Leaving, MAX_HANDOVERS, is_another_user,
     messages::{Content, Refusal, State, Want},
 };
 use crate::delivery::outbox::{Received, Secret, Unclaimed};
@@ -52,7 +52,7 @@ impl Handovers {
         }
         let session = self.parts.registry.session(session).ok_or("unknown")?;
         // Another user's client must not even end the session.
-        if is_checked && user != session.user() {
+        if is_another_user(is_checked.then_some(user), session.user(), session.is_anonymous()) {
             return Err("another_user");
         }
         let claimed = session.outbox.claim(&secret, Received { push, replies });

@@ -4,7 +4,7 @@
 //! gateway stopped. It learns for how long nobody heard its messages, because what was sent in that time is lost.
 
 use super::{
-    Arrived, Found, Handovers, NotFetched,
+    Arrived, Found, Handovers, NotFetched, is_another_user,
     messages::{Offer, State, Stored, Wanted},
 };
 use crate::{
@@ -94,7 +94,7 @@ impl Handovers {
             return Err("unknown");
         }
         // Another user's client must not even end the session.
-        if wanted.checked.is_some_and(|user| user != offer.user) {
+        if is_another_user(wanted.checked, offer.user, offer.is_anonymous) {
             return Err("another_user");
         }
         let age = age(stored.lives_ms, value.left);

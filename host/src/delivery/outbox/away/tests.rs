@@ -4,6 +4,7 @@ use crate::delivery::{
     parking::Parking,
 };
 use bytes::Bytes;
+use gateway_wire::packet::Header;
 use std::{collections::VecDeque, sync::Arc, task::Waker};
 
 const SECRET: Secret = [1; 16];
@@ -94,6 +95,25 @@ fn a_secret_is_good_for_one_claim() {
     outbox.admit_claims([3; 16]);
     assert_eq!(outbox.claim(&SECRET, seen(0)), Err(Unclaimed::Unknown));
     assert_eq!(outbox.claim(&[3; 16], seen(0)), Ok(0));
+}
+
+#[test]
+fn a_client_learns_of_lost_replies_although_its_first_claim_was_given_up() {
+    let outbox = outbox();
+    for seq in 1..=6 {
+        outbox.reply(Header::request(seq, 1).reply(0), Bytes::new());
+    }
+    assert_eq!(written(&outbox).0, [1, 2, 3, 4, 5, 6]);
+    let received = Received { push: Some(0), replies: Some(1) };
+    assert_eq!(outbox.claim(&SECRET, received), Ok(1), "the second one is no longer kept");
+    assert!(park(&outbox));
+    outbox.unclaim(SECRET);
+    assert_eq!(outbox.claim(&SECRET, received), Ok(1));
+    outbox.unclaim(SECRET);
+    // The session may go on at another gateway meanwhile.
+    let (_, moving, _) = outbox.store().unwrap();
+    let (_, lost) = moving.claim(received).unwrap();
+    assert_eq!(lost, 1);
 }
 
 #[test]
