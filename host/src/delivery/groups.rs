@@ -10,6 +10,9 @@ use indexmap::{IndexMap, IndexSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
+/// The size of a group up to which its lock is held while its members are visited.
+const MAX_VISITED_UNDER_LOCK: usize = 2048;
+
 /// The groups of all owners, by the owner's id and the owner's number for the group.
 ///
 /// A session's membership is stored here and in the session's holdings. Both are changed under the lock of the
@@ -63,7 +66,14 @@ impl Groups {
     /// Calls `visit` for every member. Returns false if there is none.
     pub(super) fn each(&self, owner: &Owner, group: u64, visit: impl FnMut(&Arc<Session>)) -> bool {
         let Some(group) = self.0.get(&(owner.id, group)) else { return false };
-        group.members.values().for_each(visit);
+        if group.members.len() <= MAX_VISITED_UNDER_LOCK {
+            group.members.values().for_each(visit);
+        } else {
+            // Players who join or leave any group of this part of the table would wait.
+            let members: Vec<_> = group.members.values().cloned().collect();
+            drop(group);
+            members.iter().for_each(visit);
+        }
         true
     }
 

@@ -2,7 +2,7 @@
 
 use crate::sync::uptime::now_ms;
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::Notify;
@@ -28,8 +28,11 @@ struct Set {
     timers: HashMap<u64, Timer>,
     /// The timers by the time at which they are due.
     due: BTreeSet<(u64, u64)>,
-    /// The timers whose calls are under way, and which the plugin has neither set nor cancelled since.
-    under_way: HashSet<u64>,
+    /// The timers whose calls are under way, and which the plugin has neither set nor cancelled since, with the number of
+    /// the call. If a timer is set during its call, the next call may begin before this one is over.
+    under_way: HashMap<u64, u64>,
+    /// The number of calls so far.
+    calls: u64,
 }
 
 /// A timer that is set.
@@ -47,6 +50,8 @@ struct Timer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Due {
     pub(super) key: u64,
+    /// The number of the call.
+    call: u64,
     after_ms: u64,
     failures: u32,
 }
@@ -86,17 +91,17 @@ impl Timers {
 
     /// Records that the call for a timer has succeeded.
     pub(super) fn done(&self, due: Due) {
-        self.set().under_way.remove(&due.key);
+        self.set().end(due);
     }
 
-    /// Sets a timer again whose call failed, unless it has been set or cancelled in the meantime. The time until the next call is
-    /// the time that it was set with. It doubles with each further failure.
+    /// Sets a timer again whose call failed, unless it has been set or cancelled in the meantime. The time until the next
+    /// call is the time that it was set with. It doubles with each further failure.
     pub(super) fn retry(&self, failed: Due) {
-        let Due { key, after_ms, failures } = failed;
+        let Due { key, after_ms, failures, .. } = failed;
         let pause = after_ms.max(MIN_RETRY_MS).saturating_mul(1 << failures.min(16));
         let due_ms = now_ms().saturating_add(pause.min(after_ms.max(MAX_RETRY_MS)));
         let mut set = self.set();
-        if set.under_way.remove(&key) {
+        if set.end(failed) {
             self.put(set, key, Timer { due_ms, after_ms, failures: failures + 1 });
         }
     }
@@ -126,8 +131,10 @@ impl Timers {
             return None;
         }
         let Timer { after_ms, failures, .. } = set.remove(key)?;
-        set.under_way.insert(key);
-        Some(Due { key, after_ms, failures })
+        set.calls += 1;
+        let call = set.calls;
+        set.under_way.insert(key, call);
+        Some(Due { key, call, after_ms, failures })
     }
 
     fn set(&self) -> MutexGuard<'_, Set> {
@@ -136,6 +143,15 @@ impl Timers {
 }
 
 impl Set {
+    /// Records that a call is over. Returns false if its timer was set or cancelled in the meantime.
+    fn end(&mut self, Due { key, call, .. }: Due) -> bool {
+        let is_under_way = self.under_way.get(&key) == Some(&call);
+        if is_under_way {
+            self.under_way.remove(&key);
+        }
+        is_under_way
+    }
+
     fn remove(&mut self, key: u64) -> Option<Timer> {
         let timer = self.timers.remove(&key)?;
         self.due.remove(&(timer.due_ms, key));
@@ -202,5 +218,18 @@ mod tests {
         timers.cancel(1);
         timers.retry(due);
         assert!(timers.is_empty(), "a timer that is cancelled during its call does not come back");
+    }
+
+    #[test]
+    fn the_end_of_a_call_does_not_end_the_next_one_of_the_same_timer() {
+        let timers = timers();
+        timers.set_timer(1, 50);
+        let first = timers.take_due(u64::MAX).unwrap();
+        timers.set_timer(1, 50);
+        let second = timers.take_due(u64::MAX).unwrap();
+        timers.done(first);
+        timers.retry(second);
+        assert_eq!(timers.len(), 1);
+        assert_eq!(take_all(&timers, u64::MAX), [1]);
     }
 }
