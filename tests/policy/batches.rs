@@ -128,14 +128,16 @@ async fn packets_that_arrive_together_are_answered_although_their_answers_fill_t
     }
 }
 
-/// Asserts that packets are served singly if they have this one among them, and then those of other sessions in batches
-/// again. Returns what the gateway has logged of it.
+/// Asserts that packets are served singly if they have this one among them, as are those of all sessions for a while, and
+/// then in batches again. Returns what the gateway has logged of it.
 async fn is_served_singly(payload: &str) -> String {
     let gateway = start().await;
     let mut client = gateway.client().await;
     let alone = |payload: &str| format!("{payload}: user None, tag 0, alone");
     let expected = [alone("x"), alone(payload), alone("x")];
     assert_eq!(ask(&mut client, &["x", payload, "x"]).await, ok(&expected.each_ref().map(String::as_str)));
+    // The cause may be any of the packets, so the whole plugin is called singly, and the workers are not kept busy.
+    assert_eq!(ask(&mut gateway.client().await, &["x"; 2]).await, ok(&[&*alone("x"), &alone("x")]));
     let line = gateway.logged("`on-packets` failed, `on-packet` is called instead").await;
     assert_eq!((&line["level"], &line["fields"]["plugin"]), (&"WARN".into(), &"fifth".into()), "{line}");
     // It counts nowhere.

@@ -222,6 +222,17 @@ impl Plugin {
         if self.health.are_hooks_offloaded() { None } else { self.lease_in_order() }
     }
 
+    /// Returns whether the plugin may be called for several packets now.
+    #[must_use]
+    pub fn takes_batches(&self) -> bool {
+        self.takes().batches && !self.health.is_quarantined() && !self.health.are_batches_paused()
+    }
+
+    /// Lets the plugin be called for each packet for a while, because a call for several packets was slow or failed.
+    pub fn pause_batches(&self) {
+        self.health.pause_batches();
+    }
+
     /// Offloads the calls for sessions and timers for a while, because one of them was slow or failed.
     pub fn offload_hooks(&self) {
         self.health.offload_hooks();

@@ -27,6 +27,9 @@ const SLOW_WINDOW_MS: u64 = 1000;
 /// in a window that already has [`MAX_SLOW_SENDERS`] senders.
 const OFFLOAD_MS: u64 = 5000;
 
+/// How long no call is made for several packets after one that was slow or failed, in milliseconds.
+const BATCHES_PAUSE_MS: u64 = 5000;
+
 /// The number of quick calls after which a new generation leaves probation. During probation, packets are served on the
 /// offload thread only. So a packet on which a new version loops forever never blocks a thread that serves players.
 const PROBATION_CALLS: u32 = 16;
@@ -80,6 +83,8 @@ pub(super) struct Health {
     offloaded_until_ms: AtomicU64,
     /// The end of the time in which calls for sessions and timers are offloaded, or 0.
     hooks_offloaded_until_ms: AtomicU64,
+    /// The end of the time in which no call is made for several packets, or 0.
+    batches_paused_until_ms: AtomicU64,
     /// The time of the next trial, or 0 if the plugin is not in quarantine.
     trial_at_ms: AtomicU64,
     /// Whether a call has failed since the last answer. If none has, an answer needs no lock.
@@ -117,6 +122,7 @@ impl Default for Health {
             probation_calls_left: AtomicU32::new(PROBATION_CALLS),
             offloaded_until_ms: AtomicU64::default(),
             hooks_offloaded_until_ms: AtomicU64::default(),
+            batches_paused_until_ms: AtomicU64::default(),
             trial_at_ms: AtomicU64::default(),
             has_failed: AtomicBool::default(),
             record: Mutex::default(),
@@ -139,14 +145,25 @@ impl Sender {
 impl Health {
     /// Returns whether calls for sessions and timers are offloaded, because one of them was recently slow or failed.
     pub(super) fn are_hooks_offloaded(&self) -> bool {
-        let until = self.hooks_offloaded_until_ms.load(Ordering::Relaxed);
-        until != 0 && now_ms() < until
+        is_before(&self.hooks_offloaded_until_ms)
     }
 
     /// Records a call for a session or a timer that was slow or failed. One sender is enough here, because such calls
     /// have no session of their own that could be slowed down.
     pub(super) fn offload_hooks(&self) {
         self.hooks_offloaded_until_ms.store(now_ms() + OFFLOAD_MS, Ordering::Relaxed);
+    }
+
+    /// Returns whether packets that arrive together are decided on singly, because a call for several packets was
+    /// recently slow or failed.
+    pub(super) fn are_batches_paused(&self) -> bool {
+        is_before(&self.batches_paused_until_ms)
+    }
+
+    /// Records a call for several packets that was slow or failed. One is enough, because it counts against no session:
+    /// it is not known which packet is the cause, and whether that packet's turn ever comes.
+    pub(super) fn pause_batches(&self) {
+        self.batches_paused_until_ms.store(now_ms() + BATCHES_PAUSE_MS, Ordering::Relaxed);
     }
 
     /// Returns whether the generation is on probation: it has made fewer than [`PROBATION_CALLS`] quick calls.
@@ -156,15 +173,7 @@ impl Health {
 
     /// Returns whether all calls of the plugin are offloaded because of slow calls.
     pub(super) fn is_offloaded(&self) -> bool {
-        let until = self.offloaded_until_ms.load(Ordering::Relaxed);
-        if until == 0 {
-            return false;
-        }
-        let offloaded = now_ms() < until;
-        if !offloaded {
-            self.offloaded_until_ms.store(0, Ordering::Relaxed);
-        }
-        offloaded
+        is_before(&self.offloaded_until_ms)
     }
 
     /// Returns whether no call is admitted now, not even a trial.
@@ -261,6 +270,19 @@ impl Record {
     fn pause_ms(&self) -> u64 {
         (MIN_PAUSE_MS << self.failed_trials.min(16)).min(MAX_PAUSE_MS)
     }
+}
+
+/// Returns whether it is before this time, and replaces a time that has passed by 0, for which no clock is read.
+fn is_before(until_ms: &AtomicU64) -> bool {
+    let until = until_ms.load(Ordering::Relaxed);
+    if until == 0 {
+        return false;
+    }
+    let is_before = now_ms() < until;
+    if !is_before {
+        until_ms.store(0, Ordering::Relaxed);
+    }
+    is_before
 }
 
 #[cfg(test)]

@@ -41,9 +41,8 @@ impl Gateway {
     pub fn takes_batches(&self, session: &Session, packet: &Bytes) -> bool {
         let Ok((header, _)) = packet::split(packet) else { return false };
         let snapshot = self.snapshot.load();
-        let takes = |plugin: &Plugin| plugin.takes().batches && !plugin.is_quarantined();
         // A trace has each call once. While calls of the session fail or are slow, each one counts before the next.
-        snapshot.route(header.route).is_some_and(|route| takes(&route.served.plugin))
+        snapshot.route(header.route).is_some_and(|route| route.served.plugin.takes_batches())
             && !trace::is_on()
             && self.traces.tracer().is_none()
             && session.conduct.takes_batches()
@@ -62,7 +61,7 @@ impl Gateway {
         let served = &snapshot.route(header.route)?.served;
         let plugin = &served.plugin;
         let call = Call { served, occasion: Occasion::Packet { session, header, payload: &payload } };
-        let lease = plugin.lease().filter(|_| plugin.takes().batches)?.muted();
+        let lease = plugin.lease().filter(|_| plugin.takes_batches())?.muted();
         let began = Moment::now();
         let batch = batch(&call, session, call.time(began), packets, &snapshot);
         if batch.seqs.len() < 2 {
@@ -88,16 +87,22 @@ impl Gateway {
         usage: &Usage,
         snapshot: &Snapshot,
     ) -> Option<Vec<Decision>> {
-        let rules = self.rules(call, snapshot);
+        let (plugin, rules) = (&call.served.plugin, self.rules(call, snapshot));
         let check = |decisions: &Vec<Decision>| decisions.iter().try_for_each(|decision| rules.check(decision));
         match answer.and_then(|answer| check(&answer).map(|()| answer).map_err(Fault::Answer)) {
-            Ok(decisions) => Some(decisions).filter(|_| !usage.is_slow && !usage.has_read && !usage.wanted_to_log),
+            Ok(decisions) => {
+                if usage.is_slow {
+                    plugin.pause_batches();
+                }
+                Some(decisions).filter(|_| !usage.is_slow && !usage.has_read && !usage.wanted_to_log)
+            }
             Err(fault) => {
+                plugin.pause_batches();
                 // The instance may be gone, and the calls for single packets need it.
-                call.served.plugin.refill();
+                plugin.refill();
                 // The call may have failed because other calls have changed what it has read meanwhile.
                 if !usage.has_read {
-                    self.log_failed_batch(&call.served.plugin, &fault);
+                    self.log_failed_batch(plugin, &fault);
                 }
                 None
             }
