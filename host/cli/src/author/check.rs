@@ -4,7 +4,10 @@ use super::load::{load, settings};
 use anyhow::{Context, anyhow};
 use gateway::{
     config::Config,
-    plugin::{ATTRIBUTES, Decision, Described, Fault, Keeper, LOG, Packet, STATE, SessionId, Standalone, trial::Trial},
+    plugin::{
+        ATTRIBUTES, Decision, Described, Fault, Keeper, LOG, Packet, STATE, SessionId, Standalone, TRACING,
+        trial::Trial,
+    },
 };
 use std::{
     fmt::Write,
@@ -90,6 +93,7 @@ fn granted(import: &str) -> &'static str {
         LOG => "granted: lines in the gateway's log",
         STATE => "granted: the plugin's own state",
         ATTRIBUTES => "granted: the attributes that the plugin gave to sessions",
+        TRACING => "granted: the trace that a call belongs to",
         "wasi:cli/stdout" | "wasi:cli/stderr" => "granted: lines in the gateway's log",
         "wasi:clocks/wall-clock" | "wasi:clocks/monotonic-clock" => "granted: the clock; waiting returns at once",
         "wasi:random/random" | "wasi:random/insecure" | "wasi:random/insecure-seed" => "granted: random numbers",
