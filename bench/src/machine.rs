@@ -14,7 +14,8 @@ pub(crate) fn describe(node: &Result<String, String>, uws: &Result<String, Strin
     let [node, uws] = [node, uws].map(|server| server.clone().unwrap_or_else(|why| format!("left out: {why}")));
     vec![
         format!("{cores} cores of {}, {} of memory", field("/proc/cpuinfo", "model name"), memory()),
-        format!("Linux {}", read("/proc/sys/kernel/osrelease")),
+        // The rest of the release names the build of the kernel.
+        format!("Linux {}", read("/proc/sys/kernel/osrelease").split('-').next().unwrap_or_default()),
         format!("redis-server {redis}; node {node}; uWebSockets {uws}"),
         format!("load average at the start: {}", load_average()),
     ]
