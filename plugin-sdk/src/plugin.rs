@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 /// A plugin also implements the traits of the calls that it needs: [`Policy`], [`Hearing`], [`Sessions`],
 /// [`Presence`] and [`Timers`]. Its crate names these traits in [`export!`](crate::export).
 ///
-/// Each instance of the plugin holds one value of this type, and the gateway runs one instance for each worker thread.
+/// Each instance of the plugin holds one value of this type, and the gateway runs about one instance for each processor.
 /// Instances share nothing, and a trap or a reload drops an instance. Keep in the value only data that may be lost,
 /// such as parsed settings and caches. Everything else belongs into the plugin's [`state`](crate::state).
 pub trait Plugin: Sized + 'static {

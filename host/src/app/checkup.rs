@@ -12,8 +12,8 @@ const OTHER_FILES: u64 = 64;
 /// `LimitNOFILE`.
 const FEW_FILES: u64 = 4096;
 
-/// The number of connections that the listener lets wait until they are accepted. The kernel lowers it to
-/// `net.core.somaxconn`. The library chooses this number.
+/// The number of connections that should be able to wait until they are accepted. The listener demands no number, so
+/// it is `net.core.somaxconn`.
 const BACKLOG: u32 = 1024;
 
 /// The memory in bytes that a gateway needs without sessions, for the code of plugins above all.
@@ -68,8 +68,8 @@ fn short_queue(somaxconn: &str) -> Option<Finding> {
     let most: u32 = somaxconn.trim().parse().ok()?;
     (most < BACKLOG).then(|| {
         let text = format!(
-            "it is {most}, and the listener lets {BACKLOG} new connections wait, so a crowd of clients is refused \
-             sooner: raise it (sysctl -w net.core.somaxconn={BACKLOG})"
+            "it is {most}, and only so many new connections can wait, so some of a crowd of clients are refused: raise \
+             it (sysctl -w net.core.somaxconn={BACKLOG})"
         );
         Finding::warning("net.core.somaxconn", text)
     })
@@ -102,11 +102,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_queue_that_is_shorter_than_the_listener_asks_for_is_found() {
+    fn a_short_queue_of_new_connections_is_found() {
         assert_eq!([short_queue("4096\n"), short_queue("1024\n"), short_queue("?")], [None, None, None]);
-        assert!(
-            short_queue("128\n").is_some_and(|found| found.text.starts_with("it is 128, and the listener lets 1024"))
-        );
+        assert!(short_queue("128\n").is_some_and(|found| found.text.starts_with("it is 128, and only so many new")));
     }
 
     #[test]

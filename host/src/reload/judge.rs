@@ -160,7 +160,7 @@ impl Loader {
         // The child ends soon and then gives back all its memory, so it need not purge memory earlier.
         command.env_remove(PURGE_DELAY);
         // The compiler's threads are those of rayon. Neither a low priority nor the class for idle processors keeps them
-        // from slowing down the threads that serve players, so these have half of the processors for themselves.
+        // from slowing down the threads that serve players, so one file leaves half of the processors to these.
         command.env("RAYON_NUM_THREADS", compiler_threads().to_string());
         // A backtrace takes memory and processor time, of which a child may have run out.
         command.env("RUST_BACKTRACE", "0");
