@@ -103,19 +103,17 @@ fn server(raw: &raw::Server, resume: Option<&raw::Resume>, has_auth: bool, error
         let (idle, ping) = (raw.idle_timeout_s, raw.ping_interval_s);
         errors.push(format!("server.idle_timeout_s: {idle} is not more than ping_interval_s, {ping}"));
     }
-    let replay = resume.map(|resume| outbox::ReplayLimits { messages: resume.messages, bytes: resume.bytes });
     Server {
         listen: address("server.host", &raw.host, (raw.host.as_str(), raw.port), errors),
         read_buffer_bytes: raw.read_buffer_bytes,
         write_buffer_bytes: raw.write_buffer_bytes,
         outbox: Arc::new(outbox::Limits {
-            // All that has waited for a client is queued when it comes back.
-            messages: replay.map_or(raw.send_queue, |replay| raw.send_queue.max(replay.messages as usize)),
-            bytes: replay.map_or(raw.send_queue_bytes, |replay| raw.send_queue_bytes.max(replay.bytes as usize)),
+            messages: raw.send_queue,
+            bytes: raw.send_queue_bytes,
             close_when_full: raw.on_full_queue == raw::OnFullQueue::Close,
             batch_bytes: raw.write_buffer_bytes,
             max_delay: Duration::from_secs(raw.send_timeout_s),
-            replay,
+            replay: resume.map(|resume| outbox::ReplayLimits { messages: resume.messages, bytes: resume.bytes }),
         }),
         max_message_bytes: raw.max_message_bytes,
         receive_budget_bytes: raw.receive_budget_bytes,

@@ -10,7 +10,8 @@ use indexmap::{IndexMap, IndexSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// The size of a group up to which its lock is held while its members are visited.
+/// The size of a group up to which its lock is held while its members are visited. A session that leaves a larger group
+/// in the meantime may be visited after that.
 const MAX_VISITED_UNDER_LOCK: usize = 2048;
 
 /// The groups of all owners, by the owner's id and the owner's number for the group.

@@ -275,10 +275,17 @@ impl Outbox {
 
     /// Returns how much may be queued now.
     fn max(&self, state: &State) -> Size {
-        match self.limits.replay {
-            Some(limits) if state.client.is_away() && !state.client.is_about_to_return() => limits.into(),
-            _ => Size { messages: self.limits.messages, bytes: self.limits.bytes },
+        let mut max = Size { messages: self.limits.messages, bytes: self.limits.bytes };
+        if let (Some(limits), Some(replay)) = (self.limits.replay.map(Size::from), &state.replay) {
+            if state.client.is_away() && !state.client.is_about_to_return() {
+                return limits;
+            }
+            if replay.is_catching_up {
+                max.messages += limits.messages;
+                max.bytes += limits.bytes;
+            }
         }
+        max
     }
 
     /// Puts a push in the place of a waiting one. If there are too many bytes for that, the new push is dropped. So is

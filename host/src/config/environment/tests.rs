@@ -37,7 +37,7 @@ fn has_lines(shown: &str, lines: &[&str]) {
 
 #[test]
 fn a_variable_takes_the_place_of_the_key_in_the_file() {
-    let file = "server: { port: 1, send_queue: 700 }\nredis: { addr: 'a:1', timeout_ms: 500 }\ngames: [{ id: a }]\n";
+    let file = "server: { port: 1, send_queue: 7 }\nredis: { addr: 'a:1', timeout_ms: 500 }\ngames: [{ id: a }]\n";
     let variables = [
         ("GATEWAY_SERVER__PORT", "2"),
         ("GATEWAY_SERVER__ALLOWED_ORIGINS", "[https://a.example]"),
@@ -50,7 +50,7 @@ fn a_variable_takes_the_place_of_the_key_in_the_file() {
         ("GATEWAY_RESUME", "{}"),
     ];
     let config = parse(file, &variables);
-    assert_eq!((config.server.listen.port(), config.server.outbox.messages), (2, 700));
+    assert_eq!((config.server.listen.port(), config.server.outbox.messages), (2, 7));
     assert!(config.server.allowed_origins.unwrap().contain("https://a.example"));
     let redis = config.redis.as_ref().unwrap();
     assert_eq!((format!("{redis:?}"), redis.timeout.as_millis()), ("redis://b:2".to_owned(), 500));

@@ -65,6 +65,9 @@ impl Outbox {
             return Err(Unclaimed::Missed);
         };
         state.client = next;
+        if let Some(replay) = &mut state.replay {
+            replay.is_catching_up = true;
+        }
         state.in_flight = Size::default();
         state.queue.put_back(missing);
         self.store_load(state);

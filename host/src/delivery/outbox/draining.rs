@@ -54,6 +54,7 @@ impl Outbox {
         {
             let replay = state.replay.get_or_insert_default();
             batch.iter().for_each(|outgoing| replay.keep(outgoing.clone(), limits));
+            replay.is_catching_up &= !state.queue.is_empty();
         }
         if state.queue.is_overdue(self.limits.max_delay) {
             self.begin_aborting(state, Closing::send_timeout());

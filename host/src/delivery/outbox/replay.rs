@@ -67,6 +67,8 @@ pub(super) struct Replay {
     gone_replies: u64,
     /// The number of missing replies that are no longer kept and that the client has not been told of yet.
     lost_replies: u64,
+    /// Whether the client gets what it has missed. Until all that waits is written, as much more may wait as may be kept.
+    pub(super) is_catching_up: bool,
     /// The place of the session while its client is away.
     pub(super) place: Option<Place>,
 }
@@ -148,14 +150,15 @@ impl Replay {
         (self.floor, self.gone_replies)
     }
 
-    /// Returns what the client has if it has none of the messages that are kept, and these messages.
+    /// Returns what the client has if it has none of the messages that are kept, and these messages. Replies that were lost
+    /// to a claim that was given up count as received here, so that the next claim finds them missing again.
     pub(super) fn into_sent(self) -> ((u32, u64), VecDeque<Outgoing>) {
         ((self.floor, self.gone_replies + self.lost_replies), self.sent)
     }
 
-    /// Returns what is kept for a client that has received this: nothing.
+    /// Returns what is kept for a client that has received this and gets the rest now: nothing.
     pub(super) fn after((floor, gone_replies): (u32, u64)) -> Self {
-        Self { floor, gone_replies, ..Self::default() }
+        Self { floor, gone_replies, is_catching_up: true, ..Self::default() }
     }
 
     /// Drops the oldest message. Returns false if there is none.

@@ -54,6 +54,22 @@ fn sessions_of(registry: &Registry, user: i64) -> usize {
     count
 }
 
+#[test]
+fn members_of_a_large_group_can_leave_while_it_is_visited() {
+    let (registry, owner) = (Heard::default().registry(), owner(1));
+    let sessions: Vec<_> = (0..3000).map(|_| registered(&registry)).collect();
+    for session in &sessions {
+        registry.join(&owner, session.id, 5);
+    }
+    let mut visited = 0;
+    // Under the lock of the group, this would never end.
+    assert!(registry.each_of_group(&owner, 5, |session| {
+        registry.leave(&owner, session.id, 5);
+        visited += 1;
+    }));
+    assert_eq!((visited, registry.members(&owner, 5)), (3000, 0));
+}
+
 fn members(registry: &Registry, owner: &Owner, group: u64) -> Vec<Uuid> {
     let mut members = Vec::new();
     let is_there = registry.each_of_group(owner, group, |session| members.push(session.id));

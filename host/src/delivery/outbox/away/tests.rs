@@ -117,6 +117,33 @@ fn a_client_learns_of_lost_replies_although_its_first_claim_was_given_up() {
 }
 
 #[test]
+fn what_a_client_has_missed_does_not_count_against_the_send_queue() {
+    let replay = Some(ReplayLimits { messages: 4, bytes: 1000 });
+    // The client is away before, or its connection still looks alive.
+    for is_away in [true, false] {
+        let outbox = Outbox::new(Limits { replay, ..Limits::of(2, 1000) });
+        outbox.admit_claims(SECRET);
+        for number in 1..=4 {
+            push(&outbox);
+            assert_eq!(written(&outbox), (vec![number], None));
+        }
+        assert!(!is_away || park(&outbox));
+        assert_eq!(outbox.claim(&SECRET, seen(0)), Ok(0));
+        assert_eq!([push(&outbox), push(&outbox)], [Outcome::Queued; 2]);
+        if !is_away {
+            assert_eq!(written(&outbox), (vec![], Some(4010)));
+            assert!(park(&outbox));
+        }
+        outbox.take_back();
+        assert_eq!([push(&outbox), push(&outbox)], [Outcome::Full; 2]);
+        assert_eq!(written(&outbox), (vec![1, 2, 3, 4, 5, 6], None));
+        outbox.announce_drain();
+        // From now on it is the send queue of any session.
+        assert_eq!([push(&outbox), push(&outbox), push(&outbox)], [Outcome::Queued, Outcome::Queued, Outcome::Full]);
+    }
+}
+
+#[test]
 fn a_claim_that_is_given_up_can_be_made_again() {
     // It is given up before or after the old connection has noticed it.
     for parks_first in [true, false] {
