@@ -11,10 +11,10 @@ const COMPOSE: &str = "deploy/compose.yaml";
 const KUBERNETES: &str = "deploy/kubernetes";
 
 /// The longest time that the gateway takes to stop, beyond `server.drain_timeout_s`, without `plugins.state_file`.
-const STOP_S: u64 = 20;
+const STOP_S: u64 = 21;
 
 /// The same with `plugins.state_file`.
-const STOP_WITH_STATE_S: u64 = 30;
+const STOP_WITH_STATE_S: u64 = 31;
 
 fn yaml(path: &str) -> Value {
     serde_yaml::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))

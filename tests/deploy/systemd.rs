@@ -12,7 +12,7 @@ const UNIT: &str = "deploy/systemd/gateway.service";
 const MAX_EXPOSURE: u32 = 14;
 
 /// The longest time that the gateway takes to stop, beyond `server.drain_timeout_s`. docs/operation.md explains it.
-const STOP_S: u64 = 30;
+const STOP_S: u64 = 31;
 
 fn value<'a>(unit: &'a str, key: &str) -> &'a str {
     let mut values = unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));

@@ -15,7 +15,8 @@ use tokio::{
     time::timeout,
 };
 
-/// The longest time in which a gateway ends after SIGTERM, whatever happens: `drain_timeout_s`, which is 1 here, and 20 s.
+/// The time after SIGTERM from which on a gateway waits for nothing but its last log line: `drain_timeout_s`, which is 1
+/// here, and 20 s.
 const BOUND: Duration = Duration::from_secs(21);
 /// The number of bytes in the pipe of the log from which on it is full. A line is not split, so it may leave a rest of
 /// each page.

@@ -12,8 +12,8 @@ const OTHER_FILES: u64 = 64;
 /// `LimitNOFILE`.
 const FEW_FILES: u64 = 4096;
 
-/// The number of connections that should be able to wait until they are accepted. The listener demands no number, so
-/// it is `net.core.somaxconn`.
+/// The number of connections that should be able to wait until they are accepted. The listener asks for the most that
+/// the system allows, which is `net.core.somaxconn`.
 const BACKLOG: u32 = 1024;
 
 /// The memory in bytes that a gateway needs without sessions, for the code of plugins above all.

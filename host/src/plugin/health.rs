@@ -3,7 +3,7 @@
 //!
 //! A plugin is judged by the number of different senders for which its calls are slow or fail. So one client whose
 //! packets make the plugin fail does not take the plugin away from other clients. `delivery::conduct` judges that
-//! client's session.
+//! client's session. Only a call for several packets is not judged like this, because it counts against no session.
 
 use crate::sync::uptime::now_ms;
 use std::{
@@ -280,7 +280,8 @@ fn is_before(until_ms: &AtomicU64) -> bool {
     }
     let is_before = now_ms() < until;
     if !is_before {
-        until_ms.store(0, Ordering::Relaxed);
+        // Another thread may have set a later time.
+        let _ = until_ms.compare_exchange(until, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
     is_before
 }

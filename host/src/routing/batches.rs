@@ -8,7 +8,8 @@
 //! used only if the plugin would be asked the same question at the turn of the packet. For example, the packet before it
 //! may have bound the session to a user. Otherwise the plugin is called for the packet, and singly for the next ones of
 //! the session ([`Conduct::end_batches`]). A call that was not used counts nowhere and against nobody, as in
-//! [`early`](super::early).
+//! [`early`](super::early). After one that was slow or failed, no call is made for several packets of any session for a
+//! while ([`Plugin::pause_batches`]).
 //!
 //! [`Conduct::end_batches`]: crate::delivery::conduct::Conduct::end_batches
 

@@ -378,3 +378,20 @@ async fn answer<T>(answer: oneshot::Receiver<Result<T, &'static str>>) -> Result
         Ok(Err(_)) | Err(_) => Err("no_answer"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::is_another_user;
+
+    #[test]
+    fn a_client_without_a_token_may_have_only_a_session_that_began_without_one() {
+        let (anonymous, known) = (true, false);
+        for user in [None, Some(7)] {
+            assert!(!is_another_user(None, user, known) && !is_another_user(None, user, anonymous));
+            assert!(!is_another_user(Some(None), user, anonymous));
+            assert!(is_another_user(Some(Some(8)), user, anonymous) && is_another_user(Some(Some(8)), user, known));
+        }
+        assert!(is_another_user(Some(None), Some(7), known));
+        assert!(!is_another_user(Some(Some(7)), Some(7), known));
+    }
+}

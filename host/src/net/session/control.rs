@@ -27,8 +27,10 @@ impl Actor {
                 ControlFlow::Break(end) => {
                     // The packet counts as received, so the client does not repeat it, and gets the answer over its next
                     // connection.
-                    let why = "the connection ended before the token was checked: try again".to_owned();
-                    self.shared.gateway.answer_control(&self.session, header, Err((Status::Unavailable, why)));
+                    if end.is_break && self.shared.resumes.is_some() {
+                        let why = "the connection ended before the token was checked: try again".to_owned();
+                        self.shared.gateway.answer_control(&self.session, header, Err((Status::Unavailable, why)));
+                    }
                     return ControlFlow::Break(end);
                 }
             },
