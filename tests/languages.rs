@@ -22,7 +22,7 @@ const LOBBY: u8 = 16;
 const NO_ROUTE: u16 = 3;
 
 /// The maximum duration of a command on a busy machine. The command may compile a plugin and its libraries.
-const BUILD: Duration = PATIENCE.saturating_mul(10);
+const BUILD: Duration = PATIENCE.saturating_mul(5);
 
 /// Returns the path of the lobby in a language, or `None` if the lobby was not built. On CI, a missing lobby is an
 /// error. Elsewhere the toolchain of the language may not be installed.

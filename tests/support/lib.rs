@@ -49,7 +49,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::{self, Instant};
 
 /// The maximum time that a condition may take to become true, even on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Calls `condition` repeatedly until it returns a value. Fails after [`PATIENCE`] with a message that contains `what`.
 #[track_caller]
