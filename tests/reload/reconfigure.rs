@@ -206,6 +206,19 @@ async fn every_error_of_the_file_is_reported_at_once() {
 }
 
 #[tokio::test]
+async fn a_file_that_gateway_yaml_names_may_come_after_it() {
+    let gateway = Gateway::start(greeting("{ greeting: hello }")).await;
+    let setup = greeting("{ greeting: later }");
+    let yaml = format!("{}\nauth: {{ jwt_secret_file: secret, required: false }}", setup.yaml);
+    gateway.reconfigure(&Setup { yaml, ..setup });
+    gateway.logged("configuration rejected, the running one stays").await;
+    fs::write(gateway.config().with_file_name("secret"), "s".repeat(32)).unwrap();
+    gateway.client().await.answers_until(3, 0, "later").await;
+    let rejected = |line: &&Value| line.to_string().contains("configuration rejected");
+    assert_eq!(gateway.log_lines().iter().filter(rejected).count(), 1, "the same reason is logged once");
+}
+
+#[tokio::test]
 async fn a_gateway_yaml_of_30_megabytes_is_not_read() {
     let gateway = Gateway::start(greeting("{ greeting: hello }")).await;
     let mut client = gateway.client().await;

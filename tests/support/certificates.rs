@@ -30,6 +30,15 @@ keyUsage = critical, keyCertSign
 basicConstraints = critical, CA:FALSE
 subjectAltName = DNS:localhost
 extendedKeyUsage = serverAuth, clientAuth
+[ca]
+default_ca = signer
+[signer]
+database = index.txt
+new_certs_dir = .
+default_md = sha256
+policy = any
+[any]
+commonName = supplied
 ";
 
 /// The arguments of `openssl req` for a new key on an elliptic curve.
@@ -60,6 +69,21 @@ impl Certificates {
         self.openssl(&format!(
             "x509 -req -in {name}.csr -CA authority.pem -CAkey authority.key -set_serial {serial} {validity} \
              -out {name}.pem -extfile openssl.cnf -extensions server"
+        ))
+        .await;
+        (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")))
+    }
+
+    /// Makes a server certificate that becomes valid in this number of seconds.
+    pub async fn issue_for_later(&self, name: &str, key: &str, seconds: u32) -> (PathBuf, PathBuf) {
+        self.openssl(&format!("req {key} -keyout {name}.key -out {name}.csr")).await;
+        let begin = Command::new("date").args(["-u", "+%Y%m%d%H%M%SZ", "-d", &format!("+{seconds} seconds")]).output();
+        let begin = String::from_utf8(begin.await.unwrap().stdout).unwrap();
+        fs::write(self.path("index.txt"), "").unwrap();
+        self.openssl(&format!(
+            "ca -batch -config openssl.cnf -in {name}.csr -out {name}.pem -cert authority.pem -keyfile authority.key \
+             -rand_serial -notext -extensions server -days 2 -startdate {}",
+            begin.trim()
         ))
         .await;
         (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")))

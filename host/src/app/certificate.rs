@@ -39,6 +39,8 @@ pub(super) struct Followed {
     metrics: Arc<Metrics>,
     watched: Watched<[Stamp; 2]>,
     seen: Seen,
+    /// The certificate in the files, if it was rejected only because of its dates. It may become valid.
+    untimely: Option<Certificate>,
 }
 
 /// What the files were like when they were last read. Only a difference is worth a log line.
@@ -62,7 +64,8 @@ impl Followed {
             tracing::warn!("{warning}");
         }
         let (tls, watched) = (Arc::new(Tls::new(&certificate)), Watched::default());
-        let mut followed = Self { files: files.clone(), tls, metrics, watched, seen: Seen::Content(pem.digest()) };
+        let (seen, untimely) = (Seen::Content(pem.digest()), None);
+        let mut followed = Self { files: files.clone(), tls, metrics, watched, seen, untimely };
         followed.publish(&certificate);
         Ok(followed)
     }
@@ -95,6 +98,9 @@ impl Followed {
             Err(error) => return self.unreadable(format!("its folder cannot be read: {error}")),
         };
         if self.watched.look(stamps.clone()) != Look::Changed {
+            if let Some(certificate) = self.untimely.take_if(|untimely| untimely.warning(SystemTime::now()).is_none()) {
+                self.replace(&certificate);
+            }
             return;
         }
         match Pem::read(&self.files) {
@@ -116,25 +122,30 @@ impl Followed {
             tracing::debug!("the files of the certificate have the same content as before");
             return;
         }
-        self.seen = seen;
+        (self.seen, self.untimely) = (seen, None);
         match Certificate::parse(pem, &self.files) {
             Ok(certificate) => match certificate.warning(SystemTime::now()) {
-                None => {
-                    self.tls.replace(&certificate);
-                    self.publish(&certificate);
-                    self.metrics.tls_replaced.inc();
-                    tracing::info!(file = %self.files.cert.display(), "certificate replaced");
+                None => self.replace(&certificate),
+                Some(warning) => {
+                    self.reject(&warning);
+                    self.untimely = Some(certificate);
                 }
-                Some(warning) => self.reject(&warning),
             },
             Err(error) => self.reject(&error.to_string()),
         }
     }
 
+    fn replace(&mut self, certificate: &Certificate) {
+        self.tls.replace(certificate);
+        self.publish(certificate);
+        self.metrics.tls_replaced.inc();
+        tracing::info!(file = %self.files.cert.display(), "certificate replaced");
+    }
+
     fn unreadable(&mut self, why: String) {
         let seen = Seen::Unreadable(why.clone());
         if self.seen != seen {
-            self.seen = seen;
+            (self.seen, self.untimely) = (seen, None);
             self.reject(&why);
         }
     }

@@ -191,7 +191,7 @@ impl Certificate {
         } else if now < begin.to_unix_duration() {
             Some(format!(
                 "server.tls.cert: {file}: the certificate is not valid before {begin}, so clients refuse it: check the \
-                 clock, or use it later"
+                 clock, or wait until then"
             ))
         } else {
             None

@@ -205,7 +205,10 @@ impl Reloader {
         };
         match self.file.look(stamp.clone()) {
             Look::Same => return false,
-            Look::Unsettled => return true,
+            Look::Unsettled => {
+                self.unread = None;
+                return true;
+            }
             Look::Changed => {}
         }
         let text = match Config::text(&self.path) {
@@ -216,16 +219,22 @@ impl Reloader {
                 return false;
             }
         };
-        self.file.take(stamp);
-        self.unread = None;
         match Config::parse_file(&self.path, &text) {
-            Ok(config) => self.configure(config),
-            Err(error) => tracing::error!("configuration rejected, the running one stays: {error}"),
+            Ok(config) => {
+                self.file.take(stamp);
+                self.unread = None;
+                self.configure(config);
+            }
+            Err(error) => {
+                // The error may be that of a file or a host that the configuration names.
+                self.file.failed();
+                self.cannot_be_read(&error.to_string());
+            }
         }
         false
     }
 
-    /// Records why gateway.yaml cannot be read, and logs the reason once. Reading the file is tried again later.
+    /// Records why gateway.yaml cannot be read or used, and logs the reason once. It is tried again later.
     fn cannot_be_read(&mut self, error: &str) {
         if self.unread.as_deref() != Some(error) {
             tracing::error!("configuration rejected, the running one stays: {error}");

@@ -26,6 +26,9 @@ pub enum Stamp {
         modified: Option<SystemTime>,
         /// The inode number, which differs after the file has been replaced.
         inode: u64,
+        /// When the content or the metadata changed last, in seconds and nanoseconds. Programs that keep the other three,
+        /// such as `rsync --inplace --times`, cannot set this time.
+        changed: (i64, i64),
     },
     /// The file does not exist.
     Absent,
@@ -38,7 +41,12 @@ impl Stamp {
     /// Returns every error of the system except "not found". After such an error, the file may still exist unchanged.
     pub fn of(path: &Path) -> io::Result<Self> {
         match fs::metadata(path) {
-            Ok(meta) => Ok(Self::Present { bytes: meta.len(), modified: meta.modified().ok(), inode: meta.ino() }),
+            Ok(meta) => Ok(Self::Present {
+                bytes: meta.len(),
+                modified: meta.modified().ok(),
+                inode: meta.ino(),
+                changed: (meta.ctime(), meta.ctime_nsec()),
+            }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::Absent),
             Err(error) => Err(error),
         }
@@ -118,7 +126,7 @@ mod tests {
     use super::*;
 
     fn stamp(bytes: u64) -> Stamp {
-        Stamp::Present { bytes, modified: None, inode: 1 }
+        Stamp::Present { bytes, modified: None, inode: 1, changed: (1, 0) }
     }
 
     #[test]

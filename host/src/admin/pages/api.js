@@ -35,18 +35,25 @@ async function send(path, { body, method = body === undefined ? "GET" : "POST" }
   }
 }
 
+/** Returns the error of an answer whose body did not come, or is not what was asked for. */
+function cut(error) {
+  return new ApiError(0, error.name === "TimeoutError" ? "no whole answer within 5 s" : "no answer of the gateway");
+}
+
 /** Returns the JSON of an answer. An answer whose status is neither 2xx nor in `also` is an error. */
 export async function ask(path, { also = [], ...options } = {}) {
   const response = await send(path, options);
-  const json = await response.json().catch(() => ({}));
-  if (response.ok || also.includes(response.status)) return json;
+  const isGood = response.ok || also.includes(response.status);
+  // A refusal may come from a proxy, which answers with a page.
+  const json = await response.json().catch((error) => (isGood ? Promise.reject(cut(error)) : {}));
+  if (isGood) return json;
   throw new ApiError(response.status, json.error ?? `the gateway answered with status ${response.status}`);
 }
 
 /** Returns the text of the metrics. */
 export async function metricsText() {
   const response = await send("/metrics");
-  if (response.ok) return response.text();
+  if (response.ok) return response.text().catch((error) => Promise.reject(cut(error)));
   const { error } = await response.json().catch(() => ({}));
   throw new ApiError(response.status, error ?? `the gateway answered with status ${response.status}`);
 }
