@@ -91,9 +91,12 @@ namespace Gateway.Client
         {
             foreach (var other in new List<uint>(_requests.Keys))
             {
-                if (unchecked(seq - other - 1) >= count) continue;
-                Fail(_requests[other], error);
+                Request request;
+                if (unchecked(seq - other - 1) >= count || !_requests.TryGetValue(other, out request)) continue;
+                Fail(request, error);
                 Unwant(other);
+                // Nothing else tells of the replies that this packet should have found.
+                if (request.IsBarrier) FailBefore(other, 1L << 31, error);
             }
         }
 

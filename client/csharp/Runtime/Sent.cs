@@ -62,11 +62,11 @@ namespace Gateway.Client
             get { return _last - _packets.Count; }
         }
 
-        /// <summary>Adds a packet, which waits to be written, and returns its seq.</summary>
+        /// <summary>Adds a packet with a copy of the payload. It waits to be written. Returns its seq.</summary>
         public uint Push(byte route, byte[] payload)
         {
             _seq = unchecked(_seq + 1);
-            _packets.Add(new Packet { Seq = _seq, Route = route, Payload = payload });
+            _packets.Add(new Packet { Seq = _seq, Route = route, Payload = (byte[])payload.Clone() });
             _bytes += Packet.HeaderBytes + payload.Length;
             _last += 1;
             Trim();

@@ -227,7 +227,7 @@ namespace Gateway.Client
         private void Refresh(Task<string> token)
         {
             var newer = token.Status == TaskStatus.RanToCompletion ? token.Result : null;
-            if (Over != null || string.IsNullOrEmpty(newer)) return;
+            if (Over != null || string.IsNullOrEmpty(newer) || newer == _usedToken) return;
             _ = RefreshAsync(newer);
         }
 

@@ -20,6 +20,9 @@ namespace Gateway.Client.Tests
             suite.Test("a new session fails the requests of the old one", NewSession);
             suite.Test("packets that are no longer kept fail their requests", Forgotten);
             suite.Test("replies that the gateway has lost fail their requests, and only these", LostReplies);
+            suite.Test("lost replies are found although the packet is lost that should find them", LostBarrier);
+            suite.Test("a buffer may be used again after it was sent", ReusedBuffer);
+            suite.Test("a source that still has the token in use renews nothing", SameToken);
             suite.Test("a code that does not come back ends everything", FinalCode);
             suite.Test("a first connection that fails ends the session", FirstFails);
             suite.Test("a server that is no gateway ends the session", NoGateway);
@@ -160,6 +163,45 @@ namespace Gateway.Client.Tests
             second.Reply(5, 9, "C");
             network.Session.Poll();
             Same("later", network.Results["c"], "C");
+        }
+
+        private static void LostBarrier()
+        {
+            var network = FakeNetwork.Begun();
+            network.Ask("a");
+            var second = network.Back();
+            second.Welcome("s", true, 1, 1);
+            network.Session.Poll();
+            Same("sent", network.Seqs(), List(2));
+            var third = network.Back();
+            for (var index = 0; index < 256; index++) network.Session.Send(9, "x");
+            third.Welcome("s", true, 1);
+            network.Session.Poll();
+            Same("results", network.ResultTexts, "a=LostException");
+        }
+
+        private static void ReusedBuffer()
+        {
+            var network = FakeNetwork.Begun();
+            var buffer = new byte[] { 1 };
+            network.Session.Send(9, buffer);
+            buffer[0] = 2;
+            var second = network.Back();
+            network.Session.Send(9, buffer);
+            buffer[0] = 3;
+            second.Welcome("s", true);
+            network.Session.Poll();
+            Same("contents", second.Sent.Select(packet => (object)(int)packet.Payload[0]).ToList(), List(1, 2));
+        }
+
+        private static void SameToken()
+        {
+            var network = FakeNetwork.Begun(new SessionOptions { TokenSource = () => Task.FromResult("T") });
+            network.Control(1, new ProtoWriter().Int(1, 30000));
+            network.Session.Poll();
+            network.Session.Poll();
+            Same("events", network.Events, List("welcome", "token expires 30000"));
+            Same("sent", network.Seqs(), List());
         }
 
         private static void FinalCode()

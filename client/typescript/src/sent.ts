@@ -30,10 +30,10 @@ export class Sent {
   /** Whether the present connection takes packets. */
   #isLive = false;
 
-  /** Adds a packet, which waits to be written, and returns its seq. */
+  /** Adds a packet with a copy of the payload. It waits to be written. Returns its seq. */
   push(route: number, payload: Uint8Array): number {
     this.#seq = (this.#seq + 1) >>> 0;
-    this.#packets.push({ seq: this.#seq, route, flags: 0, status: 0, payload });
+    this.#packets.push({ seq: this.#seq, route, flags: 0, status: 0, payload: new Uint8Array(payload) });
     this.#bytes += HEADER_BYTES + payload.length;
     this.#last += 1;
     this.#trim();

@@ -304,7 +304,7 @@ export class Session {
   async #refreshFromSource(): Promise<void> {
     try {
       const token = await this.#newestToken();
-      if (token) await this.refresh(token);
+      if (token && token !== this.#token) await this.refresh(token);
     } catch {
       // The session keeps its old token. When that expires, the client connects again with a newer one.
     }

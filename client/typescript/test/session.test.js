@@ -133,6 +133,21 @@ test("a session that is cut resumes, and requests that were not received are sen
   assert.ok(awayMs >= 0);
 });
 
+test("a buffer may be used again after it was sent", async () => {
+  // A slice of a Buffer of Node is no copy.
+  for (const buffer of [Uint8Array.of(1), Buffer.of(1)]) {
+    sockets.length = 0;
+    const { session } = await begun();
+    session.send(9, buffer);
+    buffer[0] = 2;
+    const second = await back();
+    session.send(9, buffer);
+    buffer[0] = 3;
+    second.welcome({ token: "t2", resumed: true, received: 0 });
+    assert.deepEqual(second.sent.map((packet) => packet.at(-1)), [1, 2]);
+  }
+});
+
 test("a new session rejects the requests of the old one", async () => {
   const { session, events } = await begun();
   const lost = [session.request(9, "a")];
@@ -364,6 +379,13 @@ test("a token that expires is renewed by the function, or by refresh", async () 
   const refreshed = session.refresh("T5");
   sockets[1].receive(2, 0, 1, 6, "another user");
   await assert.rejects(refreshed, StatusError);
+});
+
+test("a function that still returns the token in use renews nothing", async () => {
+  const { first } = await begun({ token: () => "T" });
+  first.receive(0, 0, 0, 0, control(1, new ProtoWriter().int(1, 30_000)));
+  await settle();
+  assert.deepEqual(first.sent, []);
 });
 
 test("without a new token the session is over when its token has expired", async () => {
