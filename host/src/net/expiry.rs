@@ -32,8 +32,7 @@ pub(super) enum Due {
 }
 
 impl Expiry {
-    /// Returns the expiry of a token that was checked now, or `None` if it does not end the session. A token that has
-    /// expired already, which the leeway allows, comes without a warning: a client that has no newer one would send it again.
+    /// Returns the expiry of a token that was checked now, or `None` if it does not end the session.
     pub(super) fn of(identity: Identity) -> Option<Self> {
         Self::at(identity, crate::sync::uptime::unix_ms())
     }
@@ -44,7 +43,7 @@ impl Expiry {
         Some(Self {
             expires_ms,
             ends_ms: expires_ms.saturating_add(identity.leeway_ms),
-            warns_ms: (expires_ms > now_ms).then_some(expires_ms - warning_ms),
+            warns_ms: Some(expires_ms - warning_ms),
         })
     }
 
@@ -90,7 +89,7 @@ mod tests {
         let mut short = expiry(8000, 0);
         assert_eq!([short.due(5999), short.due(6001)], [Due::Nothing, Due::Warning(1999)]);
         let mut expired = expiry(8000, 9000);
-        assert_eq!([expired.due(9000), expired.due(9000)], [Due::Nothing, Due::Nothing]);
+        assert_eq!([expired.due(9000), expired.due(9000)], [Due::Warning(0), Due::Nothing]);
         assert_eq!(expired.next_in(9000), Duration::from_secs(4));
         assert_eq!(expiry(u64::MAX, 0).next_in(0), Duration::from_millis(u64::MAX - 30_000));
     }
