@@ -227,7 +227,6 @@ async fn readyz_is_503_while_no_plugin_serves() {
 #[tokio::test]
 async fn plugin_names_that_are_no_longer_used_leave_neither_threads_nor_metrics() {
     let gateway = Gateway::start(Setup::default()).await;
-    let mut client = gateway.client().await;
     let threads = || fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap().count();
     let before = threads();
     for version in 0..40 {
@@ -239,7 +238,7 @@ async fn plugin_names_that_are_no_longer_used_leave_neither_threads_nor_metrics(
         gateway.client().await.request(0x41, b"loop").await;
     }
     fs::remove_file(gateway.plugin("renamed")).unwrap();
-    client.answers_until(0x41, 3, "no plugin serves route 0x41").await;
+    gateway.client().await.answers_until(0x41, 3, "no plugin serves route 0x41").await;
     eventually("the threads have ended", || async { (threads() <= before + 4).then_some(()) }).await;
     let (_, metrics) = gateway.get("/metrics").await;
     let left = (0..40).filter(|version| metrics.contains(&format!("\"renamed-{version}\""))).count();

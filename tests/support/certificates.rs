@@ -34,6 +34,7 @@ extendedKeyUsage = serverAuth, clientAuth
 default_ca = signer
 [signer]
 database = index.txt
+serial = serial
 new_certs_dir = .
 default_md = sha256
 policy = any
@@ -80,9 +81,10 @@ impl Certificates {
         let begin = Command::new("date").args(["-u", "+%Y%m%d%H%M%SZ", "-d", &format!("+{seconds} seconds")]).output();
         let begin = String::from_utf8(begin.await.unwrap().stdout).unwrap();
         fs::write(self.path("index.txt"), "").unwrap();
+        fs::write(self.path("serial"), "1000").unwrap();
         self.openssl(&format!(
             "ca -batch -config openssl.cnf -in {name}.csr -out {name}.pem -cert authority.pem -keyfile authority.key \
-             -rand_serial -notext -extensions server -days 2 -startdate {}",
+             -notext -extensions server -days 2 -startdate {}",
             begin.trim()
         ))
         .await;
