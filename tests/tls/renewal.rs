@@ -124,7 +124,7 @@ async fn a_bad_pair_is_kept_out_and_reported_once_and_no_client_is_dropped() {
 #[tokio::test]
 async fn a_certificate_that_is_not_valid_yet_is_used_as_soon_as_it_is() {
     let mut served = Served::start().await;
-    let (cert, key) = served.certificates.issue_for_later("later", EC, 8).await;
+    let (cert, key) = served.certificates.issue_for_later("later", EC, 20).await;
     served.put("key.pem", fs::read(&key).unwrap());
     served.put("cert.pem", fs::read(&cert).unwrap());
     served.gateway.logged("the certificate is not valid before").await;
