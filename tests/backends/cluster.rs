@@ -129,3 +129,32 @@ async fn the_masters_that_are_left_go_on_when_one_is_lost() {
     is_told(&mut client).await;
     carries_both_ways(&cluster, &mut client, 3).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_the_gateway_has_never_reached_is_replaced_by_its_replica() {
+    let mut cluster = Cluster::start(1).await;
+    let replica = &cluster.servers[3];
+    for (key, value) in [("cluster-replica-no-failover", "yes"), ("cluster-replica-validity-factor", "0")] {
+        replica.run(redis::cmd("CONFIG").arg("SET").arg(key).arg(value)).await;
+    }
+    cluster.servers[0].kill().await;
+    let gateway = Gateway::start(Setup { yaml: cluster.yaml(""), ..Setup::default() }).await;
+    let lost = format!("127.0.0.1:{}", cluster.servers[0].port);
+    eventually("the lost master in /readyz", || async {
+        let (status, report) = gateway.get("/readyz").await;
+        (status == 503 && report.contains(&lost)).then_some(())
+    })
+    .await;
+    cluster.servers[3].run(redis::cmd("CONFIG").arg("SET").arg("cluster-replica-no-failover").arg("no")).await;
+    gateway.metric_is(CONNECTED, 1.0).await;
+    let mut user = 100;
+    while Cluster::first_owner(cluster.slot(&format!("broadcast:user:{user}")).await) != 0 {
+        user += 1;
+    }
+    let topic = format!("broadcast:user:{user}");
+    let mut client = gateway.client_of(user).await;
+    cluster.is_heard(&topic).await;
+    let message = broadcast(user, 1);
+    assert_eq!(cluster.publish(&topic, &message).await, Some(1));
+    assert_pushed(&mut client, 1, &message).await;
+}

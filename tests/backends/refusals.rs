@@ -3,6 +3,7 @@
 
 use super::{BROADCAST, CHAT, REQUESTS, assert_pushed, broadcast, connected, stage, streams};
 use gateway_tests::{Client, Cluster, Gateway, Redis, Setup, chat_request, eventually};
+use std::{fs, path::Path};
 
 const GAPS: &str = "gateway_bus_gaps_total";
 const CONNECTED: &str = "gateway_bus_connected";
@@ -180,6 +181,104 @@ async fn a_redis_that_loads_its_data_is_waited_for() {
     is_ready(&gateway).await;
     carries_both_ways(&redis, &mut client, 2).await;
     assert_eq!((client.gaps.len(), gateway.metric(GAPS).await), (1, 1.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_cannot_save_its_data_still_carries_messages() {
+    let (redis, gateway) = stage().await;
+    let mut client = gateway.client().await;
+    carries_both_ways(&redis, &mut client, 1).await;
+    set(&redis, "save", "3600 1").await;
+    let mut operator = redis.connection().await;
+    let get = redis::cmd("CONFIG").arg("GET").arg("dir").to_owned();
+    let (_, folder): (String, String) = get.query_async(&mut operator).await.unwrap();
+    // The file cannot be written where there is a directory.
+    fs::create_dir(Path::new(&folder).join("dump.rdb")).unwrap();
+    redis.run(&redis::cmd("BGSAVE")).await;
+    eventually("a refused PING", || async {
+        let error = redis::cmd("PING").exec_async(&mut operator.clone()).await.err()?;
+        error.to_string().contains("MISCONF").then_some(())
+    })
+    .await;
+    carries_both_ways(&redis, &mut client, 2).await;
+    for kind in ["pubsub", "normal"] {
+        let kill = ["KILL", "TYPE", kind, "SKIPME", "yes"];
+        redis::cmd("CLIENT").arg(&kill[..]).exec_async(&mut operator).await.unwrap();
+    }
+    gateway.metric_is(GAPS, 1.0).await;
+    carries_both_ways(&redis, &mut client, 3).await;
+    is_ready(&gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_no_stream_is_left_out_if_only_sessions_listen_to_it() {
+    let redis = Redis::start().await;
+    let keys = "streams: [\"broadcast:user:*\"], probe_interval_ms: 200";
+    let gateway = connected(Setup::redis_with(&redis, keys)).await;
+    let mut seven = gateway.client_of(7).await;
+    gateway.logged("reading a stream").await;
+    let key = |user: i32| format!("broadcast:user:{user}");
+    redis.run(redis::cmd("SET").arg(key(8)).arg("no stream")).await;
+    let mut eight = gateway.client_of(8).await;
+    let line = gateway.logged("redis refuses a stream").await;
+    assert_eq!(line["fields"]["stream"], key(8), "{line}");
+    assert!(line["fields"]["error"].as_str().unwrap().contains("WRONGTYPE"), "{line}");
+    let mut heard = redis.subscribe(REQUESTS).await;
+    seven.send(CHAT, &chat_request("mmo", 7, "hi")).await;
+    assert_eq!(heard.next().await, chat_request("mmo", 7, "hi"));
+    let add = async |user: i32, number: i64| {
+        redis.run(redis::cmd("XADD").arg(key(user)).arg("*").arg("payload").arg(broadcast(user, number))).await;
+    };
+    add(7, 1).await;
+    assert_pushed(&mut seven, 1, &broadcast(7, 1)).await;
+    assert_eq!(gateway.get("/readyz").await.0, 200);
+    // It is read as soon as it is a stream.
+    redis.run(redis::cmd("DEL").arg(key(8))).await;
+    eventually("a stream that is read", || async {
+        let is_begin = |line: &serde_json::Value| {
+            line["fields"]["message"] == "reading a stream" && line["fields"]["stream"] == key(8)
+        };
+        gateway.log_lines().iter().any(is_begin).then_some(())
+    })
+    .await;
+    add(8, 1).await;
+    assert_pushed(&mut eight, 1, &broadcast(8, 1)).await;
+    assert_eq!(gateway.metric(GAPS).await, 1.0, "nobody knows what was in it before");
+    // One that is replaced while it is read does not hold up the other for long.
+    redis.run(redis::cmd("SET").arg(key(7)).arg("no stream")).await;
+    for number in 2..=20 {
+        add(8, number).await;
+        assert_pushed(&mut eight, number as u32, &broadcast(8, number)).await;
+    }
+    is_ready(&gateway).await;
+    seven.send(CHAT, &chat_request("mmo", 7, "still here")).await;
+    assert_eq!(heard.next().await, chat_request("mmo", 7, "still here"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_may_not_be_read_for_a_while_is_read_on_where_it_stopped() {
+    let redis = Redis::start().await;
+    acl(&redis, &["on", ">secret", "allchannels", "allkeys", "+@all"]).await;
+    let keys = "username: gateway, password: secret, streams: [\"broadcast:user:*\"], probe_interval_ms: 200";
+    let gateway = connected(Setup::redis_with(&redis, keys)).await;
+    let mut client = gateway.client_of(7).await;
+    gateway.logged("reading a stream").await;
+    let add = async |number: i64| {
+        let mut xadd = redis::cmd("XADD");
+        redis.run(xadd.arg("broadcast:user:7").arg("*").arg("payload").arg(broadcast(7, number))).await;
+    };
+    add(1).await;
+    assert_pushed(&mut client, 1, &broadcast(7, 1)).await;
+    acl(&redis, &["resetkeys"]).await;
+    gateway.logged("redis refuses a stream").await;
+    add(2).await;
+    add(3).await;
+    is_ready(&gateway).await;
+    acl(&redis, &["allkeys"]).await;
+    for number in 2..=3 {
+        assert_pushed(&mut client, number, &broadcast(7, number.into())).await;
+    }
+    assert_eq!(gateway.metric(GAPS).await, 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -145,14 +145,24 @@ impl Topics {
         self.table().streams.wanted()
     }
 
-    /// Records that the reader has a position in these streams, so that it misses no later entry.
-    pub(super) fn begin_reading<'a>(&self, streams: impl Iterator<Item = &'a Arc<str>>) {
-        if self.table().streams.begin(streams) {
+    /// Records in which streams the reader has a position, so that it misses no later entry, and which ones it leaves
+    /// out.
+    pub(super) fn begin_reading<'a>(
+        &self,
+        begun: impl Iterator<Item = &'a Arc<str>>,
+        left_out: impl Iterator<Item = &'a Arc<str>>,
+    ) {
+        if self.table().streams.begin(begun, left_out) {
             self.streams_changed.send_replace(());
         }
     }
 
-    /// Returns whether the reader has a position in every stream that is wanted.
+    /// Returns whether plugins subscribe to a topic.
+    pub(super) fn is_fixed(&self, topic: &str) -> bool {
+        self.table().fixed.contains(topic)
+    }
+
+    /// Returns whether the reader has a position in every stream that is wanted, or may leave it out.
     pub(super) fn are_streams_read(&self) -> bool {
         self.table().streams.have_positions()
     }

@@ -16,7 +16,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
-use super::{error::LinkError, slot};
+use super::error::LinkError;
 use crate::{
     bus::{
         batch::{Batch, Publication},
@@ -27,7 +27,7 @@ use crate::{
     config,
 };
 use node::{Node, Number, Reports, Returned};
-use placement::{Change, Move, Places, forget, is_done};
+use placement::{Change, Masters, Move, Placed, Places, is_done};
 use publishes::{Patience, Way};
 use slots::{Directory, Slots};
 use std::{
@@ -79,10 +79,7 @@ struct Cluster<H: Handler> {
     streams: StreamSlots<H>,
     /// The number of the node that began last.
     last: Number,
-    /// The fixed topics, each with the node at which it is subscribed to, if its slot has one.
-    fixed: BTreeMap<Arc<str>, Option<Number>>,
-    /// The topics that are listened to, in the same way.
-    listened: BTreeMap<Arc<str>, Option<Number>>,
+    placed: Placed,
     /// The changes of the wanted topics that not all nodes have carried out, in their order.
     waiting: VecDeque<Change>,
     /// The moves of topics that not all nodes have carried out.
@@ -107,8 +104,7 @@ impl<H: Handler> Cluster<H> {
             is_known: false,
             nodes: BTreeMap::new(),
             last: 0,
-            fixed: BTreeMap::new(),
-            listened: BTreeMap::new(),
+            placed: Placed::default(),
             waiting: VecDeque::new(),
             moves: Vec::new(),
             patience: Patience::default(),
@@ -205,24 +201,21 @@ impl<H: Handler> Cluster<H> {
     }
 
     fn node_of(&self, topic: &str) -> Option<&Node<H::Origin>> {
-        self.nodes.get(self.slots.master_of(slot::of(topic))?)
-    }
-
-    fn node(&self, number: Number) -> Option<&Node<H::Origin>> {
-        self.nodes.values().find(|node| node.number == number)
+        Masters { nodes: &self.nodes, slots: &self.slots }.of(topic)
     }
 
     fn is_in_trouble(&self) -> bool {
         self.nodes.values().any(|node| node.in_trouble_since().is_some())
     }
 
-    /// Returns the addresses of the nodes to ask for the masters, the best ones first. A node whose slots have moved knows
-    /// it before the others, and a node that is lost may not answer. If several may have lost slots, they take turns.
+    /// Returns the addresses of the nodes to ask for the masters, the best ones first. A node whose slots have moved
+    /// knows it before the others, and a node that is away may not answer. If several may have lost slots, they take
+    /// turns.
     fn to_ask(&self) -> Vec<Arc<str>> {
         let mut nodes: Vec<_> = self.nodes.values().collect();
         nodes.sort_by_cached_key(|node| {
             let may_have_lost_slots = node.is_misplaced() || self.streams.doubt(&node.address, &self.slots);
-            (node.is_lost(), !may_have_lost_slots, node.asked)
+            (node.is_away(), !may_have_lost_slots, node.asked)
         });
         nodes.into_iter().map(|node| Arc::clone(&node.address)).collect()
     }
@@ -231,72 +224,19 @@ impl<H: Handler> Cluster<H> {
     fn change_topics(&mut self) {
         let changes = self.topics.take();
         let mut at = Places::new();
+        let masters = Masters { nodes: &self.nodes, slots: &self.slots };
         if let Some(fixed) = changes.news {
             let channels = fixed.into_iter().filter(|topic| !self.streams.takes(topic));
-            self.fixed = channels.map(|topic| (topic.into(), None)).collect();
-            self.place_fixed(&mut at);
+            self.placed.set_fixed(channels, &masters, |topic| self.topics.subscribes_to(topic), &mut at);
         }
-        for topic in changes.removed {
-            if let Some(Some(number)) = self.listened.remove(&topic)
-                && let Some(node) = self.node(number)
-            {
-                node.topics.remove(&topic);
-            }
-        }
-        for topic in changes.added {
-            let number = self.node_of(&topic).map(|node| {
-                at.insert(node.number, node.topics.add(&topic));
-                node.number
-            });
-            self.listened.insert(topic, number);
-        }
+        changes.removed.iter().for_each(|topic| self.placed.remove(topic, &masters));
+        changes.added.into_iter().for_each(|topic| self.placed.add(topic, &masters, &mut at));
         self.waiting.push_back(Change { last: changes.last, at });
         self.settle_changes();
     }
 
-    /// Gives each node the fixed topics that belong to it. Returns whether one of them has moved to another node.
-    fn place_fixed(&mut self, places: &mut Places) -> bool {
-        let owners: Vec<_> = self.fixed.keys().map(|topic| self.node_of(topic).map(|node| node.number)).collect();
-        let mut has_moved = false;
-        for ((topic, at), owner) in self.fixed.iter_mut().zip(owners) {
-            let previous = mem::replace(at, owner);
-            if previous != owner {
-                forget(&self.nodes, previous, topic);
-                has_moved = true;
-            }
-        }
-        for node in self.nodes.values() {
-            let of_node = self.fixed.iter().filter(|(_, at)| **at == Some(node.number));
-            node.topics.set_fixed(of_node.map(|(topic, _)| topic.to_string()).collect());
-            node.topics.with_last(|last| {
-                places.insert(node.number, last);
-            });
-        }
-        has_moved
-    }
-
-    /// Moves each topic that is listened to and does not belong to its node any more. Returns whether there was one.
-    fn move_listened(&mut self, places: &mut Places) -> bool {
-        let mut listened = mem::take(&mut self.listened);
-        let mut has_moved = false;
-        for (topic, at) in &mut listened {
-            let owner = self.node_of(topic);
-            let number = owner.map(|node| node.number);
-            if *at == number {
-                continue;
-            }
-            forget(&self.nodes, *at, topic);
-            if let Some(node) = owner {
-                places.insert(node.number, node.topics.add(topic));
-            }
-            (*at, has_moved) = (number, true);
-        }
-        self.listened = listened;
-        has_moved
-    }
-
-    /// Finishes the changes that all nodes have carried out. Publishes do not wait for a node that is lost, as it may be
-    /// away for long, and the clients are told of the gap.
+    /// Finishes the changes that all nodes have carried out. Publishes do not wait for a node that is lost, as it may
+    /// be away for long, and the clients are told of the gap.
     fn settle_changes(&mut self) {
         let nodes = &self.nodes;
         let done = self.waiting.iter().take_while(|change| is_done(nodes, &change.at, Node::is_away)).count();
@@ -341,7 +281,7 @@ impl<H: Handler> Cluster<H> {
     fn apply(&mut self, asked: &str, view: &Slots, asked_at: Instant) {
         let blind_since = self.nodes.values().filter_map(Node::in_trouble_since).min().unwrap_or_else(Instant::now);
         let mut returned = self.reports.take_returned();
-        self.slots.learn(view, asked, |address| self.nodes.get(address).is_none_or(Node::is_lost));
+        self.slots.learn(view, asked, |address| self.nodes.get(address).is_none_or(Node::is_away));
         self.streams.follow(&self.slots);
         if let Some(node) = self.nodes.get_mut(asked) {
             node.asked = Some(asked_at);
@@ -365,7 +305,8 @@ impl<H: Handler> Cluster<H> {
             }
         }
         let mut at = Places::new();
-        if self.place_fixed(&mut at) | self.move_listened(&mut at) {
+        let masters = Masters { nodes: &self.nodes, slots: &self.slots };
+        if self.placed.follow(&masters, &mut at) {
             self.moves.push(Move { blind_since, at });
         }
         let mut unanswered = Vec::new();

@@ -14,7 +14,8 @@
 //! that begin to listen wait for them, in the queue.
 //!
 //! Streams need no confirmation, because nothing in them is missed after the reader has a position. All publishes wait
-//! until it has a position in each stream that is wanted. Streams are few, and this takes one answer of Redis.
+//! until it has a position in each stream that is wanted, or leaves it out. Streams are few, and this takes one answer of
+//! Redis.
 
 use crate::bus::{
     queue::ChangeNumber,

@@ -2,7 +2,7 @@
 //! queue.
 
 use super::{
-    error::{LinkError, for_log, within},
+    error::{CANNOT_SAVE, LinkError, for_log, within},
     place::Switches,
 };
 use crate::{config, tls_client};
@@ -201,6 +201,7 @@ impl Connection {
         self.flush().await?;
         let mut answer = Ok(Answer { is_replica: false });
         let each = |frame: Frame<'_>| match frame {
+            Frame::Error(why) if why.starts_with(CANNOT_SAVE) => {}
             Frame::Error(why) => answer = Err(LinkError::Refused { command, why: for_log(why) }),
             Frame::List(fields) => {
                 let is_replica = |field: &[Frame<'_>]| matches!(field, [Frame::Text(b"role"), Frame::Text(b"replica")]);

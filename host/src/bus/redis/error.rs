@@ -9,6 +9,10 @@ use tokio::time;
 /// The beginning of the error for a command that the ACL of the gateway's user does not allow.
 pub(super) const NOT_PERMITTED: &[u8] = b"NOPERM ";
 
+/// The beginning of the error of a Redis that cannot save its data (`stop-writes-on-bgsave-error`). It refuses `PING`
+/// as well as writes, and still carries messages.
+pub(super) const CANNOT_SAVE: &[u8] = b"MISCONF ";
+
 /// The beginning of the error for a topic for which another node of the Cluster is responsible.
 pub(super) const MOVED: &[u8] = b"MOVED ";
 
@@ -23,6 +27,11 @@ pub(super) enum LinkError {
     Timeout(Duration),
     #[error("it refused {command}: {why}")]
     Refused { command: &'static str, why: String },
+    #[error("it is no master: {0}")]
+    Demoted(String),
+    /// A key is no stream, or the user may not read this key. It has the text of [`Refused`](Self::Refused).
+    #[error("it refused {command}: {why}")]
+    Unreadable { command: &'static str, why: String },
     #[error("the Sentinels name no master that can be used: {0}")]
     NoMaster(String),
     #[error("no node of the Cluster names a master of the slot")]
@@ -55,6 +64,11 @@ impl From<RedisError> for LinkError {
     fn from(error: RedisError) -> Self {
         Self::Address(text::bounded(error))
     }
+}
+
+/// Returns whether a `NOPERM` forbids the command, and not only a channel or a key.
+pub(super) fn forbids_command(why: &[u8]) -> bool {
+    String::from_utf8_lossy(why).contains(" to run the ")
 }
 
 /// Returns the text of an error from Redis in a form that is safe for a log line.

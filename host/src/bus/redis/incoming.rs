@@ -2,7 +2,7 @@
 
 use super::{
     connection::Connection,
-    error::{LinkError, MOVED, NOT_PERMITTED, for_log},
+    error::{CANNOT_SAVE, LinkError, MOVED, NOT_PERMITTED, for_log},
     probe::{Probed, warn_of},
     slot,
     words::Words,
@@ -13,10 +13,10 @@ use crate::bus::{
 };
 use bytes::Bytes;
 use gateway_wire::resp::Frame;
-use std::str;
+use std::{collections::VecDeque, str};
 
 /// The text of the `PING` that checks whether the connection still works, and of its answer. Other pings have a number.
-pub(super) const PONG: &[u8] = b"alive";
+pub(super) const PONG: &str = "alive";
 
 /// The beginning of the text of a `PING` that follows the commands for the topics that are listened to. The number of the
 /// last change follows.
@@ -27,6 +27,8 @@ pub(super) struct Incoming {
     words: &'static Words,
     probed: Probed,
     channel: Channel,
+    /// The texts of the `PING`s that Redis has not answered yet, in their order.
+    pings: VecDeque<String>,
     /// The number of the last probe that has arrived, or 0.
     last_probe: u64,
 }
@@ -56,9 +58,20 @@ pub(super) struct Answers {
     pub(super) refused: Option<String>,
 }
 
+impl Answers {
+    /// Notes the answer to the `PING` with a text.
+    fn answer(&mut self, ping: &str) {
+        match ping.strip_prefix(CHANGE) {
+            Some(change) => self.change = change.parse().ok().or(self.change),
+            None if ping == PONG => self.is_pong = true,
+            None => self.number = ping.parse().ok().or(self.number),
+        }
+    }
+}
+
 impl Incoming {
     pub(super) fn new(words: &'static Words, probed: Probed) -> Self {
-        Self { words, probed, channel: Channel::Unasked, last_probe: 0 }
+        Self { words, probed, channel: Channel::Unasked, pings: VecDeque::new(), last_probe: 0 }
     }
 
     /// Returns the channel of the probes at the first call, and `None` later.
@@ -68,6 +81,12 @@ impl Incoming {
         }
         self.channel = Channel::Asked;
         Some(&self.probed.channel)
+    }
+
+    /// Queues a `PING` with a text. Redis answers it after it has carried out the commands before it.
+    pub(super) fn ping(&mut self, connection: &mut Connection, text: String) {
+        connection.command(&[b"PING", text.as_bytes()]);
+        self.pings.push_back(text);
     }
 
     /// Returns the number of the last probe that has arrived, or 0.
@@ -103,13 +122,12 @@ impl Incoming {
                 }
                 _ => self.channel = Channel::Answered,
             },
-            Frame::Text(PONG) => answers.is_pong = true,
-            Frame::Text(answer) => {
-                let answer = str::from_utf8(answer).unwrap_or_default();
-                match answer.strip_prefix(CHANGE) {
-                    Some(change) => answers.change = change.parse().ok().or(answers.change),
-                    None => answers.number = answer.parse().ok().or(answers.number),
-                }
+            Frame::Text(text) => {
+                while self.pings.pop_front().is_some_and(|ping| ping.as_bytes() != text) {}
+                answers.answer(str::from_utf8(text).unwrap_or_default());
+            }
+            Frame::Error(why) if why.starts_with(CANNOT_SAVE) => {
+                answers.answer(&self.pings.pop_front().unwrap_or_default());
             }
             Frame::Error(why) if why.starts_with(NOT_PERMITTED) && self.channel == Channel::Asked => {
                 self.channel = Channel::Answered;

@@ -10,7 +10,7 @@
 
 use super::{
     connection::Connection,
-    error::{LinkError, NOT_PERMITTED, for_log},
+    error::{LinkError, NOT_PERMITTED, for_log, forbids_command},
     link::Link,
     words::Words,
 };
@@ -177,11 +177,6 @@ impl Probed {
     pub(super) fn number(&self, topic: &str, body: &[u8]) -> Option<u64> {
         (topic == &*self.channel).then(|| str::from_utf8(body).ok()?.parse().ok())?
     }
-}
-
-/// Returns whether a `NOPERM` forbids the command, and not only the channel.
-fn forbids_command(why: &[u8]) -> bool {
-    String::from_utf8_lossy(why).contains(" to run the ")
 }
 
 /// Warns that the ACL forbids a part of the probes on this connection.

@@ -164,13 +164,13 @@ impl Subscriptions {
         }
         self.command(self.words.subscribe, &changes.fixed);
         self.command(self.words.unsubscribe, &changes.removed);
-        self.connection.command(&[b"PING", number.to_string().as_bytes()]);
+        self.incoming.ping(&mut self.connection, number.to_string());
         self.command(self.words.subscribe, &changes.added);
         self.is_change_due |= !changes.added.is_empty() || changes.news.is_some();
         if let Some(last) = changes.last
             && mem::take(&mut self.is_change_due)
         {
-            self.connection.command(&[b"PING", format!("{CHANGE}{last}").as_bytes()]);
+            self.incoming.ping(&mut self.connection, format!("{CHANGE}{last}"));
         }
         (self.number, self.is_unconfirmed) = (number, true);
         if changes.news.is_some() {
@@ -295,7 +295,7 @@ impl Subscriptions {
     }
 
     async fn ping(&mut self) -> Result<(), LinkError> {
-        self.connection.command(&[b"PING", PONG]);
+        self.incoming.ping(&mut self.connection, PONG.to_owned());
         self.connection.flush().await
     }
 }

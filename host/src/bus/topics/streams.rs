@@ -12,10 +12,23 @@ pub(super) struct Streams {
 
 #[derive(Debug, Default)]
 struct Stream {
+    /// Whether plugins subscribe to the stream.
+    is_fixed: bool,
     /// Whether a session or a group wants the stream.
     is_listened_to: bool,
-    /// Whether the reader has a position in the stream.
-    has_position: bool,
+    reading: Reading,
+}
+
+/// What the reader does with a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reading {
+    /// It has no position yet.
+    #[default]
+    None,
+    /// It leaves the stream out, because Redis refuses it.
+    LeftOut,
+    /// It has a position.
+    Begun,
 }
 
 impl Streams {
@@ -32,7 +45,8 @@ impl Streams {
     /// a session or a group wants it.
     pub(super) fn update(&mut self, topic: &str, is_fixed: bool, is_listened_to: bool) {
         if is_fixed || is_listened_to {
-            self.wanted.entry(topic.into()).or_default().is_listened_to = is_listened_to;
+            let stream = self.wanted.entry(topic.into()).or_default();
+            (stream.is_fixed, stream.is_listened_to) = (is_fixed, is_listened_to);
         } else {
             self.wanted.remove(topic);
         }
@@ -47,19 +61,30 @@ impl Streams {
         self.wanted.keys().cloned().collect()
     }
 
-    /// Records that a reader has a position in these streams. Returns whether it had none in one of them before.
-    pub(super) fn begin<'a>(&mut self, streams: impl Iterator<Item = &'a Arc<str>>) -> bool {
-        let mut is_new = false;
-        for stream in streams {
+    /// Records in which streams a reader has a position, and which ones it leaves out. Returns whether that has
+    /// changed.
+    pub(super) fn begin<'a>(
+        &mut self,
+        begun: impl Iterator<Item = &'a Arc<str>>,
+        left_out: impl Iterator<Item = &'a Arc<str>>,
+    ) -> bool {
+        let begun = begun.map(|stream| (stream, Reading::Begun));
+        let mut has_changed = false;
+        for (stream, reading) in begun.chain(left_out.map(|stream| (stream, Reading::LeftOut))) {
             if let Some(stream) = self.wanted.get_mut(stream) {
-                is_new |= !mem::replace(&mut stream.has_position, true);
+                has_changed |= mem::replace(&mut stream.reading, reading) != reading;
             }
         }
-        is_new
+        has_changed
     }
 
-    /// Returns whether the reader has a position in every stream that is wanted.
+    /// Returns whether the reader has a position in every stream that is wanted. One that plugins do not subscribe to
+    /// may be left out.
     pub(super) fn have_positions(&self) -> bool {
-        self.wanted.values().all(|stream| stream.has_position)
+        self.wanted.values().all(|stream| match stream.reading {
+            Reading::None => false,
+            Reading::LeftOut => !stream.is_fixed,
+            Reading::Begun => true,
+        })
     }
 }

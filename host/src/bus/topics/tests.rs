@@ -208,16 +208,16 @@ fn streams_are_read_and_not_subscribed_to() {
     let names = |topics: &Topics| topics.streams().iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!((names(&topics), topics.are_streams_read()), (list(&["s", "t"]), false));
     takes(&topics, &["a", "b"], &[]);
-    topics.begin_reading(topics.streams().iter());
+    topics.begin_reading(topics.streams().iter(), [].iter());
     assert!(topics.are_streams_read());
     let mut changes = topics.stream_changes();
     changes.mark_unchanged();
-    topics.begin_reading(topics.streams().iter());
+    topics.begin_reading(topics.streams().iter(), [].iter());
     assert!(!changes.has_changed().unwrap(), "readers would wake each other again and again");
 
     assert_eq!(topics.add("u"), 0, "a publish must not wait for a subscription to a stream");
     assert!(!topics.are_streams_read());
-    topics.begin_reading([&"u".into(), &"s".into()].into_iter());
+    topics.begin_reading([&"u".into(), &"s".into()].into_iter(), [].iter());
     assert!(topics.are_streams_read());
     topics.remove("t");
     topics.remove("u");
@@ -230,4 +230,22 @@ fn streams_are_read_and_not_subscribed_to() {
     topics.remove("s");
     topics.add("s");
     assert!(!topics.are_streams_read(), "the position of a stream that was not wanted meanwhile");
+}
+
+#[test]
+fn a_stream_that_is_left_out_is_waited_for_if_a_plugin_subscribes_to_it() {
+    let topics = Topics::new(Duration::ZERO);
+    topics.set_streams(config::Streams::of(&["s"]));
+    topics.add("s");
+    assert!(!topics.are_streams_read());
+    topics.begin_reading([].iter(), topics.streams().iter());
+    assert!(topics.are_streams_read());
+    topics.set_fixed(set(&["s"]));
+    assert!(!topics.are_streams_read());
+    topics.begin_reading(topics.streams().iter(), [].iter());
+    assert!(topics.are_streams_read());
+    topics.begin_reading([].iter(), topics.streams().iter());
+    assert!(!topics.are_streams_read());
+    topics.set_fixed(set(&[]));
+    assert!(topics.are_streams_read());
 }

@@ -44,7 +44,7 @@ pub(super) struct Node<O> {
     /// The channel of the probes, which has to belong to the node.
     channel: Arc<str>,
     part: Arc<str>,
-    began: Instant,
+    pub(super) began: Instant,
     /// When the node was last asked for the masters, if it has answered.
     pub(super) asked: Option<Instant>,
     stop: CancellationToken,
@@ -59,8 +59,8 @@ struct State<O> {
 
 #[derive(Default)]
 struct Known {
-    /// The last change of the node's topics that it has carried out.
-    carried_out: ChangeNumber,
+    /// The last change of the node's topics that it has carried out, or `None` if it was never reached.
+    carried_out: Option<ChangeNumber>,
     /// Since when the node may not hear messages, if its subscriptions are lost.
     lost_since: Option<Instant>,
     /// The slots for which the node has said that another one is responsible, with the time at which it first said so. The
@@ -211,24 +211,25 @@ impl<O: Copy + Send + Sync + 'static> Node<O> {
     }
 
     pub(super) fn has_carried_out(&self, change: ChangeNumber) -> bool {
-        self.state.known().carried_out >= change
+        // Change 0 is what there is before the first change.
+        self.state.known().carried_out.unwrap_or(0) >= change
     }
 
     /// Returns since when the node may not hear all messages, if it may not.
     pub(super) fn in_trouble_since(&self) -> Option<Instant> {
         let known = self.state.known();
-        known.lost_since.into_iter().chain(known.misplaced.values().copied()).min()
+        self.away_since(&known).into_iter().chain(known.misplaced.values().copied()).min()
     }
 
-    /// Returns whether the node is lost, or was not reached for so long that it may be.
+    /// Returns whether the subscriptions at the node are lost, or the node was not reached for so long that it may be
+    /// gone.
     pub(super) fn is_away(&self) -> bool {
-        let known = self.state.known();
-        known.lost_since.is_some() || known.carried_out == 0 && self.began.elapsed() > GRACE
+        self.away_since(&self.state.known()).is_some()
     }
 
-    /// Returns whether the subscriptions at the node are lost.
-    pub(super) fn is_lost(&self) -> bool {
-        self.state.known().lost_since.is_some()
+    fn away_since(&self, known: &Known) -> Option<Instant> {
+        let is_missing = known.carried_out.is_none() && self.began.elapsed() > GRACE;
+        known.lost_since.into_iter().chain(is_missing.then_some(self.began)).min()
     }
 
     /// Returns whether the node has said that another one is responsible for a topic.
@@ -279,7 +280,7 @@ impl<O: Copy + Send> Observer<O> for State<O> {
 
     fn carried_out(&self, change: ChangeNumber) {
         self.report(|known| {
-            known.carried_out = change;
+            known.carried_out = Some(change);
             known.lost_since = None;
         });
     }

@@ -65,11 +65,12 @@ impl Slots {
         slots
     }
 
-    /// Takes over what the master `asked` says about its own slots, and about those that have no master or a lost one. What
-    /// it says about the slots of others may be out of date, and they know it when a slot of theirs has moved.
-    pub(super) fn learn(&mut self, view: &Self, asked: &str, is_lost: impl Fn(&str) -> bool) {
+    /// Takes over what the master `asked` says about its own slots, and about those that have no master or one that is
+    /// away. What it says about the slots of others may be out of date, and they know it when a slot of theirs has
+    /// moved.
+    pub(super) fn learn(&mut self, view: &Self, asked: &str, is_away: impl Fn(&str) -> bool) {
         for (known, said) in self.masters.iter_mut().zip(&view.masters) {
-            if known.as_deref().is_none_or(|master| master == asked || is_lost(master)) {
+            if known.as_deref().is_none_or(|master| master == asked || is_away(master)) {
                 known.clone_from(said);
             }
         }
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_master_is_believed_about_its_own_slots_and_those_of_lost_ones() {
+    fn a_master_is_believed_about_its_own_slots_and_those_of_masters_that_are_away() {
         let view = |shards: &[(i64, i64, i64)]| {
             let shards = shards.iter().map(|(first, last, port)| shard(*first, *last, "h", *port));
             Slots::parse(&Value::Array(shards.collect()), "").unwrap()

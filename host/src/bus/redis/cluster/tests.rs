@@ -69,6 +69,11 @@ fn refused(cluster: &Cluster<Deaf>) -> usize {
     line.map_or(0, |count| count.parse().unwrap())
 }
 
+/// Makes a node one that began longer ago than the time in which it should have been reached.
+fn age(cluster: &mut Cluster<Deaf>, master: &str) {
+    cluster.nodes.get_mut(master).unwrap().began -= Duration::from_secs(6);
+}
+
 /// The first master refuses a publish, because another one is responsible.
 fn is_refused_by_the_first(cluster: &Cluster<Deaf>) {
     // The slot of this topic is 4435.
@@ -122,6 +127,51 @@ async fn a_topic_whose_slot_moves_is_not_unsubscribed_from_at_its_previous_maste
 }
 
 #[tokio::test]
+async fn a_topic_that_plugins_end_and_sessions_listen_to_stays_subscribed_to() {
+    let topic = "game:request:mmo";
+    let mut cluster = cluster();
+    cluster.topics = Arc::new(Topics::new(Duration::ZERO));
+    cluster.topics.set_fixed([topic.to_owned()].into());
+    cluster.change_topics();
+    let taken = |cluster: &Cluster<Deaf>| {
+        let changes = cluster.nodes[MASTERS[0]].topics.take();
+        (changes.fixed.len(), changes.added.len(), changes.removed.len())
+    };
+    assert_eq!(taken(&cluster), (1, 0, 0));
+    cluster.topics.add(topic);
+    cluster.topics.set_fixed([].into());
+    cluster.change_topics();
+    assert_eq!(taken(&cluster), (0, 0, 0));
+    cluster.topics.remove(topic);
+    cluster.change_topics();
+    assert_eq!(taken(&cluster), (0, 0, 1));
+}
+
+#[tokio::test]
+async fn a_master_that_is_never_reached_is_replaced_like_one_that_is_lost() {
+    let [first, second] = MASTERS;
+    let mut cluster = cluster();
+    let took_over = Slots::from_ranges([(0..=16383, second)]);
+    let masters = |cluster: &Cluster<Deaf>| cluster.nodes.keys().map(ToString::to_string).collect::<Vec<_>>();
+    cluster.apply(second, &took_over, Instant::now());
+    assert_eq!(masters(&cluster), [first, second], "it may be about to answer");
+    age(&mut cluster, first);
+    assert_eq!((&*cluster.to_ask()[0], cluster.is_in_trouble()), (second, true));
+    cluster.apply(second, &took_over, Instant::now());
+    assert_eq!(masters(&cluster), [second]);
+}
+
+#[tokio::test]
+async fn the_first_topic_at_a_master_that_had_none_is_waited_for() {
+    let mut cluster = cluster();
+    cluster.nodes[MASTERS[0]].observer().carried_out(0);
+    age(&mut cluster, MASTERS[0]);
+    let node = &cluster.nodes[MASTERS[0]];
+    assert!(!node.is_away());
+    assert!(node.has_carried_out(0) && !node.has_carried_out(1));
+}
+
+#[tokio::test]
 async fn what_a_master_says_about_a_slot_that_has_moved_in_the_meantime_is_old_news() {
     let [first, second] = MASTERS;
     let moved = Slots::from_ranges([(0..=8191, first), (4435..=4435, second), (8192..=16383, second)]);
@@ -142,10 +192,10 @@ async fn streams_are_no_channels_and_publishes_wait_until_they_are_read() {
     cluster.is_known = true;
     cluster.topics.set_fixed(["broadcast", "game:request:mmo"].map(str::to_owned).into());
     assert_eq!(cluster.way_of_publishes(), Way::Wait);
-    cluster.topics.begin_reading(cluster.topics.streams().iter());
+    cluster.topics.begin_reading(cluster.topics.streams().iter(), [].iter());
     assert_eq!(cluster.way_of_publishes(), Way::PassOn);
     cluster.change_topics();
-    assert_eq!(cluster.fixed.keys().map(|topic| &**topic).collect::<Vec<_>>(), ["game:request:mmo"]);
+    assert_eq!(cluster.placed.fixed.keys().map(|topic| &**topic).collect::<Vec<_>>(), ["game:request:mmo"]);
     for topic in ["broadcast", "game:request:mmo"] {
         cluster.pass_on(&Publication { topic, body: b"hi", origin: None, trace: None });
     }
@@ -170,7 +220,7 @@ async fn publishes_that_were_taken_before_a_stream_became_wanted_wait_until_it_i
     cluster.topics.set_fixed(["broadcast".to_owned()].into());
     cluster.publish(&mut batch);
     assert_eq!((batch.len(), cluster.nodes[MASTERS[0]].queued()), (1, 0));
-    cluster.topics.begin_reading(cluster.topics.streams().iter());
+    cluster.topics.begin_reading(cluster.topics.streams().iter(), [].iter());
     cluster.publish(&mut batch);
     assert_eq!((batch.len(), cluster.nodes[MASTERS[0]].queued(), refused(&cluster)), (0, 1, 0));
     // If a stream cannot be read for long, they are refused.

@@ -27,16 +27,29 @@ pub(super) enum Loss {
     Perhaps,
 }
 
-/// Returns the position at the end of a stream.
-pub(super) async fn begin(server: &mut Server, stream: &str) -> Result<Position, LinkError> {
+/// Finds the position in a stream: at the newest entry that was read and still exists, or at the beginning of the
+/// stream if there is none. If there is no position yet, it is the end of the stream.
+pub(super) async fn find(
+    server: &mut Server,
+    stream: &str,
+    position: &mut Option<Position>,
+) -> Result<Loss, LinkError> {
+    if let Some(position) = position {
+        return find_again(server, stream, position).await;
+    }
+    let begun = begin(server, stream).await?;
+    tracing::info!(stream, after = begun.id(), "reading a stream");
+    *position = Some(begun);
+    Ok(Loss::None)
+}
+
+async fn begin(server: &mut Server, stream: &str) -> Result<Position, LinkError> {
     let Some(info) = server.info(stream).await? else { return Ok(Position::at_end(None, Vec::new())) };
     let before = server.ids_before(stream, &info.last_id, IDS_BEFORE).await?;
     Ok(Position::at_end(Some(&info), before))
 }
 
-/// Moves the position to the newest entry that was read and still exists. If there is none, moves it to the beginning of
-/// the stream.
-pub(super) async fn find(server: &mut Server, stream: &str, position: &mut Position) -> Result<Loss, LinkError> {
+async fn find_again(server: &mut Server, stream: &str, position: &mut Position) -> Result<Loss, LinkError> {
     let info = server.info(stream).await?;
     if position.id() == START {
         return Ok(Loss::None);

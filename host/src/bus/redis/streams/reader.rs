@@ -1,6 +1,10 @@
 //! The task that reads streams. It asks for entries after its position, so it takes no more than the plugins can decide
-//! on, and goes on after a break where it stopped. A stream whose plugins are too busy is left out of the questions until
-//! they are not, so it holds up no other stream.
+//! on, and goes on after a break where it stopped. A stream whose plugins are too busy is left out of the questions
+//! until they are not, so it holds up no other stream.
+//!
+//! A stream that Redis does not let the gateway read is left out if no plugin subscribes to it, as its name may come
+//! from a client. It is tried again at each sample, and then read from its old position. If a plugin subscribes to it,
+//! the bus does not count as connected, and publishes wait until the stream has a position.
 
 use super::{
     ID, PAYLOAD,
@@ -52,6 +56,8 @@ pub(in super::super) struct Reader<H: Handler> {
     /// Notified when other streams are wanted.
     changes: watch::Receiver<()>,
     positions: BTreeMap<Arc<str>, Position>,
+    /// The streams that are left out, because Redis refuses them, with the positions that they had.
+    left_out: BTreeMap<Arc<str>, Option<Position>>,
     /// The mean size of the entries in the last answer, in bytes.
     mean_bytes: usize,
     /// When the end of all streams was last reached.
@@ -63,10 +69,10 @@ pub(in super::super) struct Reader<H: Handler> {
 impl<H: Handler> Reader<H> {
     pub(in super::super) fn new(link: Link, intake: Arc<Intake<H>>, wanted: Wanted) -> Self {
         let (changes, now) = (wanted.topics.stream_changes(), Instant::now());
-        let positions = BTreeMap::new();
+        let (positions, left_out) = (BTreeMap::new(), BTreeMap::new());
         // The first answer has one entry of each stream, because nothing is known about their size.
         let mean_bytes = ANSWER_BYTES;
-        Self { link, intake, wanted, changes, positions, mean_bytes, at_end: now, next_sample: now }
+        Self { link, intake, wanted, changes, positions, left_out, mean_bytes, at_end: now, next_sample: now }
     }
 
     /// Waits until streams are wanted. Then connects again and again, and passes on their entries. Never returns.
@@ -78,6 +84,8 @@ impl<H: Handler> Reader<H> {
         loop {
             let mut server = self.connect().await;
             let Err(error) = self.follow(&mut server).await;
+            // The last answer may have been too large for the time. The next one has one entry of each stream.
+            self.mean_bytes = ANSWER_BYTES;
             self.link.down(&error);
         }
     }
@@ -102,7 +110,8 @@ impl<H: Handler> Reader<H> {
 
     /// Reads until the connection breaks.
     async fn follow(&mut self, server: &mut Server) -> Result<Infallible, LinkError> {
-        self.find_positions(server).await?;
+        let known = self.positions.keys().cloned().collect();
+        self.find(server, known).await?;
         self.next_sample = Instant::now();
         loop {
             self.begin(server).await?;
@@ -120,32 +129,75 @@ impl<H: Handler> Reader<H> {
             let entries = server.read(positions.into_iter(), count, interval, changed(&mut self.changes)).await?;
             let is_end = entries.iter().all(|(_, of_stream)| of_stream.len() < count);
             self.pass_on(entries).await;
-            if is_all && is_end {
+            if is_all && is_end && self.left_out.is_empty() {
                 self.at_end = Instant::now();
             }
         }
     }
 
-    /// Finds the positions again on a new connection.
-    async fn find_positions(&mut self, server: &mut Server) -> Result<(), LinkError> {
-        let (mut lost, mut is_gap) = (0, false);
-        for (stream, position) in &mut self.positions {
-            match history::find(server, stream, position).await? {
-                Loss::None => continue,
-                Loss::Entries(entries) => lost += entries,
-                Loss::Perhaps => {}
+    /// Finds the positions in these streams, and tells the sessions if entries may be missing.
+    async fn find(&mut self, server: &mut Server, streams: Vec<Arc<str>>) -> Result<(), LinkError> {
+        let (mut lost, mut is_gap, mut outcome) = (0, false, Ok(()));
+        for stream in streams {
+            match self.find_in(server, stream).await {
+                Ok(Loss::None) => continue,
+                Ok(Loss::Entries(entries)) => lost += entries,
+                Ok(Loss::Perhaps) => {}
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
             }
             is_gap = true;
-            tracing::warn!(stream = &**stream, "the end of the stream is lost, so entries of it may be missing");
         }
         self.record(lost, is_gap).await;
-        Ok(())
+        outcome
+    }
+
+    /// Finds the position in a stream again, or gets one at its end. Leaves the stream out if Redis refuses it.
+    async fn find_in(&mut self, server: &mut Server, stream: Arc<str>) -> Result<Loss, LinkError> {
+        let (was_known, mut position) = match self.left_out.remove(&stream) {
+            Some(position) => (true, position),
+            None => (false, self.positions.remove(&stream)),
+        };
+        let is_new = position.is_none();
+        match history::find(server, &stream, &mut position).await {
+            Ok(loss) => {
+                // Until now, nobody heard a stream that was left out from the beginning.
+                let loss = if is_new && was_known { Loss::Perhaps } else { loss };
+                if loss != Loss::None {
+                    tracing::warn!(
+                        stream = &*stream,
+                        "entries of a stream may be missing: its end is lost, or it was left out"
+                    );
+                }
+                self.positions.extend(position.map(|position| (stream, position)));
+                Ok(loss)
+            }
+            Err(error) if matches!(error, LinkError::Unreadable { .. }) && !self.wanted.topics.is_fixed(&stream) => {
+                self.intake.metrics.forget_stream(&stream);
+                if !was_known && self.intake.metrics.log_limits.permit("unreadable stream", "") {
+                    tracing::warn!(
+                        stream = &*stream,
+                        %error,
+                        "redis refuses a stream, so its listeners do not hear it: remove the key if it is no stream, or \
+                         allow it in the ACL of the gateway's user"
+                    );
+                }
+                self.left_out.insert(stream, position);
+                Ok(Loss::None)
+            }
+            Err(error) => {
+                self.positions.extend(position.map(|position| (stream, position)));
+                Err(error)
+            }
+        }
     }
 
     /// Gets a position in each stream that is new, and forgets the streams that are not wanted any more.
     async fn begin(&mut self, server: &mut Server) -> Result<(), LinkError> {
         self.changes.mark_unchanged();
-        let wanted = self.wanted.streams();
+        let (wanted, topics) = (self.wanted.streams(), Arc::clone(&self.wanted.topics));
         let metrics = &self.intake.metrics;
         self.positions.retain(|stream, _| {
             let is_wanted = wanted.binary_search(stream).is_ok();
@@ -154,15 +206,16 @@ impl<H: Handler> Reader<H> {
             }
             is_wanted
         });
-        let new: Vec<_> = wanted.into_iter().filter(|stream| !self.positions.contains_key(stream)).collect();
-        for stream in new {
-            let position = history::begin(server, &stream).await?;
-            tracing::info!(stream = &*stream, after = position.id(), "reading a stream");
-            metrics.set_stream_lag(&stream, 0);
-            self.positions.insert(stream, position);
+        self.left_out.retain(|stream, _| wanted.binary_search(stream).is_ok());
+        let is_left_out = |stream: &Arc<str>| self.left_out.contains_key(stream) && !topics.is_fixed(stream);
+        let is_new = |stream: &Arc<str>| !self.positions.contains_key(stream) && !is_left_out(stream);
+        let new: Vec<_> = wanted.into_iter().filter(is_new).collect();
+        for stream in &new {
+            metrics.set_stream_lag(stream, 0);
         }
-        if !self.wanted.topics.are_streams_read() {
-            self.wanted.topics.begin_reading(self.positions.keys());
+        self.find(server, new).await?;
+        if !topics.are_streams_read() || !self.left_out.is_empty() {
+            topics.begin_reading(self.positions.keys(), self.left_out.keys());
         }
         Ok(())
     }
@@ -170,6 +223,8 @@ impl<H: Handler> Reader<H> {
     /// Measures how far the reader is behind, and whether entries were removed before it has read them.
     async fn sample(&mut self, server: &mut Server) -> Result<(), LinkError> {
         server.check_role().await?;
+        let left_out = self.left_out.keys().cloned().collect();
+        self.find(server, left_out).await?;
         let mut lost = 0;
         for (stream, position) in &mut self.positions {
             let Some(info) = server.info(stream).await? else {

@@ -2,7 +2,7 @@
 
 use crate::{
     bus::redis::{
-        error::{LinkError, within},
+        error::{LinkError, forbids_command, within},
         place::Switches,
     },
     telemetry::text,
@@ -195,9 +195,17 @@ impl Server {
 
 /// Returns the error for a command that failed.
 fn failed(command: &'static str, error: RedisError) -> LinkError {
-    if error.is_io_error() || error.is_connection_dropped() {
-        LinkError::Io(io::Error::other(text::bounded(error)))
-    } else {
-        LinkError::Refused { command, why: text::bounded(error) }
+    let is_broken = error.is_io_error() || error.is_connection_dropped();
+    let code = error.code().map(str::to_owned);
+    let why = text::bounded(error);
+    let is_unreadable = match code.as_deref() {
+        Some("WRONGTYPE") => true,
+        Some("NOPERM") => !forbids_command(why.as_bytes()),
+        _ => false,
+    };
+    match (is_broken, is_unreadable) {
+        (true, _) => LinkError::Io(io::Error::other(why)),
+        (_, true) => LinkError::Unreadable { command, why },
+        _ => LinkError::Refused { command, why },
     }
 }
