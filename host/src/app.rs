@@ -24,6 +24,7 @@ use crate::{
         catalog::Report,
         reloader::{self, End, Reloading},
         reports::Reports,
+        watched::Stamp,
     },
     routing::gateway::Gateway,
     sync::uptime::unix_ms,
@@ -60,19 +61,23 @@ const TIMERS: &str = "the timers of plugins";
 const TRACES: &str = "the exporter of traces";
 const RELOAD: &str = "the thread that follows the files";
 
-/// Serves until SIGTERM or SIGINT, and then drains. `recent` is what operators see of the log.
+/// Serves with the configuration at `path` until SIGTERM or SIGINT, and then drains. `recent` is what operators see of
+/// the log.
 ///
 /// # Errors
-/// Returns an error if the gateway cannot start, for example because a port is in use, or if one of its parts ends
-/// unexpectedly.
-pub async fn run(path: &Path, config: Config, recent: RecentLog) -> anyhow::Result<()> {
+/// Returns a [`ConfigError`] if the configuration is wrong. Returns another error if the gateway
+/// cannot start, for example because a port is in use, or if one of its parts ends unexpectedly.
+pub async fn run(path: &Path, recent: RecentLog) -> anyhow::Result<()> {
+    // A file that is saved while it is read, or later during the start, has another stamp and is read again.
+    let stamp = Stamp::of(path).unwrap_or(Stamp::Absent);
+    let config = Config::read(path)?;
     raise_open_files();
     memory::refuse_huge_pages();
     let stop = CancellationToken::new();
     let save = if config.state_file.is_some() { SAVE_TIMEOUT } else { Duration::ZERO };
     let bound = config.server.drain_timeout + bus::DRAIN + FILES_STOP + save + traces::FLUSH + 6 * STOP_MARGIN;
     signals::listen(stop.clone(), bound).context("cannot listen to signals")?;
-    let mut running = Running::start(path, config, recent, &stop).await?;
+    let mut running = Running::start(path, (config, stamp), recent, &stop).await?;
     running.until_stop(&stop).await;
     running.drain().await
 }
@@ -91,7 +96,12 @@ struct Running {
 }
 
 impl Running {
-    async fn start(path: &Path, config: Config, recent: RecentLog, stop: &CancellationToken) -> anyhow::Result<Self> {
+    async fn start(
+        path: &Path,
+        (config, stamp): (Config, Stamp),
+        recent: RecentLog,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new());
         let certificate = load_certificate(path, &config, &metrics)?;
         let address = config.server.listen;
@@ -158,7 +168,7 @@ impl Running {
 
         let reloaded = (Arc::clone(&gateway), Arc::clone(&auth));
         let apply = Box::new(move |config: &Config| apply(config, &reloaded.0, &reloaded.1));
-        let files = reloader::start(path, config.clone(), Arc::clone(&gateway), reports, apply)?;
+        let files = reloader::start(path, (config.clone(), stamp), Arc::clone(&gateway), reports, apply)?;
         supervisor.start(RELOAD, stop, follow(files, Arc::clone(&gateway), pages, stop.clone()));
 
         let drain_timeout = config.server.drain_timeout;

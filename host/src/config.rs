@@ -38,7 +38,7 @@ pub use streams::Streams;
 
 use crate::file;
 use keys::MAX_ERRORS;
-use std::path::Path;
+use std::{net::SocketAddr, path::Path};
 use written::Written;
 
 /// The maximum size of the file, in bytes.
@@ -69,6 +69,16 @@ impl Config {
         let text = Self::text(path)?;
         Self::parse_file(path, &text)?;
         Self::show(path, &text, &Environment::of_process()).map_err(|errors| ConfigError::new(path, errors))
+    }
+
+    /// Reads the address of the admin listener from a file, whatever else is wrong with the file: a gateway goes on
+    /// with its configuration if the file is changed to a wrong one.
+    ///
+    /// # Errors
+    /// Returns a [`ConfigError`] if the file cannot be read, or if the address is wrong.
+    pub fn admin_listen(path: &Path) -> Result<SocketAddr, ConfigError> {
+        let listen = written::admin_listen(&Self::text(path)?, &Environment::of_process());
+        resolve::admin_listen(&listen).map_err(|errors| ConfigError::new(path, errors))
     }
 
     /// Reads the text of a file without parsing it. The error may be temporary.

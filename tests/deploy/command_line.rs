@@ -96,12 +96,14 @@ async fn mandoc_accepts_the_man_pages() {
 
 /// Returns the exit code of `gateway healthcheck` for this gateway, and the error.
 async fn healthcheck(gateway: &Gateway, more: &[&str]) -> (Option<i32>, String) {
+    healthcheck_with(gateway, "plugins: { directory: . }", more).await
+}
+
+/// Does the same with this text in gateway.yaml besides the address.
+async fn healthcheck_with(gateway: &Gateway, yaml: &str, more: &[&str]) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(
-        folder.path().join("gateway.yaml"),
-        format!("admin: {{ listen: \"{}\" }}\nplugins: {{ directory: . }}\n", gateway.admin),
-    )
-    .unwrap();
+    fs::write(folder.path().join("gateway.yaml"), format!("admin: {{ listen: \"{}\" }}\n{yaml}\n", gateway.admin))
+        .unwrap();
     let mut command = Gateway::command(None);
     command.args(["healthcheck", "--config", "gateway.yaml"]).args(more).current_dir(&folder);
     let output = run(command).await;
@@ -115,6 +117,10 @@ async fn healthcheck_says_whether_the_gateway_lives_and_is_ready() {
     gateway.metric_is("gateway_bus_connected", 1.0).await;
     assert_eq!(healthcheck(&gateway, &[]).await, (Some(0), String::new()));
     assert_eq!(healthcheck(&gateway, &["--ready"]).await, (Some(0), String::new()));
+    // The gateway goes on with its configuration if the file is changed to a wrong one.
+    for wrong in ["server: { port: x }", "plugins: { directory: missing }", "unknown: 1"] {
+        assert_eq!(healthcheck_with(&gateway, wrong, &[]).await, (Some(0), String::new()), "{wrong}");
+    }
     drop(redis);
     gateway.metric_is("gateway_bus_connected", 0.0).await;
     assert_eq!(healthcheck(&gateway, &[]).await, (Some(0), String::new()));

@@ -179,3 +179,28 @@ async fn while_redis_is_away_a_client_gets_a_new_session_and_the_old_one_waits()
     let client = Client::connect_to(old.address, &token).await;
     assert!(client.welcome.resumed);
 }
+
+#[tokio::test]
+async fn more_messages_than_one_on_the_bus_can_hold_are_handed_over() {
+    let redis = Redis::start().await;
+    let setup =
+        || Setup { server: "max_message_bytes: 1024".to_owned(), ..setup(&redis, "messages: 1000, bytes: 1048576") };
+    let (old, new) = (Gateway::start(setup()).await, Gateway::start(setup()).await);
+    redis.subscribers_are(TOPIC, 2).await;
+    let mut player = Player::begin(&old, 7).await;
+    player.leave(&old).await;
+    // A gateway takes messages of 1 KiB and 64 KiB for what the protocols add.
+    let texts: Vec<_> = (0..150).map(|number| format!("{number} {}", "x".repeat(900))).collect();
+    for text in &texts {
+        tell(&redis, 7, text).await;
+    }
+    old.metric_is("gateway_deliveries_total{outcome=\"delivered\"}", 150.0).await;
+    drop(player.come_back(&new).await);
+    assert!(player.welcome().resumed, "{:?}", player.welcome());
+    new.metric_is(&resumes("handed_over"), 1.0).await;
+    for (seq, text) in (1..).zip(&texts) {
+        player.gets(seq, text).await;
+    }
+    tell(&redis, 7, "next").await;
+    player.gets(151, "next").await;
+}

@@ -177,3 +177,22 @@ async fn a_session_that_arrives_while_its_new_gateway_stops_is_not_lost() {
     drop(player.come_back(&other).await);
     assert!(player.welcome().resumed);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_is_left_at_the_new_master_of_redis() {
+    let (demoted, master) = (Redis::start().await, Redis::start().await);
+    let (proxy, old) = behind_a_proxy(&demoted, 1).await;
+    let mut player = Player::begin(&old, 7).await;
+    // The gateway looks in Redis for the session of another gateway, over a connection that it keeps.
+    let token = player.welcome().resume_token.clone();
+    let first = if token.starts_with('0') { '1' } else { '0' };
+    let stranger = Client::connect_to(old.address, &format!("/ws?resume={first}{}", &token[1..])).await;
+    assert!(!stranger.welcome.resumed);
+    demoted.replicate(Some(&master)).await;
+    proxy.lead_to(&master);
+    master.subscribers_are(TOPIC, 1).await;
+    stop(old).await;
+    let new = Gateway::start(setup(&master, "")).await;
+    drop(player.come_back(&new).await);
+    assert!(player.welcome().resumed, "{:?}", player.welcome());
+}

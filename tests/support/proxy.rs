@@ -1,5 +1,5 @@
 //! A proxy between a gateway and its Redis. The proxy can delay SUBSCRIBE commands, cut the connections that have
-//! subscribed, drop bytes without closing a connection, and let nothing pass for a while.
+//! subscribed, drop bytes without closing a connection, let nothing pass for a while, and lead to another Redis.
 
 use crate::{Redis, Setup, eventually};
 use std::sync::{
@@ -24,6 +24,8 @@ pub struct Proxy {
 
 #[derive(Default)]
 struct State {
+    /// The port of the Redis to which new connections lead.
+    server: u16,
     /// Whether SUBSCRIBE commands are delayed.
     held: bool,
     /// The number of commands that are delayed now.
@@ -81,13 +83,14 @@ impl Proxy {
     /// Starts a proxy in front of this Redis.
     pub async fn start(redis: &Redis) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let proxy = Self { port: listener.local_addr().unwrap().port(), state: Arc::default() };
-        let (server, state) = (redis.port, Arc::clone(&proxy.state));
+        let state = Arc::new(watch::Sender::new(State { server: redis.port, ..State::default() }));
+        let proxy = Self { port: listener.local_addr().unwrap().port(), state: Arc::clone(&state) };
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let line =
                     Line { number: state.borrow().accepted, has_subscribed: Arc::default(), state: Arc::clone(&state) };
                 state.send_modify(|state| state.accepted += 1);
+                let server = state.borrow().server;
                 tokio::spawn(carry(client, server, line));
             }
         });
@@ -134,8 +137,13 @@ impl Proxy {
         self.state.send_modify(|state| state.cuts += 1);
     }
 
-    /// Lets nothing pass, on old and on new connections, as a network that is split. Connections stay open, and new ones
-    /// are accepted.
+    /// Leads new connections to another Redis.
+    pub fn lead_to(&self, redis: &Redis) {
+        self.state.send_modify(|state| state.server = redis.port);
+    }
+
+    /// Lets nothing pass, on old and on new connections, as a network that is split. Connections stay open, and new
+    /// ones are accepted.
     pub fn stall(&self) {
         self.state.send_modify(|state| state.stalled = true);
     }

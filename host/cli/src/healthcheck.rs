@@ -1,7 +1,6 @@
 //! Asks the gateway on this machine how it is, for containers that have no `curl`.
 
 use anyhow::{Context, bail};
-use gateway::config::Admin;
 use std::{
     io::{BufRead, BufReader, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
@@ -11,13 +10,14 @@ use std::{
 /// The time that the gateway has to accept the connection, and to answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Returns the answer to the question whether the gateway lives, or, with `ready`, whether it is ready.
+/// Returns the answer of the gateway whose admin listener has this address to the question whether it lives, or, with
+/// `ready`, whether it is ready.
 ///
 /// # Errors
 /// Returns an error if the gateway does not answer, or if the answer is no.
-pub(crate) fn ask(admin: &Admin, ready: bool) -> anyhow::Result<()> {
+pub(crate) fn ask(listen: SocketAddr, ready: bool) -> anyhow::Result<()> {
     let (path, what) = if ready { ("/readyz", "ready") } else { ("/healthz", "healthy") };
-    let address = reachable(admin.listen);
+    let address = reachable(listen);
     let status = status(address, path).with_context(|| format!("the gateway at {address} does not answer {path}"))?;
     if status != "200" {
         bail!("the gateway at {address} is not {what}: {path} answers {status}");

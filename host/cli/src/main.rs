@@ -41,13 +41,14 @@ fn main() -> ExitCode {
         }
         Command::Run { configured: Configured { config }, .. } => {
             memory::give_back_at_once();
-            read(&config).and_then(|read| run(&config, read, recent))
+            run(&config, recent)
         }
         Command::Check { configured: Configured { config }, examination, .. } => {
             read(&config).and_then(|read| check::check(&read, &examination, &mut stdout())).map(exit_code)
         }
         Command::Healthcheck { configured: Configured { config }, ready } => {
-            read(&config).and_then(|read| healthcheck::ask(&read.admin, ready)).map(|()| ExitCode::SUCCESS)
+            let listen = Config::admin_listen(&config).map_err(Into::into);
+            listen.and_then(|listen| healthcheck::ask(listen, ready)).map(|()| ExitCode::SUCCESS)
         }
         Command::Completions { shell } => completions(shell),
         Command::Man { directory } => man(&directory),
@@ -74,9 +75,9 @@ fn print_config(path: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run(path: &Path, config: Config, recent: RecentLog) -> anyhow::Result<ExitCode> {
+fn run(path: &Path, recent: RecentLog) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(app::run(path, config, recent));
+    let outcome = runtime.block_on(app::run(path, recent));
     // The process does not wait for a stuck thread, for example one that waits for an answer of a DNS server.
     runtime.shutdown_background();
     outcome.map(|()| ExitCode::SUCCESS)

@@ -31,7 +31,7 @@ pub(super) struct Setting {
     /// The value that is written in the variable.
     pub(super) written: Value,
     /// The same value as the types read it, with the defaults of sections.
-    typed: serde_json::Value,
+    pub(super) typed: serde_json::Value,
 }
 
 impl Environment {

@@ -239,6 +239,16 @@ fn address(key: &str, written: &str, address: impl ToSocketAddrs, errors: &mut V
     })
 }
 
+/// Returns the address that `admin.listen` names.
+///
+/// # Errors
+/// Returns one line that says what is wrong with it.
+pub(super) fn admin_listen(written: &str) -> Result<SocketAddr, Vec<String>> {
+    let mut errors = Vec::new();
+    let listen = address("admin.listen", written, written, &mut errors);
+    if errors.is_empty() { Ok(listen) } else { Err(errors) }
+}
+
 fn admin(raw: raw::Admin, errors: &mut Vec<String>) -> Admin {
     let listen = address("admin.listen", &raw.listen, raw.listen.as_str(), errors);
     let is_open = raw.token.is_none() && raw.token_file.is_none();

@@ -428,3 +428,24 @@ fn streams_are_topics_or_their_beginnings() {
     refused("redis: { stream_replicas: 1 }\n", &["redis.stream_replicas: it does nothing without streams"]);
     refused("redis: { streams: broadcast }\n", &["redis.streams"]);
 }
+
+#[test]
+fn the_address_of_the_admin_listener_is_found_whatever_else_is_wrong() {
+    let set = |variables: &[(&str, &str)]| {
+        Environment::of(variables.iter().map(|(name, value)| ((*name).to_owned(), Some((*value).to_owned()))))
+    };
+    let default = raw::Admin::default().listen;
+    for (text, expected) in [
+        ("admin: { listen: \"127.0.0.1:9\" }\nserver: { port: x }\nunknown: 1", "127.0.0.1:9"),
+        ("admin: { token: short }", &*default),
+        ("admin: [", &*default),
+        ("", &*default),
+    ] {
+        assert_eq!(written::admin_listen(text, &set(&[])), expected, "{text}");
+    }
+    let text = "admin: { listen: \"127.0.0.1:9\" }";
+    let wrong = ("GATEWAY_SERVER__PORT", "x");
+    assert_eq!(written::admin_listen(text, &set(&[("GATEWAY_ADMIN__LISTEN", "127.0.0.1:8"), wrong])), "127.0.0.1:8");
+    assert_eq!(written::admin_listen(text, &set(&[("GATEWAY_ADMIN", "{ listen: \"127.0.0.1:7\" }")])), "127.0.0.1:7");
+    assert!(resolve::admin_listen("127.0.0.1").is_err());
+}

@@ -53,3 +53,17 @@ impl<'t> Written<'t> {
         }
     }
 }
+
+/// Returns what is written for `admin.listen`, or its default. Everything else may be wrong, even the YAML.
+pub(super) fn admin_listen(text: &str, environment: &Environment) -> String {
+    let file: Value = serde_yaml::from_str(text).unwrap_or_default();
+    let mut listen = file.get("admin").and_then(|admin| admin.get("listen")?.as_str()).map(str::to_owned);
+    for Setting { path, typed, .. } in environment.settings(&mut Vec::new()) {
+        listen = match &*keys::shown(&path) {
+            "admin" => typed["listen"].as_str().map(str::to_owned),
+            "admin.listen" => typed.as_str().map(str::to_owned),
+            _ => listen,
+        };
+    }
+    listen.unwrap_or_else(|| raw::Admin::default().listen)
+}

@@ -94,14 +94,15 @@ struct Reloader {
 pub type Apply = Box<dyn Fn(&Config) + Send>;
 
 /// Starts the reload thread, which loads the plugins and follows the plugins directory and the file `path`. `config`
-/// was read from that file. `apply` is called with each later configuration. Returns at once.
+/// was read from that file, which had the `stamp` before. `apply` is called with each later configuration. Returns at
+/// once.
 ///
 /// # Errors
 /// Returns an error if no thread can be started, if no cache directory can be created, or if the machine cannot run
 /// WebAssembly.
 pub fn start(
     path: &Path,
-    config: Config,
+    (config, stamp): (Config, Stamp),
     gateway: Arc<Gateway>,
     reports: Arc<Reports>,
     apply: Apply,
@@ -110,10 +111,7 @@ pub fn start(
     let keeper = Arc::<Accounts>::clone(&gateway.accounts);
     let catalog = Catalog::new(&config, Arc::clone(&inbox), Arc::clone(&gateway.metrics), keeper)?;
     let mut file = Watched::default();
-    if let Ok(stamp) = Stamp::of(path) {
-        file.look(stamp.clone());
-        file.take(stamp);
-    }
+    file.take(stamp);
     let (phase, phases) = channel(Phase::Loading);
     let reloader = Reloader {
         catalog,

@@ -124,6 +124,7 @@ impl<S: PartialEq> Watched<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::thread;
 
     fn stamp(bytes: u64) -> Stamp {
         Stamp::Present { bytes, modified: None, inode: 1, changed: (1, 0) }
@@ -161,6 +162,21 @@ mod tests {
         assert_eq!(file.look(stamp(1)), Look::Changed, "after the pause");
         file.failed();
         assert_eq!([file.look(stamp(2)), file.look(stamp(2))], [Look::Unsettled, Look::Changed], "it changed");
+    }
+
+    #[test]
+    fn a_file_that_is_written_over_and_keeps_its_times_has_another_stamp() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, b"one").unwrap();
+        let (before, modified) = (Stamp::of(&file).unwrap(), fs::metadata(&file).unwrap().modified().unwrap());
+        // The system's clock for files moves in steps of some milliseconds.
+        thread::sleep(Duration::from_millis(50));
+        fs::write(&file, b"two").unwrap();
+        fs::File::options().write(true).open(&file).unwrap().set_modified(modified).unwrap();
+        let after = fs::metadata(&file).unwrap();
+        assert_eq!((after.len(), after.modified().unwrap()), (3, modified));
+        assert_ne!(Stamp::of(&file).unwrap(), before);
     }
 
     #[test]

@@ -132,7 +132,7 @@ impl Gateway {
         };
         Self {
             closings: Closings::new(Arc::clone(&registry), Arc::clone(&bus), Arc::clone(&metrics)),
-            handovers: Arc::new(Handovers::new(Uuid::new_v4(), parts, Arc::clone(&metrics))),
+            handovers: Arc::new(Handovers::new(Uuid::new_v4(), parts, Arc::clone(&metrics), max_message_bytes)),
             executor: Executor {
                 registry: Arc::clone(&registry),
                 bus,

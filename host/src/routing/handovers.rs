@@ -16,7 +16,7 @@
 //! If a step fails or takes too long, the client gets a new session, and is told so. Each gateway forgets a hand-over
 //! that does not go on, and the old one then lets the client claim its session again.
 
-mod asking;
+mod arriving;
 mod leaving;
 mod messages;
 mod parts;
@@ -34,9 +34,10 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 use arc_swap::ArcSwapOption;
+use arriving::{Arriving, Forgetting};
 use bytes::Bytes;
 pub use messages::Wanted;
-use messages::{Content, Envelope, Mark, Offer, Refusal, State};
+use messages::{Content, Envelope, Mark, Offer, Refusal};
 pub(super) use parts::Parts;
 use prost::Message as _;
 use std::{
@@ -46,10 +47,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{
-    sync::oneshot,
-    time::{self, Instant},
-};
+use tokio::time::{self, Instant};
 use uuid::Uuid;
 
 /// The time that the new gateway waits for each answer of the old one.
@@ -124,6 +122,8 @@ pub struct Handovers {
     id: Uuid,
     parts: Parts,
     metrics: Arc<Metrics>,
+    /// The maximum size of a message that gateways take from the bus, in bytes.
+    max_message_bytes: usize,
     /// How sessions move, or `None` if none can.
     ways: ArcSwapOption<Ways>,
     share: Share,
@@ -153,36 +153,6 @@ struct Leaving {
     answer: String,
 }
 
-/// A session that this gateway wants.
-enum Arriving {
-    /// It waits for the offer.
-    Wanted(oneshot::Sender<Result<Offer, &'static str>>),
-    /// It waits for the mark.
-    Offered { session: Box<Session>, seat: Seat, offer: Offer, state: oneshot::Sender<Result<Arrived, &'static str>> },
-    /// It waits for the state.
-    Here { session: Registered, replies_lost: u64, state: oneshot::Sender<Result<Arrived, &'static str>> },
-}
-
-/// What forgets a hand-over at the new gateway when it is dropped.
-struct Forgetting<'a> {
-    handovers: &'a Handovers,
-    handover: Uuid,
-    /// The topic of the old gateway, as long as it may wait for the mark. Then it is told that none comes, so that the
-    /// client can claim its session there again.
-    told: Option<String>,
-}
-
-impl Drop for Forgetting<'_> {
-    fn drop(&mut self) {
-        let Self { handovers, handover, told } = self;
-        handovers.arriving().remove(handover);
-        if let Some(theirs) = told.take() {
-            // If this is lost, the old gateway stops waiting after a while.
-            let _ = handovers.publish(0, &theirs, *handover, Content::Refusal(Refusal { why: "given_up".to_owned() }));
-        }
-    }
-}
-
 /// Returns whether a client is not the one of a session, by the user that its token names. `checked` is `None` if no
 /// tokens are checked. A client without a token may come back to a session that began without one, whatever user the
 /// plugins gave it.
@@ -191,11 +161,12 @@ pub fn is_another_user(checked: Option<Option<i64>>, user: Option<i64>, is_anony
 }
 
 impl Handovers {
-    pub(super) fn new(id: Uuid, parts: Parts, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(id: Uuid, parts: Parts, metrics: Arc<Metrics>, max_message_bytes: usize) -> Self {
         Self {
             id,
             parts,
             metrics,
+            max_message_bytes,
             ways: ArcSwapOption::default(),
             share: Share::default(),
             leaving: Mutex::default(),
@@ -296,58 +267,24 @@ impl Handovers {
         }
     }
 
-    /// Begins a session at this gateway, because the mark has arrived. From here on, it gets messages.
-    fn begin_here(&self, handover: Uuid, is_busy: bool) {
-        let Some(Arriving::Offered { session, seat, offer, state }) = self.take_if_offered(handover) else { return };
-        let outcome = if is_busy { Err("busy") } else { self.parts.admit(seat, *session, &offer) };
-        match outcome {
-            Ok(session) => {
-                let replies_lost = offer.replies_lost;
-                self.arriving().insert(handover, Arriving::Here { session, replies_lost, state });
-            }
-            // An error means that nobody waits any more.
-            Err(why) => drop(state.send(Err(why))),
-        }
-    }
-
-    fn refused(&self, handover: Uuid, why: &str) {
-        let why = REFUSALS.into_iter().find(|known| *known == why).unwrap_or("unknown");
-        // An error means that nobody waits any more.
-        match self.arriving().remove(&handover) {
-            Some(Arriving::Wanted(offer)) => drop(offer.send(Err(why))),
-            Some(Arriving::Offered { state, .. } | Arriving::Here { state, .. }) => drop(state.send(Err(why))),
-            None => {}
-        }
-    }
-
-    fn offered(&self, handover: Uuid, offer: Offer) {
-        if let Some(Arriving::Wanted(sender)) = self.arriving().remove(&handover) {
-            // An error means that nobody waits any more.
-            let _ = sender.send(Ok(offer));
-        }
-    }
-
-    fn complete(&self, handover: Uuid, state: State) {
-        let Some(Arriving::Here { session, replies_lost, state: sender }) = self.arriving().remove(&handover) else {
-            return;
-        };
-        session.set_packets(state.packets);
-        let outcome = state.into_moving().map(|moving| session.outbox.move_in(moving));
-        // An error means that nobody waits any more. Then the session ends.
-        let _ = sender.send(outcome.map(|()| (session, replies_lost)).ok_or("unknown"));
-    }
-
-    fn take_if_offered(&self, handover: Uuid) -> Option<Arriving> {
-        let mut arriving = self.arriving();
-        matches!(arriving.get(&handover)?, Arriving::Offered { .. }).then(|| arriving.remove(&handover))?
-    }
-
     fn publish(&self, after: ChangeNumber, topic: &str, handover: Uuid, content: Content) -> Result<(), &'static str> {
-        let envelope = Envelope { handover: handover.into_bytes().to_vec(), content: Some(content) };
-        let body = Bytes::from(envelope.encode_to_vec());
-        let load = Load { publishes: 1, bytes: topic.len() + body.len() };
-        let permit = self.parts.bus.reserve(&self.share, load).map_err(|_| "busy")?;
-        permit.commit(after, iter::once((topic, Cow::Owned(body), None)));
+        self.publish_all(after, topic, handover, iter::once(content))
+    }
+
+    /// Publishes messages in their order, or none of them.
+    fn publish_all(
+        &self,
+        after: ChangeNumber,
+        topic: &str,
+        handover: Uuid,
+        contents: impl Iterator<Item = Content>,
+    ) -> Result<(), &'static str> {
+        let envelope = |content| Envelope { handover: handover.into_bytes().to_vec(), content: Some(content) };
+        let bodies: Vec<_> = contents.map(|content| Bytes::from(envelope(content).encode_to_vec())).collect();
+        let bytes = bodies.iter().map(|body| topic.len() + body.len()).sum();
+        let permit =
+            self.parts.bus.reserve(&self.share, Load { publishes: bodies.len(), bytes }).map_err(|_| "busy")?;
+        permit.commit(after, bodies.into_iter().map(|body| (topic, Cow::Owned(body), None)));
         Ok(())
     }
 
@@ -369,14 +306,6 @@ impl Handovers {
 /// Returns the topic of a gateway.
 fn topic_of(gateway: Uuid) -> String {
     format!("{HOST_TOPIC}:{gateway}")
-}
-
-/// Waits for an answer of the old gateway.
-async fn answer<T>(answer: oneshot::Receiver<Result<T, &'static str>>) -> Result<T, &'static str> {
-    match time::timeout(ANSWER_TIMEOUT, answer).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(_)) | Err(_) => Err("no_answer"),
-    }
 }
 
 #[cfg(test)]

@@ -81,11 +81,13 @@ impl Keys {
         self.ask(redis::cmd("GETDEL").arg(key), "GETDEL").await
     }
 
-    /// Sends a command, over a new connection if the last one is broken.
+    /// Sends a command, over a new connection if the last one is broken or leads to a server that is no master.
     async fn ask<T: FromRedisValue>(&self, command: &Cmd, name: &'static str) -> Result<T, Failed> {
         let (mut connection, is_new) = self.connection().await?;
         match self.send(&mut connection, command, name).await {
-            Err(LinkError::Address(_) | LinkError::Io(_) | LinkError::Timeout(_)) if !is_new => {
+            Err(LinkError::Address(_) | LinkError::Io(_) | LinkError::Timeout(_) | LinkError::Demoted(_))
+                if !is_new =>
+            {
                 self.connection.lock().await.take();
                 let (mut connection, _) = self.connection().await?;
                 Ok(self.send(&mut connection, command, name).await?)
@@ -106,6 +108,7 @@ impl Keys {
                 Connection::Cluster(cluster) => command.query_async(cluster).await,
             };
             answer.map_err(|error| match error.code() {
+                Some("READONLY" | "MASTERDOWN" | "LOADING") => LinkError::Demoted(text::bounded(error)),
                 Some(_) => LinkError::Refused { command: name, why: text::bounded(error) },
                 None => LinkError::from(error),
             })

@@ -79,15 +79,16 @@ impl Handovers {
         // client would not be told of a gap that this gateway has.
         let can_move =
             !is_busy && !self.parts.topics.has_gap() && self.parts.describe(&session, offer.replies_lost) == offer;
-        let content = match can_move.then(|| session.outbox.move_out()).flatten() {
-            Some(moving) => Content::State(State::new(moving, session.packets())),
-            None => {
-                session.outbox.unclaim(secret);
-                Content::Refusal(Refusal { why: "busy".to_owned() })
-            }
+        let Some(moving) = can_move.then(|| session.outbox.move_out()).flatten() else {
+            session.outbox.unclaim(secret);
+            // If the answer is lost, the other gateway stops waiting for it.
+            let _ = self.publish(0, &answer, handover, Content::Refusal(Refusal { why: "busy".to_owned() }));
+            return;
         };
-        let waiting = if let Content::State(state) = &content { state.waiting.len() } else { 0 };
-        if self.publish(0, &answer, handover, content).is_err() {
+        let waiting = moving.waiting.len();
+        // A gateway takes no larger message from the bus.
+        let parts = State::new(moving, session.packets()).split(self.max_message_bytes);
+        if self.publish_all(0, &answer, handover, parts.into_iter().map(Content::State)).is_err() {
             self.metrics.dropped("session_ended", waiting);
             tracing::warn!(session = %session.id, "a session is lost: the bus has no room for its messages");
         }

@@ -7,8 +7,15 @@ use crate::delivery::{
 use bytes::Bytes;
 use gateway_wire::packet::Header;
 use prost::Message;
-use std::net::SocketAddr;
+use std::{mem, net::SocketAddr, ops::RangeInclusive};
 use uuid::Uuid;
+
+/// The size of a part of a state. It is at least half of what the bus takes in addition to a message. It is small
+/// enough that some parts fit into what Redis keeps for a connection that reads slowly (32 MB by default).
+const PART_BYTES: RangeInclusive<usize> = 32 << 10..=1 << 20;
+
+/// The maximum number of bytes that Protocol Buffers add to a field: its tag and its length.
+const MAX_FIELD_OVERHEAD: usize = 6;
 
 /// A session at another gateway that a client wants to go on with here.
 pub struct Wanted {
@@ -50,7 +57,7 @@ pub(super) enum Content {
     /// To both: what the bus passes on before this is for the old gateway, and the rest is for the new one.
     #[prost(message, tag = "5")]
     Mark(Mark),
-    /// To the new gateway: the messages of the session.
+    /// To the new gateway: the messages of the session, in one part or more.
     #[prost(message, tag = "6")]
     State(State),
 }
@@ -132,6 +139,12 @@ pub(super) struct State {
     pub(super) packets: u64,
     #[prost(message, repeated, tag = "5")]
     pub(super) waiting: Vec<Waiting>,
+    /// Whether this is a part that has only `waiting`, and another one follows.
+    #[prost(bool, tag = "6")]
+    pub(super) has_more: bool,
+    /// The number of packets of all parts, in the last part. It shows whether a part was lost.
+    #[prost(uint64, tag = "7")]
+    pub(super) all_waiting: u64,
 }
 
 /// A session that waits in Redis.
@@ -187,19 +200,82 @@ impl State {
             packet: [&header.encode()[..], &payload].concat().into(),
             may_drop: keep != Keep::Always,
         };
-        let waiting = waiting.into_iter().map(packet).collect();
-        Self { pushes, received_push, received_replies, packets, waiting }
+        let waiting: Vec<_> = waiting.into_iter().map(packet).collect();
+        let all_waiting = waiting.len() as u64;
+        Self { pushes, received_push, received_replies, packets, waiting, has_more: false, all_waiting }
     }
 
-    /// Returns `None` if a packet is not complete.
+    /// Splits the state into parts that gateways take from the bus, if they take messages of `max_message_bytes`.
+    pub(super) fn split(mut self, max_message_bytes: usize) -> Vec<Self> {
+        let max_bytes = max_message_bytes.clamp(*PART_BYTES.start(), *PART_BYTES.end());
+        let (mut parts, mut waiting, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for packet in mem::take(&mut self.waiting) {
+            let len = packet.encoded_len() + MAX_FIELD_OVERHEAD;
+            if bytes + len > max_bytes && !waiting.is_empty() {
+                parts.push(Self { waiting: mem::take(&mut waiting), has_more: true, ..Self::default() });
+                bytes = 0;
+            }
+            waiting.push(packet);
+            bytes += len;
+        }
+        parts.push(Self { waiting, ..self });
+        parts
+    }
+
+    /// Returns `None` if a packet is missing or not complete.
     pub(super) fn into_moving(self) -> Option<Moving> {
         let outgoing = |Waiting { mut packet, may_drop }: Waiting| {
             let header = packet.first_chunk().copied().map(Header::decode)?;
             let payload = packet.split_off(header.encode().len());
             Some(Outgoing { header, payload, keep: if may_drop { Keep::MayDrop } else { Keep::Always } })
         };
-        let Self { pushes, received_push, received_replies, packets: _, waiting } = self;
+        let Self { pushes, received_push, received_replies, packets: _, waiting, has_more: _, all_waiting } = self;
+        if waiting.len() as u64 != all_waiting {
+            return None;
+        }
         let waiting = waiting.into_iter().map(outgoing).collect::<Option<_>>()?;
         Some(Moving { pushes, received: (received_push, received_replies), waiting })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(bytes: &[usize]) -> Vec<Waiting> {
+        bytes.iter().map(|bytes| Waiting { packet: vec![1; *bytes].into(), may_drop: true }).collect()
+    }
+
+    #[test]
+    fn a_state_is_split_between_packets_and_its_last_part_has_the_rest() {
+        let state = State {
+            pushes: 7,
+            waiting: waiting(&[20_000, 10_000, 70_000, 10, 20, 32_000, 8]),
+            all_waiting: 7,
+            ..State::default()
+        };
+        let parts = state.clone().split(256);
+        let lens = |part: &State| part.waiting.iter().map(|it| it.packet.len()).collect::<Vec<_>>();
+        let expected = [vec![20_000, 10_000], vec![70_000], vec![10, 20, 32_000, 8]];
+        assert_eq!(parts.iter().map(lens).collect::<Vec<_>>(), expected);
+        assert_eq!(
+            parts.iter().map(|it| (it.pushes, it.has_more)).collect::<Vec<_>>(),
+            [(0, true), (0, true), (7, false)]
+        );
+        assert_eq!(State { waiting: Vec::new(), ..state }.split(256).len(), 1);
+        for part in (State { waiting: waiting(&[8; 10_000]), ..State::default() }).split(256) {
+            assert!(part.encoded_len() <= 32 << 10, "{}", part.encoded_len());
+        }
+    }
+
+    #[test]
+    fn a_state_without_one_of_its_parts_is_no_state() {
+        let state = State { waiting: waiting(&[20_000; 5]), all_waiting: 5, ..State::default() };
+        let mut parts = state.split(256);
+        let last = parts.pop().unwrap();
+        assert!(!parts.is_empty() && last.clone().into_moving().is_none());
+        let whole =
+            State { waiting: parts.into_iter().chain([last.clone()]).flat_map(|it| it.waiting).collect(), ..last };
+        assert!(whole.into_moving().is_some());
     }
 }
