@@ -1,9 +1,9 @@
 //! Tests of timers: there is one for each number in the whole gateway, and it is due once, in order, and never early.
 
-use crate::{ROUTE, ask, ask_until, assert_push, connect, generation_is, setup, start};
+use crate::{ROUTE, ZEBRA, ask, ask_on, ask_until, assert_push, connect, generation_is, setup, start, start_both};
 use gateway_tests::{Client, PATIENCE, probe, probe_as, put};
 use std::{fs, time::Duration};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_timer_is_due_once_in_the_whole_gateway_however_many_sessions_set_it() {
@@ -140,4 +140,26 @@ async fn ticks_on(client: &mut Client) {
     while ask(client, "get ticks").await.parse::<u64>().unwrap_or(0) < ticks + 5 {
         assert!(Instant::now() < deadline, "the timer is not due any more");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_timers_of_one_plugin_do_not_hold_up_those_of_another() {
+    const TIMERS: usize = 300;
+    let gateway = start_both().await;
+    let mut client = connect(&gateway, "").await;
+    for route in [ROUTE, ZEBRA] {
+        let ticks = format!("join 5; repeat {TIMERS} put on-wake/# deliver group:5 always tick");
+        ask_on(&mut client, route, &ticks).await;
+        ask_on(&mut client, route, &format!("repeat {TIMERS} wake # 3000")).await;
+    }
+    // When the gateway goes on, all timers are due.
+    gateway.signal("STOP").await;
+    sleep(Duration::from_millis(3500)).await;
+    gateway.signal("CONT").await;
+    let mut routes = Vec::new();
+    for _ in 0..2 * TIMERS {
+        routes.push(client.receive_any().await.route);
+    }
+    let first = &routes[..TIMERS];
+    assert!(first.contains(&ROUTE) && first.contains(&ZEBRA), "one plugin had to wait for all timers of the other");
 }

@@ -6,7 +6,7 @@ use crate::delivery::{
 };
 use dashmap::{DashMap, Entry};
 use foldhash::fast::RandomState;
-use indexmap::{IndexMap, IndexSet};
+use indexmap::IndexMap;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -25,8 +25,8 @@ pub(super) struct Groups(DashMap<(u32, u64), Group, RandomState>);
 struct Group {
     /// The members, one after the other in memory, since a push visits all of them.
     members: IndexMap<Uuid, Arc<Session>>,
-    /// The topics that are heard for the group.
-    topics: IndexSet<Box<str>>,
+    /// The topics that are heard for the group, each with what [`Interests::begin`] has returned.
+    topics: IndexMap<Box<str>, u64>,
 }
 
 impl Groups {
@@ -42,23 +42,24 @@ impl Groups {
         entry.get_mut().members.swap_remove(&member);
         owner.count_leave();
         if entry.get().members.is_empty() {
-            for topic in &entry.get().topics {
+            for topic in entry.get().topics.keys() {
                 owner.end(topic, interests);
             }
             entry.remove();
         }
     }
 
-    /// Adds a topic to those that are heard for the group, if the group exists.
+    /// Adds a topic to those that are heard for the group, if the group exists. Returns what [`Interests::begin`] has
+    /// returned when the topic was added.
     pub(super) fn listen(&self, owner: &Arc<Owner>, group: u64, topic: &str, interests: &dyn Interests) -> Option<u64> {
         let mut group = self.0.get_mut(&(owner.id, group))?;
-        group.topics.insert(topic.into()).then(|| owner.begin(topic, interests))
+        Some(*group.topics.entry(topic.into()).or_insert_with(|| owner.begin(topic, interests)))
     }
 
     /// Removes a topic from those that are heard for the group.
     pub(super) fn unlisten(&self, owner: &Owner, group: u64, topic: &str, interests: &dyn Interests) {
         if let Some(mut group) = self.0.get_mut(&(owner.id, group))
-            && group.topics.swap_remove(topic)
+            && group.topics.swap_remove(topic).is_some()
         {
             owner.end(topic, interests);
         }

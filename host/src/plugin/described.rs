@@ -7,9 +7,11 @@ use super::{
     instance::Instance,
     interface::Takes,
     limits::Limits,
+    topics::check_topics,
     trace,
 };
 use crate::telemetry::text;
+use gateway_wire::packet::ROUTE_CONTROL;
 use std::{sync::Arc, time::Duration};
 
 /// The limits of an instance that is started only to call `describe`. The plugin's name is not known before that call,
@@ -39,6 +41,10 @@ pub enum LoadError {
     /// The file is not a plugin that this gateway can run.
     #[error(transparent)]
     Unfit(#[from] Unfit),
+    /// A step of loading needs more than an instance gets whose plugin is not known yet. The first field names the
+    /// step.
+    #[error("its `{0}` failed: {1}. Its own settings do not count before `describe` has told its name")]
+    Unnamed(&'static str, Fault),
     /// A step of loading failed. The first field names the step: `start` (the instantiation), `describe` or
     /// `configure`.
     #[error("its `{0}` failed: {1}")]
@@ -94,7 +100,12 @@ impl Described {
     /// Returns a [`LoadError`] that says what is wrong and how to fix it.
     pub fn load(compiler: &Compiler, bytes: &[u8]) -> Result<Self, LoadError> {
         let linked = compiler.compile(bytes)?;
-        let fault = |step| move |fault| LoadError::Fault(step, fault);
+        let fault = |step| {
+            move |fault: Fault| match fault.outcome() {
+                "memory" => LoadError::Unnamed(step, fault),
+                _ => LoadError::Fault(step, fault),
+            }
+        };
         let mut instance =
             Instance::new(&linked, "(new)".into(), DESCRIBE_LIMITS, None, None).map_err(fault("start"))?;
         let traced = trace::begin(trace::describe);
@@ -104,6 +115,36 @@ impl Described {
         check_manifest(&manifest).map_err(LoadError::Manifest)?;
         let Manifest { name, version, routes, metrics, state_format, gatekeeper } = manifest;
         Ok(Self { linked, name: name.into(), version, routes, metrics, state_format, gatekeeper })
+    }
+}
+
+impl Described {
+    /// Checks the routes that the plugin claims, or that its settings name instead.
+    ///
+    /// # Errors
+    /// Returns a [`LoadError`] that says which rule they break.
+    pub fn check_routes(&self, routes: &[u8]) -> Result<(), LoadError> {
+        let broken = if !self.takes().packets && !routes.is_empty() {
+            "it claims routes, but does not export `gateway:policy/policy`"
+        } else if routes.contains(&ROUTE_CONTROL) {
+            "it claims the route 0, which is the gateway's own: choose another from 1 to 255"
+        } else {
+            return Ok(());
+        };
+        Err(LoadError::Manifest(broken.to_owned()))
+    }
+
+    /// Checks the topics that the plugin subscribes to.
+    ///
+    /// # Errors
+    /// Returns a [`LoadError`] that says which rule they break.
+    pub fn check_topics(&self, topics: &[String]) -> Result<(), LoadError> {
+        check_topics(topics).map_err(LoadError::Manifest)?;
+        if !self.takes().messages && !topics.is_empty() {
+            let why = "it subscribes to topics, but does not export `gateway:policy/hearing`".to_owned();
+            return Err(LoadError::Manifest(why));
+        }
+        Ok(())
     }
 }
 

@@ -13,11 +13,9 @@ use super::{
     pool::Pool,
     settings::Settings,
     start::Starter,
-    topics::check_topics,
     usage::Usage,
 };
 use crate::{sync::uptime::unix_ms, telemetry::metrics::Metrics};
-use gateway_wire::packet::ROUTE_CONTROL;
 use std::{
     collections::BTreeMap,
     sync::{
@@ -41,6 +39,8 @@ pub struct Plugin {
     offload_thread: Arc<OffloadThread>,
     /// When the generation was put to use, in milliseconds since 1970.
     in_use_since_ms: OnceLock<u64>,
+    /// How often a plugin with this name had been put to use before.
+    predecessors: OnceLock<i64>,
 }
 
 impl Plugin {
@@ -58,32 +58,23 @@ impl Plugin {
     ) -> Result<Self, LoadError> {
         let metrics = metrics.plugin(&described.name);
         let starter = Starter { described, settings, kept, metrics };
-        let takes = starter.described.takes();
-        if !takes.packets && !starter.settings.routes.is_empty() {
-            let why = "it claims routes, but does not export `gateway:policy/policy`".to_owned();
-            return Err(LoadError::Manifest(why));
-        }
-        if starter.settings.routes.contains(&ROUTE_CONTROL) {
-            let why = "it claims the route 0, which is the gateway's own: choose another from 1 to 255".to_owned();
-            return Err(LoadError::Manifest(why));
-        }
+        starter.described.check_routes(&starter.settings.routes)?;
         let mut topics = Vec::new();
         let pool = Pool::filled(|| {
             let (instance, its_topics) = starter.configured()?;
-            check_topics(&its_topics).map_err(LoadError::Manifest)?;
-            if !takes.messages && !its_topics.is_empty() {
-                let why = "it subscribes to topics, but does not export `gateway:policy/hearing`".to_owned();
-                return Err(LoadError::Manifest(why));
-            }
+            starter.described.check_topics(&its_topics)?;
             topics = its_topics;
             Ok(instance)
         })?;
+        // It hears a message once.
+        topics.sort_unstable();
+        topics.dedup();
         starter.metrics.live_generations.inc();
         static STARTED: AtomicU64 = AtomicU64::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let (refilling, health) = (AtomicBool::new(false), Health::default());
-        let in_use_since_ms = OnceLock::new();
-        Ok(Self { number, starter, topics, pool, refilling, health, offload_thread, in_use_since_ms })
+        let (in_use_since_ms, predecessors) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { number, starter, topics, pool, refilling, health, offload_thread, in_use_since_ms, predecessors })
     }
 
     /// Returns the plugin's name.
@@ -148,7 +139,7 @@ impl Plugin {
 
     /// Records in the metrics that the generation has been put to use.
     pub fn put_to_use(&self) {
-        self.starter.metrics.generation.inc();
+        self.predecessors.get_or_init(|| self.starter.metrics.generation.inc());
         self.starter.metrics.quarantined.set(0);
         self.in_use_since_ms.get_or_init(unix_ms);
     }
@@ -299,6 +290,10 @@ impl Plugin {
 
     #[cold]
     fn log_change(&self, change: &Change) {
+        // The last calls of a generation that was replaced say nothing about the one that serves.
+        if self.predecessors.get().is_some_and(|predecessors| self.generation() > predecessors + 1) {
+            return;
+        }
         let plugin = &**self.name();
         match change {
             Change::Nothing => {}

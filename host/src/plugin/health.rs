@@ -220,7 +220,9 @@ impl Health {
         let now = now_ms();
         let mut record = self.record();
         if now >= record.slow_window_ends_ms {
-            record.slow_window_ends_ms = now + SLOW_WINDOW_MS;
+            // The offload thread makes one call after another, so fewer senders are seen in the same time.
+            let is_offloaded = now < self.offloaded_until_ms.load(Ordering::Relaxed);
+            record.slow_window_ends_ms = now + if is_offloaded { OFFLOAD_MS } else { SLOW_WINDOW_MS };
             record.slow = Senders::default();
         }
         if record.slow.add(sender, MAX_SLOW_SENDERS) >= MAX_SLOW_SENDERS {
@@ -387,5 +389,16 @@ mod tests {
         assert!(health.is_offloaded());
         health.offloaded_until_ms.store(1, Ordering::Relaxed);
         assert!(!health.is_offloaded());
+    }
+
+    #[test]
+    fn a_plugin_that_is_offloaded_stays_so_if_its_calls_take_longer_than_the_window() {
+        let health = Health::default();
+        (0..3).for_each(|i| health.record_slow(session(i)));
+        // The next slow call comes after the window.
+        health.record().slow_window_ends_ms = 0;
+        health.record_slow(session(4));
+        let until = health.record().slow_window_ends_ms;
+        assert!(until > now_ms() + SLOW_WINDOW_MS, "two more slow calls have to find the same window");
     }
 }

@@ -177,6 +177,7 @@ impl Drop for Instance {
 }
 
 fn start_deadline(store: &mut Store<State>, clock: &Clock, timeout: Duration, copied: usize) {
+    store.data_mut().begin_call();
     store.data_mut().deadline().set(timeout, copied);
     store.set_epoch_deadline(1);
     // The next tick has to find the deadline set.

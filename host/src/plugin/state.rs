@@ -134,7 +134,12 @@ impl State {
         self.simulated.as_mut()
     }
 
-    /// Returns the last resource that was refused to the instance, if there was one.
+    /// Forgets what was refused to the instance in earlier calls.
+    pub(super) fn begin_call(&mut self) {
+        self.refused = None;
+    }
+
+    /// Returns the last resource that was refused to the instance in this call, if there was one.
     pub(super) fn refused(&self) -> Option<Refused> {
         self.refused
     }
@@ -196,24 +201,22 @@ impl Drop for State {
 }
 
 impl ResourceLimiter for State {
-    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let more = desired - current;
-        if self.memory_used + more > self.limits.memory {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let Some(used) = grown(self.memory_used, (current, desired), maximum, self.limits.memory) else {
             self.refused = Some(Refused::Memory);
             return Ok(false);
-        }
-        self.memory_used += more;
-        self.memory_gauge.inc_by(signed(more));
+        };
+        self.memory_gauge.inc_by(signed(used - self.memory_used));
+        self.memory_used = used;
         Ok(true)
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let more = desired - current;
-        if self.table_elements + more > self.limits.table_elements {
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let Some(used) = grown(self.table_elements, (current, desired), maximum, self.limits.table_elements) else {
             self.refused = Some(Refused::Tables);
             return Ok(false);
-        }
-        self.table_elements += more;
+        };
+        self.table_elements = used;
         Ok(true)
     }
 
@@ -228,6 +231,14 @@ impl ResourceLimiter for State {
     fn memories(&self) -> usize {
         MAX_MEMORIES
     }
+}
+
+/// Returns what an instance uses after a growth, or `None` if that is over its limit or over the maximum that the
+/// memory or the table declares. wasmtime would refuse the latter afterwards. A guest may ask for almost the whole
+/// address space.
+fn grown(used: usize, (from, to): (usize, usize), maximum: Option<usize>, limit: usize) -> Option<usize> {
+    let is_allowed = maximum.is_none_or(|maximum| to <= maximum);
+    is_allowed.then(|| used.checked_add(to.checked_sub(from)?)).flatten().filter(|used| *used <= limit)
 }
 
 fn signed(bytes: usize) -> i64 {
@@ -279,5 +290,26 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         self.log_suppressed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::grown;
+
+    const PAGE: usize = 64 << 10;
+
+    #[test]
+    fn a_growth_is_counted_only_if_it_is_within_the_limit_and_the_maximum() {
+        assert_eq!(grown(PAGE, (0, PAGE), None, 2 * PAGE), Some(2 * PAGE));
+        assert_eq!(grown(PAGE, (0, 2 * PAGE), None, 2 * PAGE), None);
+        assert_eq!(grown(PAGE, (PAGE, 2 * PAGE), Some(PAGE), 9 * PAGE), None);
+        assert_eq!(grown(PAGE, (PAGE, 2 * PAGE), Some(2 * PAGE), 9 * PAGE), Some(2 * PAGE));
+    }
+
+    #[test]
+    fn a_growth_to_the_end_of_the_address_space_is_not_taken_for_a_small_one() {
+        assert_eq!(grown(PAGE, (0, usize::MAX - PAGE + 1), None, 64 << 20), None);
+        assert_eq!(grown(PAGE, (0, usize::MAX), Some(usize::MAX), 64 << 20), None);
     }
 }

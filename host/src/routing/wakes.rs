@@ -17,8 +17,11 @@ use std::{
 };
 use tokio::{task, time};
 
-/// The number of timers after which the task yields to other tasks.
+/// The number of timers of one plugin after which it is the turn of the next plugin.
 const MAX_WAKES_PER_TURN: usize = 64;
+
+/// The time after which it is the turn of the next plugin.
+const MAX_TURN: Duration = Duration::from_millis(5);
 
 /// The time between two removals of expired entries, and the longest time between two looks at the timers.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -44,7 +47,9 @@ impl Gateway {
             // Other plugins may serve by now.
             let snapshot = self.snapshot.load_full();
             for served in snapshot.served() {
-                self.wake_all(served, &snapshot).await;
+                if self.wake_due(served, &snapshot) {
+                    task::yield_now().await;
+                }
             }
             if swept.elapsed() >= SWEEP_INTERVAL {
                 swept = Instant::now();
@@ -53,23 +58,23 @@ impl Gateway {
         }
     }
 
-    /// Calls a plugin for each of its timers that are due now.
-    async fn wake_all(self: &Arc<Self>, served: &Arc<ServingPlugin>, snapshot: &Arc<Snapshot>) {
-        let now = now_ms();
+    /// Calls a plugin for timers that are due, for as long as its turn lasts. Returns whether there was one.
+    fn wake_due(self: &Arc<Self>, served: &Arc<ServingPlugin>, snapshot: &Arc<Snapshot>) -> bool {
+        let (now, began) = (now_ms(), Instant::now());
         let mut turn = Turn::new(&self.metrics);
-        let mut wakes = 0;
-        while let Some(due) = served.account.timers.take_due(now) {
+        for wakes in 0..MAX_WAKES_PER_TURN {
+            let Some(due) = served.account.timers.take_due(now) else { return wakes > 0 };
             turn.run(|| self.wake(served, snapshot, due));
-            wakes += 1;
-            if wakes % MAX_WAKES_PER_TURN == 0 {
-                turn.end();
-                task::yield_now().await;
+            if began.elapsed() >= MAX_TURN {
+                break;
             }
         }
+        true
     }
 
     fn wake(self: &Arc<Self>, served: &Arc<ServingPlugin>, snapshot: &Arc<Snapshot>, due: Due) {
         if !served.plugin.takes().timers {
+            served.account.timers.done(due);
             return;
         }
         let call = Call { served, occasion: Occasion::Wake { key: due.key } };

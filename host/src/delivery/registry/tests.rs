@@ -237,6 +237,8 @@ fn a_topic_is_heard_as_long_as_a_session_or_a_group_wants_it() {
     for holder in [Holder::Group(1), Holder::Group(1), Holder::Session(first.id), Holder::Session(first.id)] {
         registry.listen(&a, holder, "news");
     }
+    // Whoever makes a group listen again has to wait for the same change.
+    assert_eq!(registry.listen(&a, Holder::Group(1), "news"), Some(7));
     registry.listen(&a, Holder::Session(second.id), "other");
     registry.listen(&b, Holder::Session(second.id), "news");
     assert_eq!((heard.holders(&a, "news"), heard.holders(&a, "other"), heard.holders(&b, "news")), (2, 1, 1));
