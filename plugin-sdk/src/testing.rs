@@ -53,8 +53,8 @@ const START_MS: u64 = 1_700_000_000_000;
 /// ```
 ///
 /// # Panics
-/// A call panics if the gateway would refuse its actions, for example a reply to a bus message, and if the plugin does
-/// not export the call.
+/// A call panics if the gateway would refuse what it returned, for example a reply to a bus message, or a rejection
+/// with a reserved status, and if the plugin does not export the call.
 pub struct Harness<P> {
     instance: Instance<P>,
     /// The bus topics that the plugin subscribes to.
@@ -208,7 +208,13 @@ impl<P: Exported> Harness<P> {
         self.seq += 1;
         let &mut Session { user, tag, .. } = self.live(session);
         let packet = Packet { seq: self.seq, route, flags: 0, session, user, tag, now: self.now };
-        let actions = self.call(|plugin| on_packet(plugin, &packet, payload))?;
+        let actions = match self.call(|plugin| on_packet(plugin, &packet, payload)) {
+            Ok(actions) => actions,
+            Err(rejection) => {
+                rules::check_rejection("on_packet", &rejection);
+                return Err(rejection);
+            }
+        };
         let mut user = user;
         for action in &actions {
             if let Action::Bind(to) = action
@@ -229,7 +235,13 @@ impl<P: Exported> Harness<P> {
     pub fn message(&mut self, topic: &str, payload: &[u8]) -> Result<Vec<Action>, Rejection> {
         let on_message = exported(P::CALLS.on_message, "Hearing");
         let now = self.now;
-        let actions = self.call(|plugin| on_message(plugin, topic, payload, now))?;
+        let actions = match self.call(|plugin| on_message(plugin, topic, payload, now)) {
+            Ok(actions) => actions,
+            Err(rejection) => {
+                rules::check_rejection("on_message", &rejection);
+                return Err(rejection);
+            }
+        };
         self.apply(Call { name: "on_message", sender: None, payload: Some(payload) }, &actions);
         Ok(actions)
     }
@@ -263,14 +275,20 @@ impl<P: Exported> Harness<P> {
     /// Begins a session, and returns its id.
     ///
     /// # Errors
-    /// Returns the plugin's denial.
+    /// Returns the plugin's denial. If the plugin admits another user than the one of the connection, this is the
+    /// gateway's denial with status 403.
     #[track_caller]
     pub fn connect_as(&mut self, connection: Connection) -> Result<SessionId, Denial> {
         let session = connection.session;
-        let Admission { user, tag, attributes, actions } = match P::CALLS.on_connect {
-            Some(on_connect) => self.call(|plugin| on_connect(plugin, &connection))?,
-            None => Admission::default(),
+        let answer = match P::CALLS.on_connect {
+            Some(on_connect) => self.call(|plugin| on_connect(plugin, &connection)),
+            None => Ok(Admission::default()),
         };
+        rules::check_admission(&answer);
+        let Admission { user, tag, attributes, actions } = answer?;
+        if user.is_some() && connection.user.is_some_and(|known| user != Some(known)) {
+            return Err(Denial::new(403, "the session is bound to another user"));
+        }
         self.world.sessions.insert(session, Session { user: connection.user.or(user), tag, ..Session::default() });
         self.world.reads.attributes.insert(session, attributes.into_iter().collect());
         self.apply(Call { name: "on_connect", sender: Some(session), payload: None }, &actions);

@@ -232,3 +232,19 @@ async fn the_dashboard_shows_large_user_ids_and_does_not_guess_what_became_of_an
     page.click("#end").await;
     page.says("#ending-error", "Nothing was ended: the gateway answered with status 400.").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dashboard_goes_on_after_answers_that_were_cut() {
+    let Some(browser) = Browser::start("the dashboard without whole answers").await else { return };
+    let gateway = Gateway::start(Setup::default()).await;
+    let page = browser.open(&url(&gateway, "/")).await;
+    page.says("#state", "Ready").await;
+    // The head of each answer comes, and its body does not.
+    let cut = "window.real = window.fetch; window.fetch = async () => new Response(new ReadableStream({ \
+               start(body) { body.error(new TypeError(\"network error\")); } }));";
+    page.evaluate(&format!("(() => {{ {cut} }})()")).await;
+    page.says("#state", "Not reachable since").await;
+    page.evaluate("(() => { window.fetch = window.real; })()").await;
+    page.says("#state", "Ready").await;
+    assert_eq!(browser.errors(), Vec::<String>::new());
+}

@@ -1,6 +1,18 @@
-//! The rules for actions, as the gateway checks them.
+//! The rules for what calls return, as the gateway checks them.
 
-use crate::{Action, Closing, Delivery, Ending, Entry, Exported, Interest, MetricKind, Publication, SessionId, Target};
+use crate::{
+    Action, Admission, Closing, Delivery, Denial, Ending, Entry, Exported, Interest, MetricKind, Publication,
+    Rejection, SessionId, Target,
+};
+
+/// The maximum number of attributes of one session from one plugin.
+const MAX_ATTRIBUTES: usize = 32;
+
+/// The maximum length of an attribute's name, in bytes.
+const MAX_ATTRIBUTE_NAME_BYTES: usize = 64;
+
+/// The maximum length of an attribute's value, in bytes.
+const MAX_ATTRIBUTE_VALUE_BYTES: usize = 1024;
 
 /// What a call is about.
 #[derive(Clone, Copy)]
@@ -73,6 +85,40 @@ impl Call<'_> {
     fn check_body(&self, has_body: bool) -> Result<(), String> {
         ensure(has_body || self.payload.is_some(), "this call has no payload that an action without a body could send")
     }
+}
+
+/// Checks the rejection that the call with this name returned.
+///
+/// # Panics
+/// Panics if the gateway would refuse it.
+#[track_caller]
+pub(super) fn check_rejection(name: &str, rejection: &Rejection) {
+    let is_allowed = matches!(rejection.status, 1..=8 | 256..);
+    assert!(
+        is_allowed,
+        "the gateway refuses what {name} returned, because a rejection has status 1 to 8, or 256 and above: {rejection:?}"
+    );
+}
+
+/// Checks what `on_connect` returned.
+///
+/// # Panics
+/// Panics if the gateway would refuse it.
+#[track_caller]
+pub(super) fn check_admission(answer: &Result<Admission, Denial>) {
+    let why = match answer {
+        Err(denial) if !matches!(denial.status, 400..=599) => "a denial has status 400 to 599",
+        Ok(Admission { attributes, .. }) if attributes.len() > MAX_ATTRIBUTES => "a session has at most 32 attributes",
+        Ok(Admission { attributes, .. })
+            if attributes.iter().any(|(name, value)| {
+                name.len() > MAX_ATTRIBUTE_NAME_BYTES || value.len() > MAX_ATTRIBUTE_VALUE_BYTES
+            }) =>
+        {
+            "an attribute has at most 64 bytes of name and 1024 bytes of value"
+        }
+        _ => return,
+    };
+    panic!("the gateway refuses what on_connect returned, because {why}: {answer:?}");
 }
 
 fn check_topic(topic: &str) -> Result<(), String> {

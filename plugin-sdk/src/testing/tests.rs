@@ -18,6 +18,10 @@ std::thread_local! {
     static NEXT: RefCell<Vec<Action>> = const { RefCell::new(Vec::new()) };
     /// What the plugin was called with.
     static CALLS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// The rejection that the next call returns instead of actions.
+    static REJECTION: RefCell<Option<Rejection>> = const { RefCell::new(None) };
+    /// What the next `on_connect` returns.
+    static ANSWER: RefCell<Option<Result<Admission, Denial>>> = const { RefCell::new(None) };
 }
 
 fn next(call: String) -> Vec<Action> {
@@ -46,6 +50,9 @@ impl Plugin for Scripted {
 
 impl Policy for Scripted {
     fn on_packet(&mut self, packet: &Packet, _: &[u8]) -> Result<Vec<Action>, Rejection> {
+        if let Some(rejection) = REJECTION.take() {
+            return Err(rejection);
+        }
         let name = attributes::get(packet.session, "name").unwrap_or_default();
         Ok(next(format!("packet {} {:?} {} {name}", packet.seq, packet.user, packet.tag)))
     }
@@ -59,6 +66,9 @@ impl Hearing for Scripted {
 
 impl Sessions for Scripted {
     fn on_connect(&mut self, connection: &Connection) -> Result<Admission, Denial> {
+        if let Some(answer) = ANSWER.take() {
+            return answer;
+        }
         let name = connection.query.clone();
         if name.is_empty() {
             return Err(Denial::new(403, "no name"));
@@ -311,6 +321,42 @@ fn an_action_that_the_gateway_refuses_is_a_panic() {
     refused(vec![Action::measure(0, -1.0)], packet, "a counter only grows");
     refused(vec![Action::measure(1, f64::NAN)], packet, "a finite number");
     refused(vec![], nobody, "there is no live session");
+}
+
+#[test]
+fn an_answer_that_the_gateway_refuses_is_a_panic() {
+    for status in [0, 9, 255_u16] {
+        let reject = |harness: &mut Harness<Scripted>| {
+            REJECTION.set(Some(Rejection::new(status, "no")));
+            drop(harness.packet(ROUTE, b""));
+        };
+        refused(vec![], reject, "a rejection has status 1 to 8, or 256 and above");
+    }
+    let many = (0..33).map(|number| (number.to_string(), String::new())).collect();
+    let admitted = |attributes| Ok(Admission { attributes, ..Admission::default() });
+    let cases = [
+        (Err(Denial::new(302, "elsewhere")), "a denial has status 400 to 599"),
+        (admitted(many), "at most 32 attributes"),
+        (admitted(vec![("x".repeat(65), String::new())]), "at most 64 bytes of name"),
+        (admitted(vec![("x".to_owned(), "x".repeat(1025))]), "1024 bytes of value"),
+    ];
+    for (answer, why) in cases {
+        let connect = |harness: &mut Harness<Scripted>| {
+            ANSWER.set(Some(answer));
+            drop(harness.connect("anna"));
+        };
+        refused(vec![], connect, why);
+    }
+}
+
+#[test]
+fn a_session_is_not_admitted_for_another_user_than_its_token_names() {
+    let mut harness = harness();
+    let connection = |harness: &Harness<Scripted>, user| Connection { user, ..harness.connection("anna") };
+    let denied = harness.connect_as(connection(&harness, Some(7))).unwrap_err();
+    assert_eq!(denied, Denial::new(403, "the session is bound to another user"));
+    let session = harness.connect_as(connection(&harness, Some(9))).unwrap();
+    assert_eq!(harness.user(session), Some(9));
 }
 
 /// A plugin that only takes packets, and returns the actions of the test.

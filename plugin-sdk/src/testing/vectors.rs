@@ -1,11 +1,8 @@
 //! Runs test vectors natively.
 
-use super::{
-    reads::{self, Reads},
-    rules::exported,
-};
+use super::reads::{self, Reads};
 use crate::{Exported, Instance};
-use gateway_plugin_vectors::{self as vectors, Bytes, Call, Given, Outcome, Subject, Table};
+use gateway_plugin_vectors::{self as vectors, Bytes, Call, Failed, Given, Outcome, Subject, Table};
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -56,28 +53,33 @@ impl<P: Exported> Subject for Native<P> {
         caught(|| self.0.configure(settings))
     }
 
-    fn call(&mut self, call: &Call, given: &Given) -> Result<Outcome, String> {
+    fn call(&mut self, call: &Call, given: &Given) -> Result<Outcome, Failed> {
         let Given { now, state, attributes } = given.clone();
         let mut reads = Reads {
             entries: state.into_iter().map(|(key, Bytes(value))| (key, value)).collect(),
             attributes: HashMap::from([(session_id(call.session()), attributes.into_iter().collect())]),
             ..Reads::default()
         };
-        caught(|| reads::during(&mut reads, || self.0.with(|plugin| outcome(plugin, call, now))))
+        let outcome = caught(|| reads::during(&mut reads, || self.0.with(|plugin| outcome(plugin, call, now))));
+        outcome.map_err(Failed::Trap)?
     }
 }
 
-fn outcome<P: Exported>(plugin: &mut P, call: &Call, now: u64) -> Outcome {
+fn outcome<P: Exported>(plugin: &mut P, call: &Call, now: u64) -> Result<Outcome, Failed> {
     let calls = P::CALLS;
-    match call {
-        Call::Packet(it) => decision(exported(calls.on_packet, "Policy")(plugin, &packet(it, now), &it.payload.0)),
-        Call::Message(it) => decision(exported(calls.on_message, "Hearing")(plugin, &it.topic, &it.payload.0, now)),
-        Call::Connect(it) => admission(exported(calls.on_connect, "Sessions")(plugin, &connection(it, now))),
-        Call::Disconnect(it) => decision(Ok(exported(calls.on_disconnect, "Sessions")(plugin, &departure(it, now)))),
-        Call::Away(it) => decision(Ok(exported(calls.on_away, "Presence")(plugin, &absence(it, now)))),
-        Call::Back(it) => decision(Ok(exported(calls.on_back, "Presence")(plugin, &arrival(it, now)))),
-        Call::Wake(it) => decision(Ok(exported(calls.on_wake, "Timers")(plugin, it.key, now))),
-    }
+    Ok(match call {
+        Call::Packet(it) => decision(exported(calls.on_packet, "Policy")?(plugin, &packet(it, now), &it.payload.0)),
+        Call::Message(it) => decision(exported(calls.on_message, "Hearing")?(plugin, &it.topic, &it.payload.0, now)),
+        Call::Connect(it) => admission(exported(calls.on_connect, "Sessions")?(plugin, &connection(it, now))),
+        Call::Disconnect(it) => decision(Ok(exported(calls.on_disconnect, "Sessions")?(plugin, &departure(it, now)))),
+        Call::Away(it) => decision(Ok(exported(calls.on_away, "Presence")?(plugin, &absence(it, now)))),
+        Call::Back(it) => decision(Ok(exported(calls.on_back, "Presence")?(plugin, &arrival(it, now)))),
+        Call::Wake(it) => decision(Ok(exported(calls.on_wake, "Timers")?(plugin, it.key, now))),
+    })
+}
+
+fn exported<C>(call: Option<C>, name: &str) -> Result<C, Failed> {
+    call.ok_or_else(|| Failed::NotExported(format!("`{name}` is not in the plugin's `export!`")))
 }
 
 fn caught<R>(call: impl FnOnce() -> R) -> Result<R, String> {

@@ -97,7 +97,7 @@ pub use action::{Action, Holder, Keep, Target};
 pub use bytes::Bytes;
 pub use call::{Away, Back, Call, Connect, Disconnect, Given, Message, Packet, Wake};
 pub use outcome::{Admission, Outcome, Rejection};
-pub use run::{Failure, Subject, run};
+pub use run::{Failed, Failure, Subject, run};
 #[doc(hidden)]
 pub use uuid::Uuid;
 

@@ -15,8 +15,17 @@ pub trait Subject {
     /// Makes a call, during which the plugin reads what is in `given`. The route of a packet is always present.
     ///
     /// # Errors
-    /// Returns the text of a trap, or a text that says why the plugin cannot get this call.
-    fn call(&mut self, call: &Call, given: &Given) -> Result<Outcome, String>;
+    /// Returns why there is no outcome.
+    fn call(&mut self, call: &Call, given: &Given) -> Result<Outcome, Failed>;
+}
+
+/// Why a call has no outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// The call has failed, with this text.
+    Trap(String),
+    /// The plugin does not export the call. The text is a sentence without a full stop.
+    NotExported(String),
 }
 
 /// A check whose outcome differs from the table.
@@ -47,6 +56,7 @@ pub fn run<S: Subject>(table: &Table, mut fresh: impl FnMut() -> Result<S, Strin
             Ok(()) => passed += 1,
             Err(what) => failures.push(Failure { suite: number, case: case.map(str::to_owned), what }),
         };
+        let mut unusable = "the settings were refused".to_owned();
         let mut subject = match configured(suite, &mut fresh) {
             Ok(subject) => {
                 check(None, Ok(()));
@@ -58,12 +68,18 @@ pub fn run<S: Subject>(table: &Table, mut fresh: impl FnMut() -> Result<S, Strin
             }
         };
         for case in &suite.cases {
-            let outcome =
-                subject.as_mut().map_or_else(|| Err("the settings were refused".to_owned()), |s| call(s, suite, case));
+            let Some(configured_subject) = &mut subject else {
+                check(Some(&case.name), Err(unusable.clone()));
+                continue;
+            };
+            let outcome = call(configured_subject, suite, case);
             let trapped = outcome.is_err();
             check(Some(&case.name), compare(&case.expect, outcome));
             if trapped {
-                subject = configured(suite, &mut fresh).ok().flatten();
+                subject = configured(suite, &mut fresh).unwrap_or_else(|why| {
+                    unusable = format!("the instance after a trap {why}");
+                    None
+                });
             }
         }
     }
@@ -87,7 +103,7 @@ fn configured<S: Subject>(suite: &Suite, fresh: &mut impl FnMut() -> Result<S, S
     }
 }
 
-fn call(subject: &mut impl Subject, suite: &Suite, case: &Case) -> Result<Outcome, String> {
+fn call(subject: &mut impl Subject, suite: &Suite, case: &Case) -> Result<Outcome, Failed> {
     let mut call = case.call.clone();
     if let Call::Packet(packet) = &mut call {
         let first = suite.settings["routes"].get(0).and_then(Value::as_u64);
@@ -97,12 +113,13 @@ fn call(subject: &mut impl Subject, suite: &Suite, case: &Case) -> Result<Outcom
     subject.call(&call, &case.given)
 }
 
-fn compare(expected: &Outcome, outcome: Result<Outcome, String>) -> Result<(), String> {
+fn compare(expected: &Outcome, outcome: Result<Outcome, Failed>) -> Result<(), String> {
     match (expected, outcome) {
-        (Outcome::Trap, Err(_)) => Ok(()),
+        (Outcome::Trap, Err(Failed::Trap(_))) => Ok(()),
         (expected, Ok(outcome)) if *expected == outcome => Ok(()),
         (expected, Ok(outcome)) => Err(format!("expected {}, got {}", json(expected), json(&outcome))),
-        (expected, Err(trap)) => Err(format!("expected {}, got a trap: {trap}", json(expected))),
+        (expected, Err(Failed::Trap(why))) => Err(format!("expected {}, got a trap: {why}", json(expected))),
+        (expected, Err(Failed::NotExported(why))) => Err(format!("expected {}, but {why}", json(expected))),
     }
 }
 
@@ -128,7 +145,7 @@ mod tests {
             }
         }
 
-        fn call(&mut self, call: &Call, given: &Given) -> Result<Outcome, String> {
+        fn call(&mut self, call: &Call, given: &Given) -> Result<Outcome, Failed> {
             match call {
                 Call::Packet(packet) => {
                     let body = format!("{:?} {} {:?} {:?}", packet.route, given.now, given.state, given.attributes);
@@ -142,7 +159,8 @@ mod tests {
                 Call::Away(it) => Ok(Outcome::Actions(it.user.map(Action::Bind).into_iter().collect())),
                 Call::Back(it) if it.handed_over => Ok(Outcome::Actions(vec![Action::Echo])),
                 Call::Back(_) => Ok(Outcome::Actions(vec![])),
-                Call::Wake(it) if it.key == 0 => Err("unreachable".to_owned()),
+                Call::Wake(it) if it.key == 0 => Err(Failed::Trap("unreachable".to_owned())),
+                Call::Wake(it) if it.key == 9 => Err(Failed::NotExported("it has no timers".to_owned())),
                 Call::Wake(_) => Ok(Outcome::Actions(vec![])),
             }
         }
@@ -192,6 +210,8 @@ mod tests {
         let after = r#"{"name": "b", "wake": {"key": 0}, "expect": {"actions": []}}"#;
         let failure = r#"suite 1, b: expected {"actions":[]}, got a trap: unreachable"#;
         check(&[trap, after].join(","), 3, 2, &[failure]);
+        let not_exported = r#"{"name": "a", "wake": {"key": 9}, "expect": "trap"}"#;
+        check(not_exported, 2, 1, &[r#"suite 1, a: expected "trap", but it has no timers"#]);
         let missing = r#"suite 1, a: expected "trap", got {"actions":[]}"#;
         check(r#"{"name": "a", "wake": {"key": 1}, "expect": "trap"}"#, 1, 1, &[missing]);
     }

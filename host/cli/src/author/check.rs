@@ -45,6 +45,8 @@ pub(crate) fn check(path: &Path, config: Option<&Config>, sample: &Sample) -> an
     let started = began.elapsed();
     let topics = trial.configure(&settings.json).map_err(|fault| anyhow!("its `configure` failed: {fault}"))?;
     let topics = topics.map_err(|why| anyhow!("it refuses its settings {}: {why}", settings.json))?;
+    described.check_routes(&settings.routes)?;
+    described.check_topics(&topics)?;
     let (name, version) = (&described.name, &described.version);
     let routes: Vec<_> = settings.routes.iter().map(|route| format!("0x{route:02x}")).collect();
 
@@ -60,7 +62,7 @@ pub(crate) fn check(path: &Path, config: Option<&Config>, sample: &Sample) -> an
     for import in described.imports() {
         line("imports", &format!("{import} ({})", granted(import)))?;
     }
-    line("compiled", &format!("in {compiled:.1?}, `describe` included"))?;
+    line("compiled", &format!("in {compiled:.1?}, `describe` included, and from the cache if it was loaded before"))?;
     line("started", &format!("in {started:.1?}"))?;
     if let Some(route) = settings.routes.first() {
         line("a call", &call(&mut trial, *route, sample)?)?;

@@ -10,7 +10,7 @@ use gateway::{
         trial::Trial,
     },
 };
-use gateway_plugin_vectors::{self as vectors, Call, Failure, Outcome, Subject, Table};
+use gateway_plugin_vectors::{self as vectors, Call, Failed, Failure, Outcome, Subject, Table};
 use std::{
     collections::BTreeMap,
     fs,
@@ -43,11 +43,11 @@ pub(crate) fn test(path: &Path, vectors: &Path, config: Option<&Config>) -> anyh
 }
 
 /// The component under test.
-struct Tested {
+struct Tested<'a> {
+    described: &'a Described,
     trial: Trial,
     kept: Arc<Kept>,
     attributes: Arc<Mutex<Given>>,
-    format: u32,
     /// Whether packets are handed in with `on-packets`.
     in_batches: bool,
 }
@@ -70,13 +70,13 @@ impl Attributes for Source {
     }
 }
 
-impl Tested {
-    fn start(described: &Described, limits: Limits, in_batches: bool) -> Result<Self, String> {
+impl<'a> Tested<'a> {
+    fn start(described: &'a Described, limits: Limits, in_batches: bool) -> Result<Self, String> {
         let attributes = Arc::<Mutex<Given>>::default();
         let source = Box::new(Source(Arc::clone(&attributes)));
         let kept = Arc::new(Kept { store: Store::new(usize::MAX), attributes: source, traces: Arc::default() });
         let trial = Trial::new(described, limits, Arc::clone(&kept)).map_err(|fault| fault.to_string())?;
-        Ok(Self { trial, kept, attributes, format: described.state_format, in_batches })
+        Ok(Self { described, trial, kept, attributes, in_batches })
     }
 
     /// Puts what the plugin reads during the case in place of what it read before.
@@ -87,19 +87,34 @@ impl Tested {
             expires_ms: None,
         };
         let entries = given.state.iter().map(entry).collect();
-        self.kept.store.restore(Saved { format: self.format, entries });
+        self.kept.store.restore(Saved { format: self.described.state_format, entries });
         *self.attributes.lock().unwrap_or_else(PoisonError::into_inner) =
             Given { session: Some(session_id(call.session())), attributes: given.attributes.clone() };
         self.trial.simulate(given.now);
     }
 }
 
-impl Subject for Tested {
+impl Subject for Tested<'_> {
     fn configure(&mut self, settings: &str) -> Result<Result<Vec<String>, String>, String> {
-        self.trial.configure(settings).map_err(|fault| fault.to_string())
+        let topics = self.trial.configure(settings).map_err(|fault| fault.to_string())?;
+        if let Ok(topics) = &topics {
+            self.described.check_topics(topics).map_err(|error| error.to_string())?;
+        }
+        Ok(topics)
     }
 
-    fn call(&mut self, call: &Call, given: &vectors::Given) -> Result<Outcome, String> {
+    fn call(&mut self, call: &Call, given: &vectors::Given) -> Result<Outcome, Failed> {
+        let takes = self.described.takes();
+        let (is_exported, interface) = match call {
+            Call::Packet(_) => (takes.packets, "policy"),
+            Call::Message(_) => (takes.messages, "hearing"),
+            Call::Connect(_) | Call::Disconnect(_) => (takes.sessions, "sessions"),
+            Call::Away(_) | Call::Back(_) => (takes.presence, "presence"),
+            Call::Wake(_) => (takes.timers, "timers"),
+        };
+        if !is_exported {
+            return Err(Failed::NotExported(format!("the plugin does not export `gateway:policy/{interface}`")));
+        }
         self.give(call, given);
         let (trial, now) = (&mut self.trial, given.now);
         let outcome = match call {
@@ -112,15 +127,17 @@ impl Subject for Tested {
             Call::Back(it) => trial.on_back(arrival(it, now)).map(decision),
             Call::Wake(it) => trial.on_wake(it.key, now).map(decision),
         };
-        outcome.map_err(|fault| fault.to_string())
+        outcome.map_err(|fault| Failed::Trap(fault.to_string()))
     }
 }
 
-/// Hands in a packet as a batch.
+/// Hands in a packet and the same once more, as a batch, because the gateway makes no batch of a single packet. Returns
+/// the decision on the first. That on the second may differ, for example because of a random number.
 fn on_packets(trial: &mut Trial, packet: Packet, payload: &[u8]) -> Result<Decision, Fault> {
     let Packet { seq, route, flags, session, user, tag, now } = packet;
-    let (seqs, routes, flags, lengths) = (vec![seq], vec![route], vec![flags], vec![payload.len() as u32]);
-    let batch = Batch { session, user, tag, now, seqs, routes, flags, lengths, payloads: payload.to_vec() };
+    let (seqs, routes, flags) = (vec![seq; 2], vec![route; 2], vec![flags; 2]);
+    let (lengths, payloads) = (vec![payload.len() as u32; 2], payload.repeat(2));
+    let batch = Batch { session, user, tag, now, seqs, routes, flags, lengths, payloads };
     let decisions = trial.on_packets(&batch)?;
     Ok(decisions.into_iter().next().expect("there are as many decisions as packets"))
 }
