@@ -2,7 +2,8 @@
 //! Every gateway serves plugins that were built against any of them. A plugin for an unsupported version is rejected with an error that names the remedy.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use gateway_tests::{Gateway, Setup, dist, guest, in_time, root};
+use gateway_tests::{Gateway, Setup, dist, guest, in_time, root, variant};
+use serde_json::{Value, json};
 use std::{fs, path::Path};
 
 /// Returns the lines of a WIT file, without comments and without empty lines.
@@ -82,6 +83,28 @@ async fn checked(file: &Path, key: &str) -> String {
     let report = String::from_utf8(output.stdout).unwrap();
     let line = report.lines().find_map(|line| line.strip_prefix(key)).unwrap();
     line.trim().to_owned()
+}
+
+#[tokio::test]
+async fn gateway_plugin_check_refuses_routes_and_topics_that_a_gateway_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bad.wasm");
+    let bad = |keys: Value| {
+        let mut manifest = json!({ "name": "bad", "version": "1", "routes": [1] });
+        manifest.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        variant(&manifest)
+    };
+    for (keys, because) in [
+        (json!({ "routes": [0] }), "it claims the route 0, which is the gateway's own"),
+        (json!({ "topics": ["gateway:host"] }), "it subscribes to \"gateway:host\", and a topic is 1 to 256 bytes"),
+    ] {
+        fs::write(&file, bad(keys)).unwrap();
+        let mut check = Gateway::command(None);
+        check.args(["plugin", "check"]).arg(&file).kill_on_drop(true);
+        let output = in_time("the end of `gateway plugin check`", check.output()).await.unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && told.contains(because), "{output:?}");
+    }
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ const CONFIGURE: [(&str, &str); 11] = [
 type Content = fn() -> Vec<u8>;
 
 /// The new files, each with the reason for which it is rejected.
-const FILES: [(Content, &str); 11] = [
+const FILES: [(Content, &str); 12] = [
     (|| faulty("loops_in", "describe"), "its `describe` failed: it ran for more than 5 s"),
     (|| faulty("traps_in", "describe"), "its `describe` failed: wasm trap: wasm `unreachable` instruction executed"),
     (|| edited("(export \"on-message\" (func $on-message))", ""), "it cannot be linked: "),
@@ -39,6 +39,7 @@ const FILES: [(Content, &str); 11] = [
         || edited("(memory (export \"memory\") 1)", "(memory (export \"memory\") 1025)"),
         "its `start` failed: it wanted more than 64 MiB of memory (`memory_mb`)",
     ),
+    (|| edited(MEMORY, GRAB), "its `start` failed: it wanted more than 64 MiB of memory (`memory_mb`)"),
     (
         || {
             edited(
@@ -70,6 +71,19 @@ const FILES: [(Content, &str); 11] = [
 
 /// The allocator in the text of the hand-written guest `endless`.
 const REALLOC: &str = "(func (export \"realloc\") (param i32 i32 i32 i32) (result i32) (i32.const 4096))";
+/// The memory in the text of the hand-written guest `endless`.
+const MEMORY: &str = "(memory (export \"memory\") 1)";
+/// The same memory, and a function that takes 125 MiB. Each time, it also asks for almost the whole address space in a
+/// 64-bit memory, so that a sum of both would overflow.
+const GRAB: &str = "(memory (export \"memory\") 1) (memory $wide i64 0)
+    (func $grab (local $i i32)
+      (loop $again
+        (drop (memory.grow 0 (i32.const 1)))
+        (drop (memory.grow $wide (i64.const 281474976710656)))
+        (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (br_if $again (i32.lt_u (local.get $i) (i32.const 2000))))
+      (if (i32.lt_u (memory.size 0) (i32.const 2000)) (then unreachable)))
+    (start $grab)";
 /// The list of routes in the text of the hand-written guest `endless`.
 const ROUTES: &str = "\"\\a0\\00\\00\\00\\01\\00\\00\\00\"";
 

@@ -137,3 +137,11 @@ async fn on_redis_a_topic_is_subscribed_to_while_a_group_has_members_and_again_a
     ask(&mut client, "leave 5").await;
     redis.subscribers_are("news", 0).await;
 }
+
+#[tokio::test]
+async fn a_plugin_that_names_a_topic_twice_hears_each_message_once() {
+    let gateway = Gateway::start(setup("config: { topics: [news, news] }")).await;
+    let mut client = connect(&gateway, "user=7").await;
+    assert!(is_heard(&mut client, "news").await);
+    client.assert_alive().await;
+}
