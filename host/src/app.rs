@@ -13,15 +13,13 @@ mod supervisor;
 
 use crate::{
     admin::{self, Access, Admin, Facts, Probes, Stopping},
-    auth::{self, Authenticator},
+    auth::Authenticator,
     bus,
     config::{Config, ConfigError},
-    finding::Finding,
     memory,
     net::certificate::Invalid,
     net::server,
     reload::{
-        catalog::Report,
         reloader::{self, End, Reloading},
         reports::Reports,
         watched::Stamp,
@@ -33,8 +31,8 @@ use crate::{
 };
 use anyhow::Context;
 use certificate::Followed;
+pub use checkup::{check, check_certificate, check_keys, examine};
 use futures_util::FutureExt;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
@@ -71,7 +69,7 @@ pub async fn run(path: &Path, recent: RecentLog) -> anyhow::Result<()> {
     // A file that is saved while it is read, or later during the start, has another stamp and is read again.
     let stamp = Stamp::of(path).unwrap_or(Stamp::Absent);
     let config = Config::read(path)?;
-    raise_open_files();
+    checkup::raise_open_files();
     memory::refuse_huge_pages();
     let stop = CancellationToken::new();
     let save = if config.state_file.is_some() { SAVE_TIMEOUT } else { Duration::ZERO };
@@ -264,15 +262,6 @@ async fn keys(auth: Arc<Authenticator>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Raises the soft limit of open files to the hard limit. The soft limit is low only for programs that use `select`,
-/// which cannot handle more than 1024 file descriptors.
-fn raise_open_files() {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        tracing::warn!(%error, "cannot raise the limit of open files: each connection needs one (ulimit -n)");
-    }
-}
-
 /// Applies the settings that a reload of gateway.yaml can change, except those of plugins.
 fn apply(config: &Config, gateway: &Gateway, auth: &Authenticator) {
     gateway.require(config.required.clone());
@@ -311,48 +300,6 @@ fn pages(mut admin: SocketAddr) -> String {
         admin.set_ip(Ipv4Addr::LOCALHOST.into());
     }
     format!("http://{admin}/")
-}
-
-/// Loads every plugin file once, and returns the state of each file.
-///
-/// # Errors
-/// Returns an error if no cache directory can be created, or if the machine cannot run WebAssembly.
-pub fn check(config: &Config) -> anyhow::Result<Vec<Report>> {
-    reloader::load_once(config)
-}
-
-/// Looks at the machine, and at Redis and the collector of traces unless `is_offline`. Returns what is wrong for this
-/// configuration.
-///
-/// # Errors
-/// Returns an error if no runtime for the connections can be started.
-pub fn examine(config: &Config, is_offline: bool) -> anyhow::Result<Vec<Finding>> {
-    // The gateway raises the limit as well, so the check is about the limit that it will have.
-    raise_open_files();
-    let mut findings = checkup::machine(config);
-    if !is_offline {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        findings.extend(runtime.block_on(checkup::servers(config)));
-        runtime.shutdown_background();
-    }
-    Ok(findings)
-}
-
-/// Reads the files of `server.tls`, if there are any. Returns a warning if the certificate can be used, but clients will
-/// refuse it.
-///
-/// # Errors
-/// Returns an [`Invalid`] that names the key, the file, what is wrong, and what would mend it.
-pub fn check_certificate(config: &Config) -> Result<Option<String>, Invalid> {
-    config.server.tls.as_ref().map_or(Ok(None), certificate::check)
-}
-
-/// Reads the file of the keys that check tokens, if there is one.
-///
-/// # Errors
-/// Returns why the file has no keys.
-pub fn check_keys(config: &Config) -> Result<(), String> {
-    config.auth.as_ref().map_or(Ok(()), auth::check)
 }
 
 #[cfg(test)]

@@ -78,7 +78,9 @@ impl Config {
     /// Returns a [`ConfigError`] if the file cannot be read, or if the address is wrong.
     pub fn admin_listen(path: &Path) -> Result<SocketAddr, ConfigError> {
         let listen = written::admin_listen(&Self::text(path)?, &Environment::of_process());
-        resolve::admin_listen(&listen).map_err(|errors| ConfigError::new(path, errors))
+        let mut errors = Vec::new();
+        let address = resolve::address("admin.listen", &listen, listen.as_str(), &mut errors);
+        if errors.is_empty() { Ok(address) } else { Err(ConfigError::new(path, errors)) }
     }
 
     /// Reads the text of a file without parsing it. The error may be temporary.

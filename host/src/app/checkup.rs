@@ -1,7 +1,16 @@
-//! What `gateway check` looks at: the limits of open files and memory of the machine, the queue of new connections, and
-//! the servers that the gateway uses.
+//! What `gateway check` looks at: the plugins, the certificate, the keys of tokens, the limits of open files and memory of
+//! the machine, the queue of new connections, and the servers that the gateway uses.
 
-use crate::{bus, config::Config, finding::Finding, net::admission, traces};
+use super::certificate;
+use crate::{
+    auth, bus,
+    config::Config,
+    finding::Finding,
+    net::{admission, certificate::Invalid},
+    reload::{catalog::Report, reloader},
+    traces,
+};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{fs, path::Path};
 
 /// The number of open files that are no connections of clients: listeners, plugins, Redis, the admin listener.
@@ -20,7 +29,7 @@ const BACKLOG: u32 = 1024;
 const BASE_MEMORY: u64 = 128 << 20;
 
 /// Returns what is wrong with the machine for this configuration.
-pub(super) fn machine(config: &Config) -> Vec<Finding> {
+fn machine(config: &Config) -> Vec<Finding> {
     let backlog = fs::read_to_string("/proc/sys/net/core/somaxconn").ok();
     let findings = [
         too_few_files(config).map(|text| Finding::warning("open files", text)),
@@ -31,7 +40,7 @@ pub(super) fn machine(config: &Config) -> Vec<Finding> {
 }
 
 /// Returns what is wrong with the servers that the configuration names.
-pub(super) async fn servers(config: &Config) -> Vec<Finding> {
+async fn servers(config: &Config) -> Vec<Finding> {
     let mut findings = match &config.redis {
         Some(redis) => bus::examine(redis).await,
         None => Vec::new(),
@@ -95,6 +104,57 @@ fn too_little_memory(limit: u64, config: &Config) -> Option<Finding> {
         );
         Finding::warning("memory", text)
     })
+}
+
+/// Raises the soft limit of open files to the hard limit. The soft limit is low only for programs that use `select`,
+/// which cannot handle more than 1024 file descriptors.
+pub(super) fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "cannot raise the limit of open files: each connection needs one (ulimit -n)");
+    }
+}
+
+/// Loads every plugin file once, and returns the state of each file.
+///
+/// # Errors
+/// Returns an error if no cache directory can be created, or if the machine cannot run WebAssembly.
+pub fn check(config: &Config) -> anyhow::Result<Vec<Report>> {
+    reloader::load_once(config)
+}
+
+/// Looks at the machine, and at Redis and the collector of traces unless `is_offline`. Returns what is wrong for this
+/// configuration.
+///
+/// # Errors
+/// Returns an error if no runtime for the connections can be started.
+pub fn examine(config: &Config, is_offline: bool) -> anyhow::Result<Vec<Finding>> {
+    // The gateway raises the limit as well, so the check is about the limit that it will have.
+    raise_open_files();
+    let mut findings = machine(config);
+    if !is_offline {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        findings.extend(runtime.block_on(servers(config)));
+        runtime.shutdown_background();
+    }
+    Ok(findings)
+}
+
+/// Reads the files of `server.tls`, if there are any. Returns a warning if the certificate can be used, but clients will
+/// refuse it.
+///
+/// # Errors
+/// Returns an [`Invalid`] that names the key, the file, what is wrong, and what would mend it.
+pub fn check_certificate(config: &Config) -> Result<Option<String>, Invalid> {
+    config.server.tls.as_ref().map_or(Ok(None), certificate::check)
+}
+
+/// Reads the file of the keys that check tokens, if there is one.
+///
+/// # Errors
+/// Returns why the file has no keys.
+pub fn check_keys(config: &Config) -> Result<(), String> {
+    config.auth.as_ref().map_or(Ok(()), auth::check)
 }
 
 #[cfg(test)]

@@ -308,13 +308,9 @@ impl Table {
                     state.lingers_until = Some(until);
                     self.lingering.insert((until, name));
                 }
-                None => {
-                    self.changed.insert(name);
-                }
+                None => _ = self.changed.insert(name),
             },
-            _ => {
-                self.changed.remove(topic);
-            }
+            _ => _ = self.changed.remove(topic),
         }
         let Topic { is_listened_to, is_subscribed, began, .. } = *state;
         if !is_listened_to && !is_subscribed {

@@ -231,22 +231,13 @@ fn plugin_headers(raw: &[String], has_auth: bool, errors: &mut Vec<String>) -> V
     headers
 }
 
-fn address(key: &str, written: &str, address: impl ToSocketAddrs, errors: &mut Vec<String>) -> SocketAddr {
+/// Returns the address that is written under a key. Adds a line to `errors` if there is none.
+pub(super) fn address(key: &str, written: &str, address: impl ToSocketAddrs, errors: &mut Vec<String>) -> SocketAddr {
     let found = address.to_socket_addrs().map_err(|error| error.to_string());
     found.and_then(|mut found| found.next().ok_or_else(|| "it has no address".to_owned())).unwrap_or_else(|error| {
         errors.push(format!("{key}: cannot listen on {written}: {error}"));
         SocketAddr::from(([127, 0, 0, 1], 0))
     })
-}
-
-/// Returns the address that `admin.listen` names.
-///
-/// # Errors
-/// Returns one line that says what is wrong with it.
-pub(super) fn admin_listen(written: &str) -> Result<SocketAddr, Vec<String>> {
-    let mut errors = Vec::new();
-    let listen = address("admin.listen", written, written, &mut errors);
-    if errors.is_empty() { Ok(listen) } else { Err(errors) }
 }
 
 fn admin(raw: raw::Admin, errors: &mut Vec<String>) -> Admin {

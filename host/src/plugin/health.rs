@@ -387,18 +387,11 @@ mod tests {
         health.record_slow(session(2));
         health.record_slow(Sender::Bus);
         assert!(health.is_offloaded());
-        health.offloaded_until_ms.store(1, Ordering::Relaxed);
-        assert!(!health.is_offloaded());
-    }
-
-    #[test]
-    fn a_plugin_that_is_offloaded_stays_so_if_its_calls_take_longer_than_the_window() {
-        let health = Health::default();
-        (0..3).for_each(|i| health.record_slow(session(i)));
-        // The next slow call comes after the window.
+        // The next slow call comes after the window. It begins one in which the offload thread can make three calls.
         health.record().slow_window_ends_ms = 0;
         health.record_slow(session(4));
-        let until = health.record().slow_window_ends_ms;
-        assert!(until > now_ms() + SLOW_WINDOW_MS, "two more slow calls have to find the same window");
+        assert!(health.record().slow_window_ends_ms > now_ms() + SLOW_WINDOW_MS);
+        health.offloaded_until_ms.store(1, Ordering::Relaxed);
+        assert!(!health.is_offloaded());
     }
 }

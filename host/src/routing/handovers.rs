@@ -34,10 +34,9 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 use arc_swap::ArcSwapOption;
-use arriving::{Arriving, Forgetting};
 use bytes::Bytes;
 pub use messages::Wanted;
-use messages::{Content, Envelope, Mark, Offer, Refusal};
+use messages::{Content, Envelope, Mark, Offer, Refusal, Waiting};
 pub(super) use parts::Parts;
 use prost::Message as _;
 use std::{
@@ -47,7 +46,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::time::{self, Instant};
+use tokio::{
+    sync::oneshot,
+    time::{self, Instant},
+};
 use uuid::Uuid;
 
 /// The time that the new gateway waits for each answer of the old one.
@@ -151,6 +153,42 @@ struct Leaving {
     secret: Secret,
     offer: Offer,
     answer: String,
+}
+
+/// A session that this gateway wants.
+enum Arriving {
+    /// It waits for the offer.
+    Wanted(oneshot::Sender<Result<Offer, &'static str>>),
+    /// It waits for the mark.
+    Offered { session: Box<Session>, seat: Seat, offer: Offer, state: oneshot::Sender<Result<Arrived, &'static str>> },
+    /// It waits for the state.
+    Here {
+        session: Registered,
+        replies_lost: u64,
+        /// What has come of the packets that wait for the client.
+        waiting: Vec<Waiting>,
+        state: oneshot::Sender<Result<Arrived, &'static str>>,
+    },
+}
+
+/// What forgets a hand-over at the new gateway when it is dropped.
+struct Forgetting<'a> {
+    handovers: &'a Handovers,
+    handover: Uuid,
+    /// The topic of the old gateway, as long as it may wait for the mark. Then it is told that none comes, so that the
+    /// client can claim its session there again.
+    told: Option<String>,
+}
+
+impl Drop for Forgetting<'_> {
+    fn drop(&mut self) {
+        let Self { handovers, handover, told } = self;
+        handovers.arriving().remove(handover);
+        if let Some(theirs) = told.take() {
+            // If this is lost, the old gateway stops waiting after a while.
+            let _ = handovers.publish(0, &theirs, *handover, Content::Refusal(Refusal { why: "given_up".to_owned() }));
+        }
+    }
 }
 
 /// Returns whether a client is not the one of a session, by the user that its token names. `checked` is `None` if no

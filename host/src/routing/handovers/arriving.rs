@@ -1,53 +1,14 @@
 //! The new gateway's side of a hand-over: it asks for a session, publishes the mark, and goes on with the session.
 
 use super::{
-    ANSWER_TIMEOUT, Arrived, Handovers, MAX_HANDOVERS, NotFetched, Offered, REFUSALS,
-    messages::{Content, Mark, Offer, Refusal, State, Waiting, Want, Wanted},
+    ANSWER_TIMEOUT, Arrived, Arriving, Forgetting, Handovers, MAX_HANDOVERS, NotFetched, Offered, REFUSALS,
+    messages::{Content, Mark, Offer, State, Want, Wanted},
     topic_of,
 };
-use crate::delivery::{
-    registry::{Registered, Seat},
-    session::Session,
-};
+use crate::delivery::session::Session;
 use std::sync::Arc;
 use tokio::{sync::oneshot, time};
 use uuid::Uuid;
-
-/// A session that this gateway wants.
-pub(super) enum Arriving {
-    /// It waits for the offer.
-    Wanted(oneshot::Sender<Result<Offer, &'static str>>),
-    /// It waits for the mark.
-    Offered { session: Box<Session>, seat: Seat, offer: Offer, state: oneshot::Sender<Result<Arrived, &'static str>> },
-    /// It waits for the state.
-    Here {
-        session: Registered,
-        replies_lost: u64,
-        /// What has come of the packets that wait for the client.
-        waiting: Vec<Waiting>,
-        state: oneshot::Sender<Result<Arrived, &'static str>>,
-    },
-}
-
-/// What forgets a hand-over at the new gateway when it is dropped.
-pub(super) struct Forgetting<'a> {
-    handovers: &'a Handovers,
-    handover: Uuid,
-    /// The topic of the old gateway, as long as it may wait for the mark. Then it is told that none comes, so that the
-    /// client can claim its session there again.
-    told: Option<String>,
-}
-
-impl Drop for Forgetting<'_> {
-    fn drop(&mut self) {
-        let Self { handovers, handover, told } = self;
-        handovers.arriving().remove(handover);
-        if let Some(theirs) = told.take() {
-            // If this is lost, the old gateway stops waiting after a while.
-            let _ = handovers.publish(0, &theirs, *handover, Content::Refusal(Refusal { why: "given_up".to_owned() }));
-        }
-    }
-}
 
 impl Handovers {
     /// Asks another gateway for a session while both run. If this is dropped, or if there is no room for the session
