@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 
 /// The limits of an instance that is started only to call `describe`. The plugin's name is not known before that call,
 /// so its own settings cannot be used.
-const DESCRIBE_LIMITS: Limits = Limits {
+pub(super) const DESCRIBE_LIMITS: Limits = Limits {
     call_timeout: Duration::from_millis(20),
     memory: 64 << 20,
     table_elements: 1_000_000,

@@ -20,7 +20,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
 };
 
@@ -39,8 +39,8 @@ pub struct Plugin {
     offload_thread: Arc<OffloadThread>,
     /// When the generation was put to use, in milliseconds since 1970.
     in_use_since_ms: OnceLock<u64>,
-    /// How often a plugin with this name had been put to use before.
-    predecessors: OnceLock<i64>,
+    /// What [`generation`](Self::generation) returned when this one was last put to use, or 0.
+    last_use: AtomicI64,
 }
 
 impl Plugin {
@@ -73,8 +73,8 @@ impl Plugin {
         static STARTED: AtomicU64 = AtomicU64::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let (refilling, health) = (AtomicBool::new(false), Health::default());
-        let (in_use_since_ms, predecessors) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { number, starter, topics, pool, refilling, health, offload_thread, in_use_since_ms, predecessors })
+        let (in_use_since_ms, last_use) = (OnceLock::new(), AtomicI64::new(0));
+        Ok(Self { number, starter, topics, pool, refilling, health, offload_thread, in_use_since_ms, last_use })
     }
 
     /// Returns the plugin's name.
@@ -139,7 +139,7 @@ impl Plugin {
 
     /// Records in the metrics that the generation has been put to use.
     pub fn put_to_use(&self) {
-        self.predecessors.get_or_init(|| self.starter.metrics.generation.inc());
+        self.last_use.store(self.starter.metrics.generation.inc() + 1, Ordering::Relaxed);
         self.starter.metrics.quarantined.set(0);
         self.in_use_since_ms.get_or_init(unix_ms);
     }
@@ -291,7 +291,7 @@ impl Plugin {
     #[cold]
     fn log_change(&self, change: &Change) {
         // The last calls of a generation that was replaced say nothing about the one that serves.
-        if self.predecessors.get().is_some_and(|predecessors| self.generation() > predecessors + 1) {
+        if self.last_use.load(Ordering::Relaxed) != self.generation() {
             return;
         }
         let plugin = &**self.name();

@@ -202,7 +202,10 @@ impl Drop for State {
 
 impl ResourceLimiter for State {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let Some(used) = grown(self.memory_used, (current, desired), maximum, self.limits.memory) else {
+        if is_over(desired, maximum) {
+            return Ok(false);
+        }
+        let Some(used) = grown(self.memory_used, (current, desired), self.limits.memory) else {
             self.refused = Some(Refused::Memory);
             return Ok(false);
         };
@@ -212,7 +215,10 @@ impl ResourceLimiter for State {
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let Some(used) = grown(self.table_elements, (current, desired), maximum, self.limits.table_elements) else {
+        if is_over(desired, maximum) {
+            return Ok(false);
+        }
+        let Some(used) = grown(self.table_elements, (current, desired), self.limits.table_elements) else {
             self.refused = Some(Refused::Tables);
             return Ok(false);
         };
@@ -233,12 +239,16 @@ impl ResourceLimiter for State {
     }
 }
 
-/// Returns what an instance uses after a growth, or `None` if that is over its limit or over the maximum that the
-/// memory or the table declares. wasmtime would refuse the latter afterwards. A guest may ask for almost the whole
-/// address space.
-fn grown(used: usize, (from, to): (usize, usize), maximum: Option<usize>, limit: usize) -> Option<usize> {
-    let is_allowed = maximum.is_none_or(|maximum| to <= maximum);
-    is_allowed.then(|| used.checked_add(to.checked_sub(from)?)).flatten().filter(|used| *used <= limit)
+/// Returns whether a growth is over the maximum that the memory or the table declares. wasmtime refuses such a growth,
+/// but only after it was counted.
+fn is_over(desired: usize, maximum: Option<usize>) -> bool {
+    maximum.is_some_and(|maximum| desired > maximum)
+}
+
+/// Returns what an instance uses after a growth, or `None` if that is over its limit. A guest may ask for almost the
+/// whole address space.
+fn grown(used: usize, (from, to): (usize, usize), limit: usize) -> Option<usize> {
+    used.checked_add(to.checked_sub(from)?).filter(|used| *used <= limit)
 }
 
 fn signed(bytes: usize) -> i64 {
@@ -295,21 +305,26 @@ impl Drop for Log {
 
 #[cfg(test)]
 mod tests {
-    use super::grown;
+    use super::*;
+    use crate::plugin::described::DESCRIBE_LIMITS;
 
     const PAGE: usize = 64 << 10;
 
     #[test]
     fn a_growth_is_counted_only_if_it_is_within_the_limit_and_the_maximum() {
-        assert_eq!(grown(PAGE, (0, PAGE), None, 2 * PAGE), Some(2 * PAGE));
-        assert_eq!(grown(PAGE, (0, 2 * PAGE), None, 2 * PAGE), None);
-        assert_eq!(grown(PAGE, (PAGE, 2 * PAGE), Some(PAGE), 9 * PAGE), None);
-        assert_eq!(grown(PAGE, (PAGE, 2 * PAGE), Some(2 * PAGE), 9 * PAGE), Some(2 * PAGE));
-    }
-
-    #[test]
-    fn a_growth_to_the_end_of_the_address_space_is_not_taken_for_a_small_one() {
-        assert_eq!(grown(PAGE, (0, usize::MAX - PAGE + 1), None, 64 << 20), None);
-        assert_eq!(grown(PAGE, (0, usize::MAX), Some(usize::MAX), 64 << 20), None);
+        let limits = Limits { memory: 2 * PAGE, ..DESCRIBE_LIMITS };
+        let mut state = State::new("a".into(), limits, Gauge::default(), None);
+        assert!(state.memory_growing(0, PAGE, None).unwrap());
+        assert!(!state.memory_growing(PAGE, 2 * PAGE, Some(PAGE)).unwrap());
+        assert_eq!((state.memory_used, state.refused()), (PAGE, None), "it is over its own maximum");
+        // 64-bit memories ask for up to the end of the address space.
+        for desired in [usize::MAX - PAGE + 1, usize::MAX] {
+            assert!(!state.memory_growing(0, desired, None).unwrap());
+            assert_eq!((state.memory_used, state.refused()), (PAGE, Some(Refused::Memory)));
+        }
+        state.begin_call();
+        assert_eq!(state.refused(), None);
+        assert!(state.memory_growing(PAGE, 2 * PAGE, Some(2 * PAGE)).unwrap());
+        assert!(!state.memory_growing(2 * PAGE, 2 * PAGE + 1, None).unwrap());
     }
 }
