@@ -230,7 +230,7 @@ fn the_board_is_laid_out_and_has_a_data_source_to_choose() {
 }
 
 /// Starts Prometheus with the configuration that is shipped, except for the address of the gateway and the interval.
-/// Returns its URL.
+/// Returns its URL when it is ready.
 async fn prometheus(gateway: &Gateway, folder: &std::path::Path) -> (Child, String) {
     let config = read(CONFIG).replace("127.0.0.1:8081", &gateway.admin.to_string()).replace("15s", "1s");
     fs::write(folder.join("prometheus.yaml"), config).unwrap();
@@ -240,10 +240,14 @@ async fn prometheus(gateway: &Gateway, folder: &std::path::Path) -> (Child, Stri
     command.current_dir(folder).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let (mut address, mut is_ready) = (None, false);
     let address = loop {
-        let line = lines.next_line().await.unwrap().expect("Prometheus says where it listens");
-        if let Some((_, address)) = line.split_once("msg=\"Listening on\" address=") {
-            break address.trim().to_owned();
+        let line = lines.next_line().await.unwrap().expect("Prometheus says where it listens, and that it is ready");
+        address = line.split_once("msg=\"Listening on\" address=").map(|(_, it)| it.trim().to_owned()).or(address);
+        // Until then, it answers every query with 503.
+        is_ready |= line.contains("Server is ready to receive web requests");
+        if let Some(address) = address.take_if(|_| is_ready) {
+            break address;
         }
     };
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
