@@ -150,11 +150,11 @@ async fn many_timers_of_one_plugin_do_not_hold_up_those_of_another() {
     for route in [ROUTE, ZEBRA] {
         let ticks = format!("join 5; repeat {TIMERS} put on-wake/# deliver group:5 always tick");
         ask_on(&mut client, route, &ticks).await;
-        ask_on(&mut client, route, &format!("repeat {TIMERS} wake # 3000")).await;
+        ask_on(&mut client, route, &format!("repeat {TIMERS} wake # 6000")).await;
     }
     // When the gateway goes on, all timers are due.
     gateway.signal("STOP").await;
-    sleep(Duration::from_millis(3500)).await;
+    sleep(Duration::from_millis(6500)).await;
     gateway.signal("CONT").await;
     let mut routes = Vec::new();
     for _ in 0..2 * TIMERS {

@@ -190,9 +190,9 @@ async fn a_session_is_left_at_the_new_master_of_redis() {
     assert!(!stranger.welcome.resumed);
     demoted.replicate(Some(&master)).await;
     proxy.lead_to(&master);
-    master.subscribers_are(TOPIC, 1).await;
-    stop(old).await;
     let new = Gateway::start(setup(&master, "")).await;
+    master.subscribers_are(TOPIC, 2).await;
+    stop(old).await;
     drop(player.come_back(&new).await);
     assert!(player.welcome().resumed, "{:?}", player.welcome());
 }
