@@ -63,8 +63,8 @@ const RELOAD: &str = "the thread that follows the files";
 /// the log.
 ///
 /// # Errors
-/// Returns a [`ConfigError`] if the configuration is wrong. Returns another error if the gateway
-/// cannot start, for example because a port is in use, or if one of its parts ends unexpectedly.
+/// Returns a [`ConfigError`] if the configuration is wrong. Returns another error if the gateway cannot start, for
+/// example because a port is in use, or if one of its parts ends unexpectedly.
 pub async fn run(path: &Path, recent: RecentLog) -> anyhow::Result<()> {
     // A file that is saved while it is read, or later during the start, has another stamp and is read again.
     let stamp = Stamp::of(path).unwrap_or(Stamp::Absent);

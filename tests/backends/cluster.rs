@@ -26,6 +26,15 @@ async fn carries_both_ways(cluster: &Cluster, client: &mut Client, seq: u32) {
     assert_pushed(client, seq, &message).await;
 }
 
+/// Returns a user whose topic belongs to this master at the start.
+async fn user_of(cluster: &Cluster, master: usize) -> i32 {
+    let mut user = 100;
+    while Cluster::first_owner(cluster.slot(&format!("broadcast:user:{user}")).await) != master {
+        user += 1;
+    }
+    user
+}
+
 /// Waits until the client is told of a gap.
 async fn is_told(client: &mut Client) {
     loop {
@@ -81,10 +90,7 @@ async fn a_replica_that_takes_over_from_a_killed_master_is_used() {
     let mut client = gateway.client_of(7).await;
     carries_both_ways(&cluster, &mut client, 1).await;
     // A user whose topic belongs to the first master, which is the one with a replica.
-    let mut user = 100;
-    while Cluster::first_owner(cluster.slot(&format!("broadcast:user:{user}")).await) != 0 {
-        user += 1;
-    }
+    let user = user_of(&cluster, 0).await;
     let topic = format!("broadcast:user:{user}");
     let mut other = gateway.client_of(user).await;
     cluster.is_heard(&topic).await;
@@ -110,10 +116,7 @@ async fn the_masters_that_are_left_go_on_when_one_is_lost() {
     carries_both_ways(&cluster, &mut client, 1).await;
     let used: Vec<_> = [cluster.slot(BROADCAST).await, cluster.slot(REQUESTS).await].map(Cluster::first_owner).into();
     let unused = (0..3).find(|server| !used.contains(server)).unwrap();
-    let mut user = 100;
-    while Cluster::first_owner(cluster.slot(&format!("broadcast:user:{user}")).await) != unused {
-        user += 1;
-    }
+    let user = user_of(&cluster, unused).await;
     cluster.servers[unused].kill().await;
     gateway.metric_is(CONNECTED, 0.0).await;
     carries_both_ways(&cluster, &mut client, 2).await;
@@ -147,10 +150,7 @@ async fn a_master_that_the_gateway_has_never_reached_is_replaced_by_its_replica(
     .await;
     cluster.servers[3].run(redis::cmd("CONFIG").arg("SET").arg("cluster-replica-no-failover").arg("no")).await;
     gateway.metric_is(CONNECTED, 1.0).await;
-    let mut user = 100;
-    while Cluster::first_owner(cluster.slot(&format!("broadcast:user:{user}")).await) != 0 {
-        user += 1;
-    }
+    let user = user_of(&cluster, 0).await;
     let topic = format!("broadcast:user:{user}");
     let mut client = gateway.client_of(user).await;
     cluster.is_heard(&topic).await;
