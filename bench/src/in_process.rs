@@ -38,7 +38,8 @@ pub fn gateway(config: &Config, files: &[impl AsRef<Path>]) -> anyhow::Result<Ar
     let gateway = Arc::new(Gateway::new(Arc::clone(&metrics), queue, config.server.max_message_bytes));
     let compiler = Compiler::new().map_err(|error| anyhow!("{error:#}"))?;
     let start = |file: &_| {
-        let described = Arc::new(Described::load(&compiler, &fs::read(AsRef::<Path>::as_ref(file))?)?);
+        let bytes = fs::read(AsRef::<Path>::as_ref(file))?;
+        let described = Arc::new(Described::load(&compiler, &bytes, config.largest_memory())?);
         let settings = config.plugin(&described.name, &described.routes);
         let kept = gateway.accounts.kept(&described.name);
         let offload_thread = Arc::new(OffloadThread::new(Arc::clone(&described.name)));

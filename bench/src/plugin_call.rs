@@ -32,7 +32,8 @@ fn trial(folders: &Folders) -> anyhow::Result<Trial> {
     fs::write(&file, folders.config(Contender::Gateway, 1, 1, 1))?;
     let config = Config::read(&file)?;
     let compiler = Compiler::new().map_err(|error| anyhow!("this machine cannot run WebAssembly: {error:#}"))?;
-    let described = Described::load(&compiler, &fs::read(folders.plugins().join("chat.wasm"))?)?;
+    let described =
+        Described::load(&compiler, &fs::read(folders.plugins().join("chat.wasm"))?, config.largest_memory())?;
     let settings = config.plugin(&described.name, &described.routes);
     let mut trial = Trial::new(&described, settings.limits, Standalone.kept(&described.name))?;
     trial.configure(&settings.json)?.map_err(|refusal| anyhow!(refusal))?;

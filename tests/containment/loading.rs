@@ -2,7 +2,7 @@
 //! with an exact reason. Meanwhile the earlier version serves on, and a healthy route is not disturbed.
 
 use crate::{ROUTE, bystander::Bystander, loaded, settings};
-use gateway_tests::{Gateway, PATIENCE, component, put, variant, wat};
+use gateway_tests::{Gateway, PATIENCE, Setup, component, put, variant, wat};
 use serde_json::{Value, json};
 
 /// The number of ways to misbehave while a file or its settings are loaded.
@@ -125,6 +125,24 @@ async fn each_bad_file_is_rejected_and_disturbs_no_other_route() {
         rejected(&gateway, lines, "newcomer.wasm", because).await;
     }
     bystander.finish().await;
+}
+
+#[tokio::test]
+async fn a_file_whose_start_needs_much_memory_is_loaded_when_its_settings_grant_it() {
+    let setup = |settings: &str| Setup {
+        yaml: format!("games: [{{ id: mmo }}]\nplugins: {{ directory: plugins, settings: {settings} }}"),
+        ..Setup::default()
+    };
+    let gateway = Gateway::start(setup("{}")).await;
+    put(&gateway.plugin("endless"), &edited(MEMORY, "(memory (export \"memory\") 1600)"));
+    gateway.logged("Until `describe` has told its name, the largest `memory_mb` of all plugins counts").await;
+    // What another plugin may use is enough until the name is known, and not afterwards.
+    let lines = gateway.log_lines().len();
+    gateway.reconfigure(&setup("{ other: { memory_mb: 100 } }"));
+    gateway.logged_after(lines, "plugin compiled").await;
+    gateway.logged_after(lines, "its `start` failed: it wanted more than 64 MiB of memory (`memory_mb`): ").await;
+    gateway.reconfigure(&setup("{ endless: { memory_mb: 100 } }"));
+    gateway.logged("plugin loaded\",\"plugin\":\"endless").await;
 }
 
 /// Waits for a log line, after the first `lines` lines, which says that the file is rejected for this reason. Asserts

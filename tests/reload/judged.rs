@@ -3,7 +3,13 @@
 
 use gateway_tests::{Gateway, PATIENCE, Setup, bombs, component, dist, eventually, greeter, in_time, put, wat};
 use serde_json::Value;
-use std::{fs, path::PathBuf, thread, time::Instant};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 
 /// The scheduling class of normal threads, and the one for idle processors (sched(7)).
 const SCHED_OTHER: i64 = 0;
@@ -244,16 +250,34 @@ async fn a_file_that_is_slow_to_compile_delays_nothing_else() {
     let report: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((status, &report["plugins"][0]["compiling"]), (200, &true.into()), "{report}");
 
-    // The processors may never be idle for long enough. So after a while the file is compiled with a low priority.
-    let second = eventually("a child that is not in the background", || async {
-        children(&gateway).into_iter().find(|other| *other != child && is_scheduled(*other, SCHED_OTHER))
-    })
-    .await;
-
     fs::remove_file(gateway.plugin("bomb")).unwrap();
-    is_gone(second).await;
+    is_gone(child).await;
     client.assert_alive().await;
     assert_eq!(gateway.log_lines().iter().find(|line| line.to_string().contains("rejected")), None);
+}
+
+#[tokio::test]
+async fn a_file_gets_a_share_of_processors_that_are_never_idle() {
+    let gateway = Gateway::start(setup("compile_cpu_s: 600")).await;
+    put(&gateway.plugin("bomb"), &endless_to_compile());
+    let child = a_child_works(&gateway).await;
+    let busy = AtomicBool::new(true);
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().unwrap().get() {
+            scope.spawn(|| while busy.load(Ordering::Relaxed) {});
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let has_share =
+            || children(&gateway).into_iter().any(|other| other != child && is_scheduled(other, SCHED_OTHER));
+        while !has_share() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(100));
+        }
+        busy.store(false, Ordering::Relaxed);
+        assert!(has_share(), "no child with a low priority compiles the file");
+    });
+    assert_eq!(gateway.log_lines().iter().find(|line| line.to_string().contains("rejected")), None);
+    fs::remove_file(gateway.plugin("bomb")).unwrap();
+    eventually("the end of the children", || async { children(&gateway).is_empty().then_some(()) }).await;
 }
 
 #[tokio::test]

@@ -266,6 +266,13 @@ impl Config {
         }
     }
 
+    /// Returns the largest `memory_mb` of all plugins, in bytes. A file whose plugin is not known yet gets this much.
+    #[must_use]
+    pub fn largest_memory(&self) -> usize {
+        let default = raw::PluginSettings::default();
+        self.settings.values().chain([&default]).map(|plugin| plugin.memory_mb << 20).max().unwrap_or_default()
+    }
+
     /// Returns this configuration with the values of `other` that may change without a restart.
     #[must_use]
     pub fn with_live_settings_of(&self, other: Self) -> Self {

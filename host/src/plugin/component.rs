@@ -87,7 +87,8 @@ pub enum Unfit {
     Panic,
 }
 
-/// Compiles and links plugins. A process needs only one compiler.
+/// Compiles and links plugins. A process needs only one compiler, which can be cloned cheaply.
+#[derive(Clone)]
 pub struct Compiler {
     engine: Engine,
     clock: Arc<Clock>,

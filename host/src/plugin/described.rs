@@ -15,10 +15,10 @@ use gateway_wire::packet::ROUTE_CONTROL;
 use std::{sync::Arc, time::Duration};
 
 /// The limits of an instance that is started only to call `describe`. The plugin's name is not known before that call,
-/// so its own settings cannot be used.
+/// so its own settings cannot be used. The caller gives the limit on memory.
 pub(super) const DESCRIBE_LIMITS: Limits = Limits {
     call_timeout: Duration::from_millis(20),
-    memory: 64 << 20,
+    memory: 0,
     table_elements: 1_000_000,
     handles: 10_000,
     result: 1 << 20,
@@ -41,9 +41,9 @@ pub enum LoadError {
     /// The file is not a plugin that this gateway can run.
     #[error(transparent)]
     Unfit(#[from] Unfit),
-    /// A step of loading needs more than an instance gets whose plugin is not known yet. The first field names the
-    /// step.
-    #[error("its `{0}` failed: {1}. Its own settings do not count before `describe` has told its name")]
+    /// A step of loading needs more memory than an instance gets whose plugin is not known yet. The first field names
+    /// the step.
+    #[error("its `{0}` failed: {1}. Until `describe` has told its name, the largest `memory_mb` of all plugins counts")]
     Unnamed(&'static str, Fault),
     /// A step of loading failed. The first field names the step: `start` (the instantiation), `describe` or
     /// `configure`.
@@ -93,12 +93,12 @@ impl Described {
         &self.linked.names().version
     }
 
-    /// Compiles the bytes of a file and calls the plugin's `describe`. This keeps a processor busy for milliseconds to
-    /// seconds.
+    /// Compiles the bytes of a file and calls the plugin's `describe`. The instance for this call gets at most `memory`
+    /// bytes. This keeps a processor busy for milliseconds to seconds.
     ///
     /// # Errors
     /// Returns a [`LoadError`] that says what is wrong and how to fix it.
-    pub fn load(compiler: &Compiler, bytes: &[u8]) -> Result<Self, LoadError> {
+    pub fn load(compiler: &Compiler, bytes: &[u8], memory: usize) -> Result<Self, LoadError> {
         let linked = compiler.compile(bytes)?;
         let fault = |step| {
             move |fault: Fault| match fault.outcome() {
@@ -106,8 +106,8 @@ impl Described {
                 _ => LoadError::Fault(step, fault),
             }
         };
-        let mut instance =
-            Instance::new(&linked, "(new)".into(), DESCRIBE_LIMITS, None, None).map_err(fault("start"))?;
+        let limits = Limits { memory, ..DESCRIBE_LIMITS };
+        let mut instance = Instance::new(&linked, "(new)".into(), limits, None, None).map_err(fault("start"))?;
         let traced = trace::begin(trace::describe);
         let manifest = instance.describe();
         trace::end(traced, || manifest.as_ref().map_or_else(Fault::outcome, |_| "ok"));

@@ -321,7 +321,7 @@ impl Plugin {
             plugin.refilling.store(false, Ordering::Release);
             plugin.pool.refill(|| plugin.starter.instance());
         };
-        if self.offload_thread.submit(JobKind::Other, 0, Box::new(job)).is_err() {
+        if self.offload_thread.submit(JobKind::Refill, 0, Box::new(job)).is_err() {
             self.refilling.store(false, Ordering::Release);
         }
     }

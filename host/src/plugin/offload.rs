@@ -34,6 +34,9 @@ pub enum JobKind {
     /// An entry of a stream. It is as [`Ordered`](Self::Ordered), and it is always queued, because the bus has taken it from
     /// Redis already. The bus takes entries only while there are few.
     Entry,
+    /// The start of instances in place of those that have failed. It is always queued, because calls would lack the
+    /// instances. A generation queues one at a time.
+    Refill,
     /// Anything else.
     Other,
 }
@@ -105,8 +108,8 @@ impl OffloadThread {
     /// Queues a job that keeps a payload of `bytes` alive. Jobs run in the order in which they are queued.
     ///
     /// # Errors
-    /// Returns [`Full`] if too many jobs or bytes are queued already and the job is none for an entry, or if the thread
-    /// cannot be started.
+    /// Returns [`Full`] if too many jobs or bytes are queued already and the job is not of a kind that is always queued, or
+    /// if the thread cannot be started.
     pub fn submit(&self, kind: JobKind, bytes: usize, job: Job) -> Result<(), Full> {
         // The lock makes the check and the addition of bytes one step, so that the limit on bytes holds.
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,7 +124,7 @@ impl OffloadThread {
         // One of the jobs runs, and does not wait.
         let is_full = others.jobs.load(Ordering::Relaxed) > MAX_QUEUED_JOBS
             || others.bytes.load(Ordering::Relaxed) + bytes > MAX_QUEUED_BYTES;
-        if is_full && kind != JobKind::Entry {
+        if is_full && matches!(kind, JobKind::Ordered | JobKind::Other) {
             return Err(Full);
         }
         self.queued.add(kind, bytes);
@@ -170,7 +173,7 @@ impl Queued {
 
 /// Returns 1 for a job that no later message may overtake, and 0 for any other.
 fn messages(kind: JobKind) -> usize {
-    usize::from(kind != JobKind::Other)
+    usize::from(matches!(kind, JobKind::Ordered | JobKind::Entry))
 }
 
 /// Lowers the priority of the current thread, and of every thread that it starts later, below the priority of threads
@@ -201,10 +204,12 @@ mod tests {
             accepted += 1;
         }
         assert!((MAX_QUEUED_JOBS - 2..=MAX_QUEUED_JOBS).contains(&accepted), "{accepted}");
-        assert!(offload_thread.is_busy());
+        // Without it, a generation would lack the instance until the next call that fails.
+        offload_thread.submit(JobKind::Refill, 0, Box::new(move || done.send(accepted).unwrap())).unwrap();
+        assert!(offload_thread.is_busy() && !offload_thread.has_messages());
         hold.send(()).unwrap();
-        let order: Vec<_> = seen.iter().take(accepted).collect();
-        assert_eq!(order, (0..accepted).collect::<Vec<_>>());
+        let order: Vec<_> = seen.iter().take(accepted + 1).collect();
+        assert_eq!(order, (0..=accepted).collect::<Vec<_>>());
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Catalog {
         keeper: Arc<dyn Keeper>,
     ) -> anyhow::Result<Self> {
         let cache = CacheDirectory::open(config.cache_directory.as_deref())?;
-        let loader = Arc::new(Loader::new(cache.path(), config.compile)?);
+        let loader = Arc::new(Loader::new(cache.path(), config)?);
         Ok(Self {
             loader,
             _cache: cache,
@@ -115,6 +115,15 @@ impl Catalog {
             loading: 0,
             starting: 0,
         })
+    }
+
+    /// Follows a change of gateway.yaml. If plugins may use more memory now, files that were rejected are tried again.
+    pub fn configure(&mut self, config: &Config) {
+        let (before, now) = (self.loader.instance_memory, config.largest_memory());
+        Arc::make_mut(&mut self.loader).instance_memory = now;
+        if now > before {
+            self.files.values_mut().for_each(Entry::judge_again);
+        }
     }
 
     /// Checks the directory and each of its files. Returns true if a file changed so recently that another check is

@@ -121,6 +121,14 @@ impl Entry {
         Seen::Settled
     }
 
+    /// Makes the file be judged again if its content was rejected, or is being judged.
+    pub(super) fn judge_again(&mut self) {
+        if self.unfit.is_some() || self.loading.is_some() {
+            (self.digest, self.loading) = (None, None);
+            self.watched.forget();
+        }
+    }
+
     /// Records that the metadata of the file cannot be read. Nothing else changes. Returns whether the error differs
     /// from the last one.
     pub(super) fn cannot_be_seen(&mut self, error: &std::io::Error) -> bool {

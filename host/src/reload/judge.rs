@@ -11,7 +11,7 @@ pub mod child;
 pub use child::MAX_FILE_BYTES;
 
 use crate::{
-    config::CompileLimits,
+    config::{CompileLimits, Config},
     memory::PURGE_DELAY,
     plugin::{Compiler, Described},
     reload::cache,
@@ -44,12 +44,8 @@ pub const STACK_BYTES: usize = 4 * child::STACK_BYTES;
 /// The hidden command of the gateway that judges the file on its stdin.
 pub const COMMAND: &str = "judge-plugin";
 
-/// The wall-clock deadline of a child in the background. If the processors leave it too little time until then, the file
-/// is judged again by a child that is not in the background.
-const BACKGROUND_DEADLINE: Duration = Duration::from_secs(20);
-
-/// The wall-clock deadline of any other child as a multiple of its limit on processor time. A child runs with low
-/// priority, so it may get only a small share of the processors.
+/// The wall-clock deadline of a child as a multiple of its limit on processor time. A child runs with low priority, so it
+/// may get only a small share of the processors.
 const CLOCK_TIMES_CPU: u32 = 10;
 
 /// The shortest wall-clock deadline of a child.
@@ -69,21 +65,25 @@ pub enum Failure {
 }
 
 /// Loads plugin files.
+#[derive(Clone)]
 pub struct Loader {
     compiler: Compiler,
     cache: PathBuf,
     limits: CompileLimits,
+    /// The maximum memory of an instance whose plugin is not known yet, in bytes.
+    pub instance_memory: usize,
 }
 
 impl Loader {
-    /// Returns a loader that keeps compiled code in the directory `cache`.
+    /// Returns a loader with the limits of the configuration. It keeps compiled code in the directory `cache`.
     ///
     /// # Errors
     /// Returns an error if the machine cannot run WebAssembly.
-    pub fn new(cache: &Path, limits: CompileLimits) -> anyhow::Result<Self> {
+    pub fn new(cache: &Path, config: &Config) -> anyhow::Result<Self> {
         let compiler = Compiler::with_cache(cache)
             .map_err(|error| anyhow::anyhow!("this machine cannot run WebAssembly: {error:#}"))?;
-        Ok(Self { compiler, cache: cache.to_owned(), limits })
+        let (limits, instance_memory) = (config.compile, config.largest_memory());
+        Ok(Self { compiler, cache: cache.to_owned(), limits, instance_memory })
     }
 
     /// Judges the bytes of a file in a child process, and then loads them into this process. This takes milliseconds to
@@ -96,7 +96,8 @@ impl Loader {
         let loaded = self.judge(bytes, in_background, cancel).and_then(|component| {
             // The bytes have passed in the child, so this process probably lacks a resource, such as memory or a file
             // descriptor.
-            Described::load(&self.compiler, &component).map_err(|error| Failure::Retry(text::bounded(error)))
+            Described::load(&self.compiler, &component, self.instance_memory)
+                .map_err(|error| Failure::Retry(text::bounded(error)))
         });
         // The directory may have thousands of files. So it is swept here, on a thread with a low priority.
         cache::sweep(&self.cache);
@@ -108,7 +109,7 @@ impl Loader {
     fn judge<'a>(&self, bytes: &'a [u8], in_background: bool, cancel: &Cancel) -> Result<Cow<'a, [u8]>, Failure> {
         let retry = |error: io::Error| Failure::Retry(format!("no process can be started to compile it: {error}"));
         let mut ended = self.run(bytes, in_background, cancel).map_err(retry)?;
-        if in_background && is_late(ended.status) && !cancel.is_cancelled() {
+        if ended.status.code() == Some(i32::from(child::EXIT_STARVED)) && !cancel.is_cancelled() {
             ended = self.run(bytes, false, cancel).map_err(retry)?;
         }
         let Ended { status, outcome } = ended;
@@ -137,7 +138,7 @@ impl Loader {
         Ok(Ended { status: child.wait()?, outcome })
     }
 
-    /// Returns the wall-clock deadline of a child that is not in the background.
+    /// Returns the wall-clock deadline of a child.
     fn deadline(&self) -> Duration {
         (CLOCK_TIMES_CPU * self.limits.cpu).max(MIN_DEADLINE)
     }
@@ -147,9 +148,9 @@ impl Loader {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("gateway").args(["--log-format", "json", COMMAND]);
         command.arg("--cpu-s").arg(self.limits.cpu.as_secs().to_string());
-        let deadline = if in_background { BACKGROUND_DEADLINE } else { self.deadline() };
-        command.arg("--deadline-s").arg(deadline.as_secs().to_string());
+        command.arg("--deadline-s").arg(self.deadline().as_secs().to_string());
         command.arg("--memory-bytes").arg(self.limits.memory.to_string());
+        command.arg("--instance-memory-bytes").arg(self.instance_memory.to_string());
         command.arg("--cache").arg(&self.cache);
         command.args(in_background.then_some("--background"));
         // The child logs only the plugin's lines. This process decides which of those lines go into its own log.
@@ -184,7 +185,7 @@ impl Loader {
                 cpu.as_secs()
             );
         }
-        if is_late(status) {
+        if status.code() == Some(i32::from(child::EXIT_DEADLINE)) {
             let deadline = self.deadline().as_secs();
             return format!(
                 "to compile and start it took more than {deadline} s by the clock: the machine is busy, or \
@@ -209,11 +210,6 @@ struct Ended {
     status: ExitStatus,
     /// The verdict, if there is one, and the log.
     outcome: io::Result<(Option<child::Verdict>, Vec<u8>)>,
-}
-
-/// Returns whether a child has ended because of its wall-clock deadline.
-fn is_late(status: ExitStatus) -> bool {
-    status.code() == Some(i32::from(child::EXIT_DEADLINE))
 }
 
 /// Returns the number of threads on which a child compiles.

@@ -106,6 +106,11 @@ impl<S: PartialEq> Watched<S> {
         self.taken = Some(stamp);
     }
 
+    /// Makes the next check return [`Look::Changed`], unless the file has changed.
+    pub fn forget(&mut self) {
+        (self.taken, self.retry_at) = (None, None);
+    }
+
     /// Records that the file could not be read, which may not be the file's fault. After a pause, a check returns
     /// [`Look::Changed`] again.
     pub fn failed(&mut self) {

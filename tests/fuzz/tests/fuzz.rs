@@ -194,7 +194,7 @@ fn plugin_file() {
             file.splice(*at..end, bytes.iter().copied());
         }
         thread::scope(|scope| {
-            let load = || Described::load(&COMPILER, &file).map(drop);
+            let load = || Described::load(&COMPILER, &file, 64 << 20).map(drop);
             let loading = thread::Builder::new().stack_size(COMPILER_STACK_BYTES).spawn_scoped(scope, load).unwrap();
             if let Err(error) = loading.join().expect("no panic") {
                 assert!(!error.to_string().is_empty());

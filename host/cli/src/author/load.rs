@@ -21,7 +21,7 @@ pub(super) fn load(path: &Path, config: Option<&Config>) -> anyhow::Result<Descr
     let defaults = Config::default();
     let config = config.unwrap_or(&defaults);
     let cache = CacheDirectory::open(config.cache_directory.as_deref())?;
-    let loader = Loader::new(cache.path(), config.compile)?;
+    let loader = Loader::new(cache.path(), config)?;
     let thread = thread::Builder::new().stack_size(judge::STACK_BYTES);
     let loaded = thread::scope(|scope| {
         let loading = thread.spawn_scoped(scope, || loader.load(&bytes, false, &Cancel::default()))?;

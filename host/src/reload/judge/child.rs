@@ -6,13 +6,16 @@ use crate::{
     telemetry::text,
 };
 use anyhow::Context;
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
+use rustix::{
+    process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit},
+    time::{ClockId, clock_gettime},
+};
 use std::{
     borrow::Cow,
     io::{self, BufRead, Read, Write},
     path::{Path, PathBuf},
     process, thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 #[cfg(target_os = "linux")]
 use thread_priority::{
@@ -27,6 +30,15 @@ pub const STACK_BYTES: usize = 4 << 20;
 
 /// The exit code of a child that exceeded its wall-clock deadline.
 pub const EXIT_DEADLINE: u8 = 75;
+
+/// The exit code of a child in the background to which the processors left too little time.
+pub const EXIT_STARVED: u8 = 76;
+
+/// The wall-clock time from which on a child in the background is checked for its share of the processors.
+const STARVED_AFTER: Duration = Duration::from_secs(3);
+
+/// A child in the background needs one processor divided by this number.
+const MIN_SHARE: u32 = 4;
 
 /// The maximum number of file descriptors of a child. The compiler and one instance need fewer.
 const MAX_DESCRIPTORS: u64 = 64;
@@ -46,6 +58,9 @@ pub struct Arguments {
     /// The limit on memory, in bytes.
     #[arg(long)]
     memory_bytes: u64,
+    /// The limit on the memory of the instance whose `describe` is called, in bytes.
+    #[arg(long)]
+    instance_memory_bytes: usize,
     /// The directory that keeps compiled code.
     #[arg(long)]
     cache: PathBuf,
@@ -63,15 +78,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         give_way();
     }
     limit(arguments).context("a limit cannot be set")?;
-    let deadline = Duration::from_secs(arguments.deadline_s);
+    let (deadline, in_background) = (Duration::from_secs(arguments.deadline_s), arguments.background);
     thread::Builder::new().name("deadline".to_owned()).spawn(move || {
-        thread::sleep(deadline);
-        process::exit(i32::from(EXIT_DEADLINE));
+        let code = watch(deadline, in_background);
+        process::exit(i32::from(code));
     })?;
     let mut bytes = Vec::new();
     io::stdin().lock().take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
-    let cache = arguments.cache.clone();
-    let judge = move || judge(&cache, &bytes).map(|verdict| verdict.write(&mut io::stdout().lock()));
+    let (cache, memory) = (arguments.cache.clone(), arguments.instance_memory_bytes);
+    let judge = move || judge(&cache, &bytes, memory).map(|verdict| verdict.write(&mut io::stdout().lock()));
     let judging = thread::Builder::new().name("judge".to_owned()).stack_size(STACK_BYTES).spawn(judge)?;
     judging.join().map_err(|_| anyhow::anyhow!("the thread that compiles panicked"))???;
     Ok(())
@@ -87,6 +102,29 @@ fn give_way() {
         // class. Where there is no such class, the low priority remains.
         let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
     }
+}
+
+/// Waits until the child has reached the deadline, or has got too little processor time in the background. Returns the
+/// exit code.
+fn watch(deadline: Duration, in_background: bool) -> u8 {
+    let began = Instant::now();
+    if in_background {
+        thread::sleep(STARVED_AFTER);
+        while began.elapsed() < deadline {
+            if processor_time() < began.elapsed() / MIN_SHARE {
+                return EXIT_STARVED;
+            }
+            thread::sleep(Duration::from_secs(1));
+        }
+    }
+    thread::sleep(deadline.saturating_sub(began.elapsed()));
+    EXIT_DEADLINE
+}
+
+/// Returns the processor time of all threads of this process.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 fn limit(arguments: &Arguments) -> io::Result<()> {
@@ -111,13 +149,13 @@ fn limit(arguments: &Arguments) -> io::Result<()> {
 
 /// Makes a component of the bytes if necessary, compiles it, starts an instance and calls its `describe`. The parent
 /// process then repeats the load, and finds the compiled code in the cache.
-fn judge(cache: &Path, bytes: &[u8]) -> anyhow::Result<Verdict> {
+fn judge(cache: &Path, bytes: &[u8], memory: usize) -> anyhow::Result<Verdict> {
     let compiler = Compiler::with_cache(cache).map_err(|error| anyhow::anyhow!("{error:#}"))?;
     let component = match compiler.componentize(bytes) {
         Ok(component) => component,
         Err(unfit) => return Ok(Verdict::Rejected(text::bounded(unfit))),
     };
-    Ok(match (Described::load(&compiler, &component), component) {
+    Ok(match (Described::load(&compiler, &component, memory), component) {
         (Err(error), _) => Verdict::Rejected(text::bounded(error)),
         (Ok(_), Cow::Borrowed(_)) => Verdict::Good,
         (Ok(_), Cow::Owned(component)) => Verdict::Component(component),
