@@ -150,7 +150,9 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let (parked, parked_bytes) = admin.gateway.registry.parking.usage();
     metrics.resume.parked.set(gauge(parked));
     metrics.resume.parked_bytes.set(gauge(parked_bytes));
-    metrics.bus_queued.set(gauge(admin.gateway.waiting_publishes()));
+    let waiting = admin.gateway.waiting_publishes();
+    metrics.bus_queued.set(gauge(waiting.publishes));
+    metrics.bus_queued_bytes.set(gauge(waiting.bytes));
     match metrics.encode() {
         Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, OPENMETRICS)], text),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], error.to_string()),

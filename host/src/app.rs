@@ -34,14 +34,18 @@ use certificate::Followed;
 pub use checkup::{check, check_certificate, check_keys, examine};
 use futures_util::FutureExt;
 use std::{
-    io,
+    future, io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 use supervisor::Supervisor;
-use tokio::{net::TcpListener, time};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    time,
+};
 use tokio_util::sync::CancellationToken;
 
 /// The time that a part may take to end, in addition to the time of its drain.
@@ -75,7 +79,8 @@ pub async fn run(path: &Path, recent: RecentLog) -> anyhow::Result<()> {
     let save = if config.state_file.is_some() { SAVE_TIMEOUT } else { Duration::ZERO };
     let bound = config.server.drain_timeout + bus::DRAIN + FILES_STOP + save + traces::FLUSH + 6 * STOP_MARGIN;
     signals::listen(stop.clone(), bound).context("cannot listen to signals")?;
-    let mut running = Running::start(path, (config, stamp), recent, &stop).await?;
+    let hangups = signal(SignalKind::hangup()).context("cannot listen to signals")?;
+    let mut running = Running::start(path, (config, stamp), recent, hangups, &stop).await?;
     running.until_stop(&stop).await;
     running.drain().await
 }
@@ -98,6 +103,7 @@ impl Running {
         path: &Path,
         (config, stamp): (Config, Stamp),
         recent: RecentLog,
+        hangups: Signal,
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new());
@@ -167,7 +173,7 @@ impl Running {
         let reloaded = (Arc::clone(&gateway), Arc::clone(&auth));
         let apply = Box::new(move |config: &Config| apply(config, &reloaded.0, &reloaded.1));
         let files = reloader::start(path, (config.clone(), stamp), Arc::clone(&gateway), reports, apply)?;
-        supervisor.start(RELOAD, stop, follow(files, Arc::clone(&gateway), pages, stop.clone()));
+        supervisor.start(RELOAD, stop, follow(files, hangups, Arc::clone(&gateway), pages, stop.clone()));
 
         let drain_timeout = config.server.drain_timeout;
         let (state_file, running) = (config.state_file.clone(), Arc::clone(&gateway));
@@ -229,18 +235,32 @@ impl Running {
     }
 }
 
-/// Runs the part that owns the reload thread: logs when all plugins are loaded, and stops the thread when the gateway
-/// stops.
-async fn follow(files: Reloading, gateway: Arc<Gateway>, pages: String, stop: CancellationToken) -> anyhow::Result<()> {
+/// Runs the part that owns the reload thread: logs when all plugins are loaded, makes the thread look at the files at each
+/// SIGHUP, and stops the thread when the gateway stops.
+async fn follow(
+    files: Reloading,
+    mut hangups: Signal,
+    gateway: Arc<Gateway>,
+    pages: String,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let loaded = async {
         files.loaded().await;
         tracing::info!(plugins = %gateway.snapshot(), "serving");
         tracing::info!("open {pages} to watch the gateway, and {pages}playground to play");
         files.ended().await
     };
+    let hung_up = async {
+        while hangups.recv().await.is_some() {
+            tracing::info!("SIGHUP: looking at the files. Changes are noticed without it, too");
+            files.look();
+        }
+        future::pending::<()>().await;
+    };
     tokio::select! {
         () = stop.cancelled() => files.stop(),
         _ = loaded => {}
+        () = hung_up => {}
     }
     match files.ended().await {
         End::Stopped => Ok(()),
@@ -350,7 +370,8 @@ mod tests {
     #[tokio::test]
     async fn a_reload_thread_that_panics_is_a_part_that_fails() {
         let gateway = running(Supervisor::default()).gateway;
-        let outcome = follow(Reloading::panicked(), gateway, String::new(), CancellationToken::new()).await;
+        let hangups = signal(SignalKind::hangup()).unwrap();
+        let outcome = follow(Reloading::panicked(), hangups, gateway, String::new(), CancellationToken::new()).await;
         assert_eq!(outcome.map_err(|error| error.to_string()), Err("it panicked".to_owned()));
     }
 }

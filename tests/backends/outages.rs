@@ -388,6 +388,8 @@ async fn gateway_bus_queued_counts_the_requests_that_wait_for_redis() {
         client.send(CHAT, &request(number)).await;
     }
     gateway.metric_is(QUEUED, 7.0).await;
+    let waiting: usize = (0..7).map(|number| REQUESTS.len() + request(number).len()).sum();
+    gateway.metric_is("gateway_bus_queued_bytes", waiting as f64).await;
     let mut heard = back(&mut redis, &[&gateway]).await;
     for number in 0..7 {
         assert_eq!(heard.next().await, request(number));

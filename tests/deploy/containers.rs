@@ -24,6 +24,14 @@ fn drain_timeout(config: &str) -> u64 {
     serde_yaml::from_str::<Value>(config).unwrap()["server"]["drain_timeout_s"].as_u64().unwrap()
 }
 
+/// Returns the configuration with a token of operators, which each operator has to choose.
+fn with_token(config: &str) -> String {
+    let mut values: Value = serde_yaml::from_str(config).unwrap();
+    assert!(values["admin"]["token"].is_null(), "everybody would know the token");
+    values["admin"]["token"] = "0123456789abcdef".into();
+    values.to_string()
+}
+
 /// Asserts that Prometheus accepts the configuration.
 async fn prometheus_accepts(config: &str) {
     if has("promtool") {
@@ -77,13 +85,29 @@ fn content(name: &str) -> String {
     text
 }
 
+#[test]
+fn compose_can_create_each_container() {
+    let compose = yaml(COMPOSE);
+    for (name, service) in compose["services"].as_object().unwrap() {
+        // Compose copies the content into the container before it starts.
+        let is_written = service["read_only"] == true && !service["configs"].is_null();
+        assert!(!is_written, "the container of {name} is read-only, and has a configuration with `content`");
+        let volumes = service["volumes"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        for folder in volumes.filter_map(|volume| volume.strip_prefix("./")) {
+            let path = folder.split(':').next().unwrap();
+            assert!(root().join("deploy").join(path).exists(), "{name} mounts {path}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_configurations_in_the_file_of_compose_are_valid() {
-    configuration_is_valid(&content("gateway")).await;
+    let config = read("deploy/compose/gateway.yaml");
+    configuration_is_valid(&with_token(&config)).await;
     prometheus_accepts(&content("prometheus")).await;
     let compose = yaml(COMPOSE);
     let wait = compose["services"]["gateway"]["stop_grace_period"].as_str().unwrap().trim_end_matches('s');
-    let stop = drain_timeout(&content("gateway")) + STOP_WITH_STATE_S;
+    let stop = drain_timeout(&config) + STOP_WITH_STATE_S;
     assert!(wait.parse::<u64>().unwrap() >= stop, "the gateway takes up to {stop} s, and Compose waits {wait} s");
     let datasource: Value = serde_yaml::from_str(&content("datasource")).unwrap();
     assert_eq!(datasource["datasources"][0]["type"], "prometheus");
@@ -112,7 +136,7 @@ async fn kubernetes_accepts_the_manifests() {
 
 #[tokio::test]
 async fn the_configurations_for_kubernetes_are_valid() {
-    configuration_is_valid(&read(&format!("{KUBERNETES}/gateway.yaml"))).await;
+    configuration_is_valid(&with_token(&read(&format!("{KUBERNETES}/gateway.yaml")))).await;
     // Prometheus of Debian is built without the discovery of Kubernetes.
     let config = read(&format!("{KUBERNETES}/prometheus.yaml"));
     let (before, rest) = config.split_once("    kubernetes_sd_configs:\n").unwrap();
@@ -139,6 +163,7 @@ fn the_manifests_fit_together() {
     let pause = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap();
     let (stop, wait) = (pause + drain_timeout(&config) + STOP_S, pod["spec"]["terminationGracePeriodSeconds"].as_u64());
     assert!(wait.unwrap() >= stop, "the pod takes up to {stop} s to stop, and Kubernetes waits {wait:?} s");
+    assert!(deployment["spec"]["minReadySeconds"].as_u64() > wait, "the next pod stops while the one before drains");
     let values: Value = serde_yaml::from_str(&config).unwrap();
     let rate = values["server"]["reconnect"]["rate_per_s"].as_u64().unwrap();
     let told = values["limits"]["sessions"].as_u64().unwrap() / rate;

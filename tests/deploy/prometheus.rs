@@ -124,7 +124,8 @@ fn matchers(text: &str) -> impl Iterator<Item = (&str, &str)> {
 
 /// Returns the metrics that the expression names, each with the text after the name.
 fn metrics_in(expression: &str) -> impl Iterator<Item = (&str, &str)> {
-    expression.match_indices("gateway_").map(|(start, _)| {
+    let starts = expression.match_indices("gateway_").chain(expression.match_indices("process_"));
+    starts.map(|(start, _)| {
         let rest = &expression[start..];
         rest.split_at(rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len()))
     })

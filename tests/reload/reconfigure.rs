@@ -167,9 +167,11 @@ async fn broken(text: &str, because: &[&str]) {
     }
     assert_eq!(client.request(3, b"").await.text(), "hello");
     generation_is(&gateway, "system", 1.0).await;
+    gateway.metric_is("gateway_config_rejected", 1.0).await;
     assert_eq!(gateway.get("/readyz").await.0, 200);
 
     gateway.reconfigure(&greeting("{ greeting: mended }"));
+    gateway.metric_is("gateway_config_rejected", 0.0).await;
     client.answers_until(3, 0, "mended").await;
 }
 
@@ -203,6 +205,19 @@ async fn every_error_of_the_file_is_reported_at_once() {
         "plugins.directory: there is no directory nowhere",
     ];
     broken(text, &because).await;
+}
+
+#[tokio::test]
+async fn sighup_drops_nobody_and_a_changed_file_is_read() {
+    let gateway = Gateway::start(greeting("{ greeting: hello }")).await;
+    let mut client = gateway.client().await;
+    assert_eq!(client.request(3, b"").await.text(), "hello");
+    gateway.signal("HUP").await;
+    gateway.logged("SIGHUP: looking at the files").await;
+    gateway.reconfigure(&greeting("{ greeting: changed }"));
+    gateway.signal("HUP").await;
+    client.answers_until(3, 0, "changed").await;
+    gateway.metric_is("gateway_connections_total", 1.0).await;
 }
 
 #[tokio::test]

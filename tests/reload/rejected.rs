@@ -7,6 +7,8 @@ use std::{fs, os::unix::fs::symlink, path::Path};
 
 const FILE: &str = "system.wasm";
 
+const FILES_REJECTED: &str = "gateway_plugin_files_rejected";
+
 /// Starts a gateway with chat, and with a plugin that answers `1` on route 3.
 async fn start() -> Gateway {
     let files = vec![(FILE, greeter("system", "1", &[3]))];
@@ -59,11 +61,13 @@ async fn rejected(put_bad: impl FnOnce(&Path), because: &str) {
     let counted = rejections(&gateway).await;
     assert!(counted.len() == 1 && counted[0].ends_with(" 1"), "{counted:?}");
     gateway.metric_is("gateway_plugin_generation{plugin=\"system\"}", 1.0).await;
+    gateway.metric_is(FILES_REJECTED, 1.0).await;
     reported(&gateway, FILE, Some("system 1"), Some(why)).await;
 
     put(&gateway.plugin("system"), &greeter("system", "2", &[3]));
     assert_eq!(client.answers_until(3, 0, "2").await, [(0, "1".to_owned()), (0, "2".to_owned())]);
     reported(&gateway, FILE, Some("system 2"), None).await;
+    gateway.metric_is(FILES_REJECTED, 0.0).await;
     gateway.metric_is("gateway_connections_total", 1.0).await;
 }
 

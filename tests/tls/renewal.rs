@@ -113,11 +113,13 @@ async fn a_bad_pair_is_kept_out_and_reported_once_and_no_client_is_dropped() {
     served.gateway.logged("key.pem: it cannot be read: No such file").await;
     served.assert_serves(&server).await;
     assert_eq!(served.gateway.metric(REPLACED).await as u64, 0);
+    served.gateway.metric_is("gateway_tls_files_rejected", 1.0).await;
 
     // What is mended is taken.
     served.put("key.pem", fs::read(served.certificates.server_key()).unwrap());
     served.put("cert.pem", fs::read(&server).unwrap());
     served.gateway.metric_is(REPLACED, 1.0).await;
+    served.gateway.metric_is("gateway_tls_files_rejected", 0.0).await;
     served.assert_serves(&server).await;
 }
 

@@ -152,10 +152,12 @@ impl Followed {
 
     fn reject(&self, why: &str) {
         self.metrics.tls_rejected.inc();
+        self.metrics.tls_files_rejected.set(1);
         tracing::error!("certificate not replaced, the one before stays in use: {why}");
     }
 
     fn publish(&mut self, certificate: &Certificate) {
+        self.metrics.tls_files_rejected.set(0);
         let seconds = certificate.expiry().as_secs();
         self.metrics.tls_expiry.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }

@@ -165,17 +165,10 @@ impl<O> Queue<O> {
         true
     }
 
-    /// Returns the number of publishes that wait.
+    /// Returns the number and the size of the publishes that wait.
     #[must_use]
-    pub fn len(&self) -> usize {
-        let state = self.state();
-        state.waiting.len() + state.held.len()
-    }
-
-    /// Returns whether no publish waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    pub fn load(&self) -> Load {
+        self.state().load()
     }
 
     /// Returns whether publishes may wait for long because the bus is not connected. A body that waits for long should
@@ -249,11 +242,16 @@ impl<O> Queue<O> {
 }
 
 impl<O> State<O> {
-    /// Returns the free capacity, or `None` if the queue is closed.
-    fn free(&self) -> Option<Load> {
+    /// Returns the number and the size of the publishes that wait.
+    fn load(&self) -> Load {
         let waiting = Load { publishes: self.waiting.len(), bytes: self.waiting.bytes() };
         let held = Load { publishes: self.held.len(), bytes: self.held_bytes };
-        let used = plus(self.reserved, plus(waiting, held));
+        plus(waiting, held)
+    }
+
+    /// Returns the free capacity, or `None` if the queue is closed.
+    fn free(&self) -> Option<Load> {
+        let used = plus(self.reserved, self.load());
         (!self.closed).then_some(Load {
             publishes: MAX_QUEUED_PUBLISHES.saturating_sub(used.publishes),
             bytes: MAX_QUEUED_BYTES.saturating_sub(used.bytes),

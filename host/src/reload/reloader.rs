@@ -60,6 +60,11 @@ impl Reloading {
         self.inbox.stop();
     }
 
+    /// Makes the thread look at the files at once.
+    pub fn look(&self) {
+        self.inbox.look();
+    }
+
     /// Waits until the thread has ended, and returns how it ended.
     pub async fn ended(&self) -> End {
         // An error means that the thread dropped the sender without sending `Stopped`, so it panicked.
@@ -247,6 +252,7 @@ impl Reloader {
         }
         self.config = self.config.with_live_settings_of(config);
         (self.apply)(&self.config);
+        self.catalog.configure(&self.config);
         self.warn_of_unknown_plugins();
         tracing::info!("configuration read again");
     }
@@ -256,8 +262,13 @@ impl Reloader {
             self.gateway.install(plugins);
             news.iter().for_each(|news| news.report(&self.gateway.metrics));
         }
+        let plugins = self.catalog.report();
+        let rejected = plugins.iter().filter(|file| file.error.is_some()).count();
+        let metrics = &self.gateway.metrics;
+        metrics.plugin_files_rejected.set(i64::try_from(rejected).unwrap_or(i64::MAX));
+        metrics.config_rejected.set(self.unread.is_some().into());
         self.reports.set(Known {
-            plugins: self.catalog.report(),
+            plugins,
             directory_error: self.catalog.directory_error().cloned(),
             looked: true,
             games: self.config.games.clone(),

@@ -18,7 +18,7 @@ use super::{
     views::Views,
 };
 use crate::{
-    bus::{self, Message, Topics},
+    bus::{self, Load, Message, Topics},
     delivery::{conduct::Penalty, outbox::Closing, outbox::Limits, owner::Owner, registry::Registry, session::Session},
     plugin::Plugin,
     telemetry::{metrics::Metrics, text},
@@ -203,10 +203,10 @@ impl Gateway {
         Arc::clone(&self.topics)
     }
 
-    /// Returns the number of publishes that wait for the bus.
+    /// Returns the number and the size of the publishes that wait for the bus.
     #[must_use]
-    pub fn waiting_publishes(&self) -> usize {
-        self.executor.bus.len()
+    pub fn waiting_publishes(&self) -> Load {
+        self.executor.bus.load()
     }
 
     /// Serves one packet, or answers it with the reason for a refusal.

@@ -13,6 +13,7 @@ pub use custom::Custom;
 pub use seconds::Seconds;
 
 use super::log_limit::LogLimits;
+use crate::sync::uptime::unix_ms;
 use labels::{
     CALLS, DISCONNECTIONS, DROPPED, HANDSHAKES_REFUSED, JWKS_FETCHES, Kind, Name, NameOutcome, NameReason, Outcome,
     PUBLISHES_REFUSED, RELOADS, ROUTING_ERRORS, Reason, Route, Topic,
@@ -69,8 +70,16 @@ pub struct Metrics {
     pub unheard: Count,
     /// 1 while all directions of the bus are connected, and otherwise 0.
     pub bus_connected: Gauge,
+    /// 1 while the content of gateway.yaml is not in use because it is wrong, and otherwise 0.
+    pub config_rejected: Gauge,
+    /// Plugin files whose content is not in use because it is wrong.
+    pub plugin_files_rejected: Gauge,
+    /// 1 while the files of the certificate are not in use because they are wrong, and otherwise 0.
+    pub tls_files_rejected: Gauge,
     /// Publishes that wait for the bus.
     pub bus_queued: Gauge,
+    /// The topics and bodies of these publishes, in bytes.
+    pub bus_queued_bytes: Gauge,
     /// Connections to Redis that ended because a probe failed.
     pub bus_probe_failures: Counter,
     /// Entries of streams that were read.
@@ -122,22 +131,24 @@ impl Metrics {
     /// Registers all metrics under their names.
     #[must_use]
     pub fn new() -> Self {
-        let mut r = Registry::with_prefix("gateway");
+        let mut registry = Registry::default();
+        // Its name is that of all programs that Prometheus watches.
+        let started: Gauge = register(&mut registry, "process_start_time_seconds", "When the process started");
+        started.set(i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX));
+        let r = registry.sub_registry_with_prefix("gateway");
         let deliveries = "Deliveries, by whether their target has a session on this gateway";
-        let [delivered, undelivered] = outcomes(&mut r, "deliveries", deliveries, ["delivered", "not_here"]);
+        let [delivered, undelivered] = outcomes(r, "deliveries", deliveries, ["delivered", "not_here"]);
         let heard = "Messages from the bus, by whether they led to anything on this gateway";
-        let [heard_here, heard_not_here] = outcomes(&mut r, "bus_received", heard, ["here", "not_here"]);
+        let [heard_here, heard_not_here] = outcomes(r, "bus_received", heard, ["here", "not_here"]);
         let frames = Family::<Kind, Count>::default();
         r.register("frames_received", "Frames from clients that are no packet by themselves, by kind", frames.clone());
         let frames = |kind| frames.get_or_create(&Kind { kind }).clone();
-        let received =
-            register::<Family<Route, Count>>(&mut r, "messages_received", "Packets from clients, by route byte");
+        let received = register::<Family<Route, Count>>(r, "messages_received", "Packets from clients, by route byte");
         let unrouted = received.get_or_create(&Route { route: "none".to_owned() }).clone();
-        let certificates = register::<Family<Outcome, Counter>>(&mut r, "tls_reloads", "Changes of the certificate");
+        let certificates = register::<Family<Outcome, Counter>>(r, "tls_reloads", "Changes of the certificate");
         let reloads = |outcome| certificates.get_or_create(&Outcome { outcome }).clone();
         let custom = Custom::default();
         r.register_collector(Box::new(custom.clone()));
-        let r = &mut r;
         Self {
             custom,
             connections: register(r, "connections", "Connections that began or resumed a session"),
@@ -158,7 +169,11 @@ impl Metrics {
             bus_connected: register(r, "bus_connected", "1 while all directions of the bus are connected"),
             bus_gaps: register(r, "bus_gaps", "Times in which messages of the bus may have been lost"),
             bus_blind_seconds: register(r, "bus_blind_seconds", "How long messages of the bus may have been lost"),
+            config_rejected: register(r, "config_rejected", "1 while gateway.yaml is wrong, and is not in use"),
+            plugin_files_rejected: register(r, "plugin_files_rejected", "Plugin files that are wrong, and not in use"),
+            tls_files_rejected: register(r, "tls_files_rejected", "1 while the files of the certificate are wrong"),
             bus_queued: register(r, "bus_queued", "Messages that wait for the bus"),
+            bus_queued_bytes: register(r, "bus_queued_bytes", "Topics and bodies of messages that wait for the bus"),
             bus_probe_failures: register(r, "bus_probe_failures", "Connections to Redis that a probe has ended"),
             stream_entries: register(r, "bus_stream_entries", "Entries of streams that were read"),
             stream_duplicates: register(r, "bus_stream_duplicates", "Entries of streams that were written twice"),
@@ -200,7 +215,7 @@ impl Metrics {
                 "1 while a plugin is in quarantine because it keeps failing",
             ),
             log_limits: LogLimits::default(),
-            registry: std::mem::take(r),
+            registry,
         }
     }
 

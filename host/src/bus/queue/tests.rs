@@ -94,7 +94,7 @@ fn a_publish_waits_for_its_change_only_and_keeps_its_place_behind_others_of_the_
         publish_after(&queue, &share, after, body);
     }
     assert_eq!(bodies(&queue), ["before the connection", "3", "0"]);
-    assert_eq!(queue.len(), 3);
+    assert_eq!(queue.load().publishes, 3);
     queue.set_carried_out(4);
     publish_after(&queue, &share, 4, "4 c");
     assert_eq!(bodies(&queue), ["4 a", "4 b", "4 c"]);

@@ -167,7 +167,7 @@ struct Outgoing<H: Handler> {
 impl<H: Handler> Outgoing<H> {
     /// Returns whether the queue is closed and every publish in it is settled.
     fn is_done(&self) -> bool {
-        !self.is_unsettled && self.intake.queue.is_closed() && self.intake.queue.is_empty()
+        !self.is_unsettled && self.intake.queue.is_closed() && self.intake.queue.load().publishes == 0
     }
 
     /// Waits for a batch of publishes. Returns false if the queue is closed and empty.

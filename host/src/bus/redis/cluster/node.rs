@@ -207,7 +207,7 @@ impl<O: Copy + Send + Sync + 'static> Node<O> {
     /// Returns the number of queued publishes.
     #[cfg(test)]
     pub(super) fn queued(&self) -> usize {
-        self.queue.len()
+        self.queue.load().publishes
     }
 
     pub(super) fn has_carried_out(&self, change: ChangeNumber) -> bool {

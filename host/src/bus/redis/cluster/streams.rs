@@ -171,7 +171,7 @@ impl<H: Handler> StreamSlots<H> {
     /// Returns the number of publishes that wait for the slot of a stream.
     #[cfg(test)]
     pub(super) fn queued(&self, stream: &str) -> usize {
-        self.slots[&slot::of(stream)].queue.len()
+        self.slots[&slot::of(stream)].queue.load().publishes
     }
 
     /// Returns the name of the slot of a stream, if it has begun.
