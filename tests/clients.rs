@@ -46,6 +46,7 @@ on_every_client! {
         heartbeats_are_sent_and_answered,
         a_session_that_is_cut_goes_on_and_everything_comes_once,
         a_connection_that_is_silent_is_given_up_and_the_session_goes_on,
+        a_session_that_is_woken_up_finds_out_at_once_whether_its_connection_lives,
         a_gateway_that_stops_sends_the_session_to_another_one,
         a_session_that_is_replaced_does_not_come_back,
         a_token_goes_along_and_can_be_replaced,

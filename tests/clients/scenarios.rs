@@ -138,6 +138,22 @@ pub(crate) async fn a_connection_that_is_silent_is_given_up_and_the_session_goes
     assert_pushes(&agent.logged("a", "push", 1).await, ["x".to_owned()].into_iter());
 }
 
+pub(crate) async fn a_session_that_is_woken_up_finds_out_at_once_whether_its_connection_lives(agent: &Agent) {
+    let gateway = Gateway::start(resuming(Setup::default())).await;
+    let relay = Relay::start(gateway.address).await;
+    // Without being woken up, the session would take more than 50 seconds to notice the silence.
+    agent.connect("a", relay.address, "user=7").await;
+    agent.does("a", "wake", json!({})).await;
+    gateway.metric_is("gateway_messages_received_total{route=\"3\"}", 1.0).await;
+    agent.does("a", "ping", json!({})).await;
+    assert_eq!(agent.log("a").await.len(), 1, "a connection that lives is nothing that the application sees");
+    relay.freeze();
+    agent.does("a", "wake", json!({})).await;
+    let why = agent.logged("a", "reconnecting", 1).await[0]["why"].clone();
+    assert_eq!(why, "the gateway has not answered the check of the connection");
+    agent.logged("a", "resumed", 1).await;
+}
+
 pub(crate) async fn a_gateway_that_stops_sends_the_session_to_another_one(agent: &Agent) {
     let redis = Redis::start().await;
     let second = Gateway::start(resuming(Setup::redis(&redis))).await;

@@ -36,6 +36,9 @@ namespace Gateway.Client
         /// <summary>The time for the gateway's answer to a close frame.</summary>
         private const long CloseTimeoutMs = 2000;
 
+        /// <summary>The time in which something has to come after a check.</summary>
+        private const long CheckTimeoutMs = 5000;
+
         /// <summary>The close code of a client that goes on with its session over another connection.</summary>
         private const int Cut = 4000;
 
@@ -47,6 +50,8 @@ namespace Gateway.Client
         private bool _isOpen, _isLeaving, _isOver;
         /// <summary>When the connection, or what is due in it, is late.</summary>
         private long _deadline;
+        /// <summary>Whether the next message ends a check.</summary>
+        private bool _isChecking;
         private long _heartbeatMs;
         /// <summary>How many heartbeats in a row have brought nothing.</summary>
         private int _unanswered;
@@ -56,7 +61,7 @@ namespace Gateway.Client
         {
             _socket = socket;
             _clock = clock;
-            _deadline = clock() + ConnectTimeoutMs;
+            Within(ConnectTimeoutMs);
         }
 
         /// <summary>When the welcome came, or null.</summary>
@@ -83,14 +88,26 @@ namespace Gateway.Client
         {
             WelcomedAt = _clock();
             _heartbeatMs = heartbeatMs;
-            _deadline = _clock() + heartbeatMs;
+            Within(heartbeatMs);
+        }
+
+        /// <summary>
+        /// Cuts the connection if nothing comes soon. Returns whether a heartbeat has to be sent for it now.
+        /// </summary>
+        public bool Check()
+        {
+            // Another check must not put off the end of the first one.
+            if (!IsWritable || _isChecking) return false;
+            Within(CheckTimeoutMs);
+            _isChecking = true;
+            return true;
         }
 
         /// <summary>Leaves the connection, but not the session. What still arrives is received.</summary>
         public void Leave()
         {
             _isLeaving = true;
-            _deadline = _clock() + CloseTimeoutMs;
+            Within(CloseTimeoutMs);
             _socket.Close(Cut);
         }
 
@@ -111,10 +128,11 @@ namespace Gateway.Client
                 if (happened.Kind == SocketEvent.Happening.Received)
                 {
                     _unanswered = 0;
+                    if (_isChecking) Within(_heartbeatMs);
                     return new LinkEvent { Kind = LinkEvent.Happening.Received, Message = happened.Message };
                 }
                 _isOpen = true;
-                _deadline = _clock() + WelcomeTimeoutMs;
+                Within(WelcomeTimeoutMs);
             }
             return _isOver || _clock() < _deadline ? (LinkEvent?)null : Late();
         }
@@ -124,12 +142,20 @@ namespace Gateway.Client
             if (_isLeaving) return Left();
             if (!_isOpen) return CutOff(Cause.Unreachable, "the gateway has not answered in time");
             if (WelcomedAt == null) return CutOff(Cause.NoWelcome, "the welcome has not come in time");
+            if (_isChecking) return CutOff(Cause.Silent, "the gateway has not answered the check of the connection");
             // A game may stand still for a while, for example while it loads a level. So a time without a message
             // proves nothing: two heartbeats without an answer do.
             if (_unanswered >= 2) return CutOff(Cause.Silent, "the gateway has not answered the heartbeats");
             _unanswered += 1;
-            _deadline = _clock() + _heartbeatMs;
+            Within(_heartbeatMs);
             return new LinkEvent { Kind = LinkEvent.Happening.Beat };
+        }
+
+        /// <summary>Expects something in this time, instead of what was expected before.</summary>
+        private void Within(long milliseconds)
+        {
+            _deadline = _clock() + milliseconds;
+            _isChecking = false;
         }
 
         private LinkEvent? Closed(int? code, string reason)

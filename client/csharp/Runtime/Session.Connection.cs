@@ -46,6 +46,8 @@ namespace Gateway.Client
         private Link _link;
         /// <summary>The moment of the next attempt, or null.</summary>
         private long? _connectAt;
+        /// <summary>The moment before which the next attempt must not begin.</summary>
+        private long _notBefore;
         /// <summary>The moment at which the client leaves its connection, or null.</summary>
         private long? _leaveAt;
         /// <summary>When the last connection with a welcome ended.</summary>
@@ -62,7 +64,7 @@ namespace Gateway.Client
             _sendBufferBytes = options.SendBufferBytes;
             _token = options.Token;
             _tokenSource = options.TokenSource;
-            _connectAt = clock();
+            _connectAt = _notBefore = clock();
         }
 
         /// <summary>Calls `then` with the newest token, as soon as the application has returned it.</summary>
@@ -112,7 +114,7 @@ namespace Gateway.Client
             switch (happened.Kind)
             {
                 case LinkEvent.Happening.Beat:
-                    _requests.AddHeartbeat(SendAlways(Route.System, Beat));
+                    SendBeat();
                     break;
                 case LinkEvent.Happening.Ended:
                     LinkEnded(happened.End, happened.Why);
@@ -270,8 +272,14 @@ namespace Gateway.Client
         {
             var range = decision.AtMostMs - decision.AtLeastMs;
             var delayMs = decision.AtLeastMs + (long)(_random.NextDouble() * range);
+            _notBefore = _clock() + decision.AtLeastMs;
             _connectAt = _clock() + delayMs;
             Tell(() => Reconnecting?.Invoke(new Reconnecting { Why = why, DelayMs = delayMs }));
+        }
+
+        private void SendBeat()
+        {
+            _requests.AddHeartbeat(SendAlways(Route.System, Beat));
         }
 
         private uint SendAlways(byte route, byte[] payload)

@@ -145,6 +145,18 @@ namespace Gateway.Client
         }
 
         /// <summary>
+        /// Says that the network may have changed, or that the player is back. While the session waits for its next
+        /// attempt, the next <see cref="Poll"/> connects, but never earlier than the gateway has asked for. A
+        /// connection has to prove that it lives: if nothing comes within 5 seconds, it is cut, and the session goes on
+        /// over another one.
+        /// </summary>
+        public void Wake()
+        {
+            if (_connectAt != null) _connectAt = _notBefore;
+            else if (_link != null && _link.Check()) SendBeat();
+        }
+
+        /// <summary>
         /// Ends the session, after the packets that were sent over the present connection. This happens in the
         /// background, and needs no call of <see cref="Poll"/>.
         /// </summary>

@@ -88,6 +88,9 @@ namespace Gateway.Client.Tests
                 case "refresh":
                     await session.RefreshAsync((string)command["token"]);
                     return new Fields();
+                case "wake":
+                    session.Wake();
+                    return new Fields();
                 case "close":
                     session.Close();
                     return new Fields();

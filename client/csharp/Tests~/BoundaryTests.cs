@@ -122,6 +122,12 @@ namespace Gateway.Client.Tests
             token.SetResult("T");
             early.Session.Poll();
             Same("early", List(early.Sockets.Count, early.Events.Single()), List(0, "closed 1000"));
+            var noToken = new TaskCompletionSource<string>();
+            var failing = new FakeNetwork(new SessionOptions { TokenSource = () => noToken.Task });
+            failing.Session.Close();
+            noToken.SetException(new InvalidOperationException("no token today"));
+            failing.Pass(100000);
+            Same("failing", List(failing.Sockets.Count, failing.Events.Single()), List(0, "closed 1000"));
         }
 
         private static void ClosedByListener()

@@ -31,7 +31,7 @@ namespace Gateway.Client.Tests
             SessionTests.Run(suite);
             BoundaryTests.Run(suite);
             SocketTests.Run(suite);
-            suite.Test("the example of the README is the sample of the package", Example.IsThatOfTheReadme);
+            PackageTests.Run(suite);
             Console.WriteLine("passed: " + suite.Passed);
             return suite.Failed == 0 ? 0 : 1;
         }

@@ -28,6 +28,11 @@ namespace Gateway.Client.Tests
             suite.Test("a server that is no gateway ends the session", NoGateway);
             suite.Test("an upgrade and a welcome have to come in time", Timeouts);
             suite.Test("two heartbeats in a row without an answer cut the connection", Heartbeats);
+            suite.Test("a session that is woken up while it waits connects at once", WokenWhileItWaits);
+            suite.Test("a session that is woken up obeys what the gateway has asked for", WokenTooEarly);
+            suite.Test("a connection that does not answer when the session is woken up is cut", WokenAndSilent);
+            suite.Test("a connection that brings something when the session is woken up lives on", WokenAndAlive);
+            suite.Test("a session that leaves its connection or that is over is not woken up", NotWoken);
             suite.Test("a game that stands still finds its session alive", StandsStill);
             suite.Test("a Reconnect is obeyed when its time has come", Reconnect);
             suite.Test("a gateway that does not answer the close frame is left all the same", LeavesAllTheSame);
@@ -285,6 +290,95 @@ namespace Gateway.Client.Tests
             for (uint seq = 1; seq <= 4; seq++) network.Last.Reply(seq, 3, "no plugin serves route 0x03", 3);
             network.Session.Poll();
             Same("last", network.Events.Last(), "resumed 500 0 0 0");
+        }
+
+        private static void WokenWhileItWaits()
+        {
+            var network = FakeNetwork.Begun();
+            network.Last.End();
+            network.Session.Poll();
+            network.Session.Wake();
+            network.Session.Poll();
+            Same("sockets", network.Sockets.Count, 2);
+            // There is an attempt already, and a connection without its welcome.
+            network.Session.Wake();
+            network.Last.Open();
+            network.Session.Poll();
+            network.Session.Wake();
+            network.Pass(1000);
+            Same("sent", List(network.Sockets.Count, network.Last.Sent.Count), List(2, 0));
+            network.Last.Welcome("s", true);
+            network.Session.Poll();
+            Same("events", network.Events, List("welcome", "reconnecting", "welcome", "resumed 1000 0 0 0"));
+        }
+
+        private static void WokenTooEarly()
+        {
+            var network = FakeNetwork.Begun();
+            network.Last.End(1009);
+            network.Session.Poll();
+            network.Session.Wake();
+            network.Pass(9999);
+            Same("before", network.Sockets.Count, 1);
+            network.Pass(1);
+            Same("after", network.Sockets.Count, 2);
+        }
+
+        private static void WokenAndSilent()
+        {
+            var network = FakeNetwork.Begun();
+            network.Session.Wake();
+            var beat = network.Last.Sent.Single();
+            Same("beat", List(beat.Route, Encoding.UTF8.GetString(beat.Payload)), List(3, "beat"));
+            network.Pass(4999);
+            // This does not put off the end.
+            network.Session.Wake();
+            Same("before", List(network.Last.Sent.Count, network.Events.Last()), List(1, "welcome"));
+            network.Pass(1);
+            Same("events", network.Events, List("welcome", "reconnecting"));
+            Same("why", network.LastReconnecting.Why, "the gateway has not answered the check of the connection");
+            Same("aborted", network.Last.IsAborted, true);
+        }
+
+        private static void WokenAndAlive()
+        {
+            var network = FakeNetwork.Begun(new SessionOptions { HeartbeatMs = 20000 });
+            network.Session.Wake();
+            network.Pass(4999);
+            network.Last.Receive(1, 7);
+            network.Pass(0);
+            network.Pass(19999);
+            Same("not yet", network.Last.Sent.Count, 1);
+            // Now the next heartbeat is due, and the session can be woken up again.
+            network.Pass(1);
+            Same("due", network.Last.Sent.Count, 2);
+            network.Session.Wake();
+            Same("again", network.Last.Sent.Count, 3);
+            // A refusal of the heartbeat shows as well that the connection lives, and a game may stand still meanwhile.
+            network.Last.Reply(3, 3, "no plugin serves route 0x03", 3);
+            network.Pass(6000);
+            network.Pass(6000);
+            Same("events", network.Events, List("welcome", "push 1"));
+        }
+
+        private static void NotWoken()
+        {
+            var network = FakeNetwork.Begun();
+            network.Session.Wake();
+            network.Control(3, new ProtoWriter());
+            network.Pass(0);
+            Same("left", network.Last.ClosedWith, 4000);
+            network.Session.Wake();
+            // What still arrives does not put off the end.
+            network.Last.Receive(1, 7);
+            network.Pass(1999);
+            Same("before", List(network.Last.Sent.Count, network.Events.Last()), List(1, "push 1"));
+            network.Pass(1);
+            Same("after", network.Events.Last(), "reconnecting");
+            network.Session.Close();
+            network.Session.Wake();
+            network.Pass(100000);
+            Same("over", List(network.Sockets.Count, network.Events.Last()), List(1, "closed 1000"));
         }
 
         private static void StandsStill()

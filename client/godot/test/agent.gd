@@ -132,6 +132,11 @@ func _do_refresh(name: String, command: Dictionary) -> Dictionary:
 	return {} if result[1] == null else _described(result[1])
 
 
+func _do_wake(name: String, _command: Dictionary) -> Dictionary:
+	_sessions[name].wake()
+	return {}
+
+
 func _do_close(name: String, _command: Dictionary) -> Dictionary:
 	_sessions[name].close()
 	return {}

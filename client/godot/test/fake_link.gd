@@ -11,17 +11,20 @@ signal beat()
 var is_gone = false
 var welcomed_at = -1
 var url = ""
+var protocols = []
 var headers = []
 # The packets that were sent, and what else has happened.
 var sent = []
 var has_left = false
 var is_closed = false
+var checks = 0
 # Whether the network takes packets.
 var is_stuck = false
 
 
-func open(to: String, _protocols, with: PoolStringArray, _max_message_kb: int) -> void:
+func open(to: String, offered: PoolStringArray, with: PoolStringArray, _max_message_kb: int) -> void:
 	url = to
+	protocols = Array(offered)
 	headers = Array(with)
 
 
@@ -42,6 +45,10 @@ func send(packet: PoolByteArray) -> bool:
 
 func welcomed(_heartbeat_ms: int) -> void:
 	welcomed_at = OS.get_ticks_msec()
+
+
+func check() -> void:
+	checks += 1
 
 
 func leave() -> void:

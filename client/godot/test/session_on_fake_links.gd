@@ -37,6 +37,12 @@ func _record_result(payload, error, name: String) -> void:
 	results[name] = payload.get_string_from_utf8() if error == null else error.kind
 
 
+# Returns a token, which comes too late.
+func close_for_token() -> String:
+	close()
+	return "late"
+
+
 # Breaks the connection, and connects again without a delay. Returns the new connection.
 func back(kind := "lost", code = null):
 	links.back().end(kind, code)

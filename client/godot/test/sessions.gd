@@ -1,39 +1,12 @@
 # Tests of the session on connections that the test plays.
-extends Reference
+extends "suite.gd"
 
 const Proto = preload("../addons/gateway/proto.gd")
 const Session = preload("session_on_fake_links.gd")
 const State = preload("../addons/gateway/state.gd")
+const Upgrade = preload("../addons/gateway/upgrade.gd")
 
-var passed = 0
-var wrong = []
-var _tree
-var _test = ""
 var _tokens = []
-
-
-func _init(tree: SceneTree):
-	_tree = tree
-
-
-# Runs the tests one after the other. Each may wait for the next frame of the game.
-func run():
-	for method in get_method_list():
-		if not method.name.begins_with("test_"):
-			continue
-		_test = method.name
-		var failures = wrong.size()
-		var state = call(_test)
-		if state is GDScriptFunctionState:
-			yield(state, "completed")
-		if wrong.size() == failures:
-			passed += 1
-	yield(_tree, "idle_frame")
-
-
-func _same(what: String, real, expected) -> void:
-	if str(real) != str(expected):
-		wrong.append("%s, %s: %s instead of %s" % [_test, what, real, expected])
 
 
 func _session(token = "") -> Session:
@@ -232,6 +205,100 @@ func test_a_token_is_renewed_by_the_function():
 
 func _next_token() -> String:
 	return _tokens.pop_front()
+
+
+func test_a_token_is_a_header_or_what_a_page_can_send():
+	var none = PoolStringArray()
+	var game = PoolStringArray(["game.v1"])
+	var bearer = ["Authorization: Bearer T.0"]
+	_same("engine", Upgrade.with_token("ws://a/ws", game, "T.0", true), ["ws://a/ws", game, bearer])
+	_same("page", Upgrade.with_token("ws://a/ws", game, "T.0", false), ["ws://a/ws", ["game.v1", "bearer.T.0"], none])
+	_same("alone", Upgrade.with_token("ws://a/ws", none, "T.0", false), ["ws://a/ws?token=T.0", none, none])
+	for case in [["ws://a/ws?", "ws://a/ws?token=T%3d"], ["ws://a/ws?x=1", "ws://a/ws?x=1&token=T%3d"]]:
+		_same(case[0], Upgrade.with_token(case[0], none, "T=", false), [case[1], none, none])
+	for has_headers in [true, false]:
+		_same("no token", Upgrade.with_token("ws://a/ws", game, "", has_headers), ["ws://a/ws", game, none])
+	_same("unchanged", game, ["game.v1"])
+
+
+func test_a_session_that_is_closed_by_its_function_of_tokens_says_nothing_more():
+	_tokens = ["T1"]
+	var session = _begun(funcref(self, "_next_token"))
+	session.token = funcref(session, "close_for_token")
+	session.links[0].end("closed", 4001)
+	_same("events", session.events, ["welcome", "closed"])
+	_tokens = ["T1"]
+	var other = _begun(funcref(self, "_next_token"))
+	other.token = funcref(other, "close_for_token")
+	var last = other.back()
+	_same("connections", [other.links.size(), last.url], [1, "ws://a/ws"])
+	_same("events", other.events, ["welcome", "reconnecting", "closed"])
+
+
+func test_a_session_that_is_woken_up_while_it_waits_connects_at_once():
+	var session = _begun()
+	session.links[0].end("lost")
+	session.wake()
+	session._process(0)
+	_same("connections", session.links.size(), 2)
+	# There is an attempt already.
+	session.wake()
+	session._process(0)
+	_same("connections", session.links.size(), 2)
+	session.links[1].welcome("s", true)
+	_same("events", session.events, ["welcome", "reconnecting", "welcome", "resumed"])
+
+
+func test_a_session_that_is_woken_up_does_not_connect_earlier_than_the_gateway_has_asked_for():
+	var session = _begun()
+	var before = OS.get_ticks_msec()
+	session.links[0].end("closed", 1009)
+	session.wake()
+	_same("least", session._connects_at >= before + 10000, true)
+	_same("most", session._connects_at <= OS.get_ticks_msec() + 10000, true)
+
+
+func test_a_session_that_is_woken_up_checks_its_connection_unless_it_is_over():
+	var session = _begun()
+	session.wake()
+	_same("checks", session.links[0].checks, 1)
+	session.close()
+	session.wake()
+	session._process(0)
+	_same("over", [session.links[0].checks, session.links.size()], [1, 1])
+
+
+func test_a_session_goes_on_while_the_game_is_paused():
+	var session = _begun()
+	session.links[0].end("lost")
+	session.wake()
+	_tree.paused = true
+	# The nodes are processed between two of these.
+	for _index in 2:
+		yield(_tree, "idle_frame")
+	_tree.paused = false
+	_same("connections", session.links.size(), 2)
+
+
+func test_a_session_is_given_up_after_two_resumes_that_brought_nothing():
+	var session = _begun()
+	session.back("silent").welcome("s", true)
+	session.back("silent").welcome("s", true)
+	# A connection that has brought something was good, and another end has another reason.
+	session.links.back().receive(1, 7)
+	session.back("silent").welcome("s", true)
+	session.back("silent").welcome("s", true)
+	session.back("lost").welcome("s", true)
+	session.back("silent")
+	# An attempt without an answer says nothing.
+	session.back("unreachable").welcome("s", true)
+	_same("resumes", "resume=" in session.links.back().url, true)
+	var last = session.back("silent")
+	_same("url", last.url, "ws://a/ws")
+	last.welcome("new")
+	_same("event", session.events.back(), "new_session")
+	# The new session can be resumed.
+	_same("resumes", "resume=" in session.back("silent").url, true)
 
 
 func test_without_a_new_token_the_session_is_over_when_its_token_has_expired():

@@ -108,12 +108,15 @@ export function decodeChat(payload: Uint8Array): ChatResponse | MessageBroadcast
   });
 }
 
-function response(fields: ProtoFields): ChatResponse {
-  const base = decodeProto(fields.bytes(1), (base) => ({
+function response(fields: ProtoFields): ChatResponse | undefined {
+  const bytes = fields.bytes(1);
+  const base = decodeProto(bytes, (base) => ({
     gameId: base.text(1),
     userId: base.int32(2),
     timestamp: Number(base.int64(3)),
   }));
+  // A damaged base makes the whole message invalid. A base that was left out does not.
+  if (bytes && !base) return undefined;
   return {
     kind: "response",
     base,

@@ -9,6 +9,9 @@ const WELCOME_TIMEOUT_MS = 5_000;
 /** The time for the gateway's answer to a close frame. */
 const CLOSE_TIMEOUT_MS = 2_000;
 
+/** The time in which something has to come after a check. */
+const CHECK_TIMEOUT_MS = 5_000;
+
 /** The close code of a client that goes on with its session over another connection. */
 const CUT = 4000;
 
@@ -45,6 +48,10 @@ export class Link {
   #isLeaving = false;
   #isOver = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #heartbeatMs = 0;
+  #beat = () => {};
+  /** Whether the next message ends a check. */
+  #isChecking = false;
   /** How many heartbeats in a row have brought nothing. */
   #unanswered = 0;
 
@@ -58,8 +65,10 @@ export class Link {
       this.#within(WELCOME_TIMEOUT_MS, () => this.#cut("noWelcome", "the welcome has not come in time"));
     });
     socket.addEventListener("message", ({ data }) => {
+      if (this.#isOver) return;
       this.#unanswered = 0;
-      if (!this.#isOver) events.received(typeof data === "string" ? undefined : new Uint8Array(data));
+      if (this.#isChecking) this.#awaitBeat();
+      events.received(typeof data === "string" ? undefined : new Uint8Array(data));
     });
     // After an error there is no close frame, and the WebSocket of Node 20 does not even tell that it is closed.
     socket.addEventListener("error", ({ message }) => this.#closed(1006, message ?? ""));
@@ -87,15 +96,19 @@ export class Link {
   /** Takes note of the welcome, and calls `beat` from now on whenever a heartbeat is due. */
   welcomed(heartbeatMs: number, beat: () => void): void {
     this.welcomedAt = performance.now();
-    // A page does not see the gateway's pings. And in a hidden page a timer may be late by a minute, so a time without
-    // a message proves nothing: two heartbeats without an answer do.
-    const tick = () => {
-      if (this.#unanswered >= 2) return this.#cut("silent", "the gateway has not answered the heartbeats");
-      this.#unanswered += 1;
-      this.#within(heartbeatMs, tick);
-      beat();
-    };
-    this.#within(heartbeatMs, tick);
+    this.#heartbeatMs = heartbeatMs;
+    this.#beat = beat;
+    this.#awaitBeat();
+  }
+
+  /** Calls `beat` now, and cuts the connection if nothing comes soon. */
+  check(): void {
+    // Another check must not put off the end of the first one.
+    if (!this.isWritable || this.#isChecking) return;
+    const why = "the gateway has not answered the check of the connection";
+    this.#within(CHECK_TIMEOUT_MS, () => this.#cut("silent", why));
+    this.#isChecking = true;
+    this.#beat();
   }
 
   /** Leaves the connection, but not the session. What still arrives is received, where the WebSocket allows it. */
@@ -109,6 +122,18 @@ export class Link {
   close(): void {
     this.#finish();
     this.#socket.close(1000);
+  }
+
+  /** Waits until the next heartbeat is due. */
+  #awaitBeat(): void {
+    this.#within(this.#heartbeatMs, () => {
+      // A page does not see the gateway's pings. And in a hidden page a timer may be late by a minute, so a time
+      // without a message proves nothing: two heartbeats without an answer do.
+      if (this.#unanswered >= 2) return this.#cut("silent", "the gateway has not answered the heartbeats");
+      this.#unanswered += 1;
+      this.#awaitBeat();
+      this.#beat();
+    });
   }
 
   #closed(code: number, reason: string): void {
@@ -140,6 +165,7 @@ export class Link {
   /** Calls `late` after this time, instead of what was to be called before. */
   #within(time: number, late: () => void): void {
     clearTimeout(this.#timer);
+    this.#isChecking = false;
     this.#timer = setTimeout(late, time);
   }
 }

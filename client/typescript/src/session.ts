@@ -2,6 +2,7 @@ import { ClosedError, LostError, StatusError } from "./errors.ts";
 import { Listeners } from "./events.ts";
 import { Link, type SocketConstructor } from "./link.ts";
 import { decodeControl, encodeRefresh, welcomeOf, type Welcome } from "./messages.ts";
+import { wakeWithPage } from "./page.ts";
 import { FLAG_REPLACES, FLAG_REPLY, HEADER_BYTES, Route, decodeHeader, encodePacket, type Header } from "./packet.ts";
 import { encodeText } from "./proto.ts";
 import { State, withQuery, type Delay, type End } from "./state.ts";
@@ -106,11 +107,16 @@ export class Session {
   #unwanted = new Set<number>();
   #welcome: Welcome | undefined;
   #link: Link | undefined;
-  /** The next attempt, or the moment at which the client leaves its connection. */
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  /** The next attempt, while the session waits for it. */
+  #attempt: ReturnType<typeof setTimeout> | undefined;
+  /** The moment before which the next attempt must not begin. */
+  #notBefore = 0;
+  /** The moment at which the client leaves its connection. */
+  #leaving: ReturnType<typeof setTimeout> | undefined;
   /** When the last connection with a welcome ended. */
   #lostAt = 0;
   #closed: ClosedError | undefined;
+  #over = new AbortController();
 
   constructor({ url, token, protocols = [], WebSocket, heartbeatMs = 25_000 }: ConnectOptions) {
     const socketType = WebSocket ?? (globalThis as { WebSocket?: SocketConstructor }).WebSocket;
@@ -128,6 +134,7 @@ export class Session {
     });
     // Who listens to `closed` need not wait for this promise.
     this.opened.catch(() => {});
+    wakeWithPage(() => this.wake(), this.#over.signal);
     void this.#connect();
   }
 
@@ -201,6 +208,18 @@ export class Session {
     if (typeof this.#source === "string") this.#source = token;
   }
 
+  /**
+   * Says that the network may have changed, or that the player is back. While the session waits for its next attempt,
+   * it connects at once, but never earlier than the gateway has asked for. A connection has to prove that it lives: if
+   * nothing comes within 5 seconds, it is cut, and the session goes on over another one.
+   *
+   * In browsers the session calls this by itself.
+   */
+  wake(): void {
+    if (this.#attempt === undefined) this.#link?.check();
+    else this.#connectAfter(this.#notBefore - performance.now());
+  }
+
   /** Ends the session, after the packets that were sent over the present connection. */
   close(): void {
     this.#link?.close();
@@ -208,10 +227,10 @@ export class Session {
   }
 
   async #connect(): Promise<void> {
+    this.#attempt = undefined;
     let link: Link;
     try {
       const token = await this.#newestToken();
-      // The application may have closed the session meanwhile.
       if (this.#closed) return;
       this.#token = token;
       link = new Link(this.#open(token), {
@@ -220,6 +239,8 @@ export class Session {
       });
       this.#link = link;
     } catch (error) {
+      // The application may have closed the session while it got the token.
+      if (this.#closed) return;
       this.#ended("unreachable", `there is no token, or no WebSocket: ${error}`);
     }
   }
@@ -293,8 +314,8 @@ export class Session {
     if ("blindMs" in control) this.#listeners.emit("gap", { pushes: 0, blindMs: control.blindMs });
     else if ("reconnect" in control) {
       const link = this.#link;
-      clearTimeout(this.#timer);
-      this.#timer = setTimeout(() => link?.leave(), this.#state.leaveAfter(control.reconnect));
+      clearTimeout(this.#leaving);
+      this.#leaving = setTimeout(() => link?.leave(), this.#state.leaveAfter(control.reconnect));
     } else {
       this.#listeners.emit("tokenExpires", { inMs: control.tokenExpiresInMs });
       if (typeof this.#source === "function") void this.#refreshFromSource();
@@ -315,7 +336,7 @@ export class Session {
     const lived = welcomedAt === undefined ? 0 : performance.now() - welcomedAt;
     if (welcomedAt !== undefined) this.#lostAt = performance.now();
     this.#link = undefined;
-    clearTimeout(this.#timer);
+    clearTimeout(this.#leaving);
     if (end === "left") return this.#wait(this.#state.left(lived), why);
     const code = typeof end === "object" && "closed" in end ? (end.closed ?? undefined) : undefined;
     const decision = this.#state.end(end, lived);
@@ -334,8 +355,14 @@ export class Session {
 
   #wait([atLeastMs, atMostMs]: Delay, why: string): void {
     const delayMs = atLeastMs + Math.random() * (atMostMs - atLeastMs);
-    this.#timer = setTimeout(() => void this.#connect(), delayMs);
+    this.#notBefore = performance.now() + atLeastMs;
+    this.#connectAfter(delayMs);
     this.#listeners.emit("reconnecting", { why, delayMs });
+  }
+
+  #connectAfter(delayMs: number): void {
+    clearTimeout(this.#attempt);
+    this.#attempt = setTimeout(() => void this.#connect(), delayMs);
   }
 
   #write(): void {
@@ -389,7 +416,10 @@ export class Session {
     if (this.#closed) return;
     this.#closed = error;
     this.#link = undefined;
-    clearTimeout(this.#timer);
+    clearTimeout(this.#attempt);
+    clearTimeout(this.#leaving);
+    this.#attempt = undefined;
+    this.#over.abort();
     this.#rejectAll(error);
     this.#listeners.emit("closed", error);
     // A listener may have closed the session while there was more to tell.

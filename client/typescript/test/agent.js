@@ -81,6 +81,10 @@ class Agent {
     return this.#sessions.get(name).session.refresh(token);
   }
 
+  wake({ session: name }) {
+    this.#sessions.get(name).session.wake();
+  }
+
   close({ session: name }) {
     this.#sessions.get(name).session.close();
   }

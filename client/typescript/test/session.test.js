@@ -315,6 +315,112 @@ test("two heartbeats in a row without an answer cut the connection, and any mess
   assert.deepEqual(names(events), ["welcome", "push", "reconnecting", "welcome", "resumed"]);
 });
 
+test("a session that is woken up while it waits connects at once", async () => {
+  const { session, first } = await begun();
+  first.end(1006);
+  await settle();
+  session.wake();
+  session.wake();
+  mock.timers.tick(0);
+  const second = await socket(2);
+  // There is an attempt already, and a connection without its welcome.
+  session.wake();
+  second.open();
+  session.wake();
+  mock.timers.tick(1000);
+  await settle();
+  assert.deepEqual([sockets.length, second.sent], [2, []]);
+  second.welcome({ resumed: true });
+  assert.ok(session.isConnected);
+});
+
+test("a session that is woken up does not connect earlier than the gateway has asked for", async () => {
+  const { session, first } = await begun();
+  first.end(1009);
+  session.wake();
+  mock.timers.tick(9000);
+  await settle();
+  assert.equal(sockets.length, 1);
+  mock.timers.tick(1000);
+  await socket(2);
+});
+
+test("a connection that does not answer when the session is woken up is cut", async () => {
+  const { session, events, first } = await begun();
+  session.wake();
+  assert.deepEqual(first.sent, [[0, 0, 0, 1, 3, 0, 0, 0, ...beat]]);
+  mock.timers.tick(4999);
+  // This does not put off the end.
+  session.wake();
+  assert.equal(first.sent.length, 1);
+  assert.deepEqual(names(events), ["welcome"]);
+  mock.timers.tick(1);
+  assert.deepEqual(names(events), ["welcome", "reconnecting"]);
+  assert.equal(events[1][1].why, "the gateway has not answered the check of the connection");
+  assert.equal(first.closedWith, 4000);
+});
+
+test("a connection that brings something when the session is woken up lives on", async () => {
+  const { session, events, first } = await begun({ heartbeatMs: 20_000 });
+  session.wake();
+  mock.timers.tick(4999);
+  first.receive(1, 7, 0, 0);
+  mock.timers.tick(19_999);
+  assert.equal(first.sent.length, 1);
+  // Now the next heartbeat is due, and the session can be woken up again.
+  mock.timers.tick(1);
+  assert.equal(first.sent.length, 2);
+  session.wake();
+  assert.equal(first.sent.length, 3);
+  // A refusal of the heartbeat shows as well that the connection lives.
+  first.receive(3, 3, 1, 3, "no plugin serves route 0x03");
+  mock.timers.tick(5000);
+  assert.deepEqual([names(events), first.closedWith], [["welcome", "push"], undefined]);
+});
+
+test("a session that leaves its connection or that is over is not woken up", async () => {
+  let calls = 0;
+  const { session, events, first } = await begun({ token: () => void calls++ });
+  session.wake();
+  first.receive(0, 0, 0, 0, control(3, new ProtoWriter()));
+  session.wake();
+  mock.timers.tick(0);
+  assert.equal(first.closedWith, 4000);
+  const { length } = first.sent;
+  session.wake();
+  // What still arrives does not put off the end.
+  first.receive(1, 7, 0, 0);
+  mock.timers.tick(2000);
+  assert.deepEqual([first.sent.length, names(events)], [length, ["welcome", "push", "reconnecting"]]);
+  session.close();
+  session.wake();
+  mock.timers.tick(100_000);
+  await settle();
+  assert.deepEqual([calls, sockets.length, names(events).at(-1)], [1, 1, "closed"]);
+});
+
+test("in a page the session wakes up with the network and with the page", async () => {
+  const page = new EventTarget();
+  globalThis.addEventListener = page.addEventListener.bind(page);
+  globalThis.document = page;
+  const { session, first } = await begun();
+  delete globalThis.addEventListener;
+  const happens = (event, visibilityState) => {
+    page.visibilityState = visibilityState;
+    page.dispatchEvent(new Event(event));
+    const { length } = first.sent;
+    // The answer ends the check.
+    first.receive(length, 3, 1, 0, "beat");
+    return length;
+  };
+  assert.equal(happens("visibilitychange", "hidden"), 0);
+  assert.equal(happens("visibilitychange", "visible"), 1);
+  assert.equal(happens("online", "hidden"), 2);
+  session.close();
+  delete globalThis.document;
+  assert.deepEqual(["online", "visibilitychange"].map((name) => getEventListeners(page, name).length), [0, 0]);
+});
+
 test("a Reconnect is obeyed when its time has come, and what the old connection says until then counts", async () => {
   const { session, events, first } = await begun();
   first.receive(0, 0, 0, 0, control(3, new ProtoWriter().text(1, "ws://b/ws").int(2, 3000)));
@@ -441,6 +547,23 @@ test("a session that is closed ends with 1000, and stays closed", async () => {
   await assert.rejects(early.opened, ClosedError);
   await settle();
   assert.equal(sockets.length, 1);
+});
+
+test("a token that fails after the end of the session begins nothing", async () => {
+  let calls = 0;
+  let fail;
+  const token = () => (calls++ === 0 ? "T" : new Promise((_, reject) => (fail = reject)));
+  const { session, events, first } = await begun({ token });
+  first.end(1006);
+  await settle();
+  mock.timers.tick(500);
+  await settle();
+  session.close();
+  fail(new Error("no network"));
+  await settle();
+  mock.timers.tick(100_000);
+  await settle();
+  assert.deepEqual([names(events), calls], [["welcome", "reconnecting", "closed"], 2]);
 });
 
 test("a session that is closed by a listener says nothing more", async () => {

@@ -23,6 +23,7 @@ try {
 const seq: number = session.send(Route.chat, encodeChatRequest({ gameId: "mmo", userId: 1, content: "hello" }));
 show(seq, session.id);
 stop();
+session.wake();
 session.close();
 
 function show(number: bigint | number | undefined, text: string): void {

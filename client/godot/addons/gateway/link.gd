@@ -8,10 +8,11 @@ signal ended(end, why)
 # A heartbeat is due.
 signal beat()
 
-# The time for the name lookup, TCP, TLS and the upgrade together, for the welcome after it, and for the answer to a
-# close frame.
+# The time for the name lookup, TCP, TLS and the upgrade together, for the welcome after it, for something to come after
+# a check, and for the answer to a close frame.
 const CONNECT_TIMEOUT_MS = 10000
 const WELCOME_TIMEOUT_MS = 5000
+const CHECK_TIMEOUT_MS = 5000
 const CLOSE_TIMEOUT_MS = 2000
 
 # The close code of a client that goes on with its session over another connection.
@@ -82,6 +83,18 @@ func welcomed(heartbeat_ms: int) -> void:
 	_within(heartbeat_ms, "_on_tick")
 
 
+# Emits `beat` now, and cuts the connection if nothing comes soon.
+func check() -> void:
+	# Another check must not put off the end of the first one.
+	if is_writable() and not _is_checking():
+		_within(CHECK_TIMEOUT_MS, "_on_unchecked")
+		emit_signal("beat")
+
+
+func _is_checking() -> bool:
+	return _late == "_on_unchecked"
+
+
 # Leaves the connection, but not the session. What still arrives is received.
 func leave() -> void:
 	_is_leaving = true
@@ -107,6 +120,8 @@ func _on_data() -> void:
 	var peer = _socket.get_peer(1)
 	var message = peer.get_packet()
 	if not _is_over:
+		if _is_checking():
+			_within(_heartbeat_ms, "_on_tick")
 		emit_signal("received", null if peer.was_string_packet() else message)
 
 
@@ -144,6 +159,10 @@ func _on_tick() -> void:
 	_unanswered += 1
 	_within(_heartbeat_ms, "_on_tick")
 	emit_signal("beat")
+
+
+func _on_unchecked() -> void:
+	_cut({"kind": "silent"}, "the gateway has not answered the check of the connection")
 
 
 func _on_slow() -> void:

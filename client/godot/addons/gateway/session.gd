@@ -27,6 +27,7 @@ const Messages = preload("messages.gd")
 const Packet = preload("packet.gd")
 const Reply = preload("reply.gd")
 const State = preload("state.gd")
+const Upgrade = preload("upgrade.gd")
 
 # The most packets of which is remembered that nobody waits for their replies.
 const MAX_UNWANTED = 256
@@ -37,7 +38,8 @@ var token = ""
 var protocols = PoolStringArray()
 # The time between two heartbeats in milliseconds.
 var heartbeat_ms = 25000
-# The largest message in KiB, of the gateway and of this client. Godot reserves this memory twice for each connection.
+# The largest message in KiB, of the gateway and of this client. Godot reserves this memory twice for each connection. A
+# session that gets a larger push is lost.
 var max_message_kb = 1024
 # The id of the session, which is empty before the first welcome. It changes when a new session begins.
 var id = ""
@@ -57,7 +59,14 @@ var _used_token = ""
 # The moment of the next attempt, and the moment at which the client leaves its connection, or -1.
 var _connects_at = -1
 var _leaves_at = -1
+# The moment before which the next attempt must not begin.
+var _not_before = 0
 var _lost_at = 0
+
+
+func _init():
+	# A game that is paused stays in its session.
+	pause_mode = PAUSE_MODE_PROCESS
 
 
 # Begins the session with the gateway at this URL. Call it once.
@@ -114,6 +123,16 @@ func chat(fields: Dictionary) -> int:
 	return send(Packet.ROUTE_CHAT, Messages.encode_chat_request(fields))
 
 
+# Says that the network may have changed, or that the player is back. While the session waits for its next attempt, it
+# connects at once, but never earlier than the gateway has asked for. A connection has to prove that it lives: if nothing
+# comes within 5 seconds, it is cut, and the session goes on over another one.
+func wake() -> void:
+	if _connects_at >= 0:
+		_connects_at = _not_before
+	elif _link != null:
+		_link.check()
+
+
 # Ends the session, after the packets that were sent over the present connection.
 func close() -> void:
 	if _link != null:
@@ -141,14 +160,17 @@ func _process(_delta: float) -> void:
 
 func _connect() -> void:
 	_used_token = _newest_token()
-	var headers = PoolStringArray()
-	if _used_token != "":
-		headers.append("Authorization: Bearer " + _used_token)
+	# The function may have closed the session.
+	if over != null:
+		return
 	_link = _new_link()
-	_link.connect("received", self, "_on_received", [_link])
-	_link.connect("ended", self, "_on_ended", [_link])
+	# The link holds what is bound to its signals. If it held itself, nothing would ever free it and its socket.
+	var link_id = _link.get_instance_id()
+	_link.connect("received", self, "_on_received", [link_id])
+	_link.connect("ended", self, "_on_ended", [link_id])
 	_link.connect("beat", self, "_on_beat")
-	_link.open(_state.url(), protocols, headers, max_message_kb)
+	var upgrade = Upgrade.with_token(_state.url(), protocols, _used_token, not OS.has_feature("HTML5"))
+	_link.open(upgrade[0], upgrade[1], upgrade[2], max_message_kb)
 
 
 # The tests replace it.
@@ -160,10 +182,15 @@ func _newest_token() -> String:
 	return token.call_func() if token is FuncRef else token
 
 
-func _on_received(message, link) -> void:
-	if link != _link:
+# Whether this is the present connection, and not one that the session has given up.
+func _is_present(link_id: int) -> bool:
+	return _link != null and _link.get_instance_id() == link_id
+
+
+func _on_received(message, link_id: int) -> void:
+	if not _is_present(link_id):
 		return
-	if link.welcomed_at < 0:
+	if _link.welcomed_at < 0:
 		_begin_connection(message)
 		return
 	if message == null or message.size() < Packet.HEADER_BYTES:
@@ -190,9 +217,9 @@ func _on_received(message, link) -> void:
 func _begin_connection(message) -> void:
 	var welcome = _welcome_of(message)
 	if welcome == null:
-		var link = _link
-		link.close()
-		_on_ended({"kind": State.NO_GATEWAY}, "the first message is not the welcome: this is no gateway", link)
+		_link.close()
+		var why = "the first message is not the welcome: this is no gateway"
+		_on_ended({"kind": State.NO_GATEWAY}, why, _link.get_instance_id())
 		return
 	var is_first = id == ""
 	id = welcome.session_id
@@ -286,13 +313,13 @@ func _forget(seq: int) -> void:
 		_unwanted.pop_front()
 
 
-func _on_ended(end, why: String, link) -> void:
-	if link != _link:
+func _on_ended(end, why: String, link_id: int) -> void:
+	if not _is_present(link_id):
 		return
 	var lived_ms = 0
-	if link.welcomed_at >= 0:
+	if _link.welcomed_at >= 0:
 		_lost_at = OS.get_ticks_msec()
-		lived_ms = _lost_at - link.welcomed_at
+		lived_ms = _lost_at - _link.welcomed_at
 	_link = null
 	_leaves_at = -1
 	if end == null:
@@ -306,12 +333,14 @@ func _on_ended(end, why: String, link) -> void:
 	var newer = _newest_token() if decision == "renew_token" else ""
 	if newer == "" or newer == _used_token:
 		_close(why, code)
-	else:
+	# The function may have closed the session.
+	elif over == null:
 		_wait([0, 0], why)
 
 
 func _wait(delay: Array, why: String) -> void:
 	var delay_ms = int(rand_range(delay[0], delay[1]))
+	_not_before = OS.get_ticks_msec() + delay[0]
 	_connects_at = OS.get_ticks_msec() + delay_ms
 	emit_signal("reconnecting", {"why": why, "delay_ms": delay_ms})
 

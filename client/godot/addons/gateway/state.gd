@@ -27,6 +27,10 @@ const MAX_WITHOUT_WELCOME = 5
 # The number of failed attempts in a row at the URL of a Reconnect after which the client goes back to its own.
 const MAX_FAILURES_ELSEWHERE = 4
 
+# The number of resumed connections in a row that end in silence and have brought nothing but their welcome, after which
+# the session is given up.
+const MAX_MUTE_RESUMES = 2
+
 # The longest resume token. A URL has to have an end.
 const MAX_TOKEN_BYTES = 1024
 
@@ -57,6 +61,10 @@ var _is_welcome = false
 var _failures = 0
 var _failures_here = 0
 var _without_welcome = 0
+# Whether the present connection has resumed the session and has brought nothing since, and the number of those in a row
+# that ended so, in silence.
+var _is_mute = false
+var _mute_resumes = 0
 # The delivery number of the last push, or 0, and the number of replies.
 var _seen = 0
 var _replies = 0
@@ -95,9 +103,11 @@ func welcome(welcome: Dictionary) -> Dictionary:
 	_is_welcome = true
 	_failures_here = 0
 	_without_welcome = 0
+	_is_mute = resumed
 	if resumed:
 		var lost = sent.resume(welcome.packets_received)
 		return {"resumed": true, "resent": sent.waiting(), "lost": lost, "replies_lost": welcome.replies_lost}
+	_mute_resumes = 0
 	var seen = _seen
 	_seen = 0
 	_replies = 0
@@ -108,6 +118,8 @@ func welcome(welcome: Dictionary) -> Dictionary:
 # Counts a packet of the gateway. Returns the number of pushes that are missing before it, or -1 if it has come before:
 # then the application must not get it.
 func receive(packet: Dictionary) -> int:
+	_is_mute = false
+	_mute_resumes = 0
 	if packet.flags & Packet.FLAG_REPLY:
 		_replies += 1
 		return 0
@@ -174,6 +186,12 @@ func end(end: Dictionary, lived_ms: int):
 		_failures_here += 1
 		if not is_refusal and end.kind != UNREACHABLE:
 			_without_welcome += 1
+	elif _is_mute:
+		# Godot's WebSocket reads nothing any more after a message that is too large for it, and tells nobody. The gateway
+		# would send this message again after each resume.
+		_mute_resumes = _mute_resumes + 1 if end.kind == SILENT else 0
+		if _mute_resumes == MAX_MUTE_RESUMES:
+			_token = ""
 	var verdict = _verdict(end)
 	var is_never = verdict is String and verdict == "never"
 	var is_no_gateway = _without_welcome >= MAX_WITHOUT_WELCOME or is_refusal and is_never
