@@ -5,6 +5,8 @@ use gateway_tests::{
     Gateway, Setup, eventually,
     wire::{UPGRADE, Wire},
 };
+use std::{fs, time::Duration};
+use tokio::time;
 
 /// The number of connections of a flood.
 const FLOOD: usize = 3000;
@@ -91,6 +93,21 @@ async fn by_default_a_quarter_of_the_open_files_is_for_handshakes() {
 }
 
 #[tokio::test]
+async fn connections_of_a_proxy_that_send_no_header_make_room_as_well() {
+    let server = "handshake_timeout_s: 3600, trusted_proxies: [127.0.0.1], proxy_protocol: true".to_owned();
+    let gateway = Gateway::start(Setup { server, open_files: Some(256), ..limits("handshakes: 10") }).await;
+    let mut flood = Vec::new();
+    for _ in 0..30 {
+        flood.push(Wire::connect(gateway.address).await);
+    }
+    gateway.metric_is(&refused("handshake_evicted"), 20.0).await;
+    assert_eq!(flood[0].frame().await, None);
+    let mut last = flood.pop().unwrap();
+    last.send(format!("PROXY TCP4 203.0.113.7 10.0.0.9 56324 8080\r\n{UPGRADE}").as_bytes()).await;
+    assert_eq!(last.response().await.status, 101);
+}
+
+#[tokio::test]
 async fn clients_that_linger_after_a_refusal_make_room_as_well() {
     let gateway = start("handshakes: 10").await;
     let mut lingering = Vec::new();
@@ -105,6 +122,37 @@ async fn clients_that_linger_after_a_refusal_make_room_as_well() {
     // A refused client is counted once.
     gateway.metric_is(&refused("handshake_evicted"), 0.0).await;
     gateway.metric_is(&refused("accept_failed"), 0.0).await;
+}
+
+/// Returns whether the gateway has this many open files for a while, and not just because it looks at its own.
+async fn has_open(gateway: &Gateway, files: usize) -> bool {
+    for _ in 0..10 {
+        if fs::read_dir(format!("/proc/{}/fd", gateway.pid())).unwrap().count() < files {
+            return false;
+        }
+        time::sleep(Duration::from_millis(10)).await;
+    }
+    true
+}
+
+#[tokio::test]
+async fn without_descriptors_nobody_is_evicted_for_clients_that_do_not_exist() {
+    const FILES: u32 = 64;
+    let gateway = Gateway::start(Setup { open_files: Some(FILES), ..limits("handshakes: 1000") }).await;
+    let mut clients = Vec::new();
+    while !has_open(&gateway, FILES as usize).await {
+        clients.push(gateway.client().await);
+    }
+    // The gateway tries to accept another client several times.
+    time::sleep(Duration::from_millis(500)).await;
+    // The metrics need a descriptor, too.
+    clients.truncate(clients.len() - 4);
+    gateway.metric_is("gateway_sessions", clients.len() as f64).await;
+    gateway.metric_is(&refused("accept_failed"), 0.0).await;
+    gateway.metric_is(&refused("handshake_evicted"), 0.0).await;
+    for client in &mut clients {
+        client.assert_alive().await;
+    }
 }
 
 #[tokio::test]

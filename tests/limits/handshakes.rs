@@ -127,14 +127,29 @@ async fn tls_handshakes_over_twice_the_rate_are_closed_without_an_answer() {
 
 #[tokio::test]
 async fn requests_that_are_refused_for_another_reason_count_as_handshakes() {
-    let gateway = Gateway::start(limits("handshakes_per_s_per_ip: 1")).await;
-    let mut statuses = Vec::new();
-    for _ in 0..40 {
-        statuses.push(ask(&gateway, &UPGRADE.replace("/ws", "/other")).await.1.status);
+    let too_large = UPGRADE.replace("/ws", &"x".repeat(20_000));
+    for (request, status) in [(&*UPGRADE.replace("/ws", "/other"), 404), ("no HTTP\r\n\r\n", 400), (&too_large, 431)] {
+        let gateway = Gateway::start(limits("handshakes_per_s_per_ip: 1")).await;
+        let mut statuses = Vec::new();
+        for _ in 0..40 {
+            statuses.push(ask(&gateway, request).await.1.status);
+        }
+        assert_eq!(statuses[..2], [status; 2]);
+        assert!(statuses.iter().filter(|other| **other == status).count() < 20, "{statuses:?}");
+        assert!(statuses.iter().all(|other| [status, 429].contains(other)), "{statuses:?}");
     }
-    assert_eq!(statuses[..2], [404, 404]);
-    assert!(statuses.iter().filter(|status| **status == 404).count() < 20, "{statuses:?}");
-    assert!(statuses.iter().all(|status| matches!(status, 404 | 429)), "{statuses:?}");
+}
+
+#[tokio::test]
+async fn clients_for_which_there_is_no_room_do_not_use_up_the_rate_of_new_sessions() {
+    let gateway = Gateway::start(limits("sessions_per_ip: 1, new_sessions_per_s: 2")).await;
+    let mut first = gateway.client().await;
+    for _ in 0..20 {
+        assert_over_limit(&ask(&gateway, UPGRADE).await, 429, "too many sessions from this address");
+    }
+    assert_eq!(ask_from(&gateway, NEIGHBOUR).await.1.status, 101);
+    gateway.metric_is(&refused("new_sessions"), 0.0).await;
+    first.assert_alive().await;
 }
 
 #[tokio::test]

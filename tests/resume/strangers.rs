@@ -1,6 +1,6 @@
 //! Tests of clients that may not resume a session, and of what they say about it.
 
-use crate::{Player, handovers, resumes, sessions_are, setup, start};
+use crate::{Player, handovers, not_resumed, resumes, sessions_are, setup, start};
 use gateway_proto::{ClientControl, Refresh, client_control::Request};
 use gateway_tests::{Client, Gateway, Issuer, KeyServer, Redis, SECRET, Setup, eventually};
 use prost::Message;
@@ -70,6 +70,24 @@ async fn a_client_that_cannot_say_what_it_has_seen_gets_a_new_session() {
         client.socket.close(None).await.unwrap();
         sessions_are(&gateway, 1.0).await;
     }
+}
+
+#[tokio::test]
+async fn a_client_that_has_missed_too_much_gets_a_new_session_although_its_old_connection_lives() {
+    let gateway = start("messages: 4").await;
+    let (mut player, mut other) = (Player::begin(&gateway, 7).await, Player::begin(&gateway, 8).await);
+    for seq in 1..=10 {
+        other.tell(7, &[&seq.to_string()]).await;
+        player.gets(seq, &seq.to_string()).await;
+    }
+    let client = connect(&gateway, &format!("user=7&resume={}&seen=0", player.welcome().resume_token)).await;
+    assert!(!client.welcome.resumed);
+    assert_eq!(player.client.closed().await.map(|close| u16::from(close.code)), Some(4010));
+    let disconnected = "gateway_disconnections_total{reason=\"missed\"}".to_owned();
+    for counted in [resumes("missed"), not_resumed("missed"), disconnected] {
+        gateway.metric_is(&counted, 1.0).await;
+    }
+    sessions_are(&gateway, 2.0).await;
 }
 
 #[tokio::test]

@@ -3,12 +3,12 @@
 
 use crate::{backend, delivery, publish, start};
 use gateway_tests::{
-    Gateway, PATIENCE, Setup, chat_request, in_time,
+    Gateway, PATIENCE, Setup, chat_request, eventually, header, in_time,
     wire::{BINARY, CLOSE, PING, PONG, UPGRADE, Wire, frame},
 };
 use std::{io, time::Duration};
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpSocket,
     time::{self, Instant},
 };
@@ -121,6 +121,43 @@ async fn a_slow_reader_is_never_closed_while_it_keeps_reading() {
     }
     let dropped = gateway.metric("gateway_messages_dropped_total{reason=\"send_queue_full\"}").await;
     assert!(dropped > 1000.0, "the client was not slow: only {dropped} messages were dropped");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_send_to_a_slow_client_does_not_keep_its_packets_from_being_read() {
+    const BEATS: u32 = 20;
+    let (redis, gateway) = start("send_queue_bytes: 524288").await;
+    let mut wire = narrow(&gateway).await;
+    wire.send(&frame(BINARY, &[&header(1, 1), &chat_request("mmo", 1, "")[..]].concat())).await;
+    let (_, answer) = wire.frame().await.expect("an answer");
+    assert_eq!(answer[..8], [0, 0, 0, 1, 1, 1, 0, 5], "{answer:?}");
+    let mut backend = backend(&redis).await;
+    let (mut reading, mut writing) = wire.stream.into_split();
+    let flood = tokio::spawn(async move {
+        let payload = delivery(1, &"x".repeat(8 << 10));
+        loop {
+            publish(&mut backend, &payload, 64).await;
+            time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let slowly = tokio::spawn(async move {
+        let mut part = vec![0; 4 << 10];
+        while reading.read(&mut part).await.is_ok_and(|bytes| bytes > 0) {
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    // From now on, the send queue is always full.
+    eventually("the client is too slow", || async {
+        (gateway.metric("gateway_messages_dropped_total{reason=\"send_queue_full\"}").await > 100.0).then_some(())
+    })
+    .await;
+    for seq in 0..BEATS {
+        writing.write_all(&frame(BINARY, &header(seq, 3))).await.unwrap();
+    }
+    gateway.metric_is("gateway_messages_received_total{route=\"3\"}", f64::from(BEATS)).await;
+    assert!(!slowly.is_finished() && !flood.is_finished());
+    flood.abort();
+    slowly.abort();
 }
 
 /// Removes the complete frames from the bytes and answers each ping. Returns true if one of the frames is a close

@@ -37,7 +37,8 @@ fn with(from: &str, to: &str) -> String {
 async fn get_ws_upgrades_as_rfc_6455_says() {
     let gateway = Gateway::start(Setup::default()).await;
     let fields_in_other_words = with("Connection: Upgrade", "connection: keep-alive, UPGRADE");
-    for request in [UPGRADE, &with("/ws", "/ws?a=b"), &fields_in_other_words] {
+    let whole_url = with("/ws", "http://game.example:8080/ws?a=b");
+    for request in [UPGRADE, &with("/ws", "/ws?a=b"), &whole_url, &fields_in_other_words] {
         let mut wire = Wire::connect(gateway.address).await;
         wire.send(request.as_bytes()).await;
         let response = wire.response().await;
@@ -51,7 +52,8 @@ async fn get_ws_upgrades_as_rfc_6455_says() {
 #[tokio::test]
 async fn any_other_path_is_404() {
     let gateway = Gateway::start(Setup::default()).await;
-    let paths = ["/", "/ws/", "/wsx", "/WS", "/ws/chat", "//ws", "/?/ws", "/metrics", "/healthz"];
+    let paths =
+        ["/", "/ws/", "/wsx", "/WS", "/ws/chat", "//ws", "/?/ws", "/metrics", "/healthz", "http://ws", "http://a/"];
     for path in paths {
         refused(&gateway, with("/ws", path).as_bytes(), 404).await;
     }
@@ -71,7 +73,10 @@ async fn a_bad_upgrade_is_400() {
         with("Upgrade: websocket", "Upgrade: h2c"),
         without("Connection"),
         with("Connection: Upgrade", "Connection: keep-alive"),
+        without("Host"),
+        with("\r\nHost", "\r\nHost: another\r\nHost"),
         without("Sec-WebSocket-Key"),
+        with("Sec-WebSocket-Key", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Key"),
         with("dGhlIHNhbXBsZSBub25jZQ==", ""),
         with("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="),
         with("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZSE+"),

@@ -95,7 +95,11 @@ impl Followed {
     fn look(&mut self) {
         let stamps = match Stamp::of(&self.files.cert).and_then(|cert| Ok([cert, Stamp::of(&self.files.key)?])) {
             Ok(stamps) => stamps,
-            Err(error) => return self.unreadable(format!("its folder cannot be read: {error}")),
+            Err(error) => {
+                // When they can be looked at again, they are read again, even if they are the same.
+                self.watched.forget();
+                return self.unreadable(format!("its folder cannot be read: {error}"));
+            }
         };
         if self.watched.look(stamps.clone()) != Look::Changed {
             if let Some(certificate) = self.untimely.take_if(|untimely| untimely.warning(SystemTime::now()).is_none()) {

@@ -119,8 +119,8 @@ impl LiveLimits {
     /// Returns the limits on the packets of one session.
     #[must_use]
     pub fn rates(&self) -> Rates {
-        let [packets_per_s, bytes_per_s] =
-            [32, 0].map(|shift| (self.rates.load(Ordering::Relaxed) >> shift & u64::from(u32::MAX)) as u32);
+        let rates = self.rates.load(Ordering::Relaxed);
+        let [packets_per_s, bytes_per_s] = [32, 0].map(|shift| (rates >> shift & u64::from(u32::MAX)) as u32);
         Rates { packets_per_s, bytes_per_s }
     }
 }

@@ -224,11 +224,12 @@ impl Outbox {
         mem::take(&mut state.lost) as usize
     }
 
-    /// Returns whether the session has to write before it serves another packet: a full batch is queued, or the session
-    /// is about to end.
+    /// Returns the bytes that wait with their headers, or `None` if no further packet is to be served: the session is
+    /// about to end, or to change its connection.
     #[must_use]
-    pub fn is_congested(&self) -> bool {
-        self.load.load(Ordering::Relaxed) >= self.limits.batch_bytes
+    pub fn queued(&self) -> Option<usize> {
+        let load = self.load.load(Ordering::Relaxed);
+        (load < AWAY).then_some(load)
     }
 
     /// Returns whether the session has ended or is about to end.

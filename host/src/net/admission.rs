@@ -29,8 +29,13 @@ const REFUSAL_LINGER: Duration = Duration::from_secs(2);
 /// The share of the file descriptors that handshakes may use by default, as a divisor.
 const DESCRIPTORS_DIVISOR: u64 = 4;
 
-/// The largest default bound. A waiting handshake takes about 4 KiB, so this many take 64 MiB.
+/// The largest default bound. A handshake that waits takes 1 KiB, and up to 17 KiB if its client sends a long message
+/// slowly. So this many take 16 to 272 MiB.
 const MAX_DEFAULT: u32 = 16_384;
+
+/// The time that every client has for its handshake, even if there are no file descriptors for others. A handshake with TLS
+/// takes one round trip.
+const MIN_WAIT: Duration = Duration::from_millis(300);
 
 /// The state of the limits on connections that have no session.
 pub struct Admission {
@@ -60,9 +65,9 @@ impl Admission {
         self.half_open.enter(gateway.registry.limits.all().handshakes.unwrap_or(self.default_half_open))
     }
 
-    /// Evicts the older half of the connections that wait. Returns whether there was any.
+    /// Evicts the older half of the connections that have waited for [`MIN_WAIT`]. Returns whether there was any.
     pub fn evict_half(&self) -> bool {
-        self.half_open.evict_half()
+        self.half_open.evict_half(MIN_WAIT)
     }
 
     /// Checks and counts a handshake against the limit of its address.

@@ -46,6 +46,9 @@ pub(super) async fn drain(shared: &Shared, mut tasks: Tasks) {
         }
     });
     let _ = time::timeout_at(deadline, join_all(gateway, &mut tasks)).await;
+    // The clients of sessions that wait in Redis still get their close frames.
+    shared.closings.close();
+    let _ = time::timeout_at(deadline, shared.closings.wait()).await;
     if !tasks.is_empty() {
         tracing::warn!(
             connections = tasks.len(),
@@ -66,9 +69,8 @@ async fn join_all(gateway: &Gateway, tasks: &mut Tasks) {
 async fn send_away(gateway: &Gateway, reconnect: &Reconnect) {
     let sessions = gateway.registry.all();
     let can_move = gateway.handovers.can_store();
-    let per_batch = (reconnect.rate_per_s as usize * BATCH_INTERVAL.as_millis() as usize).div_ceil(1000);
     tracing::info!(sessions = sessions.len(), url = reconnect.url, "clients are told to connect again");
-    for batch in sessions.chunks(per_batch.max(1)) {
+    for batch in batches(&sessions, reconnect.rate_per_s) {
         for session in batch {
             match session.outbox.is_away() {
                 false => tell(session, reconnect),
@@ -78,6 +80,15 @@ async fn send_away(gateway: &Gateway, reconnect: &Reconnect) {
         }
         time::sleep(BATCH_INTERVAL).await;
     }
+}
+
+/// Divides the sessions into batches, one for each [`BATCH_INTERVAL`], so that there are `per_s` in a second.
+fn batches<T>(sessions: &[T], per_s: u32) -> impl Iterator<Item = &[T]> {
+    let end = move |batch: u64| {
+        let told = u128::from(batch) * u128::from(per_s) * BATCH_INTERVAL.as_millis() / 1000;
+        usize::try_from(told).map_or(sessions.len(), |told| told.min(sessions.len()))
+    };
+    (0..).map_while(move |batch| (end(batch) < sessions.len()).then(|| &sessions[end(batch)..end(batch + 1)]))
 }
 
 /// Tells a client to connect again. The clients of a batch do so at different times within the next one.
@@ -96,6 +107,21 @@ pub(super) fn account(gateway: &Gateway, ended: Result<Option<&'static str>, Joi
         Err(error) => {
             tracing::error!(%error, "a session ended by a defect of the gateway: please report it");
             gateway.metrics.disconnected("panic");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_clients_are_told_in_a_second_as_the_rate_says() {
+        let sessions: Vec<_> = (0..50).collect();
+        for (per_s, in_the_first) in [(1, 1), (11, 11), (500, 50)] {
+            let first: usize = batches(&sessions, per_s).take(10).map(<[_]>::len).sum();
+            assert_eq!(first, in_the_first, "{per_s}");
+            assert_eq!(batches(&sessions, per_s).flatten().copied().collect::<Vec<_>>(), sessions, "{per_s}");
         }
     }
 }

@@ -40,7 +40,8 @@ impl End {
 
 impl From<Closing> for End {
     fn from(closing: Closing) -> Self {
-        let is_break = closing.is_of_connection();
+        // A session whose client has changed its connection, and cannot have it back, ends as one whose client is away.
+        let is_break = closing.is_of_connection() || closing.is_absence();
         Self { is_break, ..Self::with_code(closing.cause, closing.code, &closing.reason) }
     }
 }

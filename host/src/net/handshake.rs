@@ -241,9 +241,9 @@ async fn read(
     admit: impl FnOnce(IpAddr) -> Result<(), OverLimit>,
 ) -> Result<Request, Refused> {
     let mut received = Vec::with_capacity(1024);
-    loop {
+    let refused = loop {
         if received.len() >= MAX_REQUEST_BYTES {
-            return Err(Refused::TooLarge);
+            break Refused::TooLarge;
         }
         if stream.read_buf(&mut received).await? == 0 {
             return Err(Refused::Gone(io::ErrorKind::UnexpectedEof.into()));
@@ -263,11 +263,16 @@ async fn read(
                 let protocol = subprotocol::choose(&head, &server.subprotocols).map(str::to_owned);
                 return Ok(Request { identity: None, received, len, accept, protocol });
             }
-            Err(httparse::Error::TooManyHeaders) => return Err(Refused::TooLarge),
-            Err(_) if received.first() == Some(&TLS_HANDSHAKE) => return Err(Refused::Tls),
-            Err(error) => return Err(Refused::NotHttp(error)),
+            Err(httparse::Error::TooManyHeaders) => break Refused::TooLarge,
+            Err(_) if received.first() == Some(&TLS_HANDSHAKE) => break Refused::Tls,
+            Err(error) => break Refused::NotHttp(error),
         }
+    };
+    // What a proxy passes on may come from any client.
+    if !(may_be_forwarded && server.proxies.trust(remote.ip())) {
+        admit(remote.ip())?;
     }
+    Err(refused)
 }
 
 /// Answers a refused request. `status` may contain headers, each after the end of a line.
@@ -282,8 +287,7 @@ pub(super) async fn answer(stream: &mut (impl AsyncWrite + Unpin), status: &str,
 
 /// Returns the request's `Sec-WebSocket-Key`, if the request is a valid upgrade on the right path.
 fn check<'a>(request: &Head<'_, 'a>) -> Result<&'a str, Refused> {
-    let path = request.path.unwrap_or_default();
-    if path.split('?').next() != Some(PATH) {
+    if head::target(request).split('?').next() != Some(PATH) {
         return Err(Refused::NotFound);
     }
     if request.method != Some("GET") || request.version != Some(1) {
@@ -294,12 +298,15 @@ fn check<'a>(request: &Head<'_, 'a>) -> Result<&'a str, Refused> {
     if !lists("connection", "upgrade") || !lists("upgrade", "websocket") {
         return Err(Refused::BadUpgrade("a WebSocket begins with `Connection: Upgrade` and `Upgrade: websocket`"));
     }
-    if head::value(request, "sec-websocket-version") != Some("13") {
+    if head::only_value(request, "host").is_none() {
+        return Err(Refused::BadUpgrade("a request has one `Host`"));
+    }
+    if head::only_value(request, "sec-websocket-version") != Some("13") {
         return Err(Refused::Version);
     }
-    match head::value(request, "sec-websocket-key") {
+    match head::only_value(request, "sec-websocket-key") {
         Some(key) if is_key(key) => Ok(key),
-        _ => Err(Refused::BadUpgrade("`Sec-WebSocket-Key` has to be 16 bytes in base64")),
+        _ => Err(Refused::BadUpgrade("one `Sec-WebSocket-Key` has to be 16 bytes in base64")),
     }
 }
 

@@ -16,6 +16,22 @@ pub fn value<'a>(head: &Head<'_, 'a>, name: &str) -> Option<&'a str> {
     values(head, name).next().and_then(|value| str::from_utf8(value).ok()).map(str::trim)
 }
 
+/// Returns the value of the header with this name, if there is exactly one, and if it is UTF-8.
+#[must_use]
+pub fn only_value<'a>(head: &Head<'_, 'a>, name: &str) -> Option<&'a str> {
+    (values(head, name).count() == 1).then(|| value(head, name))?
+}
+
+/// Returns the path and the query that the request is for. A request may also name the whole URL (RFC 9112, 3.2.2).
+#[must_use]
+pub fn target<'a>(head: &Head<'_, 'a>) -> &'a str {
+    let target = head.path.unwrap_or_default();
+    match target.split_once("://") {
+        Some((scheme, rest)) if !scheme.starts_with('/') => rest.find(['/', '?']).map_or("", |start| &rest[start..]),
+        _ => target,
+    }
+}
+
 /// Returns the elements of all headers with this name, whose values are lists with commas. Values that are not UTF-8
 /// have no elements.
 pub fn elements<'a>(head: &Head<'_, 'a>, name: &str) -> impl Iterator<Item = &'a str> {
@@ -24,7 +40,7 @@ pub fn elements<'a>(head: &Head<'_, 'a>, name: &str) -> impl Iterator<Item = &'a
 
 /// Returns the parameters in the query of the request's path.
 pub fn parameters<'a>(head: &Head<'_, 'a>) -> impl Iterator<Item = &'a str> + use<'a> {
-    let query = head.path.and_then(|path| path.split_once('?'));
+    let query = target(head).split_once('?');
     query.into_iter().flat_map(|(_, query)| query.split('&'))
 }
 

@@ -20,11 +20,12 @@ use tokio::time::{self, Instant};
 pub(super) async fn open(
     mut tcp: Tcp,
     remote: &mut SocketAddr,
-    place: Place,
+    mut place: Place,
     shared: &Shared,
 ) -> Option<(Stream, Request)> {
     let server = &shared.config.server;
-    let client = proxy_header::client(&mut tcp, *remote, server, &shared.gateway.metrics).await?;
+    let named = proxy_header::client(&mut tcp, *remote, server, &shared.gateway.metrics);
+    let client = in_time(named, *remote, &mut place, shared, Instant::now() + server.handshake_timeout).await??;
     *remote = client.address;
     let deadline = Instant::now() + server.handshake_timeout;
     let (mut stream, place) = match &shared.tls {
@@ -44,7 +45,7 @@ async fn secure(
     tcp: Tcp,
     tls: &Tls,
     remote: SocketAddr,
-    place: Place,
+    mut place: Place,
     shared: &Shared,
     deadline: Instant,
 ) -> Option<Stream> {
@@ -57,7 +58,7 @@ async fn secure(
         gateway.metrics.handshake_refused(limit.reason());
         return None;
     }
-    match in_time(tls.accept(tcp), remote, place, shared, deadline).await? {
+    match in_time(tls.accept(tcp), remote, &mut place, shared, deadline).await? {
         Ok(stream) => Some(stream),
         Err((refused, mut tcp)) => {
             tracing::debug!(%remote, %refused, "TLS handshake refused");
@@ -72,7 +73,7 @@ async fn request(
     stream: &mut Stream,
     remote: &mut SocketAddr,
     may_be_forwarded: bool,
-    place: Place,
+    mut place: Place,
     shared: &Shared,
     deadline: Instant,
 ) -> Option<Request> {
@@ -80,7 +81,7 @@ async fn request(
     let (peer, server) = (*remote, &config.server);
     let admit = |client| admission.admit(gateway, client);
     let request = handshake::request(stream, remote, may_be_forwarded, server, auth, admit);
-    match in_time(request, peer, place, shared, deadline).await? {
+    match in_time(request, peer, &mut place, shared, deadline).await? {
         Ok(request) => Some(request),
         Err(refused) => {
             tracing::debug!(%remote, %refused, "handshake refused");
@@ -98,7 +99,7 @@ async fn request(
 async fn in_time<T>(
     step: impl Future<Output = T>,
     remote: SocketAddr,
-    mut place: Place,
+    place: &mut Place,
     shared: &Shared,
     deadline: Instant,
 ) -> Option<T> {

@@ -7,10 +7,7 @@
 use crate::{config, telemetry::metrics::Metrics};
 use proxy_header::{ParseConfig, ProxyHeader};
 use std::{io, net::SocketAddr};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    time,
-};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 const V1: &[u8] = b"PROXY ";
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -51,8 +48,9 @@ pub struct Client {
     pub may_be_forwarded: bool,
 }
 
-/// Returns the client of a connection: the one in the PROXY header if `peer` is a proxy that sends one. Returns `None` if the header is not valid or did not arrive in time. The client then gets no
-/// answer, because it is not known whether it speaks HTTP or TLS.
+/// Returns the client of a connection: the one in the PROXY header if `peer` is a proxy that sends one. Returns `None` if
+/// the header is not valid. The client then gets no answer, because it is not known whether it speaks HTTP or TLS. The
+/// caller sets a timeout.
 pub async fn client(
     stream: &mut (impl AsyncRead + Unpin),
     peer: SocketAddr,
@@ -64,20 +62,19 @@ pub async fn client(
     if !server.proxies.send_header(peer.ip()) {
         return Some(Client { address: peer, may_be_forwarded: true });
     }
-    let (reason, error) = match time::timeout(server.handshake_timeout, read(stream)).await {
-        Ok(Ok(named)) => return Some(Client { address: named.unwrap_or(peer), may_be_forwarded: named.is_some() }),
-        Ok(Err(error @ Invalid::Gone(_))) => ("gone", error.to_string()),
-        Ok(Err(error)) => ("proxy_header", error.to_string()),
-        Err(_) => ("timeout", "the PROXY header did not arrive in time".to_owned()),
+    let (reason, error) = match read(stream).await {
+        Ok(named) => return Some(Client { address: named.unwrap_or(peer), may_be_forwarded: named.is_some() }),
+        Err(error @ Invalid::Gone(_)) => ("gone", error),
+        Err(error) => ("proxy_header", error),
     };
     metrics.handshake_refused(reason);
     if reason == "gone" {
         // Proxies check the gateway's health in this way.
-        tracing::debug!(proxy = %peer, error, "connection of a proxy refused");
+        tracing::debug!(proxy = %peer, %error, "connection of a proxy refused");
     } else if metrics.log_limits.permit("connection of a proxy refused", &peer.ip().to_string()) {
         tracing::warn!(
             proxy = %peer,
-            error,
+            %error,
             "connection of a proxy refused (let it send PROXY headers, or remove server.proxy_protocol)"
         );
     }

@@ -186,7 +186,10 @@ impl Resumes {
         gateway: &Arc<Gateway>,
     ) -> Result<Box<Arrival>, Option<&'static str>> {
         let (place, mut evicted) = self.registry.parking.enter();
-        if !session.outbox.park(place) {
+        if let Err(why) = session.outbox.park(place) {
+            if let Some(closing) = why.filter(Closing::is_absence) {
+                self.metrics.resume.not_resumed(closing.cause);
+            }
             return Err(None);
         }
         tracing::debug!(session = %session.id, "the client is away");

@@ -23,7 +23,10 @@ use crate::{
     routing::{gateway::Gateway, hooks::Asked, refusal::Denied},
     sync::half_open::Place,
 };
-use rustix::io::Errno;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 #[cfg(target_os = "linux")]
 use socket2::SockRef;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -32,7 +35,7 @@ use tokio::{
     task::JoinSet,
     time,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// The pause after a failed accept. The usual cause of such a failure is a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -81,7 +84,8 @@ pub async fn serve(
     let budget = Arc::new(Budget::new(config.server.receive_budget_bytes, Arc::clone(&gateway.metrics)));
     let admission = Admission::default();
     let resumes = Resumes::new(config.resume, &gateway);
-    let shared = Arc::new(Shared { gateway, config, auth, tls, budget, admission, resumes, stop });
+    let closings = TaskTracker::new();
+    let shared = Arc::new(Shared { gateway, config, auth, tls, budget, admission, resumes, closings, stop });
     let gateway = &shared.gateway;
     loop {
         tokio::select! {
@@ -95,6 +99,8 @@ pub async fn serve(
                     // The box is there until the session begins. Without it, every session would have room for it.
                     tasks.spawn(session::run(Box::pin(begin(stream, remote, place, Arc::clone(&shared)))));
                 }
+                // Without a free descriptor, the system reports the error even if no client waits.
+                Err(error) if lacks_files(&error) && !is_waited_for(&listener) => time::sleep(ACCEPT_PAUSE).await,
                 Err(error) => {
                     gateway.metrics.handshake_refused("accept_failed");
                     if gateway.metrics.log_limits.permit("accept failed", "") {
@@ -103,8 +109,7 @@ pub async fn serve(
                             "cannot accept connections, trying again (raise the limit of open files?)"
                         );
                     }
-                    let lacks_files = matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE));
-                    let evicts = lacks_files && shared.admission.evict_half();
+                    let evicts = lacks_files(&error) && shared.admission.evict_half();
                     time::sleep(if evicts { EVICTION_PAUSE } else { ACCEPT_PAUSE }).await;
                 }
             },
@@ -112,6 +117,18 @@ pub async fn serve(
     }
     drop(listener);
     drain::drain(&shared, tasks).await;
+}
+
+/// Returns whether the system has no file descriptor for a connection.
+fn lacks_files(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// Returns whether a client waits to be accepted.
+fn is_waited_for(listener: &TcpListener) -> bool {
+    let mut listening = [PollFd::new(listener, PollFlags::IN)];
+    // An error says nothing about clients, so one may wait.
+    poll(&mut listening, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
 }
 
 /// Opens a connection and begins its session. Returns `None` if there is no session, or if the task of another
@@ -159,7 +176,11 @@ async fn begin(stream: TcpStream, mut remote: SocketAddr, place: Place, shared: 
     let session =
         Session::new(remote, Arc::clone(&server.outbox)).traced(handshake.as_ref().and_then(|it| it.context()));
     let session = if request.identity.is_none() && auth.is_on() { session.anonymous() } else { session };
-    let session = match admission.admit_new(gateway).and_then(|()| gateway.registry.admit(session)) {
+    // The room comes first, so that clients for which there is none do not use up the rate of others.
+    let seat = gateway.registry.reserve(remote.ip());
+    let admitted =
+        seat.and_then(|seat| admission.admit_new(gateway).map(|()| gateway.registry.admit_to(seat, session)));
+    let session = match admitted {
         Ok(session) => session,
         Err(limit) => {
             let refused = NotUpgraded { status: Some(limit.status()), reason: limit.reason() };

@@ -155,9 +155,8 @@ impl Actor {
             self.begin_work();
             return Poll::Ready(Work::Tick);
         }
-        // Backpressure: while a client does not read its answers, nothing is read from the client.
-        let is_congested = self.session.outbox.is_congested();
-        if !is_congested && let Poll::Ready(message) = self.socket.poll_message(cx) {
+        let is_held_back = self.kept.is_held_back(&self.session.outbox, self.shared.config.server.write_buffer_bytes);
+        if !is_held_back && let Poll::Ready(message) = self.socket.poll_message(cx) {
             self.begin_work();
             return Poll::Ready(self.read(message));
         }
@@ -166,7 +165,7 @@ impl Actor {
         if let Some(writer) = writer {
             self.socket.take_back(writer);
         }
-        if is_congested && drained.is_pending() {
+        if is_held_back && drained.is_pending() {
             // Another thread has written everything meanwhile, and the socket was not polled.
             cx.waker().wake_by_ref();
         }
@@ -195,10 +194,11 @@ impl Actor {
         ControlFlow::Continue(Some(self.ping()))
     }
 
-    /// Serves a message and the messages that have arrived after it. Stops when the answers fill a batch.
+    /// Serves a message and the messages that have arrived after it. Stops when what they have caused fills a batch.
     fn read(&mut self, first: Result<Message, Error>) -> Work {
         let Self { shared, session, socket, kept, .. } = self;
-        let gateway = &shared.gateway;
+        let (gateway, batch_bytes) = (&shared.gateway, shared.config.server.write_buffer_bytes);
+        let before = session.outbox.queued();
         kept.begin_metering(gateway.registry.limits.rates());
         let (mut turn, mut batch) = (Turn::new(&gateway.metrics), None);
         let (mut message, mut left) = (first, MAX_READ_MESSAGES);
@@ -208,14 +208,15 @@ impl Actor {
             }
             let work = on_message(message, gateway, session, socket, kept, &mut turn, &mut batch);
             left -= 1;
-            // The outbox is also congested once the session is to end. Then no further packet is served.
-            if work.is_some() || left == 0 || session.outbox.is_congested() || socket.is_drained() {
+            let has_room = kept::growth(before, &session.outbox).is_some_and(|grown| grown < batch_bytes);
+            if work.is_some() || left == 0 || !has_room || socket.is_drained() {
                 break work;
             }
             let Some(next) = socket.received_message() else { break None };
             message = next;
         };
         drop(turn);
+        kept.count_growth(before, &session.outbox);
         if batch.is_some_and(|batch| !batch.is_used_up()) {
             session.conduct.end_batches();
         }
@@ -229,8 +230,12 @@ impl Actor {
 
     /// Waits until the offload thread has served a packet. Meanwhile the session reads no packets, but still writes.
     async fn wait_for_offloaded(&mut self, mut offloaded: Offloaded) -> Flow<Work> {
+        let before = self.session.outbox.queued();
         match self.write_until(&mut offloaded).await {
-            ControlFlow::Continue(Ok(())) => ControlFlow::Continue(self.write_answers()),
+            ControlFlow::Continue(Ok(())) => {
+                self.kept.count_growth(before, &self.session.outbox);
+                ControlFlow::Continue(self.write_answers())
+            }
             ControlFlow::Continue(Err(_)) => {
                 ControlFlow::Break(Box::new(End::with_code("panic", 1011, "a defect of the gateway")))
             }
@@ -254,12 +259,18 @@ impl Actor {
         }
     }
 
-    /// Pings the client. After a silence of `idle_timeout`, reads once more instead, and ends the session if no message
-    /// has arrived.
+    /// Pings the client. After a silence of `idle_timeout`, reads once more instead, and ends the session if nothing has
+    /// arrived.
     fn ping(&mut self) -> Work {
-        if self.socket.silence() >= self.shared.config.server.idle_timeout {
-            let received = self.socket.received_message();
-            return received.map_or_else(|| Work::End(Box::new(End::idle())), |message| self.read(message));
+        let idle_timeout = self.shared.config.server.idle_timeout;
+        if self.socket.silence() >= idle_timeout {
+            if let Some(message) = self.socket.received_message() {
+                return self.read(message);
+            }
+            // What has arrived may be a part of a message.
+            if self.socket.silence() >= idle_timeout {
+                return Work::End(Box::new(End::idle()));
+            }
         }
         self.socket.put_control(Opcode::Ping, &[]);
         Work::Write(None)

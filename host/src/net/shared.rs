@@ -7,7 +7,7 @@ use super::{
 use crate::{auth::Authenticator, config, delivery::session::Session, routing::gateway::Gateway};
 use std::sync::Arc;
 use tokio::time;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// What all connections of the listener share.
 pub(super) struct Shared {
@@ -20,6 +20,8 @@ pub(super) struct Shared {
     pub(super) admission: Admission,
     /// The sessions that outlive their connections, or `None` if they all end with them.
     pub(super) resumes: Option<Arc<Resumes>>,
+    /// The ends of connections whose sessions do not wait for them.
+    pub(super) closings: TaskTracker,
     pub(super) stop: CancellationToken,
 }
 

@@ -25,8 +25,8 @@ use tokio_rustls::rustls::{
 const MIN_READ_BYTES: usize = 4096;
 
 /// The maximum number of received bytes that wait until they are complete. A record has at most 16 KiB and some. A
-/// message of a handshake may consist of several records, and RFC 8446 allows 16 MiB, which no client needs.
-const MAX_INCOMPLETE_BYTES: usize = 64 << 10;
+/// message of a handshake may consist of several records, and RFC 8446 allows 16 MiB, but a client needs a few KiB.
+const MAX_INCOMPLETE_BYTES: usize = 17 << 10;
 
 /// The maximum number of bytes that one write encrypts.
 const MAX_WRITE_BYTES: usize = 64 << 10;
@@ -53,6 +53,8 @@ pub struct TlsStream {
     /// The encrypted bytes to send. The connection has taken the first `written` of them.
     sealed: Vec<u8>,
     written: usize,
+    /// Whether the last read got all bytes that had arrived.
+    drained: bool,
     /// Whether the client has said that it sends no more.
     ended: bool,
     /// Whether the client has been told that no more is sent.
@@ -71,8 +73,9 @@ impl TlsStream {
             Err(error) => return Err((invalid(error), tcp)),
         };
         let (incomplete, opened, sealed) = (Vec::new(), Vec::new(), Vec::new());
+        let (drained, ended, closed) = (false, false, false);
         let mut stream =
-            Box::new(Self { tcp, tls, incomplete, opened, used: 0, sealed, written: 0, ended: false, closed: false });
+            Box::new(Self { tcp, tls, incomplete, opened, used: 0, sealed, written: 0, drained, ended, closed });
         match poll_fn(|cx| stream.poll_handshake(cx)).await {
             Ok(()) => Ok(stream),
             Err(error) => Err((error, stream.tcp)),
@@ -88,6 +91,13 @@ impl TlsStream {
     /// Returns the TCP connection below.
     pub fn tcp_mut(&mut self) -> &mut Tcp {
         &mut self.tcp
+    }
+
+    /// Returns whether no byte can be waiting: the last read got all bytes that had arrived, and what they decrypt to was
+    /// read.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.drained && self.opened.is_empty()
     }
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -116,6 +126,7 @@ impl TlsStream {
             if received == 0 {
                 return Poll::Ready(Err(ErrorKind::UnexpectedEof.into()));
             }
+            self.drained = received < size - kept;
             scratch[..kept].copy_from_slice(&self.incomplete);
             let records = &mut scratch[..kept + received];
             let opened = self.open(records, out);

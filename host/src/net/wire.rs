@@ -25,7 +25,7 @@ pub struct Wire {
     /// The bytes that were received. Messages have used the first `used` of them.
     unused: Vec<u8>,
     used: usize,
-    /// Whether the last read did not fill its buffer.
+    /// Whether the last read got all bytes that had arrived.
     drained: bool,
 }
 
@@ -129,7 +129,10 @@ impl Wire {
             if received == 0 {
                 return Poll::Ready(Err(ErrorKind::UnexpectedEof.into()));
             }
-            self.drained = received < read_bytes;
+            self.drained = match &self.stream {
+                Stream::Plain(_) => received < read_bytes,
+                Stream::Tls(tls) => tls.is_drained(),
+            };
             scratch[..kept].copy_from_slice(&self.unused[self.used..]);
             let mut left = &scratch[..kept + received];
             let used = take(&mut left);

@@ -171,6 +171,13 @@ enum Arriving {
     },
 }
 
+impl Arriving {
+    /// Returns whether the old gateway has offered the session.
+    fn is_offered(&self) -> bool {
+        !matches!(self, Self::Wanted(_))
+    }
+}
+
 /// What forgets a hand-over at the new gateway when it is dropped.
 struct Forgetting<'a> {
     handovers: &'a Handovers,

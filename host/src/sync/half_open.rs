@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
 
@@ -17,8 +18,8 @@ pub struct HalfOpen(Mutex<Waiting>);
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// The connections by the order in which they began to wait. Dropping a sender evicts its connection.
-    connections: BTreeMap<u64, oneshot::Sender<()>>,
+    /// The connections by the order in which they began to wait, with that time. Dropping a sender evicts its connection.
+    connections: BTreeMap<u64, (Instant, oneshot::Sender<()>)>,
     next: u64,
 }
 
@@ -38,7 +39,7 @@ impl HalfOpen {
         let mut waiting = self.waiting();
         let number = waiting.next;
         waiting.next += 1;
-        waiting.connections.insert(number, sender);
+        waiting.connections.insert(number, (Instant::now(), sender));
         while waiting.connections.len() > max.max(1) as usize {
             waiting.connections.pop_first();
         }
@@ -46,10 +47,11 @@ impl HalfOpen {
         Place { half_open: Arc::clone(self), number, evicted }
     }
 
-    /// Evicts the older half of the connections. Returns whether there was any.
-    pub fn evict_half(&self) -> bool {
+    /// Evicts the older half of the connections that have waited for at least this time. Returns whether there was any.
+    pub fn evict_half(&self, min_wait: Duration) -> bool {
         let mut waiting = self.waiting();
-        let count = waiting.connections.len().div_ceil(2);
+        let late = waiting.connections.values().take_while(|(since, _)| since.elapsed() >= min_wait).count();
+        let count = late.div_ceil(2);
         for _ in 0..count {
             waiting.connections.pop_first();
         }
@@ -108,11 +110,12 @@ mod tests {
     #[test]
     fn without_descriptors_the_older_half_is_evicted() {
         let half_open = Arc::<HalfOpen>::default();
-        assert!(!half_open.evict_half());
+        assert!(!half_open.evict_half(Duration::ZERO));
         let mut places: Vec<_> = (0..3).map(|_| half_open.enter(9)).collect();
-        assert!(half_open.evict_half());
+        assert!(!half_open.evict_half(Duration::from_secs(3600)), "they have not had the time to finish");
+        assert!(half_open.evict_half(Duration::ZERO));
         let evicted: Vec<_> = places.iter_mut().map(is_evicted).collect();
         assert_eq!(evicted, [true, true, false]);
-        assert!(half_open.evict_half() && !half_open.evict_half());
+        assert!(half_open.evict_half(Duration::ZERO) && !half_open.evict_half(Duration::ZERO));
     }
 }

@@ -101,9 +101,11 @@ impl Outbox {
         };
     }
 
-    /// Lets the messages wait, because the connection broke. Returns false if the session has to end instead: its
-    /// client cannot claim it, or more messages wait than may be kept.
-    pub fn park(&self, place: Place) -> bool {
+    /// Lets the messages wait, because the connection broke.
+    ///
+    /// # Errors
+    /// Returns why the session has to end instead, or `None` if its client cannot claim it.
+    pub fn park(&self, place: Place) -> Result<(), Option<Closing>> {
         let mut state = self.state();
         let state = &mut *state;
         state.queue.leave_connection();
@@ -116,21 +118,24 @@ impl Outbox {
         if state.client.is_about_to_return() {
             excess = Size::default();
         }
-        if state.closing.is_some() || (excess != Size::default() && state.queue.evict(excess).is_none()) {
-            return false;
+        if let Some(closing) = &state.closing {
+            return Err(Some((**closing).clone()));
+        }
+        if excess != Size::default() && state.queue.evict(excess).is_none() {
+            return Err(Some(Closing::replay_full()));
         }
         state.client = match mem::take(&mut state.client) {
             Client::Here(secret) | Client::Leaving(Some(secret)) | Client::Dismissed(secret) => Client::Away(secret),
             Client::Leaving(None) => Client::Claimed,
             other => {
                 state.client = other;
-                return false;
+                return Err(None);
             }
         };
         state.in_flight = Size::default();
         state.replay.get_or_insert_default().place = Some(place);
         self.store_load(state);
-        true
+        Ok(())
     }
 
     /// Waits until the session has to end although its client is away, or until [`Self::wake`].

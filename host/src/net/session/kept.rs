@@ -2,6 +2,7 @@
 
 use crate::{
     delivery::limits::Rates,
+    delivery::outbox::{Outbox, Outgoing},
     net::meter::{Meter, Verdict},
     net::receiver::Message,
     net::socket::Error,
@@ -9,6 +10,7 @@ use crate::{
 };
 use bytes::Bytes;
 use gateway_wire::packet::{self, HEADER_LEN, Header};
+use std::collections::VecDeque;
 
 /// What a session's task keeps from one connection to the next.
 #[derive(Default)]
@@ -17,9 +19,35 @@ pub(super) struct Kept {
     meter: Option<Box<Meter>>,
     /// The packet that the offload thread still served when the connection ended.
     pub(super) offloaded: Option<Offloaded>,
+    /// The bytes that the client's packets have caused, such as their replies, and that are not written yet. They are
+    /// known only while a full batch waits.
+    unwritten: usize,
 }
 
 impl Kept {
+    /// Returns whether nothing is to be read from the client now. That is backpressure: what the client's own packets have
+    /// caused has to be written first. What others send to the client does not keep its packets from being read.
+    pub(super) fn is_held_back(&mut self, outbox: &Outbox, batch_bytes: usize) -> bool {
+        let Some(queued) = outbox.queued() else { return true };
+        if queued < batch_bytes {
+            self.unwritten = 0;
+        }
+        self.unwritten > 0
+    }
+
+    /// Counts what packets of the client have caused since `before`.
+    pub(super) fn count_growth(&mut self, before: Option<usize>, outbox: &Outbox) {
+        self.unwritten += growth(before, outbox).unwrap_or(0);
+    }
+
+    /// Counts bytes that are being written.
+    pub(super) fn count_written(&mut self, batch: &VecDeque<Outgoing>) {
+        if self.unwritten > 0 {
+            let written: usize = batch.iter().map(Outgoing::packet_len).sum();
+            self.unwritten = self.unwritten.saturating_sub(written);
+        }
+    }
+
     /// Takes the limits that hold now for the packets that have arrived.
     pub(super) fn begin_metering(&mut self, rates: Rates) {
         match &mut self.meter {
@@ -55,5 +83,59 @@ impl Kept {
             _ => return None,
         };
         Some((header, verdict))
+    }
+}
+
+/// Returns by how many bytes the queue has grown since it had `before`. Returns `None` if no further packet is to be
+/// served.
+pub(super) fn growth(before: Option<usize>, outbox: &Outbox) -> Option<usize> {
+    Some(outbox.queued()?.saturating_sub(before?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::outbox::{Keep, Limits};
+
+    /// The bytes of a full batch.
+    const BATCH: usize = 100;
+
+    /// Returns an outbox in which a full batch waits that others have sent.
+    fn full() -> Outbox {
+        let outbox = Outbox::new(Limits { batch_bytes: BATCH, ..Limits::of(100, 10_000) });
+        push(&outbox, 2 * BATCH);
+        outbox
+    }
+
+    fn push(outbox: &Outbox, bytes: usize) {
+        outbox.push(1, vec![0; bytes - HEADER_LEN].into(), Keep::Always);
+    }
+
+    #[test]
+    fn only_what_the_client_has_caused_keeps_its_packets_from_being_read() {
+        let (outbox, mut kept) = (full(), Kept::default());
+        assert!(!kept.is_held_back(&outbox, BATCH));
+        let before = outbox.queued();
+        push(&outbox, 30);
+        assert_eq!(growth(before, &outbox), Some(30));
+        kept.count_growth(before, &outbox);
+        assert!(kept.is_held_back(&outbox, BATCH));
+        // Others send as much as is written.
+        let mut batch = VecDeque::new();
+        assert!(outbox.drain(&mut batch).is_none());
+        kept.count_written(&batch);
+        push(&outbox, 2 * BATCH);
+        assert!(!kept.is_held_back(&outbox, BATCH));
+    }
+
+    #[test]
+    fn without_a_full_batch_the_client_is_read() {
+        let (outbox, mut kept) = (full(), Kept::default());
+        kept.count_growth(Some(0), &outbox);
+        assert!(kept.is_held_back(&outbox, BATCH));
+        assert!(outbox.drain(&mut VecDeque::new()).is_none());
+        assert!(!kept.is_held_back(&outbox, BATCH));
+        push(&outbox, 2 * BATCH);
+        assert!(!kept.is_held_back(&outbox, BATCH), "what is written does not count any more");
     }
 }

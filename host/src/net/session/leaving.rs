@@ -42,7 +42,7 @@ impl Actor {
         shared.gateway.metrics.disconnected(cause);
         // What was not written is kept by the outbox.
         if is_told {
-            tokio::spawn(close);
+            shared.closings.spawn(close);
         } else {
             drop(close);
         }

@@ -22,6 +22,7 @@ impl Actor {
     /// Writes the batch. Then ends the session if there is a `closing`.
     pub(super) async fn write(&mut self, closing: Option<Box<Closing>>) -> Flow {
         let count = self.batch.len();
+        self.kept.count_written(&self.batch);
         let written = match self.write_now() {
             Poll::Ready(written) => {
                 self.count_written(count);

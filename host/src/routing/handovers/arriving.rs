@@ -19,17 +19,19 @@ impl Handovers {
         }
         let (handover, theirs) = (Uuid::new_v4(), topic_of(wanted.gateway));
         let (sender, offer) = oneshot::channel();
-        match self.parts.registry.session(wanted.session) {
-            // The session is here already, so its token was used before.
-            Some(_) => return Err("unknown".into()),
-            None if self.arriving().len() >= MAX_HANDOVERS => return Err("busy".into()),
-            None => {}
+        // The session may be here already. Then its token was used before.
+        if self.parts.registry.session(wanted.session).is_some() {
+            return Err("unknown".into());
         }
         self.arriving().insert(handover, Arriving::Wanted(sender));
         let mut forgetting = Forgetting { handovers: self, handover, told: None };
         self.publish(0, &theirs, handover, Content::Want(Want::new(wanted, topic_of(self.id))))?;
         forgetting.told = Some(theirs);
         let offer = answer(offer).await?;
+        // Only now, because tokens that a client has made up get no offer. `limits.handshakes` bounds those that wait for one.
+        if self.arriving().values().filter(|arriving| arriving.is_offered()).count() >= MAX_HANDOVERS {
+            return Err("busy".into());
+        }
         let seat = self.parts.registry.reserve(wanted.remote.ip())?;
         self.parts.has_room_for(offer.user)?;
         Ok(Offered { forgetting, offer, seat })

@@ -31,7 +31,7 @@ labels! {
 }
 
 /// The reasons why connections end.
-pub(super) const DISCONNECTIONS: [&str; 21] = [
+pub(super) const DISCONNECTIONS: [&str; 23] = [
     "closed",
     "gone",
     "idle",
@@ -53,6 +53,8 @@ pub(super) const DISCONNECTIONS: [&str; 21] = [
     "panic",
     "moved",
     "dismissed",
+    "missed",
+    "full",
 ];
 
 /// The outcomes of resumes.

@@ -37,7 +37,7 @@ fn parking() -> Arc<Parking> {
 }
 
 fn park(outbox: &Outbox) -> bool {
-    outbox.park(parking().enter().0)
+    outbox.park(parking().enter().0).is_ok()
 }
 
 fn closing(outbox: &Outbox) -> Option<&'static str> {
@@ -73,7 +73,7 @@ fn the_old_connection_gets_nothing_more_after_a_claim() {
     assert_eq!(written(&outbox), (vec![1], None));
     push(&outbox);
     assert_eq!(outbox.claim(&SECRET, seen(0)), Ok(0));
-    assert!(outbox.is_congested(), "and no packet of it is read");
+    assert_eq!(outbox.queued(), None, "and no packet of it is read");
     assert_eq!(written(&outbox), (vec![], Some(4010)));
     let mut batch = VecDeque::new();
     assert_eq!((outbox.drain(&mut batch).map(|closing| closing.code), batch.len()), (Some(4010), 0));
@@ -189,7 +189,7 @@ fn a_session_that_cannot_be_kept_whole_ends() {
 fn a_session_with_too_much_to_send_is_not_parked() {
     let outbox = outbox();
     (0..5).for_each(|_| _ = push(&outbox));
-    assert!(!park(&outbox));
+    assert_eq!(outbox.park(parking().enter().0), Err(Some(Closing::replay_full())));
     // If its client has already come back, as much may wait as ever.
     assert_eq!(outbox.claim(&SECRET, seen(0)), Ok(0));
     assert_eq!(push(&outbox), Outcome::Queued);
@@ -251,7 +251,7 @@ fn the_place_tells_how_much_the_session_holds() {
     };
     push(&outbox);
     assert_eq!(written(&outbox), (vec![1], None));
-    assert!(outbox.park(parking.enter().0));
+    assert_eq!(outbox.park(parking.enter().0), Ok(()));
     let one = parking.usage().1 - empty;
     assert!(one >= 10, "a header and two bytes, and not {one}");
     push(&outbox);
@@ -261,7 +261,7 @@ fn the_place_tells_how_much_the_session_holds() {
     outbox.take_back();
     assert_eq!(parking.usage(), (0, 0));
     outbox.admit_claims(SECRET);
-    assert!(outbox.park(parking.enter().0));
+    assert_eq!(outbox.park(parking.enter().0), Ok(()));
     outbox.end();
     assert_eq!(parking.usage(), (0, 0));
 }
