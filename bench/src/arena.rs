@@ -1,10 +1,9 @@
 //! The game: players in rooms, who get snapshots.
 
-use std::process::Command;
-
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
+use crate::child;
 use crate::contender::{Contender, Folders};
 use crate::measured::Measured;
 use crate::server::Server;
@@ -38,7 +37,7 @@ pub(crate) fn works(sessions: u64) -> Vec<Work> {
 /// Lets the players play at a server.
 pub(crate) fn run(work: &Work, contender: Contender, folders: &Folders, server: &Server) -> anyhow::Result<Value> {
     let cpu = server.cpu()?;
-    let mut command = Command::new(folders.binary("gateway-client"));
+    let mut command = child::command(folders.binary("gateway-client"));
     command.args(work.load.split(' ')).args(["--json", "--seconds", &SECONDS.to_string()]);
     let output = command.args(contender.target(folders, server.port)).output()?;
     let cpu = server.cpu()? - cpu;

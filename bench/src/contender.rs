@@ -11,8 +11,8 @@ use anyhow::{Context, ensure};
 use gateway_bench::budget;
 
 use crate::bus::Bus;
-use crate::certificate;
 use crate::output::output;
+use crate::{certificate, child};
 
 /// The major versions of Node that the libraries of the server in Node support.
 const NODE: RangeInclusive<u32> = 18..=u32::MAX;
@@ -85,19 +85,19 @@ impl Contender {
             Self::Gateway | Self::Tls | Self::Group | Self::Arena | Self::Swapped => {
                 let config = folders.config_file();
                 fs::write(&config, folders.config(self, port, admin, redis))?;
-                command = Command::new(folders.binary("gateway"));
+                command = child::command(folders.binary("gateway"));
                 command.args(["run", "--config"]).arg(config).env("RUST_LOG", "warn");
             }
             Self::Baseline => {
-                command = Command::new(folders.binary("gateway-baseline"));
+                command = child::command(folders.binary("gateway-baseline"));
                 command.args([format!("127.0.0.1:{port}"), format!("127.0.0.1:{redis}")]);
             }
             Self::Node => {
-                command = Command::new("node");
+                command = child::command("node");
                 command.arg(folders.node().join("server.js")).args([port.to_string(), redis.to_string()]);
             }
             Self::Uws => {
-                command = Command::new("node");
+                command = child::command("node");
                 command.arg(folders.uws().join("server.js")).arg(port.to_string());
             }
         }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{Write, stderr};
-use std::ops::RangeInclusive;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -15,10 +14,10 @@ use prost::Message;
 use crate::bus::{Backend, Bus, Redis, wait};
 use crate::cluster;
 use crate::contender::Folders;
-use crate::limits::sum;
-use crate::measured::quantile;
+use crate::measured::{mark, quantile};
 use crate::player::Player;
 use crate::server::{Server, ask};
+use crate::table::{Table, cell, judged_quotient};
 
 /// The topics that each session listens to before the break of the subscription.
 const TOPICS_PER_SESSION: u32 = 5;
@@ -38,60 +37,115 @@ const DELIVERY: usize = 64;
 const CHAT: u8 = 1;
 const PROBE: u8 = 0x70;
 
-/// The figures of each round.
-#[derive(Default)]
-pub(crate) struct Fleet {
-    /// The sessions of the measurements with one gateway.
-    pub(crate) sessions: u32,
-    /// The users on each gateway of the measurement with two.
-    pub(crate) users: u32,
+/// The largest allowed cost of a delivery with two gateways, as a multiple of its cost with one.
+const SECOND_GATEWAY: f64 = 1.05;
+
+/// What is measured with many topics.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
     /// The processor time of a connect and a bind in µs: without a topic on Redis, and with one.
-    pub(crate) bind: Vec<[f64; 2]>,
-    /// The processor time of the gateways for a delivery in µs, for each turn: with one gateway, and with two.
-    pub(crate) delivery: Vec<[f64; 2]>,
-    /// The processor time of the gateway for a delivery in µs, for each turn: with one Redis, and with a Cluster.
-    pub(crate) cluster: Vec<[f64; 2]>,
-    /// For the subscription to all topics after a break: the time and the processor time of Redis, in ms.
-    pub(crate) resubscribe: Vec<[f64; 2]>,
+    Bind,
+    /// The processor time of a delivery in µs: with one gateway, and with two.
+    SecondGateway,
+    /// The processor time of a delivery in µs: with one Redis, and with a Cluster.
+    Cluster,
+    /// The time and the processor time of Redis in ms, for the subscription to all topics after a break.
+    Resubscribe,
 }
 
-impl Fleet {
-    /// Measures everything.
-    pub(crate) fn measure(
-        folders: &Folders,
-        redis: u16,
-        (sessions, users): (u32, u32),
-        rounds: u32,
-    ) -> anyhow::Result<Self> {
-        let mut fleet = Self { sessions, users, ..Self::default() };
-        for round in 1..=rounds {
-            let bind = [bind(folders, redis, sessions, false)?, bind(folders, redis, sessions, true)?];
-            let delivery = with_second(folders, redis, users)?;
-            let cluster = in_cluster(folders, redis, users)?;
-            let resubscribe = resubscribe(folders, redis, sessions)?;
-            writeln!(
-                stderr(),
-                "gateways ({round} of {rounds}): bind {bind:.1?}, delivery {:.2?}, in a Cluster {:.2?}, resubscribe \
-                 {resubscribe:.0?}",
-                medians(&delivery),
-                medians(&cluster)
-            )?;
-            fleet.bind.push(bind);
-            fleet.delivery.extend(delivery);
-            fleet.cluster.extend(cluster);
-            fleet.resubscribe.push(resubscribe);
+/// One row of the tables: what is measured, and its figures.
+pub(crate) struct Row {
+    kind: Kind,
+    /// The users on each gateway.
+    users: u32,
+    /// Two figures for each turn.
+    turns: Vec<[f64; 2]>,
+    /// Why rounds have no figures.
+    faults: Vec<String>,
+}
+
+/// The rows, before anything is measured. There are `sessions` on a gateway that is alone, and `users` on each of two.
+pub(crate) fn rows(sessions: u32, users: u32) -> [Row; 4] {
+    let row = |kind, users| Row { kind, users, turns: Vec::new(), faults: Vec::new() };
+    [
+        row(Kind::Bind, sessions),
+        row(Kind::SecondGateway, users),
+        row(Kind::Cluster, users),
+        row(Kind::Resubscribe, sessions),
+    ]
+}
+
+impl Row {
+    /// What is measured, in a few words.
+    pub(crate) fn what(&self) -> &'static str {
+        match self.kind {
+            Kind::Bind => "a connect and a bind, with a topic of the user on Redis",
+            Kind::SecondGateway => "a delivery to a user's topic, with a second gateway",
+            Kind::Cluster => "a delivery to a user's topic, in a Cluster of three masters",
+            Kind::Resubscribe => "subscribe to all topics again",
         }
-        Ok(fleet)
     }
 
-    /// The number of topics that are subscribed to after a break.
-    pub(crate) fn topics(&self) -> u32 {
-        self.sessions * TOPICS_PER_SESSION
+    /// Measures one round.
+    pub(crate) fn measure(&mut self, folders: &Folders, redis: u16) -> anyhow::Result<()> {
+        let measured = match self.kind {
+            Kind::Bind => bind(folders, redis, self.users),
+            Kind::SecondGateway => with_second(folders, redis, self.users),
+            Kind::Cluster => in_cluster(folders, redis, self.users),
+            Kind::Resubscribe => resubscribe(folders, redis, self.users),
+        };
+        match measured {
+            Ok(turns) => {
+                writeln!(stderr(), "{}", medians(&turns).map(|figure| cell(figure, 2)).join(" and "))?;
+                self.turns.extend(turns);
+            }
+            Err(error) => {
+                writeln!(stderr(), "{error:#}")?;
+                self.faults.push(format!("{}: {error:#}", self.what()));
+            }
+        }
+        Ok(())
     }
+
+    /// What went wrong.
+    pub(crate) fn faults(&self) -> impl Iterator<Item = String> {
+        self.faults.iter().cloned()
+    }
+
+    /// The first cell of the row, with a mark if anything went wrong.
+    fn name(&self) -> String {
+        let mark = mark(!self.faults.is_empty());
+        match self.kind {
+            Kind::Resubscribe => format!("{} topics{mark}", self.users * TOPICS_PER_SESSION),
+            _ => format!("{} ({} users on a gateway){mark}", self.what(), self.users),
+        }
+    }
+}
+
+/// What topics of users, a second gateway and a Cluster cost.
+pub(crate) fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new(["server CPU, µs", "without", "with", "with ÷ without", "target", ""]);
+    for row in rows.iter().filter(|row| row.kind != Kind::Resubscribe) {
+        let [without, with] = medians(&row.turns).map(|figure| cell(figure, 2));
+        let target = (row.kind == Kind::SecondGateway).then_some(SECOND_GATEWAY);
+        let versus = judged_quotient(ratio(&row.turns), target);
+        table.row([row.name(), without, with].into_iter().chain(versus).collect());
+    }
+    table
+}
+
+/// What the subscription to all topics takes after a break.
+pub(crate) fn resubscribed(rows: &[Row]) -> Table {
+    let mut table = Table::new(["", "until all are confirmed, ms", "processor time of Redis, ms"]);
+    for row in rows.iter().filter(|row| row.kind == Kind::Resubscribe) {
+        let figures = medians(&row.turns).map(|figure| cell(figure, 0));
+        table.row([row.name()].into_iter().chain(figures).collect());
+    }
+    table
 }
 
 /// The medians of both figures.
-pub(crate) fn medians(rounds: &[[f64; 2]]) -> [Option<f64>; 2] {
+fn medians(rounds: &[[f64; 2]]) -> [Option<f64>; 2] {
     [0, 1].map(|place| {
         let mut values: Vec<_> = rounds.iter().map(|round| round[place]).collect();
         values.sort_by(f64::total_cmp);
@@ -100,14 +154,21 @@ pub(crate) fn medians(rounds: &[[f64; 2]]) -> [Option<f64>; 2] {
 }
 
 /// The median of the quotients of both figures.
-pub(crate) fn ratio(rounds: &[[f64; 2]]) -> Option<f64> {
+fn ratio(rounds: &[[f64; 2]]) -> Option<f64> {
     let mut ratios: Vec<_> = rounds.iter().map(|[without, with]| with / without).collect();
     ratios.sort_by(f64::total_cmp);
     quantile(&ratios, 0.5)
 }
 
+/// Lets clients connect and be bound to users, without topics of their own and with them. Returns the processor time of
+/// the gateway for each client in µs.
+fn bind(folders: &Folders, redis: u16, users: u32) -> anyhow::Result<Vec<[f64; 2]>> {
+    let without = bind_all(folders, redis, users, false)?;
+    Ok(vec![[without, bind_all(folders, redis, users, true)?]])
+}
+
 /// Returns the processor time of the gateway for each client that connects and is bound to a user, in µs.
-fn bind(folders: &Folders, redis: u16, users: u32, listens: bool) -> anyhow::Result<f64> {
+fn bind_all(folders: &Folders, redis: u16, users: u32, listens: bool) -> anyhow::Result<f64> {
     let bus = Bus::Standalone(redis);
     let server = Server::with_probe(folders, &bus)?;
     let cpu = server.cpu()?;
@@ -123,29 +184,25 @@ fn bind(folders: &Folders, redis: u16, users: u32, listens: bool) -> anyhow::Res
 }
 
 /// Measures deliveries to the users of one gateway and to those of two, in turns, while both are there. Returns the
-/// processor time of all gateways for each delivery in µs, for each turn. Each gateway delivers at the same rate.
+/// processor time of a delivery in µs, for each turn. Each gateway that delivers does so at the same rate.
 fn with_second(folders: &Folders, redis: u16, users: u32) -> anyhow::Result<Vec<[f64; 2]>> {
     let bus = Bus::Standalone(redis);
-    let mut stage = Stage::default();
-    for gateway in 0..2 {
-        stage.add(folders, &bus, gateway * users + 1..=(gateway + 1) * users)?;
-    }
+    let mut gateways = [Delivering::start(folders, &bus, 0, users)?, Delivering::start(folders, &bus, 1, users)?];
     bus.subscribed(2 * users)?;
-    turns(|gateways| stage.deliver(&bus, 1..=gateways as u32 * users, gateways as u32 * BATCH))
+    turns(|case| deliver(&mut gateways[..case], &bus))
 }
 
 /// Measures deliveries over one Redis and over a Cluster, in turns, with a gateway for each. Returns the processor time
-/// for each delivery in µs, for each turn.
+/// of a delivery in µs, for each turn.
 fn in_cluster(folders: &Folders, redis: u16, users: u32) -> anyhow::Result<Vec<[f64; 2]>> {
     let (_servers, cluster) = cluster::start(folders)?;
     let buses = [Bus::Standalone(redis), cluster];
-    let mut stage = Stage::default();
-    let users = [1..=users, users + 1..=2 * users];
-    for (bus, users) in buses.iter().zip(&users) {
-        stage.add(folders, bus, users.clone())?;
-        bus.subscribed(users.clone().count() as u32)?;
+    let mut gateways =
+        [Delivering::start(folders, &buses[0], 0, users)?, Delivering::start(folders, &buses[1], 1, users)?];
+    for bus in &buses {
+        bus.subscribed(users)?;
     }
-    turns(|bus| stage.deliver(&buses[bus - 1], users[bus - 1].clone(), BATCH))
+    turns(|case| deliver(&mut gateways[case - 1..case], &buses[case - 1]))
 }
 
 /// Measures the cases 1 and 2 in turns.
@@ -161,54 +218,50 @@ fn turns(mut measure: impl FnMut(usize) -> anyhow::Result<f64>) -> anyhow::Resul
     Ok(turns)
 }
 
-/// Gateways with `chat`, and their players.
-#[derive(Default)]
-struct Stage {
-    servers: Vec<Server>,
+/// A gateway with `chat`, and the players of its users.
+struct Delivering {
+    server: Server,
     players: BTreeMap<u32, Player>,
 }
 
-impl Stage {
-    /// Starts a gateway, and connects the players of these users.
-    fn add(&mut self, folders: &Folders, bus: &Bus, users: RangeInclusive<u32>) -> anyhow::Result<()> {
+impl Delivering {
+    /// Starts the gateway of this number, and connects its players. The users of the gateways follow each other.
+    fn start(folders: &Folders, bus: &Bus, number: u32, users: u32) -> anyhow::Result<Self> {
         let request = |user: u32| {
             let base = MessageBase { game_id: "mmo".to_owned(), user_id: user as i32, timestamp: 0 };
             ChatRequest { base: Some(base), ..ChatRequest::default() }.encode_to_vec()
         };
-        let server = Server::with_chat(folders, bus, &format!("gateway-{}", self.servers.len()))?;
-        self.players.append(&mut Player::connect_all(server.port, users, CHAT, request)?);
-        self.servers.push(server);
-        Ok(())
-    }
-
-    /// Delivers to these users, `batch` deliveries at once. Returns the processor time of all gateways for each delivery
-    /// in µs.
-    fn deliver(&mut self, bus: &Bus, users: RangeInclusive<u32>, batch: u32) -> anyhow::Result<f64> {
-        let (before, expected) = (self.cpu()?, self.written()? + f64::from(batch * BATCHES));
-        let sent = publish(&mut bus.backend()?, users, batch)?;
-        wait("not all deliveries are made", || Ok(self.written()? >= expected))?;
-        let used = self.cpu()? - before;
-        for user in &sent {
-            self.players.get_mut(user).context("no such user")?.packet()?;
-        }
-        Ok(used.as_secs_f64() * 1e6 / sent.len() as f64)
-    }
-
-    fn cpu(&self) -> anyhow::Result<Duration> {
-        self.servers.iter().map(Server::cpu).sum()
-    }
-
-    fn written(&self) -> anyhow::Result<f64> {
-        let count = |server: &Server| Ok(sum(&ask(server.admin, "/metrics")?, "gateway_messages_sent_total"));
-        self.servers.iter().map(count).sum()
+        let server = Server::with_chat(folders, bus, &format!("gateway-{number}"))?;
+        let users = number * users + 1..=(number + 1) * users;
+        let players = Player::connect_all(server.port, users, CHAT, request)?;
+        Ok(Self { server, players })
     }
 }
 
-/// Publishes to users in a mixed order, at an even rate. Returns the users.
-fn publish(backend: &mut Backend, users: RangeInclusive<u32>, batch: u32) -> anyhow::Result<Vec<u32>> {
+/// Delivers to the players of these gateways. Returns the processor time of the gateways for each delivery in µs.
+///
+/// The gateways have no other work meanwhile. They are not asked for their metrics, since the players know when all
+/// deliveries are made.
+fn deliver(gateways: &mut [Delivering], bus: &Bus) -> anyhow::Result<f64> {
+    let users: Vec<_> = gateways.iter().flat_map(|gateway| gateway.players.keys().copied()).collect();
+    let before = cpu(gateways)?;
+    let sent = publish(&mut bus.backend()?, &users, BATCH * gateways.len() as u32)?;
+    for user in &sent {
+        let player = gateways.iter_mut().find_map(|gateway| gateway.players.get_mut(user));
+        player.context("no such user")?.packet()?;
+    }
+    let used = cpu(gateways)? - before;
+    Ok(used.as_secs_f64() * 1e6 / sent.len() as f64)
+}
+
+fn cpu(gateways: &[Delivering]) -> anyhow::Result<Duration> {
+    gateways.iter().map(|gateway| gateway.server.cpu()).sum()
+}
+
+/// Publishes to users in a mixed order, `batch` deliveries at once and at an even rate. Returns the users.
+fn publish(backend: &mut Backend, users: &[u32], batch: u32) -> anyhow::Result<Vec<u32>> {
     let payload = ChatResponse { success: true, error_message: "x".repeat(DELIVERY - 4), ..ChatResponse::default() };
     let payload = payload.encode_to_vec();
-    let (first, count) = (*users.start(), users.count() as u64);
     let mut sent = Vec::new();
     let begin = Instant::now();
     for number in 0..BATCHES {
@@ -216,7 +269,7 @@ fn publish(backend: &mut Backend, users: RangeInclusive<u32>, batch: u32) -> any
         sleep(due.saturating_duration_since(Instant::now()));
         for i in 0..batch {
             // The step is a prime number, so the order is mixed and each user has the same number of deliveries.
-            let user = (u64::from(number * batch + i) * 7919 % count) as u32 + first;
+            let user = users[(number * batch + i) as usize * 7919 % users.len()];
             backend.add(&format!("broadcast:user:{user}"), &payload)?;
             sent.push(user);
         }
@@ -227,7 +280,7 @@ fn publish(backend: &mut Backend, users: RangeInclusive<u32>, batch: u32) -> any
 
 /// Breaks the subscription of a gateway whose sessions listen to many topics. Returns the time until Redis has subscribed
 /// the gateway to all of them again, and the processor time of Redis, in ms.
-fn resubscribe(folders: &Folders, redis: u16, users: u32) -> anyhow::Result<[f64; 2]> {
+fn resubscribe(folders: &Folders, redis: u16, users: u32) -> anyhow::Result<Vec<[f64; 2]>> {
     let bus = Bus::Standalone(redis);
     let server = Server::with_probe(folders, &bus)?;
     let request = |user| {
@@ -247,7 +300,7 @@ fn resubscribe(folders: &Folders, redis: u16, users: u32) -> anyhow::Result<[f64
     wait("the gateway is not connected again", is_up)?;
     let (time, cpu) = (begin.elapsed(), connection.cpu()? - cpu);
     drop(players);
-    Ok([time.as_secs_f64() * 1e3, cpu * 1e3])
+    Ok(vec![[time.as_secs_f64() * 1e3, cpu * 1e3]])
 }
 
 #[cfg(test)]
@@ -259,5 +312,25 @@ mod tests {
         assert_eq!(medians(&[[3.0, 1.0], [1.0, 5.0], [2.0, 9.0]]), [Some(2.0), Some(5.0)]);
         assert_eq!(medians(&[]), [None, None]);
         assert_eq!(ratio(&[[1.0, 2.0], [10.0, 11.0], [4.0, 6.0]]), Some(1.5));
+    }
+
+    #[test]
+    fn a_part_that_fails_leaves_the_others_as_they_are() {
+        let [mut bind, mut second, mut cluster, mut resubscribe] = super::rows(10, 5);
+        bind.turns = vec![[50.0, 60.0]];
+        second.turns = vec![[20.0, 22.0]];
+        cluster.faults = vec!["no Cluster".to_owned()];
+        resubscribe.turns = vec![[250.0, 170.0]];
+        let rows = [bind, second, cluster, resubscribe];
+        let lines = |table: Table| table.to_string().lines().skip(2).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(
+            lines(table(&rows)),
+            [
+                "| a connect and a bind, with a topic of the user on Redis (10 users on a gateway) | 50.00 | 60.00 | 1.20 |  |  |",
+                "| a delivery to a user's topic, with a second gateway (5 users on a gateway) | 20.00 | 22.00 | 1.10 | ≤ 1.05 | missed |",
+                "| a delivery to a user's topic, in a Cluster of three masters (5 users on a gateway) † | – | – | – |  |  |",
+            ]
+        );
+        assert_eq!(lines(resubscribed(&rows)), ["| 50 topics | 250 | 170 |"]);
     }
 }

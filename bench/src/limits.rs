@@ -7,16 +7,18 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write, stderr};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use serde_json::Value;
 
+use crate::child;
 use crate::contender::{Contender, Folders};
-use crate::measured::{faults, quantile};
+use crate::measured::{faults, mark, median_interval, quantile};
 use crate::server::{Server, ask};
+use crate::table::cell;
 
 /// Every key of the section, with a value that no load reaches.
 const LIMITS: &str = "limits: { sessions: 1000000, sessions_per_ip: 1000000, handshakes_per_s_per_ip: 1000000, \
@@ -116,7 +118,7 @@ pub(crate) struct Toggled {
 impl Toggled {
     /// The first cell of the row, with a mark if anything went wrong.
     pub(crate) fn name(&self) -> String {
-        format!("{}{}", self.work.name, if self.fault.is_some() { " †" } else { "" })
+        format!("{}{}", self.work.name, mark(self.fault.is_some()))
     }
 
     /// The median without limits and with limits.
@@ -124,12 +126,20 @@ impl Toggled {
         [0, 1].map(|side| quantile(&sorted(self.turns.iter().map(|turn| turn[side])), 0.5))
     }
 
-    /// The median of the turns' quotients, with limits by without, and its margin of error. The true median lies within
-    /// the margin with 95 % certainty (the notches of McGill, Tukey and Larsen, Variations of Box Plots, 1978).
-    pub(crate) fn ratio(&self) -> Option<(f64, f64)> {
-        let ratios = sorted(self.turns.iter().map(|[off, on]| on / off));
-        let between_quartiles = quantile(&ratios, 0.75)? - quantile(&ratios, 0.25)?;
-        Some((quantile(&ratios, 0.5)?, 1.57 * between_quartiles / (ratios.len() as f64).sqrt()))
+    /// The median of the turns' quotients, with limits by without.
+    pub(crate) fn ratio(&self) -> Option<f64> {
+        quantile(&self.ratios(), 0.5)
+    }
+
+    /// The margin of error of the ratio: its distance from the further end of its 95 % confidence interval. Returns
+    /// `None` if there are too few turns.
+    pub(crate) fn margin(&self) -> Option<f64> {
+        let (ratio, [low, high]) = (self.ratio()?, median_interval(&self.ratios())?);
+        Some((ratio - low).max(high - ratio))
+    }
+
+    fn ratios(&self) -> Vec<f64> {
+        sorted(self.turns.iter().map(|[off, on]| on / off))
     }
 
     /// What went wrong.
@@ -156,8 +166,8 @@ pub(crate) fn measure(work: Limited, folders: &Folders, redis: u16, rounds: u32)
         stage.end()
     });
     let toggled = Toggled { work, turns, fault: fault.err().map(|error| format!("{error:#}")) };
-    let (ratio, margin) = toggled.ratio().unwrap_or((f64::NAN, f64::NAN));
-    writeln!(stderr(), "{ratio:.3} ± {margin:.3} times as much with limits")?;
+    let [ratio, margin] = [toggled.ratio(), toggled.margin()].map(|figure| cell(figure, 3));
+    writeln!(stderr(), "{ratio} ± {margin} times as much with limits")?;
     toggled.fault.iter().try_for_each(|fault| writeln!(stderr(), "{fault}"))?;
     Ok(toggled)
 }
@@ -180,7 +190,7 @@ impl<'a> Stage<'a> {
         let log = File::create(folders.log_file())?;
         let server = Server::gateway(Contender::Gateway, folders, redis, Some(log))?;
         let duration = turns * (2 * WINDOW + SWITCH) + MARGIN;
-        let mut command = Command::new(folders.binary("gateway-client"));
+        let mut command = child::command(folders.binary("gateway-client"));
         command.arg("load").args(work.load.split(' ')).args(Contender::Gateway.target(folders, server.port));
         command.args(["--duration-s", &duration.as_secs().to_string(), "--warmup-s", "0", "--format", "json"]);
         if !work.load.starts_with("ping") {
@@ -261,7 +271,7 @@ impl Drop for Stage<'_> {
 }
 
 /// The sum of a metric over all its labels.
-pub(crate) fn sum(metrics: &str, name: &str) -> f64 {
+fn sum(metrics: &str, name: &str) -> f64 {
     let values =
         metrics.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
     values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
@@ -283,9 +293,17 @@ mod tests {
         let [work, ..] = works();
         let toggled = Toggled { work, turns: vec![[1.0, 1.5], [10.0, 10.0], [4.0, 5.0]], fault: Some("why".into()) };
         assert_eq!(toggled.medians(), [Some(4.0), Some(5.0)]);
-        // The quartiles are 1.125 and 1.375.
-        assert_eq!(toggled.ratio(), Some((1.25, 1.57 * 0.25 / 3.0_f64.sqrt())));
+        assert_eq!((toggled.ratio(), toggled.margin()), (Some(1.25), None));
         assert_eq!(toggled.name(), "client to Redis, 64 B, 16 pipelined †");
         assert_eq!(toggled.fault().as_deref(), Some("client to Redis, 64 B, 16 pipelined, limits: why"));
+    }
+
+    #[test]
+    fn the_margin_reaches_to_the_further_end_of_the_interval() {
+        let [work, ..] = works();
+        // Of six quotients, the interval is from the first to the last.
+        let turns = [1.0, 1.25, 1.5, 1.5, 1.75, 3.0].map(|on| [1.0, on]).into();
+        let toggled = Toggled { work, turns, fault: None };
+        assert_eq!((toggled.ratio(), toggled.margin()), (Some(1.5), Some(1.5)));
     }
 }

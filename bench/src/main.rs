@@ -9,6 +9,7 @@ mod arguments;
 mod bursts;
 mod bus;
 mod certificate;
+mod child;
 mod cluster;
 mod contender;
 mod fanout;

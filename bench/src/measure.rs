@@ -1,7 +1,7 @@
 //! Measures every server under every load in turn.
 
+use std::collections::BTreeMap;
 use std::io::{Write, stderr};
-use std::process::Command;
 
 use anyhow::anyhow;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -10,14 +10,14 @@ use serde_json::Value;
 
 use crate::arguments::Arguments;
 use crate::contender::{Contender, Folders};
-use crate::fleet::Fleet;
+use crate::fleet;
 use crate::limits::{self, Toggled};
 use crate::measured::{Measured, Run, faults};
 use crate::report::Report;
 use crate::server::Server;
 use crate::swaps::Swapper;
 use crate::work::{self, Work};
-use crate::{arena, bursts, fanout, machine, plugin_call, swaps};
+use crate::{arena, bursts, child, fanout, machine, plugin_call, swaps};
 
 /// The files that a process may have open besides its sessions.
 const OTHER_FILES: u64 = 500;
@@ -35,6 +35,8 @@ pub(crate) struct Bench<'a> {
     arguments: &'a Arguments,
     folders: Folders,
     redis: Server,
+    /// The budget of instructions for each step of a packet's way.
+    budget: BTreeMap<String, u64>,
     /// The version of Node, or the reason why Node is left out.
     node: Result<String, String>,
     /// The version of uWebSockets, or the reason why it is left out.
@@ -58,9 +60,10 @@ impl<'a> Bench<'a> {
             }
         }
         let redis = Server::redis(&folders)?;
+        let budget = folders.budget()?;
         let files = files.unwrap_or(u64::MAX);
         let sessions = files.saturating_sub(OTHER_FILES).clamp(1, SESSIONS);
-        Ok(Self { arguments, folders, redis, node, uws, sessions, files })
+        Ok(Self { arguments, folders, redis, budget, node, uws, sessions, files })
     }
 
     /// Measures everything.
@@ -69,12 +72,13 @@ impl<'a> Bench<'a> {
             machine: machine::describe(&self.node, &self.uws),
             rounds: self.arguments.rounds,
             seconds: self.arguments.seconds,
-            plugin_call: plugin_call::measure(&self.folders)?,
-            bursts: bursts::measure(&self.folders)?,
-            budget: self.folders.budget()?,
+            plugin_call: self.measure_here("one plugin call", plugin_call::measure)?,
+            bursts: self.measure_here("a burst of bus messages", bursts::measure)?,
+            budget: self.budget.clone(),
             messages: self.measure_all(work::messages())?,
             loops: self.measure_all(work::loops())?,
-            idle: self.measure_all(work::idle(self.sessions))?,
+            opened: self.measure_all([work::opened(self.sessions)])?.pop(),
+            held: self.measure_all([work::held(self.sessions)])?.pop(),
             crowds: self.measure_all(work::crowds(self.sessions))?,
             fanout: self.measure_all(fanout::works())?,
             arena: self.measure_all(arena::works(self.sessions))?,
@@ -82,6 +86,20 @@ impl<'a> Bench<'a> {
             limits: self.measure_limits()?,
             fleet: self.measure_fleet()?,
         })
+    }
+
+    /// Measures something in this process, without a gateway. Returns `None` if it is not selected.
+    fn measure_here<T>(
+        &self,
+        name: &str,
+        measure: impl FnOnce(&Folders) -> anyhow::Result<T>,
+    ) -> anyhow::Result<Option<Result<T, String>>> {
+        if !self.arguments.selects(name, "") {
+            return Ok(None);
+        }
+        let figures = measure(&self.folders).map_err(|error| format!("{name}: {error:#}"));
+        writeln!(stderr(), "{}", figures.as_ref().err().unwrap_or(&format!("{name}: measured")))?;
+        Ok(Some(figures))
     }
 
     fn measure_all(&self, works: impl IntoIterator<Item = Work>) -> anyhow::Result<Vec<Measured>> {
@@ -92,13 +110,12 @@ impl<'a> Bench<'a> {
 
     /// The contenders that are measured under a load.
     fn contenders(&self, work: &Work) -> Vec<Contender> {
-        let only = &self.arguments.only;
         let tls = work.has_tls.then_some(Contender::Tls);
-        if work.name.contains(only) || work.table == only {
+        if self.arguments.selects(&work.name, work.table) {
             let (gateway, others) = work.lineup.split_at(1);
             let others = others.iter().copied().filter(|contender| self.is_installed(*contender));
             gateway.iter().copied().chain(tls).chain(others).collect()
-        } else if only == TLS {
+        } else if self.arguments.only == TLS {
             tls.map_or_else(Vec::new, |tls| vec![Contender::Gateway, tls])
         } else {
             Vec::new()
@@ -114,20 +131,23 @@ impl<'a> Bench<'a> {
     }
 
     fn measure_limits(&self) -> anyhow::Result<Vec<Toggled>> {
-        let only = &self.arguments.only;
-        let wanted = limits::works().into_iter().filter(|work| work.name.contains(only) || only == LIMITS);
+        let wanted = limits::works().into_iter().filter(|work| self.arguments.selects(work.name, LIMITS));
         wanted.map(|work| limits::measure(work, &self.folders, self.redis.port, self.arguments.rounds)).collect()
     }
 
-    fn measure_fleet(&self) -> anyhow::Result<Option<Fleet>> {
-        let Arguments { only, rounds, .. } = self.arguments;
-        if !GATEWAYS.contains(only.as_str()) {
-            return Ok(None);
-        }
+    fn measure_fleet(&self) -> anyhow::Result<Vec<fleet::Row>> {
         // The players of both gateways are in this process.
         let users = u32::try_from(self.sessions.min(self.files.saturating_sub(OTHER_FILES) / 2))?;
-        let sessions = u32::try_from(self.sessions)?;
-        Fleet::measure(&self.folders, self.redis.port, (sessions, users), *rounds).map(Some)
+        let rows = fleet::rows(u32::try_from(self.sessions)?, users);
+        let mut rows: Vec<_> = rows.into_iter().filter(|row| self.arguments.selects(row.what(), GATEWAYS)).collect();
+        let rounds = self.arguments.rounds;
+        for round in 1..=rounds {
+            for row in &mut rows {
+                write!(stderr(), "{} ({round} of {rounds}): ", row.what())?;
+                row.measure(&self.folders, self.redis.port)?;
+            }
+        }
+        Ok(rows)
     }
 
     fn measure(&self, work: Work, contenders: &[Contender]) -> anyhow::Result<Measured> {
@@ -159,7 +179,7 @@ impl<'a> Bench<'a> {
 
     fn load(&self, work: &Work, contender: Contender, server: &Server) -> anyhow::Result<Value> {
         let seconds = work.seconds.unwrap_or(self.arguments.seconds).to_string();
-        let mut command = Command::new(self.folders.binary("gateway-client"));
+        let mut command = child::command(self.folders.binary("gateway-client"));
         command.arg("load").args(work.load.split(' '));
         command.args(contender.target(&self.folders, server.port)).args(["--pid", &server.pid().to_string()]);
         command.args(["--duration-s", &seconds, "--warmup-s", &work.warmup.to_string(), "--format", "json"]);

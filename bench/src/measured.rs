@@ -51,10 +51,10 @@ impl Measured {
         self.runs.iter().any(|(other, _)| *other == contender)
     }
 
-    /// The first cell of the row, with a mark if anything went wrong.
+    /// The first cell of the row. It says if the load was measured only once, and has a mark if anything went wrong.
     pub(crate) fn name(&self) -> String {
-        let mark = if self.faults().next().is_some() { " †" } else { "" };
-        format!("{}{mark}", self.work.name)
+        let once = if self.work.once { ", measured once" } else { "" };
+        format!("{}{once}{}", self.work.name, mark(self.faults().next().is_some()))
     }
 
     /// The faults, with a line for each measurement that has any.
@@ -69,13 +69,19 @@ impl Measured {
     }
 }
 
+/// The end of a row's first cell: a mark if anything went wrong.
+pub(crate) fn mark(is_faulty: bool) -> &'static str {
+    if is_faulty { " †" } else { "" }
+}
+
 /// The loads under which the gateway was compared with the others.
-pub(crate) fn compared(works: &[Measured]) -> impl Iterator<Item = &Measured> {
-    works.iter().filter(|measured| measured.has(Contender::Baseline))
+pub(crate) fn compared<'a>(works: impl IntoIterator<Item = &'a Measured>) -> impl Iterator<Item = &'a Measured> {
+    works.into_iter().filter(|measured| measured.has(Contender::Baseline))
 }
 
 /// The contenders that have a column in a table of these loads.
-pub(crate) fn columns(works: &[Measured]) -> Vec<Contender> {
+pub(crate) fn columns<'a>(works: impl IntoIterator<Item = &'a Measured>) -> Vec<Contender> {
+    let works: Vec<_> = works.into_iter().collect();
     let all = [Contender::Gateway, Contender::Baseline, Contender::Node, Contender::Uws];
     all.into_iter().filter(|contender| works.iter().any(|measured| measured.has(*contender))).collect()
 }
@@ -86,6 +92,25 @@ pub(crate) fn quantile(values: &[f64], part: f64) -> Option<f64> {
     let place = values.len().checked_sub(1)? as f64 * part;
     let [below, above] = [place.floor(), place.ceil()].map(|place| values[place as usize]);
     Some(below + (above - below) * place.fract())
+}
+
+/// The 95 % confidence interval of the median, from values in ascending order. Returns `None` for fewer than 6 values.
+///
+/// Each value lies below the true median with a probability of 1/2. So the number of values below it is binomially
+/// distributed, whatever the distribution of the values is. The interval is from the `place`th smallest value to the
+/// `place`th largest one, and the true median lies beyond either end with a probability of at most 2.5 %.
+pub(crate) fn median_interval(values: &[f64]) -> Option<[f64; 2]> {
+    let count = values.len() as f64;
+    // The probability that `place` values lie below the median. It may be less than the smallest number, so this is its
+    // logarithm.
+    let mut log_probability = -count * 2.0_f64.ln();
+    let (mut place, mut probability_up_to_place) = (0_usize, log_probability.exp());
+    while probability_up_to_place <= 0.025 {
+        log_probability += ((count - place as f64) / (place + 1) as f64).ln();
+        probability_up_to_place += log_probability.exp();
+        place += 1;
+    }
+    Some([values[place.checked_sub(1)?], values[values.len() - place]])
 }
 
 /// The faults among the figures of a measurement, or `None` if there are none.
@@ -104,7 +129,7 @@ mod tests {
     use crate::work;
 
     fn measured(runs: Vec<(Contender, Run)>) -> Measured {
-        let [work, ..] = work::idle(10);
+        let work = work::opened(10);
         Measured { work, runs }
     }
 
@@ -128,6 +153,17 @@ mod tests {
         assert_eq!([0.0, 0.25, 0.5, 1.0].map(|part| quantile(&values, part)), [1.0, 2.0, 4.0, 9.0].map(Some));
         assert_eq!(quantile(&values[1..3], 0.25), Some(2.5));
         assert_eq!(quantile(&[], 0.5), None);
+    }
+
+    #[test]
+    fn the_interval_of_a_median_is_the_exact_one() {
+        let interval = |count: u32| median_interval(&(1..=count).map(f64::from).collect::<Vec<_>>());
+        assert_eq!([0, 1, 5].map(interval), [None; 3]);
+        // With 6 values, one outcome in 2^6 has no value below the median. With 9, ten in 2^9 have at most one.
+        assert_eq!(
+            [6, 8, 9, 12, 36, 1188].map(interval),
+            [[1.0, 6.0], [1.0, 8.0], [2.0, 8.0], [3.0, 10.0], [12.0, 25.0], [560.0, 629.0]].map(Some)
+        );
     }
 
     #[test]

@@ -5,12 +5,11 @@ use std::fmt;
 
 use crate::bursts::Burst;
 use crate::contender::Contender;
-use crate::fleet::{self, Fleet};
 use crate::limits::{Checks, Limited, Toggled};
 use crate::measured::{Measured, columns, compared};
 use crate::sessions::sessions;
 use crate::table::{Table, cell, judged, judged_quotient};
-use crate::{arena, fanout, swaps};
+use crate::{arena, fanout, fleet, swaps};
 
 /// The line of a file before the report.
 const BEGIN: &str = "<!-- bench:begin -->\n";
@@ -34,29 +33,29 @@ const TLS_IDLE_SESSION: f64 = 8.0;
 /// The largest allowed cost of a message with limits, as a multiple of its cost without.
 const LIMITS: f64 = 1.02;
 
-/// The largest allowed cost of a delivery with two gateways, as a multiple of its cost with one.
-const SECOND_GATEWAY: f64 = 1.05;
-
 /// All figures of a run.
+#[derive(Default)]
 pub(crate) struct Report {
     pub(crate) machine: Vec<String>,
     pub(crate) rounds: u32,
     pub(crate) seconds: u32,
-    /// The cost of a plugin's call in nanoseconds.
-    pub(crate) plugin_call: f64,
+    /// The cost of a plugin's call in nanoseconds, or why it is unknown. `None` if it was not selected, as below.
+    pub(crate) plugin_call: Option<Result<f64, String>>,
     /// The number of all threads, and the cost of the messages of a burst.
-    pub(crate) bursts: (usize, Vec<Burst>),
+    pub(crate) bursts: Option<Result<(usize, Vec<Burst>), String>>,
     /// The budget of instructions for each step of a packet's way.
     pub(crate) budget: BTreeMap<String, u64>,
     pub(crate) messages: Vec<Measured>,
     pub(crate) loops: Vec<Measured>,
-    pub(crate) idle: Vec<Measured>,
+    /// Sessions that are opened, and sessions that do nothing.
+    pub(crate) opened: Option<Measured>,
+    pub(crate) held: Option<Measured>,
     pub(crate) crowds: Vec<Measured>,
     pub(crate) fanout: Vec<Measured>,
     pub(crate) arena: Vec<Measured>,
     pub(crate) swaps: Vec<Measured>,
     pub(crate) limits: Vec<Toggled>,
-    pub(crate) fleet: Option<Fleet>,
+    pub(crate) fleet: Vec<fleet::Row>,
 }
 
 impl fmt::Display for Report {
@@ -66,7 +65,7 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "- the figures are medians of {} rounds, with {} s for each measurement",
+            "- the figures are medians of {} rounds, with {} s for each measurement, unless a row says \"measured once\"",
             self.rounds, self.seconds
         )?;
         writeln!(f)?;
@@ -77,24 +76,21 @@ impl fmt::Display for Report {
             ("One message to many sessions", fanout::table(&self.fanout)),
             ("The game", arena::table(&self.arena)),
             ("A swap of a plugin", swaps::table(&self.swaps)),
-            ("Sessions that do nothing", sessions(&self.idle)),
+            ("Sessions that do nothing", sessions(self.opened.as_ref(), self.held.as_ref())),
             ("One plugin call, ns", self.call()),
             ("A burst of bus messages, µs of time per message", self.bursts()),
             ("Server CPU per message with ever more sessions, µs", costs(&self.crowds, "20000/s")),
             ("TLS", self.tls()),
             ("Limits: server CPU per message, µs", self.limits()),
-            ("Many gateways", self.gateways()),
-            ("Subscribe to all topics again after a break", self.resubscribe()),
+            ("Many gateways", fleet::table(&self.fleet)),
+            ("Subscribe to all topics again after a break", fleet::resubscribed(&self.fleet)),
         ];
         // A table is empty if none of its loads was measured.
         for (title, table) in sections.iter().filter(|(_, table)| !table.is_empty()) {
             writeln!(f, "### {title}\n\n{table}")?;
         }
         writeln!(f, "### † Lost, doubled, reordered, miscounted or refused\n")?;
-        let works = [&self.messages, &self.loops, &self.idle, &self.crowds, &self.fanout, &self.arena, &self.swaps];
-        let works = works.into_iter().flatten();
-        let faults = works.flat_map(Measured::faults).chain(self.limits.iter().filter_map(Toggled::fault));
-        let faults: Vec<_> = faults.collect();
+        let faults: Vec<_> = self.faults().collect();
         if faults.is_empty() {
             return writeln!(f, "None, at any row.");
         }
@@ -103,6 +99,16 @@ impl fmt::Display for Report {
 }
 
 impl Report {
+    /// What went wrong, with a line for each measurement.
+    fn faults(&self) -> impl Iterator<Item = String> {
+        let here = [error(&self.plugin_call), error(&self.bursts)].into_iter().flatten().cloned();
+        let works = [&self.messages, &self.loops, &self.crowds, &self.fanout, &self.arena, &self.swaps];
+        let works = works.into_iter().flatten().chain(&self.opened).chain(&self.held);
+        let (limits, fleet) =
+            (self.limits.iter().filter_map(Toggled::fault), self.fleet.iter().flat_map(fleet::Row::faults));
+        here.chain(works.flat_map(Measured::faults)).chain(limits).chain(fleet)
+    }
+
     fn throughput(&self) -> Table {
         let columns = columns(&self.messages);
         let heads = columns.iter().map(|contender| contender.name());
@@ -145,18 +151,20 @@ impl Report {
             let ratio = measured.tls_ratio(CPU);
             tls_row(&mut table, name, measured, CPU, (1.0, 2), judged(ratio, measured.work.tls_target));
         }
-        let [opened, held] = self.idle.as_slice() else { return table };
         let kib = (1.0 / 1024.0, 2);
         for (measured, what, figure, target) in [
-            (opened, "memory of a session", "server_bytes_per_session", TLS_SESSION),
-            (held, "memory of an idle session", "server_bytes_per_idle_session", TLS_IDLE_SESSION),
+            (&self.opened, "memory of a session", "server_bytes_per_session", TLS_SESSION),
+            (&self.held, "memory of an idle session", "server_bytes_per_idle_session", TLS_IDLE_SESSION),
         ] {
+            let Some(measured) = measured else { continue };
             let verdict = measured.median(Contender::Tls, figure).map(|bytes| bytes * kib.0);
             let name = format!("{what}, KiB ({})", measured.name());
             tls_row(&mut table, name, measured, figure, kib, judged(verdict, Some(target)));
         }
-        let name = "a connect, µs of server CPU".to_owned();
-        tls_row(&mut table, name, opened, "server_cpu_us_per_open", (1.0, 1), judged(None, None));
+        if let Some(opened) = &self.opened {
+            let name = "a connect, µs of server CPU".to_owned();
+            tls_row(&mut table, name, opened, "server_cpu_us_per_open", (1.0, 1), judged(None, None));
+        }
         table
     }
 
@@ -166,7 +174,7 @@ impl Report {
         let mut table = Table::new(head);
         for toggled in &self.limits {
             let [off, on] = toggled.medians().map(|figure| cell(figure, 2));
-            let (ratio, margin) = toggled.ratio().unzip();
+            let (ratio, margin) = (toggled.ratio(), toggled.margin());
             let [target, mut verdict] = judged(ratio, Some(LIMITS));
             if let Some((ratio, margin)) = ratio.zip(margin)
                 && (ratio - LIMITS).abs() < margin
@@ -198,36 +206,8 @@ impl Report {
         }
     }
 
-    /// What topics of users and a second gateway cost.
-    fn gateways(&self) -> Table {
-        let mut table = Table::new(["server CPU, µs", "without", "with", "with ÷ without", "target", ""]);
-        let Some(fleet) = &self.fleet else { return table };
-        let rows = [
-            ("a connect and a bind, with a topic of the user on Redis", fleet.sessions, &fleet.bind, None),
-            ("a delivery to a user's topic, with a second gateway", fleet.users, &fleet.delivery, Some(SECOND_GATEWAY)),
-            ("a delivery to a user's topic, in a Cluster of three masters", fleet.users, &fleet.cluster, None),
-        ];
-        for (name, users, rounds, target) in rows {
-            let [without, with] = fleet::medians(rounds);
-            let ratio = fleet::ratio(rounds);
-            let name = format!("{name} ({users} users on a gateway)");
-            let cells = [name, cell(without, 2), cell(with, 2), cell(ratio, 2)];
-            table.row(cells.into_iter().chain(judged(ratio, target)).collect());
-        }
-        table
-    }
-
-    fn resubscribe(&self) -> Table {
-        let mut table = Table::new(["", "until all are confirmed, ms", "processor time of Redis, ms"]);
-        if let Some(fleet) = &self.fleet {
-            let figures = fleet::medians(&fleet.resubscribe).map(|figure| cell(figure, 0));
-            table.row([format!("{} topics", fleet.topics())].into_iter().chain(figures).collect());
-        }
-        table
-    }
-
     fn bursts(&self) -> Table {
-        let (threads, bursts) = &self.bursts;
+        let Some(Ok((threads, bursts))) = &self.bursts else { return Table::default() };
         let mut table =
             Table::new(["plugin".to_owned(), "1 thread".into(), format!("{threads} threads"), "quotient".into()]);
         for Burst { plugin, micros: [alone, together] } in bursts {
@@ -238,11 +218,16 @@ impl Report {
     }
 
     fn call(&self) -> Table {
+        let Some(Ok(nanos)) = self.plugin_call else { return Table::default() };
         let mut table = Table::new(["", "gateway", "target", ""]);
-        let [target, verdict] = judged(Some(self.plugin_call), Some(PLUGIN_CALL));
-        table.row(vec!["chat request, 64 B, warm".to_owned(), cell(Some(self.plugin_call), 0), target, verdict]);
+        let [target, verdict] = judged(Some(nanos), Some(PLUGIN_CALL));
+        table.row(vec!["chat request, 64 B, warm".to_owned(), cell(Some(nanos), 0), target, verdict]);
         table
     }
+}
+
+fn error<T>(part: &Option<Result<T, String>>) -> Option<&String> {
+    part.as_ref()?.as_ref().err()
 }
 
 /// The costs of a message with each contender.
@@ -296,5 +281,15 @@ mod tests {
         let text = format!("a\n{BEGIN}old\n{END}z\n");
         assert_eq!(replaced(&text, "new\n"), Some(format!("a\n{BEGIN}new\n{END}z\n")));
         assert_eq!(replaced("no place", "new\n"), None);
+    }
+
+    #[test]
+    fn a_part_that_failed_leaves_the_others_in_the_report() {
+        let bursts = (2, vec![Burst { plugin: "chat", micros: [2.0, 1.0] }]);
+        let plugin_call = Some(Err("one plugin call: no plugin".to_owned()));
+        let report = Report { plugin_call, bursts: Some(Ok(bursts)), ..Report::default() }.to_string();
+        assert!(report.contains("### A burst of bus messages"), "{report}");
+        assert!(!report.contains("### One plugin call"), "{report}");
+        assert!(report.ends_with("refused\n\n- one plugin call: no plugin\n"), "{report}");
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use crate::bus::Bus;
+use crate::child;
 use crate::contender::{Contender, Folders};
 
 /// The time that a server may take to start.
@@ -19,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The time between two checks whether a server has started.
 const POLL: Duration = Duration::from_millis(20);
 
-/// A server process, which is killed when this is dropped.
+/// A server process, which is killed when this is dropped or this program ends.
 pub(crate) struct Server {
     child: Child,
     /// The port of 127.0.0.1 on which the server listens.
@@ -37,7 +38,7 @@ impl Server {
     /// Starts such a Redis with further arguments, which are separated by blanks.
     pub(crate) fn redis_with(folders: &Folders, arguments: &str) -> anyhow::Result<Self> {
         let port = free_port()?;
-        let mut command = Command::new("redis-server");
+        let mut command = child::command("redis-server");
         command
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(["--client-output-buffer-limit", "pubsub 0 0 0"])
@@ -45,7 +46,7 @@ impl Server {
             .args(arguments.split_whitespace())
             .current_dir(&folders.bench)
             .stdout(Stdio::null());
-        Self::start(command, port, 0, || TcpStream::connect(("127.0.0.1", port)).is_ok())
+        Self::start("redis-server", command, [port, 0], || TcpStream::connect(("127.0.0.1", port)).is_ok())
     }
 
     /// Starts a gateway that is connected to the Redis on the port `redis`. Its log has only warnings, unless it goes to a
@@ -62,7 +63,7 @@ impl Server {
         if let Some(log) = log {
             command.env("RUST_LOG", "info").stderr(log);
         }
-        Self::start(command, port, admin, || {
+        Self::start(contender.name(), command, [port, admin], || {
             if contender.is_gateway() {
                 is_ready(admin).unwrap_or(false)
             } else {
@@ -72,16 +73,22 @@ impl Server {
         })
     }
 
-    fn start(mut command: Command, port: u16, admin: u16, ready: impl Fn() -> bool) -> anyhow::Result<Self> {
-        let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("{:?}", command.get_program()))?;
+    fn start(
+        name: &str,
+        mut command: Command,
+        [port, admin]: [u16; 2],
+        ready: impl Fn() -> bool,
+    ) -> anyhow::Result<Self> {
+        let child = command.stdin(Stdio::null()).spawn();
+        let child = child.with_context(|| format!("{name} cannot be started by setpriv, a program of util-linux"))?;
         let mut server = Self { child, port, admin };
         let deadline = Instant::now() + PATIENCE;
         while !ready() {
             if let Some(status) = server.child.try_wait()? {
-                bail!("{:?} ended: {status}", command.get_program());
+                bail!("{name} ended: {status}");
             }
             if Instant::now() > deadline {
-                bail!("{:?} is not ready", command.get_program());
+                bail!("{name} is not ready within {} s", PATIENCE.as_secs());
             }
             sleep(POLL);
         }
@@ -103,9 +110,9 @@ impl Server {
         let (port, admin) = (free_port()?, free_port()?);
         let config = folders.bench.join(name).with_extension("yaml");
         fs::write(&config, folders.config_with(plugins, "", [port, admin], bus))?;
-        let mut command = Command::new(folders.binary("gateway"));
+        let mut command = child::command(folders.binary("gateway"));
         command.args(["run", "--config"]).arg(config).stdout(Stdio::null()).stderr(Stdio::null());
-        Self::start(command, port, admin, || is_ready(admin).unwrap_or(false))
+        Self::start(name, command, [port, admin], || is_ready(admin).unwrap_or(false))
     }
 
     /// The processor time of the server's threads so far. The scheduler counts it in nanoseconds, while the times of the

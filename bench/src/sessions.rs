@@ -27,14 +27,15 @@ struct Row {
     uws_target: Option<f64>,
 }
 
-/// Memory and processor time of sessions that do nothing. The first load opens them, and the second one keeps them.
-pub(crate) fn sessions(idle: &[Measured]) -> Table {
-    let columns = columns(idle);
+/// Memory and processor time of sessions that do nothing, from the load that opens them and the one that keeps them. A
+/// load that was not measured has no rows.
+pub(crate) fn sessions(opened: Option<&Measured>, held: Option<&Measured>) -> Table {
+    let [opened, held] = [opened, held].map(|measured| compared(measured).next());
+    let [of_opened, of_held] = [opened, held].map(|measured| measured.map(Measured::name).unwrap_or_default());
+    let columns = columns(opened.into_iter().chain(held));
     let names = columns.iter().map(|contender| contender.name());
     let head = [""].into_iter().chain(names).chain(["target", ""]);
     let mut table = Table::new(head.chain(["gateway ÷ uWebSockets", "target", ""]));
-    let compared: Vec<_> = compared(idle).collect();
-    let [opened, held] = compared[..] else { return table };
     let (mb, kib) = ((1e-6, 1), (1.0 / 1024.0, 2));
     let row = |name: &str, figure, unit| Row { name: name.to_owned(), figure, unit, target: None, uws_target: None };
     let rows = [
@@ -46,18 +47,14 @@ pub(crate) fn sessions(idle: &[Measured]) -> Table {
             opened,
             Row {
                 target: Some(OPENED),
-                ..row(&format!("memory of a session, KiB ({})", opened.name()), "server_bytes_per_session", kib)
+                ..row(&format!("memory of a session, KiB ({of_opened})"), "server_bytes_per_session", kib)
             },
         ),
         (
             held,
             Row {
                 target: Some(IDLE),
-                ..row(
-                    &format!("memory of an idle session, KiB ({})", held.name()),
-                    "server_bytes_per_idle_session",
-                    kib,
-                )
+                ..row(&format!("memory of an idle session, KiB ({of_held})"), "server_bytes_per_idle_session", kib)
             },
         ),
         (
@@ -66,9 +63,10 @@ pub(crate) fn sessions(idle: &[Measured]) -> Table {
                 uws_target: Some(CONNECT), ..row("a connect, µs of server CPU", "server_cpu_us_per_open", (1.0, 1))
             },
         ),
-        (held, row(&format!("server CPU, ms in a second ({})", held.name()), "server_cpu_ms_per_idle_s", (1.0, 2))),
+        (held, row(&format!("server CPU, ms in a second ({of_held})"), "server_cpu_ms_per_idle_s", (1.0, 2))),
     ];
     for (measured, Row { name, figure, unit: (factor, decimals), target, uws_target }) in rows {
+        let Some(measured) = measured else { continue };
         let value = |contender| measured.median(contender, figure).map(|value| value * factor);
         let cells = columns.iter().map(|contender| cell(value(*contender), decimals));
         let ratio = measured.uws_ratio(figure).filter(|ratio| ratio.is_finite());
@@ -97,9 +95,9 @@ mod tests {
             (contender, Ok(figures))
         };
         let runs = || [(Contender::Gateway, 2), (Contender::Baseline, 1), (Contender::Uws, 1)];
-        let measured =
-            work::idle(10).map(|work| Measured { work, runs: runs().map(|(who, factor)| run(who, factor)).into() });
-        let table = sessions(&measured).to_string();
+        let measured = |work| Measured { work, runs: runs().map(|(who, factor)| run(who, factor)).into() };
+        let (opened, held) = (measured(work::opened(10)), measured(work::held(10)));
+        let table = sessions(Some(&opened), Some(&held)).to_string();
         let rows: Vec<_> = table.lines().filter(|line| !line.starts_with("|---")).collect();
         assert_eq!(
             rows,
@@ -107,10 +105,13 @@ mod tests {
                 "|  | gateway | baseline | uWebSockets | target |  | gateway ÷ uWebSockets | target |  |",
                 "| resident memory without a session, MB | 40.0 | 20.0 | 20.0 | ≤ 30 | missed | 2.00 |  |  |",
                 "| memory of a session, KiB (10 sessions opened) | 4.00 | 2.00 | 2.00 | ≤ 5 | met | 2.00 |  |  |",
-                "| memory of an idle session, KiB (10 sessions held) | 2.00 | 1.00 | 1.00 | ≤ 1.5 | missed | 2.00 |  |  |",
+                "| memory of an idle session, KiB (10 sessions held, measured once) | 2.00 | 1.00 | 1.00 | ≤ 1.5 | missed | 2.00 |  |  |",
                 "| a connect, µs of server CPU | 40.0 | 20.0 | 20.0 |  |  | 2.00 | ≤ 1 | missed |",
-                "| server CPU, ms in a second (10 sessions held) | 0.00 | 0.00 | 0.00 |  |  | – |  |  |",
+                "| server CPU, ms in a second (10 sessions held, measured once) | 0.00 | 0.00 | 0.00 |  |  | – |  |  |",
             ]
         );
+        // One of the loads has its rows without the other.
+        let alone = [sessions(Some(&opened), None), sessions(None, Some(&held))].map(|table| table.to_string());
+        assert_eq!(alone.map(|table| table.lines().count() - 2), [3, 2]);
     }
 }

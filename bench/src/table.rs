@@ -3,6 +3,7 @@
 use std::fmt;
 
 /// A table. The first column is text, and the others are figures.
+#[derive(Default)]
 pub(crate) struct Table {
     head: Vec<String>,
     rows: Vec<Vec<String>>,

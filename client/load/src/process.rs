@@ -8,8 +8,12 @@ use anyhow::{Context, bail};
 /// The unit of times in /proc (`getconf CLK_TCK`). It is 100 a second on every architecture that Linux supports.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The place of `utime` among the fields of /proc/PID/stat behind the name. The next field is `stime`.
+/// The place of `utime` among the fields of /proc/PID/stat behind the name. The next fields are `stime`, and `cutime` and
+/// `cstime`, the times of children that have ended.
 const UTIME: usize = 11;
+
+/// The number of these times.
+const TIMES: usize = 4;
 
 /// A process whose costs are accounted.
 #[derive(Clone, Copy)]
@@ -19,14 +23,16 @@ pub(crate) enum Process {
 }
 
 impl Process {
-    /// The processor time that all threads of the process have used, user and system, in steps of 10 ms.
+    /// The processor time that all threads of the process have used, user and system, in steps of 10 ms. That of a child
+    /// process is added when the child has ended: the gateway compiles plugins in children.
     pub(crate) fn cpu(self) -> anyhow::Result<Duration> {
         let stat = self.read("stat")?;
         // The name is in parentheses, and may hold any characters.
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-        let mut times = fields.split_ascii_whitespace().skip(UTIME).map_while(|field| field.parse::<u32>().ok());
-        match (times.next(), times.next()) {
-            (Some(user), Some(system)) => Ok(TICK * user + TICK * system),
+        let times: Result<Vec<u32>, _> =
+            fields.split_ascii_whitespace().skip(UTIME).take(TIMES).map(str::parse).collect();
+        match times {
+            Ok(times) if times.len() == TIMES => Ok(times.into_iter().map(|ticks| TICK * ticks).sum()),
             _ => bail!("no times in {}", self.path("stat")),
         }
     }
@@ -64,6 +70,8 @@ pub(crate) fn max_open_files() -> Option<usize> {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use std::process::{Command, Stdio};
+    use std::thread::sleep;
     use std::time::Instant;
 
     use super::*;
@@ -76,6 +84,21 @@ mod tests {
         while Process::This.cpu().unwrap() < before + 3 * TICK {
             assert!(begin.elapsed() < Duration::from_secs(60));
         }
+    }
+
+    #[test]
+    fn the_time_of_a_child_is_added_when_it_has_ended() {
+        // The child works until its limit of 1 s ends it. The shell only waits, first for the child and then for a line.
+        let script = "(ulimit -t 1; while :; do :; done); read line";
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).stdin(Stdio::piped()).stderr(Stdio::null());
+        let mut shell = shell.spawn().unwrap();
+        let begin = Instant::now();
+        while Process::Other(shell.id()).cpu().unwrap() < Duration::from_millis(900) {
+            assert!(begin.elapsed() < Duration::from_secs(60));
+            sleep(TICK);
+        }
+        shell.wait().unwrap();
     }
 
     #[test]
