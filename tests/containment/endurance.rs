@@ -5,11 +5,11 @@ use gateway_tests::{Gateway, Setup, greeter, put};
 use std::{fmt::Write, fs};
 
 /// The number of plugins that are reloaded.
-const PLUGINS: u8 = 10;
+const PLUGINS: u8 = 20;
 /// The number of measured rounds. In each round all plugins get new settings, and one plugin also gets a new file.
-const ROUNDS: u32 = 91;
+const ROUNDS: u32 = 48;
 /// The number of rounds before the measured ones, in which the allocator reaches its level.
-const WARM_UP: u32 = 60;
+const WARM_UP: u32 = 30;
 
 /// Returns the resident memory in KiB.
 fn resident(gateway: &Gateway) -> u64 {

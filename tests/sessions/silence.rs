@@ -66,7 +66,8 @@ async fn any_message_of_the_client_is_a_sign_of_life() {
     let mut pings_only = Wire::upgraded(gateway.address).await;
     let mut last = Instant::now();
     let began = last;
-    while began.elapsed() < SECOND * 8 {
+    // A session that does not count its own pings is closed by then.
+    while last.duration_since(began) <= SECOND * 7 {
         // The client sends its own pings, but never a pong.
         match pings_only.frame().await.expect("the session lives") {
             (PING, _) => pings_only.send(&frame(PING, b"I live")).await,
@@ -77,7 +78,6 @@ async fn any_message_of_the_client_is_a_sign_of_life() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(last.duration_since(began) > SECOND * 6, "the last sign of life was answered after {:?}", last - began);
     gateway.metric_is("gateway_sessions", 1.0).await;
 }
 

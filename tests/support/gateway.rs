@@ -298,8 +298,8 @@ impl Gateway {
         (head[9..12].parse().unwrap(), body.to_owned())
     }
 
-    /// Returns the value of a metric, or 0 if it does not exist yet. The name may have labels in any order, such as
-    /// `gateway_disconnections_total{reason="idle"}`.
+    /// Returns the value of a metric, or 0 if it does not exist yet with these labels. The name may have labels in any
+    /// order, such as `gateway_disconnections_total{reason="idle"}`.
     pub async fn metric(&self, wanted: &str) -> f64 {
         let (_, text) = self.get("/metrics").await;
         let wanted = series(wanted);
