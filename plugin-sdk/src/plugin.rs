@@ -141,7 +141,8 @@ pub trait Hearing: Plugin {
 ///
 /// impl Sessions for Door {
 ///     fn on_connect(&mut self, connection: &Connection) -> Result<Admission, Denial> {
-///         let name = connection.query.strip_prefix("name=").ok_or_else(|| Denial::new(400, "add ?name=NAME"))?;
+///         let name = connection.query.split('&').find_map(|pair| pair.strip_prefix("name="));
+///         let name = name.ok_or_else(|| Denial::new(400, "add ?name=NAME"))?;
 ///         let attributes = vec![("name".to_owned(), name.to_owned())];
 ///         let actions = vec![Action::join(connection.session, 1)];
 ///         Ok(Admission { attributes, actions, ..Admission::default() })

@@ -120,7 +120,7 @@ pub(crate) struct Shown {
 
 #[derive(clap::Args)]
 pub(crate) struct Examination {
-    /// Look at nothing that is not on this machine: Redis.
+    /// Look at nothing over the network: Redis, and the collector of traces.
     #[arg(long)]
     pub(crate) offline: bool,
     /// Exit with 78 if there are warnings, too.

@@ -81,7 +81,7 @@
 //! ```
 //!
 //! A target is `"sender"`, `{"session": "…"}`, `{"user": 2}` or `{"group": 3}`. The default of `whom` is the sender, and
-//! `close` is another name of `end`. The default of `session` in `join`, `leave` and `tag` is that of a packet. A
+//! `close` is another name of `end`. The default of `session` in `join`, `leave` and `set-tag` is that of a packet. A
 //! `publish` or `deliver` without a `body` expects an action without a body, which sends the payload of the call. `keep`
 //! is `"always"`, which is the default, `"may-drop"`, or `{"latest": 1}`. A `put` without a `value` removes the entry,
 //! and a `wake` without `after_ms` cancels the timer.
