@@ -256,10 +256,14 @@ async fn a_file_gets_a_share_of_a_processor_that_is_never_idle() {
     let gateway = Gateway::start(setup("compile_cpu_s: 600")).await;
     // All of it is on one processor, so that other tests keep the others.
     let mut pinning = Command::new("taskset");
-    pinning.args(["--all-tasks", "--cpu-list", "--pid", "0"]).arg(gateway.pid().to_string());
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    let first = allowed.split(['-', ',']).next().unwrap();
+    pinning.args(["--all-tasks", "--cpu-list", "--pid", first]).arg(gateway.pid().to_string());
     assert!(in_time("taskset", pinning.stdout(Stdio::null()).status()).await.unwrap().success());
     let busy = "while :; do :; done";
-    let _busy = Command::new("taskset").args(["--cpu-list", "0", "sh", "-c", busy]).kill_on_drop(true).spawn().unwrap();
+    let _busy =
+        Command::new("taskset").args(["--cpu-list", first, "sh", "-c", busy]).kill_on_drop(true).spawn().unwrap();
     put(&gateway.plugin("bomb"), &endless_to_compile());
     let child = a_child_works(&gateway).await;
     eventually("a child with a low priority", || async {

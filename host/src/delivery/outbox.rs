@@ -31,7 +31,7 @@ use std::{
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -89,16 +89,21 @@ pub struct Outbox {
     /// All outboxes of the gateway share them.
     limits: Arc<Limits>,
     state: Mutex<State>,
-    /// The bytes in the queue, or [`CLOSING`]. It is written under the lock, and the session reads it for each packet
-    /// without the lock.
-    load: AtomicUsize,
+    /// The bytes in the queue, or [`CLOSING`] or [`AWAY`]. It is written under the lock, and the session reads it for each
+    /// packet without the lock. So is the next number.
+    load: AtomicU32,
+    /// The bytes that were ever queued. It wraps around.
+    ever_queued: AtomicU32,
 }
 
 /// The load of a queue that takes no more messages.
-const CLOSING: usize = usize::MAX;
+const CLOSING: u32 = u32::MAX;
 
 /// The load of a queue whose client is on its way to another connection.
-const AWAY: usize = usize::MAX - 1;
+const AWAY: u32 = u32::MAX - 1;
+
+/// The load of a queue with more bytes than that. No batch has so many.
+const MAX_LOAD: u32 = u32::MAX - 2;
 
 #[derive(Debug, Default)]
 struct State {
@@ -128,7 +133,8 @@ impl Outbox {
     /// Returns an empty queue.
     #[must_use]
     pub fn new(limits: impl Into<Arc<Limits>>) -> Self {
-        Self { limits: limits.into(), state: Mutex::default(), load: AtomicUsize::new(0) }
+        let [load, ever_queued] = [0; 2].map(AtomicU32::new);
+        Self { limits: limits.into(), state: Mutex::default(), load, ever_queued }
     }
 
     /// Queues a reply.
@@ -229,7 +235,13 @@ impl Outbox {
     #[must_use]
     pub fn queued(&self) -> Option<usize> {
         let load = self.load.load(Ordering::Relaxed);
-        (load < AWAY).then_some(load)
+        (load < AWAY).then_some(load as usize)
+    }
+
+    /// Returns the bytes that were ever queued, with their headers. The number wraps around.
+    #[must_use]
+    pub fn ever_queued(&self) -> u32 {
+        self.ever_queued.load(Ordering::Relaxed)
     }
 
     /// Returns whether the session has ended or is about to end.
@@ -248,21 +260,32 @@ impl Outbox {
             if outgoing.keep != Keep::Always {
                 return Outcome::Full;
             }
-            let Some(evicted) = state.queue.evict(excess) else {
-                if self.limits.close_when_full || state.client.is_away() {
-                    // A client that comes back gets all that it missed, or a new session.
-                    let is_away = state.client.is_away();
-                    let closing = if is_away { Closing::replay_full() } else { Closing::queue_full() };
-                    self.begin_aborting(state, closing);
-                    state.receiver.wake();
+            match state.queue.evict(excess) {
+                Some(evicted) => outcome = Outcome::Evicted(evicted),
+                // A reply has room all the same, because without it the client would not know what has become of its
+                // packet. Few wait: the session reads no further packets until they are written.
+                None if outgoing.is_reply() && !state.client.is_away() => {}
+                None => {
+                    if self.limits.close_when_full || state.client.is_away() {
+                        // A client that comes back gets all that it missed, or a new session.
+                        let is_away = state.client.is_away();
+                        let closing = if is_away { Closing::replay_full() } else { Closing::queue_full() };
+                        self.begin_aborting(state, closing);
+                        state.receiver.wake();
+                    }
+                    return Outcome::Full;
                 }
-                return Outcome::Full;
-            };
-            outcome = Outcome::Evicted(evicted);
+            }
         }
+        self.count_queued(outgoing.packet_len());
         state.queue.push(outgoing);
         self.store_load(state);
         outcome
+    }
+
+    fn count_queued(&self, bytes: usize) {
+        let before = self.ever_queued.load(Ordering::Relaxed);
+        self.ever_queued.store(before.wrapping_add(bytes as u32), Ordering::Relaxed);
     }
 
     /// Returns by how much the bounds would be exceeded with one more message of this length.
@@ -298,6 +321,7 @@ impl Outbox {
         let bytes = state.queue.size().bytes - replaced_len + HEADER_LEN + payload.len();
         let fits = bytes + state.in_flight.bytes <= self.max(state).bytes;
         if fits {
+            self.count_queued(HEADER_LEN + payload.len());
             state.queue.replace(index, route, payload);
         } else {
             state.queue.remove(index);
@@ -324,7 +348,7 @@ impl Outbox {
                 self.keep_place(state);
                 AWAY
             }
-            None => state.queue.size().bytes,
+            None => u32::try_from(state.queue.size().bytes).unwrap_or(u32::MAX).min(MAX_LOAD),
         };
         self.load.store(load, Ordering::Relaxed);
     }

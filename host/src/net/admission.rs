@@ -29,8 +29,8 @@ const REFUSAL_LINGER: Duration = Duration::from_secs(2);
 /// The share of the file descriptors that handshakes may use by default, as a divisor.
 const DESCRIPTORS_DIVISOR: u64 = 4;
 
-/// The largest default bound. A handshake that waits takes 1 KiB, and up to 17 KiB if its client sends a long message
-/// slowly. So this many take 16 to 272 MiB.
+/// The largest default bound. A handshake that waits takes 1 KiB, or up to 17 KiB if its client sends a long request slowly,
+/// and twice as much with TLS. So this many take from 16 to 544 MiB.
 const MAX_DEFAULT: u32 = 16_384;
 
 /// The time that every client has for its handshake, even if there are no file descriptors for others. A handshake with TLS

@@ -26,10 +26,11 @@ pub fn only_value<'a>(head: &Head<'_, 'a>, name: &str) -> Option<&'a str> {
 #[must_use]
 pub fn target<'a>(head: &Head<'_, 'a>) -> &'a str {
     let target = head.path.unwrap_or_default();
-    match target.split_once("://") {
-        Some((scheme, rest)) if !scheme.starts_with('/') => rest.find(['/', '?']).map_or("", |start| &rest[start..]),
-        _ => target,
-    }
+    let without = |scheme: &str| {
+        let (start, rest) = target.split_at_checked(scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then(|| rest.find(['/', '?']).map_or("", |path| &rest[path..]))
+    };
+    without("http://").or_else(|| without("https://")).unwrap_or(target)
 }
 
 /// Returns the elements of all headers with this name, whose values are lists with commas. Values that are not UTF-8

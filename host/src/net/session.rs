@@ -198,7 +198,7 @@ impl Actor {
     fn read(&mut self, first: Result<Message, Error>) -> Work {
         let Self { shared, session, socket, kept, .. } = self;
         let (gateway, batch_bytes) = (&shared.gateway, shared.config.server.write_buffer_bytes);
-        let before = session.outbox.queued();
+        let before = session.outbox.ever_queued();
         kept.begin_metering(gateway.registry.limits.rates());
         let (mut turn, mut batch) = (Turn::new(&gateway.metrics), None);
         let (mut message, mut left) = (first, MAX_READ_MESSAGES);
@@ -208,15 +208,15 @@ impl Actor {
             }
             let work = on_message(message, gateway, session, socket, kept, &mut turn, &mut batch);
             left -= 1;
-            let has_room = kept::growth(before, &session.outbox).is_some_and(|grown| grown < batch_bytes);
-            if work.is_some() || left == 0 || !has_room || socket.is_drained() {
+            let is_full = session.outbox.queued().is_none() || kept::caused(before, &session.outbox) >= batch_bytes;
+            if work.is_some() || left == 0 || is_full || socket.is_drained() {
                 break work;
             }
             let Some(next) = socket.received_message() else { break None };
             message = next;
         };
         drop(turn);
-        kept.count_growth(before, &session.outbox);
+        kept.count_caused(before, &session.outbox);
         if batch.is_some_and(|batch| !batch.is_used_up()) {
             session.conduct.end_batches();
         }
@@ -230,10 +230,10 @@ impl Actor {
 
     /// Waits until the offload thread has served a packet. Meanwhile the session reads no packets, but still writes.
     async fn wait_for_offloaded(&mut self, mut offloaded: Offloaded) -> Flow<Work> {
-        let before = self.session.outbox.queued();
+        let before = self.session.outbox.ever_queued();
         match self.write_until(&mut offloaded).await {
             ControlFlow::Continue(Ok(())) => {
-                self.kept.count_growth(before, &self.session.outbox);
+                self.kept.count_caused(before, &self.session.outbox);
                 ControlFlow::Continue(self.write_answers())
             }
             ControlFlow::Continue(Err(_)) => {

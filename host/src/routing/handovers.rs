@@ -47,7 +47,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::oneshot,
+    sync::{Semaphore, SemaphorePermit, oneshot},
     time::{self, Instant},
 };
 use uuid::Uuid;
@@ -133,6 +133,8 @@ pub struct Handovers {
     /// The hand-overs for which a session is being claimed.
     claiming: Mutex<HashSet<Uuid>>,
     arriving: Mutex<HashMap<Uuid, Arriving>>,
+    /// The places of sessions that another gateway has offered, [`MAX_HANDOVERS`] of them.
+    places: Semaphore,
 }
 
 /// How sessions move between gateways.
@@ -171,13 +173,6 @@ enum Arriving {
     },
 }
 
-impl Arriving {
-    /// Returns whether the old gateway has offered the session.
-    fn is_offered(&self) -> bool {
-        !matches!(self, Self::Wanted(_))
-    }
-}
-
 /// What forgets a hand-over at the new gateway when it is dropped.
 struct Forgetting<'a> {
     handovers: &'a Handovers,
@@ -185,11 +180,13 @@ struct Forgetting<'a> {
     /// The topic of the old gateway, as long as it may wait for the mark. Then it is told that none comes, so that the
     /// client can claim its session there again.
     told: Option<String>,
+    /// The place of the session, once it is offered.
+    place: Option<SemaphorePermit<'a>>,
 }
 
 impl Drop for Forgetting<'_> {
     fn drop(&mut self) {
-        let Self { handovers, handover, told } = self;
+        let Self { handovers, handover, told, place: _ } = self;
         handovers.arriving().remove(handover);
         if let Some(theirs) = told.take() {
             // If this is lost, the old gateway stops waiting after a while.
@@ -217,6 +214,7 @@ impl Handovers {
             leaving: Mutex::default(),
             claiming: Mutex::default(),
             arriving: Mutex::default(),
+            places: Semaphore::new(MAX_HANDOVERS),
         }
     }
 

@@ -162,7 +162,8 @@ func _on_tick() -> void:
 
 
 func _on_unchecked() -> void:
-	_cut({"kind": "silent"}, "the gateway has not answered the check of the connection")
+	# Not "silent": a bad network says nothing about a message that is too large.
+	_cut({"kind": "lost"}, "the gateway has not answered the check of the connection")
 
 
 func _on_slow() -> void:

@@ -6,7 +6,7 @@
 use crate::sync::uptime::now_ms;
 use bytes::Bytes;
 use gateway_wire::{
-    packet::{FLAG_REPLACES, HEADER_LEN, Header, ROUTE_CONTROL},
+    packet::{FLAG_REPLACES, FLAG_REPLY, HEADER_LEN, Header, ROUTE_CONTROL},
     websocket::{self, Opcode},
 };
 use std::{collections::VecDeque, mem, num::NonZeroU64, time::Duration};
@@ -56,6 +56,11 @@ impl Outgoing {
     /// Returns whether the packet is for the client's present connection only.
     pub(super) fn is_for_this_connection(&self) -> bool {
         self.header.route == ROUTE_CONTROL && self.is_droppable()
+    }
+
+    /// Returns whether the packet answers one of the client.
+    pub(super) fn is_reply(&self) -> bool {
+        self.header.flags & FLAG_REPLY != 0
     }
 
     fn is_droppable(&self) -> bool {

@@ -261,6 +261,16 @@ fn the_same_message_is_measured_after_others_were_dropped() {
     check(Keep::Always, Keep::MayDrop, (vec![2], Some(1013)));
 }
 
+#[test]
+fn a_reply_has_room_in_a_full_queue_and_closes_no_session() {
+    let outbox = Outbox::new(Limits { close_when_full: true, ..LIMITS });
+    assert_eq!(push(&outbox, LIMITS.bytes - HEADER_LEN), Outcome::Queued);
+    let request = Header::request(77, 1);
+    assert_eq!(outbox.reply(request.reply(0), Bytes::from(vec![0; 57])), Outcome::Queued);
+    assert_eq!(outbox.ever_queued() as usize, LIMITS.bytes + HEADER_LEN + 57);
+    assert_eq!(drained(&outbox), (vec![1, 77], None));
+}
+
 /// One step of a test with random steps.
 #[derive(Clone, Debug)]
 enum Step {
@@ -306,7 +316,7 @@ proptest! {
     fn a_gap_in_the_numbers_is_a_dropped_push_and_nothing_else(steps in prop::collection::vec(step(), 0..60)) {
         let limits = Limits { messages: 6, bytes: 150, batch_bytes: 60, ..LIMITS };
         let outbox = Outbox::new(limits);
-        let (mut client, mut dropped, mut replaced) = (Client::default(), 0, 0);
+        let (mut client, mut dropped, mut replaced, mut replies) = (Client::default(), 0, 0, Size::default());
         for step in steps {
             let outcome = match step {
                 Step::Push(keep, len) => {
@@ -314,7 +324,11 @@ proptest! {
                     dropped += usize::from(outcome == Outcome::Full);
                     outcome
                 }
-                Step::Reply(len) => outbox.reply(Header::request(0, 1).reply(0), Bytes::from(vec![0; len])),
+                Step::Reply(len) => {
+                    replies.messages += 1;
+                    replies.bytes += HEADER_LEN + len;
+                    outbox.reply(Header::request(0, 1).reply(0), Bytes::from(vec![0; len]))
+                }
                 Step::Drain => {
                     client.receive(&outbox);
                     continue;
@@ -332,11 +346,11 @@ proptest! {
             }
             let state = outbox.state();
             let (queued, in_flight) = (state.queue.size(), state.in_flight);
-            prop_assert!(queued.messages + in_flight.messages <= limits.messages);
-            prop_assert!(queued.bytes + in_flight.bytes <= limits.bytes);
+            prop_assert!(queued.messages + in_flight.messages <= limits.messages + replies.messages);
+            prop_assert!(queued.bytes + in_flight.bytes <= limits.bytes + replies.bytes);
         }
         // The queue is empty after so many batches. The last push makes gaps at the end visible.
-        (0..=limits.messages).for_each(|_| client.receive(&outbox));
+        (0..=limits.messages + replies.messages).for_each(|_| client.receive(&outbox));
         let state = outbox.state();
         prop_assert_eq!((state.queue.size(), state.queue.droppable), (Size::default(), 0));
         drop(state);

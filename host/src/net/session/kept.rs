@@ -19,32 +19,33 @@ pub(super) struct Kept {
     meter: Option<Box<Meter>>,
     /// The packet that the offload thread still served when the connection ended.
     pub(super) offloaded: Option<Offloaded>,
-    /// The bytes that the client's packets have caused, such as their replies, and that are not written yet. They are
-    /// known only while a full batch waits.
-    unwritten: usize,
+    /// The bytes that have to be written before packets are read again, if a full batch waits. The client's packets have
+    /// caused so many, such as their replies.
+    owed: usize,
 }
 
 impl Kept {
-    /// Returns whether nothing is to be read from the client now. That is backpressure: what the client's own packets have
-    /// caused has to be written first. What others send to the client does not keep its packets from being read.
+    /// Returns whether nothing is to be read from the client now. That is backpressure: first as much is written as the
+    /// client's own packets have caused. What others send to the client does not keep its packets from being read.
     pub(super) fn is_held_back(&mut self, outbox: &Outbox, batch_bytes: usize) -> bool {
         let Some(queued) = outbox.queued() else { return true };
         if queued < batch_bytes {
-            self.unwritten = 0;
+            self.owed = 0;
         }
-        self.unwritten > 0
+        self.owed > 0
     }
 
-    /// Counts what packets of the client have caused since `before`.
-    pub(super) fn count_growth(&mut self, before: Option<usize>, outbox: &Outbox) {
-        self.unwritten += growth(before, outbox).unwrap_or(0);
+    /// Counts what packets of the client have caused since `before`. What others have sent in the same time counts too:
+    /// that is little, unless a slow plugin served a packet meanwhile.
+    pub(super) fn count_caused(&mut self, before: u32, outbox: &Outbox) {
+        self.owed += caused(before, outbox);
     }
 
     /// Counts bytes that are being written.
     pub(super) fn count_written(&mut self, batch: &VecDeque<Outgoing>) {
-        if self.unwritten > 0 {
+        if self.owed > 0 {
             let written: usize = batch.iter().map(Outgoing::packet_len).sum();
-            self.unwritten = self.unwritten.saturating_sub(written);
+            self.owed = self.owed.saturating_sub(written);
         }
     }
 
@@ -86,10 +87,9 @@ impl Kept {
     }
 }
 
-/// Returns by how many bytes the queue has grown since it had `before`. Returns `None` if no further packet is to be
-/// served.
-pub(super) fn growth(before: Option<usize>, outbox: &Outbox) -> Option<usize> {
-    Some(outbox.queued()?.saturating_sub(before?))
+/// Returns how many bytes were queued since the outbox had `before`.
+pub(super) fn caused(before: u32, outbox: &Outbox) -> usize {
+    outbox.ever_queued().wrapping_sub(before) as usize
 }
 
 #[cfg(test)]
@@ -115,10 +115,10 @@ mod tests {
     fn only_what_the_client_has_caused_keeps_its_packets_from_being_read() {
         let (outbox, mut kept) = (full(), Kept::default());
         assert!(!kept.is_held_back(&outbox, BATCH));
-        let before = outbox.queued();
+        let before = outbox.ever_queued();
         push(&outbox, 30);
-        assert_eq!(growth(before, &outbox), Some(30));
-        kept.count_growth(before, &outbox);
+        assert_eq!(caused(before, &outbox), 30);
+        kept.count_caused(before, &outbox);
         assert!(kept.is_held_back(&outbox, BATCH));
         // Others send as much as is written.
         let mut batch = VecDeque::new();
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn without_a_full_batch_the_client_is_read() {
         let (outbox, mut kept) = (full(), Kept::default());
-        kept.count_growth(Some(0), &outbox);
+        kept.count_caused(0, &outbox);
         assert!(kept.is_held_back(&outbox, BATCH));
         assert!(outbox.drain(&mut VecDeque::new()).is_none());
         assert!(!kept.is_held_back(&outbox, BATCH));

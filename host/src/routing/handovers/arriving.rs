@@ -1,7 +1,7 @@
 //! The new gateway's side of a hand-over: it asks for a session, publishes the mark, and goes on with the session.
 
 use super::{
-    ANSWER_TIMEOUT, Arrived, Arriving, Forgetting, Handovers, MAX_HANDOVERS, NotFetched, Offered, REFUSALS,
+    ANSWER_TIMEOUT, Arrived, Arriving, Forgetting, Handovers, NotFetched, Offered, REFUSALS,
     messages::{Content, Mark, Offer, State, Want, Wanted},
     topic_of,
 };
@@ -23,15 +23,16 @@ impl Handovers {
         if self.parts.registry.session(wanted.session).is_some() {
             return Err("unknown".into());
         }
+        if self.places.available_permits() == 0 {
+            return Err("busy".into());
+        }
         self.arriving().insert(handover, Arriving::Wanted(sender));
-        let mut forgetting = Forgetting { handovers: self, handover, told: None };
+        let mut forgetting = Forgetting { handovers: self, handover, told: None, place: None };
         self.publish(0, &theirs, handover, Content::Want(Want::new(wanted, topic_of(self.id))))?;
         forgetting.told = Some(theirs);
         let offer = answer(offer).await?;
         // Only now, because tokens that a client has made up get no offer. `limits.handshakes` bounds those that wait for one.
-        if self.arriving().values().filter(|arriving| arriving.is_offered()).count() >= MAX_HANDOVERS {
-            return Err("busy".into());
-        }
+        forgetting.place = Some(self.places.try_acquire().map_err(|_| "busy")?);
         let seat = self.parts.registry.reserve(wanted.remote.ip())?;
         self.parts.has_room_for(offer.user)?;
         Ok(Offered { forgetting, offer, seat })
