@@ -152,9 +152,9 @@ async fn what_others_send_to_a_slow_client_does_not_keep_its_packets_from_being_
             time::sleep(Duration::from_millis(20)).await;
         }
     });
-    // From now on, the send queue is always full.
+    // By then, the buffers of the system are full as well, and from then on the send queue is.
     eventually("the client is too slow", || async {
-        (gateway.metric("gateway_messages_dropped_total{reason=\"send_queue_full\"}").await > 100.0).then_some(())
+        (gateway.metric("gateway_messages_dropped_total{reason=\"send_queue_full\"}").await > 3000.0).then_some(())
     })
     .await;
     for seq in 0..BEATS {
