@@ -82,6 +82,8 @@ export const ENDS = {
   panic: "a defect of the gateway",
   moved: "the client goes on over another connection",
   dismissed: "the gateway stops, and the session waits in Redis",
+  missed: "the client came back, and had missed more than resume keeps",
+  full: "more waited than resume keeps, while the client changed its connection",
 };
 
 export const RESUMES = {
