@@ -136,8 +136,8 @@ async fn what_others_send_to_a_slow_client_does_not_keep_its_packets_from_being_
     let flood = tokio::spawn(async move {
         let payload = delivery(1, &"x".repeat(8 << 10));
         loop {
-            publish(&mut backend, &payload, 64).await;
-            time::sleep(Duration::from_millis(50)).await;
+            publish(&mut backend, &payload, 16).await;
+            time::sleep(Duration::from_millis(5)).await;
         }
     });
     let slowly = tokio::spawn(async move {
