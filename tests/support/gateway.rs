@@ -338,6 +338,17 @@ impl Gateway {
     pub async fn signal(&self, name: &str) {
         let pid = self.pid().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().await.unwrap().success());
+        if name == "STOP" {
+            // The threads go on until one of them has taken the signal.
+            eventually("the gateway stands still", || async { self.stands_still().then_some(()) }).await;
+        }
+    }
+
+    /// Returns whether all threads of the process are stopped.
+    fn stands_still(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let mut stats = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
+        stats.all(|stat| stat.rsplit_once(')').is_some_and(|(_, fields)| fields.starts_with(" T")))
     }
 
     /// Waits until the process has ended.
