@@ -57,9 +57,8 @@ async fn an_added_plugin_serves_within_a_second_and_connections_stay() {
     let gateway = start(Vec::new()).await;
     let mut client = gateway.client().await;
     let system = fs::read(dist("system")).unwrap();
-    let (mut late, idle_before) = (Vec::new(), idle_ticks());
-    // On a busy machine, some attempts may be late, but at least one of five has to be in time. If no processor is ever
-    // idle, the file gets its share of one after 3 s.
+    let mut late = Vec::new();
+    // On a busy machine, some attempts may be late, but at least one of five has to be in time.
     for _ in 0..5 {
         client.answers_until(3, 3, NO_ROUTE).await;
         let written = Instant::now();
@@ -76,15 +75,8 @@ async fn an_added_plugin_serves_within_a_second_and_connections_stay() {
         late.push((took, check));
         fs::remove_file(gateway.plugin("system")).unwrap();
     }
-    let idle = idle_ticks() - idle_before;
-    assert!(late.len() < 5 || idle < 20, "{late:?}, and the processors were idle for {idle} ticks");
+    assert!(late.len() < 5, "{late:?}");
     connections_stayed(&gateway, 1.0).await;
-}
-
-/// Returns for how long the processors had nothing to do, in ticks of 10 ms.
-fn idle_ticks() -> u64 {
-    let stat = fs::read_to_string("/proc/stat").unwrap();
-    stat.split_whitespace().nth(4).unwrap().parse().unwrap()
 }
 
 /// Returns the duration of `gateway plugin check`, which loads a file in the same way as the gateway.
@@ -367,8 +359,8 @@ async fn watching_files_uses_almost_no_processor_time() {
     // The test measures an idle gateway, so there is no condition to wait for.
     tokio::time::sleep(Duration::from_secs(10)).await;
     let spent = cpu_ticks(&gateway) - before;
-    // Processor time does not include other work on the machine, but a slow processor takes more of it.
-    assert!(spent <= 10, "an idle gateway used {spent} of 1000 ticks of processor time");
+    // Processor time does not include other work on the machine.
+    assert!(spent <= 5, "an idle gateway used {spent} of 1000 ticks of processor time");
 }
 
 /// Returns the user and system time of all threads of the process, in ticks of 10 ms.

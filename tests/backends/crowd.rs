@@ -32,8 +32,8 @@ pub(super) const PERIOD: Duration = Duration::from_millis(10);
 pub(super) const REQUEST_PERIOD: Duration = Duration::from_millis(100);
 
 /// The longest time from the event of the Sentinel until everybody is served again. On a machine that does nothing else,
-/// it is less than 2 s. The tests of single connections bound it more tightly.
-const BACK: Duration = Duration::from_secs(20);
+/// it is less than 2 s.
+const BACK: Duration = Duration::from_secs(4);
 
 /// A part of the refusal of a request that may have been taken.
 const PERHAPS: &str = "may or may not";
