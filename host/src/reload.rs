@@ -14,6 +14,7 @@ pub mod choice;
 mod entry;
 pub mod inbox;
 pub mod judge;
+mod plugin_file;
 pub mod reloader;
 pub mod reports;
 pub mod watched;

@@ -287,6 +287,41 @@ async fn a_compilation_is_aborted_when_its_file_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_compilation_goes_on_if_the_one_before_was_aborted() {
+    let gateway = Gateway::start(setup("compile_cpu_s: 600")).await;
+    let mut client = gateway.client().await;
+    // The second file takes longer to compile than the gateway takes to see the third.
+    let second = bombs::functions(&greeter("bomb", "2", &[0x40]), 10_000);
+    for (file, version) in [(endless_to_compile(), 1), (second, 2), (greeter("bomb", "3", &[0x40]), 3)] {
+        put(&gateway.plugin("bomb"), &file);
+        eventually("the file is compiled", || async { (logged(&gateway, "compiling").len() >= version).then_some(()) })
+            .await;
+    }
+    client.answers_until(0x40, 0, "3").await;
+    let compiled = logged(&gateway, "plugin compiled");
+    assert_eq!(compiled.iter().map(|fields| &fields["version"]).collect::<Vec<_>>(), ["2", "3"]);
+}
+
+#[tokio::test]
+async fn a_compilation_that_goes_on_delays_the_next_one_for_ten_seconds_at_most() {
+    let gateway = Gateway::start(setup("compile_cpu_s: 600")).await;
+    let mut client = gateway.client().await;
+    for version in 1..=2 {
+        put(&gateway.plugin("bomb"), &endless_to_compile());
+        eventually("the file is compiled", || async { (logged(&gateway, "compiling").len() >= version).then_some(()) })
+            .await;
+    }
+    put(&gateway.plugin("bomb"), &greeter("bomb", "3", &[0x40]));
+    client.answers_until(0x40, 0, "3").await;
+}
+
+/// Returns the fields of the log lines with this message about bomb.wasm.
+fn logged(gateway: &Gateway, message: &str) -> Vec<Value> {
+    let fields = gateway.log_lines().into_iter().map(|line| line["fields"].clone());
+    fields.filter(|fields| fields["message"] == message && fields["file"] == "bomb.wasm").collect()
+}
+
+#[tokio::test]
 async fn a_gateway_serves_while_a_file_still_compiles_at_its_start_and_readyz_says_so() {
     let bomb = vec![("bomb.wasm", endless_to_compile())];
     let gateway = Gateway::start_without_waiting(Setup { files: bomb, ..setup("compile_cpu_s: 600") }).await;

@@ -4,22 +4,21 @@
 
 use crate::{
     config::Config,
-    file::{self, Unreadable},
     plugin::{Keeper, Plugin, offload::OffloadThread},
     reload::{
         cache::CacheDirectory,
         choice::{self, Assembly, Choice},
-        entry::{Digest, Entry, Job, Loaded, Seen},
+        entry::{Entry, Job, Loading, Seen},
         inbox::Inbox,
-        judge::{self, Cancel, Failure, Loader},
+        judge::{self, Cancel, Failure, Loader, Priority},
+        plugin_file::{Loaded, file_name, load, wasm_files},
         watched::Stamp,
     },
     telemetry::{metrics::Metrics, text},
 };
-use sha2::{Digest as _, Sha256};
 use std::{
     collections::{BTreeMap, VecDeque},
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Weak},
     time::Instant,
@@ -189,12 +188,12 @@ impl Catalog {
     }
 
     /// Begins the loads and the starts of generations that are due, up to [`MAX_LOADING`] and [`MAX_STARTING`] at a
-    /// time. In the background, files are compiled only when the processors have nothing else to do.
-    pub fn work(&mut self, config: &Config, in_background: bool) {
+    /// time.
+    pub fn work(&mut self, config: &Config, priority: Priority) {
         let paths: Vec<_> = self.files.keys().cloned().collect();
         for path in &paths {
             if self.loading < MAX_LOADING {
-                self.load(path, in_background);
+                self.load(path, priority);
             }
             if self.starting < MAX_STARTING {
                 self.start(path, config);
@@ -202,24 +201,27 @@ impl Catalog {
         }
     }
 
-    fn load(&mut self, path: &Path, in_background: bool) {
+    fn load(&mut self, path: &Path, priority: Priority) {
         let Some(file) = self.files.get_mut(path) else { return };
+        if file.loading.is_some() {
+            return;
+        }
         let Some(stamp) = file.to_load.take() else { return };
         let name = file_name(path);
         let (loader, known, cancel) = (Arc::clone(&self.loader), file.digest, Arc::<Cancel>::default());
         self.jobs += 1;
         let job = Job { id: self.jobs, cancel: Arc::clone(&cancel) };
         let done = |outcome| Done { path: path.to_owned(), job: job.id, outcome: Outcome::Loaded(outcome) };
-        let (path_read, mut whole) = (path.to_owned(), done(Loaded::Same));
+        let (path_read, of, mut whole) = (path.to_owned(), stamp.clone(), done(Loaded::Same));
         let work = move || {
-            whole.outcome = Outcome::Loaded(load(&loader, &path_read, known, in_background, &cancel));
+            whole.outcome = Outcome::Loaded(load(&loader, (&path_read, &of), known, priority, &cancel));
             whole
         };
         let panicked =
             done(Loaded::Rejected(None, "the gateway panicked over it, which is a defect: please report it".into()));
         match self.inbox.run(judge::STACK_BYTES, work, panicked) {
             Ok(()) => {
-                file.loading = Some((job, stamp));
+                file.loading = Some(Loading { job, stamp, began: Instant::now() });
                 self.loading += 1;
             }
             Err(error) => {
@@ -268,12 +270,8 @@ impl Catalog {
             Outcome::Loaded(loaded) => {
                 self.loading -= 1;
                 let Some(file) = self.files.get_mut(&path) else { return };
-                let Some((_, stamp)) = file.loading.take_if(|(loading, _)| loading.id == job) else { return };
-                // If the file was replaced while it was read, the outcome is dropped, and the next check finds the new
-                // content.
-                if Stamp::of(&path).is_ok_and(|now| now == stamp) {
-                    file.load_ended(&file_name(&path), stamp, loaded, &self.metrics);
-                }
+                let Some(loading) = file.loading.take_if(|loading| loading.job.id == job) else { return };
+                file.load_ended(&file_name(&path), loading.stamp, loaded, &self.metrics);
             }
             Outcome::Started(outcome) => {
                 self.starting -= 1;
@@ -353,48 +351,4 @@ impl Catalog {
         };
         self.files.iter().map(report).collect()
     }
-}
-
-/// Reads, judges and compiles a file.
-fn load(loader: &Loader, path: &Path, known: Option<Digest>, in_background: bool, cancel: &Cancel) -> Loaded {
-    let bytes = match file::read(path, judge::MAX_FILE_BYTES) {
-        Ok(bytes) => bytes,
-        Err(error @ (Unreadable::NotRegular | Unreadable::TooLarge { .. })) => {
-            return Loaded::Rejected(None, error.to_string());
-        }
-        Err(error) => return Loaded::Failed(Failure::Retry(error.to_string())),
-    };
-    let digest = Sha256::digest(&bytes).into();
-    if known == Some(digest) {
-        return Loaded::Same;
-    }
-    tracing::info!(file = file_name(path), "compiling");
-    let began = Instant::now();
-    match loader.load(&bytes, in_background, cancel) {
-        Ok(described) => Loaded::Plugin(digest, Arc::new(described), began.elapsed()),
-        Err(Failure::Rejected(why)) => Loaded::Rejected(Some(digest), why),
-        // The digest is left out, so that the file is tried again after a `touch`.
-        Err(Failure::Ended(why)) => Loaded::Rejected(None, why),
-        Err(failure) => Loaded::Failed(failure),
-    }
-}
-
-fn wasm_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if is_plugin_file(&path) {
-            files.push(path);
-        }
-    }
-    Ok(files)
-}
-
-/// Returns whether the file name is that of a plugin: it ends in `.wasm` and does not begin with a dot.
-pub(super) fn is_plugin_file(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "wasm") && !file_name(path).starts_with('.')
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

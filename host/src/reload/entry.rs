@@ -6,32 +6,32 @@ use crate::{
     plugin::{Described, Plugin, Settings},
     reload::{
         judge::{Cancel, Failure},
+        plugin_file::{Digest, Loaded},
         watched::{Look, Stamp, Watched},
     },
     telemetry::metrics::Metrics,
 };
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-/// The SHA-256 of a file's bytes.
-pub(super) type Digest = [u8; 32];
-
-/// The outcome of loading a file.
-pub(super) enum Loaded {
-    /// The file has the same bytes as before.
-    Same,
-    /// The file is a plugin. The duration is the time that judging and compiling took.
-    Plugin(Digest, Arc<Described>, Duration),
-    /// The file is rejected for this reason. If there is no digest, the same bytes are tried again when the file's
-    /// stamp changes.
-    Rejected(Option<Digest>, String),
-    /// Loading has to be tried again, or was cancelled.
-    Failed(Failure),
-}
+/// How long a load may take that goes on although its file was replaced.
+const MAX_OUTDATED: Duration = Duration::from_secs(10);
 
 /// Work on a file that is under way. Dropping the job cancels a load. A start cannot be cancelled.
 pub(super) struct Job {
     pub(super) id: u64,
     pub(super) cancel: Arc<Cancel>,
+}
+
+/// A load that is under way.
+pub(super) struct Loading {
+    pub(super) job: Job,
+    /// The stamp of the content that is loaded.
+    pub(super) stamp: Stamp,
+    pub(super) began: Instant,
 }
 
 impl Drop for Job {
@@ -69,8 +69,10 @@ pub(super) struct Entry {
     pub(super) awaited: bool,
     /// The stamp of new content that has to be loaded.
     pub(super) to_load: Option<Stamp>,
-    /// The load that is under way, with the stamp of the content.
-    pub(super) loading: Option<(Job, Stamp)>,
+    /// The load that is under way.
+    pub(super) loading: Option<Loading>,
+    /// Whether the last load was cancelled because the file was replaced.
+    cancelled: bool,
     /// The start that is under way.
     pub(super) starting: Option<Starting>,
     /// The digest of the content that was last loaded or rejected.
@@ -94,7 +96,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Records a check of the file. If the content changed, cancels the load of earlier content.
+    /// Records a check of the file. If the content changed, this may cancel the load of earlier content.
     pub(super) fn look(&mut self, path: &Path, stamp: Stamp) -> Seen {
         match self.watched.look(stamp.clone()) {
             Look::Same => {
@@ -104,7 +106,8 @@ impl Entry {
                 return Seen::Settled;
             }
             Look::Unsettled => {
-                (self.to_load, self.loading) = (None, None);
+                self.to_load = None;
+                self.outdate();
                 return Seen::Unsettled;
             }
             Look::Changed => {}
@@ -114,11 +117,21 @@ impl Entry {
         if stamp == Stamp::Absent && path.symlink_metadata().is_err() {
             return Seen::Removed;
         }
-        if self.loading.as_ref().is_none_or(|(_, of)| *of != stamp) {
-            self.loading = None;
+        if self.loading.as_ref().is_none_or(|loading| loading.stamp != stamp) {
+            self.outdate();
             self.to_load = Some(stamp);
         }
         Seen::Settled
+    }
+
+    /// Cancels the load that is under way, because its content was replaced. If the load before was cancelled too, this
+    /// one goes on for up to [`MAX_OUTDATED`]. Otherwise, on a busy machine, no version of a file would be used that is
+    /// replaced faster than it is compiled.
+    fn outdate(&mut self) {
+        let goes_on = |loading: &Loading| self.cancelled && loading.began.elapsed() < MAX_OUTDATED;
+        if self.loading.as_ref().is_some_and(|loading| !goes_on(loading)) {
+            (self.loading, self.cancelled) = (None, true);
+        }
     }
 
     /// Makes the file be judged again if its content was rejected, or is being judged.
@@ -199,6 +212,7 @@ impl Entry {
             }
         }
         self.watched.take(stamp);
+        self.cancelled = false;
         self.unread = None;
     }
 

@@ -60,8 +60,17 @@ pub enum Failure {
     Ended(String),
     /// The system refused a resource, so loading has to be tried again.
     Retry(String),
-    /// Loading was cancelled.
+    /// Loading was cancelled, or the file changed while it was read.
     Cancelled,
+}
+
+/// What a file may have of the processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// A share, because somebody waits for the file.
+    Low,
+    /// What the threads that serve players leave, as long as that is enough.
+    Background,
 }
 
 /// Loads plugin files.
@@ -87,13 +96,12 @@ impl Loader {
     }
 
     /// Judges the bytes of a file in a child process, and then loads them into this process. This takes milliseconds to
-    /// minutes, and needs a stack of [`STACK_BYTES`]. In the background, the child gets only what the threads that serve
-    /// players leave of the processors, as long as that is enough.
+    /// minutes, and needs a stack of [`STACK_BYTES`].
     ///
     /// # Errors
     /// Returns a [`Failure`] that says why the file was not loaded.
-    pub fn load(&self, bytes: &[u8], in_background: bool, cancel: &Cancel) -> Result<Described, Failure> {
-        let loaded = self.judge(bytes, in_background, cancel).and_then(|component| {
+    pub fn load(&self, bytes: &[u8], priority: Priority, cancel: &Cancel) -> Result<Described, Failure> {
+        let loaded = self.judge(bytes, priority, cancel).and_then(|component| {
             // The bytes have passed in the child, so this process probably lacks a resource, such as memory or a file
             // descriptor.
             Described::load(&self.compiler, &component, self.instance_memory)
@@ -106,11 +114,11 @@ impl Loader {
 
     /// Judges the bytes in a child process. Returns the file itself if it is a component, or the component that was
     /// made of a core module.
-    fn judge<'a>(&self, bytes: &'a [u8], in_background: bool, cancel: &Cancel) -> Result<Cow<'a, [u8]>, Failure> {
+    fn judge<'a>(&self, bytes: &'a [u8], priority: Priority, cancel: &Cancel) -> Result<Cow<'a, [u8]>, Failure> {
         let retry = |error: io::Error| Failure::Retry(format!("no process can be started to compile it: {error}"));
-        let mut ended = self.run(bytes, in_background, cancel).map_err(retry)?;
+        let mut ended = self.run(bytes, priority, cancel).map_err(retry)?;
         if ended.status.code() == Some(i32::from(child::EXIT_STARVED)) && !cancel.is_cancelled() {
-            ended = self.run(bytes, false, cancel).map_err(retry)?;
+            ended = self.run(bytes, Priority::Low, cancel).map_err(retry)?;
         }
         let Ended { status, outcome } = ended;
         if cancel.is_cancelled() {
@@ -130,8 +138,8 @@ impl Loader {
     }
 
     /// Runs a child until it has ended.
-    fn run(&self, bytes: &[u8], in_background: bool, cancel: &Cancel) -> io::Result<Ended> {
-        let mut child = self.command(in_background).spawn()?;
+    fn run(&self, bytes: &[u8], priority: Priority, cancel: &Cancel) -> io::Result<Ended> {
+        let mut child = self.command(priority).spawn()?;
         cancel.started(&child);
         let outcome = converse(&mut child, bytes);
         cancel.ended();
@@ -143,7 +151,7 @@ impl Loader {
         (CLOCK_TIMES_CPU * self.limits.cpu).max(MIN_DEADLINE)
     }
 
-    fn command(&self, in_background: bool) -> Command {
+    fn command(&self, priority: Priority) -> Command {
         // This path names the executable of the current process, even if the file has been replaced since the start.
         let mut command = Command::new("/proc/self/exe");
         command.arg0("gateway").args(["--log-format", "json", COMMAND]);
@@ -152,7 +160,7 @@ impl Loader {
         command.arg("--memory-bytes").arg(self.limits.memory.to_string());
         command.arg("--instance-memory-bytes").arg(self.instance_memory.to_string());
         command.arg("--cache").arg(&self.cache);
-        command.args(in_background.then_some("--background"));
+        command.args((priority == Priority::Background).then_some("--background"));
         // The child logs only the plugin's lines. This process decides which of those lines go into its own log.
         command.env("RUST_LOG", "off,plugin=debug");
         // With this option the allocator commits memory as needed. Otherwise it would commit a gigabyte at once, and

@@ -11,6 +11,7 @@ use crate::{
         catalog::{Catalog, Done, Report},
         choice::Assembly,
         inbox::{Inbox, MAX_CHECK_INTERVAL, MIN_CHECK_INTERVAL},
+        judge::Priority,
         reports::{Known, Reports},
         watched::{Look, Stamp, Watched},
         watcher::watch,
@@ -151,7 +152,7 @@ pub fn load_once(config: &Config) -> anyhow::Result<Vec<Report>> {
     let until = Instant::now() + MAX_UNSETTLED;
     let mut unsettled = catalog.look(&config.directory);
     loop {
-        catalog.work(config, false);
+        catalog.work(config, Priority::Low);
         if !catalog.is_busy() || (unsettled && Instant::now() > until) {
             catalog.assemble();
             return Ok(catalog.report());
@@ -173,7 +174,8 @@ impl Reloader {
         let mut looked = Instant::now();
         loop {
             // Players wait for the files that were there at the start, and for no other.
-            self.catalog.work(&self.config, *self.phase.borrow() != Phase::Loading);
+            let is_loading = *self.phase.borrow() == Phase::Loading;
+            self.catalog.work(&self.config, if is_loading { Priority::Low } else { Priority::Background });
             self.install();
             let poll = if unsettled { MIN_CHECK_INTERVAL } else { MAX_CHECK_INTERVAL };
             let wake = self.inbox.wait(looked + MIN_CHECK_INTERVAL, looked + poll);

@@ -2,8 +2,9 @@
 //! plugin file or gateway.yaml.
 
 use crate::reload::{
-    catalog::{Done, is_plugin_file},
+    catalog::Done,
     inbox::{Inbox, MAX_CHECK_INTERVAL},
+    plugin_file::is_plugin_file,
 };
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::{

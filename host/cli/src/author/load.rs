@@ -7,7 +7,7 @@ use gateway::{
     plugin::{Described, Settings},
     reload::{
         cache::CacheDirectory,
-        judge::{self, Cancel, Failure, Loader},
+        judge::{self, Cancel, Failure, Loader, Priority},
     },
 };
 use std::{path::Path, thread};
@@ -24,7 +24,7 @@ pub(super) fn load(path: &Path, config: Option<&Config>) -> anyhow::Result<Descr
     let loader = Loader::new(cache.path(), config)?;
     let thread = thread::Builder::new().stack_size(judge::STACK_BYTES);
     let loaded = thread::scope(|scope| {
-        let loading = thread.spawn_scoped(scope, || loader.load(&bytes, false, &Cancel::default()))?;
+        let loading = thread.spawn_scoped(scope, || loader.load(&bytes, Priority::Low, &Cancel::default()))?;
         loading
             .join()
             .map_err(|_| anyhow!("{shown}: the gateway panicked over it, which is a defect: please report it"))

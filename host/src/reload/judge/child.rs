@@ -86,10 +86,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut bytes = Vec::new();
     io::stdin().lock().take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     let (cache, memory) = (arguments.cache.clone(), arguments.instance_memory_bytes);
-    let judge = move || judge(&cache, &bytes, memory).map(|verdict| verdict.write(&mut io::stdout().lock()));
+    let judge = move || anyhow::Ok(judge(&cache, &bytes, memory)?.write(&mut io::stdout().lock())?);
     let judging = thread::Builder::new().name("judge".to_owned()).stack_size(STACK_BYTES).spawn(judge)?;
-    judging.join().map_err(|_| anyhow::anyhow!("the thread that compiles panicked"))???;
-    Ok(())
+    judging.join().map_err(|_| anyhow::anyhow!("the thread that compiles panicked"))?
 }
 
 /// Puts this thread, and those that it starts, into the scheduling class `SCHED_IDLE`: they give a processor up as soon as
