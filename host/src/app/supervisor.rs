@@ -196,6 +196,7 @@ mod tests {
     }
 
     /// A handler that panics, so that the bus fails while it works.
+    #[derive(Clone)]
     struct Panics;
 
     impl bus::Handler for Panics {

@@ -79,13 +79,20 @@ impl KeyUrl {
                 }
             };
             self.loaded.record(outcome.map(|(keys, _)| keys));
-            self.demand().is_fetching = false;
-            self.fetches.send_modify(|fetches| *fetches += 1);
+            self.fetched();
             tokio::select! {
                 () = time::sleep(pause) => {}
                 () = self.wanted.notified() => {}
             }
         }
+    }
+
+    /// Records the end of a fetch, and wakes the tokens that wait for it.
+    fn fetched(&self) {
+        // Under the lock, so that a token which begins the next fetch does not take this end for that of its own.
+        let mut demand = self.demand();
+        demand.is_fetching = false;
+        self.fetches.send_modify(|fetches| *fetches += 1);
     }
 
     async fn fetch(&self) -> Result<(KeySet, Option<Duration>), String> {
@@ -97,8 +104,7 @@ impl KeyUrl {
     /// Waits for a fetch because a token names an unknown key. Begins one if none is under way, but at most once in
     /// [`UNKNOWN_KEY_INTERVAL`] for all tokens.
     pub(super) async fn fetch_for_unknown_key(&self) {
-        let mut fetches = self.fetches.subscribe();
-        {
+        let mut fetches = {
             let mut demand = self.demand();
             if !demand.is_fetching {
                 let now = Instant::now();
@@ -108,7 +114,8 @@ impl KeyUrl {
                 *demand = Demand { is_fetching: true, next: Some(now + UNKNOWN_KEY_INTERVAL) };
                 self.wanted.notify_one();
             }
-        }
+            self.fetches.subscribe()
+        };
         // The fetching task ends if gateway.yaml names another URL, so the wait is bounded. The caller looks for the key
         // again in any case.
         let _ = time::timeout(fetch::TIMEOUT, fetches.changed()).await;
@@ -128,10 +135,7 @@ mod tests {
     #[tokio::test]
     async fn unknown_keys_cause_one_fetch_in_ten_seconds() {
         let keys = KeyUrl::new(&Uri::from_static("http://localhost/keys"));
-        let finish = || {
-            keys.demand().is_fetching = false;
-            keys.fetches.send_modify(|fetches| *fetches += 1);
-        };
+        let finish = || keys.fetched();
         let (first, second) = (keys.fetch_for_unknown_key(), keys.fetch_for_unknown_key());
         let (mut first, mut second) = (Box::pin(first), Box::pin(second));
         assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());

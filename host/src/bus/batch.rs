@@ -65,6 +65,32 @@ pub(super) struct Publication<'a, O> {
     pub(super) trace: Option<&'a Arc<Publishing>>,
 }
 
+/// One publish, apart from a batch.
+#[derive(Debug)]
+pub(super) struct OwnedPublication<O> {
+    pub(super) topic: Box<str>,
+    pub(super) body: Bytes,
+    pub(super) origin: Option<O>,
+    pub(super) trace: Trace,
+}
+
+impl<O: Copy> Publication<'_, O> {
+    pub(super) fn to_owned(&self) -> OwnedPublication<O> {
+        OwnedPublication {
+            topic: self.topic.into(),
+            body: Bytes::copy_from_slice(self.body),
+            origin: self.origin.copied(),
+            trace: self.trace.cloned(),
+        }
+    }
+}
+
+impl<O> OwnedPublication<O> {
+    pub(super) fn borrow(&self) -> Publication<'_, O> {
+        Publication { topic: &self.topic, body: &self.body, origin: self.origin.as_ref(), trace: self.trace.as_ref() }
+    }
+}
+
 impl<O> Default for Batch<O> {
     fn default() -> Self {
         Self { entries: Vec::new(), topics: String::new(), copies: Vec::new(), bytes: 0, withdrawn: 0 }

@@ -25,8 +25,8 @@ pub struct Message<O> {
     pub is_entry: bool,
 }
 
-/// The part of the gateway that receives messages and refused publishes from the bus.
-pub trait Handler: Send + Sync + 'static {
+/// The part of the gateway that receives messages and refused publishes from the bus. Its clones are the same handler.
+pub trait Handler: Clone + Send + Sync + 'static {
     /// The type that identifies the packet that caused a publish.
     type Origin: Copy + Send + Sync + 'static;
 
@@ -101,6 +101,12 @@ pub(super) struct Intake<H: Handler> {
 }
 
 impl<H: Handler> Intake<H> {
+    /// Returns the intake of connections that have a queue of their own.
+    pub(super) fn with_queue(&self, queue: &Arc<Queue<H::Origin>>) -> Arc<Self> {
+        let (queue, handler, metrics) = (Arc::clone(queue), self.handler.clone(), Arc::clone(&self.metrics));
+        Arc::new(Self { queue, handler, metrics })
+    }
+
     /// Counts a message from the bus that no plugin hears any more.
     pub(super) fn no_subscriber(&self) {
         self.metrics.heard_not_here.inc();

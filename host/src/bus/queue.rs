@@ -7,7 +7,7 @@
 //! The publishes of a session that begins to listen to a topic are held back until Redis has subscribed to it. Otherwise
 //! the answer to a publish could be published before this gateway hears the topic. Nobody else's publishes wait.
 
-use super::batch::{Batch, Publication, Trace};
+use super::batch::{Batch, OwnedPublication, Publication, Trace};
 use crate::sync::{
     primitives::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError},
     wakeup::Wakeup,
@@ -103,10 +103,7 @@ struct State<O> {
 #[derive(Debug)]
 struct Held<O> {
     after: ChangeNumber,
-    topic: Box<str>,
-    body: Bytes,
-    origin: Option<O>,
-    trace: Trace,
+    publication: OwnedPublication<O>,
 }
 
 impl<O> Default for Queue<O> {
@@ -262,7 +259,7 @@ impl<O> State<O> {
         self.carried_out = change;
         for publish in mem::take(&mut self.held) {
             if publish.after <= change {
-                let Held { topic, body, origin, trace, .. } = publish;
+                let OwnedPublication { topic, body, origin, trace } = publish.publication;
                 self.held_bytes -= topic.len() + body.len();
                 self.waiting.push(&topic, Cow::Owned(body), origin, trace);
             } else {
@@ -279,7 +276,8 @@ impl<O> State<O> {
             self.waiting.push(topic, body, origin, trace);
         } else {
             self.held_bytes += topic.len() + body.len();
-            self.held.push_back(Held { after, topic: topic.into(), body: body.into_owned(), origin, trace });
+            let publication = OwnedPublication { topic: topic.into(), body: body.into_owned(), origin, trace };
+            self.held.push_back(Held { after, publication });
         }
     }
 }

@@ -164,7 +164,9 @@ impl<H: Handler> Cluster<H> {
             resume(ended);
         }
         let unsettled = self.reports.take_returned();
-        unsettled.iter().for_each(|returned| self.intake.refuse(&returned.publication(), &NotTaken::NotConnected));
+        unsettled
+            .iter()
+            .for_each(|returned| self.intake.refuse(&returned.publication.borrow(), &NotTaken::NotConnected));
     }
 
     /// Returns what becomes of publishes now. They need the masters, and readers of the streams in which answers may come.
@@ -311,7 +313,7 @@ impl<H: Handler> Cluster<H> {
         }
         let mut unanswered = Vec::new();
         for publish in returned {
-            let publication = publish.publication();
+            let publication = publish.publication.borrow();
             match self.node_of(publication.topic).filter(|node| publish.by == Some(node.number)) {
                 // The node has refused it, and was not asked since who is responsible.
                 Some(node) if publish.waits_for_answer(&node.address, asked, asked_at) => unanswered.push(publish),

@@ -2,7 +2,7 @@
 
 use crate::telemetry::text;
 use gateway_wire::resp::Malformed;
-use redis::RedisError;
+use redis::{ErrorKind, RedisError};
 use std::{io, time::Duration};
 use tokio::time;
 
@@ -60,9 +60,17 @@ impl LinkError {
     }
 }
 
+/// The error of the client library when it makes a connection.
 impl From<RedisError> for LinkError {
     fn from(error: RedisError) -> Self {
-        Self::Address(text::bounded(error))
+        let (kind, is_refused) = (error.kind(), error.code().is_some());
+        let why = text::bounded(error);
+        match kind {
+            ErrorKind::InvalidClientConfig => Self::Address(why),
+            ErrorKind::AuthenticationFailed => Self::Refused { command: "the login", why },
+            _ if is_refused => Self::Refused { command: "the connection", why },
+            _ => Self::Io(io::Error::other(why)),
+        }
     }
 }
 

@@ -15,14 +15,29 @@ use redis::{
     AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisConnectionInfo, aio::MultiplexedConnection,
     cluster::ClusterClient, cluster_async::ClusterConnection,
 };
-use std::time::Duration;
+use std::{io, time::Duration};
 use tokio::sync::Mutex;
 
 /// The values that gateways leave for each other.
 pub struct Keys {
     config: config::Redis,
+    kept: Mutex<Kept>,
+}
+
+/// The connection that all commands share.
+#[derive(Default)]
+struct Kept {
     /// The connection, from its first use until it breaks.
-    connection: Mutex<Option<Connection>>,
+    connection: Option<Connection>,
+    /// The number of connections that were made.
+    made: u64,
+}
+
+/// The shared connection, for one command.
+struct Lent {
+    connection: Connection,
+    number: u64,
+    is_new: bool,
 }
 
 /// A value that waits in Redis.
@@ -49,7 +64,7 @@ impl Keys {
     /// Returns the values at this Redis. Connects later.
     #[must_use]
     pub fn new(config: config::Redis) -> Self {
-        Self { config, connection: Mutex::default() }
+        Self { config, kept: Mutex::default() }
     }
 
     /// Writes a value, which Redis removes after the time `lives`.
@@ -83,13 +98,10 @@ impl Keys {
 
     /// Sends a command, over a new connection if the last one is broken or leads to a server that is no master.
     async fn ask<T: FromRedisValue>(&self, command: &Cmd, name: &'static str) -> Result<T, Failed> {
-        let (mut connection, is_new) = self.connection().await?;
+        let Lent { mut connection, number, is_new } = self.connection(0).await?;
         match self.send(&mut connection, command, name).await {
-            Err(LinkError::Address(_) | LinkError::Io(_) | LinkError::Timeout(_) | LinkError::Demoted(_))
-                if !is_new =>
-            {
-                self.connection.lock().await.take();
-                let (mut connection, _) = self.connection().await?;
+            Err(LinkError::Io(_) | LinkError::Timeout(_) | LinkError::Demoted(_)) if !is_new => {
+                let Lent { mut connection, .. } = self.connection(number).await?;
                 Ok(self.send(&mut connection, command, name).await?)
             }
             outcome => Ok(outcome?),
@@ -110,22 +122,28 @@ impl Keys {
             answer.map_err(|error| match error.code() {
                 Some("READONLY" | "MASTERDOWN" | "LOADING") => LinkError::Demoted(text::bounded(error)),
                 Some(_) => LinkError::Refused { command: name, why: text::bounded(error) },
-                None => LinkError::from(error),
+                // No server has answered.
+                None => LinkError::Io(io::Error::other(text::bounded(error))),
             })
         };
         within(self.config.timeout, self.config.timeout, answer).await
     }
 
-    /// Returns the connection, and whether it is new.
-    async fn connection(&self) -> Result<(Connection, bool), LinkError> {
+    /// Returns the connection. Makes a new one if there is none, or if its number is `broken`. Another command may have
+    /// made a new one since.
+    async fn connection(&self, broken: u64) -> Result<Lent, LinkError> {
         // The lock is held while it connects, so that many sessions that are stored at the same time share a connection.
-        let mut kept = self.connection.lock().await;
-        if let Some(connection) = &*kept {
-            return Ok((connection.clone(), false));
+        let mut kept = self.kept.lock().await;
+        if let Some(connection) = &kept.connection
+            && kept.made != broken
+        {
+            return Ok(Lent { connection: connection.clone(), number: kept.made, is_new: false });
         }
+        kept.connection = None;
         let connection = within(self.config.timeout, self.config.timeout, self.connect()).await?;
-        *kept = Some(connection.clone());
-        Ok((connection, true))
+        kept.made += 1;
+        kept.connection = Some(connection.clone());
+        Ok(Lent { connection, number: kept.made, is_new: true })
     }
 
     async fn connect(&self) -> Result<Connection, LinkError> {

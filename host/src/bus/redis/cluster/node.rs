@@ -3,16 +3,15 @@
 use super::slots::Slots;
 use crate::{
     bus::{
-        batch::{Batch, Publication, Trace},
+        batch::{Batch, OwnedPublication, Publication},
         health::{Direction, Health, Part},
-        intake::{Handler, Intake, Message},
+        intake::{Handler, Intake},
         queue::{ChangeNumber, Queue},
         redis::{observer::Observer, server::Server, slot, words::SHARDED},
         topics::Topics,
     },
     config,
 };
-use bytes::Bytes;
 use std::{
     collections::BTreeMap,
     mem,
@@ -79,10 +78,7 @@ pub(super) struct Returned<O> {
     /// The node, or `None` if it has not seen the publish.
     pub(super) by: Option<Number>,
     at: Instant,
-    topic: Box<str>,
-    body: Bytes,
-    origin: Option<O>,
-    trace: Trace,
+    pub(super) publication: OwnedPublication<O>,
 }
 
 impl<O> Default for Reports<O> {
@@ -113,10 +109,6 @@ impl<O> Reports<O> {
 }
 
 impl<O> Returned<O> {
-    pub(super) fn publication(&self) -> Publication<'_, O> {
-        Publication { topic: &self.topic, body: &self.body, origin: self.origin.as_ref(), trace: self.trace.as_ref() }
-    }
-
     /// Returns whether the node at the address `by`, which has refused the publish, may still say who is responsible, if
     /// the last answer is that of the node `asked` to a question at the time `asked_at`.
     pub(super) fn waits_for_answer(&self, by: &str, asked: &str, asked_at: Instant) -> bool {
@@ -159,7 +151,7 @@ impl<O: Copy + Send + Sync + 'static> Node<O> {
             master: None,
             node: Arc::clone(&node.part),
             channel: Arc::clone(&node.channel),
-            intake: Relay::intake(intake, &node.queue),
+            intake: intake.with_queue(&node.queue),
             observer: Arc::clone(&node.state) as Arc<dyn Observer<O>>,
             topics: Arc::clone(&node.topics),
             // The connections of the slots read them.
@@ -253,14 +245,7 @@ impl<O: Copy + Send + Sync + 'static> Node<O> {
 
 impl<O: Copy> Returned<O> {
     fn new(by: Option<Number>, publication: &Publication<'_, O>) -> Self {
-        Self {
-            by,
-            at: Instant::now(),
-            topic: publication.topic.into(),
-            body: Bytes::copy_from_slice(publication.body),
-            origin: publication.origin.copied(),
-            trace: publication.trace.cloned(),
-        }
+        Self { by, at: Instant::now(), publication: publication.to_owned() }
     }
 }
 
@@ -305,40 +290,5 @@ impl<O: Copy + Send> Observer<O> for State<O> {
         drop(returned);
         self.misplaced(Some(slot::of(publication.topic)));
         true
-    }
-}
-
-/// Passes on to the gateway's handler what the connections of a node receive.
-pub(super) struct Relay<H: Handler>(Arc<Intake<H>>);
-
-impl<H: Handler> Relay<H> {
-    /// Returns the intake of a node with this queue.
-    pub(super) fn intake(intake: &Arc<Intake<H>>, queue: &Arc<Queue<H::Origin>>) -> Arc<Intake<Self>> {
-        let (handler, metrics) = (Self(Arc::clone(intake)), Arc::clone(&intake.metrics));
-        Arc::new(Intake { queue: Arc::clone(queue), handler, metrics })
-    }
-}
-
-impl<H: Handler> Handler for Relay<H> {
-    type Origin = H::Origin;
-
-    fn messages(&self, messages: Vec<Message<H::Origin>>) -> impl Future<Output = Vec<Message<H::Origin>>> + Send {
-        self.0.handler.messages(messages)
-    }
-
-    fn takes_entries(&self, stream: &str) -> bool {
-        self.0.handler.takes_entries(stream)
-    }
-
-    fn is_served(&self, origin: &H::Origin) -> bool {
-        self.0.handler.is_served(origin)
-    }
-
-    fn missed(&self, blind: Duration) -> impl Future<Output = ()> + Send {
-        self.0.handler.missed(blind)
-    }
-
-    fn refused(&self, origin: &H::Origin, why: &str) {
-        self.0.handler.refused(origin, why);
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! Each slot costs the same connections as a single server. They end when the slot has not been used for some time.
 
-use super::{node::Relay, slots::Slots};
+use super::slots::Slots;
 use crate::{
     bus::{
         batch::Publication,
@@ -131,7 +131,7 @@ impl<H: Handler> StreamSlots<H> {
                     master: Some(Switches::of_slot(switches)),
                     node: Arc::clone(&part),
                     channel: channel.into(),
-                    intake: Relay::intake(intake, &queue),
+                    intake: intake.with_queue(&queue),
                     observer: Arc::new(Alone(Arc::clone(&queue))),
                     // Only the channel of the probes is subscribed to.
                     topics: Arc::default(),

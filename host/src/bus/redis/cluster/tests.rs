@@ -8,6 +8,7 @@ use bytes::Bytes;
 use std::{borrow::Cow, iter};
 
 /// A handler that hears nothing.
+#[derive(Clone)]
 struct Deaf;
 
 impl Handler for Deaf {

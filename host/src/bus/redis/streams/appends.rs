@@ -10,7 +10,7 @@ mod tests;
 use super::{ID, PAYLOAD};
 use crate::{
     bus::{
-        batch::{Publication, Trace},
+        batch::{OwnedPublication, Publication},
         intake::{Handler, Intake, NotTaken},
         redis::{
             connection::Connection,
@@ -20,7 +20,6 @@ use crate::{
     },
     config,
 };
-use bytes::Bytes;
 use gateway_wire::resp::Frame;
 use std::{
     collections::{HashMap, VecDeque},
@@ -71,10 +70,7 @@ pub(in super::super) struct Appends<O> {
 
 struct Append<O> {
     id: String,
-    topic: Box<str>,
-    body: Bytes,
-    origin: Option<O>,
-    trace: Trace,
+    publication: OwnedPublication<O>,
     outcome: Outcome,
 }
 
@@ -91,12 +87,6 @@ enum Outcome {
     Passing,
     /// It was not written, and its sender has the answer.
     Refused,
-}
-
-impl<O> Append<O> {
-    fn publication(&self) -> Publication<'_, O> {
-        Publication { topic: &self.topic, body: &self.body, origin: self.origin.as_ref(), trace: self.trace.as_ref() }
-    }
 }
 
 impl<O: Copy> Appends<O> {
@@ -127,17 +117,15 @@ impl<O: Copy> Appends<O> {
         self.last += 1;
         self.unaccepted.push_back(Append {
             id: format!("{}-{}", self.writer, self.last),
-            topic: publication.topic.into(),
-            body: Bytes::copy_from_slice(publication.body),
-            origin: publication.origin.copied(),
-            trace: publication.trace.cloned(),
+            publication: publication.to_owned(),
             outcome: Outcome::Unknown,
         });
     }
 
     /// Queues the command for one of the publishes on the connection.
     pub(in super::super) async fn write(&self, index: usize, connection: &mut Connection) -> Result<(), LinkError> {
-        let Some(Append { id, topic, body, .. }) = self.unaccepted.get(index) else { return Ok(()) };
+        let Some(Append { id, publication, .. }) = self.unaccepted.get(index) else { return Ok(()) };
+        let OwnedPublication { topic, body, .. } = publication;
         let max_len = self.streams.max_len.to_string();
         let [topic, max_len, id] = [topic, max_len.as_str(), id].map(str::as_bytes);
         let (id_field, payload_field) = (ID.as_bytes(), PAYLOAD.as_bytes());
@@ -154,7 +142,7 @@ impl<O: Copy> Appends<O> {
             Frame::Text(_) if self.streams.replicas > 0 => Outcome::Written,
             Frame::Text(_) => {
                 intake.taken(1);
-                Intake::<H>::end_trace(&append.publication(), None);
+                Intake::<H>::end_trace(&append.publication.borrow(), None);
                 Outcome::Accepted
             }
             Frame::Error(error) if PASSING.iter().any(|code| error.starts_with(code)) => {
@@ -164,16 +152,16 @@ impl<O: Copy> Appends<O> {
             Frame::Error(error) => {
                 if intake.metrics.log_limits.permit("entry refused by redis", "") {
                     tracing::warn!(
-                        topic = &*append.topic,
+                        topic = &*append.publication.topic,
                         error = for_log(error),
                         "redis refused an entry of a stream"
                     );
                 }
-                intake.refuse(&append.publication(), &why(error));
+                intake.refuse(&append.publication.borrow(), &why(error));
                 Outcome::Refused
             }
             _ => {
-                intake.refuse(&append.publication(), &NotTaken::Unintelligible);
+                intake.refuse(&append.publication.borrow(), &NotTaken::Unintelligible);
                 Outcome::Refused
             }
         };
@@ -187,12 +175,12 @@ impl<O: Copy> Appends<O> {
         let mut last_written = HashMap::new();
         if self.unaccepted.iter().any(|append| append.outcome == Outcome::Passing) {
             let written = self.unaccepted.iter().enumerate().filter(|(_, append)| may_be_written(append));
-            last_written.extend(written.map(|(index, append)| (append.topic.clone(), index)));
+            last_written.extend(written.map(|(index, append)| (append.publication.topic.clone(), index)));
         }
         for (index, append) in self.unaccepted.iter_mut().enumerate() {
-            let is_overtaken = last_written.get(&append.topic).is_some_and(|last| index < *last);
+            let is_overtaken = last_written.get(&append.publication.topic).is_some_and(|last| index < *last);
             if append.outcome == Outcome::Passing && is_overtaken {
-                intake.refuse(&append.publication(), &NotTaken::Refused);
+                intake.refuse(&append.publication.borrow(), &NotTaken::Refused);
                 append.outcome = Outcome::Refused;
             }
         }
@@ -260,7 +248,7 @@ impl<O: Copy> Appends<O> {
         loop {
             if self.have_replicas(connection, link).await? {
                 intake.taken(self.unaccepted.len());
-                self.unaccepted.drain(..).for_each(|append| Intake::<H>::end_trace(&append.publication(), None));
+                self.unaccepted.drain(..).for_each(|append| Intake::<H>::end_trace(&append.publication.borrow(), None));
                 break;
             }
             // Once they are missing, each batch would wait for the whole time, and the queue would fill up.
@@ -321,7 +309,7 @@ impl<O: Copy> Appends<O> {
     }
 
     fn refuse<H: Handler<Origin = O>>(&mut self, intake: &Intake<H>, why: &NotTaken<'_>) {
-        self.unaccepted.drain(..).for_each(|append| intake.refuse(&append.publication(), why));
+        self.unaccepted.drain(..).for_each(|append| intake.refuse(&append.publication.borrow(), why));
     }
 }
 

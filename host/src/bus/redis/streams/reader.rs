@@ -319,8 +319,14 @@ fn message<H: Handler>(
     };
     if payload.len() > max_bytes {
         metrics.dropped("bus_message_too_large", 1);
-        if metrics.log_limits.permit("bus message too large", "") {
-            tracing::warn!("bus message dropped: it is larger than `server.max_message_bytes`");
+        if metrics.log_limits.permit("entry of a stream too large", stream) {
+            let bytes = payload.len();
+            tracing::warn!(
+                stream,
+                id,
+                bytes,
+                "entry of a stream dropped: it is larger than `server.max_message_bytes`"
+            );
         }
         return None;
     }

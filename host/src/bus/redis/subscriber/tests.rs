@@ -25,6 +25,7 @@ use tokio::{
 };
 
 /// A handler that takes some time for each message on the topic `fixed`, and hears no other topic.
+#[derive(Clone)]
 struct Slow {
     slowness: Duration,
     gaps: mpsc::UnboundedSender<Duration>,

@@ -28,8 +28,8 @@ const WRITTEN: Frame<'static> = Frame::Text(b"1-0");
 const MOVED: Frame<'static> = Frame::Error(b"MOVED 4435 127.0.0.1:7002");
 
 /// A handler that records what is refused, by the number of the publish.
-#[derive(Default)]
-struct Refusals(Mutex<Vec<(u64, String)>>);
+#[derive(Clone, Default)]
+struct Refusals(Arc<Mutex<Vec<(u64, String)>>>);
 
 impl Handler for Refusals {
     type Origin = u64;
@@ -90,8 +90,8 @@ impl Stage {
     fn kept(&self) -> Vec<u64> {
         let number = |append: &Append<u64>| {
             let (writer, number) = append.id.rsplit_once('-').unwrap();
-            assert_eq!((writer, append.origin), (&*self.appends.writer, number.parse().ok()), "another id");
-            append.origin.unwrap()
+            assert_eq!((writer, append.publication.origin), (&*self.appends.writer, number.parse().ok()), "another id");
+            append.publication.origin.unwrap()
         };
         self.appends.unaccepted.iter().map(number).collect()
     }
