@@ -7,8 +7,11 @@
 pub(super) mod tests;
 
 use crate::{
-    config, net::budget::Lease, net::violation::Violation, routing::payload_limits::PayloadLimits,
-    sync::uptime::now_ms, telemetry::metrics::Metrics,
+    config,
+    net::{budget::Lease, violation::Violation},
+    routing::payload_limits::PayloadLimits,
+    sync::{moment::Moment, token_bucket::TokenBucket},
+    telemetry::metrics::Metrics,
 };
 use bytes::Bytes;
 use gateway_wire::{
@@ -53,6 +56,8 @@ pub enum Message {
 pub struct Receiver {
     max_message_bytes: usize,
     control_frames_per_s: u32,
+    /// The limited frames that the client may send now.
+    frames: TokenBucket<BURST_S>,
     metrics: Arc<Metrics>,
     lease: Lease,
     limits: Arc<PayloadLimits>,
@@ -62,8 +67,6 @@ pub struct Receiver {
     discarding: bool,
     /// Whether the client has sent a close frame or broken a rule.
     ended: bool,
-    /// The time in microseconds at which the client may send a full burst of limited frames again.
-    frames_due_us: u64,
 }
 
 /// What has arrived of a message.
@@ -94,13 +97,13 @@ impl Receiver {
         Self {
             max_message_bytes: config.max_message_bytes,
             control_frames_per_s: config.control_frames_per_s,
+            frames: TokenBucket::default(),
             metrics,
             lease,
             limits,
             partial: None,
             discarding: false,
             ended: false,
-            frames_due_us: 0,
         }
     }
 
@@ -242,9 +245,8 @@ impl Receiver {
 
     /// Counts a control frame or a small fragment against the client's limit.
     fn count_limited_frame(&mut self) -> Result<(), Violation> {
-        let now_us = now_ms() * 1000;
-        self.frames_due_us = self.frames_due_us.max(now_us) + 1_000_000 / u64::from(self.control_frames_per_s);
-        if self.frames_due_us - now_us > BURST_S * 1_000_000 { Err(Violation::Flood) } else { Ok(()) }
+        let now_ns = Moment::now().monotonic_ns();
+        self.frames.take(now_ns, self.control_frames_per_s, 1).then_some(()).ok_or(Violation::Flood)
     }
 }
 

@@ -20,19 +20,13 @@ const MAX_LOOPED_PUBLISHES_PER_S: u32 = 100;
 const MAX_PAIRS: usize = 4096;
 
 /// The limit of one plugin on its publishes in cycles.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct LoopLimit(RateLimit);
-
-impl Default for LoopLimit {
-    fn default() -> Self {
-        Self(RateLimit::new(MAX_LOOPED_PUBLISHES_PER_S))
-    }
-}
 
 impl LoopLimit {
     /// Returns whether the plugin may make one more publish in a cycle now.
     pub(super) fn permit(&self) -> bool {
-        self.0.permit()
+        self.0.permit(MAX_LOOPED_PUBLISHES_PER_S)
     }
 }
 

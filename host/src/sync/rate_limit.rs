@@ -1,39 +1,30 @@
-//! A limit on a rate in one atomic: the generic cell rate algorithm (ITU-T I.371), also called the leaky bucket.
+//! A limit on a rate that threads share, in one atomic.
 
-use super::uptime::now_ms;
+use super::{moment::Moment, token_bucket::TokenBucket};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Permits a number of events per second. After a second without events, the same number is permitted in one burst.
-#[derive(Debug)]
+///
+/// The limit does not know the rate, so that the rate can change at any time.
+#[derive(Debug, Default)]
 pub struct RateLimit {
-    per_s: u64,
-    /// The time in microseconds at which the bucket is empty again.
-    empty_at_us: AtomicU64,
+    /// A [`TokenBucket`].
+    full_at_ns: AtomicU64,
 }
 
 impl RateLimit {
-    /// Returns a limit of `per_s` events per second. A limit of 0 counts as 1.
-    #[must_use]
-    pub const fn new(per_s: u32) -> Self {
-        Self { per_s: if per_s == 0 { 1 } else { per_s as u64 }, empty_at_us: AtomicU64::new(0) }
+    /// Returns whether one more event may happen now, with a limit of `per_s` events per second. If it may, counts the
+    /// event. A limit of 0 counts as 1.
+    pub fn permit(&self, per_s: u32) -> bool {
+        self.permit_at(Moment::now().monotonic_ns(), per_s)
     }
 
-    /// Returns whether one more event may happen now. If it may, counts the event.
-    pub fn permit(&self) -> bool {
-        self.permit_at(self.per_s, now_ms() * 1000)
-    }
-
-    /// Does the same as [`Self::permit`], with a limit that may be another one each time.
-    pub fn permit_up_to(&self, per_s: u32) -> bool {
-        self.permit_at(u64::from(per_s.max(1)), now_ms() * 1000)
-    }
-
-    fn permit_at(&self, per_s: u64, now_us: u64) -> bool {
-        let next = |empty_at: u64| {
-            let filled = empty_at.max(now_us) + 1_000_000 / per_s;
-            (filled <= now_us + 1_000_000).then_some(filled)
+    fn permit_at(&self, now_ns: u64, per_s: u32) -> bool {
+        let take = |full_at_ns| {
+            let mut bucket = TokenBucket::<1> { full_at_ns };
+            bucket.take(now_ns, per_s, 1).then_some(bucket.full_at_ns)
         };
-        self.empty_at_us.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+        self.full_at_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 }
 
@@ -41,15 +32,24 @@ impl RateLimit {
 mod tests {
     use super::*;
 
+    const MS: u64 = 1_000_000;
+
     #[test]
     fn a_burst_is_permitted_and_then_only_the_rate() {
-        let limit = RateLimit::new(100);
+        let limit = RateLimit::default();
         let permitted = |from_ms: u64, to_ms: u64| {
-            (from_ms..to_ms).flat_map(|ms| [ms; 10]).filter(|ms| limit.permit_at(100, 1_000_000 + ms * 1000)).count()
+            (from_ms..to_ms).flat_map(|ms| [ms; 10]).filter(|ms| limit.permit_at((1000 + ms) * MS, 100)).count()
         };
         assert_eq!(permitted(0, 1), 10);
         assert_eq!(permitted(1, 1000), 189);
         assert_eq!(permitted(1000, 2000), 100);
-        assert_eq!((0..1000).filter(|_| limit.permit_at(100, 10_000_000)).count(), 100);
+        assert_eq!((0..1000).filter(|_| limit.permit_at(10_000 * MS, 100)).count(), 100);
+    }
+
+    #[test]
+    fn a_high_rate_is_exact() {
+        let limit = RateLimit::default();
+        let permitted = (0..1_000_000).filter(|_| limit.permit_at(MS, 600_000)).count();
+        assert!((600_000..=600_001).contains(&permitted), "{permitted}");
     }
 }

@@ -42,7 +42,11 @@ impl Traces {
 #[derive(Debug)]
 pub struct Tracer {
     sampler: Sampler,
-    limit: RateLimit,
+    max_per_s: u32,
+    /// The limit on traces that begin here.
+    own: RateLimit,
+    /// The limit on traces that others name, so that a client which names many does not use up those that begin here.
+    named: RateLimit,
     spans: mpsc::Sender<SpanData>,
     metrics: Arc<Metrics>,
     scope: InstrumentationScope,
@@ -57,7 +61,9 @@ impl Tracer {
         let (spans, waiting) = mpsc::channel(MAX_QUEUED_SPANS);
         let tracer = Self {
             sampler: Sampler::TraceIdRatioBased(settings.sample_ratio),
-            limit: RateLimit::new(settings.max_per_s),
+            max_per_s: settings.max_per_s,
+            own: RateLimit::default(),
+            named: RateLimit::default(),
             spans,
             metrics: Arc::clone(metrics),
             scope: InstrumentationScope::builder("gateway").with_version(env!("CARGO_PKG_VERSION")).build(),
@@ -76,7 +82,7 @@ impl Tracer {
     #[must_use]
     pub fn begin(&self) -> Option<OpenSpan> {
         let trace = TraceId::from(rand::random::<u128>());
-        (self.samples(trace) && self.permits()).then(|| OpenSpan::root(trace))
+        (self.samples(trace) && self.permits(&self.own)).then(|| OpenSpan::root(trace))
     }
 
     /// Begins a span below one of another program, if its trace is recorded here: because of its id, which every program
@@ -85,7 +91,7 @@ impl Tracer {
     #[must_use]
     pub fn join(&self, remote: &SpanContext, has_permit: bool) -> Option<OpenSpan> {
         let is_wanted = remote.is_sampled() || self.samples(remote.trace_id());
-        (is_wanted && (has_permit || self.permits())).then(|| OpenSpan::below(remote))
+        (is_wanted && (has_permit || self.permits(&self.named))).then(|| OpenSpan::below(remote))
     }
 
     fn samples(&self, trace: TraceId) -> bool {
@@ -93,8 +99,8 @@ impl Tracer {
         result.decision == SamplingDecision::RecordAndSample
     }
 
-    fn permits(&self) -> bool {
-        let is_permitted = self.limit.permit();
+    fn permits(&self, limit: &RateLimit) -> bool {
+        let is_permitted = limit.permit(self.max_per_s);
         if !is_permitted {
             self.metrics.traces.limited.inc();
         }
@@ -124,6 +130,12 @@ impl Tracer {
         };
         if self.spans.try_send(span).is_err() {
             self.metrics.traces.dropped("queue_full", 1);
+            if self.metrics.log_limits.permit("spans not queued", "") {
+                tracing::warn!(
+                    "spans are lost, because the collector takes fewer than are recorded: lower `traces.sample_ratio` or \
+                     `traces.max_per_s`"
+                );
+            }
         }
     }
 
@@ -167,8 +179,16 @@ mod tests {
         let (tracer, _exporter) = tracer(1.0, 1);
         assert!(tracer.begin().is_some());
         assert!(tracer.join(&remote("00"), true).is_some());
-        assert!(tracer.join(&remote("01"), false).is_none() && tracer.begin().is_none());
-        assert_eq!(tracer.metrics.traces.limited.get(), 2);
+        assert!(tracer.begin().is_none());
+        assert_eq!(tracer.metrics.traces.limited.get(), 1);
+    }
+
+    #[test]
+    fn traces_that_others_name_do_not_use_up_those_that_begin_here() {
+        let (tracer, _exporter) = tracer(1.0, 2);
+        let joined = (0..10).filter(|_| tracer.join(&remote("01"), false).is_some()).count();
+        let begun = (0..10).filter(|_| tracer.begin().is_some()).count();
+        assert_eq!((joined, begun, tracer.metrics.traces.limited.get()), (2, 2, 16));
     }
 
     #[test]
