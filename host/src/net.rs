@@ -5,6 +5,7 @@
 //! `traces`. They do not know `plugin`, `bus` or `reload`. No module outside this folder knows the socket of a client.
 
 pub mod admission;
+mod beginning;
 pub mod budget;
 pub mod certificate;
 mod closing;

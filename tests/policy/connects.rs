@@ -90,6 +90,14 @@ async fn a_plugin_is_told_that_a_later_plugin_has_not_admitted_the_session() {
     gateway.metric_is("gateway_deliveries_total{outcome=\"not_here\"}", 1.0).await;
 }
 
+#[tokio::test]
+async fn what_one_plugin_has_sent_to_a_session_that_another_denies_is_counted_as_lost() {
+    let gateway = start_both().await;
+    let response = refused(&gateway, "do=deliver+me+always+hello&zebra.deny=403").await;
+    assert_eq!((response.status, &*response.body), (403, "zebra says no"));
+    gateway.metric_is("gateway_messages_dropped_total{reason=\"session_ended\"}", 1.0).await;
+}
+
 /// Connects with a request that is [`UPGRADE`] with a part replaced. Returns the plugin's push, and the client's
 /// address.
 async fn told(gateway: &Gateway, old: &str, new: &str) -> (String, String) {

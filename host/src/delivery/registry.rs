@@ -43,7 +43,7 @@ pub struct Registry {
 }
 
 /// The holder of an interest in a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Holder {
     /// A session. The interest ends with the session.
     Session(Uuid),
@@ -100,7 +100,7 @@ impl Registry {
     /// Counts a session for the network from which its client has come back. No limit can refuse it, because the session
     /// is there already.
     pub fn relocate(&self, session: &Session, remote: SocketAddr) {
-        // The end of the session reads the address under the same lock, and so subtracts it where it was added.
+        // The end of the session takes the holdings under this lock. So the address changes before it, or not at all.
         let holdings = session.holdings();
         if holdings.is_some() {
             let before = session.set_remote(remote);

@@ -4,7 +4,6 @@ use crate::{
     config,
     delivery::limits::OverLimit,
     net::closing::linger,
-    net::handshake::Request,
     net::handshake_rate::HandshakeRate,
     routing::gateway::Gateway,
     sync::{
@@ -54,7 +53,7 @@ impl Default for Admission {
             default_half_open: default_max(),
             handshake_rate: HandshakeRate::default(),
             tls_rate: HandshakeRate::default(),
-            new_sessions: RateLimit::new(1),
+            new_sessions: RateLimit::default(),
         }
     }
 }
@@ -87,7 +86,7 @@ impl Admission {
     /// Returns the limit that would be exceeded.
     pub fn admit_new(&self, gateway: &Gateway) -> Result<(), OverLimit> {
         let limit = gateway.registry.limits.all().new_sessions_per_s;
-        let is_admitted = limit.is_none_or(|per_s| self.new_sessions.permit_up_to(per_s));
+        let is_admitted = limit.is_none_or(|per_s| self.new_sessions.permit(per_s));
         is_admitted.then_some(()).ok_or(OverLimit::NewSessions)
     }
 
@@ -117,23 +116,6 @@ impl Admission {
             _ = time::timeout(server.handshake_timeout.min(REFUSAL_LINGER), linger(stream)) => {}
             () = place.evicted() => {}
         }
-    }
-
-    /// Answers a valid request whose session would exceed a limit.
-    pub async fn refuse_over_limit(
-        &self,
-        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-        request: Request,
-        limit: OverLimit,
-        remote: SocketAddr,
-        gateway: &Gateway,
-        server: &config::Server,
-    ) {
-        log_over_limit(gateway, remote, limit);
-        let reason = format!("{limit}\n");
-        // The outcome does not matter, because the client has its answer now or never.
-        let _ = time::timeout(server.handshake_timeout, request.refuse(stream, limit.status(), &reason)).await;
-        self.refuse(stream, gateway, server, limit.reason()).await;
     }
 }
 

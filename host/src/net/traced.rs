@@ -3,6 +3,7 @@
 use super::{
     handshake::Request,
     head::{self, Head},
+    stream::Stream,
 };
 use crate::{
     delivery::session::Session,
@@ -16,6 +17,8 @@ pub(super) struct Handshake {
     client: Option<SpanContext>,
     /// The span of the handshake, if it is recorded.
     span: Option<OpenSpan>,
+    /// The scheme of the request's URL.
+    scheme: &'static str,
 }
 
 /// Why a valid request did not become a WebSocket.
@@ -30,17 +33,23 @@ pub(super) struct NotUpgraded {
 impl NotUpgraded {
     /// The client was gone.
     pub(super) const GONE: Self = Self { status: None, reason: "gone" };
-    /// The client was refused, or was gone. If a plugin refused it, the span of its call says more.
-    pub(super) const REFUSED: Self = Self { status: None, reason: "refused" };
+
+    /// Returns whether it is an error of the server, by the semantic conventions for HTTP: an answer with a status below
+    /// 500 is the client's error.
+    fn is_error(self) -> bool {
+        self.status.is_none_or(|status| status >= 500)
+    }
 }
 
 impl Handshake {
-    /// Begins the span of a handshake with a valid request. Returns `None` if the gateway records nothing.
-    pub(super) fn begin(traces: &Traces, request: &Request) -> Option<Box<Self>> {
+    /// Begins the span of a handshake with a valid request that has come over `stream`. Returns `None` if the gateway
+    /// records nothing.
+    pub(super) fn begin(traces: &Traces, request: &Request, stream: &Stream) -> Option<Box<Self>> {
         let tracer = traces.tracer()?;
         let client = request.read(client);
         let span = client.as_ref().map_or_else(|| tracer.begin(), |client| tracer.join(client, false));
-        Some(Box::new(Self { client, span }))
+        let scheme = if matches!(stream, Stream::Tls(_)) { "https" } else { "http" };
+        Some(Box::new(Self { client, span, scheme }))
     }
 
     /// Returns the span that the session is about: that of the handshake, or else that of the client. Its state is left
@@ -57,9 +66,12 @@ impl Handshake {
         let mut attributes = vec![
             KeyValue::new("http.request.method", "GET"),
             KeyValue::new("http.route", "/ws"),
+            KeyValue::new("url.path", "/ws"),
+            KeyValue::new("url.scheme", self.scheme),
             KeyValue::new("client.address", remote.ip().to_string()),
-            KeyValue::new("client.port", i64::from(remote.port())),
         ];
+        // A proxy may name an address without a port.
+        attributes.extend((remote.port() > 0).then(|| KeyValue::new("client.port", i64::from(remote.port()))));
         let status = outcome.map_or_else(|refused| refused.status, |_| Some(101));
         attributes.extend(status.map(|status| KeyValue::new("http.response.status_code", i64::from(status))));
         let error = match outcome {
@@ -68,9 +80,9 @@ impl Handshake {
                 attributes.extend(session.user().map(|user| KeyValue::new("user.id", user.to_string())));
                 None
             }
-            Err(NotUpgraded { reason, .. }) => {
-                attributes.push(KeyValue::new("error.type", reason));
-                Some(reason.to_owned())
+            Err(refused) => {
+                attributes.push(KeyValue::new("error.type", refused.reason));
+                refused.is_error().then(|| refused.reason.to_owned())
             }
         };
         let name = "GET /ws".into();

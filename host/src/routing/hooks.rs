@@ -88,9 +88,7 @@ impl Gateway {
         let snapshot = self.snapshot.load_full();
         if let Some(name) = self.missing_in(&snapshot).first() {
             let denied = Denied::missing(name);
-            let (denied_session, plugins) = (Arc::clone(&session), Vec::new());
-            let Ended { tags, .. } = session.end();
-            return Err((denied, Departing { session: denied_session, plugins, tags }));
+            return Err((denied, self.departing(session, Vec::new())));
         }
         let connection = Arc::new(Connection {
             session: session_id(session.id),
@@ -114,13 +112,29 @@ impl Gateway {
                             continue;
                         }
                     }
-                    let denied_session = Arc::clone(&session);
-                    let Ended { tags, .. } = session.end();
-                    return Err((denied, Departing { session: denied_session, plugins: admitted, tags }));
+                    return Err((denied, self.departing(session, admitted)));
                 }
             }
         }
         Ok(session)
+    }
+
+    /// Ends a session that a plugin has not admitted. `plugins` have to be told.
+    fn departing(&self, session: Registered, plugins: Vec<Arc<str>>) -> Departing {
+        let (session, tags) = self.end(session, 0);
+        Departing { session, plugins, tags }
+    }
+
+    /// Ends a session, and counts the messages that are lost with it: those in its send queue, and `unwritten` others.
+    /// Returns it with the tags that it had, by the ids of their owners.
+    pub fn end(&self, session: Registered, unwritten: usize) -> (Arc<Session>, Vec<(u32, u64)>) {
+        let ended = Arc::clone(&session);
+        // From here on, the outbox takes no more messages.
+        let Ended { lost, tags } = session.end();
+        if unwritten + lost > 0 {
+            self.metrics.dropped("session_ended", unwritten + lost);
+        }
+        (ended, tags)
     }
 
     /// Tells the plugins that a session has ended. `tags` are the tags that it had, by the ids of their owners.
@@ -172,9 +186,7 @@ impl Gateway {
             let call = Call { served, occasion: Occasion::Disconnect { session, departure: &departure } };
             match self.serve_and_wait(&call, &snapshot).await {
                 Ok(()) => return,
-                Err(
-                    Refusal::Quarantined | Refusal::Busy | Refusal::BusFull | Refusal::BusShare | Refusal::Replaced,
-                ) => {
+                Err(refusal) if refusal.is_temporary() => {
                     time::sleep(pause).await;
                     pause = (2 * pause).min(MAX_RETRY);
                 }

@@ -2,10 +2,7 @@
 
 use super::{Actor, Begun, End};
 use crate::{
-    delivery::{
-        outbox::Closing,
-        registry::{Ended, Registered},
-    },
+    delivery::{outbox::Closing, registry::Registered},
     net::{closing::close_by, resume::Arrival, shared::Shared},
     routing::gateway::Offloaded,
 };
@@ -79,14 +76,9 @@ async fn depart(
     unwritten: usize,
 ) {
     let Shared { gateway, resumes, .. } = shared;
-    let ended = Arc::clone(&session);
-    // From here on, the outbox takes no more messages.
-    let Ended { lost, tags } = session.end();
+    let (ended, tags) = gateway.end(session, unwritten);
     if let Some(resumes) = resumes {
         resumes.forget(ended.id);
-    }
-    if unwritten + lost > 0 {
-        gateway.metrics.dropped("session_ended", unwritten + lost);
     }
     tracing::debug!(session = %ended.id, cause, "session ended");
     if let Some(offloaded) = offloaded {
