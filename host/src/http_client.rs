@@ -1,7 +1,8 @@
 //! One HTTP request to another server, over HTTP or HTTPS, on a connection of its own. The caller sets a timeout.
 //!
 //! A client library with redirects, proxies, cookies and a pool of connections was rejected: the gateway makes a request
-//! every few seconds at most, and a redirect could lead from `https` to `http` or to a host of another owner.
+//! every few seconds, or one for each batch of spans, and a redirect could lead from `https` to `http` or to a host of
+//! another owner.
 
 use crate::tls_client;
 use bytes::Bytes;

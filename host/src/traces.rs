@@ -1,6 +1,6 @@
 //! OpenTelemetry traces: which handshakes and calls are recorded, and how their spans reach a collector over OTLP.
 //!
-//! Nothing is recorded unless the configuration has a section `traces`. What is not recorded costs a branch. A span is
+//! Nothing is recorded unless the configuration has a section `traces`. What is not recorded costs a few branches for each packet. A span is
 //! made when it ends, from what the code that ends it knows anyway. It then goes into a bounded queue, and never waits.
 //!
 //! The macros of the crate `tracing` were rejected for these spans: the log would need to know what a remote parent is,

@@ -7,7 +7,7 @@ use super::{
     limits::Limits,
     store::Reads,
 };
-use crate::traces::OpenSpan;
+use crate::{telemetry::text, traces::OpenSpan};
 use prometheus_client::metrics::gauge::Gauge;
 use std::{
     mem,
@@ -279,8 +279,8 @@ impl Log {
             return;
         }
         self.lines += 1;
-        let plugin = &*self.plugin;
-        // The log formatter escapes control characters, so a plugin cannot forge lines of others.
+        // Control characters are escaped, so a plugin cannot forge lines of others.
+        let (plugin, line) = (&*self.plugin, text::escaped(line));
         match level {
             Level::Error => tracing::error!(target: "plugin", plugin, line),
             Level::Warn => tracing::warn!(target: "plugin", plugin, line),

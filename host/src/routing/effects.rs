@@ -98,6 +98,7 @@ impl Effects<'_> {
             Keep::Latest(key) => outbox::Keep::Latest { owner: call.served.account.owner.id, key },
         };
         let except = delivery.except.map(uuid);
+        let traced = self.traced.and_then(|traced| Some((traced, traced.deliver()?)));
         let (mut pushes, mut dropped) = (0, 0);
         let is_on_this_gateway = self.each(&delivery.to, |session| {
             if Some(session.id) != except {
@@ -110,8 +111,8 @@ impl Effects<'_> {
             }
         });
         call.served.plugin.pushed(pushes);
-        if let Some(traced) = self.traced {
-            traced.delivered(delivery, body.len(), pushes, dropped);
+        if let Some((traced, span)) = traced {
+            traced.delivered(&span, delivery, body.len(), pushes, dropped);
         }
         if is_on_this_gateway {
             self.metrics.delivered.inc();
@@ -141,7 +142,8 @@ impl Effects<'_> {
     }
 }
 
-fn held_by(holder: &Holder) -> delivery::registry::Holder {
+/// Returns the holder that a plugin names.
+pub(super) fn held_by(holder: &Holder) -> delivery::registry::Holder {
     match holder {
         Holder::Session(session) => delivery::registry::Holder::Session(uuid(*session)),
         Holder::Group(group) => delivery::registry::Holder::Group(*group),

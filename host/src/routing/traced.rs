@@ -49,11 +49,24 @@ impl<'a> Traced<'a> {
         self.permits().then(|| Publishing::begin(self.traces, self.span))
     }
 
-    /// Adds the span of a delivery of `bytes` bytes that reached `receivers` sessions of this gateway. `dropped` is the
+    /// Begins the span of a delivery.
+    #[cold]
+    pub(super) fn deliver(&self) -> Option<OpenSpan> {
+        self.permits().then(|| self.span.child())
+    }
+
+    /// Ends the span of a delivery of `bytes` bytes that reached `receivers` sessions of this gateway. `dropped` is the
     /// number of messages that their send queues dropped for it.
     #[cold]
-    pub(super) fn delivered(&self, delivery: &Delivery, bytes: usize, receivers: usize, dropped: usize) {
-        let Some(tracer) = self.traces.tracer().filter(|_| self.permits()) else { return };
+    pub(super) fn delivered(
+        &self,
+        span: &OpenSpan,
+        delivery: &Delivery,
+        bytes: usize,
+        receivers: usize,
+        dropped: usize,
+    ) {
+        let Some(tracer) = self.traces.tracer() else { return };
         let mut attributes = vec![
             KeyValue::new("gateway.route", i64::from(delivery.route)),
             KeyValue::new("gateway.receivers", signed(receivers)),
@@ -68,7 +81,7 @@ impl<'a> Traced<'a> {
         });
         let error = (dropped > 0).then(|| "send queue full".to_owned());
         let finished = Finished { name: "deliver".into(), kind: SpanKind::Producer, attributes, link: None, error };
-        tracer.end(&self.span.child(), finished);
+        tracer.end(span, finished);
     }
 
     /// Ends the span of the call. `refusal` is why the call was not served.

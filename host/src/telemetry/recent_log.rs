@@ -104,9 +104,12 @@ impl RecentLog {
 }
 
 impl Ring {
-    /// Removes the oldest line with the same message if there are as many as there may be.
+    /// Removes the oldest line with the same message, and of the same plugin, if there are as many as there may be.
     fn make_room_for_same(&mut self, new: &Line) {
-        let is_same = |line: &Arc<Line>| line.target == new.target && line.message == new.message;
+        let is_same = |line: &Arc<Line>| {
+            let plugin = |line: &Line| line.fields.get("plugin").cloned();
+            line.target == new.target && line.message == new.message && plugin(line) == plugin(new)
+        };
         let mut same = self.lines.iter().enumerate().filter(|(_, line)| is_same(line)).map(|(index, _)| index);
         let oldest = same.next();
         if 1 + same.count() >= MAX_SAME

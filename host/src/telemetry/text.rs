@@ -28,6 +28,12 @@ pub fn bounded_to(max_bytes: usize, value: impl Display) -> String {
     writer.text
 }
 
+/// Escapes the control characters of a text, as [`bounded`] does, whatever its length.
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    bounded_to(usize::MAX, text)
+}
+
 struct Bounded {
     text: String,
     max_bytes: usize,

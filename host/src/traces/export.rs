@@ -44,14 +44,30 @@ const LINGER: Duration = Duration::from_millis(500);
 /// The maximum size of a response, in bytes.
 const MAX_RESPONSE_BYTES: usize = 64 << 10;
 
+/// The maximum size in bytes of a text of the collector in the log.
+const MAX_TEXT_BYTES: usize = 300;
+
+/// How often the log says that the collector still takes no spans.
+const REMINDER: Duration = Duration::from_secs(60);
+
 /// Sends the spans to a collector.
 pub struct Exporter {
     settings: Settings,
+    /// The id of this process in the spans.
+    instance: Uuid,
     resource: ResourceAttributesWithSchema,
     spans: mpsc::Receiver<SpanData>,
     metrics: Arc<Metrics>,
     /// The number of spans whose request has no response yet.
     unsettled: usize,
+    /// Since when the collector takes no spans.
+    failing: Option<Failing>,
+}
+
+/// A time in which the collector takes no spans.
+struct Failing {
+    lost: usize,
+    logged_at: Instant,
 }
 
 /// Why a collector does not take spans.
@@ -64,8 +80,15 @@ pub enum Unreachable {
     #[error("it did not answer within {TIMEOUT:?}")]
     Timeout,
     /// The response is an error.
-    #[error("it answers with HTTP status {0}{1}")]
-    Status(u16, &'static str),
+    #[error("it answers with HTTP status {status}{hint}{why}")]
+    Status {
+        /// The status.
+        status: u16,
+        /// What is probably wrong.
+        hint: &'static str,
+        /// What the collector says, behind a colon.
+        why: String,
+    },
     /// The response is broken.
     #[error("its answer is not of OTLP: {0}")]
     Body(String),
@@ -73,7 +96,7 @@ pub enum Unreachable {
 
 impl From<RequestError> for Unreachable {
     fn from(error: RequestError) -> Self {
-        Self::NoResponse(text::bounded_to(300, error))
+        Self::NoResponse(text::bounded_to(MAX_TEXT_BYTES, error))
     }
 }
 
@@ -83,19 +106,22 @@ impl Unreachable {
         match self {
             Self::NoResponse(_) => "unreachable",
             Self::Timeout => "timeout",
-            Self::Status(..) | Self::Body(_) => "refused",
+            Self::Status { .. } | Self::Body(_) => "refused",
         }
     }
 }
 
 impl Exporter {
     pub(super) fn new(settings: Settings, spans: mpsc::Receiver<SpanData>, metrics: Arc<Metrics>) -> Self {
-        let resource = resource(&settings);
-        Self { settings, resource, spans, metrics, unsettled: 0 }
+        let instance = Uuid::new_v4();
+        let resource = resource(&settings, instance);
+        Self { settings, instance, resource, spans, metrics, unsettled: 0, failing: None }
     }
 
     /// Sends spans until `stop`, and then for [`FLUSH`] at most what is left.
     pub async fn run(mut self, stop: CancellationToken) {
+        let (collector, instance) = (shown(&self.settings), self.instance);
+        tracing::info!(collector, %instance, "traces are recorded");
         let too_late = async {
             stop.cancelled().await;
             time::sleep(FLUSH).await;
@@ -148,28 +174,55 @@ impl Exporter {
         batch
     }
 
-    async fn send(&self, batch: Vec<SpanData>) {
-        let metrics = &self.metrics;
+    async fn send(&mut self, batch: Vec<SpanData>) {
         let spans = batch.len();
         let resource_spans = group_spans_by_resource_and_scope(batch, &self.resource);
         match post(&self.settings, &ExportTraceServiceRequest { resource_spans }).await {
-            Ok(rejected) => {
-                let rejected = rejected.min(spans);
-                metrics.traces.exported.inc_by((spans - rejected) as u64);
-                metrics.traces.dropped("rejected", rejected);
-                if rejected > 0 && metrics.log_limits.permit("spans rejected", "") {
-                    tracing::warn!(rejected, "the collector of traces rejected spans");
-                }
-            }
-            Err(error) => {
-                metrics.traces.dropped(error.reason(), spans);
-                if metrics.log_limits.permit("spans not exported", error.reason()) {
-                    let url = shown(&self.settings);
-                    tracing::warn!(spans, "spans are lost, because {url} (traces.endpoint) takes none: {error}");
-                }
-            }
+            Ok(taken) => self.taken(spans, &taken),
+            Err(error) => self.not_taken(spans, &error),
         }
     }
+
+    fn taken(&mut self, spans: usize, Taken { rejected, message }: &Taken) {
+        let (metrics, rejected) = (&self.metrics, (*rejected).min(spans));
+        metrics.traces.exported.inc_by((spans - rejected) as u64);
+        metrics.traces.dropped("rejected", rejected);
+        if let Some(Failing { lost, .. }) = self.failing.take() {
+            tracing::info!(lost, "the collector takes spans again");
+        }
+        if rejected > 0 && metrics.log_limits.permit("spans rejected", "") {
+            tracing::warn!(rejected, "the collector of traces rejected spans: {message}");
+        } else if !message.is_empty() && metrics.log_limits.permit("warning of the collector", "") {
+            tracing::warn!("the collector of traces took the spans, and says: {message}");
+        }
+    }
+
+    fn not_taken(&mut self, spans: usize, error: &Unreachable) {
+        self.metrics.traces.dropped(error.reason(), spans);
+        let lost = spans + self.failing.as_ref().map_or(0, |failing| failing.lost);
+        let mut logged_at = self.failing.as_ref().map(|failing| failing.logged_at);
+        if logged_at.is_none_or(|at| at.elapsed() >= REMINDER) {
+            let url = shown(&self.settings);
+            tracing::warn!(lost, "spans are lost, because {url} (traces.endpoint) takes none: {error}");
+            logged_at = None;
+        }
+        self.failing = Some(Failing { lost, logged_at: logged_at.unwrap_or_else(Instant::now) });
+    }
+}
+
+/// The message `google.rpc.Status`, with which OTLP explains an error.
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(string, tag = "2")]
+    message: String,
+}
+
+/// The answer of a collector that takes spans.
+struct Taken {
+    /// The number of spans that it has rejected.
+    rejected: usize,
+    /// Why it has rejected some, or a warning. It may be empty.
+    message: String,
 }
 
 /// Asks the collector to take no spans, to see whether it would take any.
@@ -185,8 +238,7 @@ fn shown(settings: &Settings) -> &str {
     settings.url.authority().map_or("", |authority| authority.as_str())
 }
 
-/// Sends spans. Returns how many of them the collector has rejected.
-async fn post(settings: &Settings, spans: &ExportTraceServiceRequest) -> Result<usize, Unreachable> {
+async fn post(settings: &Settings, spans: &ExportTraceServiceRequest) -> Result<Taken, Unreachable> {
     let body = spans.encode_to_vec();
     let length = HeaderValue::from(body.len());
     let mut request = Request::new(Full::new(Bytes::from(body)));
@@ -204,23 +256,29 @@ async fn post(settings: &Settings, spans: &ExportTraceServiceRequest) -> Result<
                 401 | 403 => ": traces.headers need the credentials of the collector",
                 _ => "",
             };
-            return Err(Unreachable::Status(status.as_u16(), hint));
+            // The body is a `google.rpc.Status`, or a text.
+            let body = http_client::body(response, MAX_RESPONSE_BYTES).await.unwrap_or_default();
+            let why = RpcStatus::decode(&*body).map_or_else(|_| String::from_utf8_lossy(&body).into(), |it| it.message);
+            let why = text::bounded_to(MAX_TEXT_BYTES, why.trim());
+            let why = if why.is_empty() { why } else { format!(": {why}") };
+            return Err(Unreachable::Status { status: status.as_u16(), hint, why });
         }
         let broken = |error: &dyn Display| Unreachable::Body(text::bounded_to(200, error));
         let body = http_client::body(response, MAX_RESPONSE_BYTES).await.map_err(|error| broken(&error))?;
         let answer = ExportTraceServiceResponse::decode(body).map_err(|error| broken(&error))?;
-        let rejected = answer.partial_success.map_or(0, |partial| partial.rejected_spans);
-        Ok(usize::try_from(rejected).unwrap_or(0))
+        let partial = answer.partial_success.unwrap_or_default();
+        let message = text::bounded_to(MAX_TEXT_BYTES, partial.error_message);
+        Ok(Taken { rejected: usize::try_from(partial.rejected_spans).unwrap_or(0), message })
     });
     time::timeout(TIMEOUT, answer).await.map_err(|_| Unreachable::Timeout)??
 }
 
 /// Returns what all spans of this process have in common.
-fn resource(settings: &Settings) -> ResourceAttributesWithSchema {
+fn resource(settings: &Settings, instance: Uuid) -> ResourceAttributesWithSchema {
     let attributes = [
         KeyValue::new("service.name", settings.service_name.clone()),
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-        KeyValue::new("service.instance.id", Uuid::new_v4().to_string()),
+        KeyValue::new("service.instance.id", instance.to_string()),
     ];
     ResourceAttributesWithSchema::from(&Resource::builder_empty().with_attributes(attributes).build())
 }

@@ -81,6 +81,8 @@ impl Custom {
         let mut plugins = self.plugins();
         let old = plugins.get(plugin).map_or(&[][..], Vec::as_slice);
         let shown = metrics.iter().map(|Declared { name, help, kind }| {
+            // The library adds this suffix to the names of counters.
+            let name = if *kind == Kind::Counter { name.strip_suffix("_total").unwrap_or(name) } else { name };
             let name = format!("custom_{}_{name}", in_report(plugin));
             let same = old.iter().find(|old| old.name == name && old.kind == *kind);
             let value = same.map_or_else(|| Value::new(*kind), |old| old.value.clone());
@@ -194,6 +196,16 @@ mod tests {
     /// Returns the lines of the report with values, without the prefix of all custom metrics.
     fn values(custom: &Custom) -> Vec<String> {
         report(custom).lines().filter_map(|line| line.strip_prefix("gateway_custom_").map(str::to_owned)).collect()
+    }
+
+    #[test]
+    fn a_counter_whose_name_has_the_suffix_already_gets_no_second_one() {
+        let custom = Custom::default();
+        let handles = custom.declare("a", &[declared("events_total", Kind::Counter)]).unwrap();
+        handles.measure(0, 1.0);
+        assert_eq!(values(&custom), ["a_events_total 1.0"]);
+        let both = ["events", "events_total"].map(|name| declared(name, Kind::Counter));
+        assert_eq!(custom.declare("b", &both).unwrap_err().name, "custom_b_events");
     }
 
     #[test]

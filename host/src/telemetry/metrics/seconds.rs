@@ -15,9 +15,24 @@ use std::{
     time::Duration,
 };
 
-/// The upper bounds of the buckets in nanoseconds, from half a microsecond to beyond the default deadline of a call.
-const BOUNDS: [u64; 12] =
-    [500, 1_000, 2_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000, 20_000_000, 100_000_000];
+/// The upper bounds of the buckets in nanoseconds, from half a microsecond to the longest deadline of a call.
+const BOUNDS: [u64; 15] = [
+    500,
+    1_000,
+    2_000,
+    5_000,
+    10_000,
+    50_000,
+    100_000,
+    500_000,
+    1_000_000,
+    5_000_000,
+    20_000_000,
+    100_000_000,
+    500_000_000,
+    2_000_000_000,
+    10_000_000_000,
+];
 
 /// A histogram of durations, reported in seconds.
 #[derive(Clone, Debug, Default)]
