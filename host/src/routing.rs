@@ -1,17 +1,21 @@
 //! Routing: finds the plugin that serves a packet or a bus message, calls it, and carries out its actions.
 //!
-//! `gateway` is the entry for packets and bus messages, `hooks` for the beginning and the end of sessions, `presence` for
-//! clients that go away and come back, and `wakes` for timers. All of them make a call (`calls`) and hand it to `serving`. `snapshot` holds the plugins that serve, and
-//! `accounts` what is kept for each plugin over all its generations. `decision` checks what a plugin decided, `bounds`
-//! what it may keep, and `actions` carries out the decision as a whole, with `effects` for single actions. `refusal`
-//! lists the reasons why a call is not served. `loops` limits publishes that lead back to the message that caused them.
-//! `origin` names the packet that caused a publish. `progress` says what is left of a call for another thread. `reach`
-//! counts the messages of the bus. `messages` serves them, `early` makes decisions on them before their turn, and `pause`
-//! says when not to. `batches` makes decisions on packets that have arrived together, in one call, and `asked` holds them. `interests` holds the
-//! topics that sessions and groups want to hear.
-//! `closings` closes sessions for operators, on this gateway and on the others.
-//! `handovers` moves sessions between this gateway and others.
-//! `views` holds what plugins know of clients that are away. `timers` holds the timers of a plugin. `payload_limits` holds the largest payload of each route.
+//! In the order in which a call goes through them:
+//!
+//! - What leads to a call: `gateway` for packets and bus messages, `hooks` for the beginning and the end of sessions,
+//!   `presence` for clients that go away and come back, and `wakes` for timers. `messages` serves the messages of the bus
+//!   in their order, `early` makes decisions on them before their turn, and `pause` says when not to. `batches` makes
+//!   decisions on packets that have arrived together, which `asked` holds.
+//! - The call: `calls` says what it is about, `origin` names the packet that caused it, `serving` makes it, and `progress`
+//!   says what is left of it for another thread. `snapshot` holds the plugins that serve.
+//! - The decision: `decision` checks it, `bounds` checks what the plugin may keep, `loops` limits publishes that lead back
+//!   to the message that caused them, and `refusal` lists why a call is not served.
+//! - The effects: `actions` carries out the decision as a whole, with `effects` for single actions. `reach` counts the
+//!   messages of the bus.
+//! - What is kept: `accounts` for each plugin over all its generations, `timers` its timers, `interests` the topics that
+//!   sessions and groups want to hear, `views` what plugins know of clients that are away, and `payload_limits` the
+//!   largest payload of each route.
+//! - Between gateways: `closings` closes sessions for operators, and `handovers` moves sessions.
 //!
 //! Modules of this folder may use `plugin`, `delivery`, `bus`, `sync` and `telemetry`. They do not know
 //! sockets, files, Redis or `reload`.

@@ -20,6 +20,9 @@ use tokio::{
 /// The name of the plugin that plays the chat backend.
 pub const DEMO_CHAT: &str = "demo-chat";
 
+/// The document that lists all metrics.
+const METRICS: &str = include_str!("../../docs/operation.md");
+
 /// Returns the root of the repository.
 #[must_use]
 pub fn root() -> PathBuf {
@@ -299,8 +302,13 @@ impl Gateway {
     }
 
     /// Returns the value of a metric, or 0 if it does not exist yet with these labels. The name may have labels in any
-    /// order, such as `gateway_disconnections_total{reason="idle"}`.
+    /// order, such as `gateway_disconnections_total{reason="idle"}`. Panics if the metric is neither documented nor that
+    /// of a plugin, because a misspelt one would always be 0.
     pub async fn metric(&self, wanted: &str) -> f64 {
+        let name = wanted.split('{').next().unwrap();
+        let family = ["_count", "_sum", "_bucket"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+        let known = family.starts_with("gateway_custom_") || METRICS.contains(&format!("`{family}`"));
+        assert!(known, "docs/operation.md has no metric {family}");
         let (_, text) = self.get("/metrics").await;
         let wanted = series(wanted);
         let lines = text.lines().filter_map(|line| line.rsplit_once(' '));

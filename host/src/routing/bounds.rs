@@ -3,10 +3,10 @@
 //! The bounds are checked before a call's actions are carried out. Calls that run at the same time may exceed a bound
 //! by the actions of one call each, because the check and the actions are not one step.
 
-use super::{accounts::Account, calls::uuid, refusal::Refusal, timers::MAX_TIMERS};
+use super::{accounts::Account, calls::uuid, effects::held_by, refusal::Refusal, timers::MAX_TIMERS};
 use crate::{
-    delivery::registry::Registry,
-    plugin::{Action, Alarm, Holder, Interest, Membership},
+    delivery::registry::{Holder, Registry},
+    plugin::{Action, Alarm, Interest, Membership},
 };
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -29,7 +29,7 @@ struct Added {
     memberships: usize,
     groups: HashMap<Uuid, usize>,
     interests: usize,
-    topics: HashMap<(bool, u128), usize>,
+    topics: HashMap<Holder, usize>,
     timers: usize,
 }
 
@@ -44,11 +44,7 @@ impl Added {
                 }
                 Action::Listen(Interest { holder, .. }) => {
                     added.interests += 1;
-                    let holder = match holder {
-                        Holder::Session(session) => (true, uuid(*session).as_u128()),
-                        Holder::Group(group) => (false, u128::from(*group)),
-                    };
-                    *added.topics.entry(holder).or_default() += 1;
+                    *added.topics.entry(held_by(holder)).or_default() += 1;
                 }
                 Action::Wake(Alarm { after_ms: Some(_), .. }) => added.timers += 1,
                 _ => {}
@@ -73,11 +69,10 @@ pub(super) fn check(registry: &Registry, account: &Account, actions: &[Action]) 
     if added.interests > 0 {
         within("topics that sessions and groups listen to", owner.interests() + added.interests, MAX_INTERESTS)?;
     }
-    for ((is_session, id), topics) in added.topics {
-        let held = if is_session {
-            registry.held(owner, Uuid::from_u128(id)).topics
-        } else {
-            registry.topics_of_group(owner, u64::try_from(id).unwrap_or_default())
+    for (holder, topics) in added.topics {
+        let held = match holder {
+            Holder::Session(session) => registry.held(owner, session).topics,
+            Holder::Group(group) => registry.topics_of_group(owner, group),
         };
         within("topics of one session or group", held + topics, MAX_TOPICS_OF_HOLDER)?;
     }
@@ -91,12 +86,8 @@ pub(super) fn check(registry: &Registry, account: &Account, actions: &[Action]) 
 mod tests {
     use super::*;
     use crate::{
-        delivery::{
-            outbox::Limits,
-            registry::{Holder as Listener, Registered},
-            session::Session,
-        },
-        plugin::SessionId,
+        delivery::{outbox::Limits, registry::Registered, session::Session},
+        plugin::{self, SessionId},
         routing::{accounts::Accounts, calls::session_id},
     };
     use std::{net::SocketAddr, sync::Arc};
@@ -160,19 +151,19 @@ mod tests {
         let sessions: Vec<_> = (0..MAX_INTERESTS / MAX_TOPICS_OF_HOLDER).map(|_| kept.session()).collect();
         for session in &sessions {
             for topic in &topics {
-                kept.registry.listen(&kept.account.owner, Listener::Session(session.id), topic);
+                kept.registry.listen(&kept.account.owner, Holder::Session(session.id), topic);
             }
             if kept.account.owner.interests() == MAX_TOPICS_OF_HOLDER {
-                let full = Holder::Session(session_id(session.id));
+                let full = plugin::Holder::Session(session_id(session.id));
                 let bound = ("topics of one session or group", MAX_TOPICS_OF_HOLDER);
                 assert_eq!(kept.refused(listen(full, "another")), Some(bound));
             }
         }
         let bound = ("topics that sessions and groups listen to", MAX_INTERESTS);
-        assert_eq!(kept.refused(listen(Holder::Session(session_id(session.id)), "0")), Some(bound));
-        assert_eq!(kept.refused(listen(Holder::Group(0), "0")), Some(bound));
+        assert_eq!(kept.refused(listen(plugin::Holder::Session(session_id(session.id)), "0")), Some(bound));
+        assert_eq!(kept.refused(listen(plugin::Holder::Group(0), "0")), Some(bound));
         drop(sessions);
-        assert_eq!(kept.refused(listen(Holder::Group(0), "0")), None);
+        assert_eq!(kept.refused(listen(plugin::Holder::Group(0), "0")), None);
     }
 
     #[test]

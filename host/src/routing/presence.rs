@@ -83,9 +83,7 @@ impl Gateway {
             let call = Call { served, occasion: Occasion::Presence { session: &session, news: &news } };
             match self.serve_when_due(&call, &snapshot).await {
                 Err(Refusal::Withdrawn) => {}
-                Err(
-                    Refusal::Quarantined | Refusal::Busy | Refusal::BusFull | Refusal::BusShare | Refusal::Replaced,
-                ) => {
+                Err(refusal) if refusal.is_temporary() => {
                     if !self.views.postpone(&session, &plugin, pause).await {
                         return self.metrics.dropped("presence", 1);
                     }

@@ -1,6 +1,6 @@
 //! Why a packet or a bus message is not served, and how its sender is answered.
 
-use crate::plugin::Rejection;
+use crate::{plugin::Rejection, telemetry::metrics::Metrics};
 use gateway_wire::packet::{Status, TooShort};
 
 /// The maximum length in bytes of a rejection's text that the client receives. A longer text is cut.
@@ -111,20 +111,24 @@ impl Refusal {
         (status as u16, why)
     }
 
-    /// Returns the reason under which a call without a packet that is not served is counted: `Ok` for
-    /// `gateway_messages_dropped_total`, `Err` for `gateway_routing_errors_total`.
-    pub(super) fn loss(&self) -> Result<&'static str, &'static str> {
+    /// Returns whether the same call may be served a little later.
+    pub(super) fn is_temporary(&self) -> bool {
+        matches!(self, Self::Quarantined | Self::Busy | Self::BusFull | Self::BusShare | Self::Replaced)
+    }
+
+    /// Counts a call without a packet that was not served.
+    pub(super) fn count_loss(&self, metrics: &Metrics) {
         match self {
-            Self::Quarantined => Ok("plugin_quarantined"),
-            Self::Busy => Ok("plugin_busy"),
-            Self::BusFull => Ok("bus_unavailable"),
-            Self::BusShare => Ok("bus_share"),
-            Self::Loop(_) => Ok("publish_loop"),
-            Self::TooManyPushes { .. } => Ok("too_many_pushes"),
-            Self::Bound { .. } => Ok("plugin_bound"),
-            Self::StateFull { .. } => Ok("state_full"),
-            Self::Conflict | Self::Replaced => Ok("plugin_replaced"),
-            Self::Rejected(_) => Err("message_rejected"),
+            Self::Quarantined => metrics.dropped("plugin_quarantined", 1),
+            Self::Busy => metrics.dropped("plugin_busy", 1),
+            Self::BusFull => metrics.dropped("bus_unavailable", 1),
+            Self::BusShare => metrics.dropped("bus_share", 1),
+            Self::Loop(_) => metrics.dropped("publish_loop", 1),
+            Self::TooManyPushes { .. } => metrics.dropped("too_many_pushes", 1),
+            Self::Bound { .. } => metrics.dropped("plugin_bound", 1),
+            Self::StateFull { .. } => metrics.dropped("state_full", 1),
+            Self::Conflict | Self::Replaced => metrics.dropped("plugin_replaced", 1),
+            Self::Rejected(_) => metrics.refused("message_rejected"),
             Self::Fault
             | Self::TooShort(_)
             | Self::NoRoute(_)
@@ -135,7 +139,7 @@ impl Refusal {
             | Self::BoundToAnother
             | Self::Anonymous
             | Self::TooManySessions
-            | Self::TooManyPackets => Err("message_fault"),
+            | Self::TooManyPackets => metrics.refused("message_fault"),
         }
     }
 }

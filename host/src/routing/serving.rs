@@ -124,19 +124,18 @@ impl Gateway {
         let gateway = Arc::clone(self);
         let job = Box::new(move || {
             let call = call.borrow();
-            let outcome = match rest {
-                Rest::CarryOut(mut decided) => gateway.executor.carry_out(&call, &mut decided, None),
-                Rest::Call if !gateway.views.begin(&call) => Err(Refusal::Withdrawn),
-                Rest::Call => Err(Refusal::Conflict),
+            let serve = || match gateway.serve_on(Thread::Offload, &call, &snapshot)? {
+                Progress::Done(reach) => Ok(reach),
+                // The offload thread leaves nothing to itself.
+                Progress::Left(_) => Ok(Reach::NotHere),
             };
-            let outcome = match outcome {
-                Err(Refusal::Conflict) => match gateway.serve_on(Thread::Offload, &call, &snapshot) {
-                    Ok(Progress::Done(reach)) => Ok(reach),
-                    // The offload thread leaves nothing to itself.
-                    Ok(Progress::Left(_)) => Ok(Reach::NotHere),
-                    Err(refusal) => Err(refusal),
+            let outcome = match rest {
+                Rest::CarryOut(mut decided) => match gateway.executor.carry_out(&call, &mut decided, None) {
+                    Err(Refusal::Conflict) => serve(),
+                    outcome => outcome,
                 },
-                outcome => outcome,
+                Rest::Call if gateway.views.begin(&call) => serve(),
+                Rest::Call => Err(Refusal::Withdrawn),
             };
             done(&gateway, &call, outcome);
         });
@@ -172,10 +171,7 @@ impl Gateway {
 
     /// Counts and logs a call without a packet that was not served.
     pub(super) fn record_loss(&self, call: &Call<'_>, refusal: &Refusal) {
-        match refusal.loss() {
-            Ok(dropped) => self.metrics.dropped(dropped, 1),
-            Err(refused) => self.metrics.refused(refused),
-        }
+        refusal.count_loss(&self.metrics);
         let plugin = &**call.served.plugin.name();
         let (_, why) = refusal.answer();
         match call.occasion {

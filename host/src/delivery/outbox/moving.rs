@@ -10,7 +10,6 @@ use super::{
     queue::{Keep, Outgoing, Queue},
     replay::{Moving, Replay},
 };
-use gateway_wire::packet::FLAG_REPLY;
 use std::mem;
 
 impl Outbox {
@@ -29,8 +28,8 @@ impl Outbox {
         let state = &mut *state;
         let mut queued = mem::take(&mut state.queue).into_messages();
         for outgoing in &mut queued {
-            if outgoing.header.flags & FLAG_REPLY == 0 && outgoing.header.seq != 0 {
-                outgoing.header.seq = plus(moving.pushes, outgoing.header.seq);
+            if let Some(number) = outgoing.delivery_number() {
+                outgoing.header.seq = plus(moving.pushes, number);
             }
         }
         state.pushes = plus(moving.pushes, state.pushes);

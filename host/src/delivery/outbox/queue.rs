@@ -6,7 +6,7 @@
 use crate::sync::uptime::now_ms;
 use bytes::Bytes;
 use gateway_wire::{
-    packet::{FLAG_REPLACES, FLAG_REPLY, HEADER_LEN, Header, ROUTE_CONTROL},
+    packet::{FLAG_REPLACES, HEADER_LEN, Header, ROUTE_CONTROL},
     websocket::{self, Opcode},
 };
 use std::{collections::VecDeque, mem, num::NonZeroU64, time::Duration};
@@ -60,7 +60,12 @@ impl Outgoing {
 
     /// Returns whether the packet answers one of the client.
     pub(super) fn is_reply(&self) -> bool {
-        self.header.flags & FLAG_REPLY != 0
+        self.header.is_reply()
+    }
+
+    /// Returns the delivery number of a push. Replies and the gateway's own pushes have none.
+    pub(super) fn delivery_number(&self) -> Option<u32> {
+        (!self.is_reply() && self.header.seq != 0).then_some(self.header.seq)
     }
 
     fn is_droppable(&self) -> bool {

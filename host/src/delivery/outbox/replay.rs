@@ -6,7 +6,6 @@
 
 use super::queue::{Outgoing, Size};
 use crate::delivery::parking::Place;
-use gateway_wire::packet::FLAG_REPLY;
 use std::collections::VecDeque;
 
 /// The bounds on the messages that are kept for one client.
@@ -95,8 +94,9 @@ impl Replay {
 
     /// Drops the messages up to the push with a number that ends with these 16 bits. If several do, takes the oldest.
     pub(super) fn acknowledge(&mut self, low_bits: u16) {
-        let is_meant =
-            |outgoing: &Outgoing| push(outgoing).is_some_and(|number| number & 0xffff == u32::from(low_bits));
+        let is_meant = |outgoing: &Outgoing| {
+            outgoing.delivery_number().is_some_and(|number| number & 0xffff == u32::from(low_bits))
+        };
         if let Some(index) = self.sent.iter().position(is_meant) {
             (0..=index).for_each(|_| _ = self.forget_oldest());
         }
@@ -108,12 +108,12 @@ impl Replay {
     pub(super) fn take_missing(&mut self, received: Received) -> Option<(VecDeque<Outgoing>, u64)> {
         let last = received.push?;
         // The client has received everything before its last push.
-        let after = match self.sent.iter().position(|outgoing| push(outgoing) == Some(last)) {
+        let after = match self.sent.iter().position(|outgoing| outgoing.delivery_number() == Some(last)) {
             Some(index) => index + 1,
             None if last == self.floor => 0,
             None => return None,
         };
-        let kept_replies = self.sent.iter().filter(|outgoing| is_reply(outgoing)).count() as u64;
+        let kept_replies = self.sent.iter().filter(|outgoing| outgoing.is_reply()).count() as u64;
         if received.replies.is_some_and(|count| count > self.gone_replies + kept_replies) {
             return None;
         }
@@ -121,7 +121,7 @@ impl Replay {
         let mut reply = self.gone_replies;
         let mut missing = VecDeque::new();
         for (index, outgoing) in std::mem::take(&mut self.sent).into_iter().enumerate() {
-            let is_missing = if is_reply(&outgoing) {
+            let is_missing = if outgoing.is_reply() {
                 reply += 1;
                 received.replies.map_or(index >= after, |count| reply > count)
             } else {
@@ -134,7 +134,7 @@ impl Replay {
         self.bytes = 0;
         self.floor = last;
         // From here on, the replies are counted as the client counts them.
-        let missing_replies = missing.iter().filter(|outgoing| is_reply(outgoing)).count() as u64;
+        let missing_replies = missing.iter().filter(|outgoing| outgoing.is_reply()).count() as u64;
         self.gone_replies = received.replies.unwrap_or(reply - missing_replies);
         Some((missing, self.lost_replies))
     }
@@ -165,19 +165,10 @@ impl Replay {
     fn forget_oldest(&mut self) -> bool {
         let Some(outgoing) = self.sent.pop_front() else { return false };
         self.bytes -= outgoing.packet_len();
-        self.gone_replies += u64::from(is_reply(&outgoing));
-        self.floor = push(&outgoing).unwrap_or(self.floor);
+        self.gone_replies += u64::from(outgoing.is_reply());
+        self.floor = outgoing.delivery_number().unwrap_or(self.floor);
         true
     }
-}
-
-fn is_reply(outgoing: &Outgoing) -> bool {
-    outgoing.header.flags & FLAG_REPLY != 0
-}
-
-/// Returns the delivery number of a push. The gateway's own pushes have none.
-fn push(outgoing: &Outgoing) -> Option<u32> {
-    (!is_reply(outgoing) && outgoing.header.seq != 0).then_some(outgoing.header.seq)
 }
 
 #[cfg(test)]
@@ -212,7 +203,7 @@ mod tests {
         let (missing, lost) = replay.take_missing(Received { push: Some(push), replies })?;
         let seq = |outgoing: &Outgoing| {
             let seq = i64::from(outgoing.header.seq);
-            if is_reply(outgoing) { -seq } else { seq }
+            if outgoing.is_reply() { -seq } else { seq }
         };
         Some((missing.iter().map(seq).collect(), lost))
     }
