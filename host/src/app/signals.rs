@@ -3,6 +3,7 @@
 //! Signals have a thread and a runtime of their own. So a process with busy or stuck threads still notices a signal and
 //! still ends.
 
+use crate::telemetry::log;
 use std::{future::pending, io, process, sync::mpsc, thread, time::Duration};
 use tokio::{
     runtime,
@@ -10,9 +11,6 @@ use tokio::{
     time,
 };
 use tokio_util::sync::CancellationToken;
-
-/// The longest time that the last log line may take. The log itself may be stuck.
-const LAST_LINE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The exit code of a process that did not stop in time.
 const TOO_LATE: i32 = 1;
@@ -47,10 +45,10 @@ async fn end_the_process(mut signals: Signals, stop: CancellationToken, bound: D
     }
     tokio::select! {
         (name, code) = signals.next() => {
-            exit(code, format!("{name} while the gateway stops: the process ends at once"))
+            exit(code, &format!("{name} while the gateway stops: the process ends at once"))
         }
         () = time::sleep(bound) => {
-            exit(TOO_LATE, format!("the gateway did not stop within {bound:?}: the process ends"))
+            exit(TOO_LATE, &format!("the gateway did not stop within {bound:?}: the process ends"))
         }
     }
 }
@@ -75,13 +73,8 @@ impl Signals {
     }
 }
 
-fn exit(code: i32, why: String) -> ! {
-    let (logged, outcome) = mpsc::channel();
-    thread::spawn(move || {
-        tracing::error!("{why}");
-        let _ = logged.send(());
-    });
-    // An error means that the log is stuck, or that it panicked.
-    let _ = outcome.recv_timeout(LAST_LINE_TIMEOUT);
+fn exit(code: i32, why: &str) -> ! {
+    tracing::error!("{why}");
+    log::finish();
     process::exit(code)
 }

@@ -12,7 +12,7 @@ pub use count::Count;
 pub use custom::Custom;
 pub use seconds::Seconds;
 
-use super::log_limit::LogLimits;
+use super::{log, log_limit::LogLimits};
 use crate::sync::uptime::unix_ms;
 use labels::{
     CALLS, DISCONNECTIONS, DROPPED, HANDSHAKES_REFUSED, JWKS_FETCHES, Kind, Name, NameOutcome, NameReason, Outcome,
@@ -147,6 +147,7 @@ impl Metrics {
         let unrouted = received.get_or_create(&Route { route: "none".to_owned() }).clone();
         let certificates = register::<Family<Outcome, Counter>>(r, "tls_reloads", "Changes of the certificate");
         let reloads = |outcome| certificates.get_or_create(&Outcome { outcome }).clone();
+        r.register("log_lines_dropped", "Log lines that were dropped, because nobody read the log", log::Dropped);
         let custom = Custom::default();
         r.register_collector(Box::new(custom.clone()));
         Self {
