@@ -1,7 +1,7 @@
 //! Tests of clients that come back at another gateway of the same Redis.
 
 use crate::{Player, ROUTE, not_resumed, resumes, sessions_are};
-use gateway_tests::{Client, Gateway, Redis, Setup, probe};
+use gateway_tests::{Client, Gateway, Redis, Setup, bombs, eventually, greeter, probe};
 use std::time::Duration;
 use tokio::{task::JoinSet, time::sleep};
 
@@ -165,6 +165,26 @@ async fn a_hand_over_that_does_not_go_on_leaves_the_session_where_it_is() {
     drop(player.come_back(&old).await);
     assert!(player.welcome().resumed);
     player.gets(1, "a").await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_still_loads_its_plugins_takes_no_session_of_another_one() {
+    let redis = Redis::start().await;
+    let old = Gateway::start(setup(&redis, "")).await;
+    let mut still_loads = setup(&redis, "");
+    still_loads.files.push(("bomb.wasm", bombs::functions(&greeter("bomb", "1", &[0x40]), 999_000)));
+    let new = Gateway::start_without_waiting(still_loads).await;
+    let mut player = Player::begin(&old, 7).await;
+    let refused = Client::handshake(new.address, &player.path()).await.unwrap_err();
+    assert!(refused.to_string().contains("503"), "{refused}");
+    tell(&redis, 7, "a").await;
+    player.gets(1, "a").await;
+    std::fs::remove_file(new.plugin("bomb")).unwrap();
+    eventually("the new gateway is ready", || async { (new.get("/readyz").await.0 == 200).then_some(()) }).await;
+    drop(player.come_back(&new).await);
+    assert!(player.welcome().resumed);
+    tell(&redis, 7, "b").await;
+    player.gets(2, "b").await;
 }
 
 #[tokio::test]

@@ -49,6 +49,10 @@ pub(super) async fn begin(stream: TcpStream, remote: SocketAddr, place: Place, s
             Box::pin(client.refuse(limit)).await;
             None
         }
+        Some(Found::NotYet(denied)) => {
+            Box::pin(client.deny(&denied)).await;
+            None
+        }
         Some(Found::Arrived(arrived)) => Box::pin(client.arrive(arrived)).await,
         None => Box::pin(client.begin()).await,
     }
@@ -73,6 +77,11 @@ impl Client {
     async fn find(&self) -> Result<Option<Found>, GivenUp> {
         let Shared { gateway, auth, admission, resumes, stop, .. } = &*self.shared;
         let (Some(resumes), Some(wanted)) = (resumes, self.request.resume()) else { return Ok(None) };
+        if resumes.is_elsewhere(&wanted)
+            && let Some(denied) = gateway.takes_no_sessions()
+        {
+            return Ok(Some(Found::NotYet(denied)));
+        }
         let mut place = admission.wait(gateway);
         let given_up = async {
             tokio::select! {
@@ -203,7 +212,7 @@ impl Client {
         self.answer(limit.status(), &format!("{limit}\n"), limit.reason()).await;
     }
 
-    /// Answers a client whose session a plugin has denied.
+    /// Answers a client whose session a plugin has denied, or for which a plugin is missing.
     async fn deny(self, denied: &Denied) {
         let Denied { status, message, is_decision: _, reason } = denied;
         self.end_span(Err(NotUpgraded { status: Some(*status), reason }));

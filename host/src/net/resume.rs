@@ -16,6 +16,7 @@ use crate::{
     net::socket::Socket,
     routing::gateway::Gateway,
     routing::handovers::{self, Arrived, Handovers, NotFetched},
+    routing::refusal::Denied,
     telemetry::metrics::Metrics,
 };
 use futures_util::future::{FusedFuture, FutureExt};
@@ -65,6 +66,8 @@ pub(super) enum Found {
     Arrived(Arrived),
     /// It is at another gateway, and stays there because this one has no room for it.
     NoRoom(OverLimit),
+    /// It is at another gateway, and stays there because this one does not have its plugins yet.
+    NotYet(Denied),
 }
 
 /// A session that a client has claimed. Dropping it gives the claim up.
@@ -114,6 +117,11 @@ impl Resumes {
         let secret = rand::random();
         session.outbox.admit_claims(secret);
         Token { gateway: self.handovers.id(), session: session.id, secret }
+    }
+
+    /// Returns whether the session that a client wants was not begun or resumed at this gateway.
+    pub(super) fn is_elsewhere(&self, wanted: &Wanted) -> bool {
+        wanted.token.as_ref().is_some_and(|token| token.gateway != self.handovers.id())
     }
 
     /// Finds the session that a client wants, on this gateway or on another. Returns `None` if the client gets a new

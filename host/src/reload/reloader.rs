@@ -277,6 +277,7 @@ impl Reloader {
         });
         if *self.phase.borrow() == Phase::Loading && !self.catalog.is_busy() {
             self.warn_of_unknown_plugins();
+            self.gateway.set_loaded();
             self.phase.send_replace(Phase::Loaded);
         }
     }

@@ -29,7 +29,10 @@ use bytes::Bytes;
 use gateway_wire::packet::{self, Header, ROUTE_CONTROL, Status};
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize},
+    },
     time::Duration,
 };
 use tokio::sync::oneshot;
@@ -62,6 +65,8 @@ pub struct Gateway {
     pub(super) max_message_bytes: usize,
     /// The number of ended sessions whose end a plugin has not been told yet.
     pub(super) departing: AtomicUsize,
+    /// Whether the outcome is known for each plugin file that was there at the start.
+    pub(super) is_loaded: AtomicBool,
     /// What plugins know of the clients of sessions.
     pub(super) views: Views,
 }
@@ -152,6 +157,7 @@ impl Gateway {
             heard,
             max_message_bytes,
             departing: AtomicUsize::new(0),
+            is_loaded: AtomicBool::new(false),
             views: Views::default(),
         }
     }

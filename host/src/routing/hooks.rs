@@ -67,6 +67,20 @@ impl Gateway {
         self.required.load().iter().filter(|name| !serves(name)).cloned().collect()
     }
 
+    /// Records that the outcome is known for each plugin file that was there at the start.
+    pub fn set_loaded(&self) {
+        self.is_loaded.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns why no session of another gateway may go on here now. Without the plugins, its packets would be refused,
+    /// and its pushes lost. Until this gateway is ready, such a session stays where it is.
+    pub fn takes_no_sessions(&self) -> Option<Denied> {
+        match self.missing().first() {
+            Some(missing) => Some(Denied::missing(missing)),
+            None => (!self.is_loaded.load(Ordering::Relaxed)).then(Denied::loading),
+        }
+    }
+
     /// Returns whether a plugin, or the lack of one, decides whether a session begins.
     #[must_use]
     pub fn asks_at_connect(&self) -> bool {

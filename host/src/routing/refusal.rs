@@ -163,6 +163,10 @@ impl Denied {
         Self::unavailable(message)
     }
 
+    pub(super) fn loading() -> Self {
+        Self::unavailable("the gateway loads its plugins: try again".to_owned())
+    }
+
     fn unavailable(message: String) -> Self {
         Self { status: 503, message, is_decision: false, reason: "plugin_unavailable" }
     }
