@@ -76,13 +76,22 @@ fn of_user() -> Option<PathBuf> {
     Some(cache.join("gateway"))
 }
 
-/// Creates the directory if it does not exist, and checks that only this user can write to it.
-fn private(path: &Path) -> io::Result<()> {
+/// Creates the directory if it does not exist, and checks that no other user can write to it. The code in it is executed.
+///
+/// # Errors
+/// Returns an error if the directory cannot be created or looked at, or if another user can write to it.
+pub(super) fn check(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let meta = fs::metadata(path)?;
     if meta.uid() != geteuid().as_raw() || meta.mode() & 0o022 != 0 {
         return Err(io::Error::other("other users can write to it"));
     }
+    Ok(())
+}
+
+/// Checks that this user, and no other, can write to the directory.
+fn private(path: &Path) -> io::Result<()> {
+    check(path)?;
     let probe = path.join(format!(".probe-{:016x}", rand::random::<u64>()));
     fs::File::create_new(&probe)?;
     fs::remove_file(probe)

@@ -101,6 +101,11 @@ impl Loader {
     /// # Errors
     /// Returns a [`Failure`] that says why the file was not loaded.
     pub fn load(&self, bytes: &[u8], priority: Priority, cancel: &Cancel) -> Result<Described, Failure> {
+        // The directory may have been replaced since the last load.
+        cache::check(&self.cache).map_err(|error| {
+            let directory = self.cache.display();
+            Failure::Retry(format!("the directory of compiled code, {directory}, cannot be used: {error}"))
+        })?;
         let loaded = self.judge(bytes, priority, cancel).and_then(|component| {
             // The bytes have passed in the child, so this process probably lacks a resource, such as memory or a file
             // descriptor.

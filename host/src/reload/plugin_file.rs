@@ -63,17 +63,18 @@ pub(super) fn load(
     priority: Priority,
     cancel: &Cancel,
 ) -> Loaded {
-    let bytes = match file::read(path, judge::MAX_FILE_BYTES) {
+    let read = file::read(path, judge::MAX_FILE_BYTES);
+    // What was read may be parts of two versions. The next check finds the new one.
+    if Stamp::of(path).ok().as_ref() != Some(stamp) {
+        return Loaded::Failed(Failure::Cancelled);
+    }
+    let bytes = match read {
         Ok(bytes) => bytes,
         Err(error @ (Unreadable::NotRegular | Unreadable::TooLarge { .. })) => {
             return Loaded::Rejected(None, error.to_string());
         }
         Err(error) => return Loaded::Failed(Failure::Retry(error.to_string())),
     };
-    // These bytes may be parts of two versions. The next check finds the new one.
-    if Stamp::of(path).ok().as_ref() != Some(stamp) {
-        return Loaded::Failed(Failure::Cancelled);
-    }
     let digest = Sha256::digest(&bytes).into();
     if known == Some(digest) {
         return Loaded::Same;
