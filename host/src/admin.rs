@@ -40,6 +40,10 @@ const MAX_CONNECTIONS: u32 = 256;
 /// The time that a client has for the head of a request, the wait for a further request included.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The time that a request may take from the end of its head to its answer, the wait for its body included. A readiness
+/// report and a close that other gateways have to hear take seconds.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -117,7 +121,7 @@ async fn guard(
     };
     let Err(denied) = decided else {
         request.extensions_mut().insert(FromOperator(is_operator));
-        return next.run(request).await;
+        return time::timeout(REQUEST_TIMEOUT, next.run(request)).await.unwrap_or_else(|_| api::too_slow());
     };
     let (status, why) = denied.answer();
     if admin.gateway.metrics.log_limits.permit("admin request refused", why) {

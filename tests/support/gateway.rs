@@ -307,7 +307,8 @@ impl Gateway {
     pub async fn metric(&self, wanted: &str) -> f64 {
         let name = wanted.split('{').next().unwrap();
         let family = ["_count", "_sum", "_bucket"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
-        let known = family.starts_with("gateway_custom_") || METRICS.contains(&format!("`{family}`"));
+        let known = family.starts_with("gateway_custom_")
+            || ["`", "{"].iter().any(|end| METRICS.contains(&format!("`{family}{end}")));
         assert!(known, "docs/operation.md has no metric {family}");
         let (_, text) = self.get("/metrics").await;
         let wanted = series(wanted);

@@ -38,6 +38,10 @@ pub(super) async fn wrong_method() -> Response {
     error(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method, see the header Allow")
 }
 
+pub(super) fn too_slow() -> Response {
+    error(StatusCode::REQUEST_TIMEOUT, "the request was not complete in time")
+}
+
 /// Describes the gateway.
 pub(super) async fn gateway(State(admin): State<Arc<Admin>>) -> Response {
     Json(about::report(&admin)).into_response()

@@ -155,7 +155,7 @@ impl Prober {
                 } else if mem::take(&mut of_role) {
                     match frame {
                         Frame::List(parts) => answers.is_replica = matches!(parts[..], [Frame::Text(b"slave"), ..]),
-                        Frame::Error(why) => {
+                        Frame::Error(why) if why.starts_with(NOT_PERMITTED) => {
                             refused.role = true;
                             warn_of(link.metrics(), "ROLE", "+role", why);
                         }
