@@ -10,6 +10,7 @@
 # make typescript  build the client for browsers and Node into target/typescript
 # make csharp      compile the client for Unity, in C#, and its tests into target/csharp
 # make languages   measure the same plugin in each language on this machine
+# make help        print this list
 
 PLUGINS ?= arena chat control demo-chat system
 GUESTS  := chat-next fifth first fourth hostile probe second third variant
@@ -28,8 +29,12 @@ export CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS ?= -C llvm-args=-inline-threshold=60
 DIST    := plugins/dist
 WASM    := target/wasm32-wasip2/plugin
 
-.PHONY: run build plugins test build-tests guests chaos fuzz deny bench lint setup redis openssl pyjwt languages
+.PHONY: run help build plugins test build-tests guests chaos fuzz deny bench lint setup redis openssl pyjwt languages
 
+# The demonstration resumes sessions, unless gateway.yaml or the environment says how.
+ifeq ($(shell grep -c '^resume:' gateway.yaml),0)
+run: export GATEWAY_RESUME ?= {}
+endif
 run: build
 	@echo
 	@echo "When the plugins are loaded, open http://127.0.0.1:8081/playground in two windows and play, and"
@@ -37,6 +42,10 @@ run: build
 	@echo "Clients connect to ws://127.0.0.1:8080/ws. Ctrl-C stops the gateway."
 	@echo
 	@exec target/release/gateway run --config gateway.yaml
+
+# The list at the top of this file ends at the first empty line.
+help:
+	@sed '/^$$/,$$d; s/^# //' Makefile
 
 # The build covers the whole workspace, so that cargo resolves the same features as for the tests and the benchmark.
 # The tests and the benchmark then reuse the compiled libraries, above all wasmtime.
