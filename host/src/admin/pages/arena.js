@@ -67,7 +67,7 @@ export function startArena(enter) {
         error.status === 3
           ? "No plugin serves route 2: the file arena.wasm is not in the plugins directory."
           : `No place in the arena: ${error.message}.`;
-      showOverlay(none);
+      showOverlay(error.reason ?? none);
     } finally {
       byId("play").disabled = false;
     }

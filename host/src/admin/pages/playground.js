@@ -16,6 +16,8 @@ let session = null;
 let cut = null;
 /** The beginning of a session, which everything that needs one waits for. */
 let opening = null;
+/** Why the last attempt to begin a session failed, as a promise of a text. */
+let failure = null;
 
 const urlIsKnown = ownUrl().then((url) => {
   byId("url").value ||= url;
@@ -43,16 +45,25 @@ function setConnected(isConnected) {
   byId("cut").hidden = byId("disconnect").hidden = !isConnected;
   byId("send-button").disabled = !isConnected;
   for (const id of ["url", "jwt"]) byId(id).disabled = isConnected;
+  byId("resume-on").disabled = false;
 }
 
-/** Returns the session, and begins one if there is none. Rejects if that fails. */
+/**
+ * Returns the session, and begins one if there is none. Rejects if that fails. If there is no connection, the `reason` of
+ * the error says why, in whole sentences.
+ */
 async function enter() {
   if (!session) {
     opening ??= open().finally(() => (opening = null));
     await opening;
   }
   const current = session;
-  await current.opened;
+  try {
+    await current.opened;
+  } catch (error) {
+    error.reason = await failure;
+    throw error;
+  }
   return current;
 }
 
@@ -119,8 +130,9 @@ function listen(current, url, before) {
     setPill(error.code === 1000 ? "" : "bad", error.code === 1000 ? "Not connected" : "Closed");
     arena.ended();
     chat.renewed();
-    if (isOpen) happened(`The session is over: ${error.message}.`);
-    else trouble(await explain(url, before));
+    if (isOpen) return happened(`The session is over: ${error.message}.`);
+    failure = explain(url, before);
+    trouble(await failure);
   });
 }
 
@@ -132,6 +144,8 @@ function showSession({ sessionId, resumeToken, resumeWindowMs }) {
     `, ${kept}`,
   );
   byId("session").hidden = false;
+  // Without a token there is nothing to resume.
+  byId("resume-on").disabled = !resumeToken;
 }
 
 byId("connection").addEventListener("submit", (event) => {
