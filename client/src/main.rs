@@ -94,6 +94,7 @@ mod tests {
         check_refused(&["gateway-client", "ping", "--url", "http://example.org/ws"], "ws:// and wss:// only");
         check_refused(&["gateway-client", "arena", "--json"], "--bots <N>");
         check_refused(&["gateway-client", "arena", "--bots", "0"], "0 is not in 1..");
+        check_refused(&["gateway-client", "send", "0x100", "hi"], "a route is a number from 0 to 255");
         check_refused(&["gateway-client", "load"], "request");
         check_refused(&["gateway-client", "load", "loop"], "--rate <R>");
         check_refused(&["gateway-client", "load", "fanout"], "--rate <R>");

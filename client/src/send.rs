@@ -21,7 +21,8 @@ const SEQ: u32 = 1;
 /// Exit status: 0 if it was served, 1 if it was refused, or not answered within 5 s.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// The route byte, in decimal
+    /// The route byte, in decimal or in hexadecimal, such as 16 or 0x10
+    #[arg(value_parser = gateway_connection::route)]
     route: u8,
     /// The payload
     text: String,

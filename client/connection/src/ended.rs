@@ -30,7 +30,8 @@ impl fmt::Display for Ended {
 
 impl std::error::Error for Ended {}
 
-/// The meaning of a close code (RFC 6455, section 7.4.1, and the IANA registry of close codes).
+/// The meaning of a close code: those of RFC 6455, section 7.4.1, and the IANA registry of close codes, and the gateway's
+/// own ones from 4001 on (docs/protocol.md). A plugin may end a session with any other code from 3000 on.
 fn meaning(code: u16) -> &'static str {
     match code {
         1000 => "normal closure",
@@ -43,6 +44,32 @@ fn meaning(code: u16) -> &'static str {
         1011 => "internal error",
         1012 => "service restart",
         1013 => "try again later",
+        4001 => "the token has expired",
+        4002 => "ended by an operator or a backend",
+        4009 => "another session of the user has begun",
+        4010 => "the session goes on over another connection",
+        3000..=4999 => "a code of the game",
         _ => "(no code that this client knows)",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(code: u16, shown: &str) {
+        let ended = Ended::Closed(Some((code, "bye".to_owned())));
+        assert_eq!(ended.to_string(), format!("the gateway closed the connection: {shown}: bye"));
+    }
+
+    #[test]
+    fn a_close_code_has_a_name() {
+        check(1013, "1013 try again later");
+        check(2999, "2999 (no code that this client knows)");
+        check(3000, "3000 a code of the game");
+        check(4002, "4002 ended by an operator or a backend");
+        check(4999, "4999 a code of the game");
+        check(5000, "5000 (no code that this client knows)");
     }
 }

@@ -75,7 +75,7 @@ pub(crate) struct Fanout {
     rate: f64,
     /// One more client sends the messages on this route, whose plugin has to pass their payload on to all clients.
     /// Redis is not used
-    #[arg(long, value_name = "N", conflicts_with_all = ["redis", "game"])]
+    #[arg(long, value_name = "N", value_parser = gateway_connection::route, conflicts_with_all = ["redis", "game"])]
     route: Option<u8>,
     /// What each client sends on the route to get the messages, and to which it needs a reply
     #[arg(long, value_name = "TEXT", requires = "route", default_value = "join")]

@@ -115,11 +115,7 @@ async fn a_bot_joins_plays_and_leaves() {
     task.await.unwrap();
     let tally = shared.tally();
     assert_eq!((tally.counts.snapshots, tally.counts.failed, tally.connected), (1, 1, 0));
-    assert!(
-        tally.trouble.as_deref().unwrap().ends_with("4000 (no code that this client knows): oops"),
-        "{:?}",
-        tally.trouble
-    );
+    assert!(tally.trouble.as_deref().unwrap().ends_with("4000 a code of the game: oops"), "{:?}", tally.trouble);
 }
 
 #[tokio::test]

@@ -79,10 +79,7 @@ async fn packets_and_other_messages_are_told_apart() {
     assert_eq!(connection.receive().await, Ok(Received::NoPacket("short".into())));
     assert_eq!(connection.receive().await, Ok(Received::Packet(packet)));
     let ended = connection.receive().await.unwrap_err();
-    assert_eq!(
-        ended.to_string(),
-        "the gateway closed the connection: 4000 (no code that this client knows): bye\\u{7}"
-    );
+    assert_eq!(ended.to_string(), "the gateway closed the connection: 4000 a code of the game: bye\\u{7}");
     connection.close().await;
     task.await.unwrap();
 }

@@ -226,9 +226,9 @@ where
 async fn a_session_that_must_not_come_back_is_over() {
     let replaced = async |mut peer: Peer| {
         peer.welcome_with(welcome("t1")).await;
-        peer.close(4009, "another session").await;
+        peer.close(4009, "bye").await;
     };
-    let why = "the gateway closed the connection: 4009 (no code that this client knows): another session";
+    let why = "the gateway closed the connection: 4009 another session of the user has begun: bye";
     check_over(true, replaced, why).await;
     // The token of this client cannot be renewed.
     let expired = async |mut peer: Peer| {
