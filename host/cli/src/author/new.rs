@@ -184,8 +184,9 @@ fn next_steps(name: &str, language: Language) -> String {
     );
     if language == Language::Javascript {
         steps += &format!(
-            "The JavaScript engine needs higher limits. Before the last step, add this line under `plugins.settings` \
-             in the gateway's gateway.yaml:\n    {name}: {{ call_timeout_ms: 100, memory_mb: 256 }}\n"
+            "The JavaScript engine collects its garbage late. Under load, a call now and then needs more than the default \
+             limits, and fails with status 8. So before the last step, add this line under `plugins.settings` in the \
+             gateway's gateway.yaml:\n    {name}: {{ call_timeout_ms: 100, memory_mb: 256 }}\n"
         );
     }
     steps
