@@ -2,9 +2,10 @@
 //! everything that is wrong with them.
 //!
 //! `raw` holds the file as it is written. `environment` reads the variables, and `shape` asks the types of `raw` what
-//! they expect. `effective` shows what takes effect, and its origin. `settings` holds the meaning of the file, with types, units and defaults.
-//! `resolve` turns the raw file into settings and checks ranges. `duplicates` finds duplicate keys, and `keys` finds
-//! unknown keys. No other module reads the file's text or checks its values again.
+//! they expect. `effective` shows what takes effect, and its origin. `settings` holds the meaning of the file, with types,
+//! units and defaults. `resolve` turns the raw file into settings and checks ranges. `duplicates` finds duplicate keys,
+//! tags, and aliases that multiply values, and `keys` finds unknown keys. No other module reads the file's text or checks
+//! its values again.
 //!
 //! This folder may use `file` to read gateway.yaml. It may use `delivery`, `plugin` and `traces` for the types of their
 //! settings.
@@ -16,7 +17,9 @@ mod environment;
 mod keys;
 mod origins;
 mod proxies;
+mod range;
 mod raw;
+mod redis;
 mod resolve;
 mod secret;
 mod settings;
@@ -25,6 +28,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 mod traces;
+mod url;
 mod written;
 
 pub use auth::Auth;
@@ -113,7 +117,8 @@ impl Config {
         let mut errors = Vec::new();
         let Some(written) = Written::read(text, environment, &mut errors) else { return Err(errors) };
         let mut unresolved = Vec::new();
-        let config = resolve::resolve(written.file, &mut unresolved);
+        let mut config = resolve::resolve(written.file, &mut unresolved);
+        config.is_empty = written.value.is_null();
         environment::name_variables(&written.settings, &mut unresolved);
         errors.append(&mut unresolved);
         if errors.is_empty() { Ok(config) } else { Err(errors) }

@@ -88,6 +88,11 @@ async fn mandoc_accepts_the_man_pages() {
         let shown = succeeds("mandoc", &["-T", "ascii", directory.join("gateway.1").to_str().unwrap()]).await;
         // A letter that is printed twice is bold.
         let shown: String = shown.replace('\u{8}', "");
+        for word in
+            ["SSIIGGHHUUPP", "GGAATTEEWWAAYY__SSEECCTTIIOONN____KKEEYY", "TTOOKKIIOO__WWOORRKKEERR__TTHHRREEAADDSS"]
+        {
+            assert!(shown.contains(word), "{word}\n{shown}");
+        }
         for section in ["NNAAMMEE", "EEXXIITT SSTTAATTUUSS", "SSIIGGNNAALLSS", "FFIILLEESS"] {
             assert!(shown.contains(section), "{section}\n{shown}");
         }
@@ -120,6 +125,14 @@ async fn healthcheck_says_whether_the_gateway_lives_and_is_ready() {
     // The gateway goes on with its configuration if the file is changed to a wrong one.
     for wrong in ["server: { port: x }", "plugins: { directory: missing }", "unknown: 1"] {
         assert_eq!(healthcheck_with(&gateway, wrong, &[]).await, (Some(0), String::new()), "{wrong}");
+    }
+    // The address is that of the saved file, unless one is given.
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("gateway.yaml"), "admin: { listen: \"127.0.0.1:1\" }\n").unwrap();
+    for (arguments, code) in [(&[][..], 1), (&["--address", &gateway.admin.to_string()], 0)] {
+        let mut command = Gateway::command(None);
+        command.arg("healthcheck").args(arguments).current_dir(&folder);
+        assert_eq!(run(command).await.status.code(), Some(code), "{arguments:?}");
     }
     drop(redis);
     gateway.metric_is("gateway_bus_connected", 0.0).await;

@@ -172,6 +172,42 @@ async fn too_few_open_files_are_a_warning() {
     assert_eq!(enough.status.code(), GOOD, "{enough:?}");
 }
 
+#[tokio::test]
+async fn a_file_of_state_that_keeps_the_gateway_from_starting_is_an_error() {
+    for (file, why) in [
+        ("gateway.yaml", "is not the state of plugins: move it away to start with empty state"),
+        ("/proc/state.json", "cannot be written to /proc/state.json (plugins.state_file)"),
+    ] {
+        let folder = folder("");
+        fs::write(
+            folder.path().join("gateway.yaml"),
+            format!("plugins: {{ directory: plugins, state_file: {file} }}\n"),
+        )
+        .unwrap();
+        let mut gateway = Gateway::command(None);
+        gateway.arg("check").current_dir(&folder).kill_on_drop(true);
+        let output = in_time("the end of the check", gateway.output()).await.unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(printed.starts_with("plugins.state_file: ") && printed.contains(why), "{printed}");
+        assert_eq!(output.status.code(), BAD_CONFIG, "{printed}");
+    }
+}
+
+#[tokio::test]
+async fn settings_of_a_plugin_that_is_not_there_are_a_warning() {
+    let folder = folder("");
+    let yaml = "plugins: { directory: plugins, settings: { sytem: { memory_mb: 8 }, system: {} } }\n";
+    fs::write(folder.path().join("gateway.yaml"), yaml).unwrap();
+    for (arguments, code) in [(&["check"][..], GOOD), (&["check", "--strict"], BAD_CONFIG)] {
+        let mut gateway = Gateway::command(None);
+        gateway.args(arguments).current_dir(&folder).kill_on_drop(true);
+        let output = in_time("the end of the check", gateway.output()).await.unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(printed.contains("warning: plugins.settings: no file has the plugin sytem\n"), "{printed}");
+        assert_eq!(output.status.code(), code, "{printed}");
+    }
+}
+
 /// Issues a certificate that began in 2020 and ends after this many days.
 async fn old_certificate(certificates: &Certificates, days: u32) -> String {
     let folder = certificates.server().with_file_name("");

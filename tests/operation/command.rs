@@ -282,6 +282,80 @@ async fn a_port_that_is_in_use_is_named_with_its_key() {
     taken(admin, "admin.listen").await;
 }
 
+/// Returns the output of the command with this environment variable.
+async fn with_variable(folder: &Path, arguments: &[&str], (name, value): (&str, &str)) -> Output {
+    let mut command = Gateway::command(None);
+    command.args(arguments).env(name, value).current_dir(folder).kill_on_drop(true);
+    ended(command).await
+}
+
+#[tokio::test]
+async fn a_number_of_threads_that_is_none_is_an_error_that_names_the_variable() {
+    for value in ["0", "abc", "", "1025", "-1"] {
+        let output = with_variable(folder(GOOD).path(), &["run"], ("TOKIO_WORKER_THREADS", value)).await;
+        assert_eq!(output.status.code(), BAD_CONFIG, "{output:?}");
+        let error = format!("gateway: TOKIO_WORKER_THREADS: {value:?} is not a number from 1 to 1024");
+        assert!(stderr(&output).starts_with(&error), "{output:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_filter_of_the_log_is_none_and_a_wrong_one_is_a_warning() {
+    let yaml =
+        "server: { host: 127.0.0.1, port: 0 }\nadmin: { listen: \"127.0.0.1:0\" }\nplugins: { directory: plugins }\n";
+    for (value, warning) in [("", None), ("info,gateway=nonsense", Some("RUST_LOG is not valid"))] {
+        let folder = folder(yaml);
+        let mut command = Gateway::command(None);
+        command.arg("run").env("RUST_LOG", value).current_dir(folder.path()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let first = in_time("a log line", lines.next_line()).await.unwrap().unwrap();
+        assert!(first.contains(warning.unwrap_or("listening (server.host and server.port)")), "{value:?}: {first}");
+    }
+}
+
+#[tokio::test]
+async fn with_the_log_as_json_the_reason_of_a_failed_start_is_json() {
+    let ports = "server: { host: 127.0.0.1, port: 0 }\nadmin: { listen: \"127.0.0.1:0\" }\n";
+    for keys in ["unknown: 1\n", "plugins: { directory: plugins, state_file: gateway.yaml }\n"] {
+        let folder = folder(&format!("{ports}{keys}"));
+        let output = gateway(folder.path(), &["run", "--log-format", "json"]).await;
+        let lines: Vec<serde_json::Value> =
+            stderr(&output).lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+        let last = lines.last().unwrap();
+        assert_eq!(last["level"], "ERROR");
+        assert!(last["fields"]["message"].as_str().unwrap().contains("gateway.yaml"), "{last}");
+        let text = gateway(folder.path(), &["run"]).await;
+        assert_eq!(output.status.code(), text.status.code());
+        assert_eq!(stderr(&text).lines().filter(|line| line.contains("gateway.yaml")).count(), 1, "{text:?}");
+    }
+}
+
+/// Returns whether the process handles SIGHUP, or `None` if it has ended.
+fn handles_hangups(pid: u32) -> Option<bool> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+    Some(u64::from_str_radix(caught.trim(), 16).unwrap() & 1 == 1)
+}
+
+#[tokio::test]
+async fn signals_are_handled_before_the_configuration_is_read() {
+    // It takes a while to read this file, and in the end it is wrong.
+    let games = (0..40_000).fold(String::new(), |games, game| games + &format!("{{ id: g{game} }}, "));
+    let folder = folder(&format!("games: [{games}]\nnonsense: 1\n"));
+    let mut command = Gateway::command(None);
+    command.arg("run").current_dir(folder.path()).stderr(Stdio::piped()).kill_on_drop(true);
+    let child = command.spawn().unwrap();
+    let pid = child.id().unwrap();
+    while !handles_hangups(pid).expect("the gateway reads its configuration") {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    assert!(Command::new("kill").args(["-s", "HUP", &pid.to_string()]).status().await.unwrap().success());
+    let output = in_time("the end of the gateway", child.wait_with_output()).await.unwrap();
+    assert_eq!(output.status.code(), BAD_CONFIG, "{output:?}");
+    assert!(stderr(&output).contains("unknown key `nonsense`"), "{output:?}");
+}
+
 /// Returns the command `gateway-client`, as cargo built it.
 fn client() -> Command {
     let tests = std::env::current_exe().unwrap();

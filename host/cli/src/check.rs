@@ -22,12 +22,19 @@ pub(crate) fn check(config: &Config, how: &Examination, out: &mut impl Write) ->
     if let Err(error) = app::check_keys(config) {
         findings.push(named(Severity::Error, &error));
     }
+    if let Err(error) = app::check_state(config) {
+        findings.push(Finding::error("plugins.state_file", format!("{error:#}")));
+    }
     findings.extend(app::examine(config, how.offline)?);
     let files = app::check(config)?;
-    for name in &config.required {
-        let serves = |serving: &String| serving.split(' ').next() == Some(name);
-        if !files.iter().filter_map(|file| file.serving.as_ref()).any(serves) {
-            findings.push(Finding::error("plugins.required", format!("no file has the plugin {name}")));
+    let plugins: Vec<_> = files.iter().filter_map(|file| file.serving.as_deref()?.split(' ').next()).collect();
+    for name in config.required.iter().filter(|name| !plugins.contains(&name.as_str())) {
+        findings.push(Finding::error("plugins.required", format!("no file has the plugin {name}")));
+    }
+    // The plugin of a file that cannot be loaded is not known.
+    if files.iter().all(|file| file.error.is_none()) {
+        for name in config.configured_plugins().filter(|name| !plugins.contains(name)) {
+            findings.push(Finding::warning("plugins.settings", format!("no file has the plugin {name}")));
         }
     }
     let is_bad = |finding: &Finding| how.strict || finding.severity == Severity::Error;

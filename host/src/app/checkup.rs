@@ -1,7 +1,7 @@
-//! What `gateway check` looks at: the plugins, the certificate, the keys of tokens, the limits of open files and memory of
-//! the machine, the queue of new connections, and the servers that the gateway uses.
+//! What `gateway check` looks at: the plugins, the certificate, the keys of tokens, the state of plugins, the limits of open
+//! files and memory of the machine, the queue of new connections, and the servers that the gateway uses.
 
-use super::certificate;
+use super::{certificate, saved};
 use crate::{
     auth, bus,
     config::Config,
@@ -155,6 +155,14 @@ pub fn check_certificate(config: &Config) -> Result<Option<String>, Invalid> {
 /// Returns why the file has no keys.
 pub fn check_keys(config: &Config) -> Result<(), String> {
     config.auth.as_ref().map_or(Ok(()), auth::check)
+}
+
+/// Reads the file with the state of plugins, if there is one, and looks whether it can be written.
+///
+/// # Errors
+/// Returns an error if the gateway would not start with this file.
+pub fn check_state(config: &Config) -> anyhow::Result<()> {
+    config.state_file.as_deref().map_or(Ok(()), saved::check)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use std::{
     io::{self, BufWriter, ErrorKind},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    process,
     sync::Arc,
 };
 
@@ -52,13 +53,31 @@ pub(super) fn load(path: &Path) -> anyhow::Result<BTreeMap<String, Saved>> {
 /// Returns an error if the file cannot be written. The old file is then still there.
 pub(super) fn save(path: &Path, plugins: &BTreeMap<String, Saved>) -> anyhow::Result<()> {
     let content = Content::of(plugins, unix_ms());
-    replace(path, &content).with_context(|| {
-        format!(
-            "the state of the plugins cannot be written to {} (plugins.state_file): the file's directory has to be \
-             writable and to have space for a second copy of the file",
-            path.display()
-        )
-    })
+    replace(&resolved(path), &content).with_context(|| unwritable(path))
+}
+
+/// Checks that the state can be read and written. Leaves the file as it is.
+///
+/// # Errors
+/// Returns an error if the file cannot be read, is not such a file, or cannot be replaced.
+pub(super) fn check(path: &Path) -> anyhow::Result<()> {
+    load(path)?;
+    let trial = with_suffix(&resolved(path), &format!(".check-{}", process::id()));
+    let created = File::options().write(true).create_new(true).mode(0o600).open(&trial);
+    created.and_then(|_| fs::remove_file(&trial)).with_context(|| unwritable(path))
+}
+
+/// Returns the file that a symbolic link leads to. Replacing the link would leave that file as it is.
+fn resolved(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn unwritable(path: &Path) -> String {
+    format!(
+        "the state of the plugins cannot be written to {} (plugins.state_file): the file's directory has to be writable \
+         and to have space for a second copy of the file",
+        path.display()
+    )
 }
 
 fn parse(content: &[u8], now_ms: u64) -> anyhow::Result<BTreeMap<String, Saved>> {
@@ -80,7 +99,8 @@ fn parse(content: &[u8], now_ms: u64) -> anyhow::Result<BTreeMap<String, Saved>>
 }
 
 fn replace(path: &Path, content: &Content) -> io::Result<()> {
-    let temporary = temporary(path);
+    // The unfinished file always has the same name, so that crashes leave at most one such file.
+    let temporary = with_suffix(path, ".tmp");
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -96,11 +116,10 @@ fn replace(path: &Path, content: &Content) -> io::Result<()> {
     File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Returns the name of the unfinished file. It is always the same name, so that crashes leave at most one such file.
-fn temporary(path: &Path) -> PathBuf {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    temporary.into()
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 #[derive(Deserialize)]
@@ -245,6 +264,31 @@ mod tests {
         let new = state(1, [entry("a", b"2", None)]);
         save(&path, &new).unwrap();
         assert_eq!((load(&path).unwrap(), unfinished.exists()), (new, false));
+    }
+
+    #[test]
+    fn a_symbolic_link_stays_and_the_file_that_it_leads_to_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("volume")).unwrap();
+        let (link, target) = (folder.path().join("state.json"), folder.path().join("volume/state.json"));
+        save(&target, &state(1, [])).unwrap();
+        std::os::unix::fs::symlink("volume/state.json", &link).unwrap();
+        let saved = state(1, [entry("a", b"1", None)]);
+        save(&link, &saved).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(load(&target).unwrap(), saved);
+    }
+
+    #[test]
+    fn a_check_leaves_the_folder_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        check(&path).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        fs::write(&path, "").unwrap();
+        assert!(format!("{:#}", check(&path).unwrap_err()).contains("is not the state of plugins"));
+        let nowhere = format!("{:#}", check(Path::new("/proc/state.json")).unwrap_err());
+        assert!(nowhere.contains("cannot be written to /proc/state.json (plugins.state_file)"), "{nowhere}");
     }
 
     #[test]

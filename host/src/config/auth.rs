@@ -1,6 +1,6 @@
 //! The section `auth`: which tokens of clients are valid, and the keys that check them.
 
-use super::{raw, secret};
+use super::{raw, secret, url};
 use std::{fmt, path::PathBuf};
 use tungstenite::http::Uri;
 
@@ -17,6 +17,8 @@ pub struct Auth {
     pub required: bool,
     /// The secret of tokens with HS256.
     pub jwt_secret: Option<String>,
+    /// The file that the secret is in, if it is in a file of its own.
+    pub jwt_secret_file: Option<PathBuf>,
     /// A file with a JSON Web Key Set (RFC 7517).
     pub jwks_file: Option<PathBuf>,
     /// The `http` or `https` URL of a JSON Web Key Set. It has a host and no credentials.
@@ -54,6 +56,7 @@ pub(super) fn resolve(raw: raw::Auth, errors: &mut Vec<String>) -> Auth {
         (secret.len() < least)
             .then(|| format!("at least {least} bytes, as HS256 asks for (`openssl rand -hex 32` makes a secret)"))
     };
+    let jwt_secret_file = raw.jwt_secret_file.as_ref().map(PathBuf::from);
     let jwt_secret = secret::resolve("auth.jwt_secret", raw.jwt_secret, raw.jwt_secret_file, broken_rule, errors);
     if let Some(file) = &raw.jwks_file
         && !PathBuf::from(file).is_file()
@@ -79,8 +82,9 @@ pub(super) fn resolve(raw: raw::Auth, errors: &mut Vec<String>) -> Auth {
     Auth {
         required: raw.required,
         jwt_secret,
+        jwt_secret_file,
         jwks_file: raw.jwks_file.map(PathBuf::from),
-        jwks_url: raw.jwks_url.and_then(|written| url(&written, errors)),
+        jwks_url: raw.jwks_url.and_then(|written| key_set(&written, errors)),
         issuer: raw.issuer,
         audience,
         leeway_s: raw.leeway_s,
@@ -89,13 +93,9 @@ pub(super) fn resolve(raw: raw::Auth, errors: &mut Vec<String>) -> Auth {
     }
 }
 
-/// Parses the URL. The error does not repeat it, because it may contain credentials.
-fn url(written: &str, errors: &mut Vec<String>) -> Option<Uri> {
-    let fits = |url: &Uri| {
-        let authority = url.authority().map_or("", |authority| authority.as_str());
-        matches!(url.scheme_str(), Some("http" | "https")) && !authority.is_empty() && !authority.contains('@')
-    };
-    let url = written.parse::<Uri>().ok().filter(fits);
+/// Parses the URL of a key set.
+fn key_set(written: &str, errors: &mut Vec<String>) -> Option<Uri> {
+    let url = url::parse(written, ["http", "https"]);
     if url.is_none() {
         errors.push("auth.jwks_url: it is not an http:// or https:// URL without user and password".to_owned());
     }

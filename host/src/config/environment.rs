@@ -112,7 +112,7 @@ fn yaml(text: &str) -> Result<Value, String> {
     match serde_yaml::from_str(text) {
         Ok(Value::Null) => Err("it is empty: write a value into it, or remove the variable".to_owned()),
         Ok(value) => Ok(value),
-        Err(error) => Err(format!("its value is neither YAML nor JSON: {error}")),
+        Err(error) => Err(secret::without_value(&format!("its value is neither YAML nor JSON: {error}"))),
     }
 }
 
@@ -161,19 +161,22 @@ pub(super) fn apply(file: raw::File, settings: &[Setting]) -> Result<raw::File, 
         }
         *place = setting.typed.clone();
     }
-    serde_json::from_value(value).map_err(|error| error.to_string())
+    serde_json::from_value(value).map_err(|error| secret::without_value(&error.to_string()))
 }
 
-/// Says in the errors which variable has set the key that is wrong.
+/// Says in the errors which variable has set the key that is wrong, or which ones have set parts of the section.
 pub(super) fn name_variables(settings: &[Setting], errors: &mut [String]) {
     for error in errors {
         let Some((key, _)) = error.split_once(": ") else { continue };
-        let is_set = |setting: &&Setting| {
-            key.strip_prefix(&keys::shown(&setting.path))
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        };
+        let is_set = |setting: &&Setting| keys::is_within(key, &keys::shown(&setting.path));
+        let is_part = |setting: &&Setting| keys::is_within(&keys::shown(&setting.path), key);
         if let Some(variable) = settings.iter().rev().find(is_set).map(|setting| &setting.variable) {
             *error = format!("{error} ({variable} sets it)");
+            continue;
+        }
+        let parts: Vec<_> = settings.iter().filter(is_part).map(|setting| &*setting.variable).collect();
+        if !parts.is_empty() {
+            *error = format!("{error} (set in part by {})", parts.join(", "));
         }
     }
 }

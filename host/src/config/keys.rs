@@ -47,24 +47,14 @@ pub(super) fn wrong(text: &str, file: &Value) -> Vec<String> {
                 found.step(Step::Index(i), game, |found, game| {
                     found.section::<raw::Game>(game, |found, game| {
                         found.key(game, "chat_backend", Wrong::leaf::<raw::Backend>);
-                        found.key(game, "backends", |found, backends| {
-                            for (name, backend) in backends.as_mapping().into_iter().flatten() {
-                                let name = name.as_str().unwrap_or_default().to_owned();
-                                found.step(Step::Key(name), backend, Wrong::leaf::<raw::Backend>);
-                            }
-                        });
+                        found.key(game, "backends", Wrong::named::<raw::Backend>);
                     });
                 });
             }
         });
         found.key(file, "plugins", |found, plugins| {
             found.section::<raw::Plugins>(plugins, |found, plugins| {
-                found.key(plugins, "settings", |found, settings| {
-                    for (name, plugin) in settings.as_mapping().into_iter().flatten() {
-                        let name = name.as_str().unwrap_or_default().to_owned();
-                        found.step(Step::Key(name), plugin, Wrong::leaf::<raw::PluginSettings>);
-                    }
-                });
+                found.key(plugins, "settings", Wrong::named::<raw::PluginSettings>);
             });
         });
     });
@@ -94,6 +84,17 @@ impl Wrong<'_> {
         self.section::<T>(section, |_, _| {});
     }
 
+    /// Checks sections with names that the operator has chosen.
+    fn named<T: for<'de> de::Deserialize<'de>>(&mut self, sections: &Value) {
+        for (name, section) in sections.as_mapping().into_iter().flatten() {
+            let name = name.as_str().unwrap_or_default();
+            if section.is_null() {
+                self.report_empty(name);
+            }
+            self.step(Step::Key(name.to_owned()), section, Self::leaf::<T>);
+        }
+    }
+
     fn section<T: for<'de> de::Deserialize<'de>>(&mut self, section: &Value, inside: impl FnOnce(&mut Self, &Value)) {
         let known = fields::<T>();
         for (key, value) in section.as_mapping().into_iter().flatten() {
@@ -104,10 +105,14 @@ impl Wrong<'_> {
                     format!("unknown key `{path}`{hint} (known here: {})", known.join(", "))
                 });
             } else if value.is_null() {
-                self.report(key, |path| format!("`{path}` is empty: write what belongs to it, or remove it"));
+                self.report_empty(key);
             }
         }
         inside(self, section);
+    }
+
+    fn report_empty(&mut self, key: &str) {
+        self.report(key, |path| format!("`{path}` is empty: write what belongs to it, or remove it"));
     }
 
     fn report(&mut self, key: &str, error: impl FnOnce(&str) -> String) {
@@ -135,6 +140,11 @@ pub(super) fn shown(path: &[Step]) -> String {
         }
     }
     shown
+}
+
+/// Returns whether a path, as it is shown, is that of a key or leads into it.
+pub(super) fn is_within(path: &str, key: &str) -> bool {
+    path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// Returns the known key that is most similar, if one is similar at all.

@@ -50,11 +50,12 @@ impl Proxies {
 fn network(text: &str) -> Option<IpNet> {
     let network: IpNet = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
     let mapped = match network {
-        IpNet::V6(network) => network.addr().to_ipv4_mapped().zip(network.prefix_len().checked_sub(96)),
+        IpNet::V6(network) => network.addr().to_ipv4_mapped().map(|address| (address, network.prefix_len())),
         IpNet::V4(_) => None,
     };
     match mapped {
-        Some((address, prefix_len)) => Ipv4Net::new(address, prefix_len).ok().map(IpNet::V4),
+        // A network that is larger than IPv4 would contain no address, because addresses are not mapped any more then.
+        Some((address, prefix_len)) => Ipv4Net::new(address, prefix_len.checked_sub(96)?).ok().map(IpNet::V4),
         None => Some(network),
     }
 }
@@ -99,7 +100,9 @@ mod tests {
 
     #[test]
     fn malformed_networks_are_errors() {
-        for written in ["", "10.0.0/8", "10.0.0.0/33", "proxy.example", "10.0.0.1:80", "fd00::/129", "*"] {
+        for written in
+            ["", "10.0.0/8", "10.0.0.0/33", "proxy.example", "10.0.0.1:80", "fd00::/129", "*", "::ffff:10.0.0.0/90"]
+        {
             let mut errors = Vec::new();
             Proxies::resolve(&["::1".to_owned(), written.to_owned()], true, &mut errors);
             let expected = format!("server.trusted_proxies[1]: {written:?} is not a network");

@@ -7,7 +7,7 @@ macro_rules! section {
     ($($(#[$doc:meta])* $name:ident { $($(#[$attribute:meta])* $field:ident: $type:ty = $default:expr,)* })*) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-        #[serde(default)]
+        #[serde(default, expecting = "a section")]
         pub(super) struct $name { $($(#[$attribute])* pub(super) $field: $type,)* }
 
         impl Default for $name {
@@ -209,7 +209,7 @@ pub(super) enum OnUserLimit {
 
 /// The audiences of tokens: one text or a list.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "it is neither a text nor a list of texts")]
 pub(super) enum Audience {
     One(String),
     Many(Vec<String>),

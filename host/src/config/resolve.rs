@@ -5,17 +5,17 @@ use super::{
     auth,
     origins::Origins,
     proxies::Proxies,
-    raw, secret,
-    settings::{Admin, CompileLimits, Config, Game, Reconnect, Redis, RedisPlace, Resume, Server, Tls},
-    streams::Streams,
-    traces,
+    range::range,
+    raw, redis, secret,
+    settings::{Admin, CompileLimits, Config, Game, Reconnect, Resume, Server, Tls},
+    traces, url,
 };
 use crate::delivery::{
     limits::{Limits, OnUserLimit, Rates},
     outbox,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::{SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
     sync::Arc,
@@ -33,9 +33,9 @@ const MAX_PLUGIN_HEADERS: usize = 32;
 pub(super) fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
     let written = serde_json::to_value(&file).unwrap_or_default();
     let directory = PathBuf::from(&file.plugins.directory);
-    if !directory.is_dir() {
-        let shown = directory.display();
-        errors.push(format!("plugins.directory: there is no directory {shown} (`make plugins` fills plugins/dist)"));
+    check_directory(&directory, errors);
+    if file.plugins.cache_directory.as_deref() == Some("") {
+        errors.push("plugins.cache_directory: it is empty: leave the key out for the user's cache".to_owned());
     }
     let state_file = file.plugins.state_file.map(PathBuf::from);
     check_state_file(state_file.as_deref(), errors);
@@ -44,14 +44,22 @@ pub(super) fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
     for (name, plugin) in &file.plugins.settings {
         check_plugin(name, plugin, errors);
     }
+    let server = server(&file.server, file.resume.as_ref(), file.auth.is_some(), errors);
+    let admin = admin(file.admin, errors);
+    if is_same_address(server.listen, admin.listen) {
+        let (admin, server) = (admin.listen, server.listen);
+        errors.push(format!(
+            "admin.listen: {admin} is in use by server.host and server.port, which are {server}: choose another port"
+        ));
+    }
     Config {
-        server: server(&file.server, file.resume.as_ref(), file.auth.is_some(), errors),
-        admin: admin(file.admin, errors),
+        server,
+        admin,
         auth: file.auth.map(|written| auth::resolve(written, errors)),
         limits: limits(&file.limits, errors),
         resume: file.resume.as_ref().map(|written| resume(written, errors)),
         traces: file.traces.map(|written| traces::resolve(written, errors)),
-        redis: file.redis.map(|written| redis(written, file.server.max_message_bytes, errors)),
+        redis: file.redis.map(|written| redis::resolve(written, file.server.max_message_bytes, errors)),
         games: games(file.games, errors),
         directory,
         required: file.plugins.required,
@@ -62,14 +70,31 @@ pub(super) fn resolve(file: raw::File, errors: &mut Vec<String>) -> Config {
             memory: file.plugins.compile_memory_mb << 20,
         },
         settings: file.plugins.settings,
+        is_empty: false,
         written,
     }
 }
 
-fn range(key: &str, value: u64, from: u64, to: u64, errors: &mut Vec<String>) {
-    if !(from..=to).contains(&value) {
-        errors.push(format!("{key}: {value} is not within {from} to {to}"));
+fn check_directory(directory: &Path, errors: &mut Vec<String>) {
+    if directory.is_dir() {
+        return;
     }
+    let shown = directory.display();
+    let mut error = format!("plugins.directory: there is no directory {shown}");
+    if let Some(absolute) = std::path::absolute(directory).ok().filter(|absolute| absolute != directory) {
+        error += &format!(": relative paths begin at the working directory, so this is {}", absolute.display());
+    }
+    if directory.ends_with("plugins/dist") {
+        error += " (in the repository, `make plugins` fills it)";
+    }
+    errors.push(error);
+}
+
+/// Returns whether two listeners cannot have these addresses at the same time. Port 0 is any free port.
+fn is_same_address(a: SocketAddr, b: SocketAddr) -> bool {
+    // A listener on all addresses of IPv6 takes those of IPv4 as well.
+    let covers = |a: SocketAddr, b: SocketAddr| a.ip().is_unspecified() && (a.is_ipv6() || b.is_ipv4());
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || covers(a, b) || covers(b, a))
 }
 
 /// Checks that the directory of the file exists. The file is written only when the gateway stops, which is too late for
@@ -170,8 +195,11 @@ fn limits(raw: &raw::Limits, errors: &mut Vec<String>) -> Limits {
 
 fn reconnect(raw: &raw::Reconnect, errors: &mut Vec<String>) -> Reconnect {
     range("server.reconnect.rate_per_s", u64::from(raw.rate_per_s), 1, 1_000_000, errors);
-    if !raw.url.is_empty() && !raw.url.starts_with("ws://") && !raw.url.starts_with("wss://") {
-        errors.push(format!("server.reconnect.url: {:?} is not a ws:// or wss:// URL", raw.url));
+    // Browsers refuse a URL with a fragment.
+    if !raw.url.is_empty() && (raw.url.contains('#') || url::parse(&raw.url, ["ws", "wss"]).is_none()) {
+        errors.push(
+            "server.reconnect.url: it is not a ws:// or wss:// URL without user, password and fragment".to_owned(),
+        );
     }
     Reconnect { url: raw.url.clone(), rate_per_s: raw.rate_per_s }
 }
@@ -191,10 +219,11 @@ fn resume(raw: &raw::Resume, errors: &mut Vec<String>) -> Resume {
 /// Returns the names of subprotocols. Checks that they are tokens, and that none looks like a client's token.
 fn subprotocols(raw: &[String], errors: &mut Vec<String>) -> Vec<String> {
     const KEY: &str = "server.subprotocols";
-    for (i, written) in raw.iter().enumerate() {
+    let mut seen = HashSet::new();
+    for written in raw {
         if !is_token(written) {
             errors.push(format!("{KEY}: {written:?} is not the name of a subprotocol, such as game.v1"));
-        } else if raw[..i].contains(written) {
+        } else if !seen.insert(written) {
             errors.push(format!("{KEY}: {written:?} is a duplicate"));
         } else if written.starts_with("bearer.") {
             errors.push(format!("{KEY}: {written:?} would be read as a client's token, rename it"));
@@ -214,6 +243,7 @@ fn plugin_headers(raw: &[String], has_auth: bool, errors: &mut Vec<String>) -> V
     const KEY: &str = "server.plugin_headers";
     if raw.len() > MAX_PLUGIN_HEADERS {
         errors.push(format!("{KEY}: {} headers, and {MAX_PLUGIN_HEADERS} are the most", raw.len()));
+        return Vec::new();
     }
     let mut headers = Vec::new();
     for written in raw {
@@ -256,83 +286,6 @@ fn admin(raw: raw::Admin, errors: &mut Vec<String>) -> Admin {
         ));
     }
     Admin { listen, token }
-}
-
-fn redis(raw: raw::Redis, max_message_bytes: usize, errors: &mut Vec<String>) -> Redis {
-    let place = match (raw.addr, raw.sentinel, raw.cluster) {
-        (None, Some(sentinel), None) => sentinels(sentinel, errors),
-        (None, None, Some(cluster)) => {
-            RedisPlace::Cluster { urls: redis_urls("redis.cluster", &cluster.addrs, errors) }
-        }
-        (addr, None, None) => {
-            RedisPlace::Server(redis_url("redis.addr", &addr.unwrap_or_else(|| "localhost:6379".to_owned()), errors))
-        }
-        _ => {
-            errors.push("redis: more than one of `addr`, `sentinel` and `cluster` is set, keep one".to_owned());
-            RedisPlace::Server(String::new())
-        }
-    };
-    if !raw.username.is_empty() && raw.password.is_empty() && raw.password_file.is_none() {
-        errors.push("redis.username: it needs redis.password or redis.password_file".to_owned());
-    }
-    if !(100..=60_000).contains(&raw.timeout_ms) {
-        errors.push(format!("redis.timeout_ms: {} is not within 100 to 60000", raw.timeout_ms));
-    }
-    if !(100..=60_000).contains(&raw.probe_interval_ms) {
-        errors.push(format!("redis.probe_interval_ms: {} is not within 100 to 60000", raw.probe_interval_ms));
-    }
-    let streams = Streams::resolve(&raw.streams, raw.stream_max_len, raw.stream_replicas, errors);
-    range("redis.stream_max_len", raw.stream_max_len, 100, 100_000_000, errors);
-    range("redis.stream_replicas", raw.stream_replicas, 0, 16, errors);
-    Redis {
-        place,
-        username: given(raw.username),
-        password: secret::resolve("redis.password", given(raw.password), raw.password_file, |_| None, errors),
-        timeout: Duration::from_millis(raw.timeout_ms),
-        probe_interval: Duration::from_millis(raw.probe_interval_ms),
-        max_message_bytes,
-        streams,
-    }
-}
-
-fn sentinels(raw: raw::Sentinel, errors: &mut Vec<String>) -> RedisPlace {
-    if raw.master.is_empty() {
-        errors.push("redis.sentinel.master: the name of the master is required".to_owned());
-    }
-    if !raw.username.is_empty() && raw.password.is_empty() && raw.password_file.is_none() {
-        errors.push("redis.sentinel.username: it needs password or password_file beside it".to_owned());
-    }
-    RedisPlace::Sentinel {
-        urls: redis_urls("redis.sentinel", &raw.addrs, errors),
-        master: raw.master,
-        username: given(raw.username),
-        password: secret::resolve("redis.sentinel.password", given(raw.password), raw.password_file, |_| None, errors),
-    }
-}
-
-/// Returns the URLs in the list `addrs` of a section.
-fn redis_urls(section: &str, addrs: &[String], errors: &mut Vec<String>) -> Vec<String> {
-    if addrs.is_empty() {
-        errors.push(format!("{section}.addrs: at least one address is required"));
-    }
-    let is_tls = |addr: &String| addr.starts_with("rediss://");
-    if addrs.iter().any(is_tls) && !addrs.iter().all(is_tls) {
-        errors.push(format!("{section}.addrs: either all or none are rediss://, as is the server that they name"));
-    }
-    addrs.iter().enumerate().map(|(i, addr)| redis_url(&format!("{section}.addrs[{i}]"), addr, errors)).collect()
-}
-
-fn given(text: String) -> Option<String> {
-    Some(text).filter(|text| !text.is_empty())
-}
-
-/// Returns the URL of a Redis server or a Sentinel.
-fn redis_url(key: &str, addr: &str, errors: &mut Vec<String>) -> String {
-    let url = if addr.contains("://") { addr.to_owned() } else { format!("redis://{addr}") };
-    if let Err(error) = redis::IntoConnectionInfo::into_connection_info(url.as_str()) {
-        errors.push(format!("{key}: neither host:port nor a redis:// or rediss:// URL: {error}"));
-    }
-    url
 }
 
 fn games(raw: Vec<raw::Game>, errors: &mut Vec<String>) -> Vec<Game> {

@@ -74,14 +74,37 @@ fn read(path: &Path) -> Result<String, String> {
     Ok(secret.to_owned())
 }
 
-/// Returns the error of a value of the wrong type without the value, which may be a secret at the wrong place.
+/// Returns the error of a value of the wrong type without the value, which may be a secret at the wrong place. Says the
+/// types in words of YAML.
 pub(super) fn without_value(error: &str) -> String {
-    const BEGINNING: &str = "invalid type: ";
-    let parts = error.split_once(BEGINNING).and_then(|(key, rest)| Some((key, rest.rsplit_once(", expected ")?)));
-    let Some((key, (found, expected))) = parts else { return error.to_owned() };
+    let beginning = ["invalid type: ", "invalid value: "].into_iter().find(|beginning| error.contains(beginning));
+    let parts = beginning.and_then(|beginning| {
+        let (key, rest) = error.split_once(beginning)?;
+        Some((key, beginning, rest.rsplit_once(", expected ")?))
+    });
+    let Some((key, beginning, (found, expected))) = parts else { return error.to_owned() };
     // Serde writes the kind of the value, and then the value in quotes: `string "x"` or "integer `1`".
     let kind = found.split(['"', '`']).next().unwrap_or_default().trim_end();
-    format!("{key}{BEGINNING}{kind}, expected {expected}")
+    // An error in a text ends with its place.
+    let (expected, place) = expected.find(" at line ").map_or((expected, ""), |at| expected.split_at(at));
+    format!("{key}{beginning}{}, expected {}{place}", in_yaml(kind), in_yaml(expected))
+}
+
+/// Returns the word of YAML for a type of serde.
+fn in_yaml(kind: &str) -> &str {
+    match kind {
+        "unit value" => "no value",
+        "map" => "section",
+        "a map" => "a section",
+        "sequence" => "list",
+        "a sequence" => "a list",
+        "u8" => "an integer from 0 to 255",
+        "u16" => "an integer from 0 to 65535",
+        "u32" => "an integer from 0 to 4294967295",
+        "u64" | "usize" => "an integer, at least 0",
+        "f64" => "a number",
+        kind => kind,
+    }
 }
 
 /// Returns an address or a URL as it may be shown: without its user, its password and its query.

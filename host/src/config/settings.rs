@@ -1,6 +1,8 @@
 //! The meaning of gateway.yaml, with types, units and defaults.
 
-use super::{auth::Auth, origins::Origins, proxies::Proxies, raw, secret::without_secrets, streams::Streams};
+use super::{
+    auth::Auth, keys::is_within, origins::Origins, proxies::Proxies, raw, secret::without_secrets, streams::Streams,
+};
 use crate::{
     delivery::{limits::Limits, outbox},
     plugin, traces,
@@ -10,7 +12,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -18,11 +20,14 @@ use std::{
 /// The maximum size of a packet's payload, in bytes, if the settings of the plugin do not set one.
 pub(super) const DEFAULT_MAX_PAYLOAD_BYTES: usize = 64 << 10;
 
-/// Everything that is wrong with a file, one line for each error. Only the first 20 errors are listed.
+/// The keys that take effect without a restart. [`Config::with_live_settings_of`] has their values.
+const LIVE: [&str; 5] = ["auth", "games", "limits", "plugins.required", "plugins.settings"];
+
+/// Everything that is wrong with the configuration, one line for each error. Only the first 20 errors are listed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {}", .path.display(), .errors.join("\n  "))]
 pub struct ConfigError {
-    /// The path of the file.
+    /// The path of the file, or the name of an environment variable.
     pub path: PathBuf,
     /// The errors.
     pub errors: Vec<String>,
@@ -58,6 +63,8 @@ pub struct Config {
     /// The limits on compiling a plugin.
     pub compile: CompileLimits,
     pub(super) settings: BTreeMap<String, raw::PluginSettings>,
+    /// Whether the file has no content.
+    pub(super) is_empty: bool,
     /// The file with all defaults filled in. A reload compares it with the new file.
     pub(super) written: serde_json::Value,
 }
@@ -276,8 +283,8 @@ impl Config {
     /// Returns this configuration with the values of `other` that may change without a restart.
     #[must_use]
     pub fn with_live_settings_of(&self, other: Self) -> Self {
-        let Self { auth, limits, games, required, settings, .. } = other;
-        Self { auth, limits, games, required, settings, ..self.clone() }
+        let Self { auth, limits, games, required, settings, is_empty, .. } = other;
+        Self { auth, limits, games, required, settings, is_empty, ..self.clone() }
     }
 
     /// Returns the names of the plugins that have settings.
@@ -290,9 +297,27 @@ impl Config {
     pub fn restart_needed(&self, other: &Self) -> Vec<String> {
         let mut changed = Vec::new();
         differences("", &self.written, &other.written, &mut changed);
-        let live = ["auth", "games", "limits", "plugins.required", "plugins.settings"];
-        changed.retain(|key| !live.iter().any(|live| key.starts_with(live)));
+        changed.retain(|key| !LIVE.iter().any(|live| is_within(key, live)));
         changed
+    }
+
+    /// Returns why a running gateway must not go on with `new`, if it must not: the file may have lost its content by
+    /// mistake, for example because the disk was full, and everybody could connect then.
+    #[must_use]
+    pub fn lost_in(&self, new: &Self) -> Option<&'static str> {
+        if new.is_empty && !self.is_empty {
+            Some("the file is empty, and it was not before: restart the gateway if all defaults are meant")
+        } else if self.auth.is_some() && new.auth.is_none() {
+            Some("auth: the section is missing, and tokens are checked now: to stop checking them, restart the gateway")
+        } else {
+            None
+        }
+    }
+
+    /// Returns the files, besides gateway.yaml, whose content is a part of the settings that take effect without a
+    /// restart.
+    pub fn live_files(&self) -> impl Iterator<Item = &Path> {
+        self.auth.iter().filter_map(|auth| auth.jwt_secret_file.as_deref())
     }
 }
 

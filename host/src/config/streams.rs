@@ -1,9 +1,16 @@
 //! The topics that are streams of Redis instead of channels.
 
-use std::{collections::BTreeSet, sync::Arc};
+use crate::plugin::HOST_TOPIC;
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 /// The end of a name that stands for all topics with the same beginning.
 const ANY: char = '*';
+
+/// The beginning of the topics on which gateways send probes, and messages to each other. These topics are channels.
+const OWN: &str = "gateway:";
 
 /// The topics that are streams, and the rules for writing to them. A copy is cheap.
 #[derive(Clone, Debug, Default)]
@@ -46,13 +53,20 @@ impl Streams {
     /// Checks the names of `redis.streams`, and that `redis.stream_replicas` is not there without them.
     pub(super) fn resolve(written: &[String], max_len: u64, replicas: u64, errors: &mut Vec<String>) -> Self {
         const KEY: &str = "redis.streams";
-        let mut names = Names::default();
-        for (i, name) in written.iter().enumerate() {
+        let (mut names, mut seen) = (Names::default(), HashSet::new());
+        for name in written {
             let beginning = name.strip_suffix(ANY);
+            let is_own = beginning.map_or(name.starts_with(HOST_TOPIC), |beginning| {
+                beginning.starts_with(OWN) || OWN.starts_with(beginning)
+            });
             if name.is_empty() || beginning.unwrap_or(name).contains(ANY) {
                 errors.push(format!("{KEY}: {name:?} is not a topic: write its name, or its beginning and one `*`"));
-            } else if written[..i].contains(name) {
+            } else if !seen.insert(name) {
                 errors.push(format!("{KEY}: {name:?} is a duplicate"));
+            } else if is_own {
+                errors.push(format!(
+                    "{KEY}: {name:?} covers topics that gateways use themselves, which begin with {OWN}"
+                ));
             }
             match beginning {
                 Some(beginning) => names.beginnings.push(beginning.to_owned()),

@@ -122,6 +122,123 @@ fn a_duplicate_key_is_reported_with_its_line() {
 }
 
 #[test]
+fn a_tag_is_an_error_because_the_parser_would_drop_it() {
+    for (text, place) in [
+        ("admin: { token: !ENV '${TOKEN}' }\n", "line 2: admin.token: "),
+        ("admin:\n  token: !vault |\n    cipher\n", "line 3: admin.token: "),
+        ("games: !x [{ id: a }]\n", "line 2: games: "),
+        ("games: [!x { id: a }]\n", "line 2: games[0]: "),
+        ("plugins2: !x\n", "line 2: plugins2: "),
+    ] {
+        refused(text, &[&format!("{place}tags such as `!x` are not supported")]);
+    }
+    assert_eq!(parse("redis: { password: !!str 5 }\n").redis.unwrap().password.unwrap(), "5");
+}
+
+#[test]
+fn numbers_that_the_types_cannot_hold_are_named_and_not_repeated() {
+    let large = "an integer of more than 64 bits: put it in quotes if it is a text";
+    for number in ["111111111111111111111", "-111111111111111111111"] {
+        let errors = Config::parse(&format!("admin: {{ token: {number} }}\n")).expect_err("too large");
+        assert_eq!(errors, [format!("line 1: admin.token: {large}")]);
+    }
+    let config = "plugins: { directory: ., settings: { a: { config: { x: .inf } } } }\n";
+    let errors = Config::parse(config).expect_err("not finite");
+    assert_eq!(errors.len(), 1);
+    assert!(errors[0].starts_with("line 1: plugins.settings.a.config.x: `.nan` and `.inf` are not"), "{errors:?}");
+    refused("traces: { sample_ratio: .nan }\n", &["line 2: traces.sample_ratio: `.nan` and `.inf` are not supported"]);
+    refused("redis: { password: !!int hunter2 }\n", &["redis.password: invalid value: string, expected an integer"]);
+}
+
+#[test]
+fn errors_of_types_are_in_words_of_yaml() {
+    let secret = "jwt_secret: 0123456789abcdef0123456789abcdef";
+    for (text, error) in [
+        ("auth: x\n", "auth: invalid type: string, expected a section at line 2"),
+        ("games: {}\n", "games: invalid type: section, expected a list at line 2"),
+        (
+            "server: { port: 70000 }\n",
+            "server.port: invalid value: integer, expected an integer from 0 to 65535 at line 2",
+        ),
+        (
+            "server: { send_queue: many }\n",
+            "server.send_queue: invalid type: string, expected an integer, at least 0 at",
+        ),
+        (&format!("auth: {{ {secret}, audience: {{}} }}\n"), "auth.audience: it is neither a text nor a list of texts"),
+        ("games: [ ~ ]\n", "games[0].id: \"\" is not 1 to 64 characters"),
+    ] {
+        refused(text, &[error]);
+    }
+}
+
+#[test]
+fn a_running_gateway_does_not_follow_a_file_that_has_lost_its_content() {
+    let empty = |text: &str| {
+        let folder = [("GATEWAY_PLUGINS__DIRECTORY".to_owned(), Some(".".to_owned()))];
+        Config::parse_over(text, &Environment::of(folder)).expect("a good file")
+    };
+    let is_empty = "the file is empty, and it was not before: restart the gateway if all defaults are meant";
+    for text in ["", "\n", "# auth: {}\n", "---\n"] {
+        assert_eq!(parse("").lost_in(&empty(text)), Some(is_empty), "{text:?}");
+        assert_eq!(empty("").lost_in(&empty(text)), None, "{text:?}");
+    }
+    // What was read last counts, and not what was read at the start.
+    assert_eq!(empty("").with_live_settings_of(parse("")).lost_in(&empty("")), Some(is_empty));
+    let auth = parse("auth: { jwt_secret: 0123456789abcdef0123456789abcdef }\n");
+    assert!(auth.lost_in(&parse("")).unwrap().starts_with("auth: the section is missing, and tokens are checked now"));
+    assert_eq!((auth.lost_in(&auth), parse("").lost_in(&auth), parse("").lost_in(&empty("{}"))), (None, None, None));
+}
+
+#[test]
+fn both_listeners_need_addresses_of_their_own() {
+    for (host, admin) in [
+        ("127.0.0.1", "127.0.0.1:9000"),
+        ("0.0.0.0", "127.0.0.1:9000"),
+        ("'::'", "127.0.0.1:9000"),
+        ("'::1'", "'[::1]:9000'"),
+    ] {
+        let text = format!("server: {{ host: {host}, port: 9000 }}\nadmin: {{ listen: {admin} }}\n");
+        refused(&text, &["is in use by server.host and server.port, which are"]);
+    }
+    parse("server: { host: 127.0.0.1, port: 9000 }\nadmin: { listen: '127.0.0.1:9001' }\n");
+    parse("server: { host: 127.0.0.1, port: 9000 }\nadmin: { listen: '127.0.0.2:9000' }\n");
+    parse("server: { host: 0.0.0.0, port: 9000 }\nadmin: { listen: '[::1]:9000' }\n");
+    parse("server: { host: 127.0.0.1, port: 0 }\nadmin: { listen: '127.0.0.1:0' }\n");
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_shown_with_its_whole_path() {
+    let nowhere = |path: &str| Config::parse(&format!("plugins: {{ directory: '{path}' }}\n")).expect_err("nowhere");
+    let here = std::env::current_dir().unwrap();
+    let relative =
+        "plugins.directory: there is no directory nowhere: relative paths begin at the working directory, so";
+    assert_eq!(nowhere("nowhere"), [format!("{relative} this is {}/nowhere", here.display())]);
+    assert_eq!(nowhere("/nowhere"), ["plugins.directory: there is no directory /nowhere"]);
+    let cache = Config::parse("plugins: { directory: ., cache_directory: '' }\n").expect_err("empty");
+    assert_eq!(cache, ["plugins.cache_directory: it is empty: leave the key out for the user's cache"]);
+}
+
+#[test]
+fn an_address_of_redis_that_can_never_work_is_refused() {
+    refused("redis: { addr: 'redis://h:0' }\n", &["redis.addr: port 0 is no port"]);
+    refused("redis: { addr: 'rediss://h:1/#insecure' }\n", &["redis.addr: the certificate of Redis is always checked"]);
+    let socket = "redis.cluster.addrs[1]: only redis.addr may be a socket of this machine";
+    refused("redis: { cluster: { addrs: ['a:1', 'unix:///run/redis.sock'] } }\n", &[socket]);
+    let redis = parse("redis: { addr: 'unix:///run/redis.sock?db=1' }\n").redis.unwrap();
+    assert_eq!(format!("{redis:?}"), "unix:///run/redis.sock?(hidden)");
+}
+
+#[test]
+fn the_url_for_reconnects_is_parsed_and_not_repeated() {
+    for url in ["http://b", "wss://", "wss://a b", "wss://user:word@b", "wss://b#hush", "wss://:8080", "b"] {
+        let error = "server.reconnect.url: it is not a ws:// or wss:// URL without user, password and fragment";
+        let text = format!("plugins: {{ directory: . }}\nserver: {{ reconnect: {{ url: \"{url}\" }} }}\n");
+        assert_eq!(Config::parse(&text).map(|_| ()), Err(vec![error.to_owned()]), "{url}");
+    }
+    parse("server: { reconnect: { url: 'wss://b:1/ws?key=x' } }\n");
+}
+
+#[test]
 fn keys_that_need_a_restart_are_listed() {
     let old = parse("server: { port: 1 }\n");
     let new = parse("server: { port: 2 }\nredis: {}\ngames: [{ id: a }]\n");
@@ -149,6 +266,9 @@ fn a_key_without_a_value_is_an_error_because_it_would_switch_something_off() {
             "line 6: `limits.sessions` is empty",
         ],
     );
+    let errors = Config::parse("plugins:\n  directory: .\n  settings:\n    chat:\n").expect_err("empty settings");
+    assert_eq!(errors, ["line 4: `plugins.settings.chat` is empty: write what belongs to it, or remove it"]);
+    refused("games: [{ id: a, backends: { x: } }]\n", &["`games[0].backends.x` is empty", "backends.x.port"]);
 }
 
 #[test]
@@ -216,10 +336,27 @@ fn the_time_to_refuse_unknown_keys_grows_with_their_number_and_not_with_its_squa
 }
 
 #[test]
+fn the_time_to_check_long_lists_grows_with_their_length() {
+    let names = (0..60_000).fold(String::new(), |names, name| names + &format!("n{name}, "));
+    let began = Instant::now();
+    parse(&format!("server: {{ subprotocols: [{names}] }}\nredis: {{ streams: [{names}] }}\n"));
+    refused(
+        &format!("server: {{ plugin_headers: [{names}] }}\n"),
+        &["server.plugin_headers: 60000 headers, and 32 are the most"],
+    );
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[test]
 fn aliases_that_multiply_values_are_refused_before_they_are_expanded() {
     let list = format!("x: &x [{}]\n", "1, ".repeat(100_000));
     let bomb = format!("{list}y: [{}]\n", "*x, ".repeat(100_000));
-    refused(&bomb, &["it has more than 200000 values: use fewer aliases"]);
+    let too_many = "it has more than 200000 values or 4194304 bytes of text: use fewer aliases";
+    refused(&bomb, &[too_many]);
+    let text = format!("x: &x {}\ny: [{}]\n", "y".repeat(500_000), "*x, ".repeat(400));
+    refused(&text, &[too_many]);
+    let keys = format!("x: &x {{ {}: 1 }}\ny: [{}]\n", "y".repeat(1000), "*x, ".repeat(5000));
+    refused(&keys, &[too_many]);
     let laughs = (1..30).fold("a0: &a0 [lol]\n".to_owned(), |text, level| {
         text + &format!("a{level}: &a{level} [*a{0}, *a{0}, *a{0}]\n", level - 1)
     });
@@ -343,7 +480,7 @@ fn sessions_end_with_their_connections_unless_they_may_be_resumed() {
          server: { reconnect: { url: \"http://b\", rate_per_s: 0 } }",
         &[
             "server.reconnect.rate_per_s: 0 is not within 1 to",
-            "server.reconnect.url: \"http://b\" is not a ws:// or wss:// URL",
+            "server.reconnect.url: it is not a ws:// or wss:// URL",
             "resume.window_s: 0 is not within 1 to",
             "resume.messages: 32769 is not within 1 to 32768",
             "resume.bytes: 255 is not within 256 to",
@@ -425,6 +562,10 @@ fn streams_are_topics_or_their_beginnings() {
             "redis.stream_replicas: 17 is not within 0 to 16",
         ],
     );
+    for own in ["'*'", "'gate*'", "'gateway:*'", "'gateway:c*'", "'gateway:host'"] {
+        refused(&format!("redis: {{ streams: [{own}] }}\n"), &["covers topics that gateways use themselves"]);
+    }
+    parse("redis: { streams: ['gateway:control', 'gateways*', 'game*'] }\n");
     refused("redis: { stream_replicas: 1 }\n", &["redis.stream_replicas: it does nothing without streams"]);
     refused("redis: { streams: broadcast }\n", &["redis.streams"]);
 }

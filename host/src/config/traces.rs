@@ -1,6 +1,6 @@
 //! The section `traces`.
 
-use super::{raw, secret};
+use super::{range::range, raw, secret, url};
 use crate::traces::Settings;
 use hyper::{
     HeaderMap, Uri,
@@ -11,22 +11,20 @@ use hyper::{
 const PATH: &str = "/v1/traces";
 
 /// The highest limit on what is recorded in a second.
-const MAX_PER_S: u32 = 100_000;
+const MAX_PER_S: u64 = 100_000;
 
 /// Returns the settings of traces. Adds a line to `errors` for each value that is not valid.
 pub(super) fn resolve(raw: raw::Traces, errors: &mut Vec<String>) -> Settings {
     if !(0.0..=1.0).contains(&raw.sample_ratio) {
         errors.push(format!("traces.sample_ratio: {} is not within 0 to 1", raw.sample_ratio));
     }
-    if !(1..=MAX_PER_S).contains(&raw.max_per_s) {
-        errors.push(format!("traces.max_per_s: {} is not within 1 to {MAX_PER_S}", raw.max_per_s));
-    }
+    range("traces.max_per_s", u64::from(raw.max_per_s), 1, MAX_PER_S, errors);
     if raw.service_name.is_empty() {
         errors.push("traces.service_name: it is empty: leave the key out for the name gateway".to_owned());
     }
     let written = secret::resolve_lines("traces.headers", raw.headers, raw.headers_file, errors).unwrap_or_default();
     Settings {
-        url: url(&raw.endpoint, errors),
+        url: collector(&raw.endpoint, errors),
         headers: headers(&written, errors),
         sample_ratio: raw.sample_ratio,
         max_per_s: raw.max_per_s,
@@ -34,8 +32,8 @@ pub(super) fn resolve(raw: raw::Traces, errors: &mut Vec<String>) -> Settings {
     }
 }
 
-/// Returns the URL that spans are sent to. The errors do not repeat the endpoint, because it may contain credentials.
-fn url(endpoint: &str, errors: &mut Vec<String>) -> Uri {
+/// Returns the URL that spans are sent to.
+fn collector(endpoint: &str, errors: &mut Vec<String>) -> Uri {
     let mut wrong = |why: &str| errors.push(format!("traces.endpoint: {why}"));
     let endpoint = endpoint.trim_end_matches('/');
     if endpoint.is_empty() {
@@ -43,14 +41,9 @@ fn url(endpoint: &str, errors: &mut Vec<String>) -> Uri {
     } else if endpoint.ends_with(PATH) {
         wrong("the gateway adds the path /v1/traces itself, leave it out");
     }
-    let fits = |url: &Uri| {
-        let authority = url.authority().map_or("", |authority| authority.as_str());
-        let is_plain = !authority.is_empty() && !authority.contains('@') && url.query().is_none();
-        matches!(url.scheme_str(), Some("http" | "https")) && is_plain
-    };
-    // A fragment would swallow the path.
-    let whole = Some(format!("{endpoint}{PATH}")).filter(|_| !endpoint.contains('#'));
-    let url = whole.and_then(|url| url.parse::<Uri>().ok()).filter(fits);
+    // A fragment or a query would swallow the path.
+    let whole = Some(format!("{endpoint}{PATH}")).filter(|_| !endpoint.contains(['#', '?']));
+    let url = whole.and_then(|url| url::parse(&url, ["http", "https"]));
     if url.is_none() && !endpoint.is_empty() {
         wrong("it is not an http:// or https:// URL without user, password, query and fragment");
     }
@@ -98,9 +91,8 @@ mod tests {
         let path = "traces.endpoint: the gateway adds the path /v1/traces itself, leave it out";
         check("endpoint: \"http://a/v1/traces/\"", &[path]);
         let with = |keys: &str| format!("endpoint: \"http://a\", {keys}");
-        for ratio in ["1.1", "-0.1", ".nan"] {
-            let shown = if ratio == ".nan" { "NaN" } else { ratio };
-            let error = format!("traces.sample_ratio: {shown} is not within 0 to 1");
+        for ratio in ["1.1", "-0.1"] {
+            let error = format!("traces.sample_ratio: {ratio} is not within 0 to 1");
             check(&with(&format!("sample_ratio: {ratio}")), &[&error]);
         }
         check(&with("max_per_s: 0"), &["traces.max_per_s: 0 is not within 1 to 100000"]);

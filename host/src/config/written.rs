@@ -49,7 +49,7 @@ impl<'t> Written<'t> {
     fn value(text: &str) -> Result<Value, String> {
         match duplicates::check(text) {
             Some(error) => Err(error),
-            None => serde_yaml::from_str(text).map_err(|error| error.to_string()),
+            None => serde_yaml::from_str(text).map_err(|error| secret::without_value(&error.to_string())),
         }
     }
 }

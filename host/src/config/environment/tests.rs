@@ -114,7 +114,7 @@ fn wrong_values_name_the_variable() {
     refused(
         "",
         &[("GATEWAY_GAMES__0__ID", "a")],
-        &["GATEWAY_GAMES__0__ID: games: invalid type: map, expected a sequence"],
+        &["GATEWAY_GAMES__0__ID: games: invalid type: section, expected a list"],
     );
     refused("", &[("GATEWAY_GAMES", "[{ id: a")], &["GATEWAY_GAMES: its value is neither YAML nor JSON: "]);
     refused("", &[("GATEWAY_REDIS", "{ addr: a, addr: b }")], &["GATEWAY_REDIS: line 1: `addr` is a duplicate"]);
@@ -124,6 +124,12 @@ fn wrong_values_name_the_variable() {
     refused("", &[("GATEWAY_REDIS__TIMEOUT_MS", "5"), ("GATEWAY_REDIS__ADDR", "a:1")], &[range]);
     let game = "games[1].id: \"a\" is a duplicate (GATEWAY_GAMES sets it)";
     refused("", &[("GATEWAY_GAMES", "[{ id: a }, { id: a }]")], &[game]);
+    let both = "redis: more than one of `addr`, `sentinel` and `cluster` is set, keep one (set in part by \
+                GATEWAY_REDIS__ADDR, GATEWAY_REDIS__TIMEOUT_MS)";
+    let parts = [("GATEWAY_REDIS__TIMEOUT_MS", "500"), ("GATEWAY_REDIS__ADDR", "a:1"), ("GATEWAY_SERVER__PORT", "1")];
+    refused("redis: { cluster: { addrs: ['b:2'] } }\n", &parts, &[both]);
+    let nan = "GATEWAY_TRACES__SAMPLE_RATIO: line 1: `.nan` and `.inf` are not supported";
+    refused("", &[("GATEWAY_TRACES__SAMPLE_RATIO", ".nan")], &[nan]);
     let bytes = Environment::of([("GATEWAY_REDIS__ADDR".to_owned(), None)]);
     let errors = Config::parse_over(FILE, &bytes).expect_err("not UTF-8");
     assert_eq!(errors, ["GATEWAY_REDIS__ADDR: its value is not UTF-8"]);
@@ -346,12 +352,19 @@ fn a_value_of_the_wrong_type_is_not_repeated_because_it_may_be_a_secret() {
         assert!(!errors[0].contains("hush") && !errors[0].contains("1234"), "{errors:?}");
     };
     let string = "invalid type: string, expected";
-    is_hidden("auth: hush\n", &[], &format!("auth: {string} struct Auth at line 2"));
+    is_hidden("auth: hush\n", &[], &format!("auth: {string} a section at line 2"));
     is_hidden("auth: 12345678\n", &[], "auth: invalid type: integer, expected");
-    is_hidden("redis: 'hu\\\", expected hush'\n", &[], &format!("redis: {string} struct Redis at line 2"));
-    is_hidden("admin: { token: [hush] }\n", &[], "admin.token: invalid type: sequence, expected");
+    is_hidden("redis: 'hu\\\", expected hush'\n", &[], &format!("redis: {string} a section at line 2"));
+    is_hidden("admin: { token: [hush] }\n", &[], "admin.token: invalid type: list, expected");
     is_hidden("", &[("GATEWAY_AUTH", "hush")], &format!("GATEWAY_AUTH: auth: {string}"));
     is_hidden("", &[("GATEWAY_ADMIN", "1234.5")], "GATEWAY_ADMIN: admin: invalid type: floating point, expected");
+    is_hidden("admin: { token: !!int hush }\n", &[], "admin.token: invalid value: string, expected");
+    is_hidden(
+        "",
+        &[("GATEWAY_SERVER__PORT", "12345678")],
+        "GATEWAY_SERVER__PORT: server.port: invalid value: integer,",
+    );
+    is_hidden("", &[("GATEWAY_SERVER__PORT", "!!int hush")], "GATEWAY_SERVER__PORT: invalid value: string, expected");
     let config = "GATEWAY_PLUGINS__SETTINGS__CHAT__CONFIG";
     is_hidden("", &[(config, "hush")], &format!("{config}: plugins.settings.chat.config: {string}"));
     let whole = Config::parse("hush\n").expect_err("no section");
