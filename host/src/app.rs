@@ -31,7 +31,7 @@ use crate::{
 };
 use anyhow::Context;
 use certificate::Followed;
-pub use checkup::{check, check_certificate, check_keys, examine};
+pub use checkup::{check, check_certificate, check_keys, check_state, examine};
 use futures_util::FutureExt;
 use std::{
     future, io,
@@ -70,17 +70,17 @@ const RELOAD: &str = "the thread that follows the files";
 /// Returns a [`ConfigError`] if the configuration is wrong. Returns another error if the gateway cannot start, for
 /// example because a port is in use, or if one of its parts ends unexpectedly.
 pub async fn run(path: &Path, recent: RecentLog) -> anyhow::Result<()> {
-    // A file that is saved while it is read, or later during the start, has another stamp and is read again.
-    let stamp = Stamp::of(path).unwrap_or(Stamp::Absent);
-    let config = Config::read(path)?;
+    // Signals come first: until they are handled, SIGHUP ends the process, and process 1 of a container ignores SIGTERM.
+    let stop = CancellationToken::new();
+    let deadline = signals::listen(stop.clone()).context("cannot listen to signals")?;
+    let hangups = signal(SignalKind::hangup()).context("cannot listen to signals")?;
+    let (config, stamps) = reloader::read(path)?;
     checkup::raise_open_files();
     memory::refuse_huge_pages();
-    let stop = CancellationToken::new();
     let save = if config.state_file.is_some() { SAVE_TIMEOUT } else { Duration::ZERO };
     let bound = config.server.drain_timeout + bus::DRAIN + FILES_STOP + save + traces::FLUSH + 6 * STOP_MARGIN;
-    signals::listen(stop.clone(), bound).context("cannot listen to signals")?;
-    let hangups = signal(SignalKind::hangup()).context("cannot listen to signals")?;
-    let mut running = Running::start(path, (config, stamp), recent, hangups, &stop).await?;
+    deadline.set(bound);
+    let mut running = Running::start(path, (config, stamps), recent, hangups, &stop).await?;
     running.until_stop(&stop).await;
     running.drain().await
 }
@@ -101,7 +101,7 @@ struct Running {
 impl Running {
     async fn start(
         path: &Path,
-        (config, stamp): (Config, Stamp),
+        (config, stamps): (Config, Vec<Stamp>),
         recent: RecentLog,
         hangups: Signal,
         stop: &CancellationToken,
@@ -172,7 +172,7 @@ impl Running {
 
         let reloaded = (Arc::clone(&gateway), Arc::clone(&auth));
         let apply = Box::new(move |config: &Config| apply(config, &reloaded.0, &reloaded.1));
-        let files = reloader::start(path, (config.clone(), stamp), Arc::clone(&gateway), reports, apply)?;
+        let files = reloader::start(path, (config.clone(), stamps), Arc::clone(&gateway), reports, apply)?;
         supervisor.start(RELOAD, stop, follow(files, hangups, Arc::clone(&gateway), pages, stop.clone()));
 
         let drain_timeout = config.server.drain_timeout;
@@ -286,9 +286,6 @@ async fn keys(auth: Arc<Authenticator>) -> anyhow::Result<()> {
 fn apply(config: &Config, gateway: &Gateway, auth: &Authenticator) {
     gateway.require(config.required.clone());
     gateway.registry.limits.set(config.limits);
-    if config.auth.is_none() && auth.is_on() {
-        tracing::warn!("tokens are not checked any more: gateway.yaml has no section `auth`");
-    }
     auth.configure(config.auth.as_ref());
 }
 

@@ -180,7 +180,7 @@ async fn until_the_first_fetch_nothing_can_be_checked() {
 }
 
 #[tokio::test]
-async fn the_section_is_reloaded_appears_and_disappears() {
+async fn the_section_is_reloaded_and_appears_but_does_not_disappear() {
     let mut issuer = Issuer::start().await;
     let server = KeyServer::start(&key_set(&[issuer.key("a", "p256").await])).await;
     let (by_secret, by_key) =
@@ -204,9 +204,36 @@ async fn the_section_is_reloaded_appears_and_disappears() {
     gateway.logged("auth.jwks_url: it is not an http:// or https:// URL").await;
     accepted(&gateway, &by_key).await;
 
+    // A file that is written in place is empty for a moment, and for long if the disk is full.
+    fs::write(gateway.config(), "").unwrap();
+    gateway.logged("gateway.yaml: the file is empty, and it was not before").await;
     gateway.reconfigure(&none);
-    answers(&gateway, "anything", 101).await;
+    gateway.logged("auth: the section is missing, and tokens are checked now").await;
+    gateway.metric_is("gateway_config_rejected", 1.0).await;
+    accepted(&gateway, &by_key).await;
+    assert_eq!(answer(&gateway, "anything").await.0, 401);
     before.assert_alive().await;
+}
+
+#[tokio::test]
+async fn a_file_with_the_secret_is_read_again_when_it_changes() {
+    let mut issuer = Issuer::start().await;
+    let token = issuer.sign_with_secret("HS256", &claims()).await;
+    let mut setup = setup("jwt_secret_file: plugins/secret");
+    setup.files.push(("secret", b"0123456789-another-secret-abcdef\n".to_vec()));
+    let gateway = Gateway::start(setup).await;
+    let file = gateway.plugins().join("secret");
+    denied(&gateway, &token, "its signature is wrong").await;
+    let read = |line: &&Value| line.to_string().contains("configuration read again");
+    assert_eq!(gateway.log_lines().iter().filter(read).count(), 0, "it was read at the start");
+    replace(&file, SECRET);
+    answers(&gateway, &token, 101).await;
+    // A bad secret changes nothing, and the next good one is used.
+    replace(&file, "short");
+    gateway.logged("auth.jwt_secret_file: plugins/secret: at least 32 bytes").await;
+    accepted(&gateway, &token).await;
+    replace(&file, "0123456789-another-secret-abcdef");
+    answers(&gateway, &token, 401).await;
 }
 
 #[tokio::test]

@@ -280,3 +280,37 @@ async fn settings_of_a_plugin_that_is_not_loaded_are_logged() {
     let line = gateway.logged("plugins.settings names a plugin that is not loaded").await;
     assert_eq!((&line["level"], &line["fields"]["plugin"]), (&"WARN".into(), &"caht".into()));
 }
+
+#[tokio::test]
+async fn a_required_plugin_that_is_not_loaded_is_logged_as_an_error() {
+    let required =
+        |name| Setup { yaml: format!("plugins: {{ directory: plugins, required: [{name}] }}"), ..setup("[]", "{}") };
+    let gateway = Gateway::start(required("chat")).await;
+    gateway.client().await.assert_alive().await;
+    gateway.reconfigure(&required("caht"));
+    let line =
+        gateway.logged("plugins.required names a plugin that is not loaded: no session begins until it is").await;
+    assert_eq!((&line["level"], &line["fields"]["plugin"]), (&"ERROR".into(), &"caht".into()));
+}
+
+#[tokio::test]
+async fn a_file_that_becomes_empty_changes_nothing() {
+    broken("", &["gateway.yaml: the file is empty, and it was not before"]).await;
+}
+
+#[tokio::test]
+async fn a_tag_changes_nothing_and_its_line_is_named() {
+    broken("games: []\nadmin: { token: !ENV \"${TOKEN}\" }\n", &["line 2: admin.token: tags such as `!x` are not"])
+        .await;
+}
+
+#[tokio::test]
+async fn aliases_that_multiply_texts_cost_no_memory() {
+    let gateway = Gateway::start(greeting("{ greeting: hello }")).await;
+    let before = gateway.resident_bytes();
+    let text = format!("x: &x {}\ny: [{}]\n", "y".repeat(500_000), "*x, ".repeat(400));
+    fs::write(gateway.config(), text).unwrap();
+    gateway.logged("it has more than 200000 values or 4194304 bytes of text").await;
+    let growth = gateway.resident_bytes().saturating_sub(before);
+    assert!(growth < 32 << 20, "the memory grew by {growth} bytes");
+}

@@ -4,7 +4,13 @@
 //! still ends.
 
 use crate::telemetry::log;
-use std::{future::pending, io, process, sync::mpsc, thread, time::Duration};
+use std::{
+    future::pending,
+    io, process,
+    sync::{Arc, OnceLock, mpsc},
+    thread,
+    time::Duration,
+};
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
@@ -15,12 +21,29 @@ use tokio_util::sync::CancellationToken;
 /// The exit code of a process that did not stop in time.
 const TOO_LATE: i32 = 1;
 
+/// The time that the process may take to stop as long as the configuration is not known.
+const START_BOUND: Duration = Duration::from_secs(30);
+
+/// The time that the process may take to stop, which follows from the configuration.
+#[derive(Clone, Default)]
+pub(super) struct Deadline(Arc<OnceLock<Duration>>);
+
+impl Deadline {
+    /// Sets the time. Only the first call has an effect.
+    pub(super) fn set(&self, bound: Duration) {
+        self.0.get_or_init(|| bound);
+    }
+}
+
 /// Cancels `stop` at the first signal. Once `stop` is cancelled, by a signal or by something else, the process ends at
-/// the next signal or after `bound`. The exit code is 128 plus the signal's number, as in a shell, or [`TOO_LATE`].
+/// the next signal or after the returned deadline. The exit code is 128 plus the signal's number, as in a shell, or
+/// [`TOO_LATE`].
 ///
 /// # Errors
 /// Returns an error if the system refuses a thread or a signal handler.
-pub(super) fn listen(stop: CancellationToken, bound: Duration) -> io::Result<()> {
+pub(super) fn listen(stop: CancellationToken) -> io::Result<Deadline> {
+    let deadline = Deadline::default();
+    let set = deadline.clone();
     let (started, outcome) = mpsc::channel();
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let listening = runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
@@ -30,19 +53,21 @@ pub(super) fn listen(stop: CancellationToken, bound: Duration) -> io::Result<()>
         match listening {
             Ok((runtime, signals)) => {
                 let _ = started.send(Ok(()));
-                runtime.block_on(end_the_process(signals, stop, bound));
+                runtime.block_on(end_the_process(signals, stop, set));
             }
             Err(error) => drop(started.send(Err(error))),
         }
     })?;
-    outcome.recv().unwrap_or_else(|closed| Err(io::Error::other(closed)))
+    outcome.recv().unwrap_or_else(|closed| Err(io::Error::other(closed)))?;
+    Ok(deadline)
 }
 
-async fn end_the_process(mut signals: Signals, stop: CancellationToken, bound: Duration) {
+async fn end_the_process(mut signals: Signals, stop: CancellationToken, deadline: Deadline) {
     tokio::select! {
         _ = signals.next() => stop.cancel(),
         () = stop.cancelled() => {}
     }
+    let bound = deadline.0.get().copied().unwrap_or(START_BOUND);
     tokio::select! {
         (name, code) = signals.next() => {
             exit(code, &format!("{name} while the gateway stops: the process ends at once"))

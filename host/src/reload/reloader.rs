@@ -1,11 +1,11 @@
-//! Follows the plugins directory and gateway.yaml, and puts changes to use. The reload thread only checks files and
+//! Follows the plugins directory, gateway.yaml and the files that it names, and puts changes to use. The reload thread only checks files and
 //! decides. Everything that may take long runs on other threads, so that the reload thread notices a stop at once.
 //!
 //! The system's events about files only wake the thread up. A change on a network file system without events is found
 //! up to half a second later.
 
 use crate::{
-    config::Config,
+    config::{Config, ConfigError},
     plugin::{Standalone, offload::lower_thread_priority},
     reload::{
         catalog::{Catalog, Done, Report},
@@ -19,6 +19,7 @@ use crate::{
     routing::{accounts::Accounts, gateway::Gateway},
 };
 use std::{
+    iter,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -88,8 +89,8 @@ struct Reloader {
     config: Config,
     /// The path of gateway.yaml.
     path: PathBuf,
-    /// The state of gateway.yaml.
-    file: Watched,
+    /// The state of gateway.yaml, and of the files that belong to it.
+    file: Watched<Vec<Stamp>>,
     /// Why gateway.yaml cannot be read, if it cannot.
     unread: Option<String>,
     apply: Apply,
@@ -99,8 +100,33 @@ struct Reloader {
 /// Puts the live settings of a new configuration to use that are not about plugins. It must return quickly.
 pub type Apply = Box<dyn Fn(&Config) + Send>;
 
-/// Starts the reload thread, which loads the plugins and follows the plugins directory and the file `path`. `config`
-/// was read from that file, which had the `stamp` before. `apply` is called with each later configuration. Returns at
+/// Reads gateway.yaml. Returns the configuration, and the stamps of the files that it comes from. The stamps are older
+/// than what was read, so no later change is missed.
+///
+/// # Errors
+/// Returns a [`ConfigError`] with everything that is wrong.
+pub fn read(path: &Path) -> Result<(Config, Vec<Stamp>), ConfigError> {
+    let mut files = vec![path.to_owned()];
+    loop {
+        // An error shows again at the next look.
+        let stamps = files.iter().map(|file| Stamp::of(file).unwrap_or(Stamp::Absent)).collect();
+        let config = Config::read(path)?;
+        // The file itself names the others, so they are known only now.
+        let named = files_of(path, &config);
+        if named == files {
+            return Ok((config, stamps));
+        }
+        files = named;
+    }
+}
+
+/// Returns the files that the live settings of a configuration come from.
+fn files_of(path: &Path, config: &Config) -> Vec<PathBuf> {
+    iter::once(path).chain(config.live_files()).map(Path::to_owned).collect()
+}
+
+/// Starts the reload thread, which loads the plugins and follows the plugins directory and the file `path`. The
+/// configuration and the stamps are what [`read`] has returned. `apply` is called with each later configuration. Returns at
 /// once.
 ///
 /// # Errors
@@ -108,7 +134,7 @@ pub type Apply = Box<dyn Fn(&Config) + Send>;
 /// WebAssembly.
 pub fn start(
     path: &Path,
-    (config, stamp): (Config, Stamp),
+    (config, stamps): (Config, Vec<Stamp>),
     gateway: Arc<Gateway>,
     reports: Arc<Reports>,
     apply: Apply,
@@ -117,7 +143,7 @@ pub fn start(
     let keeper = Arc::<Accounts>::clone(&gateway.accounts);
     let catalog = Catalog::new(&config, Arc::clone(&inbox), Arc::clone(&gateway.metrics), keeper)?;
     let mut file = Watched::default();
-    file.take(stamp);
+    file.take(stamps);
     let (phase, phases) = channel(Phase::Loading);
     let reloader = Reloader {
         catalog,
@@ -201,14 +227,17 @@ impl Reloader {
     }
 
     fn look_at_config(&mut self) -> bool {
-        let stamp = match Stamp::of(&self.path) {
-            Ok(stamp) => stamp,
-            Err(error) => {
-                self.cannot_be_read(&format!("{}: it cannot be looked at: {error}", self.path.display()));
-                return false;
+        let mut stamps = Vec::new();
+        for file in files_of(&self.path, &self.config) {
+            match Stamp::of(&file) {
+                Ok(stamp) => stamps.push(stamp),
+                Err(error) => {
+                    self.cannot_be_read(&format!("{}: it cannot be looked at: {error}", file.display()));
+                    return false;
+                }
             }
-        };
-        match self.file.look(stamp.clone()) {
+        }
+        match self.file.look(stamps) {
             Look::Same => return false,
             Look::Unsettled => {
                 self.unread = None;
@@ -216,22 +245,18 @@ impl Reloader {
             }
             Look::Changed => {}
         }
-        let text = match Config::text(&self.path) {
-            Ok(text) => text,
-            Err(error) => {
-                self.file.failed();
-                self.cannot_be_read(&error.to_string());
-                return false;
-            }
-        };
-        match Config::parse_file(&self.path, &text) {
-            Ok(config) => {
-                self.file.take(stamp);
+        let read = read(&self.path).and_then(|(config, stamps)| match self.config.lost_in(&config) {
+            Some(lost) => Err(ConfigError { path: self.path.clone(), errors: vec![lost.to_owned()] }),
+            None => Ok((config, stamps)),
+        });
+        match read {
+            Ok((config, stamps)) => {
+                self.file.take(stamps);
                 self.unread = None;
                 self.configure(config);
             }
             Err(error) => {
-                // The error may be that of a file or a host that the configuration names.
+                // The error may be temporary, or that of a file or a host that the configuration names.
                 self.file.failed();
                 self.cannot_be_read(&error.to_string());
             }
@@ -287,10 +312,15 @@ impl Reloader {
             return; // The warnings follow when every file is loaded.
         }
         let snapshot = self.gateway.snapshot();
-        for name in self.config.configured_plugins() {
-            if !snapshot.plugins().any(|plugin| &**plugin.name() == name) {
-                tracing::warn!(plugin = name, "plugins.settings names a plugin that is not loaded");
-            }
+        let is_loaded = |name: &str| snapshot.plugins().any(|plugin| &**plugin.name() == name);
+        for name in self.config.configured_plugins().filter(|name| !is_loaded(name)) {
+            tracing::warn!(plugin = name, "plugins.settings names a plugin that is not loaded");
+        }
+        for name in self.config.required.iter().filter(|name| !is_loaded(name)) {
+            tracing::error!(
+                plugin = name,
+                "plugins.required names a plugin that is not loaded: no session begins until it is"
+            );
         }
     }
 }
