@@ -4,7 +4,10 @@ use crate::author::{Language, Name};
 use clap::{Parser, Subcommand, ValueEnum, value_parser};
 use clap_complete::Shell;
 use gateway::reload::judge;
-use std::path::PathBuf;
+use std::{
+    net::{SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+};
 
 /// A WebSocket gateway for online games whose policy is WebAssembly, swapped while the players stay connected.
 #[derive(Parser)]
@@ -39,6 +42,10 @@ pub(crate) enum Command {
     Healthcheck {
         #[command(flatten)]
         configured: Configured,
+        /// The address of the admin listener. By default it is the one in the configuration file, which may have changed
+        /// since the gateway was started.
+        #[arg(long, value_name = "HOST:PORT", conflicts_with = "config", value_parser = address)]
+        address: Option<SocketAddr>,
         /// Ask whether it is ready: connected to the bus, and serving plugins.
         #[arg(long)]
         ready: bool,
@@ -102,6 +109,12 @@ pub(crate) enum PluginCommand {
         #[arg(long)]
         config: Option<PathBuf>,
     },
+}
+
+/// Returns the first address of a host and a port.
+fn address(written: &str) -> Result<SocketAddr, String> {
+    let mut found = written.to_socket_addrs().map_err(|error| error.to_string())?;
+    found.next().ok_or_else(|| "the host has no address".to_owned())
 }
 
 #[derive(clap::Args)]

@@ -21,10 +21,24 @@ const SECTIONS: [(&str, &[(&str, &str)]); 4] = [
             ("143, 130", "A second signal, SIGTERM or SIGINT, has ended the gateway at once."),
         ],
     ),
-    ("SIGNALS", &[("SIGTERM, SIGINT", "The gateway drains: it accepts no new connections and ends the sessions.")]),
+    (
+        "SIGNALS",
+        &[
+            ("SIGTERM, SIGINT", "The gateway drains: it accepts no new connections and ends the sessions."),
+            (
+                "SIGHUP",
+                "The gateway looks at gateway.yaml and the plugins at once. It notices changes without it, too.",
+            ),
+        ],
+    ),
     (
         "ENVIRONMENT",
         &[
+            (
+                "GATEWAY_SECTION__KEY",
+                "Takes the place of section.key in gateway.yaml, such as GATEWAY_SERVER__PORT=9000.",
+            ),
+            ("TOKIO_WORKER_THREADS", "The number of threads that serve players. By default, one for each processor."),
             ("RUST_LOG", "Filters the log, for example info,gateway=debug."),
             ("SSL_CERT_FILE", "The certificate authorities to trust instead of those of the system."),
             ("XDG_CACHE_HOME", "The parent of the directory of compiled code, without plugins.cache_directory."),
