@@ -1,7 +1,7 @@
 //! The spans of a request on its whole way.
 
 use super::{ALL, SPAN, TRACE, connect, request, response, start, start_on, traced, traceparent};
-use gateway_tests::{Collector, Gateway, Redis, Setup, chat_request, fourth};
+use gateway_tests::{Client, Collector, Gateway, Redis, Setup, chat_request, fourth};
 use std::collections::BTreeSet;
 
 /// The kinds of spans in OTLP.
@@ -140,6 +140,20 @@ async fn a_call_that_is_refused_has_an_error() {
     assert_eq!((&*span.attribute("gateway.status"), &*span.attribute("error.type")), ("4", "rejected"));
     assert_eq!(span.error(), Some("ChatRequest.base.game_id is no game of this gateway"));
     assert!(collector.spans().iter().all(|span| span.span.name != "publish"));
+}
+
+#[tokio::test]
+async fn a_handshake_that_is_refused_has_its_status_and_reason_and_is_no_error_of_the_server() {
+    let collector = Collector::start().await;
+    let yaml = "games: [{ id: mmo }]\nlimits: { sessions_per_ip: 1 }".to_owned();
+    let gateway = Gateway::start(traced(Setup { yaml, ..Setup::default() }, &collector, ALL)).await;
+    let _first = gateway.client().await;
+    assert!(Client::handshake(gateway.address, "/ws").await.is_err());
+    let handshakes = collector.named("GET /ws", 2).await;
+    let statuses = handshakes.iter().map(|span| (span.attribute("http.response.status_code"), span.error()));
+    let expected = [("101".to_owned(), None), ("429".to_owned(), None)];
+    assert_eq!(statuses.collect::<Vec<_>>(), expected);
+    assert_eq!(handshakes[1].attribute("error.type"), "sessions_per_ip");
 }
 
 #[tokio::test]
