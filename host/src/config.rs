@@ -3,15 +3,14 @@
 //!
 //! `raw` holds the file as it is written. `environment` reads the variables, and `shape` asks the types of `raw` what
 //! they expect. `effective` shows what takes effect, and its origin. `settings` holds the meaning of the file, with types,
-//! units and defaults. `resolve` turns the raw file into settings and checks ranges. `duplicates` finds duplicate keys,
-//! tags, and aliases that multiply values, and `keys` finds unknown keys. No other module reads the file's text or checks
+//! units and defaults. `resolve` turns the raw file into settings and checks ranges. `yaml` finds duplicate keys, tags,
+//! and aliases that multiply values, and `keys` finds unknown keys. No other module reads the file's text or checks
 //! its values again.
 //!
 //! This folder may use `file` to read gateway.yaml. It may use `delivery`, `plugin` and `traces` for the types of their
 //! settings.
 
 mod auth;
-mod duplicates;
 mod effective;
 mod environment;
 mod keys;
@@ -30,6 +29,7 @@ mod tests;
 mod traces;
 mod url;
 mod written;
+mod yaml;
 
 pub use auth::Auth;
 pub use environment::Environment;
@@ -91,7 +91,7 @@ impl Config {
     ///
     /// # Errors
     /// Returns a [`ConfigError`] if the file cannot be read.
-    pub fn text(path: &Path) -> Result<String, ConfigError> {
+    fn text(path: &Path) -> Result<String, ConfigError> {
         let fail = |error: String| ConfigError { path: path.to_owned(), errors: vec![error] };
         let bytes = file::read(path, MAX_FILE_BYTES).map_err(|error| fail(error.to_string()))?;
         String::from_utf8(bytes).map_err(|error| fail(format!("it is not UTF-8: {error}")))
@@ -101,7 +101,7 @@ impl Config {
     ///
     /// # Errors
     /// Returns a [`ConfigError`] with everything that is wrong.
-    pub fn parse_file(path: &Path, text: &str) -> Result<Self, ConfigError> {
+    fn parse_file(path: &Path, text: &str) -> Result<Self, ConfigError> {
         Self::parse_over(text, &Environment::of_process()).map_err(|errors| ConfigError::new(path, errors))
     }
 

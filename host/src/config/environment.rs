@@ -4,10 +4,10 @@
 mod tests;
 
 use super::{
-    duplicates,
     keys::{self, Step},
     raw, secret,
     shape::{self, Shape},
+    yaml,
 };
 use serde_yaml::{Mapping, Value};
 use std::env;
@@ -88,7 +88,7 @@ impl Setting {
         let keys: Vec<_> = lower.split(LEVEL).collect();
         let written = match shape::at(&keys) {
             Shape::Text => Value::String(value.to_owned()),
-            Shape::Yaml => yaml(value).map_err(|why| vec![why])?,
+            Shape::Yaml => value_of(value).map_err(|why| vec![why])?,
             Shape::Unknown { depth, known } => return Err(vec![unknown(&keys, depth, known)]),
         };
         let mut nested = written.clone();
@@ -105,14 +105,11 @@ impl Setting {
     }
 }
 
-fn yaml(text: &str) -> Result<Value, String> {
-    if let Some(why) = duplicates::check(text) {
-        return Err(why);
-    }
-    match serde_yaml::from_str(text) {
+fn value_of(text: &str) -> Result<Value, String> {
+    match yaml::parse(text) {
         Ok(Value::Null) => Err("it is empty: write a value into it, or remove the variable".to_owned()),
         Ok(value) => Ok(value),
-        Err(error) => Err(secret::without_value(&format!("its value is neither YAML nor JSON: {error}"))),
+        Err(error) => Err(format!("its value cannot be read: {error}")),
     }
 }
 

@@ -209,7 +209,7 @@ pub(super) enum OnUserLimit {
 
 /// The audiences of tokens: one text or a list.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(untagged, expecting = "it is neither a text nor a list of texts")]
+#[serde(untagged, expecting = "`audience` is neither a text nor a list of texts")]
 pub(super) enum Audience {
     One(String),
     Many(Vec<String>),

@@ -164,7 +164,10 @@ fn errors_of_types_are_in_words_of_yaml() {
             "server: { send_queue: many }\n",
             "server.send_queue: invalid type: string, expected an integer, at least 0 at",
         ),
-        (&format!("auth: {{ {secret}, audience: {{}} }}\n"), "auth.audience: it is neither a text nor a list of texts"),
+        (
+            &format!("auth: {{ {secret}, audience: {{}} }}\n"),
+            "auth: `audience` is neither a text nor a list of texts at line 2",
+        ),
         ("games: [ ~ ]\n", "games[0].id: \"\" is not 1 to 64 characters"),
     ] {
         refused(text, &[error]);

@@ -1,9 +1,8 @@
 //! Everything that is written: the file, and the environment variables that set keys in its place.
 
 use super::{
-    duplicates,
     environment::{self, Environment, Setting},
-    keys, raw, secret,
+    keys, raw, secret, yaml,
 };
 use serde_yaml::Value;
 
@@ -23,7 +22,7 @@ impl<'t> Written<'t> {
     /// Reads the file and the variables. Adds a line to `errors` for each error. Returns `None` if nothing can be made of
     /// them.
     pub(super) fn read(text: &'t str, environment: &Environment, errors: &mut Vec<String>) -> Option<Self> {
-        let value = match Self::value(text) {
+        let value = match yaml::parse(text) {
             Ok(value) => value,
             Err(error) => {
                 errors.push(error);
@@ -43,13 +42,6 @@ impl<'t> Written<'t> {
                 errors.push(error);
                 None
             }
-        }
-    }
-
-    fn value(text: &str) -> Result<Value, String> {
-        match duplicates::check(text) {
-            Some(error) => Err(error),
-            None => serde_yaml::from_str(text).map_err(|error| secret::without_value(&error.to_string())),
         }
     }
 }

@@ -116,8 +116,12 @@ fn wrong_values_name_the_variable() {
         &[("GATEWAY_GAMES__0__ID", "a")],
         &["GATEWAY_GAMES__0__ID: games: invalid type: section, expected a list"],
     );
-    refused("", &[("GATEWAY_GAMES", "[{ id: a")], &["GATEWAY_GAMES: its value is neither YAML nor JSON: "]);
-    refused("", &[("GATEWAY_REDIS", "{ addr: a, addr: b }")], &["GATEWAY_REDIS: line 1: `addr` is a duplicate"]);
+    refused("", &[("GATEWAY_GAMES", "[{ id: a")], &["GATEWAY_GAMES: its value cannot be read: did not find expected"]);
+    refused(
+        "",
+        &[("GATEWAY_REDIS", "{ addr: a, addr: b }")],
+        &["GATEWAY_REDIS: its value cannot be read: line 1: `addr` is a duplicate"],
+    );
     refused("", &[("GATEWAY_AUTH", "")], &["GATEWAY_AUTH: it is empty: write a value into it, or remove the variable"]);
     refused("", &[("GATEWAY_REDIS", "{ addr: }")], &["GATEWAY_REDIS: `redis.addr` is empty"]);
     let range = "redis.timeout_ms: 5 is not within 100 to 60000 (GATEWAY_REDIS__TIMEOUT_MS sets it)";
@@ -128,7 +132,7 @@ fn wrong_values_name_the_variable() {
                 GATEWAY_REDIS__ADDR, GATEWAY_REDIS__TIMEOUT_MS)";
     let parts = [("GATEWAY_REDIS__TIMEOUT_MS", "500"), ("GATEWAY_REDIS__ADDR", "a:1"), ("GATEWAY_SERVER__PORT", "1")];
     refused("redis: { cluster: { addrs: ['b:2'] } }\n", &parts, &[both]);
-    let nan = "GATEWAY_TRACES__SAMPLE_RATIO: line 1: `.nan` and `.inf` are not supported";
+    let nan = "GATEWAY_TRACES__SAMPLE_RATIO: its value cannot be read: line 1: `.nan` and `.inf` are not supported";
     refused("", &[("GATEWAY_TRACES__SAMPLE_RATIO", ".nan")], &[nan]);
     let bytes = Environment::of([("GATEWAY_REDIS__ADDR".to_owned(), None)]);
     let errors = Config::parse_over(FILE, &bytes).expect_err("not UTF-8");
@@ -364,7 +368,11 @@ fn a_value_of_the_wrong_type_is_not_repeated_because_it_may_be_a_secret() {
         &[("GATEWAY_SERVER__PORT", "12345678")],
         "GATEWAY_SERVER__PORT: server.port: invalid value: integer,",
     );
-    is_hidden("", &[("GATEWAY_SERVER__PORT", "!!int hush")], "GATEWAY_SERVER__PORT: invalid value: string, expected");
+    is_hidden(
+        "",
+        &[("GATEWAY_SERVER__PORT", "!!int hush")],
+        "GATEWAY_SERVER__PORT: its value cannot be read: invalid value: string, expected",
+    );
     let config = "GATEWAY_PLUGINS__SETTINGS__CHAT__CONFIG";
     is_hidden("", &[(config, "hush")], &format!("{config}: plugins.settings.chat.config: {string}"));
     let whole = Config::parse("hush\n").expect_err("no section");

@@ -1,8 +1,9 @@
-//! Finds what the parser does not report, or not well: a key that a section has more than once, aliases that multiply
+//! Parses YAML, and finds what the parser does not report, or not well: a key that a section has more than once, aliases that multiply
 //! values beyond any bound, tags, and numbers that are no numbers.
 
 use super::secret;
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, Visitor};
+use serde_yaml::Value;
 use std::{cell::Cell, collections::HashSet, fmt};
 
 /// The maximum number of values in a file. A value that aliases repeat counts each time. A configuration for a real
@@ -13,8 +14,19 @@ const MAX_VALUES: usize = 200_000;
 /// time.
 const MAX_TEXT_BYTES: usize = 4 << 20;
 
+/// Parses the text of a file or a variable.
+///
+/// # Errors
+/// Returns the first error.
+pub(super) fn parse(text: &str) -> Result<Value, String> {
+    match check(text) {
+        Some(error) => Err(error),
+        None => serde_yaml::from_str(text).map_err(|error| secret::without_value(&error.to_string())),
+    }
+}
+
 /// Returns the first error. Keeps none of the values in memory.
-pub(super) fn check(text: &str) -> Option<String> {
+fn check(text: &str) -> Option<String> {
     let left = Left { values: Cell::new(MAX_VALUES), bytes: Cell::new(MAX_TEXT_BYTES) };
     let error = Walk(&left).deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
     let message = error.to_string();
