@@ -1,7 +1,8 @@
 //! OpenTelemetry traces: which handshakes and calls are recorded, and how their spans reach a collector over OTLP.
 //!
-//! Nothing is recorded unless the configuration has a section `traces`. What is not recorded costs a few branches for each packet. A span is
-//! made when it ends, from what the code that ends it knows anyway. It then goes into a bounded queue, and never waits.
+//! Nothing is recorded unless the configuration has a section `traces`. What is not recorded costs a few branches for
+//! each packet. A span is made when it ends, from what the code that ends it knows anyway. It then goes into a bounded
+//! queue, and never waits.
 //!
 //! The macros of the crate `tracing` were rejected for these spans: the log would need to know what a remote parent is,
 //! and a call that is not recorded would pay for its fields. So was the exporter of the crate `opentelemetry-otlp`: its

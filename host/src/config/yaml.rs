@@ -1,5 +1,5 @@
-//! Parses YAML, and finds what the parser does not report, or not well: a key that a section has more than once, aliases that multiply
-//! values beyond any bound, tags, and numbers that are no numbers.
+//! Parses YAML, and finds what the parser does not report, or not well: a key that a section has more than once, aliases
+//! that multiply values beyond any bound, tags, and numbers that are no numbers.
 
 use super::secret;
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, Visitor};

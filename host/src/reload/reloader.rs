@@ -1,5 +1,6 @@
-//! Follows the plugins directory, gateway.yaml and the files that it names, and puts changes to use. The reload thread only checks files and
-//! decides. Everything that may take long runs on other threads, so that the reload thread notices a stop at once.
+//! Follows the plugins directory, gateway.yaml and the files that it names, and puts changes to use. The reload thread
+//! only checks files and decides. Everything that may take long runs on other threads, so that the reload thread notices
+//! a stop at once.
 //!
 //! The system's events about files only wake the thread up. A change on a network file system without events is found
 //! up to half a second later.
@@ -126,8 +127,8 @@ fn files_of(path: &Path, config: &Config) -> Vec<PathBuf> {
 }
 
 /// Starts the reload thread, which loads the plugins and follows the plugins directory and the file `path`. The
-/// configuration and the stamps are what [`read`] has returned. `apply` is called with each later configuration. Returns at
-/// once.
+/// configuration and the stamps are what [`read`] has returned. `apply` is called with each later configuration. Returns
+/// at once.
 ///
 /// # Errors
 /// Returns an error if no thread can be started, if no cache directory can be created, or if the machine cannot run
