@@ -18,14 +18,15 @@ WIT_BINDGEN     := $(TOOLS)/bin/wit-bindgen
 WIT_ADAPTER     := $(TOOLS)/wasi_snapshot_preview1.reactor.wasm
 WASM_TOOLS      := $(TOOLS)/bin/wasm-tools
 ZIG             := $(TOOLS)/zig/bin/python -m ziglang
-COMPONENTIZE_JS := $(TOOLS)/node/node_modules/.bin/componentize-js
+NODE_BIN        := $(TOOLS)/node/node_modules/.bin
+COMPONENTIZE_JS := $(NODE_BIN)/componentize-js
 COMPONENTIZE_PY := $(TOOLS)/python/bin/componentize-py
 
-# The folder of package.json and package-lock.json, which have the versions of the tools for JavaScript.
+# The folder of package.json and package-lock.json, which have the versions of the tools for JavaScript and TypeScript.
 NODE_PACKAGE ?= .
 
 # A build depends on these empty files. The name of each file contains the installed version of a tool. For JavaScript
-# the name contains the checksum of package-lock.json instead.
+# and TypeScript the name contains the checksum of package-lock.json instead.
 GENERATOR      := $(TOOLS)/.wit-bindgen-$(WIT_BINDGEN_VERSION) $(TOOLS)/.wasm-tools-$(WASM_TOOLS_VERSION)
 ZIG_TOOLS      := $(TOOLS)/.zig-$(ZIG_VERSION)
 NODE_TOOLS     := $(TOOLS)/.node-$(firstword $(shell cksum $(NODE_PACKAGE)/package-lock.json 2>/dev/null))

@@ -149,18 +149,22 @@ async fn plugin_test_uses_the_limits_of_the_configuration() {
 /// Asserts that the plugin that `gateway plugin new` writes builds, passes its own test, and serves in a running
 /// gateway.
 async fn starts(language: &str) {
-    if lobby(language).is_none() {
-        return;
+    if lobby(language).is_some() {
+        builds_and_serves(language, &root().join("target/tools")).await;
     }
+}
+
+/// Does the same as [`starts`], with the folder in which the tools of the language are installed.
+async fn builds_and_serves(language: &str, tools: &Path) {
     let parent = tempfile::tempdir().unwrap();
     let new = ["plugin", "new", "hello", "--language", language, "--route", &ROUTE.to_string()];
     let output = run(Gateway::command(None).args(new).current_dir(&parent)).await;
     assert!(succeeded(&output).contains("make -C hello test\n"), "{output:?}");
 
     let folder = parent.path().join("hello");
-    let tools = format!("TOOLS={}", root().join("target/tools").display());
-    // The build uses the tools that `make lobby` has installed. The Rust build also reuses the artifacts of the last
-    // run.
+    let tools = format!("TOOLS={}", tools.display());
+    // The build uses the tools that `make lobby` or the last run has installed. The Rust build also reuses the artifacts
+    // of the last run.
     let mut make = Command::new("make");
     make.args(["test", &tools]).env("CARGO_TARGET_DIR", root().join("target/new")).current_dir(&folder);
     let output = run(&mut make).await;
@@ -208,6 +212,14 @@ async fn a_new_plugin_in_go_builds_and_serves() {
 #[tokio::test]
 async fn a_new_plugin_in_javascript_builds_and_serves() {
     starts("javascript").await;
+}
+
+#[tokio::test]
+async fn a_new_plugin_in_typescript_builds_and_serves() {
+    // There is no lobby in TypeScript. What it needs of the machine is what JavaScript needs.
+    if lobby("javascript").is_some() {
+        builds_and_serves("typescript", &root().join("target/tools/typescript")).await;
+    }
 }
 
 #[tokio::test]

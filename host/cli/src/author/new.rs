@@ -17,6 +17,7 @@ pub(crate) enum Language {
     C,
     Go,
     Javascript,
+    Typescript,
     Python,
 }
 
@@ -60,6 +61,8 @@ type Template = (&'static str, &'static str);
 const VECTORS: Template = ("vectors.json", include_str!("templates/vectors.json"));
 const IGNORED: Template = (".gitignore", include_str!("templates/gitignore"));
 const CONFIG: Template = ("gateway.yaml", include_str!("templates/gateway.yaml"));
+/// The configuration for a plugin that contains a JavaScript engine.
+const ENGINE_CONFIG: Template = ("gateway.yaml", include_str!("templates/javascript/gateway.yaml"));
 const TOOLS: Template = ("tools.mk", include_str!("../../../../plugins/tools.mk"));
 const WIT: Template = ("wit/policy.wit", include_str!("../../../../wit/0.2/policy.wit"));
 
@@ -104,7 +107,21 @@ const JAVASCRIPT: &[Template] = &[
     ("policy.js", include_str!("templates/javascript/policy.js")),
     ("package.json", include_str!("../../../../plugins/lobby/javascript/package.json")),
     ("package-lock.json", include_str!("../../../../plugins/lobby/javascript/package-lock.json")),
-    ("gateway.yaml", include_str!("templates/javascript/gateway.yaml")),
+    ENGINE_CONFIG,
+    VECTORS,
+    IGNORED,
+    TOOLS,
+    WIT,
+];
+
+const TYPESCRIPT: &[Template] = &[
+    ("README.md", include_str!("templates/typescript/README.md")),
+    ("Makefile", include_str!("templates/typescript/Makefile")),
+    ("policy.ts", include_str!("templates/typescript/policy.ts")),
+    ("tsconfig.json", include_str!("templates/typescript/tsconfig.json")),
+    ("package.json", include_str!("templates/typescript/package.json")),
+    ("package-lock.json", include_str!("templates/typescript/package-lock.json")),
+    ENGINE_CONFIG,
     VECTORS,
     IGNORED,
     TOOLS,
@@ -128,6 +145,7 @@ fn templates(language: Language) -> &'static [Template] {
         Language::C => C,
         Language::Go => GO,
         Language::Javascript => JAVASCRIPT,
+        Language::Typescript => TYPESCRIPT,
         Language::Python => PYTHON,
     }
 }
@@ -182,7 +200,7 @@ fn next_steps(name: &str, language: Language) -> String {
     let mut steps = format!(
         "{name}/ is written. Next:\n    make -C {name}\n    make -C {name} test\n    cp {name}/{name}.wasm {dist}/\n"
     );
-    if language == Language::Javascript {
+    if matches!(language, Language::Javascript | Language::Typescript) {
         steps += &format!(
             "The JavaScript engine collects its garbage late. Under load, a call now and then needs more than the default \
              limits, and fails with status 8. So before the last step, add this line under `plugins.settings` in the \
