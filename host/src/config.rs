@@ -121,7 +121,13 @@ impl Config {
         config.is_empty = written.value.is_null();
         environment::name_variables(&written.settings, &mut unresolved);
         errors.append(&mut unresolved);
-        if errors.is_empty() { Ok(config) } else { Err(errors) }
+        if errors.is_empty() {
+            return Ok(config);
+        }
+        if config.is_empty {
+            errors.insert(0, "the file is empty, so every setting has its default".to_owned());
+        }
+        Err(errors)
     }
 
     fn show(path: &Path, text: &str, environment: &Environment) -> Result<String, Vec<String>> {

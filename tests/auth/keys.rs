@@ -204,7 +204,9 @@ async fn the_section_is_reloaded_and_appears_but_does_not_disappear() {
     gateway.logged("auth.jwks_url: it is not an http:// or https:// URL").await;
     accepted(&gateway, &by_key).await;
 
-    // A file that is written in place is empty for a moment, and for long if the disk is full.
+    // A file that is written in place is empty for a moment, and for long if the disk is full. It is valid if the default
+    // directory of plugins exists.
+    fs::create_dir_all(gateway.plugins().join("dist")).unwrap();
     fs::write(gateway.config(), "").unwrap();
     gateway.logged("gateway.yaml: the file is empty, and it was not before").await;
     gateway.reconfigure(&none);

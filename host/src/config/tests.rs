@@ -168,7 +168,7 @@ fn errors_of_types_are_in_words_of_yaml() {
             &format!("auth: {{ {secret}, audience: {{}} }}\n"),
             "auth: `audience` is neither a text nor a list of texts at line 2",
         ),
-        ("games: [ ~ ]\n", "games[0].id: \"\" is not 1 to 64 characters"),
+        ("games: [ ~ ]\n", "games[0]: invalid type: no value, expected a section at line 2"),
     ] {
         refused(text, &[error]);
     }
