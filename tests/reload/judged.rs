@@ -3,7 +3,7 @@
 
 use gateway_tests::{Gateway, PATIENCE, Setup, bombs, component, dist, eventually, greeter, in_time, put, wat};
 use serde_json::Value;
-use std::{fs, path::PathBuf, process::Stdio, thread, time::Instant};
+use std::{fs, os::unix::fs::symlink, path::PathBuf, process::Stdio, thread, time::Instant};
 use tokio::process::Command;
 
 /// The scheduling class of normal threads, and the one for idle processors (sched(7)).
@@ -313,6 +313,31 @@ async fn a_compilation_that_goes_on_delays_the_next_one_for_ten_seconds_at_most(
     }
     put(&gateway.plugin("bomb"), &greeter("bomb", "3", &[0x40]));
     client.answers_until(0x40, 0, "3").await;
+}
+
+#[tokio::test]
+async fn a_version_that_is_withdrawn_while_it_compiles_is_compiled_no_further() {
+    let gateway = Gateway::start(setup("compile_cpu_s: 600")).await;
+    let mut client = gateway.client().await;
+    let lead_to = |version: &str| {
+        let link = gateway.plugins().join(".link");
+        symlink(version, &link).unwrap();
+        fs::rename(link, gateway.plugin("bomb")).unwrap();
+    };
+    put(&gateway.plugins().join(".1"), &greeter("bomb", "1", &[0x40]));
+    put(&gateway.plugins().join(".2"), &endless_to_compile());
+    lead_to(".1");
+    client.answers_until(0x40, 0, "1").await;
+    lead_to(".2");
+    let child = a_child_works(&gateway).await;
+    lead_to(".1");
+    is_gone(child).await;
+    client.answers_until(0x40, 0, "1").await;
+    let outcomes = gateway.log_lines().into_iter().filter(|line| {
+        let message = line["fields"]["message"].as_str().unwrap();
+        message == "plugin compiled" && line["fields"]["file"] == "bomb.wasm" || message.contains("rejected")
+    });
+    assert_eq!(outcomes.count(), 1, "there is one of the first version, and none of the second");
 }
 
 /// Returns the fields of the log lines with this message about bomb.wasm.

@@ -18,7 +18,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, VecDeque},
-    io,
+    io, mem,
     path::{Path, PathBuf},
     sync::{Arc, Weak},
     time::Instant,
@@ -45,6 +45,8 @@ pub struct Catalog {
     files: BTreeMap<PathBuf, Entry>,
     /// Why the directory cannot be read, if it cannot.
     directory_error: Option<String>,
+    /// Whether the directory was read once. The gateway is not ready before the files are in use that were there then.
+    is_listed: bool,
     /// The generations that were last put to use, sorted by plugin name.
     serving: Vec<Arc<Plugin>>,
     /// The offload threads by plugin name. An offload thread ends with the last generation that uses it.
@@ -107,6 +109,7 @@ impl Catalog {
             keeper,
             files: BTreeMap::new(),
             directory_error: None,
+            is_listed: false,
             serving: Vec::new(),
             offload_threads: BTreeMap::new(),
             removed: VecDeque::new(),
@@ -130,8 +133,9 @@ impl Catalog {
     pub fn look(&mut self, directory: &Path) -> bool {
         match wasm_files(directory) {
             Ok(paths) => {
+                let is_first = !mem::replace(&mut self.is_listed, true);
                 for path in paths {
-                    self.files.entry(path).or_default();
+                    self.files.entry(path).or_default().awaited |= is_first;
                 }
                 if self.directory_error.take().is_some() {
                     tracing::info!(directory = %directory.display(), "the plugins directory can be read again");
@@ -301,7 +305,7 @@ impl Catalog {
         if plugins.iter().map(Arc::as_ptr).eq(self.serving.iter().map(Arc::as_ptr)) {
             return None;
         }
-        let before = std::mem::replace(&mut self.serving, plugins.clone());
+        let before = mem::replace(&mut self.serving, plugins.clone());
         for plugin in before {
             if !plugins.iter().any(|serving| serving.name() == plugin.name()) {
                 self.forget(Arc::clone(plugin.name()));
@@ -328,9 +332,11 @@ impl Catalog {
         self.directory_error.is_none() && self.files.values().any(Entry::is_pending)
     }
 
-    /// Makes readiness wait until each current file has been in use once.
-    pub fn await_all(&mut self) {
-        self.files.values_mut().for_each(|file| file.awaited = true);
+    /// Returns whether the outcome for a file is still unknown that was there at the start. Returns false if the
+    /// directory cannot be read.
+    #[must_use]
+    pub fn is_loading(&self) -> bool {
+        self.directory_error.is_none() && self.files.values().any(|file| file.awaited && file.is_pending())
     }
 
     /// Returns why the directory cannot be read, if it cannot.

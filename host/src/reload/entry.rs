@@ -101,7 +101,8 @@ impl Entry {
         match self.watched.look(stamp.clone()) {
             Look::Same => {
                 if self.watched.is_taken() {
-                    self.unread = None;
+                    // The file is again as it was loaded, so what is being loaded has been withdrawn.
+                    (self.to_load, self.loading, self.unread) = (None, None, None);
                 }
                 return Seen::Settled;
             }

@@ -197,7 +197,6 @@ impl Reloader {
     fn run(mut self) {
         let _watcher = watch(&self.config.directory, &self.path, Arc::clone(&self.inbox));
         let mut unsettled = self.look();
-        self.catalog.await_all();
         let mut looked = Instant::now();
         loop {
             // Players wait for the files that were there at the start, and for no other.
@@ -232,6 +231,8 @@ impl Reloader {
         for file in files_of(&self.path, &self.config) {
             match Stamp::of(&file) {
                 Ok(stamp) => stamps.push(stamp),
+                // The new gateway.yaml may name another file. If it does not, reading it says what is wrong.
+                Err(_) if file != self.path => stamps.push(Stamp::Absent),
                 Err(error) => {
                     self.cannot_be_read(&format!("{}: it cannot be looked at: {error}", file.display()));
                     return false;
@@ -239,7 +240,12 @@ impl Reloader {
             }
         }
         match self.file.look(stamps) {
-            Look::Same => return false,
+            Look::Same => {
+                if self.file.is_taken() {
+                    self.unread = None;
+                }
+                return false;
+            }
             Look::Unsettled => {
                 self.unread = None;
                 return true;
@@ -301,15 +307,21 @@ impl Reloader {
             looked: true,
             games: self.config.games.clone(),
         });
-        if *self.phase.borrow() == Phase::Loading && !self.catalog.is_busy() {
-            self.warn_of_unknown_plugins();
+        if self.catalog.is_loading() {
+            return;
+        }
+        // A directory that cannot be read may hold the plugins of the sessions.
+        if self.catalog.directory_error().is_none() {
             self.gateway.set_loaded();
+        }
+        if *self.phase.borrow() == Phase::Loading {
+            self.warn_of_unknown_plugins();
             self.phase.send_replace(Phase::Loaded);
         }
     }
 
     fn warn_of_unknown_plugins(&self) {
-        if *self.phase.borrow() == Phase::Loading && self.catalog.is_busy() {
+        if *self.phase.borrow() == Phase::Loading && self.catalog.is_loading() {
             return; // The warnings follow when every file is loaded.
         }
         let snapshot = self.gateway.snapshot();
