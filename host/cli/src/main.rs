@@ -23,11 +23,9 @@ use std::{
     path::Path,
     process::ExitCode,
 };
+use tracing::subscriber::with_default;
 use tracing_subscriber::{
-    EnvFilter, Layer,
-    fmt::{self, writer::BoxMakeWriter},
-    layer::SubscriberExt,
-    util::SubscriberInitExt,
+    EnvFilter, Layer, fmt, fmt::writer::BoxMakeWriter, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
 #[global_allocator]
@@ -47,6 +45,8 @@ fn main() -> ExitCode {
     let recent = RecentLog::default();
     // Only a gateway that serves has players who would wait for the log.
     let serves = matches!(&command, Command::Run { shown: Shown { print_config: false }, .. });
+    // The parent process reads the error of a process that judges.
+    let error_format = if matches!(&command, Command::JudgePlugin(_)) { LogFormat::Text } else { log_format };
     start_log(log_format, &recent, if serves { BoxMakeWriter::new(log::start()) } else { BoxMakeWriter::new(stderr) });
     let outcome = match command {
         Command::Run { configured: Configured { config }, shown: Shown { print_config: true } }
@@ -69,16 +69,26 @@ fn main() -> ExitCode {
         Command::Plugin(command) => plugin(command),
         Command::JudgePlugin(arguments) => judge::child::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
-    let code = outcome.unwrap_or_else(|error| {
-        match log_format {
-            // If stderr is closed, the error cannot be reported anywhere.
-            LogFormat::Text => drop(writeln!(stderr(), "gateway: {error:#}")),
-            LogFormat::Json => tracing::error!("{error:#}"),
+    let error = outcome.as_ref().err().map(|error| format!("{error:#}"));
+    let report = move || error.iter().for_each(|error| write_error(error_format, error));
+    if serves {
+        log::finish(report)
+    } else {
+        report()
+    }
+    outcome.unwrap_or_else(|error| ExitCode::from(if error.is::<ConfigError>() { BAD_CONFIG } else { 1 }))
+}
+
+/// Writes why the program ends, whatever `RUST_LOG` says.
+fn write_error(format: LogFormat, error: &str) {
+    match format {
+        // If stderr is closed, the error cannot be reported anywhere.
+        LogFormat::Text => drop(writeln!(stderr(), "gateway: {error}")),
+        LogFormat::Json => {
+            let unfiltered = fmt().json().with_writer(stderr).log_internal_errors(false).finish();
+            with_default(unfiltered, || tracing::error!("{error}"));
         }
-        ExitCode::from(if error.is::<ConfigError>() { BAD_CONFIG } else { 1 })
-    });
-    log::finish();
-    code
+    }
 }
 
 /// Checks the variable from which the runtime takes its number of threads. The runtime itself would panic.

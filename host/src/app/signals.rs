@@ -100,6 +100,6 @@ impl Signals {
 
 fn exit(code: i32, why: &str) -> ! {
     tracing::error!("{why}");
-    log::finish();
+    log::finish(|| ());
     process::exit(code)
 }

@@ -35,13 +35,15 @@ pub fn start() -> NonBlocking {
     lines
 }
 
-/// Writes the lines that wait, within [`FINISH`]. Later lines are lost.
-pub fn finish() {
+/// Writes the lines that wait, and calls `last`, which may write one more. Lines that this does not write within
+/// [`FINISH`] are lost, and so are later ones.
+pub fn finish(last: impl FnOnce() + Send + 'static) {
     let writer = WRITER.lock().unwrap_or_else(PoisonError::into_inner).take();
     let (finished, outcome) = mpsc::channel::<()>();
-    // If nobody reads the log, the library would wait for ever with a message about that.
-    thread::spawn(move || {
+    // If nobody reads stderr, the thread would wait for ever. If the system refuses the thread, the channel is closed.
+    let _ = thread::Builder::new().name("last lines".to_owned()).spawn(move || {
         drop(writer);
+        last();
         drop(finished);
     });
     // The channel is closed once everything is written.
