@@ -111,10 +111,11 @@ pub(crate) enum PluginCommand {
     },
 }
 
-/// Returns the first address of a host and a port.
+/// Returns the first IPv4 address of a host and a port, or else its first address. `localhost` is often `::1` first, and
+/// no gateway listens there by default.
 fn address(written: &str) -> Result<SocketAddr, String> {
-    let mut found = written.to_socket_addrs().map_err(|error| error.to_string())?;
-    found.next().ok_or_else(|| "the host has no address".to_owned())
+    let found = written.to_socket_addrs().map_err(|error| error.to_string())?;
+    found.min_by_key(SocketAddr::is_ipv6).ok_or_else(|| "the host has no address".to_owned())
 }
 
 #[derive(clap::Args)]

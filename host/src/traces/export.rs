@@ -21,7 +21,7 @@ use opentelemetry_proto::{
 };
 use opentelemetry_sdk::{Resource, trace::SpanData};
 use prost::Message;
-use std::{fmt::Display, future, sync::Arc, time::Duration};
+use std::{fmt::Display, future, mem, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
     time::{self, Instant},
@@ -60,14 +60,18 @@ pub struct Exporter {
     metrics: Arc<Metrics>,
     /// The number of spans whose request has no response yet.
     unsettled: usize,
-    /// Since when the collector takes no spans.
-    failing: Option<Failing>,
+    outage: Outage,
 }
 
-/// A time in which the collector takes no spans.
-struct Failing {
+/// What the log says about a collector that takes no spans.
+#[derive(Default)]
+struct Outage {
+    /// The number of spans that were lost since the log last said that the collector takes spans again.
     lost: usize,
-    logged_at: Instant,
+    /// When the log last said that the collector takes none.
+    logged_at: Option<Instant>,
+    /// Whether the log has to say when the collector takes spans again.
+    is_known: bool,
 }
 
 /// Why a collector does not take spans.
@@ -115,7 +119,7 @@ impl Exporter {
     pub(super) fn new(settings: Settings, spans: mpsc::Receiver<SpanData>, metrics: Arc<Metrics>) -> Self {
         let instance = Uuid::new_v4();
         let resource = resource(&settings, instance);
-        Self { settings, instance, resource, spans, metrics, unsettled: 0, failing: None }
+        Self { settings, instance, resource, spans, metrics, unsettled: 0, outage: Outage::default() }
     }
 
     /// Sends spans until `stop`, and then for [`FLUSH`] at most what is left.
@@ -187,11 +191,12 @@ impl Exporter {
         let (metrics, rejected) = (&self.metrics, (*rejected).min(spans));
         metrics.traces.exported.inc_by((spans - rejected) as u64);
         metrics.traces.dropped("rejected", rejected);
-        if let Some(Failing { lost, .. }) = self.failing.take() {
-            tracing::info!(lost, "the collector takes spans again");
+        if mem::take(&mut self.outage.is_known) {
+            tracing::info!(lost = mem::take(&mut self.outage.lost), "the collector takes spans again");
         }
         if rejected > 0 && metrics.log_limits.permit("spans rejected", "") {
-            tracing::warn!(rejected, "the collector of traces rejected spans: {message}");
+            let why = if message.is_empty() { "without a reason" } else { message };
+            tracing::warn!(rejected, "the collector of traces rejected spans: {why}");
         } else if !message.is_empty() && metrics.log_limits.permit("warning of the collector", "") {
             tracing::warn!("the collector of traces took the spans, and says: {message}");
         }
@@ -199,14 +204,13 @@ impl Exporter {
 
     fn not_taken(&mut self, spans: usize, error: &Unreachable) {
         self.metrics.traces.dropped(error.reason(), spans);
-        let lost = spans + self.failing.as_ref().map_or(0, |failing| failing.lost);
-        let mut logged_at = self.failing.as_ref().map(|failing| failing.logged_at);
-        if logged_at.is_none_or(|at| at.elapsed() >= REMINDER) {
-            let url = shown(&self.settings);
-            tracing::warn!(lost, "spans are lost, because {url} (traces.endpoint) takes none: {error}");
-            logged_at = None;
+        let (outage, url) = (&mut self.outage, shown(&self.settings));
+        outage.lost += spans;
+        // A collector that takes every second request must not fill the log.
+        if outage.logged_at.is_none_or(|at| at.elapsed() >= REMINDER) {
+            tracing::warn!(lost = outage.lost, "spans are lost, because {url} (traces.endpoint) takes none: {error}");
+            (outage.logged_at, outage.is_known) = (Some(Instant::now()), true);
         }
-        self.failing = Some(Failing { lost, logged_at: logged_at.unwrap_or_else(Instant::now) });
     }
 }
 

@@ -132,8 +132,8 @@ impl Tracer {
             self.metrics.traces.dropped("queue_full", 1);
             if self.metrics.log_limits.permit("spans not queued", "") {
                 tracing::warn!(
-                    "spans are lost, because the collector takes fewer than are recorded: lower `traces.sample_ratio` or \
-                     `traces.max_per_s`"
+                    "spans are lost, because more are recorded than the collector takes: if it takes some, lower \
+                     `traces.sample_ratio` or `traces.max_per_s`"
                 );
             }
         }
