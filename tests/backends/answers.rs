@@ -89,7 +89,7 @@ async fn redis_restarts_and_confirms_late() -> bool {
     redis.restart().await;
     backend(&redis, redis.subscribe(REQUESTS).await).await;
     gateway.signal("CONT").await;
-    proxy.holds_a_subscription().await;
+    proxy.holds_a_command().await;
     time::sleep(HELD).await;
     assert_eq!(gateway.metric("gateway_bus_published_total").await, 1.0);
     proxy.release();
@@ -114,7 +114,7 @@ async fn the_subscribing_connection_breaks() -> bool {
     proxy.hold_subscriptions();
     let began = Instant::now();
     proxy.cut_subscribers();
-    proxy.holds_a_subscription().await;
+    proxy.holds_a_command().await;
     gateway.metric_is("gateway_bus_connected", 0.0).await;
     makes_requests(&mut client).await;
     time::sleep(HELD).await;
@@ -136,7 +136,7 @@ async fn publishes_of_a_new_plugin_wait_until_its_topics_are_subscribed() {
     let mut client = gateway.client().await;
     proxy.hold_subscriptions();
     put(&gateway.plugin("chat"), &fs::read(dist("chat")).unwrap());
-    proxy.holds_a_subscription().await;
+    proxy.holds_a_command().await;
     gateway.metric_is("gateway_plugin_generation{plugin=\"chat\"}", 1.0).await;
     makes_requests(&mut client).await;
     client.assert_alive().await;
@@ -159,7 +159,7 @@ async fn the_first_requests_of_a_session_wait_for_the_channel_of_its_user_and_no
         second.send(CHAT, &chat_request("mmo", 8, &number.to_string())).await;
     }
     second.assert_alive().await;
-    proxy.holds_a_subscription().await;
+    proxy.holds_a_command().await;
     for number in 1..=REQUESTS_MADE {
         client.send(CHAT, &request(number)).await;
         assert_eq!(heard.next().await, request(number), "a publish of another session waited");

@@ -93,6 +93,22 @@ async fn sigint_drains_the_queues_closes_sessions_with_1001_and_exits_0() {
 }
 
 #[tokio::test]
+async fn a_gateway_whose_clients_have_gone_waits_for_none_of_those_it_would_send_away() {
+    let server = "drain_timeout_s: 120, reconnect: { rate_per_s: 1 }".to_owned();
+    let mut gateway = Gateway::start(Setup { server, ..Setup::default() }).await;
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        clients.push(gateway.client().await);
+    }
+    gateway.signal("TERM").await;
+    gateway.logged("clients are told to connect again").await;
+    let began = Instant::now();
+    drop(clients);
+    exits_with_0(&mut gateway).await;
+    assert!(began.elapsed() < Duration::from_secs(60), "it waited for a hundred clients, one a second");
+}
+
+#[tokio::test]
 async fn requests_that_wait_in_the_gateway_at_sigterm_still_reach_redis() {
     let redis = Redis::start().await;
     let mut backend = redis.subscribe("game:request:mmo").await;

@@ -127,7 +127,7 @@ async fn made_up_tokens_are_handshakes_that_are_not_finished() {
 }
 
 /// Starts a gateway behind a proxy, and waits until so many gateways have subscribed.
-async fn behind_a_proxy(redis: &Redis, gateways: usize) -> (Proxy, Gateway) {
+pub(crate) async fn behind_a_proxy(redis: &Redis, gateways: usize) -> (Proxy, Gateway) {
     let proxy = Proxy::start(redis).await;
     let setup = setup(redis, "");
     let place = |port: u16| format!("127.0.0.1:{port}");
@@ -156,6 +156,29 @@ async fn a_hand_over_that_makes_room_for_another_handshake_leaves_the_session_wh
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_for_a_session_that_never_arrives_whole_are_counted() {
+    let (redis, old, _other) = start("").await;
+    let (proxy, new) = behind_a_proxy(&redis, 3).await;
+    let mut player = Player::begin(&old, 7).await;
+    player.leave(&old).await;
+    proxy.hold_subscriptions();
+    let (path, address) = (player.path(), new.address);
+    let returning = tokio::spawn(async move { Client::connect_to(address, &path).await });
+    proxy.holds_a_command().await;
+    old.signal("STOP").await;
+    proxy.release();
+    // The mark has arrived, but the old gateway does not send what waits for the client.
+    sessions_are(&new, 1.0).await;
+    for text in ["a", "b", "c"] {
+        tell(&redis, 7, text).await;
+    }
+    assert!(!returning.await.unwrap().welcome.resumed);
+    new.metric_is(&resumes("no_answer"), 1.0).await;
+    new.metric_is("gateway_messages_dropped_total{reason=\"session_ended\"}", 3.0).await;
+    old.signal("CONT").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_arrives_while_its_new_gateway_stops_is_not_lost() {
     let (redis, old, other) = start("").await;
     let (proxy, mut new) = behind_a_proxy(&redis, 3).await;
@@ -165,7 +188,7 @@ async fn a_session_that_arrives_while_its_new_gateway_stops_is_not_lost() {
     proxy.hold_subscriptions();
     let (path, address) = (player.path(), new.address);
     let returning = tokio::spawn(async move { Client::connect_to(address, &path).await });
-    proxy.holds_a_subscription().await;
+    proxy.holds_a_command().await;
     new.signal("TERM").await;
     sleep(Duration::from_millis(500)).await;
     proxy.release();

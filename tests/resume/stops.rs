@@ -1,6 +1,9 @@
 //! Tests of sessions whose gateway stops before another one has them. They wait in Redis.
 
-use super::handovers::{TOPIC, has_everything, setup, start, tell, with_everything};
+use super::{
+    handovers::{TOPIC, has_everything, setup, start, tell, with_everything},
+    room::behind_a_proxy,
+};
 use crate::{Player, not_resumed, resumes, sessions_are};
 use gateway_tests::{Client, Cluster, Gateway, Redis, Setup, probe};
 use std::time::Duration;
@@ -171,6 +174,27 @@ async fn a_client_that_comes_back_while_its_gateway_stops_keeps_its_session() {
     ended(old).await;
     drop(player.come_back(&new).await);
     assert!(player.welcome().resumed);
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_before_its_session_is_in_redis_waits_for_it() {
+    let redis = Redis::start().await;
+    let (proxy, old) = behind_a_proxy(&redis, 1).await;
+    let new = Gateway::start(setup(&redis, "")).await;
+    redis.subscribers_are(TOPIC, 2).await;
+    let mut player = Player::begin(&old, 7).await;
+    proxy.hold_values();
+    old.signal("TERM").await;
+    let frame = player.client.closed().await.unwrap();
+    assert_eq!(u16::from(frame.code), 1001, "{frame:?}");
+    proxy.holds_a_command().await;
+    let (path, address) = (player.path(), new.address);
+    let returning = tokio::spawn(async move { Client::connect_to(address, &path).await });
+    sleep(Duration::from_millis(400)).await;
+    proxy.release();
+    player.client = returning.await.unwrap();
+    assert!(player.welcome().resumed);
+    new.metric_is(&resumes("restored"), 1.0).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A proxy between a gateway and its Redis. The proxy can delay SUBSCRIBE commands, cut the connections that have
+//! A proxy between a gateway and its Redis. The proxy can delay SUBSCRIBE or SET commands, cut the connections that have
 //! subscribed, drop bytes without closing a connection, let nothing pass for a while, and lead to another Redis.
 
 use crate::{Redis, Setup, eventually};
@@ -15,6 +15,12 @@ use tokio::{
     sync::watch,
 };
 
+/// How a command for topics begins, in the protocol of Redis.
+const SUBSCRIBE: &[u8] = b"\r\nSUBSCRIBE\r\n";
+
+/// How a command that writes a value begins.
+const SET: &[u8] = b"\r\nSET\r\n";
+
 /// A running proxy.
 pub struct Proxy {
     /// The port on 127.0.0.1 on which the proxy listens.
@@ -26,8 +32,8 @@ pub struct Proxy {
 struct State {
     /// The port of the Redis to which new connections lead.
     server: u16,
-    /// Whether SUBSCRIBE commands are delayed.
-    held: bool,
+    /// The command that is delayed, if there is one.
+    held: Option<&'static [u8]>,
     /// The number of commands that are delayed now.
     waiting: usize,
     /// The number of calls of [`Proxy::cut_subscribers`].
@@ -119,17 +125,22 @@ impl Proxy {
 
     /// Delays all SUBSCRIBE commands until [`Self::release`] is called.
     pub fn hold_subscriptions(&self) {
-        self.state.send_modify(|state| state.held = true);
+        self.state.send_modify(|state| state.held = Some(SUBSCRIBE));
     }
 
-    /// Waits until a subscription is delayed.
-    pub async fn holds_a_subscription(&self) {
-        eventually("a delayed SUBSCRIBE command", || async { (self.state.borrow().waiting > 0).then_some(()) }).await;
+    /// Delays all SET commands until [`Self::release`] is called.
+    pub fn hold_values(&self) {
+        self.state.send_modify(|state| state.held = Some(SET));
+    }
+
+    /// Waits until a command is delayed.
+    pub async fn holds_a_command(&self) {
+        eventually("a delayed command", || async { (self.state.borrow().waiting > 0).then_some(()) }).await;
     }
 
     /// Forwards the delayed commands.
     pub fn release(&self) {
-        self.state.send_modify(|state| state.held = false);
+        self.state.send_modify(|state| state.held = None);
     }
 
     /// Closes the connections that have subscribed.
@@ -197,10 +208,14 @@ async fn commands(mut client: OwnedReadHalf, mut server: OwnedWriteHalf, line: &
         if read == 0 {
             return Ok(());
         }
-        if buffer[..read].windows(13).any(|bytes| bytes == b"\r\nSUBSCRIBE\r\n") {
+        let has = |command: &[u8]| buffer[..read].windows(command.len()).any(|bytes| bytes == command);
+        let held = state.borrow().held;
+        if held.is_some_and(has) {
             state.send_modify(|state| state.waiting += 1);
-            let _ = changes.wait_for(|state| !state.held).await;
+            let _ = changes.wait_for(|state| state.held.is_none()).await;
             state.send_modify(|state| state.waiting -= 1);
+        }
+        if has(SUBSCRIBE) {
             cuts = Some(state.borrow().cuts);
             line.has_subscribed.store(true, Ordering::SeqCst);
         }

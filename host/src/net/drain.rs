@@ -4,7 +4,7 @@ use super::shared::Shared;
 use crate::{config::Reconnect, delivery::outbox::Closing, delivery::session::Session, routing::gateway::Gateway};
 use gateway_proto::{Control, control::Event};
 use prost::Message as _;
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, future, sync::Arc, time::Duration};
 use tokio::{
     task::{JoinError, JoinSet},
     time::{self, Instant},
@@ -33,10 +33,14 @@ pub(super) async fn drain(shared: &Shared, mut tasks: Tasks) {
         {
             resumes.leave();
         }
-        let is_left = send_away(gateway, reconnect);
-        let ended = join_all(gateway, &mut tasks);
         // Whoever has gone on at another gateway needs no close frame.
-        let _ = time::timeout_at(deadline - MAX_CLOSING.min(timeout / 4), async { tokio::join!(is_left, ended) }).await;
+        let gone = async {
+            tokio::select! {
+                () = join_all(gateway, &mut tasks) => {}
+                never = send_away(gateway, reconnect) => match never {},
+            }
+        };
+        let _ = time::timeout_at(deadline - MAX_CLOSING.min(timeout / 4), gone).await;
     }
     // The task of each session that can wait in Redis writes it there.
     let can_leave = resumes.as_ref().is_some_and(|resumes| resumes.leave());
@@ -66,9 +70,13 @@ async fn join_all(gateway: &Gateway, tasks: &mut Tasks) {
 
 /// Tells all clients to connect again, in batches. A session whose client is away ends at once if no other gateway can
 /// have it, and if it cannot wait in Redis.
-async fn send_away(gateway: &Gateway, reconnect: &Reconnect) {
-    let sessions = gateway.registry.all();
+async fn send_away(gateway: &Gateway, reconnect: &Reconnect) -> Infallible {
+    let mut sessions = gateway.registry.all();
     let can_move = gateway.handovers.can_store();
+    if can_move {
+        // Nobody is there to be told.
+        sessions.retain(|session| !session.outbox.is_away());
+    }
     tracing::info!(sessions = sessions.len(), url = reconnect.url, "clients are told to connect again");
     for batch in batches(&sessions, reconnect.rate_per_s) {
         for session in batch {
@@ -80,6 +88,7 @@ async fn send_away(gateway: &Gateway, reconnect: &Reconnect) {
         }
         time::sleep(BATCH_INTERVAL).await;
     }
+    future::pending().await
 }
 
 /// Divides the sessions into batches, one for each [`BATCH_INTERVAL`], so that there are `per_s` in a second.

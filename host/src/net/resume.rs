@@ -194,11 +194,14 @@ impl Resumes {
         gateway: &Arc<Gateway>,
     ) -> Result<Box<Arrival>, Option<&'static str>> {
         let (place, mut evicted) = self.registry.parking.enter();
-        if let Err(why) = session.outbox.park(place) {
-            if let Some(closing) = why.filter(Closing::is_absence) {
-                self.metrics.resume.not_resumed(closing.cause);
+        match session.outbox.park(place) {
+            Ok(dropped) => gateway.count_evicted(session, dropped),
+            Err(why) => {
+                if let Some(closing) = why.filter(Closing::is_absence) {
+                    self.metrics.resume.not_resumed(closing.cause);
+                }
+                return Err(None);
             }
-            return Err(None);
         }
         tracing::debug!(session = %session.id, "the client is away");
         let mut deadline = Instant::now() + self.window;

@@ -19,7 +19,13 @@ use super::{
 };
 use crate::{
     bus::{self, Load, Message, Topics},
-    delivery::{conduct::Penalty, outbox::Closing, outbox::Limits, owner::Owner, registry::Registry, session::Session},
+    delivery::{
+        conduct::Penalty,
+        outbox::{Closing, Limits, Outcome},
+        owner::Owner,
+        registry::Registry,
+        session::Session,
+    },
     plugin::Plugin,
     telemetry::{metrics::Metrics, text},
     traces::Traces,
@@ -313,6 +319,13 @@ impl Gateway {
             let _ = done.send(());
         })?;
         Ok(Some(offloaded))
+    }
+
+    /// Counts and logs messages that were dropped from the send queue of a session.
+    pub fn count_evicted(&self, session: &Session, dropped: usize) {
+        if dropped > 0 {
+            count_if_dropped(&self.metrics, session, Outcome::Evicted(dropped));
+        }
     }
 
     /// Counts a failed call against the session that caused it, and closes the session after too many failed calls.

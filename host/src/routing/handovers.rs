@@ -65,7 +65,15 @@ const STORE_INTERVAL: Duration = Duration::from_millis(50);
 const MAX_HANDOVERS: usize = 10_000;
 
 /// Why the old gateway does not hand a session over: outcomes of `gateway_resumes_total`.
-const REFUSALS: [&str; 4] = ["unknown", "another_user", "missed", "busy"];
+const REFUSALS: [&str; 5] = ["unknown", "another_user", "missed", "busy", STORING];
+
+/// The refusal of a gateway that is about to leave the session in Redis. It is no outcome, because the session is there
+/// a moment later.
+const STORING: &str = "storing";
+
+/// How many sessions are written to Redis at the same time. The others can be handed over until it is their turn, and
+/// their messages are in memory once.
+const MAX_STORING: usize = 256;
 
 /// A session that has come from another gateway, and the number of replies that cannot be sent again.
 pub type Arrived = (Registered, u64);
@@ -135,6 +143,8 @@ pub struct Handovers {
     arriving: Mutex<HashMap<Uuid, Arriving>>,
     /// The places of sessions that another gateway has offered, [`MAX_HANDOVERS`] of them.
     places: Semaphore,
+    /// The places of sessions that are being written to Redis, [`MAX_STORING`] of them.
+    storing: Semaphore,
 }
 
 /// How sessions move between gateways.
@@ -187,7 +197,10 @@ struct Forgetting<'a> {
 impl Drop for Forgetting<'_> {
     fn drop(&mut self) {
         let Self { handovers, handover, told, place: _ } = self;
-        handovers.arriving().remove(handover);
+        let begun = handovers.arriving().remove(handover);
+        if let Some(Arriving::Here { session, waiting, .. }) = begun {
+            handovers.lose(session, waiting.len());
+        }
         if let Some(theirs) = told.take() {
             // If this is lost, the old gateway stops waiting after a while.
             let _ = handovers.publish(0, &theirs, *handover, Content::Refusal(Refusal { why: "given_up".to_owned() }));
@@ -215,6 +228,7 @@ impl Handovers {
             claiming: Mutex::default(),
             arriving: Mutex::default(),
             places: Semaphore::new(MAX_HANDOVERS),
+            storing: Semaphore::new(MAX_STORING),
         }
     }
 
@@ -262,7 +276,9 @@ impl Handovers {
             return Err(why.into());
         }
         // The old gateway may be about to store the session.
-        let wait = if self.are_possible() { 2 * STORE_INTERVAL } else { STORE_TIMEOUT };
+        let is_told = self.are_possible() && why != STORING;
+        let wait = if is_told { 2 * STORE_INTERVAL } else { STORE_TIMEOUT };
+        let why = if why == STORING { "unknown" } else { why };
         let deadline = Instant::now() + wait;
         while Instant::now() < deadline {
             time::sleep(STORE_INTERVAL).await;

@@ -12,10 +12,7 @@ use super::{
     replay::Received,
 };
 use crate::delivery::parking::Place;
-use std::{
-    mem,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
 impl Outbox {
     /// Lets the client of a new connection claim the session later with this secret. Does nothing if sessions end with
@@ -101,11 +98,12 @@ impl Outbox {
         };
     }
 
-    /// Lets the messages wait, because the connection broke.
+    /// Lets the messages wait, because the connection broke. Returns how many of them were dropped, because fewer may wait
+    /// now.
     ///
     /// # Errors
     /// Returns why the session has to end instead, or `None` if its client cannot claim it.
-    pub fn park(&self, place: Place) -> Result<(), Option<Closing>> {
+    pub fn park(&self, place: Place) -> Result<usize, Option<Closing>> {
         let mut state = self.state();
         let state = &mut *state;
         state.queue.leave_connection();
@@ -121,21 +119,26 @@ impl Outbox {
         if let Some(closing) = &state.closing {
             return Err(Some((**closing).clone()));
         }
-        if excess != Size::default() && state.queue.evict(excess).is_none() {
-            return Err(Some(Closing::replay_full()));
-        }
-        state.client = match mem::take(&mut state.client) {
+        let next = match state.client {
             Client::Here(secret) | Client::Leaving(Some(secret)) | Client::Dismissed(secret) => Client::Away(secret),
             Client::Leaving(None) => Client::Claimed,
-            other => {
-                state.client = other;
-                return Err(None);
-            }
+            _ => return Err(None),
         };
+        let mut dropped = 0;
+        if excess != Size::default() {
+            dropped = state.queue.evict(excess).ok_or_else(|| Some(Closing::replay_full()))?;
+        }
+        state.client = next;
         state.in_flight = Size::default();
         state.replay.get_or_insert_default().place = Some(place);
         self.store_load(state);
-        Ok(())
+        Ok(dropped)
+    }
+
+    /// Returns whether the session is being left in Redis for its client.
+    #[must_use]
+    pub fn is_being_stored(&self) -> bool {
+        self.state().closing.as_ref().is_some_and(|closing| closing.cause == Closing::STORED)
     }
 
     /// Waits until the session has to end although its client is away, or until [`Self::wake`].

@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(written(&outbox), [1, 2]);
         assert_eq!(outbox.claim(&[1; 16], Received { push: Some(1), replies: Some(0) }), Ok(0));
         if parks {
-            assert_eq!(outbox.park(std::sync::Arc::<crate::delivery::parking::Parking>::default().enter().0), Ok(()));
+            assert_eq!(outbox.park(std::sync::Arc::<crate::delivery::parking::Parking>::default().enter().0), Ok(0));
         }
         push(&outbox);
         outbox
@@ -156,7 +156,7 @@ mod tests {
         // The client can be away once more.
         new.admit_claims([2; 16]);
         assert_eq!(new.claim(&[2; 16], Received { push: Some(4), replies: Some(0) }), Ok(0));
-        assert_eq!(new.park(std::sync::Arc::<crate::delivery::parking::Parking>::default().enter().0), Ok(()));
+        assert_eq!(new.park(std::sync::Arc::<crate::delivery::parking::Parking>::default().enter().0), Ok(0));
         new.take_back();
         assert_eq!(written(&new), [9, 5, 6]);
     }
@@ -197,7 +197,7 @@ mod tests {
         outbox.reply(Header::request(9, 3).reply(0), Bytes::new());
         outbox.control_here(Bytes::new());
         assert_eq!(written(&outbox), [1, 2, 3, 9, 0]);
-        assert_eq!(outbox.park(std::sync::Arc::<crate::delivery::parking::Parking>::default().enter().0), Ok(()));
+        assert_eq!(outbox.park(std::sync::Arc::<crate::delivery::parking::Parking>::default().enter().0), Ok(0));
         push(&outbox);
         outbox.push(1, Bytes::new(), Keep::Latest { owner: 1, key: 2 });
         outbox

@@ -376,7 +376,7 @@ fn where_a_session_too_many_is_refused_one_whose_client_is_away_makes_room() {
     assert_eq!(begin(&sessions[0]), (Ok(true), [false; 3]));
     assert_eq!(begin(&sessions[1]), (Err(BindError::TooManySessions), [false; 3]));
     sessions[0].outbox.admit_claims([1; 16]);
-    assert_eq!(sessions[0].outbox.park(registry.parking.enter().0), Ok(()));
+    assert_eq!(sessions[0].outbox.park(registry.parking.enter().0), Ok(0));
     assert_eq!(begin(&sessions[1]), (Ok(true), [true, false, false]));
     assert_eq!(begin(&sessions[2]), (Err(BindError::TooManySessions), [true, false, false]));
     assert_eq!(begin(&sessions[1]), (Ok(false), [true, false, false]));

@@ -5,7 +5,7 @@ use super::{
     messages::{Content, Mark, Offer, State, Want, Wanted},
     topic_of,
 };
-use crate::delivery::session::Session;
+use crate::delivery::{registry::Registered, session::Session};
 use std::sync::Arc;
 use tokio::{sync::oneshot, time};
 use uuid::Uuid;
@@ -104,9 +104,26 @@ impl Handovers {
         drop(arriving);
         state.waiting = waiting;
         session.set_packets(state.packets);
-        let outcome = state.into_moving().map(|moving| session.outbox.move_in(moving));
-        // An error means that nobody waits any more. Then the session ends.
-        let _ = sender.send(outcome.map(|()| (session, replies_lost)).ok_or("unknown"));
+        let waiting = state.waiting.len();
+        let Some(moving) = state.into_moving() else {
+            self.lose(session, waiting);
+            // An error means that nobody waits any more.
+            return drop(sender.send(Err("unknown")));
+        };
+        session.outbox.move_in(moving);
+        if let Err(Ok((session, _))) = sender.send(Ok((session, replies_lost))) {
+            // Nobody waits any more.
+            self.lose(session, 0);
+        }
+    }
+
+    /// Ends a session that has begun here and that its client does not get. `waiting` is the number of its messages that
+    /// are not in its send queue.
+    pub(super) fn lose(&self, session: Registered, waiting: usize) {
+        let lost = session.end().lost + waiting;
+        if lost > 0 {
+            self.metrics.dropped("session_ended", lost);
+        }
     }
 
     fn take_if_offered(&self, handover: Uuid) -> Option<Arriving> {

@@ -1,7 +1,7 @@
 //! The old gateway's side of a hand-over: it offers a session, and ends it at the mark.
 
 use super::{
-    ANSWER_TIMEOUT, Handovers, Leaving, MAX_HANDOVERS, is_another_user,
+    ANSWER_TIMEOUT, Handovers, Leaving, MAX_HANDOVERS, STORING, is_another_user,
     messages::{Content, Refusal, State, Want},
 };
 use crate::delivery::outbox::{Received, Secret, Unclaimed};
@@ -57,6 +57,7 @@ impl Handovers {
         }
         let claimed = session.outbox.claim(&secret, Received { push, replies });
         let replies_lost = claimed.map_err(|why| match why {
+            Unclaimed::Unknown if session.outbox.is_being_stored() => STORING,
             Unclaimed::Unknown => "unknown",
             Unclaimed::Missed => "missed",
         })?;

@@ -39,8 +39,9 @@ impl Handovers {
     /// at the moment: the client is about to come back, or the session ends anyway.
     pub async fn store(&self, session: &Session) -> Option<Closing> {
         let ways = self.ways.load_full()?;
-        let offer = self.parts.describe(session, 0);
+        let _place = self.storing.acquire().await.ok()?;
         let (secret, moving, unwritten) = session.outbox.store()?;
+        let offer = self.parts.describe(session, 0);
         let stored = Stored {
             secret: secret.to_vec(),
             lives_ms: milliseconds(ways.window),

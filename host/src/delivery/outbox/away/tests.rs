@@ -186,6 +186,17 @@ fn a_session_that_cannot_be_kept_whole_ends() {
 }
 
 #[test]
+fn what_is_dropped_when_a_session_is_parked_is_counted() {
+    let outbox = outbox();
+    push(&outbox);
+    (0..5).for_each(|_| _ = outbox.push(1, Bytes::new(), Keep::MayDrop));
+    assert_eq!(outbox.park(parking().enter().0), Ok(2));
+    assert_eq!(outbox.claim(&SECRET, seen(0)), Ok(0));
+    outbox.take_back();
+    assert_eq!(written(&outbox), (vec![1, 4, 5, 6], None));
+}
+
+#[test]
 fn a_session_with_too_much_to_send_is_not_parked() {
     let outbox = outbox();
     (0..5).for_each(|_| _ = push(&outbox));
@@ -251,7 +262,7 @@ fn the_place_tells_how_much_the_session_holds() {
     };
     push(&outbox);
     assert_eq!(written(&outbox), (vec![1], None));
-    assert_eq!(outbox.park(parking.enter().0), Ok(()));
+    assert_eq!(outbox.park(parking.enter().0), Ok(0));
     let one = parking.usage().1 - empty;
     assert!(one >= 10, "a header and two bytes, and not {one}");
     push(&outbox);
@@ -261,7 +272,7 @@ fn the_place_tells_how_much_the_session_holds() {
     outbox.take_back();
     assert_eq!(parking.usage(), (0, 0));
     outbox.admit_claims(SECRET);
-    assert_eq!(outbox.park(parking.enter().0), Ok(()));
+    assert_eq!(outbox.park(parking.enter().0), Ok(0));
     outbox.end();
     assert_eq!(parking.usage(), (0, 0));
 }
