@@ -195,7 +195,11 @@ async fn is_published(gateway: &Gateway, client: &mut Client, request: &[u8]) ->
         (now != before).then_some(now)
     })
     .await;
-    after.0 > before.0
+    let is_published = after.0 > before.0;
+    if !is_published {
+        assert_eq!(client.receive().await.status, 5);
+    }
+    is_published
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
