@@ -2,7 +2,7 @@
 //! that `gateway plugin new` writes. `make lobby` builds the lobbies.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use gateway_tests::{Client, Gateway, PATIENCE, Packet, Setup, greeter, has, put, root};
+use gateway_tests::{Client, Gateway, PATIENCE, Packet, Setup, greeter, guest, has, put, root};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -144,6 +144,21 @@ async fn plugin_test_uses_the_limits_of_the_configuration() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let told = String::from_utf8(output.stdout).unwrap();
     assert!(told.contains("it wanted more than 16 MiB of memory") && told.ends_with("1 passed, 1 failed\n"), "{told}");
+}
+
+#[tokio::test]
+async fn plugin_test_fails_an_answer_that_every_gateway_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let (component, vectors) = (folder.path().join("hostile.wasm"), folder.path().join("vectors.json"));
+    fs::copy(guest("hostile"), &component).unwrap();
+    let case = r#"{"name": "reserved", "packet": {}, "expect": {"actions": [{"reply": {"status": 99}}]}}"#;
+    let settings = r#"{"config": {"on_packet": "reserved-status"}, "games": [], "routes": [102]}"#;
+    fs::write(&vectors, format!(r#"{{"suites": [{{"settings": {settings}, "cases": [{case}]}}]}}"#)).unwrap();
+    let output = tested(&component, &vectors, "{}").await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told = String::from_utf8(output.stdout).unwrap();
+    let why = "the gateway refuses the answer: its reply has status 99, and 9 to 255 are reserved";
+    assert!(told.contains(why), "{told}");
 }
 
 /// Asserts that the plugin that `gateway plugin new` writes builds, passes its own test, and serves in a running

@@ -3,7 +3,7 @@
 use super::{origin::Origin, snapshot::ServingPlugin};
 use crate::{
     delivery::session::Session,
-    plugin::{Absence, Arrival, Connection, Departure, Packet, Sender, SessionId, trace},
+    plugin::{About, Absence, Arrival, Connection, Departure, Packet, Sender, SessionId, trace},
     sync::moment::Moment,
 };
 use bytes::Bytes;
@@ -53,6 +53,16 @@ impl<'a> Occasion<'a> {
             | Self::Disconnect { session, .. }
             | Self::Presence { session, .. } => Some(session),
             Self::Message { .. } | Self::Wake { .. } => None,
+        }
+    }
+
+    /// Returns what the call is about, for the rules of its answer.
+    pub(super) fn about(&self) -> About {
+        match self {
+            Self::Packet { .. } => About::Packet,
+            Self::Message { .. } => About::Message,
+            Self::Connect { .. } | Self::Disconnect { .. } | Self::Presence { .. } => About::Session,
+            Self::Wake { .. } => About::Timer,
         }
     }
 

@@ -401,3 +401,14 @@ fn only_exported_calls_can_be_made_or_caused() {
 fn state_cannot_be_read_outside_a_call() {
     let _ = state::get("k");
 }
+
+#[test]
+fn vectors_fail_an_answer_that_the_gateway_refuses() {
+    let table = r#"{ "suites": [ { "settings": { "config": {}, "routes": [32] }, "cases": [
+        { "name": "reserved", "packet": {}, "expect": { "actions": [ { "reply": { "status": 99 } } ] } }
+    ] } ] }"#;
+    NEXT.set(vec![Action::Reply(Answer { status: 99, body: Vec::new() })]);
+    let error = super::vectors::<Scripted>(table).unwrap_err();
+    let why = "it panicked: the gateway refuses what on_packet returned, because the statuses 9 to 255 are reserved";
+    assert!(error.contains(why), "{error}");
+}

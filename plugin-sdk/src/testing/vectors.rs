@@ -1,7 +1,10 @@
 //! Runs test vectors natively.
 
-use super::reads::{self, Reads};
-use crate::{Exported, Instance};
+use super::{
+    reads::{self, Reads},
+    rules,
+};
+use crate::{Action, Admission, Exported, Instance, Rejection};
 use gateway_plugin_vectors::{self as vectors, Bytes, Call, Failed, Given, Outcome, Subject, Table};
 use std::{
     collections::HashMap,
@@ -67,15 +70,50 @@ impl<P: Exported> Subject for Native<P> {
 
 fn outcome<P: Exported>(plugin: &mut P, call: &Call, now: u64) -> Result<Outcome, Failed> {
     let calls = P::CALLS;
+    let sender = Some(session_id(call.session()));
     Ok(match call {
-        Call::Packet(it) => decision(exported(calls.on_packet, "Policy")?(plugin, &packet(it, now), &it.payload.0)),
-        Call::Message(it) => decision(exported(calls.on_message, "Hearing")?(plugin, &it.topic, &it.payload.0, now)),
-        Call::Connect(it) => admission(exported(calls.on_connect, "Sessions")?(plugin, &connection(it, now))),
-        Call::Disconnect(it) => decision(Ok(exported(calls.on_disconnect, "Sessions")?(plugin, &departure(it, now)))),
-        Call::Away(it) => decision(Ok(exported(calls.on_away, "Presence")?(plugin, &absence(it, now)))),
-        Call::Back(it) => decision(Ok(exported(calls.on_back, "Presence")?(plugin, &arrival(it, now)))),
-        Call::Wake(it) => decision(Ok(exported(calls.on_wake, "Timers")?(plugin, it.key, now))),
+        Call::Packet(it) => {
+            let answer = exported(calls.on_packet, "Policy")?(plugin, &packet(it, now), &it.payload.0);
+            decided::<P>(rules::Call { name: "on_packet", sender, payload: Some(&it.payload.0) }, answer)
+        }
+        Call::Message(it) => {
+            let answer = exported(calls.on_message, "Hearing")?(plugin, &it.topic, &it.payload.0, now);
+            decided::<P>(rules::Call { name: "on_message", sender: None, payload: Some(&it.payload.0) }, answer)
+        }
+        Call::Connect(it) => {
+            let answer = exported(calls.on_connect, "Sessions")?(plugin, &connection(it, now));
+            rules::check_admission(&answer);
+            if let Ok(Admission { actions, .. }) = &answer {
+                rules::Call { name: "on_connect", sender, payload: None }.check::<P>(actions);
+            }
+            admission(answer)
+        }
+        Call::Disconnect(it) => {
+            let actions = exported(calls.on_disconnect, "Sessions")?(plugin, &departure(it, now));
+            decided::<P>(rules::Call { name: "on_disconnect", sender, payload: None }, Ok(actions))
+        }
+        Call::Away(it) => {
+            let actions = exported(calls.on_away, "Presence")?(plugin, &absence(it, now));
+            decided::<P>(rules::Call { name: "on_away", sender, payload: None }, Ok(actions))
+        }
+        Call::Back(it) => {
+            let actions = exported(calls.on_back, "Presence")?(plugin, &arrival(it, now));
+            decided::<P>(rules::Call { name: "on_back", sender, payload: None }, Ok(actions))
+        }
+        Call::Wake(it) => {
+            let actions = exported(calls.on_wake, "Timers")?(plugin, it.key, now);
+            decided::<P>(rules::Call { name: "on_wake", sender: None, payload: None }, Ok(actions))
+        }
     })
+}
+
+/// Returns the outcome of a call that the gateway carries out. Panics if the gateway would refuse the answer.
+fn decided<P: Exported>(call: rules::Call<'_>, answer: Result<Vec<Action>, Rejection>) -> Outcome {
+    match &answer {
+        Ok(actions) => call.check::<P>(actions),
+        Err(rejection) => rules::check_rejection(call.name, rejection),
+    }
+    decision(answer)
 }
 
 fn exported<C>(call: Option<C>, name: &str) -> Result<C, Failed> {
@@ -83,7 +121,10 @@ fn exported<C>(call: Option<C>, name: &str) -> Result<C, Failed> {
 }
 
 fn caught<R>(call: impl FnOnce() -> R) -> Result<R, String> {
-    catch_unwind(AssertUnwindSafe(call)).map_err(|_| "it panicked".to_owned())
+    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+        text.map_or_else(|| "it panicked".to_owned(), |text: &str| format!("it panicked: {text}"))
+    })
 }
 
 vectors::conversions!(crate);

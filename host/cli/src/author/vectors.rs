@@ -5,7 +5,7 @@ use anyhow::Context;
 use gateway::{
     config::Config,
     plugin::{
-        Attributes, Batch, Decision, Described, Fault, Kept, Limits, Packet, SessionId,
+        About, Attributes, Batch, Decision, Described, Fault, Kept, Limits, Packet, Rules, SessionId,
         store::{Saved, SavedEntry, Store},
         trial::Trial,
     },
@@ -32,12 +32,14 @@ pub(crate) fn test(path: &Path, vectors: &Path, config: Option<&Config>) -> anyh
         serde_json::from_str(&table).with_context(|| format!("{} is no table of vectors", vectors.display()))?;
     let described = load(path, config)?;
     let limits = settings(&described, config).limits;
-    let (passed, failures) = vectors::run(&table, || Tested::start(&described, limits, false));
+    let server = config.map_or_else(|| Config::default().server, |config| config.server.clone());
+    let start = |in_batches| Tested::start(&described, limits, server.max_message_bytes, in_batches);
+    let (passed, failures) = vectors::run(&table, || start(false));
     if !failures.is_empty() || !described.takes().batches {
         return Ok((passed, failures));
     }
     // Packets that arrive together get the same answers.
-    let (passed, mut failures) = vectors::run(&table, || Tested::start(&described, limits, true));
+    let (passed, mut failures) = vectors::run(&table, || start(true));
     failures.iter_mut().for_each(|failure| failure.what.insert_str(0, "with `on-packets`, "));
     Ok((passed, failures))
 }
@@ -45,6 +47,9 @@ pub(crate) fn test(path: &Path, vectors: &Path, config: Option<&Config>) -> anyh
 /// The component under test.
 struct Tested<'a> {
     described: &'a Described,
+    limits: Limits,
+    /// The largest message in bytes, header included.
+    max_message_bytes: usize,
     trial: Trial,
     kept: Arc<Kept>,
     attributes: Arc<Mutex<Given>>,
@@ -71,12 +76,34 @@ impl Attributes for Source {
 }
 
 impl<'a> Tested<'a> {
-    fn start(described: &'a Described, limits: Limits, in_batches: bool) -> Result<Self, String> {
+    fn start(
+        described: &'a Described,
+        limits: Limits,
+        max_message_bytes: usize,
+        in_batches: bool,
+    ) -> Result<Self, String> {
         let attributes = Arc::<Mutex<Given>>::default();
         let source = Box::new(Source(Arc::clone(&attributes)));
-        let kept = Arc::new(Kept { store: Store::new(usize::MAX), attributes: source, traces: Arc::default() });
+        let kept = Arc::new(Kept::new(Store::new(usize::MAX), source, Arc::default()));
         let trial = Trial::new(described, limits, Arc::clone(&kept)).map_err(|fault| fault.to_string())?;
-        Ok(Self { described, trial, kept, attributes, in_batches })
+        Ok(Self { described, limits, max_message_bytes, trial, kept, attributes, in_batches })
+    }
+
+    /// Returns the rules for the answer of a call. Which routes other plugins serve is not known, so any may be one.
+    fn rules(&self, call: &Call) -> Rules<'a, impl Fn(u8) -> bool + use<'a>> {
+        Rules {
+            about: match call {
+                Call::Packet(_) => About::Packet,
+                Call::Message(_) => About::Message,
+                Call::Connect(_) | Call::Disconnect(_) | Call::Away(_) | Call::Back(_) => About::Session,
+                Call::Wake(_) => About::Timer,
+            },
+            max_message_bytes: self.max_message_bytes,
+            max_actions: self.limits.actions,
+            takes: self.described.takes(),
+            metrics: &self.described.metrics,
+            serves: |_| true,
+        }
     }
 
     /// Puts what the plugin reads during the case in place of what it read before.
@@ -116,19 +143,35 @@ impl Subject for Tested<'_> {
             return Err(Failed::NotExported(format!("the plugin does not export `gateway:policy/{interface}`")));
         }
         self.give(call, given);
+        let rules = self.rules(call);
         let (trial, now) = (&mut self.trial, given.now);
-        let outcome = match call {
-            Call::Packet(it) if self.in_batches => on_packets(trial, packet(it, now), &it.payload.0).map(decision),
-            Call::Packet(it) => trial.on_packet(packet(it, now), &it.payload.0).map(decision),
-            Call::Message(it) => trial.on_message(&it.topic, &it.payload.0, now).map(decision),
-            Call::Connect(it) => trial.on_connect(&connection(it, now)).map(admission),
-            Call::Disconnect(it) => trial.on_disconnect(&departure(it, now)).map(decision),
-            Call::Away(it) => trial.on_away(absence(it, now)).map(decision),
-            Call::Back(it) => trial.on_back(arrival(it, now)).map(decision),
-            Call::Wake(it) => trial.on_wake(it.key, now).map(decision),
+        let answer = match call {
+            Call::Packet(it) if self.in_batches => on_packets(trial, packet(it, now), &it.payload.0),
+            Call::Packet(it) => trial.on_packet(packet(it, now), &it.payload.0),
+            Call::Message(it) => trial.on_message(&it.topic, &it.payload.0, now),
+            Call::Connect(it) => {
+                let answer = trial.on_connect(&connection(it, now)).map_err(failed)?;
+                rules.check_connect(&answer).map_err(refused)?;
+                return Ok(admission(answer));
+            }
+            Call::Disconnect(it) => trial.on_disconnect(&departure(it, now)),
+            Call::Away(it) => trial.on_away(absence(it, now)),
+            Call::Back(it) => trial.on_back(arrival(it, now)),
+            Call::Wake(it) => trial.on_wake(it.key, now),
         };
-        outcome.map_err(|fault| Failed::Trap(fault.to_string()))
+        let answer = answer.map_err(failed)?;
+        rules.check(&answer).map_err(refused)?;
+        Ok(decision(answer))
     }
+}
+
+fn failed(fault: Fault) -> Failed {
+    Failed::Trap(fault.to_string())
+}
+
+/// Returns the failure of an answer that every gateway refuses.
+fn refused(broken: String) -> Failed {
+    failed(Fault::Answer(format!("the gateway refuses the answer: {broken}")))
 }
 
 /// Hands in a packet and the same once more, as a batch, because the gateway makes no batch of a single packet. Returns
