@@ -151,6 +151,7 @@ impl Running {
         supervisor.start(BUS, &bus_stop, bus.map(Ok));
 
         supervisor.start(TIMERS, &bus_stop, timers(Arc::clone(&gateway), bus_stop.clone()));
+        supervisor.start("the removal of expired state", &never, remove_expired(Arc::clone(&gateway)));
 
         let (reports, probes) = (Arc::<Reports>::default(), Arc::<Probes>::default());
         let probing = Arc::clone(&probes).run(Arc::clone(&reports));
@@ -274,6 +275,12 @@ async fn timers(gateway: Arc<Gateway>, stop: CancellationToken) -> anyhow::Resul
         () = stop.cancelled() => Ok(()),
         () = gateway.run_timers() => Ok(()),
     }
+}
+
+/// Removes expired entries of the plugins' state.
+async fn remove_expired(gateway: Arc<Gateway>) -> anyhow::Result<()> {
+    gateway.accounts.remove_expired().await;
+    Ok(())
 }
 
 /// Loads the keys that check tokens, and loads them again when they change.

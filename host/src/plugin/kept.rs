@@ -2,6 +2,7 @@
 
 use super::{
     bindings::SessionId,
+    log::Lines,
     store::{Reads, Store},
 };
 use crate::traces::Traces;
@@ -18,6 +19,16 @@ pub struct Kept {
     pub attributes: Box<dyn Attributes>,
     /// The traces that calls may belong to.
     pub traces: Arc<Traces>,
+    /// The lines that the plugin has logged in this second.
+    pub(super) lines: Arc<Lines>,
+}
+
+impl Kept {
+    /// Returns what is kept for a plugin that has not logged anything yet.
+    #[must_use]
+    pub fn new(store: Store, attributes: Box<dyn Attributes>, traces: Arc<Traces>) -> Self {
+        Self { store, attributes, traces, lines: Arc::default() }
+    }
 }
 
 /// The source of session attributes.
@@ -37,7 +48,7 @@ pub struct Standalone;
 
 impl Keeper for Standalone {
     fn kept(&self, _: &Arc<str>) -> Arc<Kept> {
-        Arc::new(Kept { store: Store::new(usize::MAX), attributes: Box::new(NoSessions), traces: Arc::default() })
+        Arc::new(Kept::new(Store::new(usize::MAX), Box::new(NoSessions), Arc::default()))
     }
 }
 

@@ -37,6 +37,6 @@ pub struct Limits {
     pub state: usize,
     /// The maximum length of a log line, in bytes. Longer lines are cut.
     pub log_line: usize,
-    /// The maximum number of log lines that an instance may write in one second.
+    /// The maximum number of log lines that the instances of a plugin may write together in one second.
     pub log_lines_per_s: u32,
 }

@@ -5,15 +5,12 @@ use super::{
     clock::Deadline,
     kept::{Kept, Reading},
     limits::Limits,
+    log::Log,
     store::Reads,
 };
-use crate::{telemetry::text, traces::OpenSpan};
+use crate::traces::OpenSpan;
 use prometheus_client::metrics::gauge::Gauge;
-use std::{
-    mem,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{mem, sync::Arc};
 use wasmtime::ResourceLimiter;
 
 /// The maximum number of linear memories in one plugin. Each memory reserves 4 GiB of address space and may hold a file
@@ -84,9 +81,10 @@ pub(super) enum Refused {
 impl State {
     /// Returns the state of a new instance.
     pub(super) fn new(plugin: Arc<str>, limits: Limits, memory_gauge: Gauge, kept: Option<(Arc<Kept>, u32)>) -> Self {
+        let lines = kept.as_ref().map_or_else(Arc::default, |(kept, _)| Arc::clone(&kept.lines));
         let reading =
             kept.map(|(kept, format)| Reading { kept, reads: Reads::new(format), count: 0, now: 0, is_open: false });
-        let log = Log { plugin, limits, window: Instant::now(), lines: 0, suppressed: 0 };
+        let log = Log::new(plugin, limits.log_lines_per_s, lines);
         Self {
             limits,
             memory_used: 0,
@@ -253,54 +251,6 @@ fn grown(used: usize, (from, to): (usize, usize), limit: usize) -> Option<usize>
 
 fn signed(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
-}
-
-/// The log of one instance, with a limit on lines per second.
-struct Log {
-    plugin: Arc<str>,
-    limits: Limits,
-    window: Instant,
-    lines: u32,
-    suppressed: u64,
-}
-
-impl Log {
-    fn write(&mut self, level: Level, line: &str) {
-        if self.window.elapsed() >= Duration::from_secs(1) {
-            self.log_suppressed();
-            (self.window, self.lines) = (Instant::now(), 0);
-        }
-        if self.lines >= self.limits.log_lines_per_s {
-            if self.suppressed == 0 {
-                let (plugin, most) = (&*self.plugin, self.limits.log_lines_per_s);
-                tracing::warn!(plugin, "the plugin logs more than {most} lines a second (`log_lines_per_s`)");
-            }
-            self.suppressed += 1;
-            return;
-        }
-        self.lines += 1;
-        // Control characters are escaped, so a plugin cannot forge lines of others.
-        let (plugin, line) = (&*self.plugin, text::escaped(line));
-        match level {
-            Level::Error => tracing::error!(target: "plugin", plugin, line),
-            Level::Warn => tracing::warn!(target: "plugin", plugin, line),
-            Level::Info => tracing::info!(target: "plugin", plugin, line),
-            Level::Debug => tracing::debug!(target: "plugin", plugin, line),
-        }
-    }
-
-    fn log_suppressed(&mut self) {
-        let suppressed = mem::take(&mut self.suppressed);
-        if suppressed > 0 {
-            tracing::warn!(plugin = &*self.plugin, suppressed, "log lines of the plugin were suppressed");
-        }
-    }
-}
-
-impl Drop for Log {
-    fn drop(&mut self) {
-        self.log_suppressed();
-    }
 }
 
 #[cfg(test)]

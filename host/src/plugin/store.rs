@@ -9,12 +9,15 @@
 //! commit. An entry is present until this time has reached its expiry. So a call does not fail only because an entry
 //! expired while the call was under way.
 
+mod order;
 mod reads;
 #[cfg(test)]
 mod tests;
 
+pub use order::Transaction;
 pub use reads::Reads;
 
+use order::Order;
 use reads::{Range, Read};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,9 +33,12 @@ pub const MAX_KEY_BYTES: usize = 256;
 /// and the reference counts.
 const ENTRY_BYTES: usize = 64;
 
+/// The maximum number of expired entries that are removed while the entries are locked once.
+const MAX_REMOVED: usize = 256;
+
 /// The state of one plugin.
 pub struct Store {
-    order: Mutex<()>,
+    order: Order,
     entries: Mutex<Entries>,
 }
 
@@ -110,7 +116,7 @@ impl Store {
     /// Returns empty state of format 0.
     #[must_use]
     pub fn new(max_bytes: usize) -> Self {
-        Self { order: Mutex::default(), entries: Mutex::new(Entries { max_bytes, ..Entries::default() }) }
+        Self { order: Order::default(), entries: Mutex::new(Entries { max_bytes, ..Entries::default() }) }
     }
 
     /// Sets the maximum size, in bytes as [`Usage::bytes`] counts them. No entry is removed, but the state does not grow
@@ -194,8 +200,19 @@ impl Store {
     ///
     /// A call that is made under the guard never fails with [`Abort::Conflict`]. This is how a call succeeds at last
     /// that had conflicts several times.
-    pub fn transaction(&self) -> MutexGuard<'_, ()> {
-        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn transaction(&self) -> Transaction<'_> {
+        self.order.lock()
+    }
+
+    /// Does the same as [`Self::transaction`], for a transaction that may take milliseconds.
+    pub fn long_transaction(&self) -> Transaction<'_> {
+        self.order.lock_long()
+    }
+
+    /// Returns whether a [`Self::long_transaction`] is under way. A thread that serves players must not wait for it.
+    #[must_use]
+    pub fn is_held_long(&self) -> bool {
+        self.order.is_held_long()
     }
 
     /// Returns the size of the state.
@@ -205,11 +222,16 @@ impl Store {
         Usage { entries: entries.by_key.len(), bytes: entries.bytes }
     }
 
-    /// Removes expired entries. Waits for the transaction that is under way, because it may have read them. So it must
-    /// not be called under the guard of [`Self::transaction`].
-    pub fn sweep(&self, now_ms: u64) {
-        let _order = self.transaction();
-        self.lock().remove_expired(now_ms);
+    /// Removes some of the expired entries. Returns whether there may be more of them. While a transaction is under way,
+    /// nothing is removed, because it may have read the entries.
+    pub fn sweep(&self, now_ms: u64) -> bool {
+        self.order.try_lock().is_some_and(|_order| self.lock().remove_expired(now_ms))
+    }
+
+    /// Returns whether the entries have another format now than when a call read them.
+    #[must_use]
+    pub fn is_replaced(&self, reads: &Reads) -> bool {
+        reads.format != self.lock().format
     }
 
     /// Returns all entries, for a file.
@@ -311,15 +333,17 @@ impl Entries {
     /// Checks that the changes fit, and removes expired entries if they do not. Changes that make the state no larger
     /// always fit, so that a plugin whose limit was lowered can remove entries.
     fn make_room(&mut self, changes: &Changes, now_ms: u64) -> Result<(), Abort> {
-        let mut bytes = self.bytes_after(changes);
-        if bytes > self.max_bytes.max(self.bytes) {
+        loop {
+            let bytes = self.bytes_after(changes);
+            if bytes <= self.max_bytes.max(self.bytes) {
+                return Ok(());
+            }
+            let before = self.bytes;
             self.remove_expired(now_ms);
-            bytes = self.bytes_after(changes);
+            if self.bytes == before {
+                return Err(Abort::Full { bytes, max: self.max_bytes });
+            }
         }
-        if bytes > self.max_bytes.max(self.bytes) {
-            return Err(Abort::Full { bytes, max: self.max_bytes });
-        }
-        Ok(())
     }
 
     fn bytes_after(&self, changes: &Changes) -> usize {
@@ -344,19 +368,23 @@ impl Entries {
         self.by_key.insert(key, Entry { value, expires_ms, version: self.last_version });
     }
 
-    fn remove_expired(&mut self, now_ms: u64) {
-        while let Some((expires_ms, key)) = self.by_expiry.first()
-            && !is_before_expiry(now_ms, Some(*expires_ms))
-        {
-            self.replace(Arc::clone(key), None);
+    /// Removes expired entries, [`MAX_REMOVED`] at most. Returns whether there may be more of them.
+    fn remove_expired(&mut self, now_ms: u64) -> bool {
+        for _ in 0..MAX_REMOVED {
+            match self.by_expiry.first() {
+                Some((expires_ms, key)) if !is_before_expiry(now_ms, Some(*expires_ms)) => {
+                    self.replace(Arc::clone(key), None);
+                }
+                _ => return false,
+            }
         }
+        true
     }
 
     /// Removes and returns all entries. The versions go on, so that earlier reads do not match later entries.
-    fn clear(&mut self) -> BTreeMap<Arc<str>, Entry> {
-        self.by_expiry.clear();
+    fn clear(&mut self) -> impl Sized + use<> {
         self.bytes = 0;
-        mem::take(&mut self.by_key)
+        (mem::take(&mut self.by_key), mem::take(&mut self.by_expiry))
     }
 }
 

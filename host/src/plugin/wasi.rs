@@ -34,8 +34,12 @@ struct Addresses;
 type Interface<'a> = LinkerInstance<'a, State>;
 type Store<'a> = StoreContextMut<'a, State>;
 
-/// The number of bytes that `check-write` permits, and the maximum number of bytes in one request for random bytes.
-const MAX_CHUNK_BYTES: u64 = 64 * 1024;
+/// The maximum number of bytes in one write, as WASI has it for `blocking-write-and-flush`. The deadline of a call does not
+/// count the time in which the host looks for the lines.
+const MAX_WRITE_BYTES: u64 = 4096;
+
+/// The maximum number of bytes in one request for random bytes.
+const MAX_RANDOM_BYTES: u64 = 64 * 1024;
 
 /// The first words of the error for a guest that did something forbidden.
 const FORBIDDEN_PREFIX: &str = "a policy may not";
@@ -133,7 +137,7 @@ fn streams(i: &mut Interface) -> Result<()> {
         })?;
     }
     i.func_wrap("[method]output-stream.check-write", |_, _: (Resource<OutputStream>,)| {
-        Ok((Ok::<_, StreamError>(MAX_CHUNK_BYTES),))
+        Ok((Ok::<_, StreamError>(MAX_WRITE_BYTES),))
     })?;
     for name in ["write", "blocking-write-and-flush"] {
         i.func_wrap(&format!("[method]output-stream.{name}"), write)?;
@@ -155,6 +159,12 @@ fn write(
     mut store: Store<'_>,
     (stream, bytes): (Resource<OutputStream>, Vec<u8>),
 ) -> Result<(Result<(), StreamError>,)> {
+    if bytes.len() as u64 > MAX_WRITE_BYTES {
+        let len = bytes.len();
+        return Err(Error::msg(format!(
+            "{FORBIDDEN_PREFIX} write more than {MAX_WRITE_BYTES} bytes at once, and wrote {len}"
+        )));
+    }
     store.data_mut().stdio(stream.rep() == STDERR, &bytes);
     Ok((Ok(()),))
 }
@@ -205,9 +215,9 @@ fn wall_clock(i: &mut Interface) -> Result<()> {
 
 fn random(i: &mut Interface, bytes: &str, number: &str) -> Result<()> {
     i.func_wrap(bytes, |mut store: Store<'_>, (len,): (u64,)| {
-        if len > MAX_CHUNK_BYTES {
+        if len > MAX_RANDOM_BYTES {
             return Err(Error::msg(format!(
-                "{FORBIDDEN_PREFIX} ask for more than {MAX_CHUNK_BYTES} random bytes at once, and asked for {len}"
+                "{FORBIDDEN_PREFIX} ask for more than {MAX_RANDOM_BYTES} random bytes at once, and asked for {len}"
             )));
         }
         let mut bytes = vec![0; usize::try_from(len)?];
@@ -222,4 +232,22 @@ fn random(i: &mut Interface, bytes: &str, number: &str) -> Result<()> {
 
 fn next_u64(store: &mut Store<'_>) -> u64 {
     store.data_mut().simulated().map_or_else(|| rand::rng().next_u64(), Simulated::next_u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::described::DESCRIBE_LIMITS;
+    use prometheus_client::metrics::gauge::Gauge;
+    use wasmtime::{AsContextMut, Engine};
+
+    #[test]
+    fn a_write_has_the_size_that_wasi_permits() {
+        let state = State::new("a".into(), DESCRIBE_LIMITS, Gauge::default(), None);
+        let mut store = wasmtime::Store::new(&Engine::default(), state);
+        let mut write = |len| write(store.as_context_mut(), (Resource::new_own(STDOUT), vec![b'\n'; len]));
+        assert!(matches!(write(4096), Ok((Ok(()),))));
+        let error = write(4097).map(drop).expect_err("a longer one").to_string();
+        assert_eq!(error, "a policy may not write more than 4096 bytes at once, and wrote 4097");
+    }
 }

@@ -8,6 +8,7 @@ use crate::{
         Attributes, Keeper, Kept, SessionId,
         store::{Saved, Store},
     },
+    sync::uptime::unix_ms,
     traces::Traces,
 };
 use std::{
@@ -16,9 +17,13 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task, time};
 use uuid::Uuid;
+
+/// The time between two removals of expired entries.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the gateway keeps for one plugin.
 pub struct Account {
@@ -78,8 +83,7 @@ impl Accounts {
         let owner = Arc::new(Owner::new(self.opened.fetch_add(1, Ordering::Relaxed)));
         let attributes = AttributesOf { registry: Arc::clone(&self.registry), owner: Arc::clone(&owner) };
         // The operator's limit is set when a generation of the plugin is put to use.
-        let (store, traces) = (Store::new(usize::MAX), Arc::clone(&self.traces));
-        let kept = Kept { store, attributes: Box::new(attributes), traces };
+        let kept = Kept::new(Store::new(usize::MAX), Box::new(attributes), Arc::clone(&self.traces));
         Arc::new(Account {
             share: bus::Share::default(),
             loops: LoopLimit::default(),
@@ -95,11 +99,18 @@ impl Accounts {
         self.accounts().retain(|_, account| Account::is_in_use(account));
     }
 
-    /// Removes expired entries of the plugins' state.
-    pub(super) fn remove_expired(&self, now_ms: u64) {
-        // A store may wait for a call, so the accounts are not locked meanwhile.
-        let accounts: Vec<_> = self.accounts().values().cloned().collect();
-        accounts.iter().for_each(|account| account.kept.store.sweep(now_ms));
+    /// Removes expired entries of the plugins' state, for as long as the process runs.
+    pub async fn remove_expired(&self) {
+        loop {
+            time::sleep(SWEEP_INTERVAL).await;
+            let accounts: Vec<_> = self.accounts().values().cloned().collect();
+            for account in accounts {
+                // A million entries may expire at once, so the thread serves players in between.
+                while account.kept.store.sweep(unix_ms()) {
+                    task::yield_now().await;
+                }
+            }
+        }
     }
 
     /// Returns the state of all plugins, for the file that survives the process.

@@ -22,16 +22,17 @@ use crate::{
     delivery::registry::Registry,
     plugin::{
         Action, Plugin, Publication, Target,
-        store::{Abort, Put, Reads},
+        store::{Abort, Put, Reads, Store, Transaction},
     },
     telemetry::{metrics::Metrics, text},
     traces::{OpenSpan, Traces},
 };
 use bytes::Bytes;
-use std::{
-    borrow::Cow,
-    sync::{Arc, MutexGuard},
-};
+use std::{borrow::Cow, sync::Arc};
+
+/// The maximum number of messages that one call may put into send queues on a thread that serves players. The offload
+/// thread carries out larger calls.
+const MAX_INLINE_PUSHES: usize = 2048;
 
 /// Carries out actions on the sessions and the bus.
 pub(super) struct Executor {
@@ -57,6 +58,19 @@ pub(super) struct Decided {
     pub(super) trace: Option<Box<OpenSpan>>,
 }
 
+impl Decided {
+    /// Returns whether no thread that serves players should carry out the decision: it reaches many sessions, or it would
+    /// wait for a call of the plugin that takes long.
+    pub(super) fn is_long(&self, store: &Store) -> bool {
+        self.needs.pushes > MAX_INLINE_PUSHES || (self.is_ordered() && store.is_held_long())
+    }
+
+    /// Returns whether the decision is carried out in the order of the plugin's commits.
+    pub(super) fn is_ordered(&self) -> bool {
+        self.needs.writes || self.needs.keeps || !self.reads.is_empty()
+    }
+}
+
 /// What a list of actions needs, so that the usual decision pays only for what it uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Needs {
@@ -66,7 +80,7 @@ pub(super) struct Needs {
     deliveries: usize,
     /// The number of sessions that the deliveries and endings reach. It is counted only for groups, and if there are
     /// two deliveries or more.
-    pub(super) pushes: usize,
+    pushes: usize,
     binds: bool,
     /// Whether an action keeps something in the host that has a bound.
     keeps: bool,
@@ -111,7 +125,7 @@ impl Executor {
         &self,
         call: &Call<'_>,
         decided: &mut Decided,
-        alone: Option<MutexGuard<'_, ()>>,
+        alone: Option<Transaction<'_>>,
     ) -> Result<Reach, Refusal> {
         match decided.trace.take() {
             None => self.carry_out_all(call, decided, alone, None),
@@ -126,7 +140,7 @@ impl Executor {
         call: &Call<'_>,
         decided: &mut Decided,
         span: &OpenSpan,
-        alone: Option<MutexGuard<'_, ()>>,
+        alone: Option<Transaction<'_>>,
     ) -> Result<Reach, Refusal> {
         let traced = Traced::new(&self.traces, span);
         let outcome = self.carry_out_all(call, decided, alone, Some(&traced));
@@ -141,9 +155,10 @@ impl Executor {
         &self,
         call: &Call<'_>,
         decided: &mut Decided,
-        alone: Option<MutexGuard<'_, ()>>,
+        alone: Option<Transaction<'_>>,
         traced: Option<&Traced<'_>>,
     ) -> Result<Reach, Refusal> {
+        let is_ordered = decided.is_ordered();
         let (served, needs, actions) = (call.served, &decided.needs, &mut decided.actions);
         if needs.binds {
             self.check_bindings(call, actions)?;
@@ -157,7 +172,7 @@ impl Executor {
         let permit = if needs.publishes > 0 { Some(self.reserve(call, actions, needs.publishes)?) } else { None };
         // The lock is held until all other actions are carried out. So if one call reads what another has written, the
         // other's actions come first.
-        let _transaction = if needs.writes || needs.keeps || !decided.reads.is_empty() {
+        let _transaction = if is_ordered {
             let transaction = alone.unwrap_or_else(|| served.account.kept.store.transaction());
             commit_state(served, &decided.reads, actions, decided.now)?;
             Some(transaction)

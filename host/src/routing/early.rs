@@ -10,7 +10,7 @@ use super::{
     gateway::Gateway,
     progress::{Progress, Rest},
     refusal::Refusal,
-    serving::{MAX_INLINE_PUSHES, ask},
+    serving::ask,
     snapshot::{ServingPlugin, Snapshot},
     traced,
 };
@@ -115,7 +115,7 @@ impl Gateway {
         let needs = self.executor.needs(call, &actions);
         let (reads, trace) = (usage.reads.take(), usage.trace.take());
         let mut decided = Decided { actions, attributes: None, reads, needs, now, trace };
-        let outcome = if needs.pushes > MAX_INLINE_PUSHES {
+        let outcome = if decided.is_long(&plugin.kept().store) {
             Ok(Progress::Left(Rest::CarryOut(Box::new(decided))))
         } else {
             self.executor.carry_out(call, &mut decided, None).map(Progress::Done)

@@ -14,6 +14,6 @@ pub(super) enum Progress {
 pub(super) enum Rest {
     /// The plugin has to be called.
     Call,
-    /// The decision has to be carried out, because it reaches many sessions.
+    /// The decision has to be carried out, because that takes long.
     CarryOut(Box<Decided>),
 }

@@ -2,8 +2,8 @@
 
 use super::{
     actions::Decided,
-    calls::{Call, News, Occasion, OwnedCall},
-    decision::{Attributes, Rules},
+    calls::{Call, News, Occasion, OwnedCall, session_id},
+    decision::{self, Attributes},
     gateway::Gateway,
     progress::{Progress, Rest},
     reach::Reach,
@@ -12,15 +12,11 @@ use super::{
     traced::{self, Traced},
 };
 use crate::{
-    plugin::{CallPermit, Called, Decision, Fault, Lease, Sender, Usage, offload::JobKind, trace},
+    plugin::{CallPermit, Called, Decision, Fault, Lease, Rules, Sender, Usage, offload::JobKind, trace},
     sync::moment::Moment,
     telemetry::text,
 };
 use std::sync::Arc;
-
-/// The maximum number of messages that one call may put into send queues on a thread that serves players. The offload
-/// thread carries out larger calls.
-pub(super) const MAX_INLINE_PUSHES: usize = 2048;
 
 /// How often a call is made again because another call has changed what it had read. After that it is made alone: no
 /// other call of the plugin may change the state until it is done.
@@ -62,9 +58,10 @@ impl Gateway {
 
     fn attempt(&self, thread: Thread, call: &Call<'_>, snapshot: &Snapshot, alone: bool) -> Result<Progress, Refusal> {
         let Some(lease) = lease(thread, call) else { return Ok(Progress::Left(Rest::Call)) };
-        let alone = alone.then(|| call.served.account.kept.store.transaction());
+        let store = &call.served.account.kept.store;
+        let alone = alone.then(|| store.long_transaction());
         let mut decided = self.decide_with(lease, call, snapshot)?;
-        if decided.needs.pushes > MAX_INLINE_PUSHES && thread == Thread::Worker && alone.is_none() {
+        if thread == Thread::Worker && alone.is_none() && decided.is_long(store) {
             return Ok(Progress::Left(Rest::CarryOut(Box::new(decided))));
         }
         self.executor.carry_out(call, &mut decided, alone).map(Progress::Done)
@@ -81,7 +78,12 @@ impl Gateway {
         let traced = trace::begin(|| call.span());
         let called = ask(call, lease, &self.rules(call, snapshot), (began, now), &mut attributes);
         trace::end(traced, || trace::outcome(&called.answer));
-        settle(call, &permit, &called, now)?;
+        settle(call, &permit, &called, now).inspect_err(|refusal| {
+            // After a conflict, the call is made again.
+            if !matches!(refusal, Refusal::Conflict) {
+                self.end_undecided(call, &called.usage, refusal);
+            }
+        })?;
         let actions = match called.answer {
             Ok(Ok(actions)) => actions,
             Ok(Err(rejection)) => {
@@ -130,10 +132,14 @@ impl Gateway {
                 Progress::Left(_) => Ok(Reach::NotHere),
             };
             let outcome = match rest {
-                Rest::CarryOut(mut decided) => match gateway.executor.carry_out(&call, &mut decided, None) {
-                    Err(Refusal::Conflict) => serve(),
-                    outcome => outcome,
-                },
+                Rest::CarryOut(mut decided) => {
+                    let store = &call.served.account.kept.store;
+                    let alone = decided.is_ordered().then(|| store.long_transaction());
+                    match gateway.executor.carry_out(&call, &mut decided, alone) {
+                        Err(Refusal::Conflict) => serve(),
+                        outcome => outcome,
+                    }
+                }
                 Rest::Call if gateway.views.begin(&call) => serve(),
                 Rest::Call => Err(Refusal::Withdrawn),
             };
@@ -157,15 +163,20 @@ impl Gateway {
         }
     }
 
-    pub(super) fn rules<'a>(&self, call: &'a Call<'a>, snapshot: &'a Snapshot) -> Rules<'a> {
+    /// Returns the rules for the answer of a call that is made under a snapshot.
+    pub(super) fn rules<'a>(
+        &self,
+        call: &Call<'a>,
+        snapshot: &'a Snapshot,
+    ) -> Rules<'a, impl Fn(u8) -> bool + use<'a>> {
         let plugin = &call.served.plugin;
         Rules {
-            snapshot,
+            about: call.occasion.about(),
             max_message_bytes: self.max_message_bytes,
             max_actions: plugin.settings().limits.actions,
             takes: plugin.takes(),
             metrics: plugin.metrics(),
-            occasion: &call.occasion,
+            serves: |route| snapshot.route(route).is_some(),
         }
     }
 
@@ -206,7 +217,7 @@ impl Gateway {
 pub(super) fn ask(
     call: &Call<'_>,
     lease: Lease<'_>,
-    rules: &Rules<'_>,
+    rules: &Rules<'_, impl Fn(u8) -> bool>,
     (began, now): (Moment, u64),
     attributes: &mut Option<Attributes>,
 ) -> Called<Decision> {
@@ -215,10 +226,13 @@ pub(super) fn ask(
             lease.on_packet(began, call.packet(session, header, now), payload)
         }
         Occasion::Message { topic, payload, .. } => lease.on_message(began, topic, payload, now),
-        Occasion::Connect { connection, .. } => {
+        Occasion::Connect { session, connection } => {
             let Called { answer, usage } = lease.on_connect(began, connection);
-            let check = |answer| rules.check_connect(answer, attributes).map_err(Fault::Answer);
-            return Called { answer: answer.and_then(check), usage };
+            let checked = answer.and_then(|answer| match rules.check_connect(&answer) {
+                Ok(()) => Ok(decision::on_connect(session_id(session.id), answer, attributes)),
+                Err(broken) => Err(Fault::Answer(broken)),
+            });
+            return Called { answer: checked, usage };
         }
         Occasion::Disconnect { departure, .. } => lease.on_disconnect(began, departure),
         Occasion::Presence { news: News::Away(absence), .. } => lease.on_away(began, *absence),
@@ -236,7 +250,8 @@ pub(super) fn ask(
 /// Records what the outcome of a call says about the plugin and about the sender.
 ///
 /// # Errors
-/// Returns [`Refusal::Conflict`] if the call has failed and what it had read has changed.
+/// Returns [`Refusal::Conflict`] if the call has failed and what it had read has changed, or [`Refusal::Replaced`] if it
+/// has not succeeded and has read the state of a version with another format.
 fn settle(call: &Call<'_>, permit: &CallPermit, called: &Called<Decision>, now: u64) -> Result<(), Refusal> {
     let (plugin, Called { answer, usage }) = (&call.served.plugin, called);
     if usage.is_slow || answer.is_err() {
@@ -247,7 +262,13 @@ fn settle(call: &Call<'_>, permit: &CallPermit, called: &Called<Decision>, now: 
             _ => plugin.offload_hooks(),
         }
     }
-    if answer.is_err() && !plugin.kept().store.is_current(&usage.reads, now) {
+    let store = &plugin.kept().store;
+    let has_succeeded = matches!(answer, Ok(Ok(_)));
+    if !has_succeeded && !usage.reads.is_empty() && store.is_replaced(&usage.reads) {
+        plugin.refill();
+        return Err(Refusal::Replaced);
+    }
+    if answer.is_err() && !store.is_current(&usage.reads, now) {
         // Two reads of the call may not fit together. So the failure says nothing about the plugin.
         plugin.refill();
         return Err(Refusal::Conflict);

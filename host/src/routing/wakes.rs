@@ -10,7 +10,7 @@ use super::{
     timers::Due,
     turn::Turn,
 };
-use crate::sync::uptime::{now_ms, unix_ms};
+use crate::sync::uptime::now_ms;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -23,24 +23,22 @@ const MAX_WAKES_PER_TURN: usize = 64;
 /// The time after which it is the turn of the next plugin.
 const MAX_TURN: Duration = Duration::from_millis(5);
 
-/// The time between two removals of expired entries, and the longest time between two looks at the timers.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest time between two looks at the timers.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 impl Gateway {
-    /// Calls plugins when their timers are due, for as long as the process runs. Removes expired entries of their state
-    /// as well.
+    /// Calls plugins when their timers are due, for as long as the process runs.
     pub async fn run_timers(self: Arc<Self>) {
-        let mut swept = Instant::now();
         loop {
             let next =
                 self.snapshot.load().served().iter().filter_map(|served| served.account.timers.next_due_ms()).min();
-            let pause = next.map_or(SWEEP_INTERVAL, |due| Duration::from_millis(due.saturating_sub(now_ms())));
+            let pause = next.map_or(MAX_PAUSE, |due| Duration::from_millis(due.saturating_sub(now_ms())));
             if pause.is_zero() {
                 // Timers that are always due must not keep the thread from its other tasks.
                 task::yield_now().await;
             } else {
                 tokio::select! {
-                    () = time::sleep(pause.min(SWEEP_INTERVAL)) => {}
+                    () = time::sleep(pause.min(MAX_PAUSE)) => {}
                     () = self.accounts.timer_set.notified() => {}
                 }
             }
@@ -50,10 +48,6 @@ impl Gateway {
                 if self.wake_due(served, &snapshot) {
                     task::yield_now().await;
                 }
-            }
-            if swept.elapsed() >= SWEEP_INTERVAL {
-                swept = Instant::now();
-                self.accounts.remove_expired(unix_ms());
             }
         }
     }

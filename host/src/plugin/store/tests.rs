@@ -1,6 +1,6 @@
 use super::*;
 use proptest::prelude::*;
-use std::{sync::mpsc, thread, time::Duration};
+use std::thread;
 
 /// The time of the calls whose time does not matter.
 const NOW: u64 = 1_000;
@@ -23,7 +23,7 @@ fn remove(key: &str) -> Put {
 
 /// Commits changes of a call that has read nothing.
 #[track_caller]
-fn write<const N: usize>(store: &Store, puts: [Put; N]) {
+fn write(store: &Store, puts: impl IntoIterator<Item = Put>) {
     assert_eq!(store.commit(&Reads::default(), puts, NOW), Ok(()));
 }
 
@@ -252,26 +252,47 @@ fn no_increment_is_lost_between_threads() {
 }
 
 #[test]
-fn sweep_waits_for_the_transaction_under_way() {
+fn sweep_removes_nothing_that_a_transaction_may_have_read() {
     let store = store();
-    write(&store, [put_for("n", "1", 10)]);
-    let (swept, sweeps) = mpsc::channel();
-    thread::scope(|scope| {
-        let order = store.transaction();
-        let outcome = increment(&store, || {
-            let store = &store;
-            scope.spawn(move || {
-                store.sweep(NOW + 10);
-                swept.send(()).unwrap();
-            });
-            // If the sweep did not wait, it would end within this time.
-            assert_eq!(sweeps.recv_timeout(Duration::from_millis(200)), Err(mpsc::RecvTimeoutError::Timeout));
-        });
-        assert_eq!(outcome, Ok(()));
-        drop(order);
-        assert_eq!(sweeps.recv_timeout(Duration::from_secs(60)), Ok(()));
-    });
-    assert_eq!(value(&store, "n", NOW), Some("2".to_owned()));
+    write(&store, [put_for("n", "1", 10), put_for("m", "1", 10)]);
+    let order = store.transaction();
+    assert_eq!(increment(&store, || assert!(!store.sweep(NOW + 10))), Ok(()));
+    assert_eq!(store.usage().entries, 2);
+    drop(order);
+    store.sweep(NOW + 10);
+    assert_eq!((store.usage().entries, value(&store, "n", NOW)), (1, Some("2".to_owned())));
+}
+
+#[test]
+fn entries_that_expire_together_are_removed_a_few_at_a_time() {
+    let store = store();
+    write(&store, (0..1000).map(|n| put_for(&n.to_string(), "1", 10)));
+    assert!(store.sweep(NOW + 10));
+    assert_eq!(store.usage().entries, 1000 - MAX_REMOVED);
+    assert_eq!(store.scan("", 9, usize::MAX, NOW + 10, &mut Reads::default()).len(), 0);
+    let sweeps = (0..9).take_while(|_| store.sweep(NOW + 10)).count();
+    assert_eq!((sweeps, store.usage().entries), (2, 0));
+}
+
+#[test]
+fn expired_entries_are_removed_until_the_new_ones_fit() {
+    let store = Store::new(1000 * 66);
+    write(&store, (100..1000).map(|n| put_for(&n.to_string(), "", 10)));
+    let large = put("large", &"x".repeat(600 * 66));
+    assert_eq!(store.commit(&Reads::default(), [large], NOW + 10), Ok(()));
+    assert_eq!(store.usage().entries, 900 - 2 * MAX_REMOVED + 1);
+}
+
+#[test]
+fn a_long_transaction_is_known_while_it_lasts() {
+    let store = store();
+    let long = store.long_transaction();
+    assert!(store.is_held_long() && !store.sweep(NOW));
+    drop(long);
+    assert!(!store.is_held_long());
+    let short = store.transaction();
+    assert!(!store.is_held_long());
+    drop(short);
 }
 
 proptest! {
