@@ -29,7 +29,7 @@ pub(crate) fn measure(folders: &Folders) -> anyhow::Result<f64> {
 /// Starts the plugin with the settings that the gateway gives it.
 fn trial(folders: &Folders) -> anyhow::Result<Trial> {
     let file = folders.bench.join("plugin-call.yaml");
-    fs::write(&file, folders.config(Contender::Gateway, 1, 1, 1))?;
+    fs::write(&file, folders.config(Contender::Gateway, 1, 2, 3))?;
     let config = Config::read(&file)?;
     let compiler = Compiler::new().map_err(|error| anyhow!("this machine cannot run WebAssembly: {error:#}"))?;
     let described =
