@@ -16,7 +16,6 @@ use crate::{
     auth::Authenticator,
     bus,
     config::{Config, ConfigError},
-    memory,
     net::certificate::Invalid,
     net::server,
     reload::{
@@ -76,7 +75,6 @@ pub async fn run(path: &Path, recent: RecentLog) -> anyhow::Result<()> {
     let hangups = signal(SignalKind::hangup()).context("cannot listen to signals")?;
     let (config, stamps) = reloader::read(path)?;
     checkup::raise_open_files();
-    memory::refuse_huge_pages();
     let save = if config.state_file.is_some() { SAVE_TIMEOUT } else { Duration::ZERO };
     let bound = config.server.drain_timeout + bus::DRAIN + FILES_STOP + save + traces::FLUSH + 6 * STOP_MARGIN;
     deadline.set(bound);

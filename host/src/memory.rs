@@ -84,8 +84,9 @@ pub fn give_back_at_once() {
     tracing::debug!(%error, "cannot start again with options of the allocator: the process holds more memory");
 }
 
-/// Turns huge pages off. With huge pages, the allocator's arenas hold twice as much memory at rest and return less.
-pub(crate) fn refuse_huge_pages() {
+/// Turns huge pages off. With huge pages, the allocator's arenas hold twice as much memory at rest and return less. Pages
+/// that are huge already stay so, and a program that is started again has none from the beginning.
+pub fn refuse_huge_pages() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!(%error, "cannot turn transparent huge pages off: more memory is held at rest");
     }

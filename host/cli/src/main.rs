@@ -54,6 +54,7 @@ fn main() -> ExitCode {
             print_config(&config)
         }
         Command::Run { configured: Configured { config }, .. } => {
+            memory::refuse_huge_pages();
             memory::give_back_at_once();
             run(&config, recent)
         }

@@ -243,8 +243,8 @@ impl Handovers {
         self.ways.store(Some(Arc::new(ways)));
     }
 
-    /// Returns whether sessions can move while both gateways run. With streams, no message cuts all that a session gets in two, because streams
-    /// are read over connections of their own.
+    /// Returns whether sessions can move while both gateways run. With streams, no message cuts all that a session gets in
+    /// two, because streams are read over connections of their own.
     #[must_use]
     pub fn are_possible(&self) -> bool {
         self.is_ordered() && self.parts.topics.streams().is_empty()
