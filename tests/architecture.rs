@@ -38,7 +38,6 @@ const RULES: [Rule; 18] = [
             "config",
             "file",
             "finding",
-            "memory",
             "net",
             "plugin",
             "reload",
