@@ -127,6 +127,12 @@ impl Collector {
         format!("traces: {{ endpoint: \"http://{}\", {keys} }}", self.address)
     }
 
+    /// Ends the collector. Once this has returned, no connection to its port is accepted any more.
+    pub async fn stop(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+
     /// Changes what the collector does with requests from now on.
     pub fn answer(&self, answer: Answer) {
         self.state.lock().unwrap().answer = answer;

@@ -29,7 +29,7 @@ async fn spans_are_lost_and_counted_while_the_collector_is_away_and_sent_when_it
     packets_are_served(&mut client).await;
     collector.named("on-packet system", 20).await;
     let address = collector.address;
-    drop(collector);
+    collector.stop().await;
     packets_are_served(&mut client).await;
     some_are_dropped(&gateway, "unreachable").await;
     let line = gateway.logged("(traces.endpoint) takes none: it cannot be reached").await;
@@ -141,6 +141,6 @@ async fn gateway_check_asks_whether_the_collector_takes_spans() {
                 traces.endpoint has to be without the path v1/traces, and of a collector's OTLP over HTTP: start it, or \
                 correct the URL\n";
     assert!(check().await.contains(hint), "{}", check().await);
-    drop(collector);
+    collector.stop().await;
     assert!(check().await.contains("the collector takes no spans: it cannot be reached"), "{}", check().await);
 }
