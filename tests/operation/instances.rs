@@ -1,7 +1,11 @@
 //! Tests of the metrics of a plugin's instances: their number and their memory.
 
-use gateway_tests::{Client, Gateway, Setup, greeter, put};
-use std::{fs, thread};
+use gateway_tests::{Client, Gateway, PATIENCE, Setup, greeter, guest, put};
+use std::{
+    fs, thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::time;
 
 const INSTANCES: &str = "gateway_plugin_instances{plugin=\"guest\"}";
 const MEMORY: &str = "gateway_plugin_memory_bytes{plugin=\"guest\"}";
@@ -50,6 +54,48 @@ async fn plugin_instances_is_exact_after_a_trap_a_swap_and_a_removal() {
     fs::remove_file(gateway.plugin("guest")).unwrap();
     gateway.metric_is(INSTANCES, 0.0).await;
     client.assert_alive().await;
+}
+
+/// Returns settings under which the plugin `hostile` cannot start within a time, in milliseconds since 1970.
+fn failing(from: u128, to: u128) -> Setup {
+    let config = format!("{{ configure: panic-between {from} {to}, on_packet: as-the-packet-says }}");
+    let yaml = format!("plugins: {{ directory: plugins, settings: {{ hostile: {{ config: {config} }} }} }}");
+    let files = vec![("hostile.wasm", fs::read(guest("hostile")).unwrap())];
+    Setup { yaml, plugins: vec!["system"], files, ..Setup::default() }
+}
+
+fn unix_ms() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()
+}
+
+#[tokio::test]
+async fn an_instance_that_cannot_be_started_is_logged_and_started_later() {
+    const INSTANCES: &str = "gateway_plugin_instances{plugin=\"hostile\"}";
+    const HOSTILE: u8 = 0x66;
+    let gateway = Gateway::start(failing(0, 0)).await;
+    // The new settings are in use long before the start fails.
+    let from = unix_ms() + 5000;
+    let to = from + 3000;
+    gateway.reconfigure(&failing(from, to));
+    gateway.metric_is("gateway_plugin_generation{plugin=\"hostile\"}", 2.0).await;
+    let mut client = gateway.client().await;
+    for _ in 0..PROBATION {
+        assert_eq!(client.request(HOSTILE, b"well").await.text(), "well");
+    }
+    let left = from.saturating_sub(unix_ms());
+    time::sleep(Duration::from_millis(u64::try_from(left).unwrap())).await;
+    assert_eq!(client.request(HOSTILE, b"panic").await.status, 8);
+    let line = gateway.logged("no instance can be started in place of one that failed").await;
+    assert!(line["fields"]["error"].as_str().unwrap().contains("trap"), "{line}");
+    let mut is_full = false;
+    while !is_full {
+        assert!(unix_ms() < to + PATIENCE.as_millis(), "the instance is not started again");
+        assert_eq!(client.request(HOSTILE, b"well").await.text(), "well");
+        is_full = gateway.metric(INSTANCES).await == full();
+        assert!(!is_full || unix_ms() >= to);
+        time::sleep(Duration::from_millis(100)).await;
+    }
+    gateway.logged("the instances that could not be started have started").await;
 }
 
 #[tokio::test]

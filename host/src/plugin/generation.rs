@@ -15,7 +15,10 @@ use super::{
     start::Starter,
     usage::Usage,
 };
-use crate::{sync::uptime::unix_ms, telemetry::metrics::Metrics};
+use crate::{
+    sync::uptime::{now_ms, unix_ms},
+    telemetry::metrics::Metrics,
+};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -23,6 +26,9 @@ use std::{
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
 };
+
+/// How long no call tries again to start instances in place of those that have failed, in milliseconds.
+const REFILL_PAUSE_MS: u64 = 1000;
 
 /// One generation of a plugin.
 pub struct Plugin {
@@ -35,6 +41,8 @@ pub struct Plugin {
     pool: Pool,
     /// Whether a job that refills the pool waits for the offload thread.
     refilling: AtomicBool,
+    /// When a call tries again to start the instances that could not be started, or 0 if there are none.
+    refill_at_ms: AtomicU64,
     health: Health,
     offload_thread: Arc<OffloadThread>,
     /// When the generation was put to use, in milliseconds since 1970.
@@ -71,10 +79,18 @@ impl Plugin {
         topics.dedup();
         starter.metrics.live_generations.inc();
         static STARTED: AtomicU64 = AtomicU64::new(0);
-        let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let (refilling, health) = (AtomicBool::new(false), Health::default());
-        let (in_use_since_ms, last_use) = (OnceLock::new(), AtomicI64::new(0));
-        Ok(Self { number, starter, topics, pool, refilling, health, offload_thread, in_use_since_ms, last_use })
+        Ok(Self {
+            number: STARTED.fetch_add(1, Ordering::Relaxed),
+            starter,
+            topics,
+            pool,
+            refilling: AtomicBool::new(false),
+            refill_at_ms: AtomicU64::new(0),
+            health: Health::default(),
+            offload_thread,
+            in_use_since_ms: OnceLock::new(),
+            last_use: AtomicI64::new(0),
+        })
     }
 
     /// Returns the plugin's name.
@@ -275,6 +291,9 @@ impl Plugin {
                     self.health.record_quick();
                 }
                 if answer.is_ok() { &self.starter.metrics.ok } else { &self.starter.metrics.rejected }.inc();
+                if self.refill_at_ms.load(Ordering::Relaxed) != 0 {
+                    self.refill_again();
+                }
                 self.health.record_answer()
             }
             Err(fault) => {
@@ -319,10 +338,47 @@ impl Plugin {
             // The flag is cleared before the slots are checked, so that a slot that becomes empty later submits a new
             // job.
             plugin.refilling.store(false, Ordering::Release);
-            plugin.pool.refill(|| plugin.starter.instance());
+            let refilled = plugin.pool.refill(|| plugin.starter.instance());
+            plugin.record_refill(refilled);
         };
         if self.offload_thread.submit(JobKind::Refill, 0, Box::new(job)).is_err() {
             self.refilling.store(false, Ordering::Release);
+        }
+    }
+
+    /// Tries again to start the instances that could not be started, unless it was tried a moment ago.
+    #[cold]
+    fn refill_again(self: &Arc<Self>) {
+        if now_ms() < self.refill_at_ms.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.pool.has_empty() {
+            self.refill();
+        } else {
+            // A call on the offload thread has started its instance itself.
+            self.record_refill(Ok(()));
+        }
+    }
+
+    /// Logs the first failure of a series, and the end of the series.
+    fn record_refill(&self, refilled: Result<(), Fault>) {
+        let plugin = &**self.name();
+        match refilled {
+            Ok(()) => {
+                if self.refill_at_ms.swap(0, Ordering::Relaxed) != 0 {
+                    tracing::info!(plugin, "the instances that could not be started have started");
+                }
+            }
+            Err(error) => {
+                if self.refill_at_ms.swap(now_ms() + REFILL_PAUSE_MS, Ordering::Relaxed) == 0 {
+                    tracing::warn!(
+                        plugin,
+                        %error,
+                        "no instance can be started in place of one that failed: the plugin serves with fewer instances, \
+                         and tries again once a second while it is called"
+                    );
+                }
+            }
         }
     }
 }

@@ -49,16 +49,20 @@ impl Pool {
         self.slots().filter_map(try_lock).any(|slot| slot.is_none())
     }
 
-    /// Starts an instance for each empty slot. Stops at the first instance that fails to start.
-    pub(super) fn refill(&self, mut start: impl FnMut() -> Result<Instance, Fault>) {
+    /// Starts an instance for each empty slot.
+    ///
+    /// # Errors
+    /// Stops at the first instance that fails to start, and returns its fault.
+    pub(super) fn refill(&self, mut start: impl FnMut() -> Result<Instance, Fault>) -> Result<(), Fault> {
         for slot in self.slots() {
             if !try_lock(slot).is_some_and(|slot| slot.is_none()) {
                 continue;
             }
             // The slot is not locked while the instance starts, so that no worker thread waits for the start.
-            let Ok(instance) = start() else { return };
-            lock(slot).get_or_insert(Box::new(instance));
+            let instance = Box::new(start()?);
+            lock(slot).get_or_insert(instance);
         }
+        Ok(())
     }
 
     fn slots(&self) -> impl Iterator<Item = &Slot> {

@@ -13,7 +13,7 @@ use std::{
     io::Write,
     net::TcpStream,
     process, thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 const ROUTE: u8 = 0x66;
@@ -162,6 +162,14 @@ fn misbehave(way: &str, call: u32) -> String {
             let began = Instant::now();
             while began.elapsed() < Duration::from_millis(15) {}
             "slow".to_owned()
+        }
+        // The start fails within a time, in milliseconds since 1970.
+        _ if way.starts_with("panic-between ") => {
+            let mut times = way.split(' ').skip(1).map(|time| time.parse::<u128>().expect("a time"));
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_millis();
+            let (from, to) = (times.next().expect("the first time"), times.next().expect("the second time"));
+            assert!(!(from..to).contains(&now), "on purpose, for a while");
+            "well".to_owned()
         }
         "slow-start" => {
             let began = Instant::now();
