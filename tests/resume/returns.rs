@@ -176,6 +176,29 @@ async fn a_packet_that_a_slow_plugin_serves_is_answered_over_the_next_connection
 }
 
 #[tokio::test]
+async fn a_client_that_comes_back_while_its_session_is_closed_gets_what_waits_and_the_close_code() {
+    let yaml = "resume: {}\nplugins: { directory: plugins, settings: { probe: { call_timeout_ms: 5000 } } }";
+    let files = vec![("probe.wasm", gateway_tests::probe())];
+    let gateway = Gateway::start(Setup { yaml: yaml.to_owned(), files, ..Setup::default() }).await;
+    let mut player = Player::begin(&gateway, 7).await;
+    // Slow calls move the plugin to its offload thread. There, the last one closes the session after the client is back.
+    for _ in 0..4 {
+        player.ask("spin 100").await;
+    }
+    player.client.send(ROUTE, b"spin 1000; deliver user:7 always bye; end user:7 4003 banned").await;
+    // The gateway has taken the packet.
+    gateway.metric_is("gateway_messages_received_total{route=\"112\"}", 5.0).await;
+    player.client.cut().await;
+    drop(player.come_back(&gateway).await);
+    assert!(player.welcome().resumed);
+    player.gets_reply(5, "").await;
+    player.gets(1, "bye").await;
+    let close = player.client.closed().await.unwrap();
+    assert_eq!((close.code, close.reason.as_str()), (CloseCode::Library(4003), "banned"));
+    sessions_are(&gateway, 0.0).await;
+}
+
+#[tokio::test]
 async fn an_acknowledgement_makes_room() {
     let gateway = start("messages: 4").await;
     let (mut player, mut other) = (Player::begin(&gateway, 7).await, Player::begin(&gateway, 8).await);

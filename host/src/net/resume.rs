@@ -184,7 +184,8 @@ impl Resumes {
         }
     }
 
-    /// Parks a session whose connection broke, and waits until its client comes back over another one.
+    /// Parks a session whose connection broke, and waits until its client comes back over another one. A client that comes
+    /// back while its session is closed still gets what waits for it, and the close code.
     ///
     /// # Errors
     /// Returns the cause if the session has to end instead, or `None` if it ends because its client is away.
@@ -197,6 +198,10 @@ impl Resumes {
         match session.outbox.park(place) {
             Ok(dropped) => gateway.count_evicted(session, dropped),
             Err(why) => {
+                if let Some(arrival) = self.last_arrival(session).await {
+                    session.outbox.take_back();
+                    return Ok(arrival);
+                }
                 if let Some(closing) = why.filter(Closing::is_absence) {
                     self.metrics.resume.not_resumed(closing.cause);
                 }
@@ -207,7 +212,7 @@ impl Resumes {
         let mut deadline = Instant::now() + self.window;
         let mut is_leaving = false;
         let mut announced = pin!(announce_absence(session, gateway).fuse());
-        let closing = loop {
+        let arrival = loop {
             let back_or_closing = poll_fn(|cx| {
                 // The outbox is polled first, so that it wakes this task up if the client comes back right after it.
                 let closing = session.outbox.poll_away(cx);
@@ -215,19 +220,15 @@ impl Resumes {
             });
             tokio::select! {
                 biased;
-                outcome = back_or_closing => match outcome {
-                    Ok(arrival) => {
-                        session.outbox.take_back();
-                        gateway.client_is_back(session).await;
-                        return Ok(arrival);
-                    }
-                    Err(closing) => break closing,
+                outcome = back_or_closing => break match outcome {
+                    Ok(arrival) => Ok(arrival),
+                    Err(closing) => self.last_arrival(session).await.ok_or(closing),
                 },
                 () = &mut announced, if !announced.is_terminated() => {}
                 // Nothing is ever sent. The sender is dropped.
                 _ = &mut evicted, if !evicted.is_terminated() => {
                     if session.outbox.give_up(Closing::evicted()) {
-                        break Closing::evicted();
+                        break Err(Closing::evicted());
                     }
                     // The client is about to come back. If it does not, the session ends as one that is late.
                     deadline = Instant::now() + RECHECK;
@@ -238,18 +239,40 @@ impl Resumes {
                 }
                 () = time::sleep_until(deadline) => {
                     if is_leaving && let Some(closing) = self.handovers.store(session).await {
-                        break closing;
+                        break Err(closing);
                     }
                     if session.outbox.give_up(Closing::window_passed()) {
-                        break Closing::window_passed();
+                        break Err(Closing::window_passed());
                     }
                     deadline = Instant::now() + RECHECK;
                 }
             }
         };
-        tracing::debug!(session = %session.id, why = closing.cause, "the client did not come back");
-        self.metrics.resume.not_resumed(closing.cause);
-        Err((!closing.is_absence()).then_some(closing.cause))
+        match arrival {
+            Ok(arrival) => {
+                session.outbox.take_back();
+                gateway.client_is_back(session).await;
+                Ok(arrival)
+            }
+            Err(closing) => {
+                tracing::debug!(session = %session.id, why = closing.cause, "the client did not come back");
+                self.metrics.resume.not_resumed(closing.cause);
+                Err((!closing.is_absence()).then_some(closing.cause))
+            }
+        }
+    }
+
+    /// Waits for the connection of a session that is closed, if its client is about to come back.
+    async fn last_arrival(&self, session: &Session) -> Option<Box<Arrival>> {
+        loop {
+            if let Some(arrival) = self.arrivals().remove(&session.id) {
+                return Some(arrival);
+            }
+            if !session.outbox.is_claimed() {
+                return None;
+            }
+            time::sleep(RECHECK).await;
+        }
     }
 
     /// Drops the connection of a client that came back while its session ended.
