@@ -7,7 +7,10 @@ use super::{
 use crate::{Player, not_resumed, resumes, sessions_are};
 use gateway_tests::{Client, Cluster, Gateway, Redis, Setup, probe};
 use std::time::Duration;
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 /// The number of clients that want the same session at the same moment.
 const RIVALS: usize = 100;
@@ -62,6 +65,24 @@ async fn a_session_goes_on_after_its_gateway_has_stopped() {
     }
     player.gets_gap(Duration::from_millis(300)).await;
     has_everything(&redis, &mut player, &id, [4, 5, 6]).await;
+}
+
+#[tokio::test]
+async fn the_gap_of_a_stored_session_begins_when_its_gateway_heard_nothing_any_more() {
+    let redis = Redis::start().await;
+    let (proxy, old) = behind_a_proxy(&redis, 1).await;
+    let new = Gateway::start(setup(&redis, "")).await;
+    redis.subscribers_are(TOPIC, 2).await;
+    let mut player = Player::begin(&old, 7).await;
+    proxy.hold_subscriptions();
+    proxy.cut_subscribers();
+    let began = Instant::now();
+    sleep(Duration::from_secs(3)).await;
+    stop(old).await;
+    let blind = began.elapsed();
+    drop(player.come_back(&new).await);
+    assert!(player.welcome().resumed, "{:?}", player.welcome());
+    player.gets_gap(blind.saturating_sub(Duration::from_millis(100))).await;
 }
 
 #[tokio::test]

@@ -17,10 +17,7 @@ use crate::config;
 use std::{
     collections::{BTreeMap, BTreeSet},
     iter, mem,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use streams::Streams;
@@ -48,8 +45,8 @@ pub struct Topics {
     fixed_changed: watch::Sender<()>,
     /// Marks the changes of the streams that are wanted, and of those that have a position.
     streams_changed: watch::Sender<()>,
-    /// Whether messages may have been lost and the sessions were not told yet.
-    has_gap: AtomicBool,
+    /// Since when messages may have been lost of which the sessions were not told yet.
+    gap_since: Mutex<Option<Instant>>,
 }
 
 /// Topics to subscribe to and to unsubscribe from.
@@ -114,19 +111,19 @@ impl Topics {
             due: Notify::default(),
             fixed_changed: watch::Sender::default(),
             streams_changed: watch::Sender::default(),
-            has_gap: AtomicBool::new(false),
+            gap_since: Mutex::default(),
         }
     }
 
-    /// Records that messages may have been lost, or that the sessions were told.
-    pub(super) fn set_gap(&self, has_gap: bool) {
-        self.has_gap.store(has_gap, Ordering::Relaxed);
+    /// Records since when messages may have been lost, or that the sessions were told.
+    pub(super) fn set_gap(&self, since: Option<Instant>) {
+        *self.gap_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
-    /// Returns whether messages may have been lost and the sessions were not told yet.
+    /// Returns since when messages may have been lost, if the sessions were not told yet.
     #[must_use]
-    pub fn has_gap(&self) -> bool {
-        self.has_gap.load(Ordering::Relaxed)
+    pub fn gap_since(&self) -> Option<Instant> {
+        *self.gap_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes topics streams. It is called once, before the first [`take`](Self::take).

@@ -113,6 +113,8 @@ pub struct Found {
     /// When Redis was asked for it, and for how long it had been there then.
     asked: Instant,
     age: Duration,
+    /// For how long its gateway had not heard the bus before.
+    blind: Duration,
     offer: Offer,
     moving: Moving,
     replies_lost: u64,

@@ -127,9 +127,9 @@ impl Confirming {
         self.topics.has_any()
     }
 
-    /// Records that messages may have been lost, or that the sessions were told.
-    pub(super) fn set_gap(&self, has_gap: bool) {
-        self.topics.set_gap(has_gap);
+    /// Records since when messages may have been lost, or that the sessions were told.
+    pub(super) fn set_gap(&self, since: Option<Instant>) {
+        self.topics.set_gap(since);
     }
 
     /// Calls `visit` with the number of the last change of the topics. No change is made meanwhile.

@@ -65,8 +65,8 @@ impl<H: Handler> Subscriber<H> {
             let worked_until = subscriptions.worked_until();
             if let Some(since) = worked_until {
                 // If the connection after a break breaks before the handler was told, it is one long gap.
-                self.blind_since.get_or_insert(since);
-                self.publisher.set_gap(true);
+                let since = *self.blind_since.get_or_insert(since);
+                self.publisher.set_gap(Some(since));
             }
             self.publisher.lose(error.is_timeout());
             self.observer.lost(worked_until);
@@ -228,7 +228,7 @@ impl Subscriptions {
             if subscriber.publisher.has_topics() {
                 subscriber.intake.handler.missed(since.elapsed()).await;
             }
-            subscriber.publisher.set_gap(false);
+            subscriber.publisher.set_gap(None);
         }
         Ok(())
     }

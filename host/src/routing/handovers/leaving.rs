@@ -78,8 +78,9 @@ impl Handovers {
         let Some(Leaving { session, secret, offer, answer }) = self.leaving().remove(&handover) else { return };
         // What a slow plugin is about to send would come too late, what has changed since the offer would be lost, and the
         // client would not be told of a gap that this gateway has.
-        let can_move =
-            !is_busy && !self.parts.topics.has_gap() && self.parts.describe(&session, offer.replies_lost) == offer;
+        let can_move = !is_busy
+            && self.parts.topics.gap_since().is_none()
+            && self.parts.describe(&session, offer.replies_lost) == offer;
         let Some(moving) = can_move.then(|| session.outbox.move_out()).flatten() else {
             session.outbox.unclaim(secret);
             // If the answer is lost, the other gateway stops waiting for it.

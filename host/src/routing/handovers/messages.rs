@@ -160,6 +160,9 @@ pub(super) struct Stored {
     pub(super) offer: Option<Offer>,
     #[prost(message, optional, tag = "4")]
     pub(super) state: Option<State>,
+    /// For how long its gateway had not heard the bus, in milliseconds, if it could not tell the client any more.
+    #[prost(uint64, tag = "5")]
+    pub(super) blind_ms: u64,
 }
 
 /// A packet that waits for the client.

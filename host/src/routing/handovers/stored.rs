@@ -47,6 +47,7 @@ impl Handovers {
             lives_ms: milliseconds(ways.window),
             offer: Some(offer),
             state: Some(State::new(moving, session.packets())),
+            blind_ms: self.parts.topics.gap_since().map_or(0, |since| milliseconds(since.elapsed())),
         };
         let outcome = ways.keys.set(&key(session.id), &stored.encode_to_vec(), ways.window).await;
         self.metrics.resume.stored(outcome.is_ok());
@@ -98,15 +99,15 @@ impl Handovers {
         if is_another_user(wanted.checked, offer.user, offer.is_anonymous) {
             return Err("another_user");
         }
-        let age = age(stored.lives_ms, value.left);
+        let (age, blind) = (age(stored.lives_ms, value.left), Duration::from_millis(stored.blind_ms));
         let packets = state.packets;
         let (moving, replies_lost) = state.into_moving().ok_or("unknown")?.claim(wanted.received).ok_or("missed")?;
-        Ok(Some(Box::new(Found { bytes: value.bytes, asked, age, offer, moving, replies_lost, packets })))
+        Ok(Some(Box::new(Found { bytes: value.bytes, asked, age, blind, offer, moving, replies_lost, packets })))
     }
 
     /// Goes on with a session that waits in Redis. It stays there if there is no room for it here.
     pub(super) async fn restore(&self, found: Found, wanted: &Wanted) -> Result<Arrived, NotFetched> {
-        let Found { bytes, asked, age, offer, moving, replies_lost, packets } = found;
+        let Found { bytes, asked, age, blind, offer, moving, replies_lost, packets } = found;
         let ways = self.ways.load_full().ok_or("unknown")?;
         let seat = self.parts.registry.reserve(wanted.remote.ip())?;
         self.parts.has_room_for(offer.user)?;
@@ -127,7 +128,7 @@ impl Handovers {
         let session = Session::new(wanted.remote, Arc::clone(&ways.limits));
         let session = if offer.is_anonymous { session.anonymous() } else { session }.moving_in(wanted.session);
         let session = self.parts.admit(seat, session, &offer)?;
-        session.outbox.control(gap(age + asked.elapsed()));
+        session.outbox.control(gap(blind.saturating_add(age + asked.elapsed())));
         session.set_packets(packets);
         session.outbox.move_in(moving);
         Ok((session, replies_lost))
