@@ -150,16 +150,25 @@ async fn many_timers_of_one_plugin_do_not_hold_up_those_of_another() {
     for route in [ROUTE, ZEBRA] {
         let ticks = format!("join 5; repeat {TIMERS} put on-wake/# deliver group:5 always tick");
         ask_on(&mut client, route, &ticks).await;
-        ask_on(&mut client, route, &format!("repeat {TIMERS} wake # 6000")).await;
     }
-    // When the gateway goes on, all timers are due.
-    gateway.signal("STOP").await;
-    sleep(Duration::from_millis(6500)).await;
-    gateway.signal("CONT").await;
-    let mut routes = Vec::new();
-    for _ in 0..2 * TIMERS {
-        routes.push(client.receive_any().await.route);
+    // A call that other processes interrupt may count as slow. Then the offload thread makes those of its plugin for a
+    // while, and the calls of the other plugin may all come first.
+    for _ in 0..3 {
+        for route in [ROUTE, ZEBRA] {
+            ask_on(&mut client, route, &format!("repeat {TIMERS} wake # 6000")).await;
+        }
+        // When the gateway goes on, all timers are due.
+        gateway.signal("STOP").await;
+        sleep(Duration::from_millis(6500)).await;
+        gateway.signal("CONT").await;
+        let mut routes = Vec::new();
+        for _ in 0..2 * TIMERS {
+            routes.push(client.receive_any().await.route);
+        }
+        let first = &routes[..TIMERS];
+        if first.contains(&ROUTE) && first.contains(&ZEBRA) {
+            return;
+        }
     }
-    let first = &routes[..TIMERS];
-    assert!(first.contains(&ROUTE) && first.contains(&ZEBRA), "one plugin had to wait for all timers of the other");
+    panic!("one plugin had to wait for all timers of the other");
 }

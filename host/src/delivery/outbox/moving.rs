@@ -51,6 +51,8 @@ impl Outbox {
         let mut waiting = mem::take(&mut state.queue).into_messages();
         waiting.iter_mut().for_each(forget_key);
         let received = state.replay.take().map(|replay| replay.received()).unwrap_or_default();
+        // The one who has claimed it does not come back here.
+        state.client = Client::Ended;
         self.begin_closing(state, Closing::handed_over());
         state.receiver.wake();
         Some(Moving { pushes: state.pushes, received, waiting })
