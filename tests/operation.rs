@@ -21,7 +21,9 @@ mod stderr;
 #[path = "operation/trace.rs"]
 mod trace;
 
-use gateway_tests::{Gateway, PATIENCE, Packet, Redis, ReservedPort, Setup, chat_request, dist, header, put, root};
+use gateway_tests::{
+    Gateway, PATIENCE, Packet, Redis, ReservedPort, Setup, chat_request, dist, eventually, header, put, root,
+};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -365,6 +367,12 @@ async fn serving_a_thousand_messages_writes_no_log_line() {
     let mut gateway = Gateway::start(Setup::redis(&redis).patient()).await;
     redis.subscribers_are("broadcast", 1).await;
     gateway.metric_is("gateway_bus_connected", 1.0).await;
+    // The lines of the start are there.
+    eventually("both connections are logged", || async {
+        let lines = gateway.log_lines();
+        (lines.iter().filter(|line| line["fields"]["message"] == "bus connected").count() == 2).then_some(())
+    })
+    .await;
     let mut client = gateway.client().await;
     let before = gateway.log_lines().len();
     let (beats, chats) = (500, 500);
