@@ -8,6 +8,7 @@ use gateway_tests::{
 };
 use prost::Message;
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 /// Returns the packet that refreshes the token.
 fn refresh(seq: u32, token: &str) -> Vec<u8> {
@@ -81,6 +82,19 @@ async fn a_session_is_warned_and_ends_with_4001_when_its_token_expires() {
     gateway.metric_is("gateway_disconnections_total{reason=\"token_expired\"}", 1.0).await;
     // The gateway's clock is at the expiry, so a new session does not begin either.
     denied(&gateway, &token, "it has expired").await;
+}
+
+#[tokio::test]
+async fn no_ping_comes_together_with_the_warning() {
+    let mut issuer = ready_issuer().await;
+    let gateway = start(&format!("jwt_secret: {SECRET:?}, leeway_s: 60")).await;
+    let token = issuer.sign_with_secret("HS256", &claims_with(json!({ "exp": after(4) }))).await;
+    let mut wire = connected(&gateway, &token).await;
+    warning(&mut wire).await;
+    let warned = Instant::now();
+    let (first, _) = in_time("a ping", wire.frame()).await.unwrap();
+    assert_eq!(first, PING);
+    assert!(warned.elapsed() >= Duration::from_millis(500), "{:?}", warned.elapsed());
 }
 
 #[tokio::test]

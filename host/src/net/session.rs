@@ -44,6 +44,10 @@ use tokio::time::{self, Instant, Sleep};
 /// The number of messages that are read before their answers are written.
 const MAX_READ_MESSAGES: usize = 64;
 
+/// How long after the warning that its token expires a client is pinged. A client answers the warning with a new token,
+/// and the WebSocket of Mono 6.8 may fail if it answers a ping at the same time.
+const PING_DELAY: Duration = Duration::from_secs(1);
+
 /// Whether the connection goes on, or why it ends.
 type Flow<T = ()> = ControlFlow<Box<End>, T>;
 
@@ -188,8 +192,10 @@ impl Actor {
         let idle_in = server.idle_timeout.saturating_sub(self.socket.silence());
         let next = if idle_in.is_zero() { server.ping_interval } else { server.ping_interval.min(idle_in) };
         self.timer.as_mut().reset(Instant::now() + next);
-        if self.expiry.is_some() {
-            Box::pin(self.expire()).await?;
+        if self.expiry.is_some() && Box::pin(self.expire()).await? {
+            let next = self.timer.deadline().min(Instant::now() + PING_DELAY);
+            self.timer.as_mut().reset(next);
+            return ControlFlow::Continue(None);
         }
         ControlFlow::Continue(Some(self.ping()))
     }

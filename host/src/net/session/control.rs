@@ -75,10 +75,11 @@ impl Actor {
         }
     }
 
-    /// Warns the client that its token expires, or ends the session if it has expired.
-    pub(super) async fn expire(&mut self) -> Flow {
-        let Some(expiry) = &mut self.expiry else { return ControlFlow::Continue(()) };
+    /// Warns the client that its token expires, or ends the session if it has expired. Returns whether it was warned.
+    pub(super) async fn expire(&mut self) -> Flow<bool> {
+        let Some(expiry) = &mut self.expiry else { return ControlFlow::Continue(false) };
         let due = expiry.due(unix_ms());
+        let is_warned = matches!(due, Due::Warning(_));
         if let Due::Warning(in_ms) = due {
             let expires = TokenExpires { in_ms: i64::try_from(in_ms).unwrap_or(i64::MAX) };
             let payload = Control { event: Some(Event::TokenExpires(expires)) }.encode_to_vec().into();
@@ -94,6 +95,6 @@ impl Actor {
             self.expiry = None;
         }
         self.expire_in_time();
-        ControlFlow::Continue(())
+        ControlFlow::Continue(is_warned)
     }
 }
