@@ -198,14 +198,13 @@ impl Resumes {
         match session.outbox.park(place) {
             Ok(dropped) => gateway.count_evicted(session, dropped),
             Err(why) => {
-                if let Some(arrival) = self.last_arrival(session).await {
-                    session.outbox.take_back();
-                    return Ok(arrival);
-                }
                 if let Some(closing) = why.filter(Closing::is_absence) {
                     self.metrics.resume.not_resumed(closing.cause);
+                    return Err(None);
                 }
-                return Err(None);
+                let arrival = self.last_arrival(session).await.ok_or(None)?;
+                session.outbox.take_back();
+                return Ok(arrival);
             }
         }
         tracing::debug!(session = %session.id, "the client is away");
@@ -222,6 +221,8 @@ impl Resumes {
                 biased;
                 outcome = back_or_closing => break match outcome {
                     Ok(arrival) => Ok(arrival),
+                    // The client gets a new session if it comes back too late.
+                    Err(closing) if closing.is_absence() => Err(closing),
                     Err(closing) => self.last_arrival(session).await.ok_or(closing),
                 },
                 () = &mut announced, if !announced.is_terminated() => {}

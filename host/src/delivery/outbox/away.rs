@@ -154,10 +154,10 @@ impl Outbox {
     }
 
     /// Ends the session because its client has been away for too long. Returns false if the client is about to come
-    /// back.
+    /// back, or if the session ends for another reason.
     pub fn give_up(&self, closing: Closing) -> bool {
         let mut state = self.state();
-        let is_given_up = !state.client.is_about_to_return();
+        let is_given_up = !state.client.is_about_to_return() && state.closing.is_none();
         if is_given_up {
             self.begin_closing(&mut state, closing);
         }

@@ -40,6 +40,8 @@ impl Handovers {
     pub async fn store(&self, session: &Session) -> Option<Closing> {
         let ways = self.ways.load_full()?;
         let _place = self.storing.acquire().await.ok()?;
+        // From here on, the session is told of no gap.
+        let blind_ms = self.parts.topics.gap_since().map_or(0, |since| milliseconds(since.elapsed()));
         let (secret, moving, unwritten) = session.outbox.store()?;
         let offer = self.parts.describe(session, 0);
         let stored = Stored {
@@ -47,7 +49,7 @@ impl Handovers {
             lives_ms: milliseconds(ways.window),
             offer: Some(offer),
             state: Some(State::new(moving, session.packets())),
-            blind_ms: self.parts.topics.gap_since().map_or(0, |since| milliseconds(since.elapsed())),
+            blind_ms,
         };
         let outcome = ways.keys.set(&key(session.id), &stored.encode_to_vec(), ways.window).await;
         self.metrics.resume.stored(outcome.is_ok());

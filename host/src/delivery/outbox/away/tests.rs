@@ -231,6 +231,8 @@ fn the_end_of_the_window_and_a_claim_exclude_each_other() {
     assert!(!in_time.give_up(Closing::window_passed()));
     in_time.unclaim(SECRET);
     assert!(in_time.give_up(Closing::window_passed()));
+    // It ends for another reason, which counts.
+    assert!(!in_time.give_up(Closing::evicted()));
 }
 
 #[test]
